@@ -1,0 +1,65 @@
+"""Every error this package raises on purpose.
+
+C2LLMError
+├── MissingExtra         (ImportError)  an optional dependency is not installed
+├── CheckpointError      (ValueError)   a model folder is incomplete, unsafe or not C2LLM
+├── InputError           (ValueError)   a text, option or path that cannot be used
+├── RepositoryError      (ValueError)   a folder that cannot be indexed as asked
+└── StoreError           (RuntimeError) a vector database refused or failed
+    ├── StoreBusy                       another process holds the store
+    ├── SpecMismatch                    the collection was made with another model or layout
+    └── RowsRefused                     rows that must not or could not be stored
+
+Each message is one line: what was wrong, both values, and the way out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class C2LLMError(Exception):
+    """Base of every error raised on purpose by this package."""
+
+
+class MissingExtra(C2LLMError, ImportError):
+    """An optional dependency is absent; the message names the `pip install` that brings it."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        """`package`: what could not be imported; `extra`: the extra of this distribution that brings it."""
+        super().__init__(f'{package} is not installed; run: pip install "c2llm-integrations[{extra}]"')
+
+
+class CheckpointError(C2LLMError, ValueError):
+    """A checkpoint is missing, incomplete, unsafe to read, or of another architecture."""
+
+
+class InputError(C2LLMError, ValueError):
+    """A text, option or path that cannot be used."""
+
+
+class RepositoryError(C2LLMError, ValueError):
+    """A folder that cannot be indexed as asked."""
+
+
+class StoreError(C2LLMError, RuntimeError):
+    """A vector database refused a request or failed."""
+
+
+class StoreBusy(StoreError):
+    """Another process holds the store open."""
+
+
+class SpecMismatch(StoreError):
+    """A collection was made with another model or layout than the one asked for."""
+
+
+class RowsRefused(StoreError):
+    """Rows that were not stored; `reasons` maps each row id to why. Nothing of the call was written."""
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        """`reasons`: row id → one-line reason; must not be empty."""
+        first, why = next(iter(reasons.items()))
+        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+        super().__init__(f"row {first} refused: {why}{more}")
+        self.reasons = dict(reasons)
