@@ -1,0 +1,231 @@
+"""A model folder or hub id → configuration, weights, tokenizer and prompts; all of it data, none of it code.
+
+Only JSON and safetensors are ever opened. The released tensor names are mapped to short ones: the backbone's own
+names under `backbone.`, the pooling's under `pma.`; `save` writes the released layout back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import safe_open
+
+from c2llm_integrations.errors import CheckpointError, InputError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from torch import Tensor
+
+NANO = Path(__file__).parent / "nano"
+# What a checkpoint is made of; anything else in a hub repository (code, pickles, other formats) is never fetched.
+FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "config_sentence_transformers.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "model-*-of-*.safetensors",
+)
+_PMA_NAME = re.compile(r"(?:^|\.)(S|mab\.(?:fc_[qkvo]|ln[01])\.(?:weight|bias))$")
+_BACKBONE_PREFIX = "plm_model.model."
+_HEAD = re.compile(r"(?:^|\.)lm_head\.(?:weight|bias)$")
+_SHARD_BYTES = 5_000_000_000  # the shard size transformers writes
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A C2LLM checkpoint on disk. `name` is what the user asked for, `folder` where its files are."""
+
+    name: str
+    folder: Path
+    config: dict[str, Any]
+    prompts: dict[str, str]
+
+    @property
+    def backbone(self) -> dict[str, Any]:
+        """The backbone's configuration, with its `model_type`."""
+        nested: dict[str, Any] | None = self.config.get("backbone_config")
+        return nested or {**self.config, "model_type": "qwen2"}
+
+    @property
+    def output_dim(self) -> int:
+        """Width of the vectors this checkpoint was trained to give."""
+        return int(self.config.get("compressed_dim") or self.backbone["hidden_size"])
+
+    def tokenizer(self) -> Tokenizer:
+        """The checkpoint's fast tokenizer, without truncation or padding of its own."""
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(_need(self.folder / "tokenizer.json")))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every weight under its short name, as stored; raises CheckpointError naming any that belongs nowhere."""
+        found: dict[str, Tensor] = {}
+        strange: list[str] = []
+        for file in _weight_files(self.folder):
+            with safe_open(file, framework="pt") as opened:
+                for name in opened.keys():  # noqa: SIM118 (a safe_open is no mapping)
+                    if short := _short_name(name):
+                        found[short] = opened.get_tensor(name)
+                    elif not _HEAD.search(name):
+                        strange.append(name)
+        if strange:
+            raise CheckpointError(f"{self.folder} holds tensors that are not C2LLM's: {', '.join(sorted(strange))}")
+        return found
+
+    def digest(self) -> str:
+        """SHA-256 (32 hex digits) of all that decides a vector: architecture, tokenizer and weights."""
+        total = hashlib.sha256()
+        ignored = {"auto_map", "transformers_version", "tokenizer_name_or_path", "attn_implementation", "architectures"}
+        config = {key: value for key, value in self.config.items() if key not in ignored}
+        total.update(json.dumps(config, sort_keys=True).encode())
+        for file in [self.folder / "tokenizer.json", *_weight_files(self.folder)]:
+            total.update(_file_digest(file))
+        return total.hexdigest()[:32]
+
+
+def load_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
+    """Find a checkpoint by the name "nano", a folder, or a hub id `owner/name`; read its configuration.
+
+    A hub id is fetched once and then read from the local cache. Raises CheckpointError for a folder that is not
+    a C2LLM checkpoint, InputError for a name that is neither.
+    """
+    folder = _locate(name, revision)
+    config = _read_json(_need(folder / "config.json"))
+    if config.get("model_type") != "c2llm":
+        raise CheckpointError(
+            f"{name} is a {config.get('model_type')!r} checkpoint, not 'c2llm'; choose a C2LLM model such as "
+            "nano or codefuse-ai/C2LLM-0.5B"
+        )
+    if config.get("embedding_method", "pma") != "pma" or config.get("pma_norm"):
+        raise CheckpointError(
+            f"{name} pools with {config.get('embedding_method')!r} and pma_norm {config.get('pma_norm')!r}; "
+            "only the published 'pma' without pma_norm is supported"
+        )
+    prompts_file = folder / "config_sentence_transformers.json"
+    prompts = _read_json(prompts_file).get("prompts") or {} if prompts_file.is_file() else {}
+    if not all(isinstance(key, str) and isinstance(value, str) for key, value in prompts.items()):
+        raise CheckpointError(f"{prompts_file} has prompts that are not strings; repair the file")
+    return Checkpoint(str(name), folder, config, dict(prompts))
+
+
+def save_checkpoint(source: Checkpoint, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Write short-named `tensors` and the source's other files to `folder` in the released layout.
+
+    Weights are written beside their place and moved there, so that a good checkpoint is never left half overwritten.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for pattern in FILES:
+        for file in source.folder.glob(pattern):
+            if not file.name.startswith("model") and file.parent != folder:
+                shutil.copyfile(file, folder / file.name)
+    shards = list(_shards({_long_name(name): tensor.contiguous() for name, tensor in tensors.items()}))
+    index: dict[str, str] = {}
+    for number, shard in enumerate(shards, 1):
+        name = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        partial = folder / f"{name}.partial"
+        save_file(shard, partial, metadata={"format": "pt"})
+        partial.replace(folder / name)
+        index |= dict.fromkeys(shard, name)
+    listing = folder / "model.safetensors.index.json"
+    if len(shards) > 1:
+        size = sum(tensor.nbytes for shard in shards for tensor in shard.values())
+        listing.write_text(json.dumps({"metadata": {"total_size": size}, "weight_map": index}, indent=1))
+    else:
+        listing.unlink(missing_ok=True)
+
+
+def _locate(name: str, revision: str | None) -> Path:
+    if name == "nano":
+        return NANO
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise InputError(f"no model folder {name!r}; give a folder, 'nano', or a hub id such as codefuse-ai/C2LLM-0.5B")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(FILES)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(
+            f"could not fetch {name} from the hub: {reason}; download it and give the folder"
+        ) from error
+
+
+def _need(file: Path) -> Path:
+    if not file.is_file():
+        raise CheckpointError(f"{file.parent} has no {file.name}; a C2LLM folder needs it")
+    return file
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{file} is not readable JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{file} holds a {type(data).__name__}, expected an object")
+    return data
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return [_need(folder / "model.safetensors")]
+    names = sorted(set(_read_json(index).get("weight_map", {}).values()))
+    if any(Path(name).name != name for name in names):
+        raise CheckpointError(f"{index} points outside its folder; only plain file names are allowed")
+    return [_need(folder / name) for name in names]
+
+
+def _short_name(name: str) -> str | None:
+    if match := _PMA_NAME.search(name):
+        return f"pma.{match[1]}"
+    if name.startswith(_BACKBONE_PREFIX):
+        return "backbone." + name.removeprefix(_BACKBONE_PREFIX)
+    return None
+
+
+def _long_name(name: str) -> str:
+    room, _, rest = name.partition(".")
+    return ("mha_pma." if room == "pma" else _BACKBONE_PREFIX) + rest
+
+
+def _shards(tensors: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    shard: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if shard and sum(t.nbytes for t in shard.values()) + tensor.nbytes > _SHARD_BYTES:
+            yield shard
+            shard = {}
+        shard[name] = tensor
+    yield shard
+
+
+def _file_digest(file: Path) -> bytes:
+    # The hub's cache names a large file by its own SHA-256, which saves reading gigabytes again.
+    target = file.resolve().name
+    if file.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", target):
+        return bytes.fromhex(target)
+    total = hashlib.sha256()
+    with _need(file).open("rb") as opened:
+        while block := opened.read(1 << 22):
+            total.update(block)
+    return total.digest()

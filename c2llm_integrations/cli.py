@@ -1,0 +1,228 @@
+"""`c2llm`: index a repository, ask it questions, see what is stored.
+
+Exit code 0 is done, 1 something was refused or failed, 2 a wrong command line, 130 interrupted. Answers go to
+standard output, everything else to standard error. Heavy modules load inside the commands that need them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from c2llm_integrations import terminal
+from c2llm_integrations.errors import C2LLMError, InputError
+
+if TYPE_CHECKING:
+    from c2llm_integrations.embedder import C2LLMEmbedder
+    from c2llm_integrations.stores.base import CollectionSpec, VectorStore
+
+# The index of a repository, inside it; found again from any subfolder.
+FOLDER = ".c2llm"
+LARGER = "codefuse-ai/C2LLM-0.5B (1 GB) or codefuse-ai/C2LLM-7B (15 GB)"
+
+app = typer.Typer(
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="The bundled model, nano, needs no network. The released ones answer better and are fetched once: "
+    f"c2llm index --replace --model {LARGER}.",
+)
+
+Store = Annotated[str | None, typer.Option(metavar="URL", help=f"Where the rows are.  [default: {FOLDER} at the root]")]
+Collection = Annotated[str, typer.Option(metavar="NAME", help="The set of rows inside the store.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Search code by meaning: index a repository, then ask it questions."""
+    if version:
+        from importlib.metadata import version as installed
+
+        terminal.write(f"c2llm-integrations {installed('c2llm-integrations')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        terminal.write(context.get_help())
+        raise typer.Exit(2)
+
+
+@app.command()
+def index(
+    path: Annotated[Path, typer.Argument(help="A repository, or a folder in one.", show_default="here")] = Path("."),
+    store: Store = None,
+    collection: Collection = "code",
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="nano, a folder or a hub id.  [default: the collection's own, else nano]"),
+    ] = None,
+    repository: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The rows' repository.  [default: from the origin URL]")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Take over a name that another checkout fills.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Drop the collection first, all of it.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be read, and write nothing.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Read a repository into a store; a repeated run embeds only what has changed."""
+    if dry_run:
+        return _plan(path, repository, as_json)
+    from c2llm_integrations.ingest import ingest
+    from c2llm_integrations.stores import open_store
+
+    with open_store(store or _default_store(path), collection) as opened:
+        spec = None if replace else opened.spec
+        embedder = _load(model, spec)
+        if replace:
+            opened.drop()
+        with terminal.progress_bar() as progress:
+            report = ingest(path, embedder, opened, repository=repository, force=force, progress=progress)
+    if as_json:
+        terminal.write_json(terminal.report_document(report))
+    else:
+        terminal.write("\n".join(terminal.report_lines(report)))
+    for row, why in report.refused.items():
+        terminal.say(f"refused: {row}: {why}")
+    if spec is None and not as_json:
+        terminal.say('now ask: c2llm search "your question"')
+        terminal.say(f"better answers, slower: c2llm index --replace --model {LARGER}")
+    return 1 if report.refused else 0
+
+
+@app.command()
+def search(
+    query: Annotated[list[str], typer.Argument(metavar="QUERY", help="What you look for, in words or in code.")],
+    store: Store = None,
+    collection: Collection = "code",
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="How many answers.")] = 10,
+    language: Annotated[str | None, typer.Option(metavar="L", help="Only this language, such as python.")] = None,
+    path: Annotated[str | None, typer.Option(metavar="GLOB", help="Only these files, such as 'src/**'.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Print the chunks that answer a question best, best first, from any folder of an indexed repository."""
+    question = " ".join(query)
+    if not question.strip():
+        raise typer.BadParameter("the question is blank", param_hint="QUERY")
+    root = None if store else _indexed_root()
+    from c2llm_integrations.search import search as find
+    from c2llm_integrations.stores import open_store
+
+    with open_store(store or _url(_indexed_root()), collection) as opened:
+        embedder = _load(None, _spec_of(opened))
+        hits = find(question, embedder, opened, limit=limit, language=language, path=path)
+    if as_json:
+        terminal.write_json(
+            {
+                "query": question,
+                "model": embedder.fingerprint["model"],
+                "hits": [terminal.hit_document(rank, hit, root) for rank, hit in enumerate(hits, 1)],
+            }
+        )
+    else:
+        terminal.write_hits(hits, root)
+        if not hits:
+            terminal.say("no answer: no row matches these filters")
+    return 0
+
+
+@app.command()
+def status(store: Store = None, collection: Collection = "code", as_json: AsJson = False) -> int:
+    """Say what a collection holds: its model, its width, its rows and who fills it."""
+    from c2llm_integrations.stores import open_store
+
+    with open_store(store or _url(_indexed_root()), collection) as opened:
+        spec = _spec_of(opened)
+        document = {
+            "store": opened.url,
+            "collection": collection,
+            "model": spec.fingerprint["model"],
+            "width": spec.width,
+            "rows": opened.count(),
+            "repositories": [
+                {"repository": name, "rows": opened.count(name), "checkout": checkout}
+                for name, checkout in sorted(opened.claims().items())
+            ],
+        }
+    if as_json:
+        terminal.write_json(document)
+    else:
+        terminal.write("\n".join(terminal.status_lines(document)))
+    return 0
+
+
+def _load(model: str | None, spec: CollectionSpec | None) -> C2LLMEmbedder:
+    """Load the named model, else the one the collection was made with, else nano."""
+    from c2llm_integrations.embedder import C2LLMEmbedder
+
+    if model is None and spec is not None:
+        made_with = spec.fingerprint
+        return C2LLMEmbedder.from_pretrained(
+            str(made_with["model"]), output_dim=spec.width, max_length=int(made_with["max_length"] or 2048)
+        )
+    # A folder's name must mean the same from wherever the collection is searched later.
+    folder = Path(model or "nano")
+    name = str(folder.resolve()) if model != "nano" and folder.is_dir() else str(folder)
+    return C2LLMEmbedder.from_pretrained(name)
+
+
+def _spec_of(store: VectorStore) -> CollectionSpec:
+    spec = store.spec
+    if spec is None:
+        raise InputError(f"{store.url} holds no collection {store.collection!r}; run: c2llm index")
+    return spec
+
+
+def _indexed_root() -> Path:
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / FOLDER).is_dir():
+            return folder
+    raise InputError(f"no {FOLDER} in {here} or above; run: c2llm index, or name a --store")
+
+
+def _url(root: Path) -> str:
+    return f"qdrant+edge://{root / FOLDER}"
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; every failure becomes one line on standard error."""
+    try:
+        code = app(arguments, prog_name="c2llm", standalone_mode=False) or 0
+    except KeyboardInterrupt:
+        code = 130
+    except Exception as error:
+        return _explain(error)
+    if code == 130:
+        terminal.say("c2llm: interrupted; the same command goes on where it stopped")
+    return int(code)
+
+
+def _explain(error: Exception) -> int:
+    # typer's base class for a wrong command line has had several names; this method has stayed.
+    if describe := getattr(error, "format_message", None):
+        context = getattr(error, "ctx", None)
+        terminal.say(f"c2llm: {describe()}; see: {context.command_path if context else 'c2llm'} --help")
+        return 2
+    if os.environ.get("C2LLM_DEBUG"):
+        traceback.print_exception(error)
+    if isinstance(error, (C2LLMError, OSError, MemoryError)):
+        terminal.say(f"c2llm: {error or type(error).__name__}")
+    else:
+        terminal.say(f"c2llm: unexpected {type(error).__name__}: {error}; C2LLM_DEBUG=1 shows where")
+    return 1
+
+
+def main() -> NoReturn:
+    """Run the command line of this process and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        # A file name or a symbol may hold what this terminal's encoding has not.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,211 @@
+"""Texts → vectors."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from c2llm_integrations import prompts
+from c2llm_integrations.batching import batches
+from c2llm_integrations.checkpoint import Checkpoint, load_checkpoint
+from c2llm_integrations.encoder import load_encoder, measured_dtype
+from c2llm_integrations.errors import InputError
+
+Progress = Callable[[int, int], None]
+
+# Tokens in one forward pass. On CPU the activations of a batch should stay in cache (measured: benchmarks/speed.py);
+# a GPU wants enough rows to fill it.
+CPU_BUDGET, GPU_BUDGET = 4096, 32768
+# Texts tokenised at once: bounds memory, and is enough to sort like lengths together.
+WINDOW = 4096
+# A progress bar shows for more texts than this, on a terminal only.
+PROGRESS_FROM = 2000
+
+
+class C2LLMEmbedder:
+    """A loaded model. Safe to call from many threads: calls take turns.
+
+    Attributes: `output_dim`, vector width; `max_length`, tokens read of each text; `fingerprint`, all that decides
+    what a vector means; `tokens_seen` and `texts_cut`, running totals since loading.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        max_length: int = 2048,
+        normalize: bool = True,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.normalize = normalize
+        self.dtype = dtype
+        self.device = device
+        self.output_dim = checkpoint.output_dim
+        self.max_length = min(max_length, int(checkpoint.backbone.get("max_position_embeddings") or max_length))
+        self.tokens_seen = 0
+        self.texts_cut = 0
+        self._tokenizer = checkpoint.tokenizer()
+        self._blank_token = self._find_blank_token()
+        self._encoder = load_encoder(checkpoint, dtype, device)
+        self._lock = threading.Lock()
+        self._fingerprint: dict[str, str | int | bool | None] | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str,
+        *,
+        revision: str | None = None,
+        output_dim: int | None = None,
+        dtype: str = "auto",
+        device: str = "auto",
+        max_length: int = 2048,
+        normalize: bool = True,
+    ) -> C2LLMEmbedder:
+        """Load "nano", a folder in the released layout, or a hub id such as "codefuse-ai/C2LLM-0.5B".
+
+        `dtype`: "auto" (bfloat16 on CUDA and where the CPU multiplies it faster, else float32), "float32", "bfloat16"
+        or "float16"; `device`: "auto", "cpu", "cuda", "cuda:1", …; `max_length`: tokens; longer texts are cut at
+        the end. Raises CheckpointError for a bad checkpoint, InputError for a bad option.
+        """
+        if max_length < 1:
+            raise InputError(f"max_length is {max_length}, must be at least 1")
+        checkpoint = load_checkpoint(str(name), revision)
+        if output_dim is not None and output_dim != checkpoint.output_dim:
+            raise InputError(
+                f"{name} gives {checkpoint.output_dim} dimensions, asked for {output_dim}; say how to get there: "
+                "a checkpoint whose PMA was trained at that width, a fitted projection, or plain truncation"
+            )
+        where = _device(device)
+        return cls(checkpoint, dtype=_dtype(dtype, where), device=where, max_length=max_length, normalize=normalize)
+
+    @property
+    def fingerprint(self) -> Mapping[str, str | int | bool | None]:
+        """Everything that decides what a document vector means, plus the model's name."""
+        if self._fingerprint is None:
+            self._fingerprint = {
+                "model": self.checkpoint.name,
+                "weights": self.checkpoint.digest(),
+                "output_dim": self.output_dim,
+                "projection": None,
+                "document_prompt": prompts.document_prompt(self.checkpoint.prompts),
+                "max_length": self.max_length,
+                "normalize": self.normalize,
+            }
+        return self._fingerprint
+
+    def encode(
+        self, texts: Sequence[str], prompt: str = "", *, progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """Embed texts exactly as they are, `prompt` in front of each: (n, output_dim) float32.
+
+        Unit length unless the embedder was loaded with `normalize=False`. A text without tokens gets the vector of one
+        padding token. `progress(done, total)` is called after each batch; without it a bar shows on a terminal when
+        the work is long. Raises InputError naming the item that is not a string, holds a lone surrogate, or gives NaN.
+        """
+        texts = _checked([texts] if isinstance(texts, str) else list(texts), prompt)
+        vectors = np.empty((len(texts), self.output_dim), np.float32)
+        with _progress_bar(len(texts), progress) as report, self._lock:
+            for start in range(0, len(texts), WINDOW):
+                window = texts[start : start + WINDOW]
+                self._encode_window(window, vectors[start : start + WINDOW], report, start)
+        if not np.isfinite(vectors).all():
+            bad = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
+            raise InputError(f"text {bad} gives a vector with NaN or infinity in {self.dtype}; try dtype='float32'")
+        if self.normalize:
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        return vectors
+
+    def encode_queries(
+        self, texts: Sequence[str], task: str | None = None, *, progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """Embed questions: the task's prompt in front, the whole stripped at both ends, as published."""
+        return self.encode(_prompted(texts, prompts.query_prompt(self.checkpoint.prompts, task)), progress=progress)
+
+    def encode_documents(self, texts: Sequence[str], *, progress: Progress | None = None) -> NDArray[np.float32]:
+        """Embed documents: the document prompt in front, the whole stripped at both ends, as published."""
+        return self.encode(_prompted(texts, prompts.document_prompt(self.checkpoint.prompts)), progress=progress)
+
+    def _encode_window(
+        self, texts: list[str], out: NDArray[np.float32], report: Callable[[int], None], done: int
+    ) -> None:
+        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        self.texts_cut += sum(len(ids) > self.max_length for ids in tokens)
+        tokens = [ids[: self.max_length] or [self._blank_token] for ids in tokens]
+        self.tokens_seen += sum(map(len, tokens))
+        budget = CPU_BUDGET if self.device.type == "cpu" else GPU_BUDGET
+        for batch in batches([len(ids) for ids in tokens], budget, padded=self._encoder.padded):
+            out[batch] = self._encoder([tokens[index] for index in batch]).numpy()
+            done += len(batch)
+            report(done)
+
+    def _find_blank_token(self) -> int:
+        config = self.checkpoint.config
+        candidates = [config.get("pad_token_id"), self.checkpoint.backbone.get("pad_token_id")]
+        candidates += [self._tokenizer.token_to_id(name) for name in ("<|endoftext|>", "[PAD]", "<pad>")]
+        return next((int(token) for token in candidates if token is not None), 0)
+
+
+def _checked(texts: list[str], prompt: str) -> list[str]:
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(f"text {index} is a {type(text).__name__}, expected str")
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise InputError(
+                    f"text {index} holds a lone surrogate at character {error.start}; "
+                    "decode its bytes with errors='replace' first"
+                ) from None
+    return [prompt + text for text in texts] if prompt else texts
+
+
+def _prompted(texts: Sequence[str], prompt: str) -> list[str]:
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    # What is no string is left for encode() to name.
+    return [(prompt + text).strip() if isinstance(text, str) else text for text in texts]
+
+
+@contextmanager
+def _progress_bar(total: int, progress: Progress | None) -> Iterator[Callable[[int], None]]:
+    if progress is not None:
+        yield lambda done: progress(done, total)
+    elif total < PROGRESS_FROM or not sys.stderr.isatty():
+        yield lambda done: None
+    else:
+        from rich.console import Console
+        from rich.progress import Progress as Bar
+
+        with Bar(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("embedding", total=total)
+            yield lambda done: bar.update(task, completed=done)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"unknown device {name!r}; use 'auto', 'cpu', 'cuda' or 'cuda:N'") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {name!r} asked for, but this PyTorch sees no CUDA GPU; use device='cpu'")
+    return device
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else measured_dtype()
+    if name not in known:
+        raise InputError(f"unknown dtype {name!r}; use 'auto' or one of {', '.join(known)}")
+    return known[name]

@@ -1,0 +1,327 @@
+"""Token ids → pooled vectors, without transformers and without padding.
+
+The texts of a batch lie end to end in one (tokens, width) matrix, so every linear layer works on real tokens only;
+attention runs within each text. Qwen2 and BERT backbones are computed here (importing transformers alone would
+take longer than a search); any other backbone goes through `C2LLMModel`, padded. Tests hold the two against
+each other and against the golden vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from c2llm_integrations.checkpoint import Checkpoint
+from c2llm_integrations.errors import CheckpointError
+
+Weights = dict[str, Tensor]
+Groups = list[tuple[int, int, int]]  # start token, texts, tokens in each
+
+
+class Encoder(Protocol):
+    """Computes vectors for token ids. `padded` says whether a batch costs its longest text for each of its texts."""
+
+    padded: bool
+
+    def __call__(self, texts: Sequence[Sequence[int]]) -> Tensor:
+        """At least one token in each text → (len(texts), output_dim) float32 on the CPU, not normalised."""
+
+
+def load_encoder(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> Encoder:
+    """Choose the way to compute this checkpoint and load its weights.
+
+    Raises CheckpointError listing tensors that are missing or left over.
+    """
+    backbone = checkpoint.backbone
+    tensors = checkpoint.tensors()
+    for kind in (_Qwen2, _Bert):
+        if kind.can_compute(backbone):
+            _require_names(checkpoint, tensors, {*kind.names(backbone), *_pma_names(checkpoint.config)})
+            moved = {name: tensor.to(device, dtype) for name, tensor in tensors.items()}
+            return PackedEncoder(kind(backbone, moved), Pooling(checkpoint.config, moved), device)
+    return PaddedEncoder(checkpoint, tensors, dtype, device)
+
+
+class PackedEncoder:
+    """A backbone and PMA over texts laid end to end."""
+
+    padded = False
+
+    def __init__(self, backbone: _Qwen2 | _Bert, pooling: Pooling, device: torch.device) -> None:
+        self.backbone = backbone
+        self.pooling = pooling
+        self.device = device
+
+    @torch.inference_mode()
+    def __call__(self, texts: Sequence[Sequence[int]]) -> Tensor:
+        """See `Encoder`."""
+        ids = torch.tensor([token for text in texts for token in text], device=self.device)
+        lengths = [len(text) for text in texts]
+        positions = torch.cat([torch.arange(length) for length in lengths]).to(self.device)
+        groups = list(_groups(lengths))
+        return self.pooling(self.backbone(ids, positions, groups), groups).float().cpu()
+
+
+class PaddedEncoder:
+    """`C2LLMModel` over right-padded batches: the way for any backbone transformers knows."""
+
+    padded = True
+
+    def __init__(self, checkpoint: Checkpoint, tensors: Weights, dtype: torch.dtype, device: torch.device) -> None:
+        from c2llm_integrations.model import C2LLMConfig, C2LLMModel
+
+        self.device = device
+        model = C2LLMModel(C2LLMConfig(**checkpoint.config))
+        names = {_module_name(name): tensor.to(dtype) for name, tensor in tensors.items()}
+        _require_names(checkpoint, names, set(model.state_dict()))
+        model.load_state_dict(names, assign=True)
+        self.model: torch.nn.Module = model.eval()  # type: ignore[no-untyped-call]
+        self.model.to(device)
+
+    @torch.inference_mode()
+    def __call__(self, texts: Sequence[Sequence[int]]) -> Tensor:
+        """See `Encoder`."""
+        longest = max(map(len, texts))
+        ids = torch.tensor([[*text, *[0] * (longest - len(text))] for text in texts], device=self.device)
+        mask = torch.tensor([[1] * len(text) + [0] * (longest - len(text)) for text in texts], device=self.device)
+        return self.model(input_ids=ids, attention_mask=mask).pooler_output.float().cpu()  # type: ignore[no-any-return]
+
+
+class Pooling:
+    """PMA over packed states, folded: the query does not depend on the text, so `K` and `V` are never built.
+
+    With q = S·Wq + bq constant, q_i·(H·Wk_i + bk_i) = H·(Wk_iᵀ q_i) + a constant that the softmax removes, and
+    A_i·(H·Wv_i + bv_i) = (A_i·H)·Wv_i + bv_i because the weights A_i sum to one. The same numbers for
+    `num_heads` columns of work instead of two full projections.
+    """
+
+    def __init__(self, config: dict[str, Any], weights: Weights) -> None:
+        pma = {name.removeprefix("pma."): tensor for name, tensor in weights.items() if name.startswith("pma.")}
+        self.heads = int(config.get("pma_num_heads", 32))
+        seed = pma["S"].float().flatten()
+        self.query = F.linear(seed, pma["mab.fc_q.weight"].float(), pma["mab.fc_q.bias"].float())
+        width = self.query.shape[0]
+        keys = pma["mab.fc_k.weight"].float().view(self.heads, width // self.heads, -1)
+        self.scorer = torch.einsum("hwd,hw->hd", keys, self.query.view(self.heads, -1)) * width**-0.5
+        self.values = pma["mab.fc_v.weight"].float().view(self.heads, width // self.heads, -1)
+        self.value_bias = pma["mab.fc_v.bias"].float()
+        self.output = (pma["mab.fc_o.weight"].float(), pma["mab.fc_o.bias"].float())
+        self.norms = [
+            (pma[f"mab.{norm}.weight"].float(), pma[f"mab.{norm}.bias"].float())
+            for norm in ("ln0", "ln1")
+            if config.get("pma_ln", True)
+        ]
+
+    def __call__(self, states: Tensor, groups: Groups) -> Tensor:
+        """(tokens, D) → (texts, d) float32."""
+        scores = F.linear(states, self.scorer.to(states.dtype)).float()  # (tokens, h)
+        pooled = []
+        for start, count, length in groups:
+            rows = slice(start, start + count * length)
+            attention = scores[rows].view(count, length, -1).softmax(1).to(states.dtype)
+            pooled.append(torch.matmul(attention.transpose(1, 2), states[rows].view(count, length, -1)))
+        mixed = torch.einsum("bhd,hwd->bhw", torch.cat(pooled).float(), self.values).flatten(1)
+        first = self._norm(0, self.query + mixed + self.value_bias)
+        return self._norm(1, first + F.relu(F.linear(first, *self.output)))
+
+    def _norm(self, number: int, x: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], *self.norms[number]) if self.norms else x
+
+
+class _Qwen2:
+    """Qwen2's decoder layers: RMSNorm, rotary positions, grouped queries, causal attention, SwiGLU."""
+
+    @staticmethod
+    def can_compute(config: dict[str, Any]) -> bool:
+        return (
+            config["model_type"] == "qwen2"
+            and config.get("hidden_act", "silu") == "silu"
+            and not config.get("use_sliding_window")
+            and not config.get("rope_scaling")
+            and (config.get("rope_parameters") or {}).get("rope_type", "default") == "default"
+        )
+
+    @staticmethod
+    def names(config: dict[str, Any]) -> Iterator[str]:
+        yield from ("backbone.embed_tokens.weight", "backbone.norm.weight")
+        for layer in range(config["num_hidden_layers"]):
+            start = f"backbone.layers.{layer}."
+            for name in ("q_proj", "k_proj", "v_proj"):
+                yield from (f"{start}self_attn.{name}.weight", f"{start}self_attn.{name}.bias")
+            for name in ("self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"):
+                yield f"{start}{name}.weight"
+            yield from (f"{start}input_layernorm.weight", f"{start}post_attention_layernorm.weight")
+
+    def __init__(self, config: dict[str, Any], weights: Weights) -> None:
+        self.heads = int(config["num_attention_heads"])
+        self.key_heads = int(config.get("num_key_value_heads") or self.heads)
+        self.width = int(config["hidden_size"]) // self.heads
+        self.epsilon = float(config.get("rms_norm_eps", 1e-6))
+        theta = (config.get("rope_parameters") or config).get("rope_theta", 10000.0)
+        self.frequencies = theta ** -(torch.arange(0, self.width, 2, dtype=torch.float32) / self.width)
+        self.embeddings = weights["backbone.embed_tokens.weight"]
+        self.norm = weights["backbone.norm.weight"]
+        self.layers = []
+        for number in range(config["num_hidden_layers"]):
+            start = f"backbone.layers.{number}."
+            layer = {name.removeprefix(start): value for name, value in weights.items() if name.startswith(start)}
+            qkv = [f"self_attn.{name}_proj" for name in "qkv"]
+            self.layers.append(
+                (
+                    layer["input_layernorm.weight"],
+                    torch.cat([layer[f"{name}.weight"] for name in qkv]),
+                    torch.cat([layer[f"{name}.bias"] for name in qkv]),
+                    layer["self_attn.o_proj.weight"],
+                    layer["post_attention_layernorm.weight"],
+                    torch.cat([layer["mlp.gate_proj.weight"], layer["mlp.up_proj.weight"]]),
+                    layer["mlp.down_proj.weight"],
+                )
+            )
+
+    def __call__(self, ids: Tensor, positions: Tensor, groups: Groups) -> Tensor:
+        x = F.embedding(ids, self.embeddings)
+        angles = positions[:, None] * self.frequencies.to(positions.device)
+        cos, sin = (torch.cat([f, f], -1)[:, None].to(x.dtype) for f in (angles.cos(), angles.sin()))
+        sizes = [self.heads, self.key_heads, self.key_heads]
+        for before, qkv, bias, out, after, gate_up, down in self.layers:
+            rows = F.linear(self._norm(x, before), qkv, bias).view(len(x), -1, self.width)
+            query, key, value = torch.split(rows, sizes, 1)
+            mixed = _attend(_rotate(query, cos, sin), _rotate(key, cos, sin), value, groups, causal=True)
+            x = x + F.linear(mixed, out)
+            gate, up = F.linear(self._norm(x, after), gate_up).chunk(2, -1)
+            x = x + F.linear(F.silu(gate) * up, down)
+        return self._norm(x, self.norm)
+
+    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.rms_norm(x, x.shape[-1:], weight, self.epsilon)
+
+
+class _Bert:
+    """BERT's encoder layers: learned positions, attention both ways, layer norm after each residual, gelu."""
+
+    _LAYER = (
+        "attention.self.query",
+        "attention.self.key",
+        "attention.self.value",
+        "attention.output.dense",
+        "attention.output.LayerNorm",
+        "intermediate.dense",
+        "output.dense",
+        "output.LayerNorm",
+    )
+
+    @staticmethod
+    def can_compute(config: dict[str, Any]) -> bool:
+        return (
+            config["model_type"] == "bert"
+            and config.get("hidden_act", "gelu") == "gelu"
+            and config.get("position_embedding_type", "absolute") == "absolute"
+            and not config.get("is_decoder")
+        )
+
+    @staticmethod
+    def names(config: dict[str, Any]) -> Iterator[str]:
+        yield from (f"backbone.embeddings.{table}_embeddings.weight" for table in ("word", "position", "token_type"))
+        yield from (f"backbone.embeddings.LayerNorm.{part}" for part in ("weight", "bias"))
+        for layer in range(config["num_hidden_layers"]):
+            for name in _Bert._LAYER:
+                yield from (f"backbone.encoder.layer.{layer}.{name}.{part}" for part in ("weight", "bias"))
+
+    def __init__(self, config: dict[str, Any], weights: Weights) -> None:
+        self.heads = int(config["num_attention_heads"])
+        self.epsilon = float(config.get("layer_norm_eps", 1e-12))
+        table = "backbone.embeddings."
+        self.words = weights[f"{table}word_embeddings.weight"]
+        # Every token is of type 0, so its row is added to the positions once and for all.
+        positions, types = (weights[f"{table}{name}_embeddings.weight"] for name in ("position", "token_type"))
+        self.positions = (positions.float() + types[0].float()).to(positions.dtype)
+        self.norm = (weights[f"{table}LayerNorm.weight"], weights[f"{table}LayerNorm.bias"])
+        self.layers: list[list[tuple[Tensor, Tensor]]] = []
+        for number in range(config["num_hidden_layers"]):
+            start = f"backbone.encoder.layer.{number}."
+            pair = {name: (weights[f"{start}{name}.weight"], weights[f"{start}{name}.bias"]) for name in self._LAYER}
+            qkv = [pair[f"attention.self.{name}"] for name in ("query", "key", "value")]
+            fused = (torch.cat([weight for weight, _ in qkv]), torch.cat([bias for _, bias in qkv]))
+            self.layers.append([fused, *(pair[name] for name in self._LAYER[3:])])
+
+    def __call__(self, ids: Tensor, positions: Tensor, groups: Groups) -> Tensor:
+        x = F.embedding(ids, self.words) + F.embedding(positions, self.positions)
+        x = self._norm(x, self.norm)
+        for qkv, out, out_norm, wide, narrow, norm in self.layers:
+            query, key, value = F.linear(x, *qkv).view(len(x), 3, self.heads, -1).unbind(1)
+            mixed = _attend(query, key, value, groups, causal=False)
+            x = self._norm(x + F.linear(mixed, *out), out_norm)
+            x = self._norm(x + F.linear(F.gelu(F.linear(x, *wide)), *narrow), norm)
+        return x
+
+    def _norm(self, x: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], *weights, self.epsilon)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, groups: Groups, *, causal: bool) -> Tensor:
+    """(tokens, heads, width) each → (tokens, heads · width); a token sees only its own text."""
+    mixed = torch.empty_like(query)
+    repeated = query.shape[1] != key.shape[1]
+    for start, count, length in groups:
+        rows = slice(start, start + count * length)
+        q, k, v = (part[rows].view(count, length, *part.shape[1:]).transpose(1, 2) for part in (query, key, value))
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=repeated)
+        mixed[rows].view(count, length, *query.shape[1:]).copy_(out.transpose(1, 2))
+    return mixed.flatten(1)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    left, right = x.chunk(2, -1)
+    return x * cos + torch.cat([-right, left], -1) * sin
+
+
+def _groups(lengths: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """Runs of neighbours of equal length: each is one attention call without a mask."""
+    start = index = 0
+    while index < len(lengths):
+        count = 1
+        while index + count < len(lengths) and lengths[index + count] == lengths[index]:
+            count += 1
+        yield start, count, lengths[index]
+        start += count * lengths[index]
+        index += count
+
+
+def _pma_names(config: dict[str, Any]) -> Iterator[str]:
+    yield "pma.S"
+    for name in ("fc_q", "fc_k", "fc_v", "fc_o", *(("ln0", "ln1") if config.get("pma_ln", True) else ())):
+        yield from (f"pma.mab.{name}.{part}" for part in ("weight", "bias"))
+
+
+def _module_name(short: str) -> str:
+    room, _, rest = short.partition(".")
+    return ("mha_pma." if room == "pma" else "plm_model.model.") + rest
+
+
+def _require_names(checkpoint: Checkpoint, found: Weights, wanted: set[str]) -> None:
+    missing, extra = sorted(wanted - found.keys()), sorted(found.keys() - wanted)
+    if missing or extra:
+        raise CheckpointError(
+            f"{checkpoint.folder} does not fit its config.json: "
+            f"missing tensors: {', '.join(missing) or 'none'}; left over: {', '.join(extra) or 'none'}"
+        )
+
+
+def measured_dtype() -> torch.dtype:
+    """bfloat16 where this CPU multiplies it faster than float32; where it is emulated it is far slower."""
+    from time import perf_counter
+
+    def seconds(dtype: torch.dtype) -> float:
+        x, w = torch.ones(256, 512, dtype=dtype), torch.ones(512, 512, dtype=dtype)
+        best = float("inf")
+        for _ in range(4):
+            begin = perf_counter()
+            F.linear(x, w)
+            best = min(best, perf_counter() - begin)
+        return best
+
+    return torch.bfloat16 if seconds(torch.bfloat16) < 0.8 * seconds(torch.float32) else torch.float32
