@@ -16,25 +16,28 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from c2llm_integrations import terminal
-from c2llm_integrations.errors import C2LLMError, InputError
+from c2llm_integrations.errors import C2LLMError, InputError, StoreError
 
 if TYPE_CHECKING:
     from c2llm_integrations.embedder import C2LLMEmbedder
     from c2llm_integrations.stores.base import CollectionSpec, VectorStore
 
-# The index of a repository, inside it; found again from any subfolder.
+# The index of a repository, at its root; found again from any folder below.
 FOLDER = ".c2llm"
+EDGE = "qdrant+edge://"
 LARGER = "codefuse-ai/C2LLM-0.5B (1 GB) or codefuse-ai/C2LLM-7B (15 GB)"
 
 app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="The bundled model, nano, needs no network. The released ones answer better and are fetched once: "
+    epilog="The bundled model, nano, needs no network. The released models answer better and are fetched once: "
     f"c2llm index --replace --model {LARGER}.",
 )
 
-Store = Annotated[str | None, typer.Option(metavar="URL", help=f"Where the rows are.  [default: {FOLDER} at the root]")]
+Store = Annotated[
+    str | None, typer.Option(metavar="URL", help=f"Where the rows are.  [default: {FOLDER} at the repository's root]")
+]
 Collection = Annotated[str, typer.Option(metavar="NAME", help="The set of rows inside the store.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -55,9 +58,9 @@ def _root(
         raise typer.Exit(2)
 
 
-@app.command()
+@app.command(short_help="Index a repository.")
 def index(
-    path: Annotated[Path, typer.Argument(help="A repository, or a folder in one.", show_default="here")] = Path("."),
+    path: Annotated[Path, typer.Argument(metavar="[PATH]", help="A repository, or a folder in one.")] = Path("."),
     store: Store = None,
     collection: Collection = "code",
     model: Annotated[
@@ -65,81 +68,87 @@ def index(
         typer.Option(metavar="ID", help="nano, a folder or a hub id.  [default: the collection's own, else nano]"),
     ] = None,
     repository: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The rows' repository.  [default: from the origin URL]")
+        str | None, typer.Option(metavar="NAME", help="What the repository is called.  [default: its origin URL]")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Take over a name that another checkout fills.")] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="Drop the collection first, all of it.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be read, and write nothing.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Drop the whole collection first.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Read a repository into a store; a repeated run embeds only what has changed."""
-    if dry_run:
-        return _plan(path, repository, as_json)
-    from c2llm_integrations.ingest import ingest
+    """Read a repository into a store. A repeated run embeds only what has changed.
+
+    The bundled model, nano, is the default. For better answers, slower: --model codefuse-ai/C2LLM-0.5B or
+    codefuse-ai/C2LLM-7B, with --replace if the collection was made with another model.
+    """
     from c2llm_integrations.stores import open_store
 
     with open_store(store or _default_store(path), collection) as opened:
         spec = None if replace else opened.spec
-        embedder = _load(model, spec)
-        if replace:
-            opened.drop()
-        with terminal.progress_bar() as progress:
-            report = ingest(path, embedder, opened, repository=repository, force=force, progress=progress)
+        if dry_run:
+            from c2llm_integrations.ingest import plan
+
+            report = plan(path, None if replace else opened, repository=repository)
+        else:
+            from c2llm_integrations.ingest import ingest
+
+            embedder = _load(model, spec)
+            if replace:
+                opened.drop()
+            with terminal.progress_bar() as progress:
+                report = ingest(path, embedder, opened, repository=repository, force=force, progress=progress)
     if as_json:
         terminal.write_json(terminal.report_document(report))
     else:
-        terminal.write("\n".join(terminal.report_lines(report)))
-    for row, why in report.refused.items():
-        terminal.say(f"refused: {row}: {why}")
-    if spec is None and not as_json:
-        terminal.say('now ask: c2llm search "your question"')
+        terminal.write("\n".join(terminal.report_lines(report, planned=dry_run)))
+    for problem in terminal.problems(report):
+        terminal.say(problem)
+    if spec is None and not dry_run:
+        terminal.say('now ask: c2llm search "..."')
         terminal.say(f"better answers, slower: c2llm index --replace --model {LARGER}")
-    return 1 if report.refused else 0
+    return 1 if any(terminal.problems(report)) else 0
 
 
-@app.command()
+@app.command(short_help="Ask an indexed repository a question.")
 def search(
-    query: Annotated[list[str], typer.Argument(metavar="QUERY", help="What you look for, in words or in code.")],
+    query: Annotated[list[str], typer.Argument(metavar="QUERY...", help="What you look for, in words or code.")],
     store: Store = None,
     collection: Collection = "code",
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="How many answers.")] = 10,
     language: Annotated[str | None, typer.Option(metavar="L", help="Only this language, such as python.")] = None,
-    path: Annotated[str | None, typer.Option(metavar="GLOB", help="Only these files, such as 'src/**'.")] = None,
+    path: Annotated[str | None, typer.Option(metavar="GLOB", help="Only these files, such as 'src/**/*.py'.")] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Print the chunks that answer a question best, best first, from any folder of an indexed repository."""
-    question = " ".join(query)
-    if not question.strip():
-        raise typer.BadParameter("the question is blank", param_hint="QUERY")
-    root = None if store else _indexed_root()
-    from c2llm_integrations.search import search as find
+    """Print the chunks that answer a question, best first, from any folder of an indexed repository.
+
+    A file under the current checkout is named relative to the current folder, any other one relative to its
+    repository. Into a pipe each answer is one line: path:start-end, score and symbol, separated by tabs.
+    """
     from c2llm_integrations.stores import open_store
 
-    with open_store(store or _url(_indexed_root()), collection) as opened:
+    question = " ".join(query)
+    with open_store(store or _indexed_store(), collection) as opened:
         embedder = _load(None, _spec_of(opened))
+        from c2llm_integrations.search import search as find
+
         hits = find(question, embedder, opened, limit=limit, language=language, path=path)
+        checkouts = _checkouts(opened)
     if as_json:
-        terminal.write_json(
-            {
-                "query": question,
-                "model": embedder.fingerprint["model"],
-                "hits": [terminal.hit_document(rank, hit, root) for rank, hit in enumerate(hits, 1)],
-            }
-        )
+        terminal.write_json(terminal.hits_document(question, embedder.fingerprint["model"], hits, checkouts))
     else:
-        terminal.write_hits(hits, root)
-        if not hits:
-            terminal.say("no answer: no row matches these filters")
+        terminal.write_hits(hits, checkouts)
+    if not hits:
+        terminal.say("no answer: no row fits these filters")
     return 0
 
 
-@app.command()
+@app.command(short_help="Show what is indexed.")
 def status(store: Store = None, collection: Collection = "code", as_json: AsJson = False) -> int:
-    """Say what a collection holds: its model, its width, its rows and who fills it."""
+    """Show what a collection holds: its model, its width, its repositories and their rows."""
     from c2llm_integrations.stores import open_store
 
-    with open_store(store or _url(_indexed_root()), collection) as opened:
+    with open_store(store or _indexed_store(), collection) as opened:
         spec = _spec_of(opened)
+        checkouts = _checkouts(opened)
         document = {
             "store": opened.url,
             "collection": collection,
@@ -147,8 +156,13 @@ def status(store: Store = None, collection: Collection = "code", as_json: AsJson
             "width": spec.width,
             "rows": opened.count(),
             "repositories": [
-                {"repository": name, "rows": opened.count(name), "checkout": checkout}
-                for name, checkout in sorted(opened.claims().items())
+                {
+                    "repository": name,
+                    "rows": opened.count(name),
+                    "checkout": owner,
+                    "folder": str(checkouts[name]) if name in checkouts else None,
+                }
+                for name, owner in sorted(opened.claims().items())
             ],
         }
     if as_json:
@@ -164,52 +178,63 @@ def _load(model: str | None, spec: CollectionSpec | None) -> C2LLMEmbedder:
 
     if model is None and spec is not None:
         made_with = spec.fingerprint
-        return C2LLMEmbedder.from_pretrained(
-            str(made_with["model"]), output_dim=spec.width, max_length=int(made_with["max_length"] or 2048)
-        )
+        return C2LLMEmbedder.from_pretrained(str(made_with["model"]), max_length=int(made_with["max_length"] or 0))
+    name = model or "nano"
     # A folder's name must mean the same from wherever the collection is searched later.
-    folder = Path(model or "nano")
-    name = str(folder.resolve()) if model != "nano" and folder.is_dir() else str(folder)
-    return C2LLMEmbedder.from_pretrained(name)
+    return C2LLMEmbedder.from_pretrained(str(Path(name).resolve()) if name != "nano" and Path(name).is_dir() else name)
 
 
 def _spec_of(store: VectorStore) -> CollectionSpec:
     spec = store.spec
     if spec is None:
-        raise InputError(f"{store.url} holds no collection {store.collection!r}; run: c2llm index")
+        raise StoreError(f"{store.url} holds no collection {store.collection!r}; run: c2llm index")
     return spec
 
 
-def _indexed_root() -> Path:
+def _default_store(path: Path) -> str:
+    from c2llm_integrations.code.repository import open_tree
+
+    return f"{EDGE}{open_tree(path).root / FOLDER}"
+
+
+def _indexed_store() -> str:
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / FOLDER).is_dir():
-            return folder
+            return f"{EDGE}{folder / FOLDER}"
     raise InputError(f"no {FOLDER} in {here} or above; run: c2llm index, or name a --store")
 
 
-def _url(root: Path) -> str:
-    return f"qdrant+edge://{root / FOLDER}"
+def _checkouts(store: VectorStore) -> dict[str, Path]:
+    """Return repository name → folder, for those that fill the store from here or from beside it."""
+    from c2llm_integrations.code.repository import checkout_id
+
+    names = {owner: name for name, owner in store.claims().items()}
+    here = Path.cwd()
+    folders = [here, *here.parents]
+    if store.url.startswith(EDGE):
+        folders.append(Path(store.url.removeprefix(EDGE)).expanduser().resolve().parent)
+    return {names[owner]: folder for folder in folders if (owner := checkout_id(folder)) in names}
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; every failure becomes one line on standard error."""
     try:
-        code = app(arguments, prog_name="c2llm", standalone_mode=False) or 0
-    except KeyboardInterrupt:
+        code = int(app(arguments, prog_name="c2llm", standalone_mode=False) or 0)
+    except (KeyboardInterrupt, typer.Abort):
         code = 130
     except Exception as error:
         return _explain(error)
     if code == 130:
         terminal.say("c2llm: interrupted; the same command goes on where it stopped")
-    return int(code)
+    return code
 
 
 def _explain(error: Exception) -> int:
     # typer's base class for a wrong command line has had several names; this method has stayed.
     if describe := getattr(error, "format_message", None):
         context = getattr(error, "ctx", None)
-        terminal.say(f"c2llm: {describe()}; see: {context.command_path if context else 'c2llm'} --help")
+        terminal.say(f"c2llm: {describe().rstrip('.')}; see: {context.command_path if context else 'c2llm'} --help")
         return 2
     if os.environ.get("C2LLM_DEBUG"):
         traceback.print_exception(error)
@@ -223,6 +248,6 @@ def _explain(error: Exception) -> int:
 def main() -> NoReturn:
     """Run the command line of this process and exit."""
     for stream in (sys.stdout, sys.stderr):
-        # A file name or a symbol may hold what this terminal's encoding has not.
+        # A file's name or a symbol may hold what this terminal's encoding has not.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(run(sys.argv[1:]))

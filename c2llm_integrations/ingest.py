@@ -151,7 +151,7 @@ def _compare(
 def _stale(tree: Tree, absent: Iterable[Stored], report: IngestReport) -> Iterator[Stored]:
     """Rows under the indexed folder whose text is gone; a file that could not be read may still hold its text."""
     for row in absent:
-        if tree.covers(row.path):
+        if tree.can_tell(row.path):
             report.deleted += 1
             yield row
 

@@ -1,222 +1,184 @@
-"""The contract every store keeps: what a collection holds, and how it is written, compared and searched."""
+"""The contract every store keeps: how a collection is made, written, compared and searched.
+
+Public methods check their input and the store's state once, here; the underscored ones, which a database
+implements, may trust what they get.
+"""
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 
 import numpy as np
-from numpy.typing import NDArray
 from typing_extensions import Self
 
 from c2llm_integrations.code.chunk import CodeChunk
-from c2llm_integrations.errors import RowsRefused, SpecMismatch, StoreError
+from c2llm_integrations.errors import C2LLMError, InputError, RowsRefused, StoreError
+from c2llm_integrations.stores.rows import (
+    Filter,
+    Hit,
+    Row,
+    Stored,
+    Vector,
+    parts,
+    refused_chunks,
+    row_ids,
+    slices,
+    unit,
+    why_vector_refused,
+)
+from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
 
-Vector = NDArray[np.float32]
-Fingerprint = Mapping[str, str | int | bool | None]
-
-# The layout of rows and metadata that this release writes and reads.
-LAYOUT = 1
-
-
-@dataclass(frozen=True, slots=True)
-class CollectionSpec:
-    """What every row of a collection has in common; written before the first row, checked at every opening.
-
-    `width` counts vector dimensions; `fingerprint` says what the vectors mean (`C2LLMEmbedder.fingerprint`).
-    """
-
-    width: int
-    fingerprint: Fingerprint
-    datatype: str = "float32"
-    quantization: str | None = None
-    analyser: str | None = None
-    layout: int = LAYOUT
-
-    def to_json(self) -> str:
-        """Return the spec as one line of JSON, keys sorted."""
-        return json.dumps(asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> CollectionSpec:
-        """Read what `to_json` wrote; raises SpecMismatch for a layout this release does not know."""
-        data = json.loads(text)
-        if data.get("layout") != LAYOUT:
-            raise SpecMismatch(
-                f"the collection has layout {data.get('layout')}, this release reads {LAYOUT}; "
-                "index again with --replace or install the release that wrote it"
-            )
-        return cls(**data)
-
-    def require_same(self, asked: CollectionSpec) -> None:
-        """Raise SpecMismatch, naming the differing field and both values, unless `asked` means the same vectors."""
-        mine, theirs = _comparable(self), _comparable(asked)
-        for key in sorted(mine.keys() | theirs.keys()):
-            if mine.get(key) != theirs.get(key):
-                raise SpecMismatch(
-                    f"the collection has {key} {mine.get(key)!r}, asked for {theirs.get(key)!r}; "
-                    "use the model it was made with, another --collection, or drop it first"
-                )
-
-
-def _comparable(spec: CollectionSpec) -> dict[str, object]:
-    flat = asdict(spec)
-    fingerprint = dict(flat.pop("fingerprint"))
-    fingerprint.pop("model", None)  # a name: the weights' digest decides, and a folder may be moved
-    return {**flat, **{f"fingerprint.{key}": value for key, value in fingerprint.items()}}
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A chunk and its vector, float32 of the collection's width."""
-
-    chunk: CodeChunk
-    vector: Vector
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What an incremental run needs to know of a row that is already there (no text, no vector)."""
-
-    id: str
-    path: str
-    language: str
-    symbol: str
-    kind: str
-    start_line: int
-    end_line: int
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A chunk found, with its score (cosine similarity, higher is better)."""
-
-    chunk: CodeChunk
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which rows to search: every non-empty field must match one of its values exactly."""
-
-    repositories: Sequence[str] = ()
-    languages: Sequence[str] = ()
-    paths: Sequence[str] = ()
-    kinds: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Capabilities:
-    """What a store can do; a plan outside it is refused by name."""
-
-    datatypes: frozenset[str] = frozenset({"float32"})
-    quantizations: frozenset[str] = frozenset()
-    lexical: bool = False
-    max_text_bytes: int | None = None
-    options: Mapping[str, str] = field(default_factory=dict)
+__all__ = ["Capabilities", "CollectionSpec", "Filter", "Hit", "Row", "Stored", "Vector", "VectorStore"]
 
 
 class VectorStore(ABC):
     """One collection of one database.
 
-    Public methods check their input, then hand over to the underscored ones that a database implements.
-    Every write is durable and acknowledged when the call returns.
+    Every write is durable and acknowledged when the call returns. While the collection does not exist,
+    reading finds nothing and writes nothing, deleting does nothing, and searching or writing is an error.
+    After `close` every method but `close` raises StoreError.
     """
 
     capabilities: Capabilities = Capabilities()
-    url: str
-    collection: str
+
+    def __init__(self, url: str, collection: str) -> None:
+        """`url` names the database without credentials; `collection` one named set of rows in it."""
+        self.url = url
+        self.collection = collection
+        self._closed = False
+
+    # ---- the collection
 
     @property
-    @abstractmethod
     def spec(self) -> CollectionSpec | None:
         """The collection's spec, or None while it does not exist."""
+        with self._open():
+            return self._read_spec()
 
-    @abstractmethod
     def create(self, spec: CollectionSpec) -> None:
-        """Create the collection with its spec; opening one that exists checks that the specs agree."""
+        """Create the collection with its spec; if it exists, check that the specs agree.
 
-    @abstractmethod
+        Raises SpecMismatch if they do not, StoreError if this store cannot honour the spec.
+        """
+        with self._open():
+            self.capabilities.require(spec)
+            if self._read_spec() is None:
+                self._create(spec)
+            self._existing().require_same(spec)
+
     def claims(self) -> dict[str, str]:
         """Return repository name → id of the checkout that fills it."""
+        with self._open():
+            return {} if self._read_spec() is None else self._claims()
 
-    @abstractmethod
     def claim(self, repository: str, checkout: str) -> None:
         """Record that `checkout` fills `repository` from now on."""
+        with self._open():
+            self._existing()
+            self._claim(repository, checkout)
 
-    @abstractmethod
-    def _upsert(self, rows: Sequence[Row]) -> None: ...
-
-    @abstractmethod
-    def update(self, chunks: Sequence[CodeChunk]) -> None:
-        """Overwrite everything but the vector of rows that exist."""
-
-    @abstractmethod
-    def delete(self, ids: Sequence[str]) -> None:
-        """Delete rows by id; ids that are not there are no error."""
-
-    @abstractmethod
-    def scan(self, repository: str | None = None) -> Iterator[Stored]:
-        """Yield every row this package wrote (of one repository), in no particular order."""
-
-    @abstractmethod
-    def count(self, repository: str | None = None) -> int:
-        """Count exactly the rows of the collection (of one repository)."""
-
-    @abstractmethod
-    def vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
-        """Read back vectors by id; ids that are not there are left out."""
-
-    @abstractmethod
-    def search(self, vector: Vector, limit: int, where: Filter | None = None) -> list[Hit]:
-        """Return the `limit` nearest rows, best first."""
-
-    @abstractmethod
     def optimize(self) -> None:
         """Build the index and wait until it is ready."""
+        with self._open():
+            self._existing()
+            self._optimize()
 
-    @abstractmethod
     def drop(self) -> None:
         """Delete the collection and all its rows; no error if there is none."""
+        with self._open():
+            self._drop()
 
-    @abstractmethod
     def close(self) -> None:
         """Release the database; calling it twice is no error."""
+        if not self._closed:
+            self._closed = True
+            with self._errors():
+                self._close()
+
+    # ---- writing
 
     def upsert(self, rows: Sequence[Row]) -> None:
-        """Insert or overwrite rows by id.
+        """Insert or overwrite rows by id; vectors are stored at unit length.
 
         Raises RowsRefused, before anything is sent, if a row could not be found again: wrong width,
-        NaN or infinity, zero length, an id twice in one call, text over the store's byte limit.
+        NaN or infinity, zero length, an id that is no UUID or stands twice in one call, text that is no
+        valid Unicode or over the store's byte limit.
         """
-        spec = self.spec
-        if spec is None:
-            raise StoreError(f"collection {self.collection!r} does not exist; create it before writing")
-        refused = {row.chunk.id: why for row in rows if (why := self._why_refused(row, spec.width))}
-        seen: set[str] = set()
-        for row in rows:
-            if row.chunk.id in seen:
-                refused.setdefault(row.chunk.id, "the id stands twice in one batch; ids must be unique")
-            seen.add(row.chunk.id)
-        if refused:
-            raise RowsRefused(refused)
-        if rows:
-            self._upsert(rows)
+        rows = list(rows)
+        with self._open():
+            width = self._existing().width
+            chunks = [row.chunk for row in rows]
+            refused = refused_chunks(chunks, self.capabilities.max_text_bytes)
+            for row in rows:
+                why = why_vector_refused(row.vector, width)
+                if why is not None:
+                    refused.setdefault(row.chunk.id, why)
+            if refused:
+                raise RowsRefused(refused)
+            for part in slices(chunks, width):
+                self._upsert(chunks[part], unit(np.stack([row.vector for row in rows[part]])))
 
-    def _why_refused(self, row: Row, width: int) -> str | None:
-        if row.vector.shape != (width,):
-            return f"vector has shape {row.vector.shape}, the collection holds ({width},)"
-        if not np.isfinite(row.vector).all():
-            return "vector holds NaN or infinity; embed the text again"
-        if not row.vector.any():
-            return "vector is all zeros, which has no direction for cosine"
-        limit = self.capabilities.max_text_bytes
-        if limit is not None and (size := len(row.chunk.text.encode())) > limit:
-            return f"text has {size} bytes, the store takes {limit}; use smaller chunks"
-        return None
+    def update(self, chunks: Sequence[CodeChunk]) -> None:
+        """Overwrite everything but the vector of rows that exist.
+
+        Raises RowsRefused, before anything is sent, for what `upsert` refuses and for ids not in the collection.
+        """
+        chunks = list(chunks)
+        with self._open():
+            width = self._existing().width
+            refused = refused_chunks(chunks, self.capabilities.max_text_bytes)
+            ids = [chunk.id for chunk in chunks if chunk.id not in refused]
+            known = {id for part in parts(ids) for id in self._known(part)}
+            refused.update({id: "there is no such row; upsert it with its vector" for id in ids if id not in known})
+            if refused:
+                raise RowsRefused(refused)
+            for part in slices(chunks, width):
+                self._update(chunks[part])
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Delete rows by id; ids that are not there are no error."""
+        ids = row_ids(ids)
+        with self._open():
+            if self._read_spec() is not None:
+                for part in parts(ids):
+                    self._delete(part)
+
+    # ---- reading
+
+    def scan(self, repository: str | None = None) -> Iterator[Stored]:
+        """Yield every row this package wrote (of one repository), in no particular order."""
+        with self._open():
+            return iter(()) if self._read_spec() is None else self._guarded_scan(repository)
+
+    def count(self, repository: str | None = None) -> int:
+        """Count exactly the rows this package wrote (of one repository)."""
+        with self._open():
+            return 0 if self._read_spec() is None else self._count(repository)
+
+    def vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
+        """Read back vectors, unit length, by id; ids that are not there are left out."""
+        ids = row_ids(ids)
+        with self._open():
+            if self._read_spec() is None:
+                return {}
+            return {id: vector for part in parts(ids) for id, vector in self._vectors(part).items()}
+
+    def search(self, vector: Vector, limit: int, where: Filter | None = None) -> list[Hit]:
+        """Return the `limit` nearest rows, best first.
+
+        `vector`: (width,) float32 of any length. Raises InputError for a vector or limit that cannot be used.
+        """
+        with self._open():
+            vector = np.asarray(vector)
+            why = why_vector_refused(vector, self._existing().width)
+            if why is not None:
+                raise InputError(f"the query's {why}")
+            if limit < 1:
+                raise InputError(f"limit must be at least 1, got {limit}")
+            return self._search(unit(vector[None])[0], limit, where or Filter())
 
     def __enter__(self) -> Self:
         return self
@@ -225,3 +187,95 @@ class VectorStore(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    # ---- what a database implements; the collection exists wherever it is not said otherwise
+
+    @abstractmethod
+    def _read_spec(self) -> CollectionSpec | None:
+        """Return the spec, or None while the collection does not exist; called often, so cheap."""
+
+    @abstractmethod
+    def _create(self, spec: CollectionSpec) -> None:
+        """Create a missing collection with its spec, in one step that a crash cannot halve."""
+
+    @abstractmethod
+    def _claims(self) -> dict[str, str]: ...
+
+    @abstractmethod
+    def _claim(self, repository: str, checkout: str) -> None: ...
+
+    @abstractmethod
+    def _optimize(self) -> None: ...
+
+    @abstractmethod
+    def _drop(self) -> None:
+        """Delete the collection, which may be missing."""
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Release everything, called once."""
+
+    @abstractmethod
+    def _known(self, ids: Sequence[str]) -> set[str]:
+        """Return those of `ids` that are in the collection."""
+
+    @abstractmethod
+    def _upsert(self, chunks: Sequence[CodeChunk], vectors: Vector) -> None:
+        """Write one batch; `vectors`: (len(chunks), width) float32, unit length."""
+
+    @abstractmethod
+    def _update(self, chunks: Sequence[CodeChunk]) -> None: ...
+
+    @abstractmethod
+    def _delete(self, ids: Sequence[str]) -> None: ...
+
+    @abstractmethod
+    def _scan(self, repository: str | None) -> Iterator[Stored]: ...
+
+    @abstractmethod
+    def _count(self, repository: str | None) -> int: ...
+
+    @abstractmethod
+    def _vectors(self, ids: Sequence[str]) -> dict[str, Vector]: ...
+
+    @abstractmethod
+    def _search(self, vector: Vector, limit: int, where: Filter) -> list[Hit]:
+        """Search with a unit vector of the right width."""
+
+    def _translate(self, error: BaseException) -> StoreError:
+        """Return the error to raise for one of the database's own."""
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        return StoreError(f"collection {self.collection!r} of {self.url} failed: {lines[0]}")
+
+    # ---- shared by all
+
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        if self._closed:
+            raise StoreError(f"the store {self.url} is closed; open it again")
+        with self._errors():
+            yield
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except C2LLMError:
+            raise
+        except Exception as error:
+            raise self._translate(error) from error
+        except BaseException as error:
+            # What a database written in Rust raises where it would have crashed; it has no importable name.
+            if type(error).__name__ != "PanicException":
+                raise
+            raise self._translate(error) from error
+
+    def _existing(self) -> CollectionSpec:
+        spec = self._read_spec()
+        if spec is None:
+            raise StoreError(f"{self.url} has no collection {self.collection!r}; index a repository into it first")
+        return spec
+
+    def _guarded_scan(self, repository: str | None) -> Iterator[Stored]:
+        with self._open():
+            yield from self._scan(repository)

@@ -1,0 +1,53 @@
+# make demo    install into .venv, index a real repository, answer three questions about it
+# make test    the same .venv with the test tools: lint, type-check, test
+# make lint | bench | clean
+#
+# PYTHON        3.10 to 3.13
+# TORCH_INDEX   where PyTorch's wheels come from; its last part names the build. Unset, it is the CPU build on
+#               Linux without an NVIDIA GPU, where plain torch brings gigabytes of CUDA, and plain torch elsewhere.
+
+PYTHON ?= python3
+VENV ?= .venv
+ifeq ($(shell uname -s)$(shell command -v nvidia-smi 2>/dev/null),Linux)
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+endif
+
+TORCH := $(shell sed -n '/^torch==/p' constraints.txt)$(if $(TORCH_INDEX),+$(notdir $(TORCH_INDEX)))
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+DEMO := $(BIN)/c2llm
+
+.PHONY: demo test lint bench clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.installed
+	@echo TODO
+
+test: lint
+	$(BIN)/pytest
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# The registry this machine is set up for may have the build already, so it is asked first.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	{ echo "$(PYTHON) is not Python 3.10 or newer; name another: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) setuptools "$(TORCH)" 2>/dev/null || \
+	$(INSTALL) setuptools "$(TORCH)" $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) || \
+	{ echo "$(TORCH) could not be installed; name another TORCH_INDEX=, or none to take the default build"; exit 1; }
+	$(INSTALL) --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(INSTALL) --no-build-isolation -e '.[test]'
+	@touch $@

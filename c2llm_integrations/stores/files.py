@@ -1,0 +1,72 @@
+"""Files that survive a crash, and a lock that the operating system releases when its holder dies."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from c2llm_integrations.errors import StoreBusy
+
+
+class FileLock:
+    """An exclusive lock on a file, held from construction to `release`.
+
+    Two openings conflict even within one process. The file stays behind: deleting it would let two
+    holders lock two files of the same name.
+    """
+
+    def __init__(self, path: Path, what: str) -> None:
+        """Create `path` if needed and lock it.
+
+        Raises StoreBusy at once, naming `what` it guards, if another holds it; OSError if it cannot be locked.
+        """
+        self._file = open(path, "ab")  # noqa: SIM115 (held open on purpose)
+        try:
+            _lock(self._file.fileno())
+        except (BlockingIOError, PermissionError) as error:
+            self._file.close()
+            raise StoreBusy(f"{what} is open in another process or store; wait for it or close it first") from error
+        except BaseException:
+            self._file.close()
+            raise
+
+    def release(self) -> None:
+        """Let others in; calling it twice is no error."""
+        self._file.close()
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(descriptor: int) -> None:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Replace a file so that a crash, even of the machine, leaves the old one or the new one."""
+    temporary = file.with_name(file.name + ".tmp")
+    with open(temporary, "w", encoding="utf-8", newline="\n") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, file)
+    sync_folder(file.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder (created, renamed) survive a crash of the machine."""
+    if os.name == "nt":  # a folder cannot be opened there, and its entries are journaled
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,135 @@
+"""The contrastive loop: (query, code) pairs → a C2LLM encoder, resumable by nothing and reproducible by its seed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from c2llm_integrations.model.modeling import C2LLMModel
+from c2llm_integrations.training.data import TokenizedPairs
+
+TEMPERATURE = 0.05  # as published for C2LLM
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides a training run; `minutes` only cuts it short, so a run that `steps` ended can be repeated."""
+
+    steps: int = 5000
+    minutes: float = math.inf
+    batch: int = 256
+    lr: float = 3e-4
+    pma_lr: float = 1e-3
+    warmup: int = 200
+    grouped: float = 0.4
+    seed: int = 0
+    query_length: int = 48
+    lengths: tuple[int, ...] = (128, 128, 128, 128, 320)
+    micro_batch: int = 64
+
+
+def info_nce(queries: Tensor, documents: Tensor) -> Tensor:
+    """Symmetric InfoNCE over in-batch negatives of (n, d) unnormalised vectors, row i of each belonging together."""
+    scores = F.normalize(queries.float(), dim=1) @ F.normalize(documents.float(), dim=1).T / TEMPERATURE
+    target = torch.arange(len(scores), device=scores.device)
+    return (F.cross_entropy(scores, target) + F.cross_entropy(scores.T, target)) / 2
+
+
+def encode(model: C2LLMModel, texts: Sequence[np.ndarray], micro_batch: int) -> Tensor:
+    """(n, d) vectors of token-id arrays, in input order, run in length-sorted batches that stay in the CPU's cache."""
+    order = np.argsort([len(text) for text in texts], kind="stable")
+    parts = []
+    for start in range(0, len(order), micro_batch):
+        some = [texts[i] for i in order[start : start + micro_batch]]
+        longest = max(1, max(map(len, some)))
+        ids = torch.zeros(len(some), longest, dtype=torch.long)
+        mask = torch.zeros(len(some), longest, dtype=torch.long)
+        for row, text in enumerate(some):
+            ids[row, : len(text)] = torch.from_numpy(text.astype(np.int64))
+            mask[row, : max(1, len(text))] = 1
+        parts.append(model(ids, mask).pooler_output)
+    return torch.cat(parts)[torch.from_numpy(np.argsort(order, kind="stable"))]
+
+
+def batches(packages: np.ndarray, recipe: Recipe, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Endless batches of row numbers, each row once an epoch; a share of them of one or few packages (harder)."""
+    while True:
+        rows = rng.permutation(len(packages))
+        grouped = rng.random(len(rows)) < recipe.grouped
+        shuffled = rng.permutation(packages.max() + 1)
+        together = rows[grouped][np.argsort(shuffled[packages[rows[grouped]]], kind="stable")]
+        whole = [part[: len(part) // recipe.batch * recipe.batch] for part in (rows[~grouped], together)]
+        stacked = np.concatenate(whole).reshape(-1, recipe.batch)
+        yield from stacked[rng.permutation(len(stacked))]
+
+
+class MixedAdamW:
+    """AdamW on float32 masters of a bfloat16 model, without which small updates would round to nothing."""
+
+    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
+        named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+        self.live = [parameter for _, parameter in named]
+        self.masters = [parameter.detach().float().clone() for parameter in self.live]
+        groups = [
+            {
+                "params": [m for (name, _), m in zip(named, self.masters, strict=True) if select(name)],
+                "lr": lr,
+                "peak": lr,
+            }
+            for lr, select in (
+                (recipe.lr, lambda name: "mha_pma" not in name),
+                (recipe.pma_lr, lambda name: "mha_pma" in name),
+            )
+        ]
+        self.adamw = torch.optim.AdamW(groups, weight_decay=0.01, betas=(0.9, 0.98))
+
+    def step(self, scale: float) -> None:
+        """One update at `scale` times the peak rates, gradients clipped to norm 1."""
+        for master, parameter in zip(self.masters, self.live, strict=True):
+            master.grad = None if parameter.grad is None else parameter.grad.float()
+            parameter.grad = None
+        nn.utils.clip_grad_norm_(self.masters, 1.0)
+        for group in self.adamw.param_groups:
+            group["lr"] = group["peak"] * scale
+        self.adamw.step()
+        with torch.no_grad():
+            for master, parameter in zip(self.masters, self.live, strict=True):
+                parameter.copy_(master)
+
+
+def train(
+    model: C2LLMModel,
+    pairs: TokenizedPairs,
+    recipe: Recipe,
+    report: Callable[[int, float, float], None],
+) -> None:
+    """Train `model` (bfloat16) in place; `report(step, mean loss, tokens a second)` is called about once a minute."""
+    torch.manual_seed(recipe.seed)
+    rng = np.random.default_rng(recipe.seed)
+    optimiser, draws = MixedAdamW(model, recipe), batches(pairs.packages, recipe, rng)
+    started = last = time.monotonic()
+    losses: list[float] = []
+    tokens = 0
+    model.train()
+    for step in range(1, recipe.steps + 1):
+        progress = max(step / recipe.steps, (time.monotonic() - started) / (60 * recipe.minutes))
+        if progress > 1:
+            break
+        queries, documents = pairs.draw(next(draws), recipe.query_length, int(rng.choice(recipe.lengths)), rng)
+        loss = info_nce(encode(model, queries, recipe.batch), encode(model, documents, recipe.micro_batch))
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step(min(1.0, step / recipe.warmup) * 0.5 * (1 + math.cos(math.pi * progress)))
+        losses.append(loss.item())
+        tokens += sum(map(len, queries)) + sum(map(len, documents))
+        if time.monotonic() - last > 60:
+            report(step, float(np.mean(losses)), tokens / (time.monotonic() - last))
+            losses, tokens, last = [], 0, time.monotonic()
+            model.train()
+    model.eval()

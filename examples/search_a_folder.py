@@ -1,0 +1,30 @@
+"""Index a folder and ask it a question, from Python.
+
+    python examples/search_a_folder.py PATH "where is the retry delay computed?"
+
+The rows go to a temporary folder; name one that stays, and the next run embeds only what has changed.
+"""
+
+import sys
+from tempfile import TemporaryDirectory
+
+from c2llm_integrations import C2LLMEmbedder, open_store
+from c2llm_integrations.ingest import ingest
+from c2llm_integrations.search import search
+
+
+def main(folder: str, question: str) -> None:
+    """Print the five chunks of `folder` that answer `question` best."""
+    embedder = C2LLMEmbedder.from_pretrained("nano")
+    with TemporaryDirectory() as rows, open_store(f"qdrant+edge://{rows}") as store:
+        report = ingest(folder, embedder, store)
+        print(f"{report.files} files, {report.chunks} chunks in {report.seconds:.1f} s")
+        for hit in search(question, embedder, store, limit=5):
+            chunk = hit.chunk
+            print(f"{hit.score:.3f}  {chunk.path}:{chunk.start_line}-{chunk.end_line}  {chunk.symbol}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit('usage: python examples/search_a_folder.py PATH "question"')
+    main(sys.argv[1], sys.argv[2])

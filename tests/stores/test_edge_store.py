@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from c2llm_integrations.errors import SpecMismatch, StoreBusy, StoreError
+from c2llm_integrations.stores import qdrant_edge
+from c2llm_integrations.stores.base import CollectionSpec, Row
+from c2llm_integrations.stores.qdrant_edge import QdrantEdgeStore
+
+MakeRows = Callable[..., list[Row]]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "index"
+
+
+@pytest.fixture
+def filled(root: Path, spec: CollectionSpec, make_rows: MakeRows) -> Path:
+    with QdrantEdgeStore(root) as store:
+        store.create(spec)
+        store.upsert(make_rows(20))
+        store.claim("repo", "here")
+    return root
+
+
+# ---- the folder
+
+
+def test_looking_at_a_missing_index_writes_nothing(tmp_path: Path) -> None:
+    with QdrantEdgeStore(tmp_path / "index") as store:
+        assert (store.spec, store.count(), store.claims()) == (None, 0, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_ignores_itself_in_git(filled: Path) -> None:
+    assert (filled / ".gitignore").read_text() == "*\n"
+    repository = filled.parent
+    subprocess.run(["git", "init", "-q", str(repository)], check=True)
+    status = subprocess.run(
+        ["git", "status", "--porcelain", "-uall"], cwd=repository, check=True, capture_output=True, text=True
+    )
+    assert status.stdout == ""
+
+
+def test_a_folder_with_other_things_is_not_made_to_ignore_itself(root: Path, spec: CollectionSpec) -> None:
+    root.mkdir()
+    (root / "main.py").write_text("print()\n")
+    with QdrantEdgeStore(root) as store:
+        store.create(spec)
+    assert not (root / ".gitignore").exists()
+
+
+def test_a_folder_that_is_something_else_is_left_alone(root: Path, spec: CollectionSpec) -> None:
+    (root / "code").mkdir(parents=True)
+    (root / "code" / "main.py").write_text("print()\n")
+    with QdrantEdgeStore(root) as store:
+        with pytest.raises(StoreError, match="something else; choose another"):
+            store.create(spec)
+        store.drop()
+    assert (root / "code" / "main.py").read_text() == "print()\n"
+
+
+def test_the_spec_is_readable_beside_the_shard(filled: Path, spec: CollectionSpec) -> None:
+    data = json.loads((filled / "code" / "c2llm.json").read_text())
+    assert CollectionSpec.from_json(json.dumps(data["spec"])) == spec
+    assert data["claims"] == {"repo": "here"}
+
+
+def test_the_engine_holds_the_documented_payload(filled: Path, make_rows: MakeRows) -> None:
+    shard = qdrant_edge.edge.EdgeShard.load(str(filled / "code" / "shard"))
+    [row] = make_rows(1)
+    [record] = shard.retrieve([row.chunk.id], True, True)
+    indexed = set(shard.info().payload_schema)
+    shard.close()
+    assert record.payload == {
+        "page_content": row.chunk.text,
+        "metadata": {
+            "repository": "repo",
+            "path": "src/file0.py",
+            "language": "python",
+            "symbol": "f0",
+            "kind": "function",
+            "start_line": 1,
+            "end_line": 2,
+        },
+    }
+    assert isinstance(record.vector, list)
+    assert indexed == {"metadata.repository", "metadata.path", "metadata.language", "metadata.kind"}
+
+
+def test_rows_of_others_are_never_seen(filled: Path, make_rows: MakeRows) -> None:
+    foreign = [
+        {},
+        {"page_content": "x"},
+        {"metadata": {"path": "p"}},
+        {"metadata": None},
+        {"metadata": {"repository": "r"}},
+    ]
+    shard = qdrant_edge.edge.EdgeShard.load(str(filled / "code" / "shard"))
+    points = [qdrant_edge.edge.Point(str(uuid.uuid4()), [1.0] * 16, payload) for payload in foreign]
+    shard.update(qdrant_edge.edge.UpdateOperation.upsert_points(points))
+    shard.close()
+    with QdrantEdgeStore(filled) as store:
+        assert store.count() == len(list(store.scan())) == len(store.search(np.ones(16, np.float32), 100)) == 20
+
+
+def test_dropping_leaves_the_other_collections(filled: Path, spec: CollectionSpec) -> None:
+    with QdrantEdgeStore(filled, "other") as other:
+        other.create(spec)
+    with QdrantEdgeStore(filled) as store:
+        store.drop()
+        assert store.spec is None
+    assert not (filled / "code").exists()
+    with QdrantEdgeStore(filled, "other") as other:
+        assert other.spec == spec
+
+
+# ---- one at a time
+
+
+def test_a_second_opening_in_this_process_is_refused(filled: Path) -> None:
+    with QdrantEdgeStore(filled) as store:
+        with pytest.raises(StoreBusy) as caught:
+            QdrantEdgeStore(filled)
+        assert "\n" not in str(caught.value)
+        assert str(filled / "code") in str(caught.value)
+        assert store.count() == 20
+    with QdrantEdgeStore(filled) as store:
+        assert store.count() == 20
+
+
+def test_a_second_process_is_refused_until_the_first_is_gone(filled: Path) -> None:
+    code = (
+        "import sys; from c2llm_integrations.stores.qdrant_edge import QdrantEdgeStore\n"
+        f"store = QdrantEdgeStore({str(filled)!r}); print('open', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline().strip() == b"open"
+        with pytest.raises(StoreBusy, match="another process"):
+            QdrantEdgeStore(filled)
+        holder.kill()
+    with QdrantEdgeStore(filled) as store:
+        assert store.count() == 20
+
+
+def test_two_makers_at_once_get_one_collection(root: Path, spec: CollectionSpec, make_rows: MakeRows) -> None:
+    first, second = QdrantEdgeStore(root), QdrantEdgeStore(root)
+    first.create(spec)
+    with pytest.raises(StoreBusy):
+        second.create(spec)
+    first.upsert(make_rows(3))
+    first.close()
+    assert second.count() == 3
+    second.close()
+
+
+# ---- half states
+
+
+def test_what_a_killed_maker_leaves_is_repaired(root: Path, spec: CollectionSpec) -> None:
+    for step in ("folder", "lock", "scratch", "shard", "spec", "empty", "trash"):
+        shutil.rmtree(root, ignore_errors=True)
+        root.mkdir()
+        if step != "folder":
+            (root / ".code.lock").touch()
+        if step in ("scratch", "shard", "spec"):
+            (root / ".new-code" / "shard").mkdir(parents=True)
+        if step in ("shard", "spec"):
+            (root / ".new-code" / "shard" / "segments").mkdir()
+            (root / ".gitignore.tmp").touch()
+        if step == "spec":
+            (root / ".new-code" / "c2llm.json.tmp").write_text('{"spec"')
+        if step == "empty":
+            (root / "code").mkdir()
+        if step == "trash":
+            (root / ".old-code" / "shard").mkdir(parents=True)
+        with QdrantEdgeStore(root) as store:
+            assert store.spec is None, step
+            store.create(spec)
+            assert store.count() == 0, step
+        left = {child.name for child in root.iterdir()} - {".gitignore.tmp"}
+        assert left == {"code", ".code.lock", ".gitignore"}, step
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"spec": {}}', '{"spec": {"layout": 1}, "claims": {}}'])
+def test_a_damaged_spec_is_one_clear_line(filled: Path, text: str) -> None:
+    (filled / "code" / "c2llm.json").write_text(text)
+    with pytest.raises(StoreError) as caught:
+        QdrantEdgeStore(filled)
+    assert "index again" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_newer_layout_is_named(filled: Path) -> None:
+    file = filled / "code" / "c2llm.json"
+    file.write_text(file.read_text().replace('"layout": 1', '"layout": 2'))
+    with pytest.raises(SpecMismatch, match="layout 2, this release reads 1"):
+        QdrantEdgeStore(filled)
+
+
+def test_a_damaged_shard_is_one_clear_line(filled: Path) -> None:
+    shutil.rmtree(filled / "code" / "shard")
+    with pytest.raises(StoreError, match="shard") as caught:
+        QdrantEdgeStore(filled)
+    assert "\n" not in str(caught.value)
+
+
+# ---- the disk
+
+
+def test_a_full_disk_stops_writing_but_not_reading(
+    filled: Path, make_rows: MakeRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = make_rows(30)
+    with QdrantEdgeStore(filled) as store:
+        with monkeypatch.context() as full:
+            full.setattr(qdrant_edge, "RESERVE_BYTES", 2**62)
+            for write in (
+                lambda: store.upsert(rows),
+                lambda: store.update([rows[0].chunk]),
+                lambda: store.delete([rows[0].chunk.id]),
+                lambda: store.claim("repo", "there"),
+                store.optimize,
+                lambda: QdrantEdgeStore(filled, "more").create(CollectionSpec(4, {})),
+            ):
+                with pytest.raises(StoreError, match="MiB of disk free"):
+                    write()
+            assert (store.count(), store.claims()) == (20, {"repo": "here"})
+            assert len(store.search(rows[0].vector, 5)) == 5
+        store.upsert(rows)
+        assert store.count() == 30

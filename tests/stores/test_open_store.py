@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from c2llm_integrations.errors import C2LLMError, InputError
+from c2llm_integrations.stores import open_store
+from c2llm_integrations.stores.base import CollectionSpec
+from c2llm_integrations.stores.qdrant import QdrantStore
+from c2llm_integrations.stores.qdrant_edge import QdrantEdgeStore
+
+
+def edge_root(url: str) -> Path:
+    with open_store(url) as store:
+        assert isinstance(store, QdrantEdgeStore)
+        assert store.spec is None
+        return store.root
+
+
+def test_edge_paths_are_taken_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert edge_root("qdrant+edge://.c2llm") == tmp_path / ".c2llm"
+    assert edge_root("qdrant+edge://a/../b c%20d#e@f") == tmp_path / "b c%20d#e@f"
+    assert edge_root(f"qdrant+edge://{tmp_path}/x") == tmp_path / "x"
+    assert edge_root("qdrant+edge://~/y") == tmp_path / "y"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_relative_store_stays_where_it_was_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with open_store("qdrant+edge://here") as store:
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        store.create(CollectionSpec(4, {}))
+    assert (tmp_path / "here" / "code" / "c2llm.json").exists()
+
+
+def test_every_memory_store_is_its_own() -> None:
+    with open_store("qdrant+memory://") as one, open_store("qdrant+memory://") as two:
+        assert isinstance(one, QdrantStore)
+        one.create(CollectionSpec(4, {}))
+        assert two.spec is None
+
+
+@pytest.mark.parametrize("url", ["", ".c2llm", "sqlite://x", "qdrant+edge", "milvus+lite://x.db", "://"])
+def test_unknown_urls_name_the_known_ones(url: str) -> None:
+    with pytest.raises(InputError, match=r"qdrant\+edge://PATH and qdrant\+memory://"):
+        open_store(url)
+
+
+@pytest.mark.parametrize("url", ["qdrant+edge://", "qdrant+memory://x"])
+def test_incomplete_urls_are_refused(url: str) -> None:
+    with pytest.raises(InputError, match=r"qdrant\+(edge|memory)://"):
+        open_store(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "qdrant+https://user:s3cret@host:6333",
+        "qdrant+edge://user:s3cret@host/x",
+        "qdrant+memory://s3cret",
+        "milvus+http://:s3cret@host",
+        "user:s3cret@host",
+        "qdrant+https://host?api_key=s3cret",
+    ],
+)
+def test_credentials_are_refused_and_never_repeated(url: str) -> None:
+    with pytest.raises(C2LLMError) as caught:
+        open_store(url)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["code", "a", "_x", "my-repo_2.v1", "x" * 128])
+def test_usable_collection_names(tmp_path: Path, name: str) -> None:
+    with open_store(f"qdrant+edge://{tmp_path}", name) as store:
+        store.create(CollectionSpec(4, {}))
+        assert store.collection == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a..b", "../x", "a/b", "a\\b", ".git", "a.", "x" * 129, "a b", "é", "a\n", "-x", "C:"]
+)
+def test_unusable_collection_names(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="no usable name"):
+        open_store(f"qdrant+edge://{tmp_path}", name)
+
+
+def test_a_client_is_loaded_only_when_named() -> None:
+    code = (
+        "import sys, c2llm_integrations.stores as s\n"
+        "assert not {'qdrant_edge', 'qdrant_client'} & sys.modules.keys()\n"
+        "s.open_store('qdrant+edge://nowhere')\n"
+        "assert 'qdrant_client' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_missing_client_names_the_extra() -> None:
+    code = (
+        "import sys; sys.modules['qdrant_client'] = None\n"
+        "from c2llm_integrations.errors import MissingExtra\n"
+        "from c2llm_integrations.stores import open_store\n"
+        "try: open_store('qdrant+memory://')\n"
+        "except MissingExtra as error: print(error)\n"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert 'pip install "c2llm-integrations[qdrant]"' in shown

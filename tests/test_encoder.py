@@ -1,0 +1,87 @@
+"""The packed computation agrees with the padded one and with the golden vectors."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from c2llm_integrations.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from c2llm_integrations.encoder import PackedEncoder, PaddedEncoder, load_encoder
+from c2llm_integrations.errors import CheckpointError
+from c2llm_integrations.model import C2LLMConfig, C2LLMModel
+from tests.golden import COMPRESSED, TIED
+
+CPU = torch.device("cpu")
+BERT = {
+    "model_type": "bert",
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+}
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory) -> Checkpoint:
+    """A random BERT under a PMA, saved in the released layout."""
+    torch.manual_seed(1)
+    config = {"model_type": "c2llm", "compressed_dim": 16, "pma_num_heads": 4, "backbone_config": BERT}
+    model = C2LLMModel(C2LLMConfig(**{k: v for k, v in config.items() if k != "model_type"}))
+    folder = tmp_path_factory.mktemp("bert")
+    names = {
+        name.replace("plm_model.model.", "backbone.").replace("mha_pma.", "pma."): tensor
+        for name, tensor in model.state_dict().items()
+    }
+    source = Checkpoint("bert", folder, config, {})
+    save_checkpoint(source, names, folder)
+    return source
+
+
+@pytest.fixture(scope="module")
+def pairs(bert):
+    """(packed, padded) encoders of three checkpoints."""
+    checkpoints = [load_checkpoint(str(TIED)), load_checkpoint(str(COMPRESSED)), bert]
+    return [
+        (load_encoder(c, torch.float32, CPU), PaddedEncoder(c, c.tensors(), torch.float32, CPU)) for c in checkpoints
+    ]
+
+
+@given(st.lists(st.lists(st.integers(0, 59), min_size=1, max_size=40), min_size=1, max_size=12))
+@settings(max_examples=25, deadline=None)
+def test_packed_equals_padded_for_any_batch(pairs, texts):
+    for packed, padded in pairs:
+        assert isinstance(packed, PackedEncoder)
+        np.testing.assert_allclose(packed(texts), padded(texts), atol=1e-4, rtol=0)
+
+
+def test_a_vector_does_not_depend_on_its_batch(pairs):
+    texts = [[1, 2, 3], [4] * 30, [5, 6, 7], list(range(20)), [8]]
+    for packed, _ in pairs:
+        together = packed(texts)
+        for row, text in enumerate(texts):
+            np.testing.assert_allclose(packed([text])[0], together[row], atol=1e-5, rtol=0)
+        np.testing.assert_allclose(packed(texts[::-1]).numpy()[::-1], together, atol=1e-5, rtol=0)
+
+
+def test_bfloat16_stays_close(pairs):
+    checkpoint = load_checkpoint(str(TIED))
+    exact, rough = pairs[0][0], load_encoder(checkpoint, torch.bfloat16, CPU)
+    texts = [[1, 2, 3, 4], list(range(50))]
+    assert torch.cosine_similarity(exact(texts), rough(texts)).min() >= 0.999
+
+
+def test_a_backbone_that_is_not_computed_here_goes_padded(bert):
+    odd = dataclasses.replace(bert, config={**bert.config, "backbone_config": {**BERT, "hidden_act": "relu"}})
+    assert isinstance(load_encoder(odd, torch.float32, CPU), PaddedEncoder)
+
+
+@pytest.mark.parametrize("change", [{"num_hidden_layers": 3}, {"num_hidden_layers": 1}])
+def test_missing_and_left_over_tensors_are_listed(bert, change):
+    odd = dataclasses.replace(bert, config={**bert.config, "backbone_config": {**BERT, **change}})
+    with pytest.raises(CheckpointError, match=r"encoder\.layer\.[12]\."):
+        load_encoder(odd, torch.float32, CPU)

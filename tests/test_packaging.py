@@ -1,0 +1,77 @@
+"""The built wheel, installed into a clean environment, does the main job from there."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = "Scripts" if sys.platform == "win32" else "bin"
+
+
+def run(*arguments, cwd):
+    """Run a command that must succeed and return what it printed."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(list(map(str, arguments)), cwd=cwd, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Build from a copy, so that nothing of an earlier build gets in and nothing is left in the tree."""
+    folder = tmp_path_factory.mktemp("wheel")
+    sources = folder / "sources"
+    shutil.copytree(
+        ROOT / "c2llm_integrations", sources / "c2llm_integrations", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, sources)
+    build = ("--no-build-isolation", "--no-deps", "--no-index", "--wheel-dir")
+    run(sys.executable, "-m", "pip", "wheel", *build, folder, sources, cwd=folder)
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def clean_python(wheel, tmp_path_factory):
+    """An environment of its own with the wheel; the dependencies, and only they, come from this one."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=False, symlinks=sys.platform != "win32")
+    python = folder / SCRIPTS / "python"
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel, cwd=folder)
+    site = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip()
+    # A folder named in a .pth file does not have its own .pth files read: no editable install comes along.
+    shared = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
+    Path(site, "dependencies.pth").write_text("\n".join(shared))
+    return python
+
+
+def test_the_wheel_holds_the_package_its_model_and_its_licence(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    packaged = {name.split("/", 1)[1] for name in names if name.startswith("c2llm_integrations/")}
+    sources = {path.relative_to(ROOT / "c2llm_integrations").as_posix() for path in _sources()}
+    assert packaged == sources
+    assert {"py.typed", "cli.py", "nano/config.json", "nano/tokenizer.json", "nano/model.safetensors"} <= packaged
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"c2llm_integrations"}
+
+
+def _sources():
+    folder = ROOT / "c2llm_integrations"
+    return [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+
+
+def test_the_installed_wheel_indexes_and_answers_with_its_own_model(clean_python, project):
+    where = run(clean_python, "-c", "import c2llm_integrations as c; print(c.__file__)", cwd=project).strip()
+    assert Path(where).is_relative_to(clean_python.parents[1])
+    c2llm = clean_python.parent / "c2llm"
+    assert "4 files" in run(c2llm, "index", cwd=project)
+    best = run(c2llm, "search", "wait longer after each failed attempt", cwd=project / "shop").splitlines()[0]
+    assert best.startswith(f"{Path('..', 'web', 'retry.js')}:")
+    assert "nano" in run(c2llm, "status", cwd=project)

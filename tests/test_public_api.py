@@ -1,0 +1,67 @@
+"""The names that users rely on, and what importing them costs."""
+
+import subprocess
+import sys
+
+import pytest
+
+import c2llm_integrations
+
+NAMES = {
+    "C2LLMEmbedder",
+    "C2LLMError",
+    "CheckpointError",
+    "CodeChunk",
+    "Hit",
+    "InputError",
+    "MissingExtra",
+    "RepositoryError",
+    "RowsRefused",
+    "SpecMismatch",
+    "StoreBusy",
+    "StoreError",
+    "VectorStore",
+    "open_store",
+}
+
+HEAVY = ("torch", "transformers", "numpy", "qdrant_edge", "qdrant_client", "tree_sitter", "rich.console")
+
+
+def loaded_by(code: str) -> set[str]:
+    """Return which heavy packages a fresh interpreter has loaded after `code`."""
+    report = f"import sys\n{code}\nprint(*[m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_exactly_these_names_are_public():
+    assert set(c2llm_integrations.__all__) == NAMES
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_every_public_name_loads_and_is_documented(name):
+    value = getattr(c2llm_integrations, name)
+    assert value.__name__ == name
+    assert value.__doc__
+    assert name in dir(c2llm_integrations)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = c2llm_integrations.nonsense
+
+
+def test_the_verbs_stay_modules_so_that_both_imports_work():
+    from c2llm_integrations import ingest, search
+
+    assert callable(ingest.ingest)
+    assert callable(search.search)
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    assert loaded_by("import c2llm_integrations") == set()
+
+
+def test_importing_the_errors_and_the_command_line_loads_nothing_heavy():
+    assert loaded_by("from c2llm_integrations import C2LLMError") == set()
+    assert loaded_by("import c2llm_integrations.cli") == set()
