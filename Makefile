@@ -15,13 +15,19 @@ endif
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)$(if $(TORCH_INDEX),+$(notdir $(TORCH_INDEX)))
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
-DEMO := $(BIN)/c2llm
+# networkx is there already, because PyTorch needs it: 580 files of Python by many hands.
+FIND_DEMO := import importlib.util as u; print(*u.find_spec("networkx").submodule_search_locations)
 
 .PHONY: demo test lint bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
-	@echo TODO
+	@folder="$$($(BIN)/python -c '$(FIND_DEMO)')" && store="qdrant+edge://$$folder/.c2llm" && \
+	echo "> c2llm index $$folder" && $(BIN)/c2llm index "$$folder" && \
+	for question in "shortest path guided by a heuristic" "read a graph from a GraphML file" \
+	"colour the nodes so that no neighbours share a colour"; do \
+	printf '\n> c2llm search "%s"\n' "$$question"; \
+	$(BIN)/c2llm search "$$question" --store "$$store" --limit 3 || exit 1; done
 
 test: lint
 	$(BIN)/pytest

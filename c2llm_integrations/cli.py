@@ -123,9 +123,11 @@ def search(
     A file under the current checkout is named relative to the current folder, any other one relative to its
     repository. Into a pipe each answer is one line: path:start-end, score and symbol, separated by tabs.
     """
+    question = " ".join(query)
+    if not question.strip():
+        raise typer.BadParameter("it is blank; ask in words, or give a piece of code", param_hint="QUERY")
     from c2llm_integrations.stores import open_store
 
-    question = " ".join(query)
     with open_store(store or _indexed_store(), collection) as opened:
         embedder = _load(None, _spec_of(opened))
         from c2llm_integrations.search import search as find
@@ -226,7 +228,7 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         return _explain(error)
     if code == 130:
-        terminal.say("c2llm: interrupted; the same command goes on where it stopped")
+        terminal.say("c2llm: interrupted; run it again to go on where it stopped")
     return code
 
 

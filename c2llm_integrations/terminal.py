@@ -133,7 +133,7 @@ def _show(hit: Hit, checkouts: Checkouts) -> None:
     )
     console = Console()
     heading = Text(_place(hit, checkouts), style="bold cyan")
-    heading.append(f"  {one_line(hit.chunk.symbol)}  {hit.score:.3f}", style="not bold dim")
+    heading.append(f"  {hit.score:.3f}  {one_line(hit.chunk.symbol)}", style="not bold dim")
     console.print(heading, soft_wrap=True)
     console.print(code)
     if left := len(lines) - blank - len(shown):

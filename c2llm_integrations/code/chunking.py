@@ -108,13 +108,24 @@ def _split(lines: Lines, root: Node, max_chars: int) -> list[Piece]:
     while todo:
         piece, nodes = todo.pop()
         fits = lines.size(piece.start, piece.end) <= max_chars
-        if fits and not any(map(syntax.is_transparent, nodes)):
+        if fits and not _cuts_off_head(lines, pieces, piece, max_chars) and not any(map(syntax.is_transparent, nodes)):
             pieces.append(piece)
         elif parts := _expand(lines, piece, nodes, owners):
             todo.extend(reversed(parts))
         else:
-            pieces.extend(cut(lines, piece, max_chars))
+            # In halves at most, so that what stands before or after can still join.
+            pieces.extend(cut(lines, piece, max(1, max_chars // 2)))
     return pieces
+
+
+def _cuts_off_head(lines: Lines, pieces: list[Piece], piece: Piece, max_chars: int) -> bool:
+    """Say whether keeping `piece` whole would leave a definition's first line or two alone before it."""
+    if not pieces or pieces[-1].owner != piece.owner or piece.owner == 0:
+        return False
+    head = pieces[-1]
+    is_head = len(pieces) == 1 or pieces[-2].owner != head.owner
+    is_tiny = lines.size(head.start, head.end) < TINY_CHARS
+    return is_head and is_tiny and lines.size(head.start, piece.end) > max_chars
 
 
 _Part = tuple[Piece, list[Node]]

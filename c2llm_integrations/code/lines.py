@@ -134,10 +134,12 @@ def _belong_together(lines: Lines, left: Piece, right: Piece, max_chars: int) ->
         return False
     if left.loose and left_size < TINY_CHARS:
         return True
-    # What opens a class belongs to the members after it, never to what stands before.
+    if right_size >= TINY_CHARS:
+        return False
     if right.loose:
-        return right_size < TINY_CHARS and right.kind == "module"
-    return left_size < TINY_CHARS and right_size < TINY_CHARS and not left.loose
+        # What opens a class or a namespace belongs to the members after it, never to what stands before.
+        return not right.symbol or left.symbol.startswith(right.symbol + ".")
+    return left_size < TINY_CHARS and not left.loose
 
 
 def _union(lines: Lines, left: Piece, right: Piece) -> Piece:

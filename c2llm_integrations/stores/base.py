@@ -37,8 +37,9 @@ __all__ = ["Capabilities", "CollectionSpec", "Filter", "Hit", "Row", "Stored", "
 class VectorStore(ABC):
     """One collection of one database.
 
-    Every write is durable and acknowledged when the call returns. While the collection does not exist,
-    reading finds nothing and writes nothing, deleting does nothing, and searching or writing is an error.
+    Every write outlives this process once the call returns, however the process ends. While the collection
+    does not exist, reading finds nothing and writes nothing, deleting does nothing, and searching or writing
+    is an error.
     After `close` every method but `close` raises StoreError.
     """
 

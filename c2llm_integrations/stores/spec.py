@@ -45,11 +45,13 @@ class CollectionSpec:
         """
         try:
             data = json.loads(text)
-            layout = data.get("layout")
+            layout = data["layout"]
             if layout == LAYOUT:
                 return cls(**data)
-        except (ValueError, TypeError, AttributeError) as error:
-            raise StoreError(f"the collection's spec is damaged ({error}); drop it and index again") from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise StoreError(
+                f"the collection's spec is damaged ({error!r}); delete the collection and index again"
+            ) from error
         raise SpecMismatch(
             f"the collection has layout {layout}, this release reads {LAYOUT}; "
             "use another --collection or install the release that wrote it"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ from c2llm_integrations.training.tokenizer import (
     count_words,
     inherited_embeddings,
 )
-from c2llm_integrations.training.train import Recipe, encode, train
+from c2llm_integrations.training.train import Recipe, encode, plan, train
 
 WIDTH, HEADS = 256, 8
 VOCABULARY, NEW_WORDS = 16_000, 3_000
@@ -120,11 +121,13 @@ def save(model: C2LLMModel, tokenizer: Tokenizer, folder: Path) -> None:
 
 def reciprocal_rank(model: C2LLMModel, tokenizer: Tokenizer, rows: Sequence[dict[str, str]]) -> float:
     """Mean reciprocal rank of each row's code among all rows' code, asked for by its doc."""
-    with torch.no_grad():
-        sides = [
-            encode(model, [np.array(e.ids[:512], np.uint16) for e in tokenizer.encode_batch([r[key] for r in rows])], 32)
-            for key in ("doc", "bare")
-        ]
+    sides = []
+    for key in ("doc", "bare"):
+        texts = [np.array(e.ids[:512], np.uint16) for e in tokenizer.encode_batch([row[key] for row in rows])]
+        parts = plan([len(text) for text in texts], 4096)
+        with torch.no_grad():
+            vectors = torch.cat([encode(model, [texts[row] for row in part]) for part in parts])
+        sides.append(vectors[np.argsort(np.concatenate(parts))])
     scores = torch.nn.functional.normalize(sides[0].float()) @ torch.nn.functional.normalize(sides[1].float()).T
     ranks = (scores > scores.diagonal()[:, None]).sum(1) + 1
     return float((1 / ranks).mean())
@@ -140,9 +143,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the checkpoint folder to write")
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--minutes", type=float, default=math.inf, help="finish early, learning rate and all")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1)  # the batches run beside each other instead
     torch.manual_seed(0)
     if not (options.work / "pairs.jsonl").exists():
         found = [file for folder in options.archives for file in folder.iterdir()]
@@ -160,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"step {step} loss {loss:.4f} tokens/s {speed:.0f} MRR {mrr:.4f}", flush=True)
 
     report(0, math.nan, math.nan)
-    train(model, data, Recipe(steps=options.steps, minutes=options.minutes), report)
+    train(model, data, Recipe(steps=options.steps, minutes=options.minutes), report, options.threads)
     report(options.steps, math.nan, math.nan)
 
 

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,7 +107,7 @@ def test_spec_survives_reopening(open_: Open, spec: CollectionSpec) -> None:
     ],
 )
 def test_another_spec_is_refused_by_name(
-    store: VectorStore, spec: CollectionSpec, change: dict[str, object], names: list[str]
+    store: VectorStore, spec: CollectionSpec, change: dict[str, Any], names: list[str]
 ) -> None:
     with pytest.raises(SpecMismatch) as caught:
         store.create(replace(spec, **change))
@@ -123,7 +124,7 @@ def test_a_moved_model_is_the_same_spec(store: VectorStore, spec: CollectionSpec
 
 @pytest.mark.parametrize("change", [{"datatype": "uint8"}, {"quantization": "binary"}, {"analyser": "code-1"}])
 def test_a_plan_beyond_the_store_is_refused_before_anything_is_made(
-    open_: Open, spec: CollectionSpec, change: dict[str, str]
+    open_: Open, spec: CollectionSpec, change: dict[str, Any]
 ) -> None:
     store = open_()
     with pytest.raises(StoreError, match=next(iter(change.values()))):
@@ -351,7 +352,8 @@ def test_ids_that_would_not_come_back_are_refused(store: VectorStore, make_row: 
 @pytest.mark.parametrize("field", ["text", "path", "symbol", "repository"])
 def test_lone_surrogates_are_refused(store: VectorStore, make_row: MakeRow, field: str) -> None:
     row = make_row()
-    chunk = replace(row.chunk, **{field: "a\udc80b"})
+    bad: dict[str, Any] = {field: "a\udc80b"}
+    chunk = replace(row.chunk, **bad)
     with pytest.raises(RowsRefused, match="surrogate"):
         store.upsert([Row(chunk, row.vector)])
     store.upsert([row])
