@@ -144,5 +144,8 @@ def _belong_together(lines: Lines, left: Piece, right: Piece, max_chars: int) ->
 
 def _union(lines: Lines, left: Piece, right: Piece) -> Piece:
     """Return both as one piece, which is called after the definition among them, else after the larger."""
-    main = max(left, right, key=lambda piece: (not piece.loose, bool(piece.symbol), lines.size(piece.start, piece.end)))
-    return replace(main, start=left.start, end=right.end)
+
+    def weight(piece: Piece) -> tuple[bool, bool, bool, int]:
+        return (not piece.loose, piece.kind == "class", bool(piece.symbol), lines.size(piece.start, piece.end))
+
+    return replace(max(left, right, key=weight), start=left.start, end=right.end)

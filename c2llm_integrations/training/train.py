@@ -23,17 +23,17 @@ TEMPERATURE = 0.05  # as published for C2LLM
 class Recipe:
     """What decides a training run; `minutes` only cuts it short, so a run that `steps` ended can be repeated."""
 
-    steps: int = 5000
+    steps: int = 2600
     minutes: float = math.inf
     batch: int = 256
     lr: float = 3e-4
     pma_lr: float = 1e-3
-    warmup: int = 200
+    warmup: int = 150
     grouped: float = 0.4
     seed: int = 0
     query_length: int = 48
-    lengths: tuple[int, ...] = (128, 128, 128, 128, 320)
-    budget: int = 2048
+    lengths: tuple[int, ...] = (96, 96, 128, 128, 256)
+    budget: int = 1536
 
 
 def info_nce(queries: Tensor, documents: Tensor) -> Tensor:
