@@ -12,7 +12,7 @@ ifeq ($(shell uname -s)$(shell command -v nvidia-smi 2>/dev/null),Linux)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 endif
 
-TORCH := $(shell sed -n '/^torch==/p' constraints.txt)$(if $(TORCH_INDEX),+$(notdir $(TORCH_INDEX)))
+TORCH := $(shell sed -n '/^torch==/p' constraints.txt)$(if $(TORCH_INDEX),+$(notdir $(TORCH_INDEX:/=)))
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 # networkx is there already, because PyTorch needs it: 580 files of Python by many hands.
@@ -38,7 +38,9 @@ lint: $(VENV)/.installed-test
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	$(BIN)/python -m benchmarks.docstring_retrieval
+	$(BIN)/python -m benchmarks.main_job
+	$(BIN)/python -m benchmarks.released_path
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -96,16 +96,11 @@ def index(
                 opened.drop()
             with terminal.progress_bar() as progress:
                 report = ingest(path, embedder, opened, repository=repository, force=force, progress=progress)
-    if as_json:
-        terminal.write_json(terminal.report_document(report))
-    else:
-        terminal.write("\n".join(terminal.report_lines(report, planned=dry_run)))
-    for problem in terminal.problems(report):
-        terminal.say(problem)
+    terminal.write_report(report, planned=dry_run, as_json=as_json)
     if spec is None and not dry_run:
         terminal.say('now ask: c2llm search "..."')
         terminal.say(f"better answers, slower: c2llm index --replace --model {LARGER}")
-    return 1 if any(terminal.problems(report)) else 0
+    return 1 if terminal.say_problems(report) else 0
 
 
 @app.command(short_help="Ask an indexed repository a question.")

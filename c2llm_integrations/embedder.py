@@ -21,7 +21,7 @@ Progress = Callable[[int, int], None]
 
 # Tokens in one forward pass. On CPU the activations of a batch should stay in cache (measured: benchmarks/speed.py);
 # a GPU wants enough rows to fill it.
-CPU_BUDGET, GPU_BUDGET = 4096, 32768
+CPU_BUDGET, GPU_BUDGET = 2048, 32768
 # Texts tokenised at once: bounds memory, and is enough to sort like lengths together.
 WINDOW = 4096
 # A progress bar shows for more texts than this, on a terminal only.

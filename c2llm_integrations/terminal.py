@@ -83,7 +83,12 @@ def file_of(hit: Hit, checkouts: Checkouts) -> str | None:
     """Return the hit's file relative to the current folder; None if its checkout is not known or it is gone."""
     root = checkouts.get(hit.chunk.repository)
     file = root / hit.chunk.path if root else None
-    return os.path.relpath(file) if file and file.is_file() else None
+    if file is None or not file.is_file():
+        return None
+    try:
+        return os.path.relpath(file)
+    except ValueError:  # on another drive of Windows
+        return str(file)
 
 
 def hits_document(question: str, model: object, hits: Sequence[Hit], checkouts: Checkouts) -> dict[str, Any]:
@@ -144,9 +149,20 @@ def _show(hit: Hit, checkouts: Checkouts) -> None:
 # ---- reports
 
 
-def report_document(report: IngestReport) -> dict[str, Any]:
-    """Return the JSON document of an indexing run."""
-    return asdict(report)
+def write_report(report: IngestReport, *, planned: bool, as_json: bool) -> None:
+    """Print what an indexing run did, or would do if `planned`."""
+    if as_json:
+        write_json(asdict(report))
+    else:
+        write("\n".join(report_lines(report, planned)))
+
+
+def say_problems(report: IngestReport) -> bool:
+    """Name each row that was refused and each file that could not be read; say whether there was any."""
+    found = problems(report)
+    for problem in found:
+        say(problem)
+    return bool(found)
 
 
 def report_lines(report: IngestReport, planned: bool) -> list[str]:

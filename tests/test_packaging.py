@@ -7,9 +7,12 @@ import sys
 import sysconfig
 import venv
 import zipfile
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = "Scripts" if sys.platform == "win32" else "bin"
@@ -31,8 +34,8 @@ def wheel(tmp_path_factory):
     shutil.copytree(
         ROOT / "c2llm_integrations", sources / "c2llm_integrations", ignore=shutil.ignore_patterns("__pycache__")
     )
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, sources)
+    for file in (ROOT / "pyproject.toml", ROOT / "README.md", ROOT / "LICENSE", *ROOT.glob("NOTICE*")):
+        shutil.copy(file, sources)
     build = ("--no-build-isolation", "--no-deps", "--no-index", "--wheel-dir")
     run(sys.executable, "-m", "pip", "wheel", *build, folder, sources, cwd=folder)
     return next(folder.glob("*.whl"))
@@ -75,3 +78,14 @@ def test_the_installed_wheel_indexes_and_answers_with_its_own_model(clean_python
     best = run(c2llm, "search", "wait longer after each failed attempt", cwd=project / "shop").splitlines()[0]
     assert best.startswith(f"{Path('..', 'web', 'retry.js')}:")
     assert "nano" in run(c2llm, "status", cwd=project)
+
+
+def test_every_dependency_is_pinned_in_the_tested_set_and_inside_its_range():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if not line.startswith("#")]
+    versions = {canonicalize_name(pin.name): pin.specifier for pin in pins if not pin.marker or pin.marker.evaluate()}
+    for needed in map(Requirement, requires("c2llm-integrations") or []):
+        if needed.name != "c2llm-integrations" and (not needed.marker or needed.marker.evaluate({"extra": "test"})):
+            (pin,) = versions[canonicalize_name(needed.name)]
+            assert pin.operator == "=="
+            assert needed.specifier.contains(pin.version)

@@ -142,9 +142,10 @@ def read_patterns(file: Path) -> list[Pattern]:
     try:
         if not stat.S_ISREG(os.lstat(file).st_mode):
             return []
+    except OSError:
+        return []  # not there, or in a folder that nothing can be read from
+    try:
         data = file.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return []
     except OSError as error:
         raise RepositoryError(f"cannot read {file}: {error.strerror}; make it readable or remove it") from error
     lines = data.removeprefix(b"\xef\xbb\xbf").decode("latin-1").split("\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import uuid
 from pathlib import Path
 
 from c2llm_integrations.errors import StoreBusy
@@ -52,7 +53,7 @@ else:
 
 def write_atomically(file: Path, text: str) -> None:
     """Replace a file so that a crash, even of the machine, leaves the old one or the new one."""
-    temporary = file.with_name(file.name + ".tmp")
+    temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}.tmp")
     with open(temporary, "w", encoding="utf-8", newline="\n") as stream:
         stream.write(text)
         stream.flush()
@@ -70,3 +71,9 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def allocated_bytes(folder: Path) -> int:
+    """Return the bytes that the files under a folder take on disk; holes in sparse files take none."""
+    stats = [file.stat() for file in folder.rglob("*") if file.is_file()]
+    return sum(getattr(stat, "st_blocks", stat.st_size // 512) * 512 for stat in stats)

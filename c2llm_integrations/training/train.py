@@ -1,11 +1,11 @@
-"""The contrastive loop: (query, code) pairs → a C2LLM encoder, resumable by nothing and reproducible by its seed."""
+"""The contrastive loop: (query, code) pairs → a C2LLM encoder; repeatable by its seed."""
 
 from __future__ import annotations
 
 import math
 import time
-from concurrent.futures import Executor, ThreadPoolExecutor
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,7 +62,8 @@ def encode(model: C2LLMModel, texts: Sequence[np.ndarray]) -> Tensor:
     for row, text in enumerate(texts):
         ids[row, : len(text)] = torch.from_numpy(text.astype(np.int64))
         mask[row, : max(1, len(text))] = 1
-    return model(ids, mask).pooler_output  # type: ignore[no-any-return]
+    vectors: Tensor = model(ids, mask).pooler_output
+    return vectors
 
 
 def contrast(
@@ -81,7 +82,7 @@ def contrast(
         vectors[torch.from_numpy(rows)] = output.detach().float()
     vectors.requires_grad_()
     loss = info_nce(vectors[: len(queries)], vectors[len(queries) :])
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     assert vectors.grad is not None
     slopes = [vectors.grad[torch.from_numpy(rows)].to(outputs[0].dtype) for rows in parts]
     list(pool.map(lambda output, slope: output.backward(slope), outputs, slopes))
@@ -162,4 +163,4 @@ def train(
             report(step, float(np.mean(losses)), tokens / (time.monotonic() - last))
             losses, tokens, last = [], 0, time.monotonic()
             model.train()
-    model.eval()
+    model.train(False)

@@ -84,7 +84,20 @@ FOLDERS = st.lists(NAMES.filter(lambda name: "." not in name), max_size=3).map("
 GLOBS = st.sampled_from(
     [
         *("a", "b", "ab", "*", "?", "**", "*.py", "x.*", "keep", "[ab]", "[!a]", "[^b]*", "[a-b]?", "é", "??", "\\#h"),
-        *("\\!n", "\\[z\\]", "[[]z]", "[]a]", "a\\ b", "a b", "[[:alpha:]]", "[[:punct:]]*", "[a-]", "[\\]]", "a*b", "**b"),
+        *(
+            "\\!n",
+            "\\[z\\]",
+            "[[]z]",
+            "[]a]",
+            "a\\ b",
+            "a b",
+            "[[:alpha:]]",
+            "[[:punct:]]*",
+            "[a-]",
+            "[\\]]",
+            "a*b",
+            "**b",
+        ),
         *("[", "a\\\\b", "[!-a]", "[[:upper:]]"),
     ]
 )
@@ -102,7 +115,7 @@ TREES = st.dictionaries(
 RULES = st.dictionaries(FOLDERS, st.lists(LINES, min_size=1, max_size=4), max_size=3)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(TREES, RULES, st.lists(LINES, max_size=2))
 def test_the_walker_lists_what_git_lists(
     tree: dict[str, None], rules: dict[str, list[str]], exclude: list[str]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from qdrant_client import QdrantClient
 
 from c2llm_integrations.errors import InputError, RowsRefused, SpecMismatch, StoreError
-from c2llm_integrations.stores.base import CollectionSpec, Filter, Row, Stored, VectorStore
+from c2llm_integrations.stores.base import CollectionSpec, Filter, Row, Stored, Vector, VectorStore
 from c2llm_integrations.stores.qdrant import QdrantStore
 from c2llm_integrations.stores.qdrant_edge import QdrantEdgeStore
 
@@ -61,8 +61,8 @@ def as_stored(row: Row) -> Stored:
     return Stored(chunk.id, chunk.path, chunk.language, chunk.symbol, chunk.kind, chunk.start_line, chunk.end_line)
 
 
-def unit(vector: np.ndarray) -> np.ndarray:
-    return vector / np.linalg.norm(vector)
+def unit(vector: Vector) -> Vector:
+    return np.asarray(vector / np.linalg.norm(vector), dtype=np.float32)
 
 
 # ---- the collection
@@ -309,7 +309,7 @@ def test_generators_are_stored_whole(store: VectorStore, make_rows: MakeRows) ->
         (np.zeros(WIDTH, np.float32), "zeros"),
     ],
 )
-def test_unusable_vectors_are_refused(store: VectorStore, make_rows: MakeRows, vector: np.ndarray, why: str) -> None:
+def test_unusable_vectors_are_refused(store: VectorStore, make_rows: MakeRows, vector: Vector, why: str) -> None:
     good, bad = make_rows(2)
     with pytest.raises(RowsRefused) as caught:
         store.upsert([good, Row(bad.chunk, vector)])

@@ -7,6 +7,7 @@ import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,7 +101,7 @@ def test_the_engine_holds_the_documented_payload(filled: Path, make_rows: MakeRo
 
 
 def test_rows_of_others_are_never_seen(filled: Path, make_rows: MakeRows) -> None:
-    foreign = [
+    foreign: list[dict[str, Any]] = [
         {},
         {"page_content": "x"},
         {"metadata": {"path": "p"}},
@@ -179,7 +180,7 @@ def test_what_a_killed_maker_leaves_is_repaired(root: Path, spec: CollectionSpec
             (root / ".new-code" / "shard").mkdir(parents=True)
         if step in ("shard", "spec"):
             (root / ".new-code" / "shard" / "segments").mkdir()
-            (root / ".gitignore.tmp").touch()
+            (root / ".gitignore.0.tmp").touch()
         if step == "spec":
             (root / ".new-code" / "c2llm.json.tmp").write_text('{"spec"')
         if step == "empty":
@@ -190,7 +191,7 @@ def test_what_a_killed_maker_leaves_is_repaired(root: Path, spec: CollectionSpec
             assert store.spec is None, step
             store.create(spec)
             assert store.count() == 0, step
-        left = {child.name for child in root.iterdir()} - {".gitignore.tmp"}
+        left = {child.name for child in root.iterdir()} - {".gitignore.0.tmp"}
         assert left - {".gitignore"} == {"code", ".code.lock"}, step
 
 
@@ -227,14 +228,15 @@ def test_a_full_disk_stops_writing_but_not_reading(
     with QdrantEdgeStore(filled) as store:
         with monkeypatch.context() as full:
             full.setattr(qdrant_edge, "RESERVE_BYTES", 2**62)
-            for write in (
+            writes: list[Callable[[], None]] = [
                 lambda: store.upsert(rows),
                 lambda: store.update([rows[0].chunk]),
                 lambda: store.delete([rows[0].chunk.id]),
                 lambda: store.claim("repo", "there"),
                 store.optimize,
                 lambda: QdrantEdgeStore(filled, "more").create(CollectionSpec(4, {})),
-            ):
+            ]
+            for write in writes:
                 with pytest.raises(StoreError, match="MiB of disk free"):
                     write()
             assert (store.count(), store.claims()) == (20, {"repo": "here"})

@@ -1,0 +1,375 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from c2llm_integrations.code import repository
+from c2llm_integrations.code.repository import Tree, checkout_id, iter_sources, open_tree
+from c2llm_integrations.errors import InputError, RepositoryError
+
+posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX file names, links or permissions")
+
+
+@pytest.fixture(autouse=True)
+def own_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's own git configuration must not decide a test."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    user = ("-c", "user.name=n", "-c", "user.email=e@e", "-c", "protocol.file.allow=always")
+    done = subprocess.run(["git", *user, "-C", str(folder), *arguments], check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+def write(root: Path, *paths: str, text: str = "x = 1\n") -> None:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Path:
+    root = tmp_path.resolve() / "repo"
+    root.mkdir()
+    git(root, "init", "-q")
+    return root
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    root = tmp_path.resolve() / "plain"
+    root.mkdir()
+    return root
+
+
+def paths(tree: Tree) -> list[str]:
+    return [source.path for source in iter_sources(tree)]
+
+
+def test_tracked_and_new_files_but_no_ignored_or_deleted_ones(repo: Path) -> None:
+    write(repo, "tracked.py", "deleted.py", "build/kept.py", "sub/deep/a.py")
+    git(repo, "add", ".")
+    write(repo, "new.py", "build/out.py", "sub/skip.log", "sub/deep/keep.log")
+    write(repo, ".gitignore", text="build/\n*.log\n")
+    write(repo, "sub/deep/.gitignore", text="!keep.log\n")
+    (repo / "deleted.py").unlink()
+    tree = open_tree(repo)
+    expected = [".gitignore", "build/kept.py", "new.py", "sub/deep/.gitignore", "sub/deep/a.py"]
+    assert tree.files == [*expected, "sub/deep/keep.log", "tracked.py"]
+    assert (tree.root, tree.prefix, tree.name, tree.skipped) == (repo, "", "repo", {})
+    assert tree.can_tell("deleted.py")
+
+
+def test_a_folder_without_git_follows_the_same_rules(plain: Path) -> None:
+    write(plain, "a.py", "build/out.py", "sub/skip.log", "sub/deep/keep.log", "inner/b.py", "inner/.git/HEAD")
+    write(plain, ".gitignore", text="build/\n*.log\n")
+    write(plain, "sub/deep/.gitignore", text="!keep.log\n")
+    tree = open_tree(plain)
+    assert tree.files == [".gitignore", "a.py", "inner/b.py", "sub/deep/.gitignore", "sub/deep/keep.log"]
+    assert (tree.root, tree.prefix, tree.name, tree.skipped) == (plain, "", "plain", {})
+
+
+@pytest.mark.parametrize("with_git", [True, False])
+def test_own_ignore_files_hide_more_even_of_what_is_tracked(repo: Path, plain: Path, with_git: bool) -> None:
+    root = repo if with_git else plain
+    write(root, "a.py", "data/x.py", "data/deep/y.py", "sub/b.gen.py", "sub/c.gen.py")
+    write(root, ".c2llmignore", text="/data/\n*.gen.py\n")
+    write(root, "sub/.c2llmignore", text="!c.gen.py\n")
+    if with_git:
+        git(root, "add", ".")
+    tree = open_tree(root)
+    assert tree.files == [".c2llmignore", "a.py", "sub/.c2llmignore", "sub/c.gen.py"]
+    assert tree.skipped == {".c2llmignore": ["data/", "sub/b.gen.py"]}
+
+
+def test_a_subfolder_keeps_paths_from_the_git_root(repo: Path) -> None:
+    write(repo, "a.py", "sub [1]/b.py", "sub 1/c.py")
+    git(repo, "remote", "add", "origin", "git@example.org:me/thing.git")
+    tree = open_tree(repo / "sub [1]")
+    assert (tree.root, tree.prefix, tree.name) == (repo, "sub [1]", "example.org/me/thing")
+    assert paths(tree) == ["sub [1]/b.py"]
+    assert tree.can_tell("sub [1]/gone.py")
+    assert not tree.can_tell("a.py")
+    assert not tree.can_tell("sub [1]")
+
+
+def test_the_given_name_wins(repo: Path) -> None:
+    assert open_tree(repo, "mine").name == "mine"
+    for name in ("", " ", "a\0b", "\ud800"):
+        with pytest.raises(InputError, match="repository name"):
+            open_tree(repo, name)
+
+
+def test_worktrees_and_submodules(repo: Path, tmp_path: Path) -> None:
+    other = tmp_path.resolve() / "other"
+    other.mkdir()
+    git(other, "init", "-q")
+    write(other, "inner.py")
+    git(other, "add", ".")
+    git(other, "commit", "-q", "-m", "first")
+    write(repo, "a.py")
+    git(repo, "submodule", "--quiet", "add", str(other), "sub")
+    git(repo, "add", ".")
+    git(repo, "commit", "-q", "-m", "first")
+    git(repo, "worktree", "add", "-q", str(tmp_path / "tree"))
+    tree = open_tree(repo)
+    assert tree.files == [".gitmodules", "a.py"]
+    assert tree.skipped == {"nested repository": ["sub"]}
+    inside = open_tree(repo / "sub")
+    assert (inside.root, inside.prefix, inside.name, inside.files) == (repo / "sub", "", "other", ["inner.py"])
+    assert open_tree(tmp_path / "tree").files == [".gitmodules", "a.py"]
+
+
+def test_an_installed_package_inside_an_ignored_folder_can_be_indexed(repo: Path) -> None:
+    package = ".venv/lib/site-packages/networkx"
+    write(repo, ".gitignore", text=".venv/\n")
+    write(repo, f"{package}/__init__.py", f"{package}/vendor.py", f"{package}/__pycache__/x.pyc", "a.py")
+    git(repo, "add", ".")
+    tree = open_tree(repo / package)
+    assert (tree.root, tree.prefix, tree.name) == (repo / package, "", "networkx")
+    assert tree.files == ["__init__.py", "vendor.py"]
+    assert tree.skipped == {"generated": ["__pycache__/"]}
+    assert open_tree(repo).files == [".gitignore", "a.py"]
+
+
+@pytest.mark.parametrize("with_git", [True, False])
+def test_what_is_skipped_is_counted_and_named(repo: Path, plain: Path, with_git: bool) -> None:
+    root = repo if with_git else plain
+    write(
+        root,
+        "a.py",
+        "node_modules/x/i.js",
+        "node_modules/y/i.js",
+        ".c2llm/store",
+        "deep/.c2llm/store",
+        ".env",
+        "b.min.js",
+    )
+    write(root, "big.py", text="x" * ((1 << 20) + 1))
+    write(root, "edge.py", text="x\n" * (1 << 19))
+    write(root, "gen.go", text="// Code generated by x. DO NOT EDIT.\n")
+    write(root, "long.js", text="x=1;" * 5_000)
+    write(root, "key.txt", text="-----BEGIN PRIVATE KEY-----\n")
+    (root / "icon.ico").write_bytes(b"\0\1\2")
+    tree = open_tree(root)
+    assert paths(tree) == paths(tree) == ["a.py", "edge.py"], "a second pass yields the same"
+    assert tree.skipped == {
+        "vendored": ["node_modules/"],
+        "secret": [".env", "key.txt"],
+        "minified": ["b.min.js", "long.js"],
+        "too large": ["big.py"],
+        "generated": ["gen.go"],
+        "binary": ["icon.ico"],
+    }
+
+
+def test_sources_are_the_file_byte_for_byte(plain: Path) -> None:
+    contents = {
+        "a.py": b"\xef\xbb\xbfx = 1\r\n\ty",
+        "b.py": "größe".encode("cp1252"),
+        "c.py": b"",
+        "d.py": b"\xff\xfex\0",
+    }
+    for name, data in contents.items():
+        (plain / name).write_bytes(data)
+    found = {source.path: source.text.encode(source.encoding) for source in iter_sources(open_tree(plain))}
+    assert found == contents
+
+
+@posix
+@pytest.mark.parametrize("with_git", [True, False])
+def test_links_are_never_followed(repo: Path, plain: Path, with_git: bool, tmp_path: Path) -> None:
+    root = repo if with_git else plain
+    write(root, "real/a.py")
+    write(tmp_path, "outside/secret.py")
+    for link, target in {
+        "file": "real/a.py",
+        "folder": "real",
+        "loop": "loop",
+        "up": "..",
+        "out": str(tmp_path / "outside"),
+        "out.py": "../outside/secret.py",
+        "dangling": "nowhere",
+    }.items():
+        (root / link).symlink_to(target)
+    tree = open_tree(root)
+    assert tree.files == ["real/a.py"]
+    assert {reason: sorted(names) for reason, names in tree.skipped.items()} == {
+        "symlink": ["dangling", "file", "folder", "loop"],
+        "symlink leaves the root": ["out", "out.py", "up"],
+    }
+
+
+@posix
+def test_a_tracked_file_behind_a_folder_that_became_a_link_is_gone(repo: Path, tmp_path: Path) -> None:
+    write(repo, "a/b.py")
+    git(repo, "add", ".")
+    write(tmp_path, "outside/b.py")
+    shutil.rmtree(repo / "a")
+    (repo / "a").symlink_to(tmp_path / "outside")
+    tree = open_tree(repo)
+    assert tree.files == []
+    assert tree.skipped == {"symlink leaves the root": ["a"]}
+    assert tree.can_tell("a/b.py")
+
+
+@posix
+@pytest.mark.parametrize("with_git", [True, False])
+def test_odd_names(repo: Path, plain: Path, with_git: bool) -> None:
+    root = repo if with_git else plain
+    odd = ["new\nline.py", 'quo"te.py', "back\\slash.py", "-rf.py", " lead.py", "ünï.py", "tab\t.py"]
+    write(root, *odd)
+    os.mkfifo(root / "pipe")
+    (root / "socket.py").mkdir()
+    with open(os.fsencode(root) + b"/caf\xe9.py", "wb") as file:
+        file.write(b"x = 1\n")
+    if with_git:
+        git(root, "add", ".")
+    tree = open_tree(root)
+    assert paths(tree) == sorted(odd)
+    assert tree.skipped.pop("undecodable name") == ["caf\\udce9.py"]
+    assert tree.skipped == ({} if with_git else {"not a regular file": ["pipe"]})
+
+
+@pytest.fixture
+def powerless() -> Iterator[Path]:
+    """A folder of an ordinary user, whose permissions bind this process for the length of a test."""
+    if os.name != "posix":
+        pytest.skip("needs POSIX permissions")
+    is_root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        with contextlib.ExitStack() as back:
+            if is_root:
+                os.chown(folder, 65534, 65534)
+                os.seteuid(65534)
+                back.callback(os.seteuid, 0)
+            yield folder
+
+
+@pytest.mark.parametrize("with_git", [True, False])
+def test_what_cannot_be_read_is_not_gone(powerless: Path, with_git: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(powerless))
+    root = powerless / "root"
+    write(root, "a.py", "closed.py", "locked/b.py", "locked/deep/c.py", "open/d.py")
+    if with_git:
+        git(root, "init", "-q")
+        git(root, "add", "locked/b.py")
+    (root / "closed.py").chmod(0)
+    (root / "locked").chmod(0)
+    try:
+        tree = open_tree(root)
+        assert paths(tree) == ["a.py", "open/d.py"]
+    finally:
+        (root / "locked").chmod(0o700)
+    assert tree.unreadable == ("locked",)
+    assert "locked/" in tree.skipped["unreadable"]
+    assert "closed.py" in tree.skipped["unreadable"]
+    for path in ("closed.py", "locked/b.py", "locked/deep/c.py", "locked/never.py"):
+        assert not tree.can_tell(path)
+    for path in ("a.py", "open/gone.py", "gone.py", "locked.py", "closed.pyc"):
+        assert tree.can_tell(path)
+
+
+def test_a_root_that_cannot_be_listed_is_an_error(powerless: Path) -> None:
+    (powerless / "closed").mkdir(mode=0)
+    write(powerless, "file")
+    for name, why in (("closed", "Permission denied"), ("file", "Not a directory"), ("missing", "No such file")):
+        with pytest.raises(RepositoryError, match=rf"cannot list .*{name}: {why}"):
+            open_tree(powerless / name)
+
+
+def test_a_warning_that_names_no_folder_makes_everything_unknown() -> None:
+    from c2llm_integrations.code.listing import _closed_folders
+
+    one = "warning: could not open directory 'a b/': Permission denied\n"
+    assert _closed_folders(one) == ["a b"]
+    assert _closed_folders(one + "warning: could not open directory 'new\nline/': Permission denied\n") == [""]
+    assert _closed_folders("warning: something else\n") == []
+
+
+def test_a_file_that_vanishes_while_indexing_is_gone(plain: Path) -> None:
+    write(plain, "a.py", "b.py", "c.py")
+    tree = open_tree(plain)
+    sources = iter_sources(tree)
+    assert next(sources).path == "a.py"
+    (plain / "b.py").unlink()
+    assert [source.path for source in sources] == ["c.py"]
+    assert tree.skipped == {"gone while indexing": ["b.py"]}
+    assert tree.can_tell("b.py")
+
+
+@posix
+def test_without_git_a_work_tree_is_walked_under_the_same_name(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(repo, "sub/a.py", "sub/b.log", "sub/nested/x.py", "out/c.py")
+    write(repo, ".gitignore", text="*.log\nout/\n")
+    write(repo, ".git/info/exclude", text="nothing\n")
+    git(repo, "remote", "add", "origin", "https://me:token@example.org/me/thing")
+    git(repo / "sub" / "nested", "init", "-q")
+    with_git = open_tree(repo / "sub")
+    monkeypatch.setenv("PATH", "")
+    without = open_tree(repo / "sub")
+    assert without == with_git
+    assert (without.root, without.prefix, without.name) == (repo, "sub", "example.org/me/thing")
+    assert without.files == ["sub/a.py"]
+    assert open_tree(repo / "out").root == repo / "out"
+    assert open_tree(repo / "out").files == ["c.py"]
+
+
+@posix
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs to own files of somebody else")
+def test_a_work_tree_of_somebody_else_is_walked(repo: Path) -> None:
+    write(repo, "a.py", "b.log")
+    write(repo, ".gitignore", text="*.log\n")
+    before = open_tree(repo)
+    for path in (repo, repo / ".git", *repo.iterdir()):
+        os.chown(path, 65534, 65534)
+    refused = subprocess.run(["git", "-C", str(repo), "status"], capture_output=True, text=True)
+    assert "dubious ownership" in refused.stderr
+    assert open_tree(repo) == before
+
+
+def test_a_hook_may_call_us(repo: Path, plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(repo, "a.py")
+    git(plain, "init", "-q")
+    monkeypatch.setenv("GIT_DIR", str(plain / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(plain))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(plain / "index"))
+    assert open_tree(repo).files == ["a.py"]
+
+
+def test_a_broken_index_is_an_error_and_not_an_empty_tree(repo: Path) -> None:
+    write(repo, "a.py")
+    write(repo, ".git/index", text="garbage that is long enough to be looked at\n")
+    with pytest.raises(RepositoryError, match="git cannot list"):
+        open_tree(repo)
+
+
+@posix
+def test_nothing_the_repository_names_is_run(repo: Path, tmp_path: Path) -> None:
+    write(repo, "a.py")
+    spy = tmp_path / "spy"
+    spy.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    spy.chmod(0o755)
+    git(repo, "config", "core.fsmonitor", str(spy))
+    assert open_tree(repo).files == ["a.py"]
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_checkout_has_its_own_stable_id(repo: Path, plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = checkout_id(repo)
+    assert one == checkout_id(repo / ".." / "repo")
+    assert len(one) == 16
+    assert int(one, 16) >= 0
+    assert one != checkout_id(plain)
+    monkeypatch.setattr(repository.socket, "gethostname", lambda: "another")
+    assert one != checkout_id(repo)
