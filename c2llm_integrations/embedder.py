@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,8 +16,9 @@ from numpy.typing import NDArray
 from c2llm_integrations import prompts
 from c2llm_integrations.batching import batches
 from c2llm_integrations.checkpoint import Checkpoint, load_checkpoint
+from c2llm_integrations.compression import Projection
 from c2llm_integrations.encoder import load_encoder, measured_dtype
-from c2llm_integrations.errors import InputError
+from c2llm_integrations.errors import CheckpointError, InputError
 
 Progress = Callable[[int, int], None]
 
@@ -43,12 +46,16 @@ class C2LLMEmbedder:
         device: torch.device,
         max_length: int = 2048,
         normalize: bool = True,
+        projection: Projection | None = None,
+        truncate: int | None = None,
     ) -> None:
+        """See `from_pretrained`, which finds the parts by name."""
         self.checkpoint = checkpoint
         self.normalize = normalize
         self.dtype = dtype
         self.device = device
-        self.output_dim = checkpoint.output_dim
+        self.projection = projection
+        self.output_dim = truncate or (checkpoint.output_dim if projection is None else projection.matrix.shape[1])
         self.max_length = min(max_length, int(checkpoint.backbone.get("max_position_embeddings") or max_length))
         self.tokens_seen = 0
         self.texts_cut = 0
@@ -69,23 +76,32 @@ class C2LLMEmbedder:
         device: str = "auto",
         max_length: int = 2048,
         normalize: bool = True,
+        projection: str | os.PathLike[str] | None = None,
+        truncate: int | None = None,
     ) -> C2LLMEmbedder:
         """Load "nano", a folder in the released layout, or a hub id such as "codefuse-ai/C2LLM-0.5B".
 
         `dtype`: "auto" (bfloat16 on CUDA and where the CPU multiplies it faster, else float32), "float32", "bfloat16"
         or "float16"; `device`: "auto", "cpu", "cuda", "cuda:1", …; `max_length`: tokens; longer texts are cut at
-        the end. Raises CheckpointError for a bad checkpoint, InputError for a bad option.
+        the end; `projection`: a file that `fit_projection` made for this checkpoint; `truncate`: keep only so many of
+        the first dimensions, which loses most. `output_dim` only states what is expected.
+        Raises CheckpointError for a bad checkpoint or projection, InputError for a bad option.
         """
         if max_length < 1:
             raise InputError(f"max_length is {max_length}, must be at least 1")
         checkpoint = load_checkpoint(str(name), revision)
-        if output_dim is not None and output_dim != checkpoint.output_dim:
-            raise InputError(
-                f"{name} gives {checkpoint.output_dim} dimensions, asked for {output_dim}; say how to get there: "
-                "a checkpoint whose PMA was trained at that width, a fitted projection, or plain truncation"
-            )
+        fitted = None if projection is None else Projection.load(Path(projection))
+        _check_width(checkpoint, output_dim, fitted, truncate)
         where = _device(device)
-        return cls(checkpoint, dtype=_dtype(dtype, where), device=where, max_length=max_length, normalize=normalize)
+        return cls(
+            checkpoint,
+            dtype=_dtype(dtype, where),
+            device=where,
+            max_length=max_length,
+            normalize=normalize,
+            projection=fitted,
+            truncate=truncate,
+        )
 
     @property
     def fingerprint(self) -> Mapping[str, str | int | bool | None]:
@@ -95,7 +111,7 @@ class C2LLMEmbedder:
                 "model": self.checkpoint.name,
                 "weights": self.checkpoint.digest(),
                 "output_dim": self.output_dim,
-                "projection": None,
+                "projection": self._projection_name(),
                 "document_prompt": prompts.document_prompt(self.checkpoint.prompts),
                 "max_length": self.max_length,
                 "normalize": self.normalize,
@@ -112,7 +128,7 @@ class C2LLMEmbedder:
         the work is long. Raises InputError naming the item that is not a string, holds a lone surrogate, or gives NaN.
         """
         texts = _checked([texts] if isinstance(texts, str) else list(texts), prompt)
-        vectors = np.empty((len(texts), self.output_dim), np.float32)
+        vectors = np.empty((len(texts), self.checkpoint.output_dim), np.float32)
         with _progress_bar(len(texts), progress) as report, self._lock:
             for start in range(0, len(texts), WINDOW):
                 window = texts[start : start + WINDOW]
@@ -120,8 +136,11 @@ class C2LLMEmbedder:
         if not np.isfinite(vectors).all():
             bad = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
             raise InputError(f"text {bad} gives a vector with NaN or infinity in {self.dtype}; try dtype='float32'")
+        if self.projection is not None:
+            vectors = vectors @ self.projection.matrix
+        vectors = vectors[:, : self.output_dim]
         if self.normalize:
-            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+            vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
         return vectors
 
     def encode_queries(
@@ -146,6 +165,11 @@ class C2LLMEmbedder:
             out[batch] = self._encoder([tokens[index] for index in batch]).numpy()
             done += len(batch)
             report(done)
+
+    def _projection_name(self) -> str | None:
+        if self.projection is not None:
+            return self.projection.digest
+        return f"first {self.output_dim}" if self.output_dim < self.checkpoint.output_dim else None
 
     def _find_blank_token(self) -> int:
         config = self.checkpoint.config
@@ -188,6 +212,27 @@ def _progress_bar(total: int, progress: Progress | None) -> Iterator[Callable[[i
         with Bar(console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task("embedding", total=total)
             yield lambda done: bar.update(task, completed=done)
+
+
+def _check_width(
+    checkpoint: Checkpoint, wanted: int | None, projection: Projection | None, truncate: int | None
+) -> None:
+    trained, digest = checkpoint.output_dim, checkpoint.digest() if projection else None
+    if projection is not None and truncate is not None:
+        raise InputError(f"both a projection and truncate={truncate} are given; choose one")
+    if projection is not None and (projection.weights, projection.matrix.shape[0]) != (digest, trained):
+        raise CheckpointError(
+            f"the projection was fitted on {projection.matrix.shape[0]} dimensions of weights {projection.weights}, "
+            f"{checkpoint.name} gives {trained} of {digest}; fit one on this model's vectors"
+        )
+    if truncate is not None and not 1 <= truncate < trained:
+        raise InputError(f"truncate is {truncate}, must be at least 1 and less than the trained {trained}")
+    given = truncate or (trained if projection is None else projection.matrix.shape[1])
+    if wanted is not None and wanted != given:
+        raise InputError(
+            f"{checkpoint.name} gives {given} dimensions, asked for {wanted}; say how to get there, best first: "
+            "a checkpoint whose PMA was trained at that width, projection=FILE fitted on your vectors, or truncate=N"
+        )
 
 
 def _device(name: str) -> torch.device:

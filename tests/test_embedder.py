@@ -138,7 +138,8 @@ def test_long_texts_are_cut_at_the_end_and_counted():
         ({"dtype": "int4"}, "unknown dtype 'int4'"),
         ({"device": "tpu!"}, "unknown device"),
         ({"max_length": 0}, "max_length is 0"),
-        ({"output_dim": 8}, "gives 64 dimensions, asked for 8.*trained at that width.*projection.*truncation"),
+        ({"truncate": 64}, "truncate is 64, must be at least 1 and less than the trained 64"),
+        ({"output_dim": 8}, "gives 64 dimensions, asked for 8.*trained at that width.*projection.*truncate=N"),
     ],
 )
 def test_bad_options_say_both_values(options, message):
