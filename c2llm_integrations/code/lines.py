@@ -38,7 +38,7 @@ class Lines:
         if not self.lines[-1]:
             self.lines.pop()
         self._before = [0, *accumulate(map(len, self.lines))]
-        self._blank = [not line.strip() for line in self.lines]
+        self._blank = [line.strip() in ("", "\ufeff") for line in self.lines]
         self._first_full = self._nearest(range(len(self.lines) - 1, -1, -1), 0)
         self._last_full = self._nearest(range(len(self.lines)), 1)
 
@@ -61,8 +61,12 @@ class Lines:
         """Return lines [start, end) as they are."""
         return "".join(self.lines[start:end])
 
+    def next_full(self, line: int) -> int:
+        """Return the first line from `line` on that is not blank, or the number of lines."""
+        return self._first_full[line]
+
     def is_blank(self, line: int) -> bool:
-        """Say whether a line holds only white space."""
+        """Say whether a line holds only white space, or a byte-order mark."""
         return self._blank[line]
 
     def is_margin(self, line: int) -> bool:

@@ -84,13 +84,16 @@ def open_tree(path: str | os.PathLike[str], repository: str | None = None) -> Tr
         raise RepositoryError(f"cannot list {folder}: {error.strerror}; give a folder that you can read") from error
     root, by_git = _find_root(folder)
     prefix = folder.relative_to(root).as_posix() if folder != root else ""
-    if prefix and _hides(root, prefix, by_git):
-        root, prefix, by_git = folder, "", False
     tree = Tree(root, prefix, _name(root, repository))
     sieve = _Sieve(tree)
     listing = list_git(root, prefix) if by_git else walk(root, prefix, sieve.leave_out)
     _fill(tree, listing, sieve)
     return tree
+
+
+def root_of(path: str | os.PathLike[str]) -> Path:
+    """Return the root that `open_tree` would give for a folder, without listing its files."""
+    return _find_root(Path(path).resolve())[0]
 
 
 def iter_sources(tree: Tree) -> Iterator[Source]:
@@ -116,7 +119,14 @@ def checkout_id(root: Path) -> str:
 
 
 def _find_root(folder: Path) -> tuple[Path, bool]:
-    """Return the root of the git work tree that holds `folder`, or the folder; and whether git can list it."""
+    """Return the root that paths in `folder` are relative to, and whether git can list it."""
+    root, by_git = _work_tree(folder)
+    if folder != root and _hides(root, folder.relative_to(root).as_posix(), by_git):
+        return folder, False
+    return root, by_git
+
+
+def _work_tree(folder: Path) -> tuple[Path, bool]:
     done = git(folder, "rev-parse", "--show-toplevel")
     if done is not None and done.returncode == 0:
         return Path(os.fsdecode(done.stdout).removesuffix("\n")).resolve(), True

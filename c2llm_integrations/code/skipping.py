@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from pathlib import Path
 
 SECRET = "secret"
@@ -52,16 +52,21 @@ _FOLDERS: dict[str, tuple[str, tuple[str, ...]]] = {
 # Files inside a folder that say it is a virtual environment, or a cache (https://bford.info/cachedir/).
 _FOLDER_MARKS = (("pyvenv.cfg", VENDORED), ("CACHEDIR.TAG", GENERATED))
 
+
+def _any_of(*globs: str) -> re.Pattern[str]:
+    return re.compile("|".join(map(translate, globs)))
+
+
 _LOCK_FILES = (
     *("bun.lock", "cargo.lock", "composer.lock", "deno.lock", "flake.lock", "gemfile.lock", "go.sum"),
     *("go.work.sum", "gradle.lockfile", "mix.lock", "npm-shrinkwrap.json", "package-lock.json"),
     *("package.resolved", "packages.lock.json", "pdm.lock", "pipfile.lock", "pixi.lock"),
     *("pnpm-lock.yaml", "podfile.lock", "poetry.lock", "pubspec.lock", "uv.lock", "yarn.lock"),
 )
-_MINIFIED = ("*.min.js", "*.min.mjs", "*.min.cjs", "*.min.css", "*-min.js", "*.js.map", "*.css.map")
+_MINIFIED = _any_of("*.min.js", "*.min.mjs", "*.min.cjs", "*.min.css", "*-min.js", "*.js.map", "*.css.map")
 
 _SAFE_SUFFIXES = (".example", ".sample", ".template", ".tmpl", ".dist", ".defaults", ".j2", ".pub")
-_SECRET_NAMES = (
+_SECRET_NAMES = _any_of(
     *(".env", ".env.*", "*.env", ".envrc", ".netrc", "_netrc", ".npmrc", ".pypirc", ".pgpass", ".my.cnf"),
     *(".git-credentials", ".htpasswd", ".dockercfg", ".s3cfg", ".boto", ".vault-token", ".terraformrc"),
     *("id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "*.pem", "*.key", "*.p8", "*.p12", "*.pfx", "*.ppk"),
@@ -71,7 +76,7 @@ _SECRET_NAMES = (
 )
 _SECRET_STEMS = ("credentials", "secrets", "secret")
 _DATA_SUFFIXES = (".json", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".xml", ".csv", ".txt", ".properties")
-_SECRET_PLACES = (".docker/config.json", ".kube/config", ".aws/config", ".config/gh/hosts.yml")
+_SECRET_PLACES = ("/.docker/config.json", "/.kube/config", "/.aws/config", "/.config/gh/hosts.yml")
 _PRIVATE_KEY = re.compile(
     r"\A\s*-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
     r"|-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----(?:\s|\\[rn])+(?:[\w-]+: .*\n)*\s*[A-Za-z0-9+/=]{40}"
@@ -105,7 +110,7 @@ def why_skip_name(path: str) -> str | None:
         return SECRET
     if name in _LOCK_FILES:
         return GENERATED
-    return MINIFIED if any(fnmatchcase(name, glob) for glob in _MINIFIED) else None
+    return MINIFIED if _MINIFIED.match(name) else None
 
 
 def _is_secret(path: str, name: str) -> bool:
@@ -114,9 +119,7 @@ def _is_secret(path: str, name: str) -> bool:
     stem, dot, suffix = name.rpartition(".")
     if stem in _SECRET_STEMS and dot + suffix in _DATA_SUFFIXES:
         return True
-    if any(fnmatchcase(name, glob) for glob in _SECRET_NAMES):
-        return True
-    return any(f"/{path}".endswith(f"/{place}") for place in _SECRET_PLACES)
+    return bool(_SECRET_NAMES.match(name)) or f"/{path}".endswith(_SECRET_PLACES)
 
 
 def why_skip_text(text: str, prose: bool) -> str | None:

@@ -106,14 +106,18 @@ def definition_in(node: Node) -> Definition | None:
     while current is not None and current.is_named:
         kind = _KINDS.get(current.type)
         if kind:
-            name = _name(current)
-            if kind == "function" and "." in name:
-                kind = "method"  # defined outside its class: C++, JavaScript prototypes
-            return Definition(current, name, kind) if name else None
+            return _defined(current, _name(current), kind)
         if current.type in _BINDERS:
             return _binding(current)
         current = _inner(current) if current.type in _WRAPPERS else None
     return None
+
+
+def _defined(node: Node, name: str, kind: str | None) -> Definition | None:
+    if not kind or not name or len(name) > _MAX_NAME or "\n" in name:
+        return None
+    is_method = kind == "function" and "." in name  # defined outside its class: C++, JavaScript prototypes
+    return Definition(node, name, "method" if is_method else kind)
 
 
 def _inner(wrapper: Node) -> Node | None:
@@ -133,7 +137,7 @@ def _binding(node: Node) -> Definition | None:
         return None
     kind = _VALUES.get(value.type) or _wrapped_kind(value)
     name = re.sub(r"^(?:module\.)?exports\.|^this\.", "", _text(target).strip("\"'`")).replace(".prototype.", ".")
-    return Definition(node, name, kind) if kind and 0 < len(name) <= _MAX_NAME else None
+    return _defined(node, name, kind)
 
 
 def _wrapped_kind(value: Node) -> str | None:
@@ -168,8 +172,7 @@ def _name(node: Node) -> str:
         name = ""
     else:
         name = "~" * (node.type == "destructor_declaration") + _text(named).strip("\"'")
-    name = name.replace("::", ".").strip()
-    return name if len(name) <= _MAX_NAME and "\n" not in name else ""
+    return name.replace("::", ".").strip()
 
 
 def _declared_name(declarator: Node | None) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from c2llm_integrations.code import repository
-from c2llm_integrations.code.repository import Tree, checkout_id, iter_sources, open_tree
+from c2llm_integrations.code.repository import Tree, checkout_id, iter_sources, open_tree, root_of
 from c2llm_integrations.errors import InputError, RepositoryError
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX file names, links or permissions")
@@ -139,6 +139,9 @@ def test_an_installed_package_inside_an_ignored_folder_can_be_indexed(repo: Path
     assert tree.files == ["__init__.py", "vendor.py"]
     assert tree.skipped == {"generated": ["__pycache__/"]}
     assert open_tree(repo).files == [".gitignore", "a.py"]
+    assert root_of(repo / package) == repo / package
+    assert root_of(repo / package / "..") == repo / ".venv/lib/site-packages"
+    assert root_of(repo) == repo
 
 
 @pytest.mark.parametrize("with_git", [True, False])
