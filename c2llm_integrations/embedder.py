@@ -30,6 +30,9 @@ WINDOW = 4096
 # A progress bar shows for more texts than this, on a terminal only.
 PROGRESS_FROM = 2000
 
+# How a fingerprint names plain truncation; the width follows.
+TRUNCATED = "first "
+
 
 class C2LLMEmbedder:
     """A loaded model. Safe to call from many threads: calls take turns.
@@ -169,7 +172,7 @@ class C2LLMEmbedder:
     def _projection_name(self) -> str | None:
         if self.projection is not None:
             return self.projection.digest
-        return f"first {self.output_dim}" if self.output_dim < self.checkpoint.output_dim else None
+        return f"{TRUNCATED}{self.output_dim}" if self.output_dim < self.checkpoint.output_dim else None
 
     def _find_blank_token(self) -> int:
         config = self.checkpoint.config

@@ -8,9 +8,14 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from c2llm_integrations.cli import run
+from c2llm_integrations.compression import fit_projection
+from c2llm_integrations.embedder import C2LLMEmbedder
+from c2llm_integrations.ingest import ingest
+from c2llm_integrations.stores import open_store
 
 PLACE = re.compile(r"^[^\t:]+:\d+-\d+\t-?\d\.\d{4}\t[^\t]*$")
 
@@ -46,6 +51,21 @@ def complaint(capsys, code, *arguments):
 
 
 # ---- index
+
+
+@pytest.mark.parametrize(("way", "code"), [("truncate", 0), ("projection", 1)])
+def test_a_collection_of_fewer_dimensions_is_searched_as_it_was_made(way, code, project, tiny_model, tmp_path, capsys):
+    whole = C2LLMEmbedder.from_pretrained(str(tiny_model))
+    file = tmp_path / "p.safetensors"
+    fit_projection(np.random.default_rng(0).standard_normal((50, 64)), 16, str(whole.fingerprint["weights"])).save(file)
+    options = {"truncate": 16} if way == "truncate" else {"projection": file}
+    store = f"qdrant+edge://{tmp_path / 'store'}"
+    with open_store(store) as opened:
+        ingest(project, C2LLMEmbedder.from_pretrained(str(tiny_model), max_length=100, **options), opened)
+    if code == 0:
+        assert "prices.py" in answer(capsys, "search", "add tax", "--store", store)
+    else:
+        assert "projection=FILE" in complaint(capsys, 1, "search", "add tax", "--store", store)
 
 
 def test_a_first_run_reports_and_says_what_to_do_next(project, tiny_model, monkeypatch, capsys):

@@ -28,7 +28,7 @@ _SMALL = 5_000
 _HEAD = 8_192
 
 # Never listed and never named: version control and our own store.
-INTERNAL_NAMES = frozenset({".git", ".hg", ".svn", ".bzr", ".jj", ".c2llm"})
+INTERNAL_NAMES = frozenset({".git", ".hg", ".svn", ".bzr", ".jj", ".c2llm", "__pycache__"})
 # Folder name → files beside it, one of which must be there; empty: the name alone says it.
 _FOLDERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "node_modules": (VENDORED, ()),
@@ -40,7 +40,6 @@ _FOLDERS: dict[str, tuple[str, tuple[str, ...]]] = {
     ".venv": (VENDORED, ()),
     "vendor": (VENDORED, ("go.mod", "composer.json", "Gemfile", "Cargo.toml", "package.json", ".git")),
     "Pods": (VENDORED, ("Podfile",)),
-    "__pycache__": (GENERATED, ()),
     ".eggs": (VENDORED, ()),
     ".tox": (VENDORED, ()),
     ".nox": (VENDORED, ()),

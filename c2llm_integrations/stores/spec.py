@@ -62,9 +62,10 @@ class CollectionSpec:
         mine, theirs = _comparable(self), _comparable(asked)
         for key in sorted(mine.keys() | theirs.keys()):
             if mine.get(key) != theirs.get(key):
+                made, wanted = self.fingerprint.get("model"), asked.fingerprint.get("model")
                 raise SpecMismatch(
-                    f"the collection has {key} {mine.get(key)!r}, asked for {theirs.get(key)!r}; "
-                    "use the model it was made with, another --collection, or drop it first"
+                    f"the collection has {key} {mine.get(key)!r} (model {made!r}), asked for {theirs.get(key)!r} "
+                    f"(model {wanted!r}); use that model, index again with --replace, or take another --collection"
                 )
 
 

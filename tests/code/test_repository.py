@@ -137,7 +137,7 @@ def test_an_installed_package_inside_an_ignored_folder_can_be_indexed(repo: Path
     tree = open_tree(repo / package)
     assert (tree.root, tree.prefix, tree.name) == (repo / package, "", "networkx")
     assert tree.files == ["__init__.py", "vendor.py"]
-    assert tree.skipped == {"generated": ["__pycache__/"]}
+    assert tree.skipped == {}
     assert open_tree(repo).files == [".gitignore", "a.py"]
     assert root_of(repo / package) == repo / package
     assert root_of(repo / package / "..") == repo / ".venv/lib/site-packages"
