@@ -66,10 +66,23 @@ class Checkpoint:
         """The checkpoint's fast tokenizer, without truncation or padding of its own."""
         from tokenizers import Tokenizer
 
-        tokenizer = Tokenizer.from_file(str(_need(self.folder / "tokenizer.json")))
+        file = _need(self.folder / "tokenizer.json")
+        try:
+            tokenizer = Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises nothing narrower
+            raise CheckpointError(f"{file} is no tokenizer: {error}; fetch the checkpoint again") from error
+        largest, rows = max(tokenizer.get_vocab().values(), default=0), int(self.backbone["vocab_size"])
+        if largest >= rows:
+            raise CheckpointError(f"{file} has token {largest}, config.json only {rows} rows of embeddings")
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return tokenizer
+
+    def blank_token(self, tokenizer: Tokenizer) -> int:
+        """The token that stands for a text without tokens: the padding token where there is one."""
+        candidates = [self.config.get("pad_token_id"), self.backbone.get("pad_token_id")]
+        candidates += [tokenizer.token_to_id(name) for name in ("<|endoftext|>", "[PAD]", "<pad>")]
+        return next((int(token) for token in candidates if token is not None), 0)
 
     def tensors(self) -> dict[str, Tensor]:
         """Every weight under its short name, as stored; raises CheckpointError naming any that belongs nowhere."""

@@ -171,21 +171,10 @@ def status(store: Store = None, collection: Collection = "code", as_json: AsJson
 
 def _load(model: str | None, spec: CollectionSpec | None) -> C2LLMEmbedder:
     """Load the named model, else the one the collection was made with, else nano."""
-    from c2llm_integrations.embedder import TRUNCATED, C2LLMEmbedder
+    from c2llm_integrations.embedder import C2LLMEmbedder, options_of
 
     if model is None and spec is not None:
-        made_with = spec.fingerprint
-        projection = str(made_with["projection"] or "")
-        if projection and not projection.startswith(TRUNCATED):
-            raise InputError(
-                f"the collection was made with projection {projection}; search it from Python with projection=FILE"
-            )
-        return C2LLMEmbedder.from_pretrained(
-            str(made_with["model"]),
-            max_length=int(made_with["max_length"] or 0),
-            normalize=bool(made_with["normalize"]),
-            truncate=int(projection.removeprefix(TRUNCATED)) if projection else None,
-        )
+        return C2LLMEmbedder.from_pretrained(**options_of(spec.fingerprint))
     name = model or "nano"
     # A folder's name must mean the same from wherever the collection is searched later.
     return C2LLMEmbedder.from_pretrained(str(Path(name).resolve()) if name != "nano" and Path(name).is_dir() else name)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ class C2LLMEmbedder:
         self.tokens_seen = 0
         self.texts_cut = 0
         self._tokenizer = checkpoint.tokenizer()
-        self._blank_token = self._find_blank_token()
+        self._blank_token = checkpoint.blank_token(self._tokenizer)
         self._encoder = load_encoder(checkpoint, dtype, device)
         self._lock = threading.Lock()
         self._fingerprint: dict[str, str | int | bool | None] | None = None
@@ -174,11 +175,24 @@ class C2LLMEmbedder:
             return self.projection.digest
         return f"{TRUNCATED}{self.output_dim}" if self.output_dim < self.checkpoint.output_dim else None
 
-    def _find_blank_token(self) -> int:
-        config = self.checkpoint.config
-        candidates = [config.get("pad_token_id"), self.checkpoint.backbone.get("pad_token_id")]
-        candidates += [self._tokenizer.token_to_id(name) for name in ("<|endoftext|>", "[PAD]", "<pad>")]
-        return next((int(token) for token in candidates if token is not None), 0)
+
+def options_of(fingerprint: Mapping[str, str | int | bool | None]) -> dict[str, Any]:
+    """The arguments of `from_pretrained` that give the vectors a fingerprint describes.
+
+    Raises InputError for a projected one: only its maker knows where the projection's file is.
+    """
+    projection = str(fingerprint["projection"] or "")
+    if projection and not projection.startswith(TRUNCATED):
+        raise InputError(
+            f"the collection was made with projection {projection}; "
+            "search it from Python, with an embedder loaded with projection=FILE"
+        )
+    return {
+        "name": str(fingerprint["model"]),
+        "max_length": int(fingerprint["max_length"] or 0),
+        "normalize": bool(fingerprint["normalize"]),
+        "truncate": int(projection.removeprefix(TRUNCATED)) if projection else None,
+    }
 
 
 def _checked(texts: list[str], prompt: str) -> list[str]:

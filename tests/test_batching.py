@@ -1,5 +1,7 @@
 """Batches cover every text once, within the budget, like lengths together."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,5 +24,5 @@ def test_every_index_once_and_within_budget(lengths, budget, padded):
 @given(LENGTHS, st.integers(1, 600))
 def test_no_batch_could_have_taken_the_next_text(lengths, budget):
     made = list(batches(lengths, budget))
-    for batch, following in zip(made, made[1:], strict=False):
+    for batch, following in pairwise(made):
         assert sum(lengths[index] for index in batch) + lengths[following[0]] > budget

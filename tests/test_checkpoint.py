@@ -134,3 +134,16 @@ def test_the_digest_follows_content_not_place(copy):
     weights["mha_pma.S"] = weights["mha_pma.S"] + 1
     save_file(weights, copy / "model.safetensors")
     assert load_checkpoint(str(copy)).digest() != before
+
+
+def test_a_tokenizer_with_more_tokens_than_embeddings_is_refused(copy):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "vocab_size": 100}))
+    with pytest.raises(CheckpointError, match=r"token \d+, config\.json only 100 rows"):
+        load_checkpoint(str(copy)).tokenizer()
+
+
+def test_a_broken_tokenizer_is_one_line(copy):
+    (copy / "tokenizer.json").write_text("")
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json is no tokenizer"):
+        load_checkpoint(str(copy)).tokenizer()

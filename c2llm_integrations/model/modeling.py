@@ -33,7 +33,7 @@ class C2LLMModel(PreTrainedModel):
         # Named plm_model.model in the released tensors, after the causal-LM wrapper that held it.
         self.plm_model = nn.ModuleDict({"model": AutoModel.from_config(backbone, attn_implementation="sdpa")})
         if getattr(self.backbone, "pooler", None) is not None:
-            setattr(self.backbone, "pooler", None)  # BERT's own pooling, which PMA replaces
+            self.backbone.pooler = None  # type: ignore[assignment]  # BERT's own pooling, which PMA replaces
         self.mha_pma = PMA(backbone.hidden_size, config.compressed_dim, config.pma_num_heads, config.pma_ln)
         self.post_init()  # type: ignore[no-untyped-call]
 
