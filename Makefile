@@ -24,8 +24,8 @@ FIND_DEMO := import importlib.util as u; print(*u.find_spec("networkx").submodul
 demo: $(VENV)/.installed
 	@folder="$$($(BIN)/python -c '$(FIND_DEMO)')" && store="qdrant+edge://$$folder/.c2llm" && \
 	echo "> c2llm index $$folder" && $(BIN)/c2llm index "$$folder" && \
-	for question in "shortest path guided by a heuristic" "read a graph from a GraphML file" \
-	"colour the nodes so that no neighbours share a colour"; do \
+	for question in "how is PageRank computed?" "find communities by maximising modularity" \
+	"maximum flow between source and sink"; do \
 	printf '\n> c2llm search "%s"\n' "$$question"; \
 	$(BIN)/c2llm search "$$question" --store "$$store" --limit 3 || exit 1; done
 

@@ -12,12 +12,20 @@ from c2llm_integrations.ingest import ingest, plan
 from c2llm_integrations.stores import open_store
 from tests.golden import COMPRESSED, TIED
 
-BODY = "    total = 0\n    for item in items:\n        total += item * {n}\n    print('summing up', total)\n    return total\n"
+BODY = """\
+    total = 0
+    for item in items:
+        total += item * {n}
+    print('summing up', total)
+    return total
+"""
 
 
 def function(name: str, n: int = 1) -> str:
     # Long enough to be a chunk of its own.
-    return f'def {name}(items):\n    """Add up the items of {name}, each {n} times."""\n' + BODY.format(n=n) * 2 + "\n\n"
+    return (
+        f'def {name}(items):\n    """Add up the items of {name}, each {n} times."""\n' + BODY.format(n=n) * 2 + "\n\n"
+    )
 
 
 class Counting:
@@ -45,9 +53,10 @@ def embedder(model) -> Counting:
     return Counting(model)
 
 
-@pytest.fixture(params=["qdrant+memory://", "qdrant+edge://"])
-def store(request, tmp_path):
-    url = request.param + (str(tmp_path / "store") if "edge" in request.param else "")
+@pytest.fixture(params=["qdrant+memory://", "qdrant+edge://store", "milvus+lite://store.db"])
+def store(request, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    url = request.param
     with open_store(url) as opened:
         yield opened
 
@@ -206,7 +215,7 @@ def test_rows_the_store_refuses_are_named_and_the_rest_is_stored(repo, embedder,
 
 def test_a_store_that_loses_rows_is_found_out(repo, embedder, store, monkeypatch):
     monkeypatch.setattr(type(store), "_upsert", lambda self, *rows: None)
-    with pytest.raises(StoreError, match="holds 0 rows .* where 5 were acknowledged"):
+    with pytest.raises(StoreError, match=r"holds 0 rows .* where 5 were acknowledged"):
         ingest(repo, embedder, store)
 
 

@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import os
 import re
+from urllib.parse import urlsplit
 
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores.base import VectorStore
 
 __all__ = ["open_store"]
 
-SCHEMES = ("qdrant+edge://PATH", "qdrant+memory://")
+SCHEMES = (
+    "qdrant+edge://PATH",
+    "qdrant+memory://",
+    "qdrant+http(s)://HOST:PORT",
+    "milvus+lite://PATH.db",
+    "milvus+http(s)://HOST:PORT",
+)
+LOCAL = ("qdrant+edge", "qdrant+memory", "milvus+lite")
+# Where each server listens unless the URL says otherwise: its own default, and 443 where Zilliz Cloud puts Milvus.
+PORTS = {"qdrant+http": 6333, "qdrant+https": 6333, "milvus+http": 19530, "milvus+https": 443}
+KEYS = {"qdrant": "QDRANT_API_KEY", "milvus": "MILVUS_TOKEN"}
 
-# Safe as a file name on every system and as a collection name in every database we know.
+# Safe as a file name on every system and as a collection name in Qdrant; Milvus takes fewer.
 _COLLECTION = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,126}[A-Za-z0-9_-])?")
 _CREDENTIALS = re.compile(r"[^/\\]*:[^/\\]*@")
 
 
-def open_store(url: str, collection: str = "code") -> VectorStore:
-    """Open the store that a URL names: `qdrant+edge://PATH` or `qdrant+memory://`.
+def open_store(url: str, collection: str = "code", *, api_key: str | None = None) -> VectorStore:
+    """Open the store that a URL names; `SCHEMES` lists the URLs there are.
 
-    PATH is taken as it stands (relative, absolute or `~`, any drive letter, no percent-decoding). Nothing is
-    created until `VectorStore.create`. Raises InputError for a URL or collection name that cannot be used,
-    MissingExtra if the client is not installed, StoreBusy if another process has the collection open.
+    PATH is taken as it stands (relative, absolute or `~`, any drive letter, no percent-decoding). `api_key` is for
+    servers only; without it QDRANT_API_KEY or MILVUS_TOKEN (also USER:PASSWORD) is read. Nothing is created until
+    `VectorStore.create`. Raises InputError for a URL, collection name or key that cannot be used, MissingExtra if the
+    client is not installed, StoreBusy if another process has the collection open, StoreError if no server answers.
     """
     scheme, separator, rest = url.partition("://")
     if _CREDENTIALS.match(rest if separator else url):
@@ -32,20 +44,66 @@ def open_store(url: str, collection: str = "code") -> VectorStore:
             f"collection {collection!r} is no usable name; use 1 to 128 letters, digits, '.', '_', '-', "
             "starting with a letter, digit or '_', without '..' or a '.' at the end"
         )
-    if (scheme, separator) == ("qdrant+edge", "://"):
-        if not rest:
-            raise InputError("qdrant+edge:// names no folder; write qdrant+edge://PATH")
-        from c2llm_integrations.stores.qdrant_edge import QdrantEdgeStore
+    if separator and scheme in LOCAL:
+        if api_key is not None:
+            raise InputError(f"{scheme}:// is a store of this machine and takes no API key; leave it out")
+        return _open_local(scheme, rest, collection)
+    if separator and scheme in PORTS:
+        return _open_server(scheme, _address(scheme, rest), collection, _key(scheme, api_key))
+    named = f"scheme {scheme!r}" if separator else "a store without a scheme"
+    raise InputError(f"{named} is not supported; this release knows {', '.join(SCHEMES)}")
 
-        return QdrantEdgeStore(_native(rest), collection)
-    if (scheme, separator) == ("qdrant+memory", "://"):
+
+def _open_local(scheme: str, rest: str, collection: str) -> VectorStore:
+    if scheme == "qdrant+memory":
         if rest:
             raise InputError("qdrant+memory:// takes nothing after it; every opening is a new, empty store")
         from c2llm_integrations.stores.qdrant import QdrantStore
 
         return QdrantStore.in_memory(collection)
-    named = f"scheme {scheme!r}" if separator else "a store without a scheme"
-    raise InputError(f"{named} is not supported; this release knows {' and '.join(SCHEMES)}")
+    if not rest:
+        raise InputError(f"{scheme}:// names no folder; write {next(one for one in SCHEMES if scheme in one)}")
+    if scheme == "milvus+lite":
+        from c2llm_integrations.stores.milvus_lite import MilvusLiteStore
+
+        return MilvusLiteStore(_native(rest), collection)
+    from c2llm_integrations.stores.qdrant_edge import QdrantEdgeStore
+
+    return QdrantEdgeStore(_native(rest), collection)
+
+
+def _open_server(scheme: str, address: str, collection: str, key: str | None) -> VectorStore:
+    if scheme.startswith("milvus"):
+        from c2llm_integrations.stores.milvus import MilvusStore
+
+        return MilvusStore.connect(address, collection, key)
+    from c2llm_integrations.stores.qdrant import QdrantStore
+
+    return QdrantStore.connect(address, collection, key)
+
+
+def _address(scheme: str, rest: str) -> str:
+    """Return http(s)://HOST:PORT; what a wrong URL holds is never repeated, for it may be a key."""
+    try:
+        parts = urlsplit(f"//{rest}")
+        host, port = parts.hostname, parts.port or PORTS[scheme]
+    except ValueError:
+        host, port = None, 0
+    if not host or parts.path not in ("", "/") or parts.query or parts.fragment or "@" in rest:
+        raise InputError(
+            f"{scheme}:// is not followed by HOST:PORT alone; write it like {scheme}://localhost:{PORTS[scheme]} "
+            "and give a key by argument or environment"
+        )
+    return f"{scheme.partition('+')[2]}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _key(scheme: str, argument: str | None) -> str | None:
+    """Return the key to send, or None; a client would show one that cannot stand in a header in its error."""
+    variable = KEYS[scheme.partition("+")[0]]
+    key = (os.environ.get(variable, "") if argument is None else argument).strip()
+    if not (key.isascii() and key.isprintable()):
+        raise InputError(f"the API key ({variable} or the argument) holds characters that no key has; copy it again")
+    return key or None
 
 
 def _native(path: str) -> str:

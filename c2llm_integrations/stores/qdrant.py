@@ -1,8 +1,10 @@
-"""Qdrant through qdrant-client: in this process's memory, or any client the user already has."""
+"""Qdrant through qdrant-client: a server, this process's memory, or any client the user already has."""
 
 from __future__ import annotations
 
 import json
+import re
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -21,9 +23,10 @@ from c2llm_integrations.stores.rows import (
     Vector,
     chunk_of,
     payload_of,
+    slices,
     stored_of,
 )
-from c2llm_integrations.stores.spec import CollectionSpec
+from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
 
 try:
     from qdrant_client import QdrantClient, models
@@ -35,6 +38,15 @@ except ImportError as error:
 SPEC_KEY = "c2llm_spec"
 CLAIM_KEY = "c2llm_claim:"
 SCAN_PAGE = 2_000
+# The first release that keeps a collection's metadata; an older one drops it without a word.
+OLDEST_SERVER = (1, 16)
+TIMEOUT_SECONDS = 60
+# A server refuses bodies over 32 MiB; as JSON a text may grow sixfold.
+MAX_TEXT_BYTES = 4 * 2**20
+# What a float32 takes as JSON, at most, in units of its 4 bytes.
+JSON_GROWTH = 6
+# Vectors are read back in pages of about this many bytes of JSON.
+PAGE_BYTES = 16 * 2**20
 
 
 class QdrantStore(VectorStore):
@@ -51,6 +63,29 @@ class QdrantStore(VectorStore):
     def in_memory(cls, collection: str = "code") -> QdrantStore:
         """Return an empty store of its own in this process's memory, gone when it is closed."""
         return cls(QdrantClient(":memory:"), collection, url="qdrant+memory://")
+
+    @classmethod
+    def connect(cls, address: str, collection: str = "code", api_key: str | None = None) -> QdrantStore:
+        """Return a store on the server at `address`, http(s)://HOST:PORT.
+
+        Raises StoreError if it does not answer, refuses the key, or is older than 1.16.
+        """
+        url = f"qdrant+{address}"
+        client = QdrantClient(url=address, api_key=api_key, timeout=TIMEOUT_SECONDS, check_compatibility=False)
+        try:
+            version = client.info().version
+        except Exception as error:
+            client.close()
+            why = str(error).strip().splitlines()[0]
+            message = f"{url} cannot be opened: {why}; is the server up, and the key right?"
+            raise StoreError(message) from error
+        found = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+        if found < OLDEST_SERVER:
+            client.close()
+            raise StoreError(f"{url} runs Qdrant {version}, which keeps no collection metadata; update it to 1.16")
+        store = cls(client, collection, url=url)
+        store.capabilities = Capabilities(max_text_bytes=MAX_TEXT_BYTES)
+        return store
 
     @classmethod
     def from_client(cls, client: QdrantClient, collection: str = "code") -> QdrantStore:
@@ -98,7 +133,11 @@ class QdrantStore(VectorStore):
         self._client.update_collection(self.collection, metadata={CLAIM_KEY + repository: checkout})
 
     def _optimize(self) -> None:
-        """Nothing to build: search in memory is exact."""
+        # A server builds on its own accord; in memory there is nothing to build.
+        while (status := self._client.get_collection(self.collection).status) == models.CollectionStatus.YELLOW:
+            time.sleep(0.2)
+        if status == models.CollectionStatus.RED:
+            raise StoreError(f"{self.url} could not index collection {self.collection!r}; look into its log")
 
     def _drop(self) -> None:
         if self._read_spec() is not None:
@@ -116,7 +155,8 @@ class QdrantStore(VectorStore):
             models.PointStruct(id=chunk.id, vector=vector, payload=payload_of(chunk))
             for chunk, vector in zip(chunks, vectors.tolist(), strict=True)
         ]
-        self._client.upsert(self.collection, points, wait=True)
+        for part in slices(chunks, JSON_GROWTH * vectors.shape[1]):
+            self._client.upsert(self.collection, points[part], wait=True)
 
     def _update(self, chunks: Sequence[CodeChunk]) -> None:
         operations = [
@@ -153,8 +193,13 @@ class QdrantStore(VectorStore):
         return self._client.count(self.collection, where, exact=True).count
 
     def _vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
-        records = self._client.retrieve(self.collection, list(ids), with_payload=False, with_vectors=True)
-        return {str(record.id): np.asarray(record.vector, dtype=np.float32) for record in records}
+        page = max(1, PAGE_BYTES // (4 * JSON_GROWTH * self._existing().width))
+        found: dict[str, Vector] = {}
+        for start in range(0, len(ids), page):
+            some = list(ids[start : start + page])
+            records = self._client.retrieve(self.collection, some, with_payload=False, with_vectors=True)
+            found.update({str(record.id): np.asarray(record.vector, dtype=np.float32) for record in records})
+        return found
 
     def _search(self, vector: Vector, limit: int, where: Filter) -> list[Hit]:
         response = self._client.query_points(

@@ -158,13 +158,13 @@ def refused_chunks(chunks: Sequence[CodeChunk], max_text_bytes: int | None) -> d
 def _why_chunk_refused(chunk: CodeChunk, max_text_bytes: int | None) -> str | None:
     if not _CANONICAL_UUID.fullmatch(chunk.id):
         return f"id {chunk.id!r} is no lower-case UUID; make ids with chunk_id"
-    try:
-        size = len(chunk.text.encode())
-        "".join((chunk.repository, chunk.path, chunk.language, chunk.symbol, chunk.kind)).encode()
-    except UnicodeEncodeError as error:
-        return f"lone surrogate {error.object[error.start]!r} in {error.object[:80]!r}; decode the file again"
-    if max_text_bytes is not None and size > max_text_bytes:
-        return f"text has {size} bytes, the store takes {max_text_bytes}; use smaller chunks"
+    for name in ("text", "repository", "path", "language", "symbol", "kind"):
+        try:
+            size = len(getattr(chunk, name).encode())
+        except UnicodeEncodeError as error:
+            return f"lone surrogate {error.object[error.start]!r} in {error.object[:80]!r}; decode the file again"
+        if max_text_bytes is not None and size > max_text_bytes:
+            return f"{name} has {size} bytes, the store takes {max_text_bytes}; use smaller chunks"
     return None
 
 

@@ -1,14 +1,68 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from socket import create_connection, socket
 
 import numpy as np
 import pytest
+from pymilvus import MilvusClient
 
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
-from c2llm_integrations.stores.base import CollectionSpec, Row
+from c2llm_integrations.stores.base import CollectionSpec, Row, VectorStore
+from c2llm_integrations.stores.milvus import CONNECTION
 
 WIDTH = 16
+
+
+@pytest.fixture
+def store(open_: Callable[..., VectorStore], spec: CollectionSpec) -> VectorStore:
+    """An empty collection of the database that `open_` opens."""
+    opened = open_()
+    opened.create(spec)
+    return opened
+
+
+@pytest.fixture(scope="session")
+def milvus_lite_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The http:// address of Milvus Lite in a process of its own, over gRPC."""
+    with socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = tmp_path_factory.mktemp("milvus-lite")
+    command = (sys.executable, "-m", "milvus_lite", "server", "--host", "127.0.0.1")
+    process = subprocess.Popen(
+        [*command, "--data-dir", str(folder / "data"), "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _wait_for(port, process)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            assert process.poll() is None, "the server ended"
+            assert time.monotonic() < deadline, "the server does not listen"
+            time.sleep(0.1)
+
+
+def empty_milvus(address: str) -> None:
+    """Drop every collection of a test server."""
+    client = MilvusClient(address, **CONNECTION)
+    for name in client.list_collections():
+        client.drop_collection(name)
+    client.close()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from c2llm_integrations.errors import C2LLMError, InputError
-from c2llm_integrations.stores import open_store
+from c2llm_integrations.stores import _address, open_store
 from c2llm_integrations.stores.base import CollectionSpec
 from c2llm_integrations.stores.qdrant import QdrantStore
 from c2llm_integrations.stores.qdrant_edge import QdrantEdgeStore
@@ -47,16 +47,58 @@ def test_every_memory_store_is_its_own() -> None:
         assert two.spec is None
 
 
-@pytest.mark.parametrize("url", ["", ".c2llm", "sqlite://x", "qdrant+edge", "milvus+lite://x.db", "://"])
+@pytest.mark.parametrize("url", ["", ".c2llm", "sqlite://x", "qdrant+edge", "milvus://x.db", "http://x:6333", "://"])
 def test_unknown_urls_name_the_known_ones(url: str) -> None:
-    with pytest.raises(InputError, match=r"qdrant\+edge://PATH and qdrant\+memory://"):
+    with pytest.raises(
+        InputError, match=r"qdrant\+edge://PATH, .*milvus\+lite://PATH\.db, milvus\+http\(s\)://HOST:PORT"
+    ):
         open_store(url)
 
 
-@pytest.mark.parametrize("url", ["qdrant+edge://", "qdrant+memory://x"])
+@pytest.mark.parametrize("url", ["qdrant+edge://", "qdrant+memory://x", "milvus+lite://"])
 def test_incomplete_urls_are_refused(url: str) -> None:
-    with pytest.raises(InputError, match=r"qdrant\+(edge|memory)://"):
+    with pytest.raises(InputError, match=r"qdrant\+(edge|memory)://|milvus\+lite://PATH\.db"):
         open_store(url)
+
+
+@pytest.mark.parametrize("scheme", ["qdrant+http", "qdrant+https", "milvus+http", "milvus+https"])
+@pytest.mark.parametrize(
+    "rest",
+    ["", ":6333", "host:port", "host:99999", "host/s3cret", "host?key=s3cret", "host#s3cret", "s3cret@host", "[::1"],
+)
+def test_a_server_is_a_host_and_a_port(scheme: str, rest: str) -> None:
+    with pytest.raises(InputError, match="HOST:PORT") as caught:
+        open_store(f"{scheme}://{rest}")
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "rest", "address"),
+    [
+        ("qdrant+http", "localhost", "http://localhost:6333"),
+        ("qdrant+https", "x.cloud.qdrant.io:6333/", "https://x.cloud.qdrant.io:6333"),
+        ("milvus+http", "10.0.0.1:1", "http://10.0.0.1:1"),
+        ("milvus+http", "[::1]", "http://[::1]:19530"),
+        ("milvus+https", "x.zillizcloud.com", "https://x.zillizcloud.com:443"),
+    ],
+)
+def test_the_port_has_a_default(scheme: str, rest: str, address: str) -> None:
+    assert _address(scheme, rest) == address
+
+
+@pytest.mark.parametrize("url", ["qdrant+edge://x", "qdrant+memory://", "milvus+lite://x.db"])
+def test_a_local_store_takes_no_key(url: str) -> None:
+    with pytest.raises(InputError, match="takes no API key") as caught:
+        open_store(url, api_key="s3cret")
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["s3cret\nx: y", "s3crét"])
+def test_a_key_that_no_header_can_hold_is_not_shown(key: str) -> None:
+    for url in ("qdrant+http://localhost", "milvus+http://localhost"):
+        with pytest.raises(InputError, match="API key") as caught:
+            open_store(url, api_key=key)
+        assert "s3cr" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -94,9 +136,9 @@ def test_unusable_collection_names(tmp_path: Path, name: str) -> None:
 def test_a_client_is_loaded_only_when_named() -> None:
     code = (
         "import sys, c2llm_integrations.stores as s\n"
-        "assert not {'qdrant_edge', 'qdrant_client'} & sys.modules.keys()\n"
+        "assert not {'qdrant_edge', 'qdrant_client', 'pymilvus'} & sys.modules.keys()\n"
         "s.open_store('qdrant+edge://nowhere')\n"
-        "assert 'qdrant_client' not in sys.modules\n"
+        "assert not {'qdrant_client', 'pymilvus'} & sys.modules.keys()\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
