@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from c2llm_integrations.errors import CheckpointError, InputError
 
@@ -39,6 +40,16 @@ FILES = (
 _PMA_NAME = re.compile(r"(?:^|\.)(S|mab\.(?:fc_[qkvo]|ln[01])\.(?:weight|bias))$")
 _BACKBONE_PREFIX = "plm_model.model."
 _HEAD = re.compile(r"(?:^|\.)lm_head\.(?:weight|bias)$")
+_SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "vocab_size",
+    "max_position_embeddings",
+)
+_DTYPES = frozenset({"torch.float16", "torch.bfloat16", "torch.float32", "torch.float64"})
 _SHARD_BYTES = 5_000_000_000  # the shard size transformers writes
 
 
@@ -71,8 +82,8 @@ class Checkpoint:
             tokenizer = Tokenizer.from_file(str(file))
         except Exception as error:  # the library raises nothing narrower
             raise CheckpointError(f"{file} is no tokenizer: {error}; fetch the checkpoint again") from error
-        largest, rows = max(tokenizer.get_vocab().values(), default=0), int(self.backbone["vocab_size"])
-        if largest >= rows:
+        largest, rows = max(tokenizer.get_vocab().values(), default=0), self.backbone.get("vocab_size")
+        if rows is not None and largest >= rows:
             raise CheckpointError(f"{file} has token {largest}, config.json only {rows} rows of embeddings")
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -82,21 +93,36 @@ class Checkpoint:
         """The token that stands for a text without tokens: the padding token where there is one."""
         candidates = [self.config.get("pad_token_id"), self.backbone.get("pad_token_id")]
         candidates += [tokenizer.token_to_id(name) for name in ("<|endoftext|>", "[PAD]", "<pad>")]
-        return next((int(token) for token in candidates if token is not None), 0)
+        token = next((int(token) for token in candidates if token is not None), 0)
+        if not 0 <= token < int(self.backbone.get("vocab_size", token + 1)):
+            raise CheckpointError(f"{self.folder} pads with token {token}, but has no such row of embeddings")
+        return token
 
     def tensors(self) -> dict[str, Tensor]:
         """Every weight under its short name, as stored; raises CheckpointError naming any that belongs nowhere."""
         found: dict[str, Tensor] = {}
         strange: list[str] = []
         for file in _weight_files(self.folder):
-            with safe_open(file, framework="pt") as opened:
-                for name in opened.keys():  # noqa: SIM118 (a safe_open is no mapping)
-                    if short := _short_name(name):
-                        found[short] = opened.get_tensor(name)
-                    elif not _HEAD.search(name):
-                        strange.append(name)
+            try:
+                with safe_open(file, framework="pt") as opened:
+                    for name in opened.keys():  # noqa: SIM118 (a safe_open is no mapping)
+                        short = _short_name(name)
+                        if short is None or short in found:
+                            strange.extend([] if _HEAD.search(name) else [name])
+                        else:
+                            found[short] = opened.get_tensor(name)
+            except (SafetensorError, OSError) as error:
+                raise CheckpointError(f"{file} is no whole safetensors file: {error}; fetch it again") from error
         if strange:
-            raise CheckpointError(f"{self.folder} holds tensors that are not C2LLM's: {', '.join(sorted(strange))}")
+            raise CheckpointError(
+                f"{self.folder} holds tensors that are not C2LLM's, or stand there twice: {', '.join(sorted(strange))}"
+            )
+        for name, tensor in found.items():
+            if str(tensor.dtype) not in _DTYPES:
+                raise CheckpointError(
+                    f"{self.folder} stores {name} as {tensor.dtype}, quantized by another program; "
+                    f"expected {', '.join(sorted(_DTYPES))}"
+                )
         return found
 
     def digest(self) -> str:
@@ -128,9 +154,12 @@ def load_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
             f"{name} pools with {config.get('embedding_method')!r} and pma_norm {config.get('pma_norm')!r}; "
             "only the published 'pma' without pma_norm is supported"
         )
+    _check_sizes(folder, config)
     prompts_file = folder / "config_sentence_transformers.json"
     prompts = _read_json(prompts_file).get("prompts") or {} if prompts_file.is_file() else {}
-    if not all(isinstance(key, str) and isinstance(value, str) for key, value in prompts.items()):
+    if not isinstance(prompts, dict) or not all(
+        isinstance(key, str) and isinstance(value, str) for key, value in prompts.items()
+    ):
         raise CheckpointError(f"{prompts_file} has prompts that are not strings; repair the file")
     return Checkpoint(str(name), folder, config, dict(prompts))
 
@@ -153,6 +182,7 @@ def save_checkpoint(source: Checkpoint, tensors: Mapping[str, Tensor], folder: P
         name = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         partial = folder / f"{name}.partial"
         save_file(shard, partial, metadata={"format": "pt"})
+        partial.chmod(0o644)  # the library writes it for its owner alone
         partial.replace(folder / name)
         index |= dict.fromkeys(shard, name)
     listing = folder / "model.safetensors.index.json"
@@ -166,10 +196,10 @@ def save_checkpoint(source: Checkpoint, tensors: Mapping[str, Tensor], folder: P
 def _locate(name: str, revision: str | None) -> Path:
     if name == "nano":
         return NANO
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    folder = Path(os.path.expanduser(name))
+    if name.strip() and folder.is_dir():
         return folder
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
         raise InputError(f"no model folder {name!r}; give a folder, 'nano', or a hub id such as codefuse-ai/C2LLM-0.5B")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -199,11 +229,36 @@ def _read_json(file: Path) -> dict[str, Any]:
     return data
 
 
+def _check_sizes(folder: Path, config: dict[str, Any]) -> None:
+    """Every size that stands in the configuration is a whole number above zero, and heads divide their widths."""
+    backbone = config.get("backbone_config") or config
+    if not isinstance(backbone, dict):
+        raise CheckpointError(f"{folder}/config.json has backbone_config {backbone!r}, expected an object")
+    own = ("compressed_dim", "pma_num_heads")
+    sizes = {name: config[name] for name in own if config.get(name) is not None}
+    sizes |= {name: backbone[name] for name in _SIZES if backbone.get(name) is not None}
+    for name, value in sizes.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise CheckpointError(f"{folder}/config.json has {name} {value!r}, expected a whole number above zero")
+    heads, width = sizes.get("num_attention_heads", 1), sizes.get("hidden_size", 0)
+    pma_width = sizes.get("compressed_dim", width)
+    for what, whole, part in (
+        ("hidden_size by num_attention_heads", width, heads),
+        ("num_attention_heads by num_key_value_heads", heads, sizes.get("num_key_value_heads", 1)),
+        ("compressed_dim by pma_num_heads", pma_width, sizes.get("pma_num_heads", 32)),
+    ):
+        if whole % part:
+            raise CheckpointError(f"{folder}/config.json cannot divide {what}: {whole} by {part}")
+
+
 def _weight_files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return [_need(folder / "model.safetensors")]
-    names = sorted(set(_read_json(index).get("weight_map", {}).values()))
+    listed = _read_json(index).get("weight_map")
+    if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
+        raise CheckpointError(f"{index} has no weight_map of tensor to file; fetch it again")
+    names = sorted(set(listed.values()))
     if any(Path(name).name != name for name in names):
         raise CheckpointError(f"{index} points outside its folder; only plain file names are allowed")
     return [_need(folder / name) for name in names]

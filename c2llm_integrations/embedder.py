@@ -18,7 +18,7 @@ from c2llm_integrations import prompts
 from c2llm_integrations.batching import batches
 from c2llm_integrations.checkpoint import Checkpoint, load_checkpoint
 from c2llm_integrations.compression import Projection
-from c2llm_integrations.encoder import load_encoder, measured_dtype
+from c2llm_integrations.encoder import cpu_dtype, load_encoder
 from c2llm_integrations.errors import CheckpointError, InputError
 
 Progress = Callable[[int, int], None]
@@ -67,6 +67,7 @@ class C2LLMEmbedder:
         self._blank_token = checkpoint.blank_token(self._tokenizer)
         self._encoder = load_encoder(checkpoint, dtype, device)
         self._lock = threading.Lock()
+        self._process = os.getpid()
         self._fingerprint: dict[str, str | int | bool | None] | None = None
 
     @classmethod
@@ -85,7 +86,7 @@ class C2LLMEmbedder:
     ) -> C2LLMEmbedder:
         """Load "nano", a folder in the released layout, or a hub id such as "codefuse-ai/C2LLM-0.5B".
 
-        `dtype`: "auto" (bfloat16 on CUDA and where the CPU multiplies it faster, else float32), "float32", "bfloat16"
+        `dtype`: "auto" (bfloat16 on CUDA and on a CPU with AMX or AVX512-BF16, else float32), "float32", "bfloat16"
         or "float16"; `device`: "auto", "cpu", "cuda", "cuda:1", …; `max_length`: tokens; longer texts are cut at
         the end; `projection`: a file that `fit_projection` made for this checkpoint; `truncate`: keep only so many of
         the first dimensions, which loses most. `output_dim` only states what is expected.
@@ -125,12 +126,15 @@ class C2LLMEmbedder:
     def encode(
         self, texts: Sequence[str], prompt: str = "", *, progress: Progress | None = None
     ) -> NDArray[np.float32]:
-        """Embed texts exactly as they are, `prompt` in front of each: (n, output_dim) float32.
+        """Embed texts exactly as they are, `prompt` in front of each: (n, output_dim) float32. One string is one text.
 
         Unit length unless the embedder was loaded with `normalize=False`. A text without tokens gets the vector of one
         padding token. `progress(done, total)` is called after each batch; without it a bar shows on a terminal when
         the work is long. Raises InputError naming the item that is not a string, holds a lone surrogate, or gives NaN.
         """
+        if self._process != os.getpid():
+            # The computing threads did not survive the fork, and waiting for them would never end.
+            raise InputError("this embedder was loaded before the process was forked; load one in each process")
         texts = _checked([texts] if isinstance(texts, str) else list(texts), prompt)
         vectors = np.empty((len(texts), self.checkpoint.output_dim), np.float32)
         with _progress_bar(len(texts), progress) as report, self._lock:
@@ -267,7 +271,7 @@ def _device(name: str) -> torch.device:
 def _dtype(name: str, device: torch.device) -> torch.dtype:
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else measured_dtype()
+        return torch.bfloat16 if device.type == "cuda" else cpu_dtype()
     if name not in known:
         raise InputError(f"unknown dtype {name!r}; use 'auto' or one of {', '.join(known)}")
     return known[name]

@@ -19,6 +19,7 @@ from c2llm_integrations.checkpoint import Checkpoint
 from c2llm_integrations.errors import CheckpointError
 
 Weights = dict[str, Tensor]
+Shape = tuple[int, ...]
 Groups = list[tuple[int, int, int]]  # start token, texts, tokens in each
 # The CPU library keeps a compiled kernel for every matrix height it meets: free heights cost 500 MB in 70 batches.
 ROW_MULTIPLE = 32
@@ -40,12 +41,22 @@ def load_encoder(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.devic
     """
     backbone = checkpoint.backbone
     tensors = checkpoint.tensors()
-    for kind in (_Qwen2, _Bert):
-        if kind.can_compute(backbone):
-            _require_names(checkpoint, tensors, {*kind.names(backbone), *_pma_names(checkpoint.config)})
-            moved = {name: tensor.to(device, dtype) for name, tensor in tensors.items()}
-            return PackedEncoder(kind(backbone, moved), Pooling(checkpoint.config, moved), device)
-    return PaddedEncoder(checkpoint, tensors, dtype, device)
+    try:
+        for kind in (_Qwen2, _Bert):
+            if kind.can_compute(backbone):
+                _require(checkpoint, tensors, dict([*kind.shapes(backbone), *_pma_shapes(checkpoint)]))
+                for name in tensors:  # one by one, so that no second copy of a large model is ever held
+                    tensors[name] = tensors[name].to(device, dtype)
+                return PackedEncoder(kind(backbone, tensors), Pooling(checkpoint.config, tensors), device)
+        return PaddedEncoder(checkpoint, tensors, dtype, device)
+    except (KeyError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{checkpoint.folder} does not fit its config.json ({type(error).__name__}: {reason}); "
+            "fetch the checkpoint again"
+        ) from error
 
 
 class PackedEncoder:
@@ -80,7 +91,7 @@ class PaddedEncoder:
         self.device = device
         model = C2LLMModel(C2LLMConfig(**checkpoint.config))
         names = {_module_name(name): tensor.to(dtype) for name, tensor in tensors.items()}
-        _require_names(checkpoint, names, set(model.state_dict()))
+        _require(checkpoint, names, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
         model.load_state_dict(names, assign=True)
         self.model: torch.nn.Module = model.eval()  # type: ignore[no-untyped-call]
         self.model.to(device)
@@ -149,29 +160,37 @@ class _Qwen2:
         )
 
     @staticmethod
-    def names(config: dict[str, Any]) -> Iterator[str]:
-        yield from ("backbone.embed_tokens.weight", "backbone.norm.weight")
+    def shapes(config: dict[str, Any]) -> Iterator[tuple[str, Shape]]:
+        width, inner = config["hidden_size"], config["intermediate_size"]
+        heads = config["num_attention_heads"]
+        keys = width // heads * (config.get("num_key_value_heads") or heads)
+        yield "backbone.embed_tokens.weight", (config["vocab_size"], width)
+        yield "backbone.norm.weight", (width,)
         for layer in range(config["num_hidden_layers"]):
             start = f"backbone.layers.{layer}."
-            for name in ("q_proj", "k_proj", "v_proj"):
-                yield from (f"{start}self_attn.{name}.weight", f"{start}self_attn.{name}.bias")
-            for name in ("self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"):
-                yield f"{start}{name}.weight"
-            yield from (f"{start}input_layernorm.weight", f"{start}post_attention_layernorm.weight")
+            for name, rows in (("q_proj", width), ("k_proj", keys), ("v_proj", keys)):
+                yield f"{start}self_attn.{name}.weight", (rows, width)
+                yield f"{start}self_attn.{name}.bias", (rows,)
+            yield f"{start}self_attn.o_proj.weight", (width, width)
+            yield f"{start}mlp.gate_proj.weight", (inner, width)
+            yield f"{start}mlp.up_proj.weight", (inner, width)
+            yield f"{start}mlp.down_proj.weight", (width, inner)
+            yield f"{start}input_layernorm.weight", (width,)
+            yield f"{start}post_attention_layernorm.weight", (width,)
 
     def __init__(self, config: dict[str, Any], weights: Weights) -> None:
         self.heads = int(config["num_attention_heads"])
         self.key_heads = int(config.get("num_key_value_heads") or self.heads)
         self.width = int(config["hidden_size"]) // self.heads
         self.epsilon = float(config.get("rms_norm_eps", 1e-6))
-        theta = (config.get("rope_parameters") or config).get("rope_theta", 10000.0)
+        theta = (config.get("rope_parameters") or {}).get("rope_theta", config.get("rope_theta", 10000.0))
         self.frequencies = theta ** -(torch.arange(0, self.width, 2, dtype=torch.float32) / self.width)
         self.embeddings = weights["backbone.embed_tokens.weight"]
         self.norm = weights["backbone.norm.weight"]
         self.layers = []
         for number in range(config["num_hidden_layers"]):
             start = f"backbone.layers.{number}."
-            layer = {name.removeprefix(start): value for name, value in weights.items() if name.startswith(start)}
+            layer = {name.removeprefix(start): weights.pop(name) for name in list(weights) if name.startswith(start)}
             qkv = [f"self_attn.{name}_proj" for name in "qkv"]
             self.layers.append(
                 (
@@ -227,12 +246,21 @@ class _Bert:
         )
 
     @staticmethod
-    def names(config: dict[str, Any]) -> Iterator[str]:
-        yield from (f"backbone.embeddings.{table}_embeddings.weight" for table in ("word", "position", "token_type"))
-        yield from (f"backbone.embeddings.LayerNorm.{part}" for part in ("weight", "bias"))
+    def shapes(config: dict[str, Any]) -> Iterator[tuple[str, Shape]]:
+        width, inner = config["hidden_size"], config["intermediate_size"]
+        tables = {"word": config["vocab_size"], "position": config["max_position_embeddings"]}
+        for table, rows in {**tables, "token_type": config.get("type_vocab_size", 2)}.items():
+            yield f"backbone.embeddings.{table}_embeddings.weight", (rows, width)
+        yield from (("backbone.embeddings.LayerNorm." + part, (width,)) for part in ("weight", "bias"))
         for layer in range(config["num_hidden_layers"]):
             for name in _Bert._LAYER:
-                yield from (f"backbone.encoder.layer.{layer}.{name}.{part}" for part in ("weight", "bias"))
+                start, rows = (
+                    f"backbone.encoder.layer.{layer}.{name}.",
+                    inner if name == "intermediate.dense" else width,
+                )
+                columns = (inner,) if name == "output.dense" else (width,)
+                yield f"{start}weight", (rows,) if name.endswith("LayerNorm") else (rows, *columns)
+                yield f"{start}bias", (rows,)
 
     def __init__(self, config: dict[str, Any], weights: Weights) -> None:
         self.heads = int(config["num_attention_heads"])
@@ -294,10 +322,14 @@ def _groups(lengths: Sequence[int]) -> Iterator[tuple[int, int, int]]:
         index += count
 
 
-def _pma_names(config: dict[str, Any]) -> Iterator[str]:
-    yield "pma.S"
-    for name in ("fc_q", "fc_k", "fc_v", "fc_o", *(("ln0", "ln1") if config.get("pma_ln", True) else ())):
-        yield from (f"pma.mab.{name}.{part}" for part in ("weight", "bias"))
+def _pma_shapes(checkpoint: Checkpoint) -> Iterator[tuple[str, Shape]]:
+    hidden, width = checkpoint.backbone["hidden_size"], checkpoint.output_dim
+    yield "pma.S", (1, 1, width)
+    for name, columns in (("fc_q", width), ("fc_k", hidden), ("fc_v", hidden), ("fc_o", width)):
+        yield f"pma.mab.{name}.weight", (width, columns)
+        yield f"pma.mab.{name}.bias", (width,)
+    for name in ("ln0", "ln1") if checkpoint.config.get("pma_ln", True) else ():
+        yield from ((f"pma.mab.{name}.{part}", (width,)) for part in ("weight", "bias"))
 
 
 def _module_name(short: str) -> str:
@@ -305,26 +337,21 @@ def _module_name(short: str) -> str:
     return ("mha_pma." if room == "pma" else "plm_model.model.") + rest
 
 
-def _require_names(checkpoint: Checkpoint, found: Weights, wanted: set[str]) -> None:
-    missing, extra = sorted(wanted - found.keys()), sorted(found.keys() - wanted)
-    if missing or extra:
+def _require(checkpoint: Checkpoint, found: Weights, wanted: dict[str, Shape]) -> None:
+    missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    odd = [
+        f"{name} is {tuple(found[name].shape)}, config.json says {shape}"
+        for name, shape in wanted.items()
+        if name in found and tuple(found[name].shape) != tuple(shape)
+    ]
+    if missing or extra or odd:
         raise CheckpointError(
-            f"{checkpoint.folder} does not fit its config.json: "
-            f"missing tensors: {', '.join(missing) or 'none'}; left over: {', '.join(extra) or 'none'}"
+            f"{checkpoint.folder} does not fit its config.json: missing tensors: {', '.join(missing) or 'none'}; "
+            f"left over: {', '.join(extra) or 'none'}; of another shape: {', '.join(odd) or 'none'}"
         )
 
 
-def measured_dtype() -> torch.dtype:
-    """bfloat16 where this CPU multiplies it faster than float32; where it is emulated it is far slower."""
-    from time import perf_counter
-
-    def seconds(dtype: torch.dtype) -> float:
-        x, w = torch.ones(256, 512, dtype=dtype), torch.ones(512, 512, dtype=dtype)
-        best = float("inf")
-        for _ in range(4):
-            begin = perf_counter()
-            F.linear(x, w)
-            best = min(best, perf_counter() - begin)
-        return best
-
-    return torch.bfloat16 if seconds(torch.bfloat16) < 0.8 * seconds(torch.float32) else torch.float32
+def cpu_dtype() -> torch.dtype:
+    """bfloat16 where this CPU has instructions for it (AMX, AVX512-BF16), else float32: emulated it is far slower."""
+    has = (getattr(torch.cpu, f"_is_{name}_supported", lambda: False)() for name in ("amx_tile", "avx512_bf16"))
+    return torch.bfloat16 if any(has) else torch.float32

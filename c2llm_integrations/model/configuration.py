@@ -75,5 +75,5 @@ class C2LLMConfig(Qwen2Config):
     def backbone(self) -> PretrainedConfig:
         """Return the configuration of the backbone alone."""
         if self.backbone_config is not None:
-            return AutoConfig.for_model(**self.backbone_config)
+            return AutoConfig.for_model(**{key: v for key, v in self.backbone_config.items() if key != "auto_map"})
         return Qwen2Config(**{key: value for key, value in self.to_dict().items() if key not in _OWN_KEYS})

@@ -30,8 +30,13 @@ class C2LLMModel(PreTrainedModel):
     def __init__(self, config: C2LLMConfig) -> None:
         super().__init__(config)
         backbone = config.backbone()
+        try:  # never asks whether to run a checkpoint's code: told no, it raises instead
+            inner = AutoModel.from_config(backbone, attn_implementation="sdpa", trust_remote_code=False)
+        except ValueError as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"backbone {backbone.model_type!r} is no text model: {reason}") from error
         # Named plm_model.model in the released tensors, after the causal-LM wrapper that held it.
-        self.plm_model = nn.ModuleDict({"model": AutoModel.from_config(backbone, attn_implementation="sdpa")})
+        self.plm_model = nn.ModuleDict({"model": inner})
         if getattr(self.backbone, "pooler", None) is not None:
             self.backbone.pooler = None  # type: ignore[assignment]  # BERT's own pooling, which PMA replaces
         self.mha_pma = PMA(backbone.hidden_size, config.compressed_dim, config.pma_num_heads, config.pma_ln)
