@@ -147,3 +147,50 @@ def test_a_broken_tokenizer_is_one_line(copy):
     (copy / "tokenizer.json").write_text("")
     with pytest.raises(CheckpointError, match=r"tokenizer\.json is no tokenizer"):
         load_checkpoint(str(copy)).tokenizer()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_hidden_layers": "two"}, "num_hidden_layers 'two'"),
+        ({"max_position_embeddings": -5}, "max_position_embeddings -5"),
+        ({"num_attention_heads": 0}, "num_attention_heads 0"),
+        ({"num_attention_heads": 3}, "hidden_size by num_attention_heads: 64 by 3"),
+        ({"pma_num_heads": 5}, "compressed_dim by pma_num_heads: 64 by 5"),
+        ({"backbone_config": "qwen2"}, "backbone_config 'qwen2'"),
+    ],
+)
+def test_impossible_sizes_are_named(copy, change, message):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(str(copy))
+
+
+@pytest.mark.parametrize("content", [b"", b"short", pickle.dumps({"a": 1})])
+def test_a_damaged_weight_file_is_named(copy, content):
+    (copy / "model.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is no whole safetensors file"):
+        load_checkpoint(str(copy)).tensors()
+
+
+def test_a_tensor_that_stands_twice_is_refused(copy):
+    weights = load_file(copy / "model.safetensors")
+    save_file({**weights, "other.S": weights["mha_pma.S"] + 1}, copy / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"stand there twice: (other|mha_pma)\.S"):
+        load_checkpoint(str(copy)).tensors()
+
+
+def test_quantized_weights_are_refused(copy):
+    weights = load_file(copy / "model.safetensors")
+    weights["mha_pma.mab.fc_o.weight"] = weights["mha_pma.mab.fc_o.weight"].to(torch.int8)
+    save_file(weights, copy / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"fc_o\.weight as torch\.int8"):
+        load_checkpoint(str(copy)).tensors()
+
+
+@pytest.mark.parametrize("content", ['{"weight_map": []}', '{"weight_map": {"a": 3}}', "{}"])
+def test_a_broken_index_is_named(copy, content):
+    (copy / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(CheckpointError, match="no weight_map"):
+        load_checkpoint(str(copy)).tensors()

@@ -85,3 +85,33 @@ def test_missing_and_left_over_tensors_are_listed(bert, change):
     odd = dataclasses.replace(bert, config={**bert.config, "backbone_config": {**BERT, **change}})
     with pytest.raises(CheckpointError, match=r"encoder\.layer\.[12]\."):
         load_encoder(odd, torch.float32, CPU)
+
+
+def test_a_tensor_of_another_shape_is_named_not_broadcast():
+    checkpoint = load_checkpoint(str(TIED))
+    tensors = checkpoint.tensors()
+    tensors["pma.mab.fc_o.bias"] = tensors["pma.mab.fc_o.bias"][:1]
+
+    class Changed(Checkpoint):
+        def tensors(self):
+            return dict(tensors)
+
+    odd = Changed(checkpoint.name, checkpoint.folder, checkpoint.config, {})
+    with pytest.raises(CheckpointError, match=r"fc_o\.bias is \(1,\), config\.json says \(64,\)"):
+        load_encoder(odd, torch.float32, CPU)
+
+
+def test_a_backbone_that_needs_code_of_its_own_is_refused_without_asking(bert, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked on standard input"))
+    nested = {"model_type": "trocr", "hidden_size": 32, "vocab_size": 60, "auto_map": {"AutoModel": "evil/repo--m.X"}}
+    odd = dataclasses.replace(bert, config={**bert.config, "backbone_config": nested})
+    with pytest.raises(CheckpointError, match="'trocr'"):
+        load_encoder(odd, torch.float32, CPU)
+
+
+def test_rope_theta_beside_rope_parameters():
+    checkpoint = load_checkpoint(str(TIED))
+    both = dataclasses.replace(checkpoint, config={**checkpoint.config, "rope_parameters": {"rope_type": "default"}})
+    texts = [list(range(30))]
+    want = load_encoder(checkpoint, torch.float32, CPU)(texts)
+    np.testing.assert_allclose(load_encoder(both, torch.float32, CPU)(texts), want, atol=1e-6)

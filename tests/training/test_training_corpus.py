@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from c2llm_integrations.training.corpus import allowed, package_of, read_archive, wanted
-from c2llm_integrations.training.licences import licence_of, permissive
+from c2llm_integrations.training.metadata import licence_of, permissive, source_of
 from c2llm_integrations.training.mine import fingerprint, mine, sample
 
 BODY = '''def {name}(rows):
@@ -25,7 +25,9 @@ def wheel(folder: Path, name: str, licence: str, files: dict[str, str]) -> Path:
     with zipfile.ZipFile(path, "w") as zipped:
         for file, text in files.items():
             zipped.writestr(file, text)
-        zipped.writestr(f"{name}-1.0.dist-info/METADATA", f"Name: {name}\nLicense-Expression: {licence}\n")
+        zipped.writestr(
+            f"{name}-1.0.dist-info/METADATA", f"Name: {name}\nVersion: 1.0\nLicense-Expression: {licence}\n"
+        )
     return path
 
 
@@ -101,11 +103,15 @@ def test_permissive(licence: str, expected: bool) -> None:
 def test_a_tarball_declares_its_licence_and_gives_its_sources(tmp_path: Path) -> None:
     path = tmp_path / "thing-1.0.0.tgz"
     with tarfile.open(path, "w:gz") as tar:
-        for name, text in {"package/package.json": json.dumps({"license": "ISC"}), "package/a.js": "x;" * 200}.items():
+        for name, text in {
+            "package/package.json": json.dumps({"name": "@a/thing", "version": "1.0.0", "license": "ISC"}),
+            "package/a.js": "x;" * 200,
+        }.items():
             info = tarfile.TarInfo(name)
             info.size = len(text)
             tar.addfile(info, io.BytesIO(text.encode()))
     assert licence_of(path) == "ISC"
+    assert source_of(path) == "npm:@a/thing=1.0.0"
     assert list(read_archive(path)) == [("package/a.js", "x;" * 200)]
 
 
@@ -122,7 +128,7 @@ def test_mining_drops_bad_licences_repeats_and_what_is_held_out(tmp_path: Path) 
     rows = [json.loads(line) for line in (tmp_path / "out" / "pairs.jsonl").read_text().splitlines()]
     assert [(row["name"], row["package"]) for row in rows] == [("triple", "copy")]
     table = (tmp_path / "out" / "corpus.tsv").read_text()
-    assert "bad-1.0-py3-none-any.whl\tGPL-3.0\trefused" in table
+    assert "pypi:bad=1.0\tGPL-3.0\trefused" in table
 
 
 def test_a_sample_repeats_itself_and_skipping_gives_others(tmp_path: Path) -> None:
