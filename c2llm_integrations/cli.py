@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from c2llm_integrations import terminal
-from c2llm_integrations.errors import C2LLMError, InputError, StoreError
+from c2llm_integrations.errors import C2LLMError, InputError, StoreBusy, StoreError
 
 if TYPE_CHECKING:
     from c2llm_integrations.embedder import C2LLMEmbedder
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 # The index of a repository, at its root; found again from any folder below.
 FOLDER = ".c2llm"
 EDGE = "qdrant+edge://"
+# How long a reader waits for a store that another process has open.
+BUSY_SECONDS = 10.0
 LARGER = "codefuse-ai/C2LLM-0.5B (1 GB) or codefuse-ai/C2LLM-7B (15 GB)"
 
 app = typer.Typer(
@@ -80,24 +84,25 @@ def index(
     The bundled model, nano, is the default. For better answers, slower: --model codefuse-ai/C2LLM-0.5B or
     codefuse-ai/C2LLM-7B, with --replace if the collection was made with another model.
     """
+    from c2llm_integrations.code.repository import open_tree
+    from c2llm_integrations.ingest import ingest, plan
     from c2llm_integrations.stores import open_store
 
-    with open_store(store or _default_store(path), collection) as opened:
+    # Whatever is wrong with the folder or its name must show before anything is dropped.
+    own = f"{EDGE}{open_tree(path, repository).root / FOLDER}"
+    with open_store(store or own, collection) as opened:
         spec = None if replace else opened.spec
+        options: dict[str, Any] = {"repository": repository, "force": force, "own_store": store is None}
         if dry_run:
-            from c2llm_integrations.ingest import plan
-
-            report = plan(path, None if replace else opened, repository=repository)
+            report = plan(path, None if replace else opened, **options)
         else:
-            from c2llm_integrations.ingest import ingest
-
             embedder = _load(model, spec)
             if replace:
                 opened.drop()
             with terminal.progress_bar() as progress:
-                report = ingest(path, embedder, opened, repository=repository, force=force, progress=progress)
+                report = ingest(path, embedder, opened, **options, progress=progress)
     terminal.write_report(report, planned=dry_run, as_json=as_json)
-    if spec is None and not dry_run:
+    if spec is None and report.stored and not dry_run:
         terminal.say('now ask: c2llm search "..."')
         terminal.say(f"better answers, slower: c2llm index --replace --model {LARGER}")
     return 1 if terminal.say_problems(report) else 0
@@ -108,9 +113,12 @@ def search(
     query: Annotated[list[str], typer.Argument(metavar="QUERY...", help="What you look for, in words or code.")],
     store: Store = None,
     collection: Collection = "code",
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="How many answers.")] = 10,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="How many answers.")] = 10,
     language: Annotated[str | None, typer.Option(metavar="L", help="Only this language, such as python.")] = None,
     path: Annotated[str | None, typer.Option(metavar="GLOB", help="Only these files, such as 'src/**/*.py'.")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="ID", help="Where the collection's model is now, if it was moved.")
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
     """Print the chunks that answer a question, best first, from any folder of an indexed repository.
@@ -121,12 +129,13 @@ def search(
     question = " ".join(query)
     if not question.strip():
         raise typer.BadParameter("it is blank; ask in words, or give a piece of code", param_hint="QUERY")
-    from c2llm_integrations.stores import open_store
+    url = store or _indexed_store()
+    with _opened(url, collection) as opened:
+        spec = _spec_of(opened)
+    embedder = _load(model, spec)  # takes seconds, in which others may have the store
+    from c2llm_integrations.search import search as find
 
-    with open_store(store or _indexed_store(), collection) as opened:
-        embedder = _load(None, _spec_of(opened))
-        from c2llm_integrations.search import search as find
-
+    with _opened(url, collection) as opened:
         hits = find(question, embedder, opened, limit=limit, language=language, path=path)
         checkouts = _checkouts(opened)
     if as_json:
@@ -141,9 +150,7 @@ def search(
 @app.command(short_help="Show what is indexed.")
 def status(store: Store = None, collection: Collection = "code", as_json: AsJson = False) -> int:
     """Show what a collection holds: its model, its width, its repositories and their rows."""
-    from c2llm_integrations.stores import open_store
-
-    with open_store(store or _indexed_store(), collection) as opened:
+    with _opened(store or _indexed_store(), collection) as opened:
         spec = _spec_of(opened)
         checkouts = _checkouts(opened)
         document = {
@@ -173,11 +180,34 @@ def _load(model: str | None, spec: CollectionSpec | None) -> C2LLMEmbedder:
     """Load the named model, else the one the collection was made with, else nano."""
     from c2llm_integrations.embedder import C2LLMEmbedder, options_of
 
-    if model is None and spec is not None:
-        return C2LLMEmbedder.from_pretrained(**options_of(spec.fingerprint))
-    name = model or "nano"
-    # A folder's name must mean the same from wherever the collection is searched later.
-    return C2LLMEmbedder.from_pretrained(str(Path(name).resolve()) if name != "nano" and Path(name).is_dir() else name)
+    options: dict[str, Any] = {} if spec is None else options_of(spec.fingerprint)
+    if model is not None:
+        # A folder's name must mean the same from wherever the collection is searched later.
+        options["name"] = str(Path(model).resolve()) if model != "nano" and Path(model).is_dir() else model
+    try:
+        return C2LLMEmbedder.from_pretrained(**{"name": "nano", **options})
+    except C2LLMError as error:
+        if model is not None or spec is None:
+            raise
+        raise InputError(f"the collection's model cannot be loaded: {error}; --model names its new place") from error
+
+
+@contextmanager
+def _opened(url: str, collection: str) -> Iterator[VectorStore]:
+    """Open a store for reading; while another process has it, wait a little for its turn."""
+    from c2llm_integrations.stores import open_store
+
+    patience = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            store = open_store(url, collection)
+            break
+        except StoreBusy:
+            if time.monotonic() > patience:
+                raise
+            time.sleep(0.05)
+    with store:
+        yield store
 
 
 def _spec_of(store: VectorStore) -> CollectionSpec:
@@ -185,12 +215,6 @@ def _spec_of(store: VectorStore) -> CollectionSpec:
     if spec is None:
         raise StoreError(f"{store.url} holds no collection {store.collection!r}; run: c2llm index")
     return spec
-
-
-def _default_store(path: Path) -> str:
-    from c2llm_integrations.code.repository import root_of
-
-    return f"{EDGE}{root_of(path) / FOLDER}"
 
 
 def _indexed_store() -> str:
@@ -205,12 +229,12 @@ def _checkouts(store: VectorStore) -> dict[str, Path]:
     """Return repository name → folder, for those that fill the store from here or from beside it."""
     from c2llm_integrations.code.repository import checkout_id
 
-    names = {owner: name for name, owner in store.claims().items()}
     here = Path.cwd()
     folders = [here, *here.parents]
     if store.url.startswith(EDGE):
         folders.append(Path(store.url.removeprefix(EDGE)).expanduser().resolve().parent)
-    return {names[owner]: folder for folder in folders if (owner := checkout_id(folder)) in names}
+    ids = {checkout_id(folder): folder for folder in folders}
+    return {name: ids[owner] for name, owner in store.claims().items() if owner in ids}
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -245,5 +269,6 @@ def main() -> NoReturn:
     """Run the command line of this process and exit."""
     for stream in (sys.stdout, sys.stderr):
         # A file's name or a symbol may hold what this terminal's encoding has not.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        if stream is not None:  # closed by whoever started this process
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(run(sys.argv[1:]))

@@ -62,19 +62,23 @@ def ingest(
     *,
     repository: str | None = None,
     force: bool = False,
+    own_store: bool = False,
     progress: Progress | None = None,
 ) -> IngestReport:
     """Make the store hold exactly the chunks of the tree under `root`, and say what that took.
 
     Rows of other repositories, of paths outside `root`, of files that could not be read, and rows written by others
-    are never touched. `progress(files done, files, path)` is called before each file.
-    Raises RepositoryError when another checkout fills the same repository name (unless `force`), SpecMismatch when
-    the collection was made with another model, StoreError when the store does not hold what it acknowledged.
+    are never touched. `own_store` says that the collection serves this tree alone, so that it may have been moved.
+    `progress(files done, files, path)` is called before each file.
+    Raises RepositoryError when another checkout fills the same repository name (unless `force`), when this one was
+    indexed under another name, or when it vanishes during the run; SpecMismatch when the collection was made with
+    another model; StoreError when the store does not hold what it acknowledged.
     """
     begin = perf_counter()
     tree = open_tree(root, repository)
     store.create(CollectionSpec(embedder.output_dim, embedder.fingerprint))
-    _claim(tree, store, force)
+    _require_claim(tree, store, force, own_store)
+    store.claim(tree.name, checkout_id(tree.root))
     report = IngestReport(tree.name)
     tokens, cut = embedder.tokens_seen, embedder.texts_cut
     absent = {row.id: row for row in store.scan(tree.name)}
@@ -91,6 +95,7 @@ def ingest(
             moved.clear()
     store.update(moved)
     writer.flush()
+    _require_there(tree)
     store.delete([row.id for row in _stale(tree, absent.values(), report)])
     if report.written or report.deleted:
         store.optimize()
@@ -102,14 +107,21 @@ def ingest(
 
 
 def plan(
-    root: str | os.PathLike[str], store: VectorStore | None = None, *, repository: str | None = None
+    root: str | os.PathLike[str],
+    store: VectorStore | None = None,
+    *,
+    repository: str | None = None,
+    force: bool = False,
+    own_store: bool = False,
 ) -> IngestReport:
     """Say what `ingest` would write, move and delete, without a model and without changing anything."""
     begin = perf_counter()
     tree = open_tree(root, repository)
     report = IngestReport(tree.name)
-    exists = store is not None and store.spec is not None
-    absent = {row.id: row for row in store.scan(tree.name)} if store is not None and exists else {}
+    absent: dict[str, Stored] = {}
+    if store is not None and store.spec is not None:
+        _require_claim(tree, store, force, own_store)
+        absent = {row.id: row for row in store.scan(tree.name)}
     report.stored = len(absent)
     report.written = sum(not known for _, known in _compare(tree, absent, report, None))
     for _ in _stale(tree, absent.values(), report):
@@ -156,15 +168,31 @@ def _stale(tree: Tree, absent: Iterable[Stored], report: IngestReport) -> Iterat
             yield row
 
 
-def _claim(tree: Tree, store: VectorStore, force: bool) -> None:
-    mine, owner = checkout_id(tree.root), store.claims().get(tree.name)
-    if owner not in (None, mine) and not force:
+def _require_claim(tree: Tree, store: VectorStore, force: bool, own_store: bool) -> None:
+    mine, claims = checkout_id(tree.root), store.claims()
+    former = sorted(name for name, owner in claims.items() if name != tree.name and (own_store or owner == mine))
+    if former:
+        raise RepositoryError(
+            f"this checkout was indexed as {former[0]!r} and would now be {tree.name!r}, twice in one collection; "
+            f"keep the name with --repository {former[0]}, or start over with --replace"
+        )
+    owner = claims.get(tree.name, mine)
+    if owner != mine and not (force or own_store):
         raise RepositoryError(
             f"repository {tree.name!r} in this collection was indexed from another checkout ({owner}, this is {mine}); "
             "name this one with --repository, or take it over with --force"
         )
-    if owner != mine:
-        store.claim(tree.name, mine)
+
+
+def _require_there(tree: Tree) -> None:
+    """A tree that vanished, such as a lost network mount, looks like one whose files were all deleted."""
+    folder = tree.root / tree.prefix
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        raise RepositoryError(
+            f"{folder} vanished during the run ({error.strerror}); no row was deleted, run again when it is back"
+        ) from error
 
 
 class _Writer:
@@ -207,7 +235,8 @@ class _Writer:
             if len(chunks) == 1:
                 self._refuse({chunks[0].id: str(error)}, chunks)
                 return []
-            return [row for chunk in chunks for row in self._embed([chunk])]
+            middle = len(chunks) // 2
+            return self._embed(chunks[:middle]) + self._embed(chunks[middle:])
         return [Row(chunk, vector) for chunk, vector in zip(chunks, vectors, strict=True)]
 
     def _refuse(self, reasons: Mapping[str, str], chunks: list[CodeChunk]) -> None:

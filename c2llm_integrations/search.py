@@ -50,7 +50,9 @@ def _matching(pattern: str, paths: Iterable[str]) -> list[str]:
     from pathspec import GitIgnoreSpec
 
     try:
-        spec = GitIgnoreSpec.from_lines([pattern])
+        spec = GitIgnoreSpec.from_lines([pattern.removeprefix("./")])
     except ValueError as error:
         raise InputError(f"path pattern {pattern!r} is not valid: {error}") from None
+    if not any(part.include for part in spec.patterns):
+        raise InputError(f"path pattern {pattern!r} selects nothing; give one such as 'src/' or '*.py'")
     return sorted(spec.match_files(paths))

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -129,7 +130,54 @@ def test_a_subfolder_is_indexed_into_the_root_of_its_git_repository(project, tin
     monkeypatch.chdir(project / "shop")
     answer(capsys, "index", "--model", tiny_model)
     assert (project / ".c2llm").is_dir()
-    assert all(line.startswith("prices.py:") for line in answer(capsys, "search", "tax").splitlines())
+    lines = answer(capsys, "search", "tax").splitlines()
+    assert lines
+    assert all(line.startswith("prices.py:") for line in lines)
+
+
+@pytest.mark.parametrize("mistake", [["--repository", " "], ["nosuch/sub"]])
+def test_a_mistake_beside_replace_does_not_cost_the_collection(mistake, indexed, capsys):
+    complaint(capsys, 1, "index", *mistake, "--replace")
+    assert answer(capsys, "search", "tax")
+
+
+def test_a_moved_repository_is_still_its_own(indexed, capsys, monkeypatch):
+    moved = indexed.parent / "elsewhere" / indexed.name
+    moved.parent.mkdir()
+    monkeypatch.chdir(indexed.parent)
+    indexed.rename(moved)
+    monkeypatch.chdir(moved)
+    report = json.loads(answer(capsys, "index", "--json"))
+    assert (report["written"], report["deleted"]) == (0, 0)
+    assert all(os.path.isfile(line.split(":")[0]) for line in answer(capsys, "search", "tax").splitlines())
+
+
+def test_a_changed_name_is_not_indexed_beside_the_old_one(indexed, capsys, monkeypatch):
+    assert "--repository shop-project" in complaint(capsys, 1, "index", "--repository", "other")
+    renamed = indexed.with_name("renamed")
+    monkeypatch.chdir(indexed.parent)
+    indexed.rename(renamed)
+    monkeypatch.chdir(renamed)
+    assert "--replace" in complaint(capsys, 1, "index")
+    assert "unchanged" in answer(capsys, "index", "--repository", "shop-project")
+    assert "written" in answer(capsys, "index", "--replace")
+
+
+def test_a_moved_model_is_named_again(project, tiny_model, tmp_path, monkeypatch, capsys):
+    here, there = tmp_path / "here", tmp_path / "there"
+    shutil.copytree(tiny_model, here)
+    monkeypatch.chdir(project)
+    answer(capsys, "index", "--model", here)
+    here.rename(there)
+    assert "--model names its new place" in complaint(capsys, 1, "search", "tax")
+    assert "prices.py" in answer(capsys, "search", "tax", "--model", there)
+
+
+def test_searches_at_the_same_time_wait_for_each_other(indexed):
+    runs = [subprocess.Popen(command("search", "tax"), stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    printed = [run.communicate(timeout=120)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0, 0]
+    assert printed[0] == printed[1] == printed[2] != ""
 
 
 # ---- search
@@ -147,8 +195,10 @@ def test_a_pipe_gets_one_line_for_each_hit_named_from_the_current_folder(indexed
 
 def test_filters_and_limit(indexed, capsys):
     assert len(answer(capsys, "search", "tax", "--limit", "2").splitlines()) == 2
-    assert all(".js:" in line for line in answer(capsys, "search", "tax", "--language", "javascript").splitlines())
-    assert all("shop/" in line for line in answer(capsys, "search", "tax", "--path", "shop/**").splitlines())
+    for part, options in ((".js:", ["--language", "javascript"]), ("shop/", ["--path", "shop/**"])):
+        lines = answer(capsys, "search", "tax", *options).splitlines()
+        assert lines
+        assert all(part in line for line in lines)
 
 
 def test_filters_that_leave_nothing_print_nothing(indexed, capsys):

@@ -1,5 +1,6 @@
 """Ingest keeps the collection equal to the tree: nothing lost, nothing twice, nothing stale."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -175,6 +176,22 @@ def test_another_checkout_of_the_same_name_is_refused_unless_forced(repo, tmp_pa
         ingest(clone, embedder, store)
     assert store.count() == 5
     assert ingest(clone, embedder, store, force=True).stored == 1
+
+
+def test_a_new_name_for_the_same_checkout_is_refused(repo, embedder, store):
+    ingest(repo, embedder, store)
+    with pytest.raises(RepositoryError, match=r"indexed as 'project' and would now be 'other'.*--repository project"):
+        ingest(repo, embedder, store, repository="other", force=True)
+    with pytest.raises(RepositoryError, match="indexed as 'project'"):
+        plan(repo, store, repository="other")
+    assert store.count() == 5
+
+
+def test_a_tree_that_vanishes_during_the_run_loses_no_row(repo, embedder, store):
+    ingest(repo, embedder, store)
+    with pytest.raises(RepositoryError, match=r"vanished during the run.*no row was deleted"):
+        ingest(repo, embedder, store, progress=lambda done, total, path: shutil.rmtree(repo, ignore_errors=True))
+    assert store.count() == 5
 
 
 def test_another_model_is_refused_before_anything_is_compared(repo, embedder, store):

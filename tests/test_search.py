@@ -55,6 +55,7 @@ def test_the_text_itself_is_its_best_hit(embedder, store):
         ({"path": "*.go"}, {"src/deep/two.go"}),
         ({"path": "src/**/*.py"}, {"src/one.py"}),
         ({"path": "*.rs"}, set()),
+        ({"path": "./src/one.py"}, {"src/one.py"}),
         ({"path": "src/", "language": "python"}, {"src/one.py"}),
         ({"repository": "here"}, {"src/one.py", "src/deep/two.go", "notes.md", NASTY.replace("\\", "")}),
         ({"repository": "elsewhere"}, set()),
@@ -62,6 +63,12 @@ def test_the_text_itself_is_its_best_hit(embedder, store):
 )
 def test_filters(embedder, store, filters, want):
     assert paths(search("anything", embedder, store, **filters)) == want
+
+
+@pytest.mark.parametrize("pattern", ["", "!src", "# note"])
+def test_a_pattern_that_selects_nothing_is_refused(embedder, store, pattern):
+    with pytest.raises(InputError, match="selects nothing"):
+        search("x", embedder, store, path=pattern)
 
 
 def test_limit(embedder, store):

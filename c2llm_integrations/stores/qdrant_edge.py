@@ -122,7 +122,10 @@ class QdrantEdgeStore(VectorStore):
                 self._let_go()
                 return
             spec, _ = _load_spec(self.folder / SPEC_FILE)
-            self._handle = edge.EdgeShard.load(str(self.folder / "shard"))
+            try:
+                self._handle = edge.EdgeShard.load(str(self.folder / "shard"))
+            except Exception as error:
+                raise StoreError(f"{self.folder} is damaged ({error}); delete that folder and index again") from error
             self._spec = spec
         except BaseException:
             self._let_go()
