@@ -1,8 +1,8 @@
 """Docstring → function over 1,000 functions of packages that `nano` never saw: MRR of BM25, nano and others.
 
-    python benchmarks/docstring_retrieval.py                       # BM25 and nano
-    python benchmarks/docstring_retrieval.py --model FOLDER_OR_ID  # another C2LLM checkpoint
-    python benchmarks/docstring_retrieval.py --minilm FOLDER       # all-MiniLM-L6-v2 through sentence-transformers
+    python -m benchmarks.docstring_retrieval                        # BM25 and nano
+    python -m benchmarks.docstring_retrieval --model FOLDER_OR_ID  # another C2LLM checkpoint
+    python -m benchmarks.docstring_retrieval --minilm FOLDER       # all-MiniLM-L6-v2 through sentence-transformers
 
 `data/docstring_pairs.jsonl.gz` holds the pairs, 125 of each of eight packages; `--build FOLDER` draws them again from
 the archives that `pip download --no-deps` put there (versions: NOTICE).
@@ -14,13 +14,16 @@ import argparse
 import gzip
 import json
 import math
-import platform
 import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from benchmarks.common import report
 from c2llm_integrations.training.mine import sample
 from c2llm_integrations.training.pairs import words
 
@@ -37,6 +40,7 @@ def build(folder: Path) -> None:
 
 
 def load() -> list[dict[str, str]]:
+    """The pairs: package, name, doc (the query) and bare (the function without its docstring)."""
     with gzip.open(DATA, "rt", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
 
@@ -63,47 +67,46 @@ def bm25(queries: list[str], documents: list[str], k1: float = 1.2, b: float = 0
 def ranks(scores: np.ndarray) -> np.ndarray:
     """Rank of each query's own document, ties counted against it."""
     own = scores.diagonal()[:, None]
-    return (scores >= own).sum(1)
+    return np.count_nonzero(scores >= own, axis=1)
 
 
 def c2llm_scores(name: str, queries: list[str], documents: list[str]) -> np.ndarray:
     from c2llm_integrations.embedder import C2LLMEmbedder
 
     embedder = C2LLMEmbedder.from_pretrained(name)
-    return embedder.encode_queries(queries) @ embedder.encode_documents(documents).T
+    return np.matmul(embedder.encode_queries(queries), embedder.encode_documents(documents).T)
 
 
 def minilm_scores(folder: str, queries: list[str], documents: list[str]) -> np.ndarray:
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(folder, device="cpu")
-    return model.encode(queries, normalize_embeddings=True) @ model.encode(documents, normalize_embeddings=True).T
+    sides = [np.asarray(model.encode(texts, normalize_embeddings=True)) for texts in (queries, documents)]
+    return np.matmul(sides[0], sides[1].T)
 
 
-def summary(name: str, scores: np.ndarray, packages: list[str], seconds: float) -> dict[str, object]:
+def summary(name: str, scores: np.ndarray, packages: list[str], seconds: float) -> dict[str, Any]:
+    """One row of the table: MRR with its bootstrapped 95 % interval, recall, and MRR within each package's queries."""
     rank = ranks(scores)
     reciprocal = 1 / rank
     rng = np.random.default_rng(0)
     means = [rng.choice(reciprocal, len(reciprocal)).mean() for _ in range(1000)]
-    low, high = np.quantile(means, [0.025, 0.975])
-    by_package = {p: round(float(reciprocal[[q == p for q in packages]].mean()), 3) for p in dict.fromkeys(packages)}
-    return {
+    low, high = np.quantile(means, [0.025, 0.975]).round(3).tolist()
+    row = {
         "model": name,
         "mrr": round(float(reciprocal.mean()), 4),
-        "interval_95": [round(float(low), 4), round(float(high), 4)],
+        "interval": f"{low:.3f}-{high:.3f}",
         "recall_at_1": round(float((rank <= 1).mean()), 4),
         "recall_at_10": round(float((rank <= 10).mean()), 4),
         "seconds": round(seconds, 1),
-        "mrr_by_package": by_package,
     }
+    return row | {p: round(float(reciprocal[[q == p for q in packages]].mean()), 4) for p in dict.fromkeys(packages)}
 
 
-def show(results: list[dict[str, object]]) -> None:
-    print(f"{'model':<28} {'MRR':>6} {'95 % interval':>17} {'R@1':>6} {'R@10':>6} {'s':>6}")
-    for r in results:
-        low, high = r["interval_95"]  # type: ignore[misc]
-        print(f"{r['model']:<28} {r['mrr']:>6.3f} {low:>8.3f} - {high:<6.3f} {r['recall_at_1']:>6.3f} "
-              f"{r['recall_at_10']:>6.3f} {r['seconds']:>6}")  # fmt: skip
+def fused(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The sum of two lists' z-scores, query by query."""
+    centred = [(s - s.mean(1, keepdims=True)) / (s.std(1, keepdims=True) + 1e-9) for s in (one, other)]
+    return np.add(centred[0], centred[1])
 
 
 def main() -> None:
@@ -111,28 +114,23 @@ def main() -> None:
     parser.add_argument("--model", nargs="*", default=["nano"], help="C2LLM checkpoints: nano, folders, hub ids")
     parser.add_argument("--minilm", help="folder or id of all-MiniLM-L6-v2; needs sentence-transformers")
     parser.add_argument("--build", type=Path, help="folder of the eight packages' wheels: draw the pairs again")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "docstring_retrieval.json")
     options = parser.parse_args()
     if options.build:
         build(options.build)
     pairs = load()
     queries, documents, packages = ([pair[key] for pair in pairs] for key in ("doc", "bare", "package"))
-    jobs = [("BM25", lambda: bm25(queries, documents))]
-    jobs += [(name, lambda name=name: c2llm_scores(name, queries, documents)) for name in options.model]
+    jobs: dict[str, Callable[[], np.ndarray]] = {"BM25": lambda: bm25(queries, documents)}
+    jobs |= {name: partial(c2llm_scores, name, queries, documents) for name in options.model}
     if options.minilm:
-        jobs.append(("all-MiniLM-L6-v2", lambda: minilm_scores(options.minilm, queries, documents)))
-    results, dense = [], {}
-    for name, job in jobs:
+        jobs["all-MiniLM-L6-v2"] = lambda: minilm_scores(options.minilm, queries, documents)
+    rows, scores = [], {}
+    for name, job in jobs.items():
         start = time.perf_counter()
-        dense[name] = scores = job()
-        results.append(summary(name, scores, packages, time.perf_counter() - start))
-    for name in options.model:
-        both = sum((s - s.mean(1, keepdims=True)) / s.std(1, keepdims=True) for s in (dense["BM25"], dense[name]))
-        results.append(summary(f"BM25 + {name}", both, packages, 0.0))
-    show(results)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    machine = {"platform": platform.platform(), "processor": platform.processor(), "pairs": len(pairs)}
-    options.out.write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n")
+        scores[name] = job()
+        rows.append(summary(name, scores[name], packages, time.perf_counter() - start))
+    for name in list(jobs)[1:]:
+        rows.append(summary(f"BM25 + {name}", fused(scores["BM25"], scores[name]), packages, 0.0))
+    report("docstring_retrieval", rows)
 
 
 if __name__ == "__main__":

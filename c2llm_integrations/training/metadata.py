@@ -1,4 +1,4 @@
-"""The licence an archive declares, and whether its sources may be learned from."""
+"""What an archive says of itself: where it comes from, its licence, and whether that lets us learn from it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import re
 import subprocess
 import tarfile
 import zipfile
+from email.message import Message
 from email.parser import Parser
 from pathlib import Path
+from typing import Any
 
 _PERMISSIVE = re.compile(
     r"MIT|BSD|Apache|ISC|PSF|Python|HPND|CMU|Unlicense|Zlib|Public.Domain|public-domain|ZPL|Zope|0BSD|CC0|PostgreSQL"
@@ -27,27 +29,47 @@ def permissive(licence: str) -> bool:
 
 def licence_of(archive: Path) -> str:
     """The licence named in a wheel's or sdist's metadata, package.json, or Debian's copyright file; "" if none is."""
-    if archive.name.endswith(".whl"):
-        with zipfile.ZipFile(archive) as zipped:
-            name = next(n for n in zipped.namelist() if n.endswith(".dist-info/METADATA"))
-            return _from_metadata(zipped.read(name).decode(errors="replace"))
     if archive.suffix == ".tgz":
-        declared = json.loads(_member(archive.read_bytes(), r"^[^/]+/package\.json$") or "{}").get("license", "")
+        declared = _package_json(archive).get("license", "")
         return declared if isinstance(declared, str) else str(declared.get("type", ""))
     if archive.suffix == ".deb":
-        raw = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(archive)], capture_output=True, check=True).stdout
-        return _from_debian(_member(raw, r"share/doc/[^/]+/copyright$"))
+        return _from_debian(_member(_deb_content(archive), r"share/doc/[^/]+/copyright$"))
     if ".orig.tar." in archive.name:
         beside = sorted(archive.parent.glob(archive.name.split(".orig")[0] + "-*.debian.tar.*"))
         return _from_debian(_member(beside[0].read_bytes(), r"debian/copyright$")) if beside else ""
-    return _from_metadata(_member(archive.read_bytes(), r"^[^/]+/PKG-INFO$"))
-
-
-def _from_metadata(text: str) -> str:
-    message = Parser().parsestr(text)
+    message = _python_metadata(archive)
     short = (message.get("License") or "").strip()
     classifiers = [c.split(" :: ")[-1] for c in message.get_all("Classifier", []) if c.startswith("License ::")]
     return message.get("License-Expression") or (short if 0 < len(short) < 60 else "") or "; ".join(classifiers)
+
+
+def source_of(archive: Path) -> str:
+    """Where an archive comes from, as `fetch` takes it: registry:name=version."""
+    if archive.suffix == ".deb" or ".orig.tar." in archive.name:
+        kind = "debian" if archive.suffix == ".deb" else "debian-source"
+        name, version = archive.name.split(".orig")[0].replace("%3a", ":").split("_")[:2]
+        return f"{kind}:{name}={version}"
+    if archive.suffix == ".tgz":
+        package = _package_json(archive)
+        return f"npm:{package['name']}={package['version']}"
+    message = _python_metadata(archive)
+    return f"pypi:{message['Name']}={message['Version']}"
+
+
+def _python_metadata(archive: Path) -> Message:
+    if archive.suffix != ".whl":
+        return Parser().parsestr(_member(archive.read_bytes(), r"^[^/]+/PKG-INFO$"))
+    with zipfile.ZipFile(archive) as zipped:
+        name = next(name for name in zipped.namelist() if name.endswith(".dist-info/METADATA"))
+        return Parser().parsestr(zipped.read(name).decode(errors="replace"))
+
+
+def _package_json(archive: Path) -> dict[str, Any]:
+    return dict(json.loads(_member(archive.read_bytes(), r"^[^/]+/package\.json$") or "{}"))
+
+
+def _deb_content(archive: Path) -> bytes:
+    return subprocess.run(["dpkg-deb", "--fsys-tarfile", str(archive)], capture_output=True, check=True).stdout
 
 
 def _from_debian(text: str) -> str:

@@ -13,7 +13,7 @@ from multiprocessing import Pool
 from pathlib import Path
 
 from c2llm_integrations.training.corpus import EXTENSIONS, HELD_OUT, allowed, package_of, read_archive
-from c2llm_integrations.training.licences import licence_of, permissive
+from c2llm_integrations.training.metadata import licence_of, permissive, source_of
 from c2llm_integrations.training.pairs import Definition, definitions
 
 PER_PACKAGE = {"python": 4000}
@@ -27,7 +27,7 @@ def fingerprint(code: str) -> str:
 
 
 def mine(archives: Iterable[Path], out: Path, held_out: Iterable[Path], seed: int = 0, processes: int = 2) -> None:
-    """Write `out`/pairs.jsonl and `out`/corpus.tsv: package, version file, licence and number of pairs.
+    """Write `out`/pairs.jsonl and `out`/corpus.tsv: where each archive comes from, licence, number of pairs.
 
     Drops archives without a permissive licence, code that or docs that also stand in `held_out`, and repeated ones.
     """
@@ -36,7 +36,7 @@ def mine(archives: Iterable[Path], out: Path, held_out: Iterable[Path], seed: in
     seen, docs = {fingerprint(d.bare) for d in held}, {d.doc.lower() for d in held}
     with Pool(processes) as pool, (out / "pairs.jsonl").open("w") as pairs, (out / "corpus.tsv").open("w") as table:
         rows = csv.writer(table, delimiter="\t", lineterminator="\n")
-        rows.writerow(["archive", "licence", "pairs"])
+        rows.writerow(["source", "licence", "pairs"])
         for archive, licence, found in pool.imap(_mine_one, [(a, seed) for a in sorted(archives)]):
             kept = 0
             for definition in found:
@@ -46,7 +46,7 @@ def mine(archives: Iterable[Path], out: Path, held_out: Iterable[Path], seed: in
                     docs.add(definition.doc.lower())
                     kept += 1
                     pairs.write(json.dumps({"package": package_of(archive), **asdict(definition)}) + "\n")
-            rows.writerow([archive.name, licence, kept if permissive(licence) else "refused"])
+            rows.writerow([source_of(archive), licence, kept if permissive(licence) else "refused"])
 
 
 def _mine_one(job: tuple[Path, int]) -> tuple[Path, str, list[Definition]]:

@@ -10,15 +10,18 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
+from transformers import PreTrainedModel
 
 from c2llm_integrations.model.configuration import C2LLMConfig
 from c2llm_integrations.model.modeling import C2LLMModel
 from c2llm_integrations.training.data import read_pairs, tokenize_pairs
+from c2llm_integrations.training.fetch import fetch
 from c2llm_integrations.training.mine import mine, sample
 from c2llm_integrations.training.tokenizer import (
     PAD,
@@ -116,6 +119,7 @@ def save(model: C2LLMModel, tokenizer: Tokenizer, folder: Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     state = {key: value.detach().to(torch.float16).contiguous() for key, value in model.state_dict().items()}
     save_file(state, folder / "model.safetensors.tmp", metadata={"format": "pt"})
+    (folder / "model.safetensors.tmp").chmod(0o644)  # safetensors leaves it readable by its owner alone
     (folder / "model.safetensors.tmp").replace(folder / "model.safetensors")
 
 
@@ -137,6 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Mine, train and save; see --help."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--archives", type=Path, nargs="*", default=[], help="folders of wheels, tarballs and .debs")
+    parser.add_argument("--corpus", type=Path, help="a corpus.tsv: fetch its sources into the first of --archives")
     parser.add_argument("--held-out", type=Path, required=True, help="folder of the held-out packages' archives")
     parser.add_argument("--base", type=Path, required=True, help="folder of a BERT encoder (all-MiniLM-L6-v2)")
     parser.add_argument("--work", type=Path, required=True, help="where pairs.jsonl and corpus.tsv are kept")
@@ -147,6 +152,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # the batches run beside each other instead
     torch.manual_seed(0)
+    if options.corpus and (missing := fetch(options.corpus, options.archives[0])):
+        print("not to be had:", ", ".join(missing), flush=True)
     if not (options.work / "pairs.jsonl").exists():
         found = [file for folder in options.archives for file in folder.iterdir()]
         mine([f for f in found if is_archive(f)], options.work, sorted(options.held_out.iterdir()))
@@ -155,8 +162,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tokenizer = build_tokenizer([t for pair in pairs[:COUNTED] for t in (pair["doc"], pair["source"])], options.base)
     watched = sample(options.held_out.iterdir(), each=125, skip=125)  # the benchmark has the first 125 of each
     data = tokenize_pairs(tokenizer, pairs)
-    model = build_model(tokenizer, options.base).bfloat16()
-    model.backbone.set_attn_implementation("eager")  # twice as fast to train on a CPU as the fused kernel
+    model = build_model(tokenizer, options.base)
+    torch.nn.Module.to(model, torch.bfloat16)
+    # Twice as fast to train on a CPU as the fused kernel, whose backward pass is slow there.
+    cast(PreTrainedModel, model.backbone).set_attn_implementation("eager")
 
     def report(step: int, loss: float, speed: float) -> None:
         save(model, tokenizer, options.out)
@@ -164,8 +173,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"step {step} loss {loss:.4f} tokens/s {speed:.0f} MRR {mrr:.4f}", flush=True)
 
     report(0, math.nan, math.nan)
-    train(model, data, Recipe(steps=options.steps, minutes=options.minutes), report, options.threads)
-    report(options.steps, math.nan, math.nan)
+    done = train(model, data, Recipe(steps=options.steps, minutes=options.minutes), report, options.threads)
+    report(done, math.nan, math.nan)
 
 
 def is_archive(file: Path) -> bool:

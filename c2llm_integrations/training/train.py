@@ -108,17 +108,10 @@ class MixedAdamW:
         named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
         self.live = [parameter for _, parameter in named]
         self.masters = [parameter.detach().float().clone() for parameter in self.live]
-        groups = [
-            {
-                "params": [m for (name, _), m in zip(named, self.masters, strict=True) if select(name)],
-                "lr": lr,
-                "peak": lr,
-            }
-            for lr, select in (
-                (recipe.lr, lambda name: "mha_pma" not in name),
-                (recipe.pma_lr, lambda name: "mha_pma" in name),
-            )
-        ]
+        by_rate: dict[float, list[Tensor]] = {recipe.lr: [], recipe.pma_lr: []}
+        for (name, _), master in zip(named, self.masters, strict=True):
+            by_rate[recipe.pma_lr if "mha_pma" in name else recipe.lr].append(master)
+        groups = [{"params": masters, "lr": lr, "peak": lr} for lr, masters in by_rate.items()]
         self.adamw = torch.optim.AdamW(groups, weight_decay=0.01, betas=(0.9, 0.98))
 
     def step(self, scale: float) -> None:
@@ -141,8 +134,11 @@ def train(
     recipe: Recipe,
     report: Callable[[int, float, float], None],
     threads: int = 2,
-) -> None:
-    """Train `model` (bfloat16) in place; `report(step, mean loss, tokens a second)` is called about once a minute."""
+) -> int:
+    """Train `model` (bfloat16) in place; `report(step, mean loss, tokens a second)` is called about once a minute.
+
+    Returns the number of steps done: fewer than asked for where the recipe's minutes ran out first.
+    """
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
     optimiser, draws = MixedAdamW(model, recipe), batches(pairs.packages, recipe, rng)
@@ -151,10 +147,9 @@ def train(
     tokens = 0
     model.train()
     pool = ThreadPoolExecutor(threads)
-    for step in range(1, recipe.steps + 1):
-        progress = max(step / recipe.steps, (time.monotonic() - started) / (60 * recipe.minutes))
-        if progress > 1:
-            break
+    step = 0
+    while (progress := max(step / recipe.steps, (time.monotonic() - started) / (60 * recipe.minutes))) < 1:
+        step += 1
         queries, documents = pairs.draw(next(draws), recipe.query_length, int(rng.choice(recipe.lengths)), rng)
         losses.append(contrast(model, queries, documents, recipe.budget, pool))
         optimiser.step(min(1.0, step / recipe.warmup) * 0.5 * (1 + math.cos(math.pi * progress)))
@@ -163,4 +158,6 @@ def train(
             report(step, float(np.mean(losses)), tokens / (time.monotonic() - last))
             losses, tokens, last = [], 0, time.monotonic()
             model.train()
+    pool.shutdown()
     model.train(False)
+    return step
