@@ -18,7 +18,7 @@ from c2llm_integrations import prompts
 from c2llm_integrations.batching import batches
 from c2llm_integrations.checkpoint import Checkpoint, load_checkpoint
 from c2llm_integrations.compression import Projection
-from c2llm_integrations.encoder import cpu_dtype, load_encoder
+from c2llm_integrations.encoder import cpu_dtype, load_encoder, run
 from c2llm_integrations.errors import CheckpointError, InputError
 
 Progress = Callable[[int, int], None]
@@ -169,8 +169,10 @@ class C2LLMEmbedder:
         tokens = [ids[: self.max_length] or [self._blank_token] for ids in tokens]
         self.tokens_seen += sum(map(len, tokens))
         budget = CPU_BUDGET if self.device.type == "cpu" else GPU_BUDGET
-        for batch in batches([len(ids) for ids in tokens], budget, padded=self._encoder.padded):
-            out[batch] = self._encoder([tokens[index] for index in batch]).numpy()
+        order = list(batches([len(ids) for ids in tokens], budget, padded=self._encoder.padded))
+        work = ([tokens[index] for index in batch] for batch in order)
+        for batch, vectors in zip(order, run(self._encoder, work, self.device), strict=True):
+            out[batch] = vectors.numpy()
             done += len(batch)
             report(done)
 

@@ -8,7 +8,12 @@ each other and against the golden vectors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
+from threading import Barrier
 from typing import Any, Protocol
 
 import torch
@@ -19,6 +24,7 @@ from c2llm_integrations.checkpoint import Checkpoint
 from c2llm_integrations.errors import CheckpointError
 
 Weights = dict[str, Tensor]
+Texts = Sequence[Sequence[int]]
 Shape = tuple[int, ...]
 Groups = list[tuple[int, int, int]]  # start token, texts, tokens in each
 # The CPU library keeps a compiled kernel for every matrix height it meets: free heights cost 500 MB in 70 batches.
@@ -30,7 +36,7 @@ class Encoder(Protocol):
 
     padded: bool
 
-    def __call__(self, texts: Sequence[Sequence[int]]) -> Tensor:
+    def __call__(self, texts: Texts) -> Tensor:
         """At least one token in each text → (len(texts), output_dim) float32 on the CPU, not normalised."""
 
 
@@ -59,6 +65,47 @@ def load_encoder(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.devic
         ) from error
 
 
+def run(encoder: Encoder, batches: Iterable[Texts], device: torch.device) -> Iterator[Tensor]:
+    """Yield the vectors of each batch, in order.
+
+    On a CPU the batches go side by side, one thread each: threads that share a batch wait for each other in every
+    layer (measured with `nano` on 2 cores: 31,000 tokens/s shared, 35,500 side by side).
+    """
+    lanes = torch.get_num_threads() if device.type == "cpu" else 1
+    if lanes == 1:
+        yield from map(encoder, batches)
+        return
+    every = list(batches)
+    if len(every) == 1:
+        yield encoder(every[0])
+        return
+    pool = _single_threads(lanes, os.getpid())
+    waiting: deque[Future[Tensor]] = deque()
+    for batch in every:
+        waiting.append(pool.submit(encoder, batch))
+        if len(waiting) > lanes:  # few at a time, so that an interrupted run ends soon
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+@cache
+def _single_threads(count: int, _process: int) -> ThreadPoolExecutor:
+    """Threads in each of which PyTorch computes on that thread alone; its setting elsewhere stays."""
+    started = Barrier(count + 1)
+
+    def start() -> None:
+        torch.set_num_threads(1)  # holds for the calling thread, and for threads not yet born
+        started.wait()
+
+    pool = ThreadPoolExecutor(count, "c2llm")
+    for _ in range(count):
+        pool.submit(start)
+    started.wait()
+    torch.set_num_threads(count)
+    return pool
+
+
 class PackedEncoder:
     """A backbone and PMA over texts laid end to end."""
 
@@ -70,7 +117,7 @@ class PackedEncoder:
         self.device = device
 
     @torch.inference_mode()
-    def __call__(self, texts: Sequence[Sequence[int]]) -> Tensor:
+    def __call__(self, texts: Texts) -> Tensor:
         """See `Encoder`."""
         lengths = [len(text) for text in texts]
         spare = -sum(lengths) % ROW_MULTIPLE  # rows that belong to no group: computed along, read by nobody
@@ -97,7 +144,7 @@ class PaddedEncoder:
         self.model.to(device)
 
     @torch.inference_mode()
-    def __call__(self, texts: Sequence[Sequence[int]]) -> Tensor:
+    def __call__(self, texts: Texts) -> Tensor:
         """See `Encoder`."""
         longest = max(map(len, texts))
         ids = torch.tensor([[*text, *[0] * (longest - len(text))] for text in texts], device=self.device)

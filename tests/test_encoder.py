@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from c2llm_integrations.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from c2llm_integrations.encoder import PackedEncoder, PaddedEncoder, load_encoder
+from c2llm_integrations.encoder import PackedEncoder, PaddedEncoder, load_encoder, run
 from c2llm_integrations.errors import CheckpointError
 from c2llm_integrations.model import C2LLMConfig, C2LLMModel
 from tests.golden import COMPRESSED, TIED
@@ -115,3 +115,25 @@ def test_rope_theta_beside_rope_parameters():
     texts = [list(range(30))]
     want = load_encoder(checkpoint, torch.float32, CPU)(texts)
     np.testing.assert_allclose(load_encoder(both, torch.float32, CPU)(texts), want, atol=1e-6)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_batches_side_by_side_keep_their_order_and_the_callers_threads(pairs, threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        encoder = pairs[0][0]
+        batches = [[[n + 1] * (n % 5 + 1)] * (n % 3 + 1) for n in range(20)]
+        got = list(run(encoder, batches, CPU))
+        assert torch.get_num_threads() == threads
+        for batch, vectors in zip(batches, got, strict=True):
+            np.testing.assert_allclose(vectors, encoder(batch), atol=1e-5)
+        assert list(run(encoder, [], CPU)) == []
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_failing_batch_raises_where_its_vectors_are_awaited(pairs):
+    batches = [[[1]], [[10**6]], [[2]]]
+    with pytest.raises(IndexError):
+        list(run(pairs[0][0], batches, CPU))
