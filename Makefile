@@ -41,6 +41,8 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.docstring_retrieval
 	$(BIN)/python -m benchmarks.main_job
 	$(BIN)/python -m benchmarks.released_path
+	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.frameworks
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -207,11 +207,13 @@ class _Writer:
         self._random = random.Random(0)
 
     def add(self, chunk: CodeChunk) -> None:
+        """Take a chunk; every `BATCH` of them are embedded and stored."""
         self._pending.append(chunk)
         if len(self._pending) == BATCH:
             self.flush()
 
     def flush(self) -> None:
+        """Embed and store what waits."""
         chunks, self._pending = self._pending, []
         rows = self._embed(chunks)
         try:
