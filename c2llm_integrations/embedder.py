@@ -185,20 +185,26 @@ class C2LLMEmbedder:
 def options_of(fingerprint: Mapping[str, str | int | bool | None]) -> dict[str, Any]:
     """The arguments of `from_pretrained` that give the vectors a fingerprint describes.
 
-    Raises InputError for a projected one: only its maker knows where the projection's file is.
+    Raises InputError for a projected one, because only its maker knows where the projection's file is, and for one
+    that no embedder wrote.
     """
-    projection = str(fingerprint["projection"] or "")
-    if projection and not projection.startswith(TRUNCATED):
+    try:
+        projection = str(fingerprint["projection"] or "")
+        options: dict[str, Any] = {
+            "name": str(fingerprint["model"]),
+            "max_length": int(fingerprint["max_length"] or 0),
+            "normalize": bool(fingerprint["normalize"]),
+        }
+        if projection.startswith(TRUNCATED):
+            options["truncate"] = int(projection.removeprefix(TRUNCATED))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"the collection's fingerprint is damaged ({error!r}); index again with --replace") from error
+    if projection and "truncate" not in options:
         raise InputError(
             f"the collection was made with projection {projection}; "
             "search it from Python, with an embedder loaded with projection=FILE"
         )
-    return {
-        "name": str(fingerprint["model"]),
-        "max_length": int(fingerprint["max_length"] or 0),
-        "normalize": bool(fingerprint["normalize"]),
-        "truncate": int(projection.removeprefix(TRUNCATED)) if projection else None,
-    }
+    return options
 
 
 def _checked(texts: list[str], prompt: str) -> list[str]:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from c2llm_integrations import embedder as module
-from c2llm_integrations.embedder import C2LLMEmbedder
+from c2llm_integrations.embedder import C2LLMEmbedder, options_of
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.prompts import DOCUMENT, QUERIES
 from tests.golden import FOLDER, NAMES, TIED, cosines, expected
@@ -162,6 +162,17 @@ def test_the_fingerprint_names_what_decides_a_vector(tiny):
     assert {key for key in mine if mine[key] != theirs[key]} == {"max_length", "normalize"}
     assert mine["output_dim"] == 64
     assert mine["document_prompt"] == DOCUMENT
+
+
+def test_a_fingerprint_gives_the_options_it_was_made_with(tiny):
+    small = C2LLMEmbedder.from_pretrained(str(TIED), dtype="float32", max_length=9, normalize=False, truncate=8)
+    again = C2LLMEmbedder.from_pretrained(**options_of(small.fingerprint), dtype="float32")
+    assert again.fingerprint == small.fingerprint
+    for damage in ({"max_length": "x"}, {"projection": "first x"}):
+        with pytest.raises(InputError, match="damaged"):
+            options_of({**tiny.fingerprint, **damage})
+    with pytest.raises(InputError, match=r"damaged.*model"):
+        options_of({key: value for key, value in tiny.fingerprint.items() if key != "model"})
 
 
 def test_progress_reaches_the_total(tiny):
