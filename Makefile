@@ -14,7 +14,7 @@ endif
 
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)$(if $(TORCH_INDEX),+$(notdir $(TORCH_INDEX:/=)))
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # networkx is there already, because PyTorch needs it: 580 files of Python by many hands.
 FIND_DEMO := import importlib.util as u; print(*u.find_spec("networkx").submodule_search_locations)
 
@@ -25,7 +25,7 @@ demo: $(VENV)/.installed
 	@folder="$$($(BIN)/python -c '$(FIND_DEMO)')" && store="qdrant+edge://$$folder/.c2llm" && \
 	echo "> c2llm index $$folder" && $(BIN)/c2llm index "$$folder" && \
 	for question in "how is PageRank computed?" "find communities by maximising modularity" \
-	"maximum flow between source and sink"; do \
+	"detect whether a directed graph has a cycle"; do \
 	printf '\n> c2llm search "%s"\n' "$$question"; \
 	$(BIN)/c2llm search "$$question" --store "$$store" --limit 3 || exit 1; done
 
