@@ -176,7 +176,7 @@ def save_checkpoint(source: Checkpoint, tensors: Mapping[str, Tensor], folder: P
         for file in source.folder.glob(pattern):
             if not file.name.startswith("model") and file.parent != folder:
                 shutil.copyfile(file, folder / file.name)
-    shards = list(_shards({_long_name(name): tensor.contiguous() for name, tensor in tensors.items()}))
+    shards = list(_shards({long_name(name): tensor.contiguous() for name, tensor in tensors.items()}))
     index: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         name = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
@@ -272,7 +272,8 @@ def _short_name(name: str) -> str | None:
     return None
 
 
-def _long_name(name: str) -> str:
+def long_name(name: str) -> str:
+    """The released name of a tensor that is known here by a short one."""
     room, _, rest = name.partition(".")
     return ("mha_pma." if room == "pma" else _BACKBONE_PREFIX) + rest
 

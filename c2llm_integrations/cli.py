@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from c2llm_integrations import terminal
-from c2llm_integrations.errors import C2LLMError, InputError, StoreBusy, StoreError
+from c2llm_integrations.errors import C2LLMError, InputError, StoreBusy
 
 if TYPE_CHECKING:
     from c2llm_integrations.embedder import C2LLMEmbedder
@@ -84,13 +84,13 @@ def index(
     The bundled model, nano, is the default. For better answers, slower: --model codefuse-ai/C2LLM-0.5B or
     codefuse-ai/C2LLM-7B, with --replace if the collection was made with another model.
     """
-    from c2llm_integrations.code.repository import open_tree
+    from c2llm_integrations.code.repository import open_tree, root_of
     from c2llm_integrations.ingest import ingest, plan
     from c2llm_integrations.stores import open_store
 
-    # Whatever is wrong with the folder or its name must show before anything is dropped.
-    own = f"{EDGE}{open_tree(path, repository).root / FOLDER}"
-    with open_store(store or own, collection) as opened:
+    if replace:
+        open_tree(path, repository)  # what is wrong with the folder or its name must show before anything is dropped
+    with open_store(store or f"{EDGE}{root_of(path) / FOLDER}", collection) as opened:
         spec = None if replace else opened.spec
         options: dict[str, Any] = {"repository": repository, "force": force, "own_store": store is None}
         if dry_run:
@@ -129,12 +129,13 @@ def search(
     question = " ".join(query)
     if not question.strip():
         raise typer.BadParameter("it is blank; ask in words, or give a piece of code", param_hint="QUERY")
+    from c2llm_integrations.search import search as find
+    from c2llm_integrations.search import spec_of
+
     url = store or _indexed_store()
     with _opened(url, collection) as opened:
-        spec = _spec_of(opened)
+        spec = spec_of(opened)
     embedder = _load(model, spec)  # takes seconds, in which others may have the store
-    from c2llm_integrations.search import search as find
-
     with _opened(url, collection) as opened:
         hits = find(question, embedder, opened, limit=limit, language=language, path=path)
         checkouts = _checkouts(opened)
@@ -150,8 +151,10 @@ def search(
 @app.command(short_help="Show what is indexed.")
 def status(store: Store = None, collection: Collection = "code", as_json: AsJson = False) -> int:
     """Show what a collection holds: its model, its width, its repositories and their rows."""
+    from c2llm_integrations.search import spec_of
+
     with _opened(store or _indexed_store(), collection) as opened:
-        spec = _spec_of(opened)
+        spec = spec_of(opened)
         checkouts = _checkouts(opened)
         document = {
             "store": opened.url,
@@ -208,13 +211,6 @@ def _opened(url: str, collection: str) -> Iterator[VectorStore]:
             time.sleep(0.05)
     with store:
         yield store
-
-
-def _spec_of(store: VectorStore) -> CollectionSpec:
-    spec = store.spec
-    if spec is None:
-        raise StoreError(f"{store.url} holds no collection {store.collection!r}; run: c2llm index")
-    return spec
 
 
 def _indexed_store() -> str:

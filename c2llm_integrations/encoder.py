@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from c2llm_integrations.backbones import Bert, Groups, Qwen2, Shape, Weights
-from c2llm_integrations.checkpoint import Checkpoint
+from c2llm_integrations.checkpoint import Checkpoint, long_name
 from c2llm_integrations.errors import CheckpointError
 
 Texts = Sequence[Sequence[int]]
@@ -135,7 +135,7 @@ class PaddedEncoder:
 
         self.device = device
         model = C2LLMModel(C2LLMConfig(**checkpoint.config))
-        names = {_module_name(name): tensor.to(dtype) for name, tensor in tensors.items()}
+        names = {long_name(name): tensor.to(dtype) for name, tensor in tensors.items()}
         _require(checkpoint, names, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
         model.load_state_dict(names, assign=True)
         self.model: torch.nn.Module = model.eval()  # type: ignore[no-untyped-call]
@@ -211,11 +211,6 @@ def _pma_shapes(checkpoint: Checkpoint) -> Iterator[tuple[str, Shape]]:
         yield f"pma.mab.{name}.bias", (width,)
     for name in ("ln0", "ln1") if checkpoint.config.get("pma_ln", True) else ():
         yield from ((f"pma.mab.{name}.{part}", (width,)) for part in ("weight", "bias"))
-
-
-def _module_name(short: str) -> str:
-    room, _, rest = short.partition(".")
-    return ("mha_pma." if room == "pma" else "plm_model.model.") + rest
 
 
 def _require(checkpoint: Checkpoint, found: Weights, wanted: dict[str, Shape]) -> None:

@@ -10,7 +10,7 @@ from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import CHUNK_CHARS, chunk_source
 from c2llm_integrations.code.repository import iter_sources, open_tree
 from c2llm_integrations.errors import MissingExtra
-from c2llm_integrations.shared_model import Settings, SharedModel, shared_model
+from c2llm_integrations.shared_model import SharedModel, settings_of, shared_model
 from c2llm_integrations.shared_store import SharedStore, shared_store
 from c2llm_integrations.stores.base import Hit, VectorStore
 from c2llm_integrations.stores.rows import METADATA_FIELD, payload_of
@@ -51,16 +51,7 @@ class C2LLMEmbeddings(BaseModel, Embeddings):
     @property
     def shared(self) -> SharedModel:
         """The model behind these settings, which this process loads once."""
-        settings = Settings(
-            self.model_name,
-            self.revision,
-            self.output_dim,
-            self.dtype,
-            self.device,
-            self.max_length,
-            self.normalize,
-        )
-        self._shared = shared_model(settings)  # asked again each time, because a field may have been set since
+        self._shared = shared_model(settings_of(self))  # asked again each time, because a field may have been set since
         return self._shared
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:

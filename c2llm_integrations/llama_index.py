@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from c2llm_integrations.code.chunking import CHUNK_CHARS, chunk_source
 from c2llm_integrations.errors import MissingExtra
-from c2llm_integrations.shared_model import Settings, SharedModel, shared_model
+from c2llm_integrations.shared_model import SharedModel, settings_of, shared_model
 from c2llm_integrations.shared_store import shared_store
 from c2llm_integrations.stores.base import Hit, VectorStore
 from c2llm_integrations.stores.rows import METADATA_FIELD, payload_of
@@ -76,16 +76,7 @@ class C2LLMEmbedding(BaseEmbedding):
     @property
     def shared(self) -> SharedModel:
         """The model behind these settings, which this process loads once."""
-        settings = Settings(
-            self.model_name,
-            self.revision,
-            self.output_dim,
-            self.dtype,
-            self.device,
-            self.max_length,
-            self.normalize,
-        )
-        self._shared = shared_model(settings)  # asked again each time, because a field may have been set since
+        self._shared = shared_model(settings_of(self))  # asked again each time, because a field may have been set since
         return self._shared
 
     def _get_query_embedding(self, query: str) -> list[float]:

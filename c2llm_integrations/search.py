@@ -31,10 +31,7 @@ def search(
         raise InputError("the query is empty; ask in words, or give a name or a piece of code")
     if limit < 1:
         raise InputError(f"limit is {limit}, must be at least 1")
-    spec = store.spec
-    if spec is None:
-        raise StoreError(f"nothing is indexed at {store.url} ({store.collection}); run: c2llm index")
-    spec.require_same(CollectionSpec(embedder.output_dim, embedder.fingerprint))
+    spec_of(store).require_same(CollectionSpec(embedder.output_dim, embedder.fingerprint))
     paths: list[str] = []
     if path is not None:
         paths = _matching(path, {row.path for row in store.scan(repository)})
@@ -44,6 +41,14 @@ def search(
         repositories=[repository] if repository else (), languages=[language.lower()] if language else (), paths=paths
     )
     return store.search(embedder.encode_queries([query])[0], limit, where)
+
+
+def spec_of(store: VectorStore) -> CollectionSpec:
+    """Return the collection's spec; raises StoreError while nothing is indexed."""
+    spec = store.spec
+    if spec is None:
+        raise StoreError(f"{store.url} holds no collection {store.collection!r}, nothing is indexed; run: c2llm index")
+    return spec
 
 
 def _matching(pattern: str, paths: Iterable[str]) -> list[str]:

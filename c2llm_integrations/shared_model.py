@@ -36,6 +36,12 @@ class Settings:
     truncate: int | None = None
 
 
+def settings_of(fields: Any) -> Settings:
+    """The settings that a framework's object holds as fields of the same names, the model's as `model_name`."""
+    named = {name: getattr(fields, name) for name in ("revision", "output_dim", "dtype", "device", "max_length")}
+    return Settings(fields.model_name, **named, normalize=fields.normalize)
+
+
 class Awaited:
     """Something that a thread of its own serves, one call after the other, for any number of event loops."""
 

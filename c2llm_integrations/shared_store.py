@@ -8,8 +8,7 @@ from typing import Any
 from weakref import WeakValueDictionary, finalize
 
 from c2llm_integrations.embedder import options_of
-from c2llm_integrations.errors import StoreError
-from c2llm_integrations.search import search
+from c2llm_integrations.search import search, spec_of
 from c2llm_integrations.shared_model import Awaited, Settings, SharedModel, shared_model
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.base import Hit, VectorStore
@@ -66,7 +65,4 @@ def shared_store(store: str | VectorStore, collection: str = "code") -> SharedSt
 
 
 def _made_with(store: VectorStore) -> Settings:
-    spec = store.spec
-    if spec is None:
-        raise StoreError(f"nothing is indexed at {store.url} ({store.collection}); run: c2llm index")
-    return Settings(**options_of(spec.fingerprint))
+    return Settings(**options_of(spec_of(store).fingerprint))

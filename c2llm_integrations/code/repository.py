@@ -77,11 +77,7 @@ def open_tree(path: str | os.PathLike[str], repository: str | None = None) -> Tr
     syntax hide more in either case. A folder that git ignores is indexed like one outside git, when asked for.
     Raises RepositoryError for a folder that cannot be listed, InputError for an unusable name.
     """
-    folder = Path(path).resolve()
-    try:
-        os.scandir(folder).close()
-    except OSError as error:
-        raise RepositoryError(f"cannot list {folder}: {error.strerror}; give a folder that you can read") from error
+    folder = _listable(path)
     root, by_git = _find_root(folder)
     prefix = folder.relative_to(root).as_posix() if folder != root else ""
     tree = Tree(root, prefix, _name(root, repository))
@@ -92,8 +88,17 @@ def open_tree(path: str | os.PathLike[str], repository: str | None = None) -> Tr
 
 
 def root_of(path: str | os.PathLike[str]) -> Path:
-    """Return the root that `open_tree` would give for a folder, without listing its files."""
-    return _find_root(Path(path).resolve())[0]
+    """Return the root that `open_tree` would give for a folder, without listing its files; the same errors."""
+    return _find_root(_listable(path))[0]
+
+
+def _listable(path: str | os.PathLike[str]) -> Path:
+    folder = Path(path).resolve()
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        raise RepositoryError(f"cannot list {folder}: {error.strerror}; give a folder that you can read") from error
+    return folder
 
 
 def iter_sources(tree: Tree) -> Iterator[Source]:
