@@ -77,8 +77,8 @@ def ingest(
     begin = perf_counter()
     tree = open_tree(root, repository)
     store.create(CollectionSpec(embedder.output_dim, embedder.fingerprint))
-    _require_claim(tree, store, force, own_store)
-    store.claim(tree.name, checkout_id(tree.root))
+    if _require_claim(tree, store, force, own_store) != checkout_id(tree.root):
+        store.claim(tree.name, checkout_id(tree.root))
     report = IngestReport(tree.name)
     tokens, cut = embedder.tokens_seen, embedder.texts_cut
     absent = {row.id: row for row in store.scan(tree.name)}
@@ -168,7 +168,8 @@ def _stale(tree: Tree, absent: Iterable[Stored], report: IngestReport) -> Iterat
             yield row
 
 
-def _require_claim(tree: Tree, store: VectorStore, force: bool, own_store: bool) -> None:
+def _require_claim(tree: Tree, store: VectorStore, force: bool, own_store: bool) -> str | None:
+    """Return the checkout that fills this repository's name so far; raise RepositoryError if that must not be."""
     mine, claims = checkout_id(tree.root), store.claims()
     former = sorted(name for name, owner in claims.items() if name != tree.name and (own_store or owner == mine))
     if former:
@@ -176,12 +177,13 @@ def _require_claim(tree: Tree, store: VectorStore, force: bool, own_store: bool)
             f"this checkout was indexed as {former[0]!r} and would now be {tree.name!r}, twice in one collection; "
             f"keep the name with --repository {former[0]}, or start over with --replace"
         )
-    owner = claims.get(tree.name, mine)
-    if owner != mine and not (force or own_store):
+    owner = claims.get(tree.name)
+    if owner not in (None, mine) and not (force or own_store):
         raise RepositoryError(
             f"repository {tree.name!r} in this collection was indexed from another checkout ({owner}, this is {mine}); "
             "name this one with --repository, or take it over with --force"
         )
+    return owner
 
 
 def _require_there(tree: Tree) -> None:

@@ -82,7 +82,9 @@ def test_a_first_run_writes_all_and_a_second_nothing(repo, embedder, store):
     assert (first.refused, first.deleted, first.moved, first.unchanged) == ({}, 0, 0, 0)
     assert first.tokens > 100
     embedder.texts.clear()
-    second = ingest(repo, embedder, store)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(store), "claim", lambda *_: pytest.fail("a repeated run wrote its claim again"))
+        second = ingest(repo, embedder, store)
     assert (second.written, second.unchanged, second.moved, second.deleted, second.tokens) == (0, 5, 0, 0, 0)
     assert embedder.texts == []
 
