@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from c2llm_integrations import prompts
-from c2llm_integrations.batching import batches
 from c2llm_integrations.checkpoint import Checkpoint, load_checkpoint
+from c2llm_integrations.coalescing import Coalescer, Job
 from c2llm_integrations.compression import Projection
-from c2llm_integrations.encoder import cpu_dtype, load_encoder, run
+from c2llm_integrations.encoder import cpu_dtype, load_encoder
 from c2llm_integrations.errors import CheckpointError, InputError
 
 Progress = Callable[[int, int], None]
@@ -28,6 +28,8 @@ Progress = Callable[[int, int], None]
 CPU_BUDGET, GPU_BUDGET = 2048, 32768
 # Texts tokenised at once: bounds memory, and is enough to sort like lengths together.
 WINDOW = 4096
+# Characters a token that are tokenised of a long text at first (code has 3 to 4), and spare tokens at the cut.
+CHARS_READ, CUT_MARGIN = 16, 64
 # A progress bar shows for more texts than this, on a terminal only.
 PROGRESS_FROM = 2000
 
@@ -36,7 +38,7 @@ TRUNCATED = "first "
 
 
 class C2LLMEmbedder:
-    """A loaded model. Safe to call from many threads: calls take turns.
+    """A loaded model. Safe to call from many threads: what waits at the same time is computed together.
 
     Attributes: `output_dim`, vector width; `max_length`, tokens read of each text; `fingerprint`, all that decides
     what a vector means; `tokens_seen` and `texts_cut`, running totals since loading.
@@ -65,8 +67,10 @@ class C2LLMEmbedder:
         self.texts_cut = 0
         self._tokenizer = checkpoint.tokenizer()
         self._blank_token = checkpoint.blank_token(self._tokenizer)
-        self._encoder = load_encoder(checkpoint, dtype, device)
-        self._lock = threading.Lock()
+        encoder = load_encoder(checkpoint, dtype, device)
+        budget = CPU_BUDGET if device.type == "cpu" else GPU_BUDGET
+        self._coalescer = Coalescer(encoder, device, checkpoint.output_dim, budget)
+        self._counting = threading.Lock()
         self._process = os.getpid()
         self._fingerprint: dict[str, str | int | bool | None] | None = None
 
@@ -136,11 +140,12 @@ class C2LLMEmbedder:
             # The computing threads did not survive the fork, and waiting for them would never end.
             raise InputError("this embedder was loaded before the process was forked; load one in each process")
         texts = _checked([texts] if isinstance(texts, str) else list(texts), prompt)
-        vectors = np.empty((len(texts), self.checkpoint.output_dim), np.float32)
-        with _progress_bar(len(texts), progress) as report, self._lock:
-            for start in range(0, len(texts), WINDOW):
-                window = texts[start : start + WINDOW]
-                self._encode_window(window, vectors[start : start + WINDOW], report, start)
+        places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+        known = len(texts) - len(places)
+        with _progress_bar(len(texts), progress) as report:
+            vectors = self._compute(list(places), lambda done: report(known + done))
+        if known:
+            vectors = vectors[[places[text] for text in texts]]
         if not np.isfinite(vectors).all():
             bad = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
             raise InputError(f"text {bad} gives a vector with NaN or infinity in {self.dtype}; try dtype='float32'")
@@ -161,20 +166,44 @@ class C2LLMEmbedder:
         """Embed documents: the document prompt in front, the whole stripped at both ends, as published."""
         return self.encode(_prompted(texts, prompts.document_prompt(self.checkpoint.prompts)), progress=progress)
 
-    def _encode_window(
-        self, texts: list[str], out: NDArray[np.float32], report: Callable[[int], None], done: int
-    ) -> None:
-        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-        self.texts_cut += sum(len(ids) > self.max_length for ids in tokens)
-        tokens = [ids[: self.max_length] or [self._blank_token] for ids in tokens]
-        self.tokens_seen += sum(map(len, tokens))
-        budget = CPU_BUDGET if self.device.type == "cpu" else GPU_BUDGET
-        order = list(batches([len(ids) for ids in tokens], budget, padded=self._encoder.padded))
-        work = ([tokens[index] for index in batch] for batch in order)
-        for batch, vectors in zip(order, run(self._encoder, work, self.device), strict=True):
-            out[batch] = vectors.numpy()
-            done += len(batch)
-            report(done)
+    def _compute(self, texts: list[str], report: Callable[[int], None]) -> NDArray[np.float32]:
+        """Texts → (n, trained width); while one window of them is computed, the next is tokenised."""
+        vectors = np.empty((len(texts), self.checkpoint.output_dim), np.float32)
+        jobs: list[Job] = []
+
+        def collect(number: int) -> None:
+            begin = number * WINDOW
+            found = self._coalescer.wait(jobs[number], lambda done: report(begin + done))
+            vectors[begin : begin + WINDOW] = found
+
+        try:
+            for begin in range(0, len(texts), WINDOW):
+                jobs.append(self._coalescer.submit(self._tokens(texts[begin : begin + WINDOW])))
+                if len(jobs) > 1:
+                    collect(len(jobs) - 2)
+            if jobs:
+                collect(len(jobs) - 1)
+        finally:
+            for job in jobs[-2:]:
+                self._coalescer.cancel(job)
+        return vectors
+
+    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return each text's token ids, at most `max_length`; of a long text only as much is read as that takes."""
+        size = CHARS_READ * self.max_length
+        found = self._tokenizer.encode_batch_fast([text[:size] for text in texts], add_special_tokens=False)
+        tokens = [encoding.ids for encoding in found]
+        for index, text in enumerate(texts):
+            read = size
+            # The last tokens of a cut text may be others than those of the whole one.
+            while len(text) > read and len(tokens[index]) < self.max_length + CUT_MARGIN:
+                read *= 8
+                tokens[index] = self._tokenizer.encode(text[:read], add_special_tokens=False).ids
+        with self._counting:
+            self.texts_cut += sum(len(ids) > self.max_length for ids in tokens)
+            tokens = [ids[: self.max_length] or [self._blank_token] for ids in tokens]
+            self.tokens_seen += sum(map(len, tokens))
+        return tokens
 
     def _projection_name(self) -> str | None:
         if self.projection is not None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
+from itertools import chain, islice
 from threading import Barrier
 from typing import Any, Protocol
 
@@ -63,24 +64,25 @@ def load_encoder(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.devic
         ) from error
 
 
-def run(encoder: Encoder, batches: Iterable[Texts], device: torch.device) -> Iterator[Tensor]:
-    """Yield the vectors of each batch, in order.
+def run(encode: Callable[[Texts], Tensor], batches: Iterable[Texts], device: torch.device) -> Iterator[Tensor]:
+    """Yield the vectors of each batch, in order; batches are drawn as they can be begun.
 
     On a CPU the batches go side by side, one thread each: threads that share a batch wait for each other in every
     layer (measured with `nano` on 2 cores: 31,000 tokens/s shared, 35,500 side by side).
     """
     lanes = torch.get_num_threads() if device.type == "cpu" else 1
     if lanes == 1:
-        yield from map(encoder, batches)
+        yield from map(encode, batches)
         return
-    every = list(batches)
-    if len(every) == 1:
-        yield encoder(every[0])
+    batches = iter(batches)
+    start = list(islice(batches, 2))
+    if len(start) < 2:
+        yield from map(encode, start)
         return
     pool = _single_threads(lanes, os.getpid())
     waiting: deque[Future[Tensor]] = deque()
-    for batch in every:
-        waiting.append(pool.submit(encoder, batch))
+    for batch in chain(start, batches):
+        waiting.append(pool.submit(encode, batch))
         if len(waiting) > lanes:  # few at a time, so that an interrupted run ends soon
             yield waiting.popleft().result()
     while waiting:

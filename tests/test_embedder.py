@@ -59,7 +59,26 @@ def test_small_budgets_and_windows_change_nothing(tiny, monkeypatch):
     want = tiny.encode(texts)
     monkeypatch.setattr(module, "CPU_BUDGET", 16)
     monkeypatch.setattr(module, "WINDOW", 7)
-    np.testing.assert_allclose(tiny.encode(texts), want, atol=1e-5)
+    small = C2LLMEmbedder.from_pretrained(str(TIED), dtype="float32")
+    np.testing.assert_allclose(small.encode(texts), want, atol=1e-5)
+
+
+def test_equal_texts_are_computed_once(tiny):
+    before = tiny.tokens_seen
+    one = tiny.encode(["def f(): pass"])
+    cost = tiny.tokens_seen - before
+    many = tiny.encode(["def f(): pass", "x"] + ["def f(): pass"] * 98)
+    assert tiny.tokens_seen - before < 3 * cost
+    np.testing.assert_allclose(many[[0, 2, 99]], one.repeat(3, 0), atol=1e-5)
+    assert not np.allclose(many[1], one[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("text", ["x = 1\n" * 40_000, "a" * 200_000, " " * 300_000 + "x = 1", "日本" * 50_000])
+def test_of_a_huge_text_only_the_head_is_tokenised(text):
+    tiny = C2LLMEmbedder.from_pretrained(str(TIED), dtype="float32", max_length=64)
+    whole = tiny._tokenizer.encode(text, add_special_tokens=False).ids
+    assert tiny._tokens([text, "y"])[0] == whole[:64]
+    assert tiny.texts_cut == (len(whole) > 64)
 
 
 def test_empty_and_blank_texts_have_a_defined_vector(tiny):
@@ -110,7 +129,7 @@ def test_a_generator_of_texts_is_read(tiny):
 
 def test_a_nan_is_an_error_that_names_the_text():
     embedder = C2LLMEmbedder.from_pretrained(str(TIED), dtype="float32")
-    inner = embedder._encoder
+    inner = embedder._coalescer.encoder
 
     class Broken:
         padded = False
@@ -120,7 +139,7 @@ def test_a_nan_is_an_error_that_names_the_text():
             out[[row for row, text in enumerate(texts) if len(text) == 1]] = torch.nan
             return out
 
-    embedder._encoder = Broken()
+    embedder._coalescer.encoder = Broken()
     with pytest.raises(InputError, match="text 1 gives a vector with NaN"):
         embedder.encode(["def f(): pass", "a"])
 
