@@ -1,4 +1,4 @@
-"""Fewer dimensions than a checkpoint was trained to give.
+"""Fewer dimensions than a checkpoint was trained to give, fewer bits a dimension, and what a vector costs.
 
 A projection is fitted on the user's own vectors: uncentred SVD keeps the dot products among them best, and a random
 rotation after it spreads the variance evenly, without which quantization loses most of the recall (measured on
@@ -20,6 +20,52 @@ from c2llm_integrations.errors import CheckpointError, InputError
 
 Matrix = NDArray[np.float32]
 _FORMAT = "c2llm-projection-1"
+
+# Datatype → bits a dimension of the full vectors.
+DATATYPES = {"float32": 32, "float16": 16}
+# Quantization → bits a dimension of the codes that are searched first.
+QUANTIZATIONS = {"int8": 8.0, "turbo": 4.0, "product": 2.0, "binary": 1.0, "rabitq": 1.0}
+# Quantization → how many times `limit` candidates are taken by their codes and compared again by full vectors.
+OVERSAMPLING = {"int8": 2.0, "turbo": 3.0, "product": 10.0, "binary": 10.0, "rabitq": 10.0}
+
+
+@dataclass(frozen=True)
+class CompactPlan:
+    """What is stored of a vector: its width, the bits of each dimension, and codes that are searched before it.
+
+    `rescore`: how many times the asked number of candidates is taken by the codes and then compared by the full
+    vectors (which lie on disk); 0 compares codes alone; None takes the quantization's own figure (`OVERSAMPLING`).
+    Raises InputError for what no store knows; what one store cannot honour, it refuses itself.
+    """
+
+    output_dim: int
+    datatype: str = "float32"
+    quantization: str | None = None
+    rescore: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.output_dim < 1:
+            raise InputError(f"output_dim is {self.output_dim}, must be at least 1")
+        if self.datatype not in DATATYPES:
+            raise InputError(f"datatype {self.datatype!r} is not known, only {', '.join(DATATYPES)}")
+        if self.quantization is not None and self.quantization not in QUANTIZATIONS:
+            raise InputError(f"quantization {self.quantization!r} is not known, only {', '.join(QUANTIZATIONS)}")
+        if self.rescore is None:
+            object.__setattr__(self, "rescore", OVERSAMPLING.get(self.quantization or "", 0.0))
+        elif self.quantization is None and self.rescore:
+            raise InputError(f"rescore is {self.rescore} without a quantization; there are no codes to rescore")
+        elif self.rescore and not self.rescore >= 1:
+            raise InputError(f"rescore is {self.rescore}; say 0 for codes alone, or at least 1")
+
+    @property
+    def code_bytes(self) -> float:
+        """What the searched codes of one vector take, in bytes; 0 without a quantization."""
+        return self.output_dim * QUANTIZATIONS.get(self.quantization or "", 0.0) / 8
+
+    @property
+    def bytes_per_vector(self) -> float:
+        """What one vector takes in all, in bytes: the full one and its codes."""
+        return self.output_dim * DATATYPES[self.datatype] / 8 + self.code_bytes
 
 
 @dataclass(frozen=True)

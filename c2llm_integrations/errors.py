@@ -8,7 +8,8 @@ C2LLMError
 └── StoreError           (RuntimeError) a vector database refused or failed
     ├── StoreBusy                       another process holds the store
     ├── SpecMismatch                    the collection was made with another model or layout
-    └── RowsRefused                     rows that must not or could not be stored
+    ├── RowsRefused                     rows that must not or could not be stored
+    └── BatchRefused                    the database refused a write for what is in it
 
 Each message is one line: what was wrong, both values, and the way out.
 """
@@ -52,6 +53,10 @@ class StoreBusy(StoreError):
 
 class SpecMismatch(StoreError):
     """A collection was made with another model or layout than the one asked for."""
+
+
+class BatchRefused(StoreError):
+    """The database refused a write as a whole for what is in it; some of its rows may be fine on their own."""
 
 
 class RowsRefused(StoreError):

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores.base import VectorStore
 
-__all__ = ["open_store"]
+__all__ = ["list_collections", "open_store"]
 
 SCHEMES = (
     "qdrant+edge://PATH",
@@ -28,58 +28,85 @@ _COLLECTION = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,126}[A-Za-z0-9_-])?")
 _CREDENTIALS = re.compile(r"[^/\\]*:[^/\\]*@")
 
 
-def open_store(url: str, collection: str = "code", *, api_key: str | None = None) -> VectorStore:
+def open_store(
+    url: str, collection: str = "code", *, api_key: str | None = None, wait: float | None = None
+) -> VectorStore:
     """Open the store that a URL names; `SCHEMES` lists the URLs there are.
 
     PATH is taken as it stands (relative, absolute or `~`, any drive letter, no percent-decoding). `api_key` is for
-    servers only; without it QDRANT_API_KEY or MILVUS_TOKEN (also USER:PASSWORD) is read. Nothing is created until
-    `VectorStore.create`. Raises InputError for a URL, collection name or key that cannot be used, MissingExtra if the
-    client is not installed, StoreBusy if another process has the collection open, StoreError if no server answers.
+    servers only; without it QDRANT_API_KEY or MILVUS_TOKEN (also USER:PASSWORD) is read. With `wait`, an embedded
+    Qdrant is shared with other processes that open it so: each call waits up to so many seconds for its turn. Nothing
+    is created until `VectorStore.create`. Raises InputError for a URL, collection name or key that cannot be used,
+    MissingExtra if the client is not installed, StoreBusy if another process has the collection open, StoreError if
+    no server answers.
     """
-    scheme, separator, rest = url.partition("://")
-    if _CREDENTIALS.match(rest if separator else url):
-        raise InputError("the store URL holds credentials; take them out, URLs end up in logs and shell histories")
     if not _COLLECTION.fullmatch(collection) or ".." in collection:
         raise InputError(
             f"collection {collection!r} is no usable name; use 1 to 128 letters, digits, '.', '_', '-', "
             "starting with a letter, digit or '_', without '..' or a '.' at the end"
         )
-    if separator and scheme in LOCAL:
-        if api_key is not None:
-            raise InputError(f"{scheme}:// is a store of this machine and takes no API key; leave it out")
-        return _open_local(scheme, rest, collection)
-    if separator and scheme in PORTS:
-        return _open_server(scheme, _address(scheme, rest), collection, _key(scheme, api_key))
-    named = f"scheme {scheme!r}" if separator else "a store without a scheme"
-    raise InputError(f"{named} is not supported; this release knows {', '.join(SCHEMES)}")
+    scheme, place, key = _place(url, api_key)
+    if scheme == "qdrant+edge" and wait is not None:
+        from c2llm_integrations.stores.turns import EdgeInTurns
 
+        return EdgeInTurns(place, collection, wait)
+    if scheme == "qdrant+edge":
+        from c2llm_integrations.stores.qdrant_edge import QdrantEdgeStore
 
-def _open_local(scheme: str, rest: str, collection: str) -> VectorStore:
-    if scheme == "qdrant+memory":
-        if rest:
-            raise InputError("qdrant+memory:// takes nothing after it; every opening is a new, empty store")
-        from c2llm_integrations.stores.qdrant import QdrantStore
-
-        return QdrantStore.in_memory(collection)
-    if not rest:
-        raise InputError(f"{scheme}:// names no folder; write {next(one for one in SCHEMES if scheme in one)}")
+        return QdrantEdgeStore(place, collection)
     if scheme == "milvus+lite":
         from c2llm_integrations.stores.milvus_lite import MilvusLiteStore
 
-        return MilvusLiteStore(_native(rest), collection)
-    from c2llm_integrations.stores.qdrant_edge import QdrantEdgeStore
-
-    return QdrantEdgeStore(_native(rest), collection)
-
-
-def _open_server(scheme: str, address: str, collection: str, key: str | None) -> VectorStore:
+        return MilvusLiteStore(place, collection)
     if scheme.startswith("milvus"):
         from c2llm_integrations.stores.milvus import MilvusStore
 
-        return MilvusStore.connect(address, collection, key)
+        return MilvusStore.connect(place, collection, key)
     from c2llm_integrations.stores.qdrant import QdrantStore
 
-    return QdrantStore.connect(address, collection, key)
+    return QdrantStore.connect(place, collection, key) if place else QdrantStore.in_memory(collection)
+
+
+def list_collections(url: str, *, api_key: str | None = None) -> list[str]:
+    """Return the names of the collections that this package made in a store, sorted; errors are `open_store`'s."""
+    scheme, place, key = _place(url, api_key)
+    if scheme == "qdrant+edge":
+        from c2llm_integrations.stores import qdrant_edge
+
+        return qdrant_edge.list_collections(place)
+    if scheme in ("qdrant+http", "qdrant+https"):
+        from c2llm_integrations.stores import qdrant
+
+        return qdrant.list_collections(place, key)
+    if scheme == "milvus+lite":
+        from c2llm_integrations.stores import milvus_lite
+
+        return milvus_lite.list_collections(place)
+    if scheme.startswith("milvus"):
+        from c2llm_integrations.stores import milvus
+
+        return milvus.list_collections(place, key)
+    return []
+
+
+def _place(url: str, api_key: str | None) -> tuple[str, str, str | None]:
+    """Return a URL's scheme, what it names there (a path, an http(s) address, nothing), and the key to send."""
+    scheme, separator, rest = url.partition("://")
+    if _CREDENTIALS.match(rest if separator else url):
+        raise InputError("the store URL holds credentials; take them out, URLs end up in logs and shell histories")
+    if separator and scheme in PORTS:
+        return scheme, _address(scheme, rest), _key(scheme, api_key)
+    if not separator or scheme not in LOCAL:
+        named = f"scheme {scheme!r}" if separator else "a store without a scheme"
+        raise InputError(f"{named} is not supported; this release knows {', '.join(SCHEMES)}")
+    if api_key is not None:
+        raise InputError(f"{scheme}:// is a store of this machine and takes no API key; leave it out")
+    if scheme == "qdrant+memory":
+        if rest:
+            raise InputError("qdrant+memory:// takes nothing after it; every opening is a new, empty store")
+    elif not rest:
+        raise InputError(f"{scheme}:// names no folder; write {next(one for one in SCHEMES if scheme in one)}")
+    return scheme, _native(rest), None
 
 
 def _address(scheme: str, rest: str) -> str:

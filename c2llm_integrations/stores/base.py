@@ -7,23 +7,28 @@ implements, may trust what they get.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 from typing_extensions import Self
 
 from c2llm_integrations.code.chunk import CodeChunk
+from c2llm_integrations.code.terms import document_terms
 from c2llm_integrations.errors import C2LLMError, InputError, RowsRefused, StoreError
 from c2llm_integrations.stores.rows import (
+    Candidates,
     Filter,
     Hit,
     Row,
     Stored,
     Vector,
+    cut_text,
     parts,
     refused_chunks,
+    refused_vectors,
     row_ids,
     slices,
     unit,
@@ -31,7 +36,9 @@ from c2llm_integrations.stores.rows import (
 )
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
 
-__all__ = ["Capabilities", "CollectionSpec", "Filter", "Hit", "Row", "Stored", "Vector", "VectorStore"]
+__all__ = ["Candidates", "Capabilities", "CollectionSpec", "Filter", "Hit", "Row", "Stored", "Vector", "VectorStore"]
+
+_T = TypeVar("_T")
 
 
 class VectorStore(ABC):
@@ -82,10 +89,47 @@ class VectorStore(ABC):
             self._claim(repository, checkout)
 
     def optimize(self) -> None:
-        """Build the index and wait until it is ready."""
+        """Build the index, also where a killed run had put it off, and wait until it is ready."""
         with self._open():
             self._existing()
+            self._restore()
             self._optimize()
+
+    @contextmanager
+    def bulk(self) -> Iterator[None]:
+        """Put off building the index while many rows are written; leaving it restores that, however it is left.
+
+        After a clean exit the index is ready. What a killed run left put off, the next `optimize` restores.
+        """
+        with self._open():
+            self._existing()
+            self._defer()
+        try:
+            yield
+        except BaseException:
+            with self._open():
+                self._restore()
+            raise
+        self.optimize()
+
+    def successor(self) -> VectorStore:
+        """Return a store on the collection that is to take this one's place, which a former run may have begun.
+
+        Raises StoreError if this store has no collection yet: then there is nothing to replace.
+        """
+        with self._open():
+            self._existing()
+            return self._successor()
+
+    def replace_by(self, successor: VectorStore) -> None:
+        """Give this collection's name to its filled successor in one step, then drop what stood there.
+
+        Readers by name find the old rows or the new ones. This store then serves the new ones, `successor` is closed.
+        """
+        with self._open():
+            successor._existing()
+            successor.close()
+            self._replace()
 
     def drop(self) -> None:
         """Delete the collection and all its rows; no error if there is none."""
@@ -101,42 +145,42 @@ class VectorStore(ABC):
 
     # ---- writing
 
-    def upsert(self, rows: Sequence[Row]) -> None:
-        """Insert or overwrite rows by id; vectors are stored at unit length.
+    def upsert(self, rows: Sequence[Row]) -> int:
+        """Insert or overwrite rows by id; vectors are stored at unit length. Return how many texts were cut.
 
         Raises RowsRefused, before anything is sent, if a row could not be found again: wrong width,
         NaN or infinity, zero length, an id that is no UUID or stands twice in one call, text that is no
-        valid Unicode or over the store's byte limit.
+        valid Unicode or over the store's byte limit (unless the spec says to cut it). Raises BatchRefused if
+        the database refuses what these checks let pass.
         """
         rows = list(rows)
         with self._open():
-            width = self._existing().width
-            chunks = [row.chunk for row in rows]
-            refused = refused_chunks(chunks, self.capabilities.max_text_bytes)
-            for row in rows:
-                why = why_vector_refused(row.vector, width)
-                if why is not None:
-                    refused.setdefault(row.chunk.id, why)
+            spec = self._existing()
+            whole = [row.chunk for row in rows]
+            chunks = self._cut(whole, spec)
+            refused = refused_vectors(rows, spec.width) | refused_chunks(chunks, self.capabilities.max_text_bytes)
             if refused:
                 raise RowsRefused(refused)
-            for part in slices(chunks, width):
-                self._upsert(chunks[part], unit(np.stack([row.vector for row in rows[part]])))
+            for part in slices(chunks, spec.width):
+                terms = None if spec.analyser is None else [document_terms(one.path, one.text) for one in whole[part]]
+                self._upsert(chunks[part], unit(np.stack([row.vector for row in rows[part]])), terms)
+        return sum(one is not other for one, other in zip(whole, chunks, strict=True))
 
     def update(self, chunks: Sequence[CodeChunk]) -> None:
         """Overwrite everything but the vector of rows that exist.
 
         Raises RowsRefused, before anything is sent, for what `upsert` refuses and for ids not in the collection.
         """
-        chunks = list(chunks)
         with self._open():
-            width = self._existing().width
+            spec = self._existing()
+            chunks = self._cut(chunks, spec)
             refused = refused_chunks(chunks, self.capabilities.max_text_bytes)
             ids = [chunk.id for chunk in chunks if chunk.id not in refused]
             known = {id for part in parts(ids) for id in self._known(part)}
             refused.update({id: "there is no such row; upsert it with its vector" for id in ids if id not in known})
             if refused:
                 raise RowsRefused(refused)
-            for part in slices(chunks, width):
+            for part in slices(chunks, spec.width):
                 self._update(chunks[part])
 
     def delete(self, ids: Sequence[str]) -> None:
@@ -152,12 +196,25 @@ class VectorStore(ABC):
     def scan(self, repository: str | None = None) -> Iterator[Stored]:
         """Yield every row this package wrote (of one repository), in no particular order."""
         with self._open():
-            return iter(()) if self._read_spec() is None else self._guarded_scan(repository)
+            return iter(()) if self._read_spec() is None else self._guarded(self._scan, repository)
+
+    def rows(self, repository: str | None = None) -> Iterator[Row]:
+        """Yield every row this package wrote (of one repository) whole, vectors at unit length, in no order."""
+        with self._open():
+            return iter(()) if self._read_spec() is None else self._guarded(self._rows, repository)
 
     def count(self, repository: str | None = None) -> int:
         """Count exactly the rows this package wrote (of one repository)."""
         with self._open():
             return 0 if self._read_spec() is None else self._count(repository)
+
+    def known(self, ids: Sequence[str]) -> set[str]:
+        """Return those of `ids` that are in the collection, whoever wrote them."""
+        ids = row_ids(ids)
+        with self._open():
+            if self._read_spec() is None:
+                return set()
+            return {id for part in parts(ids) for id in self._known(part)}
 
     def vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
         """Read back vectors, unit length, by id; ids that are not there are left out."""
@@ -168,18 +225,31 @@ class VectorStore(ABC):
             return {id: vector for part in parts(ids) for id, vector in self._vectors(part).items()}
 
     def search(self, vector: Vector, limit: int, where: Filter | None = None) -> list[Hit]:
-        """Return the `limit` nearest rows, best first.
+        """Return the `limit` nearest rows, best first; arguments and errors are those of `candidates`."""
+        return self.candidates(vector, (), limit, where).dense
 
-        `vector`: (width,) float32 of any length. Raises InputError for a vector or limit that cannot be used.
+    def candidates(
+        self, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter | None = None
+    ) -> Candidates:
+        """Return the `limit` nearest rows and the `limit` rows that share most with `terms`, in one round trip.
+
+        `vector`: (width,) of any length; `terms` as `query_terms` gives them. Without a vector, without terms,
+        or in a collection without an analyser, that list is empty. Rows that others wrote are found too.
+        Raises InputError for a vector or limit that cannot be used.
         """
         with self._open():
-            vector = np.asarray(vector)
-            why = why_vector_refused(vector, self._existing().width)
-            if why is not None:
-                raise InputError(f"the query's {why}")
+            spec = self._existing()
             if limit < 1:
                 raise InputError(f"limit must be at least 1, got {limit}")
-            return self._search(unit(vector[None])[0], limit, where or Filter())
+            if vector is not None:
+                why = why_vector_refused(np.asarray(vector), spec.width)
+                if why is not None:
+                    raise InputError(f"the query's {why}")
+                vector = unit(np.asarray(vector)[None])[0]
+            terms = terms if spec.analyser is not None else ()
+            if vector is None and not terms:
+                return Candidates([], [])
+            return self._candidates(vector, terms, limit, where or Filter())
 
     def __enter__(self) -> Self:
         return self
@@ -221,8 +291,8 @@ class VectorStore(ABC):
         """Return those of `ids` that are in the collection."""
 
     @abstractmethod
-    def _upsert(self, chunks: Sequence[CodeChunk], vectors: Vector) -> None:
-        """Write one batch; `vectors`: (len(chunks), width) float32, unit length."""
+    def _upsert(self, chunks: Sequence[CodeChunk], vectors: Vector, terms: Sequence[Sequence[str]] | None) -> None:
+        """Write one batch; `vectors`: (len(chunks), width) float32, unit length; terms if the spec has an analyser."""
 
     @abstractmethod
     def _update(self, chunks: Sequence[CodeChunk]) -> None: ...
@@ -240,8 +310,24 @@ class VectorStore(ABC):
     def _vectors(self, ids: Sequence[str]) -> dict[str, Vector]: ...
 
     @abstractmethod
-    def _search(self, vector: Vector, limit: int, where: Filter) -> list[Hit]:
-        """Search with a unit vector of the right width."""
+    def _rows(self, repository: str | None) -> Iterator[Row]: ...
+
+    @abstractmethod
+    def _candidates(self, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter) -> Candidates:
+        """Search with a unit vector of the right width, with terms if the spec has an analyser, or with both."""
+
+    @abstractmethod
+    def _successor(self) -> VectorStore: ...
+
+    @abstractmethod
+    def _replace(self) -> None:
+        """Put the filled, closed successor in place."""
+
+    def _defer(self) -> None:
+        """Put off index building; nothing to do where the index is only built by `_optimize`."""
+
+    def _restore(self) -> None:
+        """Undo `_defer`, also that of a run that was killed."""
 
     def _translate(self, error: BaseException) -> StoreError:
         """Return the error to raise for one of the database's own."""
@@ -277,6 +363,10 @@ class VectorStore(ABC):
             raise StoreError(f"{self.url} has no collection {self.collection!r}; index a repository into it first")
         return spec
 
-    def _guarded_scan(self, repository: str | None) -> Iterator[Stored]:
+    def _cut(self, chunks: Sequence[CodeChunk], spec: CollectionSpec) -> list[CodeChunk]:
+        limit = self.capabilities.max_text_bytes if spec.long_text == "cut" else None
+        return [cut_text(chunk, limit) for chunk in chunks]
+
+    def _guarded(self, read: Callable[[str | None], Iterator[_T]], repository: str | None) -> Iterator[_T]:
         with self._open():
-            yield from self._scan(repository)
+            yield from read(repository)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -50,10 +52,25 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A chunk found, with its score (cosine similarity, higher is better)."""
+    """A chunk found, with its score (higher is better) and, after ranking, what the score is made of.
+
+    A row that somebody else wrote may have no repository, path, language, symbol ("") or lines (0).
+    """
 
     chunk: CodeChunk
     score: float
+    explanation: Mapping[str, float] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The two ranked lists of one question, best first; the scores of one list say nothing about the other's.
+
+    `dense` scores are cosine similarities.
+    """
+
+    dense: list[Hit]
+    lexical: list[Hit]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +134,19 @@ def stored_of(id: str, payload: Mapping[str, Any]) -> Stored:
 
 
 def chunk_of(id: str, payload: Mapping[str, Any]) -> CodeChunk:
-    """Read back what `payload_of` wrote."""
-    row, repository = stored_of(id, payload), payload[METADATA_FIELD]["repository"]
-    place = (row.path, row.language, row.symbol, row.kind, row.start_line, row.end_line)
-    return CodeChunk(id, repository, *place, payload.get(TEXT_FIELD, ""))
+    """Read back what `payload_of` wrote, or as much as there is of what another program wrote."""
+    metadata = payload.get(METADATA_FIELD)
+    get = metadata.get if isinstance(metadata, Mapping) else payload.get
+    words = {name: _as(str, get(name)) for name in ("repository", "path", "language", "symbol", "kind")}
+    lines = {name: _as(int, get(name)) for name in ("start_line", "end_line")}
+    text = payload.get(TEXT_FIELD)
+    if text is None and "_node_content" in payload:  # LlamaIndex keeps a node, text included, as JSON
+        text = json.loads(payload["_node_content"]).get("text")
+    return CodeChunk(id=id, **words, **lines, text=_as(str, text))
+
+
+def _as(kind: type[Any], value: Any) -> Any:
+    return value if type(value) is kind else kind()
 
 
 def batch_bytes(chunks: Sequence[CodeChunk], width: int) -> int:
@@ -155,6 +181,14 @@ def refused_chunks(chunks: Sequence[CodeChunk], max_text_bytes: int | None) -> d
     return refused
 
 
+def cut_text(chunk: CodeChunk, max_bytes: int | None) -> CodeChunk:
+    """Return the chunk with its text cut to so many bytes of UTF-8, between two characters."""
+    if max_bytes is None or 4 * len(chunk.text) <= max_bytes:
+        return chunk
+    head = chunk.text.encode(errors="surrogatepass")[:max_bytes].decode(errors="ignore")
+    return chunk if len(head) >= len(chunk.text) else replace(chunk, text=head)
+
+
 def _why_chunk_refused(chunk: CodeChunk, max_text_bytes: int | None) -> str | None:
     if not _CANONICAL_UUID.fullmatch(chunk.id):
         return f"id {chunk.id!r} is no lower-case UUID; make ids with chunk_id"
@@ -177,10 +211,30 @@ def row_ids(ids: Iterable[str]) -> list[str]:
     return found
 
 
+def packed(id: str) -> bytes:
+    """Return the 16 bytes of a row id."""
+    return bytes.fromhex(id.replace("-", ""))
+
+
+def unpacked(key: bytes) -> str:
+    """Return the row id that `packed` gave `key` for; NUL bytes may be missing at its end, as NumPy leaves them out."""
+    return str(uuid.UUID(bytes=key.ljust(16, b"\0")))
+
+
 def parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     """Cut ids into runs of at most `BATCH_IDS`."""
     for start in range(0, len(ids), BATCH_IDS):
         yield ids[start : start + BATCH_IDS]
+
+
+def refused_vectors(rows: Sequence[Row], width: int) -> dict[str, str]:
+    """Return id → reason for the rows whose vector could not be compared with (width,) others."""
+    if all(np.shape(row.vector) == (width,) for row in rows):
+        vectors = np.array([row.vector for row in rows])
+        if np.isfinite(vectors).all() and vectors.any(axis=-1).all():
+            return {}
+    whys = ((row.chunk.id, why_vector_refused(row.vector, width)) for row in rows)
+    return {id: why for id, why in whys if why is not None}
 
 
 def why_vector_refused(vector: Vector, width: int) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 
 from c2llm_integrations.errors import InputError, SpecMismatch, StoreError
 
@@ -19,18 +19,25 @@ class CollectionSpec:
     """What every row of a collection has in common; written before the first row, checked at every opening.
 
     `width` counts vector dimensions; `fingerprint` says what the vectors mean (`C2LLMEmbedder.fingerprint`).
+    `datatype`, `quantization` and `rescore` are those of `compression.CompactPlan`. `analyser` names what made the
+    lexical terms (`code.terms.ANALYSER`), None where search is dense only. `long_text` says what becomes of a text
+    over the store's byte limit: "refuse" the row or "cut" the text.
     """
 
     width: int
     fingerprint: Fingerprint
     datatype: str = "float32"
     quantization: str | None = None
+    rescore: float = 0.0
     analyser: str | None = None
+    long_text: str = "refuse"
     layout: int = LAYOUT
 
     def __post_init__(self) -> None:
         if self.width < 1:
             raise InputError(f"a collection's vectors need at least 1 dimension, got {self.width}")
+        if self.long_text not in ("refuse", "cut"):
+            raise InputError(f"long_text is {self.long_text!r}; say 'refuse' or 'cut'")
         object.__setattr__(self, "fingerprint", dict(self.fingerprint))
 
     def to_json(self) -> str:
@@ -57,8 +64,12 @@ class CollectionSpec:
             "use another --collection or install the release that wrote it"
         )
 
+    def require_model(self, width: int, fingerprint: Fingerprint) -> None:
+        """Raise SpecMismatch unless vectors of this width and fingerprint can be compared with the collection's."""
+        self.require_same(replace(self, width=width, fingerprint=fingerprint))
+
     def require_same(self, asked: CollectionSpec) -> None:
-        """Raise SpecMismatch, naming the differing field and both values, unless `asked` means the same vectors."""
+        """Raise SpecMismatch, naming the differing field and both values, unless `asked` is the same."""
         mine, theirs = _comparable(self), _comparable(asked)
         for key in sorted(mine.keys() | theirs.keys()):
             if mine.get(key) != theirs.get(key):
@@ -78,13 +89,16 @@ def _comparable(spec: CollectionSpec) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a store can do; a plan outside it is refused by name."""
+    """What a store can do; a plan outside it is refused by name.
+
+    `uploads`: how many threads may call `upsert` at once; 1 where the store is for one thread only.
+    """
 
     datatypes: frozenset[str] = frozenset({"float32"})
     quantizations: frozenset[str] = frozenset()
     lexical: bool = False
     max_text_bytes: int | None = None
-    options: Mapping[str, str] = field(default_factory=dict)
+    uploads: int = 1
 
     def require(self, spec: CollectionSpec) -> None:
         """Raise StoreError, naming what is missing, unless a collection of this spec can be made."""
