@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -10,34 +11,43 @@ import uuid
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from c2llm_integrations.code.terms import ANALYSER, query_terms
 from c2llm_integrations.stores.base import CollectionSpec
 from c2llm_integrations.stores.qdrant_edge import QdrantEdgeStore
 
-KILLS = 5
+KILLS = int(os.environ.get("C2LLM_KILLS", "5"))
 BATCH = 100
-SPEC = CollectionSpec(32, {"weights": "abc"})
+SPECS = {
+    "plain": CollectionSpec(32, {"weights": "abc"}),
+    "lexical": CollectionSpec(32, {"weights": "abc"}, analyser=ANALYSER),
+    "coded": CollectionSpec(32, {"weights": "abc"}, quantization="binary", rescore=10.0, analyser=ANALYSER),
+}
 
+# Segments are rewritten after so little that it happens all the time.
 COMMON = """
 import sys, uuid
 import numpy as np
 from c2llm_integrations.code.chunk import CodeChunk
-from c2llm_integrations.stores.base import CollectionSpec, Row
-from c2llm_integrations.stores.qdrant_edge import QdrantEdgeStore
+from c2llm_integrations.stores import edge_types, qdrant_edge
+from c2llm_integrations.stores.base import Row
+from tests.stores.test_edge_kill import SPECS
 
-root, start = sys.argv[1], int(sys.argv[2])
-spec = CollectionSpec(32, {"weights": "abc"})
+root, start, spec = sys.argv[1], int(sys.argv[2]), SPECS[sys.argv[3]]
+edge_types.LEXICAL_KB = edge_types.CODED_KB = 50
+qdrant_edge.TIDY_BYTES = 500_000
 
 def rows(batch, size=100):
     for i in range(batch * size, batch * size + size):
         id = str(uuid.uuid5(uuid.NAMESPACE_OID, str(i)))
         vector = np.random.default_rng(i).standard_normal(32).astype(np.float32)
-        chunk = CodeChunk(id, "repo", f"f{i // 10}.py", "python", f"s{i}", "function", i, i + 1, "x = 1\\n" * 50)
-        yield Row(chunk, vector)
+        text = f"def only_{i}():\\n" + "    x = 1\\n" * 50
+        yield Row(CodeChunk(id, "repo", f"f{i // 10}.py", "python", f"s{i}", "function", i, i + 1, text), vector)
 """
 
 WRITE = """
-store = QdrantEdgeStore(root)
+store = qdrant_edge.QdrantEdgeStore(root)
 store.create(spec)
 for batch in range(start, start + 10_000):
     store.upsert(list(rows(batch)))
@@ -51,7 +61,7 @@ for batch in range(start, start + 10_000):
 
 REMAKE = """
 for batch in range(10_000):
-    store = QdrantEdgeStore(root)
+    store = qdrant_edge.QdrantEdgeStore(root)
     store.create(spec)
     store.upsert(list(rows(0, 5)))
     store.claim("repo", str(batch))
@@ -60,10 +70,23 @@ for batch in range(10_000):
     store.close()
 """
 
+REPLACE = """
+store = qdrant_edge.QdrantEdgeStore(root)
+store.create(spec)
+for batch in range(start, start + 10_000):
+    successor = store.successor()
+    successor.drop()
+    successor.create(spec)
+    successor.upsert(list(rows(batch)))
+    successor.claim("batch", str(batch))
+    store.replace_by(successor)
+    print("replaced", batch, flush=True)
+"""
 
-def run_and_kill(program: str, root: Path, start: int, after: float) -> list[tuple[str, int]]:
+
+def run_and_kill(program: str, root: Path, start: int, kind: str, after: float) -> list[tuple[str, int]]:
     """Run a program until `after` seconds past its first line, kill it, and return the lines it printed."""
-    command = [sys.executable, "-c", COMMON + program, str(root), str(start)]
+    command = [sys.executable, "-c", COMMON + program, str(root), str(start), kind]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         first = process.stdout.readline()
@@ -75,15 +98,16 @@ def run_and_kill(program: str, root: Path, start: int, after: float) -> list[tup
     return [(what, int(batch)) for what, batch in done]
 
 
-def test_no_acknowledged_batch_is_lost(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", SPECS)
+def test_no_acknowledged_batch_is_lost(quick_path: Path, kind: str) -> None:
     moments = random.Random(7)
     upserted: set[int] = set()
     deleted: set[int] = set()
     for _ in range(KILLS):
-        lines = run_and_kill(WRITE, tmp_path, max(upserted, default=-1) + 1, moments.uniform(0.0, 0.5))
+        lines = run_and_kill(WRITE, quick_path, max(upserted, default=-1) + 1, kind, moments.uniform(0.0, 0.5))
         upserted |= {batch for what, batch in lines if what == "upsert"}
         deleted |= {batch for what, batch in lines if what == "delete"}
-        with QdrantEdgeStore(tmp_path) as store:
+        with QdrantEdgeStore(quick_path) as store:
             held = {row.id: row for row in store.scan()}
             assert store.count() == len(held)
             for batch in upserted:
@@ -96,14 +120,19 @@ def test_no_acknowledged_batch_is_lost(tmp_path: Path) -> None:
 
 
 def check_last(store: QdrantEdgeStore, batch: int) -> None:
-    """The newest rows are those at risk: their vectors and payloads must be whole."""
+    """The newest rows are those at risk: their vectors, terms and payloads must be whole."""
     wanted = numbers(batch)[10:]
     vectors = store.vectors([id_of(i) for i in wanted])
     for i in wanted:
         vector = np.random.default_rng(i).standard_normal(32).astype(np.float32)
         np.testing.assert_allclose(vectors[id_of(i)], vector / np.linalg.norm(vector), atol=1e-6)
-    [hit] = store.search(vectors[id_of(wanted[-1])], 1)
-    assert (hit.chunk.id, hit.chunk.start_line, hit.chunk.text) == (id_of(wanted[-1]), wanted[-1], "x = 1\n" * 50)
+    last = wanted[-1]
+    found = store.candidates(vectors[id_of(last)], query_terms(f"only_{last}"), 1)
+    spec = store.spec
+    for hits in [found.dense, found.lexical] if spec and spec.analyser else [found.dense]:
+        [hit] = hits
+        assert (hit.chunk.id, hit.chunk.start_line) == (id_of(last), last)
+        assert hit.chunk.text == f"def only_{last}():\n" + "    x = 1\n" * 50
 
 
 def numbers(batch: int) -> list[int]:
@@ -114,14 +143,31 @@ def id_of(number: int) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_OID, str(number)))
 
 
-def test_a_kill_while_making_or_dropping_leaves_a_collection_or_none(tmp_path: Path) -> None:
+def test_a_kill_while_making_or_dropping_leaves_a_collection_or_none(quick_path: Path) -> None:
     moments = random.Random(11)
     for _ in range(KILLS):
-        run_and_kill(REMAKE, tmp_path, 0, moments.uniform(0.0, 0.3))
-        with QdrantEdgeStore(tmp_path) as store:
-            assert store.spec in (None, SPEC)
+        run_and_kill(REMAKE, quick_path, 0, "coded", moments.uniform(0.0, 0.3))
+        with QdrantEdgeStore(quick_path) as store:
+            assert store.spec in (None, SPECS["coded"])
             assert store.count() in (0, 5)
-            store.create(SPEC)
+            store.create(SPECS["coded"])
             assert store.count() in (0, 5)
             store.drop()
-        assert {child.name for child in tmp_path.iterdir()} == {".gitignore", ".code.lock"}
+        assert {child.name for child in quick_path.iterdir()} == {".gitignore", ".code.lock"}
+
+
+def test_a_kill_while_replacing_leaves_the_old_rows_or_the_new_ones(quick_path: Path) -> None:
+    moments = random.Random(13)
+    last = -1
+    for _ in range(KILLS):
+        lines = run_and_kill(REPLACE, quick_path, last + 1, "lexical", moments.uniform(0.0, 0.3))
+        acknowledged = max((batch for _, batch in lines), default=last)
+        with QdrantEdgeStore(quick_path) as store:
+            last = int(store.claims()["batch"])
+            assert last in (acknowledged, acknowledged + 1)
+            assert {row.id for row in store.scan()} == {id_of(i) for i in numbers(last)}
+            check_last(store, last)
+            # What the killed run had begun may be gone on with, and nothing else takes room.
+            begun = store.successor().spec is not None
+            shards = [child for child in (quick_path / "code").iterdir() if child.is_dir()]
+            assert len(shards) == 1 + begun

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import numpy as np
 import pytest
 import qdrant_edge as edge
 
+from c2llm_integrations.code.terms import ANALYSER
 from c2llm_integrations.errors import SpecMismatch, StoreBusy, StoreError
-from c2llm_integrations.stores import qdrant_edge
+from c2llm_integrations.stores import list_collections, qdrant_edge
 from c2llm_integrations.stores.base import CollectionSpec, Row
 from c2llm_integrations.stores.qdrant_edge import QdrantEdgeStore
 
@@ -100,7 +102,7 @@ def test_the_engine_holds_the_documented_payload(filled: Path, make_rows: MakeRo
     assert indexed == {"metadata.repository", "metadata.path", "metadata.language", "metadata.kind"}
 
 
-def test_rows_of_others_are_never_seen(filled: Path, make_rows: MakeRows) -> None:
+def test_rows_of_others_are_found_but_not_counted(filled: Path, make_rows: MakeRows) -> None:
     foreign: list[dict[str, Any]] = [
         {},
         {"page_content": "x"},
@@ -113,7 +115,11 @@ def test_rows_of_others_are_never_seen(filled: Path, make_rows: MakeRows) -> Non
     shard.update(edge.UpdateOperation.upsert_points(points))
     shard.close()
     with QdrantEdgeStore(filled) as store:
-        assert store.count() == len(list(store.scan())) == len(store.search(np.ones(16, np.float32), 100)) == 20
+        assert store.count() == len(list(store.scan())) == len(list(store.rows())) == 20
+        hits = store.search(np.ones(16, np.float32), 100)
+    assert len(hits) == 25
+    assert [hit.chunk.path for hit in hits[:5]].count("p") == 1
+    assert {hit.chunk.text for hit in hits[:5]} == {"", "x"}
 
 
 def test_dropping_leaves_the_other_collections(filled: Path, spec: CollectionSpec) -> None:
@@ -243,3 +249,134 @@ def test_a_full_disk_stops_writing_but_not_reading(
             assert len(store.search(rows[0].vector, 5)) == 5
         store.upsert(rows)
         assert store.count() == 30
+
+
+# ---- a collection that takes another's place
+
+
+@pytest.fixture
+def replaced(filled: Path, spec: CollectionSpec, make_rows: MakeRows) -> Path:
+    with QdrantEdgeStore(filled) as store:
+        succeed(store, replace(spec, width=16, analyser=ANALYSER), make_rows(7, repository="new"))
+    return filled
+
+
+def succeed(store: QdrantEdgeStore, spec: CollectionSpec, rows: list[Row]) -> None:
+    successor = store.successor()
+    successor.create(spec)
+    successor.upsert(rows)
+    successor.claim("new", "there")
+    store.replace_by(successor)
+
+
+def inside(root: Path) -> set[str]:
+    return {child.name for child in (root / "code").iterdir()}
+
+
+def test_a_successor_takes_the_place_in_one_rename(filled: Path, spec: CollectionSpec, make_rows: MakeRows) -> None:
+    old = make_rows(1)[0]
+    with QdrantEdgeStore(filled) as store:
+        successor = store.successor()
+        assert successor.spec is None
+        successor.create(replace(spec, analyser=ANALYSER))
+        successor.upsert(make_rows(7, repository="new"))
+        successor.claim("new", "there")
+        assert (store.count(), store.claims(), successor.count()) == (20, {"repo": "here"}, 7)
+        assert inside(filled) == {"c2llm.json", "shard", "next.json", "shard-2"}
+        store.replace_by(successor)
+        assert (store.count(), store.claims()) == (7, {"new": "there"})
+        assert store.vectors([old.chunk.id]) == {}
+        assert inside(filled) == {"c2llm.json", "shard-2"}
+        with pytest.raises(StoreError, match="closed"):
+            successor.count()
+    with QdrantEdgeStore(filled) as store:
+        assert (store.count(), store.spec) == (7, replace(spec, analyser=ANALYSER))
+
+
+def test_successors_follow_each_other(replaced: Path, spec: CollectionSpec, make_rows: MakeRows) -> None:
+    with QdrantEdgeStore(replaced) as store:
+        for n in (3, 4):
+            succeed(store, spec, make_rows(n))
+            assert store.count() == n
+    assert inside(replaced) == {"c2llm.json", "shard-4"}
+
+
+def test_a_begun_successor_is_found_again(filled: Path, spec: CollectionSpec, make_rows: MakeRows) -> None:
+    with QdrantEdgeStore(filled) as store:
+        successor = store.successor()
+        successor.create(spec)
+        successor.upsert(make_rows(7, repository="new"))
+        assert store.successor() is successor
+    with pytest.raises(StoreError, match="closed"):  # it stood under the closed store's lock
+        successor.count()
+    with QdrantEdgeStore(filled) as store:
+        assert (store.count(), store.successor().count()) == (20, 7)
+        store.replace_by(store.successor())
+        assert store.count() == 7
+
+
+def test_a_dropped_successor_leaves_the_collection(filled: Path, spec: CollectionSpec, make_rows: MakeRows) -> None:
+    with QdrantEdgeStore(filled) as store:
+        successor = store.successor()
+        successor.create(spec)
+        successor.upsert(make_rows(7, repository="new"))
+        successor.drop()
+        successor.drop()
+        assert (successor.spec, successor.count(), store.count()) == (None, 0, 20)
+        assert inside(filled) == {"c2llm.json", "shard"}
+        successor.create(replace(spec, width=4))
+        assert successor.spec == replace(spec, width=4)
+
+
+def test_dropping_a_collection_drops_its_successor(filled: Path, spec: CollectionSpec) -> None:
+    with QdrantEdgeStore(filled) as store:
+        successor = store.successor()
+        successor.create(spec)
+        store.drop()
+        assert not (filled / "code").exists()
+        store.create(spec)
+        assert store.successor().spec is None
+
+
+def test_shards_that_a_killed_run_left_are_swept(replaced: Path) -> None:
+    for left in ("shard", "shard-3"):
+        (replaced / "code" / left / "segments").mkdir(parents=True)
+    with QdrantEdgeStore(replaced) as store:
+        assert store.count() == 7
+    assert inside(replaced) == {"c2llm.json", "shard-2"}
+
+
+def test_a_collection_that_names_no_shard_opens(filled: Path) -> None:
+    file = filled / "code" / "c2llm.json"
+    data = json.loads(file.read_text())
+    assert data.pop("shard") == "shard"
+    file.write_text(json.dumps(data))
+    with QdrantEdgeStore(filled) as store:
+        assert store.count() == 20
+
+
+@pytest.mark.parametrize("shard", ["..", "shard/../..", "/tmp", "elsewhere", 7, None])
+def test_a_shard_is_only_ever_a_folder_of_ours(filled: Path, shard: object) -> None:
+    file = filled / "code" / "c2llm.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "shard": shard}))
+    with pytest.raises(StoreError, match="shard"):
+        QdrantEdgeStore(filled)
+    assert (filled / "code" / "shard").exists()
+
+
+def test_a_damaged_successor_is_one_clear_line(filled: Path) -> None:
+    (filled / "code" / "next.json").write_text("{")
+    with pytest.raises(StoreError, match=r"next.json cannot be read .*; delete .*next.json and index again") as caught:
+        QdrantEdgeStore(filled)
+    assert "\n" not in str(caught.value)
+
+
+def test_collections_are_listed_by_name(replaced: Path, spec: CollectionSpec) -> None:
+    url = f"qdrant+edge://{replaced}"
+    (replaced / "notes").mkdir()
+    (replaced / ".new-half").mkdir()
+    (replaced / ".new-half" / "c2llm.json").touch()
+    with QdrantEdgeStore(replaced, "another") as other:
+        other.create(spec)
+        assert list_collections(url) == ["another", "code"]
+    assert list_collections(f"qdrant+edge://{replaced}/nowhere") == []

@@ -1,0 +1,110 @@
+"""An embedded collection that several processes use at once: each has it open only while it works on it.
+
+    PATH/.COLLECTION.lock       held by the process that has the collection open
+    PATH/.COLLECTION.next.lock  held by the one that wants it next, which asks the holder to let go
+
+The holder lets go after the call in which it was asked, or within `POLL_SECONDS` between two calls; unasked, after
+`IDLE_SECONDS`. Opening again takes tens of milliseconds, so a holder that nobody asks keeps the collection open.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from c2llm_integrations.errors import StoreBusy, StoreError
+from c2llm_integrations.stores.files import FileLock
+from c2llm_integrations.stores.qdrant_edge import QdrantEdgeStore
+
+POLL_SECONDS = 0.1
+IDLE_SECONDS = 2.0
+# How often a waiting call looks whether it is its turn.
+RETRY_SECONDS = 0.02
+
+
+class EdgeInTurns(QdrantEdgeStore):
+    """A collection in a folder, open in this process while it is used and nobody else asks for it.
+
+    Its calls may come from any thread, one at a time. A call raises StoreBusy if its turn has not come after `wait`
+    seconds.
+    """
+
+    def __init__(self, path: str | Path, collection: str, wait: float) -> None:
+        """See `QdrantEdgeStore`; `wait` in seconds."""
+        self._wait = wait
+        self._turn = threading.RLock()
+        self._calls = 0
+        self._used = time.monotonic()
+        with self._turn:
+            super().__init__(path, collection)
+
+    def close(self) -> None:
+        """See `VectorStore.close`."""
+        with self._turn:
+            super().close()
+
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        with self._turn:
+            self._calls += 1
+            try:
+                with super()._open():
+                    self._read_spec()  # which opens the collection again if there is one
+                    yield
+            finally:
+                self._calls -= 1
+                self._used = time.monotonic()
+                self._let_go_if_asked()
+
+    def _hold(self) -> None:
+        if self._lock is not None:
+            return
+        ask: FileLock | None = None
+        deadline = time.monotonic() + self._wait
+        try:
+            while True:
+                with suppress(StoreBusy):
+                    super()._hold()
+                    break
+                if time.monotonic() > deadline:
+                    super()._hold()
+                    break
+                if ask is None:
+                    ask = self._ask()
+                time.sleep(RETRY_SECONDS)
+        finally:
+            if ask is not None:
+                ask.release()
+        threading.Thread(target=self._usher, args=(self._lock,), name="c2llm-turns", daemon=True).start()
+
+    def _ask(self) -> FileLock | None:
+        """Ask the holder to let go; None if somebody is asking already."""
+        with suppress(StoreBusy):
+            return FileLock(self.root / f".{self.collection}.next.lock", "the next turn")
+        return None
+
+    def _let_go_if_asked(self) -> None:
+        has_successor = self._next is not None and not self._next._closed  # which stands under this lock
+        if self._lock is None or self._calls or has_successor:
+            return
+        asked = self._ask()
+        if asked is not None:
+            asked.release()
+            if time.monotonic() < self._used + IDLE_SECONDS:
+                return
+        try:
+            self._release_shard()
+        finally:
+            self._let_go()
+
+    def _usher(self, lock: FileLock) -> None:
+        while True:
+            time.sleep(POLL_SECONDS)
+            with self._turn:
+                if self._lock is not lock:
+                    return
+                with suppress(StoreError, OSError):  # what is wrong with the collection, the next call says
+                    self._let_go_if_asked()
