@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from c2llm_integrations.code.chunk import CodeChunk
-from c2llm_integrations.errors import MissingExtra, StoreError
+from c2llm_integrations.errors import BatchRefused, InputError, MissingExtra, StoreError
 from c2llm_integrations.stores.base import VectorStore
+from c2llm_integrations.stores.qdrant_errors import REFUSED, is_gone, pause_after, reason, status_of
+from c2llm_integrations.stores.qdrant_parts import NAME_KEY, SPEC_KEY, Parts, Serving, is_local
+from c2llm_integrations.stores.qdrant_types import (
+    DENSE,
+    NUMBER_BYTES,
+    dense_of,
+    json_bytes,
+    ours,
+    points_of,
+    queries_of,
+    requests_of,
+)
+from c2llm_integrations.stores.retrying import retrying
 from c2llm_integrations.stores.rows import (
-    FILTER_FIELDS,
     METADATA_FIELD,
+    Candidates,
     Filter,
     Hit,
+    Row,
     Stored,
     Vector,
     chunk_of,
     payload_of,
-    slices,
     stored_of,
+    unit,
 )
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
 
@@ -33,31 +46,62 @@ try:
 except ImportError as error:
     raise MissingExtra("qdrant-client", "qdrant") from error
 
-# The keys of a collection's own metadata (Qdrant 1.16 and newer). Writing merges key by key, so one key a
-# repository keeps two writers from overwriting each other's claims.
-SPEC_KEY = "c2llm_spec"
+if TYPE_CHECKING:
+    from qdrant_client import AsyncQdrantClient
+
+_T = TypeVar("_T")
+
+# More keys of a collection's metadata. Writing merges key by key, so one key a repository keeps two writers from
+# overwriting each other's claims; None removes a key.
 CLAIM_KEY = "c2llm_claim:"
-SCAN_PAGE = 2_000
-# The first release that keeps a collection's metadata; an older one drops it without a word.
-OLDEST_SERVER = (1, 16)
+DEFERRED_KEY = "c2llm_deferred"
+# The first release that keeps a collection's metadata (an older one drops it without a word), and the one with Turbo.
+OLDEST_SERVER, TURBO_SERVER = (1, 16), (1, 18)
 TIMEOUT_SECONDS = 60
-# A server refuses bodies over 32 MiB; as JSON a text may grow sixfold.
-MAX_TEXT_BYTES = 4 * 2**20
-# What a float32 takes as JSON, at most, in units of its 4 bytes.
-JSON_GROWTH = 6
-# Vectors are read back in pages of about this many bytes of JSON.
-PAGE_BYTES = 16 * 2**20
+CONNECT_SECONDS = 5.0
+# Far more than a server takes for the graph of ten million rows.
+OPTIMIZE_SECONDS = 4 * 3_600.0
+# Qdrant's value for "index nothing", and what it takes where a collection does not say.
+DEFERRING_KB, DEFAULT_INDEXING_KB = 0, 10_000
+SCAN_PAGE = 2_000
+# Rows are read back in pages of about this many bytes of JSON; a row's text seldom takes more than the other figure.
+PAGE_BYTES, TEXT_BYTES = 8 * 2**20, 4_096
+
+LOCAL = Capabilities(lexical=True)  # it is exact and float32 whatever it is asked for
+# As JSON a text may grow sixfold, and its terms tenfold; both stay under the 32 MiB of a request.
+SERVER = Capabilities(
+    datatypes=frozenset({"float32", "float16"}),
+    quantizations=frozenset({"int8", "product", "binary"}),
+    lexical=True,
+    max_text_bytes=2 * 2**20,
+    uploads=4,
+)
 
 
 class QdrantStore(VectorStore):
     """One collection behind a `QdrantClient`."""
 
-    def __init__(self, client: QdrantClient, collection: str = "code", *, url: str = "", owned: bool = True) -> None:
-        """`url` is what messages call the database; an `owned` client is closed with the store."""
+    def __init__(
+        self,
+        client: QdrantClient,
+        collection: str = "code",
+        *,
+        url: str = "",
+        owned: bool = True,
+        successor_of: str | None = None,
+    ) -> None:
+        """`url` is what messages call the database; an `owned` client is closed with the store.
+
+        `successor_of`: the collection whose place this one is to take. Raises StoreError if the server does not
+        answer or is older than 1.16.
+        """
         super().__init__(url, collection)
+        self.capabilities = LOCAL if is_local(client) else _server(client, url)
         self._client = client
         self._owned = owned
-        self._cached_spec: CollectionSpec | None = None
+        self._succeeds = successor_of is not None
+        self._parts = Parts(client, url, successor_of or collection)
+        self._opened: Serving | None = None
 
     @classmethod
     def in_memory(cls, collection: str = "code") -> QdrantStore:
@@ -70,93 +114,123 @@ class QdrantStore(VectorStore):
 
         Raises StoreError if it does not answer, refuses the key, or is older than 1.16.
         """
-        url = f"qdrant+{address}"
         client = QdrantClient(url=address, api_key=api_key, timeout=TIMEOUT_SECONDS, check_compatibility=False)
         try:
-            version = client.info().version
-        except Exception as error:
+            return cls(client, collection, url=f"qdrant+{address}")
+        except BaseException:
             client.close()
-            why = str(error).strip().splitlines()[0]
-            message = f"{url} cannot be opened: {why}; is the server up, and the key right?"
-            raise StoreError(message) from error
-        found = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
-        if found < OLDEST_SERVER:
-            client.close()
-            raise StoreError(f"{url} runs Qdrant {version}, which keeps no collection metadata; update it to 1.16")
-        store = cls(client, collection, url=url)
-        store.capabilities = Capabilities(max_text_bytes=MAX_TEXT_BYTES)
-        return store
+            raise
 
     @classmethod
-    def from_client(cls, client: QdrantClient, collection: str = "code") -> QdrantStore:
-        """Return a store over a client that the caller opened and will close."""
-        return cls(client, collection, url="the given Qdrant client", owned=False)
+    def from_client(cls, client: QdrantClient | AsyncQdrantClient, collection: str = "code") -> QdrantStore:
+        """Return a store over a client that the caller opened and will close.
+
+        An async client belongs to its event loop, so the store opens connections of its own to the same server, with
+        the same options. Raises InputError for an async client without a server, whose rows nobody else can reach.
+        """
+        url = "the given Qdrant client"
+        if isinstance(client, QdrantClient):
+            return cls(client, collection, url=url, owned=False)
+        if is_local(client):
+            raise InputError("an AsyncQdrantClient without a server keeps its rows to itself; give a QdrantClient")
+        return cls(QdrantClient(**{**client.init_options, "check_compatibility": False}), collection, url=url)
 
     # ---- the collection
 
     def _read_spec(self) -> CollectionSpec | None:
-        if self._cached_spec is None and self._client.collection_exists(self.collection):
-            metadata = self._metadata()
-            if SPEC_KEY not in metadata:
-                raise StoreError(
-                    f"collection {self.collection!r} of {self.url} was not made by this package; "
-                    "choose another --collection"
-                )
-            self._cached_spec = CollectionSpec.from_json(json.dumps(metadata[SPEC_KEY]))
-        return self._cached_spec
+        if self._opened is None:
+            self._opened = self._find()
+        return None if self._opened is None else self._opened.spec
 
-    def _metadata(self) -> dict[str, Any]:
-        return self._client.get_collection(self.collection).config.metadata or {}
+    def _find(self) -> Serving | None:
+        if not self._succeeds:
+            return self._parts.serving()
+        return self._parts.opened(self.collection) if self._parts.exists(self.collection) else None
 
     def _create(self, spec: CollectionSpec) -> None:
-        self._client.create_collection(
-            self.collection,
-            vectors_config=models.VectorParams(size=spec.width, distance=models.Distance.COSINE),
-            metadata={SPEC_KEY: json.loads(spec.to_json())},
-        )
-        with warnings.catch_warnings():
-            # In memory there are no indexes; the client warns of every one asked for.
-            warnings.filterwarnings("ignore", message="Payload indexes have no effect")
-            for name in FILTER_FIELDS:
-                self._client.create_payload_index(
-                    self.collection, _key(name), models.PayloadSchemaType.KEYWORD, wait=True
-                )
+        if self._succeeds:
+            self._parts.make(self.collection, spec)
+        else:
+            self._parts.create(spec)
+
+    def _successor(self) -> VectorStore:
+        if self._succeeds:
+            raise StoreError(f"collection {self.collection!r} of {self.url} is a successor itself; fill it first")
+        part = self._parts.spare(self._serving().name)
+        return QdrantStore(self._client, part, url=self.url, owned=False, successor_of=self.collection)
+
+    def _replace(self) -> None:
+        serving, self._opened = self._serving(), None
+        self._parts.replace(serving.name)
+
+    def _drop(self) -> None:
+        self._opened = None
+        serving = self._find()
+        if not self._succeeds:
+            self._parts.drop(serving.name if serving else None)
+        elif serving:
+            self._parts.delete(serving.name)
 
     def _claims(self) -> dict[str, str]:
         return {
             key.removeprefix(CLAIM_KEY): str(checkout)
-            for key, checkout in self._metadata().items()
+            for key, checkout in self._ask(self._parts.metadata).items()
             if key.startswith(CLAIM_KEY)
         }
 
     def _claim(self, repository: str, checkout: str) -> None:
-        self._client.update_collection(self.collection, metadata={CLAIM_KEY + repository: checkout})
-
-    def _optimize(self) -> None:
-        # A server builds on its own accord; in memory there is nothing to build.
-        while (status := self._client.get_collection(self.collection).status) == models.CollectionStatus.YELLOW:
-            time.sleep(0.2)
-        if status == models.CollectionStatus.RED:
-            raise StoreError(f"{self.url} could not index collection {self.collection!r}; look into its log")
-
-    def _drop(self) -> None:
-        if self._read_spec() is not None:
-            self._client.delete_collection(self.collection)
-            self._cached_spec = None
+        metadata = {CLAIM_KEY + repository: checkout}
+        self._ask(lambda name: self._client.update_collection(name, metadata=metadata))
 
     def _close(self) -> None:
         if self._owned:
             self._client.close()
 
+    # ---- the index
+
+    def _defer(self) -> None:
+        if self._parts.local:
+            return
+        config = self._ask(self._client.get_collection).config
+        before = (config.metadata or {}).get(DEFERRED_KEY)  # of a killed run, or of another writer
+        if before is None:
+            before = config.optimizer_config.indexing_threshold
+        self._set_indexing(DEFERRING_KB, DEFAULT_INDEXING_KB if before is None else before)
+
+    def _restore(self) -> None:
+        before = None if self._parts.local else self._ask(self._parts.metadata).get(DEFERRED_KEY)
+        if before is not None:
+            self._set_indexing(int(before), None)
+
+    def _set_indexing(self, threshold_kb: int, before_kb: int | None) -> None:
+        changed = models.OptimizersConfigDiff(indexing_threshold=threshold_kb)
+        metadata = {DEFERRED_KEY: before_kb}
+        self._ask(lambda name: self._client.update_collection(name, optimizers_config=changed, metadata=metadata))
+
+    def _optimize(self) -> None:
+        deadline, pause = time.monotonic() + OPTIMIZE_SECONDS, 0.02
+        status, nothing = models.CollectionStatus, models.OptimizersConfigDiff()
+        while (now := self._ask(self._client.get_collection).status) != status.GREEN:
+            if now == status.RED:
+                raise StoreError(f"{self.url} could not index collection {self.collection!r}; look into its log")
+            if time.monotonic() > deadline:
+                raise StoreError(
+                    f"{self.url} is still indexing collection {self.collection!r} after {OPTIMIZE_SECONDS:.0f} s; "
+                    "it goes on by itself and can be searched meanwhile"
+                )
+            if now == status.GREY:  # a restarted server waits for any change before it goes on
+                self._ask(lambda name: self._client.update_collection(name, optimizers_config=nothing))
+            time.sleep(pause)
+            pause = min(2 * pause, 2.0)
+
     # ---- writing
 
-    def _upsert(self, chunks: Sequence[CodeChunk], vectors: Vector) -> None:
-        points = [
-            models.PointStruct(id=chunk.id, vector=vector, payload=payload_of(chunk))
-            for chunk, vector in zip(chunks, vectors.tolist(), strict=True)
-        ]
-        for part in slices(chunks, JSON_GROWTH * vectors.shape[1]):
-            self._client.upsert(self.collection, points[part], wait=True)
+    def _upsert(self, chunks: Sequence[CodeChunk], vectors: Vector, terms: Sequence[Sequence[str]] | None) -> None:
+        points = points_of(chunks, vectors, terms)
+        sizes = [0] * len(points) if self._parts.local else [json_bytes(point) for point in points]
+        for part in requests_of(sizes):
+            some = points[part]
+            self._write(lambda name: self._client.upsert(name, some, wait=True))  # noqa: B023 (called at once)
 
     def _update(self, chunks: Sequence[CodeChunk]) -> None:
         operations = [
@@ -165,60 +239,132 @@ class QdrantStore(VectorStore):
             )
             for chunk in chunks
         ]
-        self._client.batch_update_points(self.collection, operations, wait=True)
+        self._write(lambda name: self._client.batch_update_points(name, operations, wait=True))
 
     def _delete(self, ids: Sequence[str]) -> None:
-        self._client.delete(self.collection, models.PointIdsList(points=list(ids)), wait=True)
+        points = models.PointIdsList(points=list(ids))
+        self._ask(lambda name: self._client.delete(name, points, wait=True))
 
     # ---- reading
 
     def _known(self, ids: Sequence[str]) -> set[str]:
-        records = self._client.retrieve(self.collection, list(ids), with_payload=False)
+        records = self._ask(lambda name: self._client.retrieve(name, list(ids), with_payload=False))
         return {str(record.id) for record in records}
 
     def _scan(self, repository: str | None) -> Iterator[Stored]:
+        for record in self._scroll(repository, SCAN_PAGE, with_payload=[METADATA_FIELD]):
+            yield stored_of(str(record.id), record.payload or {})
+
+    def _rows(self, repository: str | None) -> Iterator[Row]:
+        for record in self._scroll(repository, self._page(TEXT_BYTES), with_payload=True, with_vectors=[DENSE]):
+            vector = unit(np.asarray([dense_of(record.vector)]))[0]
+            yield Row(chunk_of(str(record.id), record.payload or {}), vector)
+
+    def _scroll(self, repository: str | None, page: int, **parts: Any) -> Iterator[models.Record]:
         offset: Any = None
-        where = _ours(Filter(repositories=() if repository is None else (repository,)))
+        where = ours(repository)
         while True:
-            records, offset = self._client.scroll(
-                self.collection, where, limit=SCAN_PAGE, offset=offset, with_payload=[METADATA_FIELD]
+            records, offset = self._ask(
+                lambda name: self._client.scroll(name, where, limit=page, offset=offset, **parts)  # noqa: B023
             )
-            for record in records:
-                yield stored_of(str(record.id), record.payload or {})
+            yield from records
             if offset is None:
                 return
 
     def _count(self, repository: str | None) -> int:
-        where = _ours(Filter(repositories=() if repository is None else (repository,)))
-        return self._client.count(self.collection, where, exact=True).count
+        return self._ask(lambda name: self._client.count(name, ours(repository), exact=True)).count
 
     def _vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
-        page = max(1, PAGE_BYTES // (4 * JSON_GROWTH * self._existing().width))
+        page = self._page(0)
         found: dict[str, Vector] = {}
         for start in range(0, len(ids), page):
             some = list(ids[start : start + page])
-            records = self._client.retrieve(self.collection, some, with_payload=False, with_vectors=True)
-            found.update({str(record.id): np.asarray(record.vector, dtype=np.float32) for record in records})
+            records = self._ask(
+                lambda name: self._client.retrieve(name, some, with_payload=False, with_vectors=[DENSE])  # noqa: B023
+            )
+            if records:
+                vectors = unit(np.asarray([dense_of(record.vector) for record in records]))
+                found.update(zip((str(record.id) for record in records), vectors, strict=True))
         return found
 
-    def _search(self, vector: Vector, limit: int, where: Filter) -> list[Hit]:
-        response = self._client.query_points(
-            self.collection, vector.tolist(), query_filter=_ours(where), limit=limit, with_payload=True
-        )
-        return [Hit(chunk_of(str(point.id), point.payload or {}), point.score) for point in response.points]
+    def _page(self, other_bytes: int) -> int:
+        """Return how many rows with so many bytes beside their vector make up a page."""
+        # Vectors come back with all the digits of a float64.
+        return min(SCAN_PAGE, max(1, PAGE_BYTES // (2 * NUMBER_BYTES * self._existing().width + other_bytes)))
+
+    def _candidates(self, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter) -> Candidates:
+        requests = queries_of(self._existing(), vector, terms, limit, where)
+        answers = self._ask(lambda name: self._client.query_batch_points(name, requests))
+        lists = [
+            [Hit(chunk_of(str(point.id), point.payload or {}), point.score) for point in answer.points]
+            for answer in answers
+        ]
+        dense = lists.pop(0) if vector is not None else []
+        return Candidates(dense, lists[0] if lists else [])
+
+    # ---- requests
+
+    def _ask(self, call: Callable[[str], _T]) -> _T:
+        """Return what `call` returns for the collection that serves, also where another one has just taken its place.
+
+        Raises SpecMismatch if that one's vectors mean something else.
+        """
+        before = self._serving()
+        try:
+            return self._parts.retry(lambda: call(before.name))
+        except Exception as error:
+            if not is_gone(error):
+                raise
+        self._opened = None
+        after = self._serving()
+        after.spec.require_same(before.spec)
+        return self._parts.retry(lambda: call(after.name))
+
+    def _write(self, call: Callable[[str], object]) -> None:
+        try:
+            self._ask(call)
+        except Exception as error:
+            if status_of(error) not in REFUSED:
+                raise
+            raise BatchRefused(f"{self.url} refused rows of collection {self.collection!r}: {reason(error)}") from error
+
+    def _serving(self) -> Serving:
+        while (opened := self._opened) is None:
+            self._existing()
+        return opened
+
+    def _translate(self, error: BaseException) -> StoreError:
+        return StoreError(f"collection {self.collection!r} of {self.url} failed: {reason(error)}")
 
 
-def _key(name: str) -> str:
-    return f"{METADATA_FIELD}.{name}"
+def list_collections(address: str, api_key: str | None = None) -> list[str]:
+    """Return the names of the collections that this package made on the server at `address`, sorted.
+
+    Raises StoreError as `QdrantStore.connect` does.
+    """
+    with QdrantStore.connect(address, api_key=api_key) as store, store._open():
+        parts = store._parts
+        aliases = parts.aliases()
+        found: set[str] = set()
+        for one in parts.retry(store._client.get_collections).collections:
+            metadata = parts.metadata(one.name)
+            name = metadata.get(NAME_KEY, one.name)
+            if SPEC_KEY in metadata and one.name in (name, aliases.get(name)):
+                found.add(name)
+        return sorted(found)
 
 
-def _ours(where: Filter) -> models.Filter:
-    """Return Qdrant's filter: the asked conditions, and never a row that somebody else wrote."""
-    must: list[Any] = [
-        models.FieldCondition(key=_key(name), match=models.MatchAny(any=values))
-        for name, values in where.conditions().items()
-    ]
-    must_not: list[Any] = [
-        models.IsEmptyCondition(is_empty=models.PayloadField(key=_key(name))) for name in ("repository", "path")
-    ]
-    return models.Filter(must=must, must_not=must_not)
+def _server(client: QdrantClient, url: str) -> Capabilities:
+    """Return what the server can do; raises StoreError if it does not answer or is too old."""
+    try:
+        # A server that answers at all may be busy; one that does not answer is more likely misspelt.
+        version = retrying(
+            client.info, lambda error: pause_after(error) if status_of(error) else None, limit=CONNECT_SECONDS
+        ).version
+    except Exception as error:
+        raise StoreError(f"{url} cannot be opened: {reason(error)}; is the server up, and the key right?") from error
+    found = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    if found < OLDEST_SERVER:
+        raise StoreError(f"{url} runs Qdrant {version}, which keeps no collection metadata; update it to 1.16")
+    turbo = {"turbo"} if found >= TURBO_SERVER and hasattr(models, "TurboQuantization") else set()
+    return replace(SERVER, quantizations=SERVER.quantizations | turbo)

@@ -1,208 +1,176 @@
 """Qdrant's REST interface, as far as our store uses it, over the real engine: Qdrant Edge, one shard a collection.
 
-It checks the API key, and refuses bodies over the server's 32 MiB.
+So filters, quantization, sparse vectors and their IDF are the engine's own. It checks the API key, refuses bodies over
+the server's 32 MiB and whatever it does not know, and fails on purpose:
+
+    faults = Faults(rate=0.05)                      # 5 % of the requests, each kind in turn; see `Faults`
+    with serve(folder, faults=faults) as address:   # in a thread; faults may be changed at any time
+        store = open_store(f"qdrant+{address}")
+
+    server = ServerProcess(folder)                  # in a process of its own
+    server.start(); server.kill(); server.start()   # SIGKILL; then the same port and folder again
+
+A client only notices a hung request by its own time-out: set `qdrant.TIMEOUT_SECONDS` low before opening the store.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import random
 import re
-import shutil
+import socket
+import struct
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import qdrant_edge as edge
+from tests.stores.qdrant_engine import Collections, Refused
 
 MAX_BODY = 32 * 2**20
+KINDS = ("429", "500", "hang", "reset", "late reset")
+NEWEST = "1.18.0"
 
 
-class Refused(Exception):
-    """An HTTP status and what is wrong."""
+@dataclass
+class Faults:
+    """What goes wrong: a share `rate` of the requests whose "METHOD /path" matches `only`, each of `kinds` in turn.
 
+    "429" carries `retry_after` (None: no such header), "hang" is applied and not answered for `hang_seconds`, "reset"
+    breaks the connection before and "late reset" after applying the request. An upsert of a point that has `poison`
+    in its text is refused (400). After `most` faults all is well. `seen` counts what was done, `requests` all there
+    were by their method and what follows the collection ("PUT points").
+    """
 
-class Collections:
-    """The collections of one server: shards, their metadata and indexed fields."""
+    rate: float = 0.0
+    kinds: Sequence[str] = KINDS
+    only: str = ""
+    retry_after: str | None = "0"
+    hang_seconds: float = 30.0
+    poison: str = ""
+    most: int = sys.maxsize
+    seed: int = 0
+    seen: Counter[str] = field(default_factory=Counter)
+    requests: Counter[str] = field(default_factory=Counter)
 
-    def __init__(self, folder: Path, version: str) -> None:
-        self.folder, self.version = folder, version
-        self.shards: dict[str, edge.EdgeShard] = {}
-        self.metadata: dict[str, dict[str, Any]] = {}
-        self.indexed: dict[str, list[str]] = {}
+    def __post_init__(self) -> None:
+        self._random, self._turn = random.Random(self.seed), itertools.count()
 
-    def answer(self, method: str, path: str, body: dict[str, Any]) -> Any:
-        """Return the `result` of one request."""
-        if path == "/":
+    def draw(self, request: str) -> str | None:
+        """Return what is to go wrong with a request."""
+        self.requests[re.sub("/collections/[^/]+/?", "", request)] += 1
+        if not re.search(self.only, request) or self.seen.total() >= self.most or self._random.random() >= self.rate:
             return None
-        match = re.fullmatch(r"/collections/([^/]+)(/.*)?", path)
-        if match is None:
-            raise Refused(404, path)
-        name, rest = match[1], (match[2] or "").strip("/").replace("/", "_")
-        if rest == "exists":
-            return {"exists": name in self.shards}
-        if (method, rest) == ("PUT", ""):
-            return self.create(name, body)
-        if name not in self.shards:
-            raise Refused(404, f"Not found: Collection `{name}` doesn't exist!")
-        known = {
-            ("GET", ""): self.describe,
-            ("PATCH", ""): self.change,
-            ("DELETE", ""): self.drop,
-            ("PUT", "index"): self.index,
-            ("PUT", "points"): self.upsert,
-            ("POST", "points"): self.retrieve,
-            ("POST", "points_batch"): self.batch,
-            ("POST", "points_delete"): self.delete,
-            ("POST", "points_scroll"): self.scroll,
-            ("POST", "points_count"): self.count,
-            ("POST", "points_query"): self.query,
-        }
-        if (method, rest) not in known:
-            raise Refused(404, f"{method} {path}")
-        return known[method, rest](name, body)
+        kind = self.kinds[next(self._turn) % len(self.kinds)]
+        self.seen[kind] += 1
+        return kind
 
-    def create(self, name: str, body: dict[str, Any]) -> bool:
-        if name in self.shards:
-            raise Refused(409, f"Wrong input: Collection `{name}` already exists!")
-        assert body["vectors"]["distance"] == "Cosine"
-        params = edge.EdgeVectorParams(size=body["vectors"]["size"], distance=edge.Distance.Cosine)
-        (self.folder / name).mkdir(parents=True)
-        self.shards[name] = edge.EdgeShard.create(str(self.folder / name), edge.EdgeConfig(vectors=params))
-        self.metadata[name], self.indexed[name] = body.get("metadata") or {}, []
-        return True
-
-    def describe(self, name: str, _: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "status": "green",
-            "optimizer_status": "ok",
-            "segments_count": 1,
-            "payload_schema": {key: {"data_type": "keyword", "points": 0} for key in self.indexed[name]},
-            "config": {
-                "params": {},
-                "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10_000},
-                "optimizer_config": {"default_segment_number": 0, "flush_interval_sec": 5},
-                "metadata": self.metadata[name],
-            },
-        }
-
-    def change(self, name: str, body: dict[str, Any]) -> bool:
-        self.metadata[name].update(body["metadata"])
-        return True
-
-    def drop(self, name: str, _: dict[str, Any]) -> bool:
-        self.shards.pop(name).close()
-        shutil.rmtree(self.folder / name)
-        return True
-
-    def index(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
-        assert body["field_schema"] == "keyword"
-        self.indexed[name].append(body["field_name"])
-        return self.update(
-            name, edge.UpdateOperation.create_field_index(body["field_name"], edge.PayloadSchemaType.Keyword)
-        )
-
-    def upsert(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
-        points = [edge.Point(point["id"], point["vector"], point["payload"]) for point in body["points"]]
-        return self.update(name, edge.UpdateOperation.upsert_points(points))
-
-    def batch(self, name: str, body: dict[str, Any]) -> list[dict[str, Any]]:
-        asked = [operation["overwrite_payload"] for operation in body["operations"]]
-        return [
-            self.update(name, edge.UpdateOperation.overwrite_payload(one["points"], one["payload"])) for one in asked
-        ]
-
-    def delete(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
-        return self.update(name, edge.UpdateOperation.delete_points(body["points"]))
-
-    def update(self, name: str, operation: edge.UpdateOperation) -> dict[str, Any]:
-        self.shards[name].update(operation)
-        return {"operation_id": 0, "status": "completed"}
-
-    def retrieve(self, name: str, body: dict[str, Any]) -> list[dict[str, Any]]:
-        found = self.shards[name].retrieve(body["ids"], body["with_payload"], body["with_vector"])
-        return [_record(record) for record in found]
-
-    def scroll(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
-        request = edge.ScrollRequest(
-            offset=body.get("offset"),
-            limit=body["limit"],
-            filter=_filter(body["filter"]),
-            with_payload=body["with_payload"],
-            with_vector=False,
-        )
-        records, offset = self.shards[name].scroll(request)
-        return {
-            "points": [_record(record) for record in records],
-            "next_page_offset": None if offset is None else str(offset),
-        }
-
-    def count(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
-        request = edge.CountRequest(exact=body["exact"], filter=_filter(body["filter"]))
-        return {"count": self.shards[name].count(request)}
-
-    def query(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
-        nearest = edge.Query.Nearest(body["query"]["nearest"] if isinstance(body["query"], dict) else body["query"])
-        request = edge.QueryRequest(
-            query=nearest, limit=body["limit"], filter=_filter(body["filter"]), with_payload=True
-        )
-        points = self.shards[name].query(request)
-        return {"points": [{**_record(point), "version": 0, "score": point.score} for point in points]}
+    def refuses(self, text: str) -> bool:
+        """Return whether a point with this text is to be refused."""
+        return bool(self.poison) and self.poison in text
 
 
-def _record(record: Any) -> dict[str, Any]:
-    return {"id": str(record.id), "payload": record.payload, "vector": record.vector}
+class Handler(BaseHTTPRequestHandler):
+    """One connection; the class `serve` makes of it knows the collections, their lock and the key."""
+
+    protocol_version = "HTTP/1.1"
+    collections: Collections
+    faults: Faults
+    lock: threading.Lock
+    key: str | None
+
+    def do(self) -> None:
+        path = self.path.partition("?")[0]
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        faults = self.faults
+        with self.lock:
+            kind = faults.draw(f"{self.command} {path}")
+        if kind == "reset":
+            return self.reset()
+        if kind == "429":
+            retry = {"Retry-After": faults.retry_after} if faults.retry_after is not None else {}
+            return self.send(429, _error("too many requests"), retry)
+        if kind == "500":
+            return self.send(500, _error("Service internal error: on purpose"))
+        status, answer = self.answer(path, body)
+        if kind == "hang":
+            time.sleep(faults.hang_seconds)
+        if kind in ("hang", "late reset"):
+            return self.reset()
+        return self.send(status, answer)
+
+    do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = do
+
+    def answer(self, path: str, body: bytes) -> tuple[int, dict[str, Any]]:
+        try:
+            if self.key is not None and self.headers.get("api-key") != self.key:
+                raise Refused(401, "Must provide an API key or an Authorization bearer token")
+            if len(body) > MAX_BODY:
+                raise Refused(413, f"JSON payload ({len(body)} bytes) is larger than allowed (limit: {MAX_BODY} bytes)")
+            with self.lock:
+                result = self.collections.answer(self.command, path, json.loads(body or b"{}"))
+        except Refused as refused:
+            return refused.args[0], _error(refused.args[1])
+        except Exception as error:
+            return 422, _error(f"the façade cannot do this: {error!r}")
+        if path == "/":
+            return 200, {"title": "qdrant", "version": self.collections.version}
+        return 200, {"result": result, "status": "ok", "time": 0.0}
+
+    def send(self, status: int, answer: dict[str, Any], headers: dict[str, str] | None = None) -> None:
+        body = json.dumps(answer).encode()
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def reset(self) -> None:
+        self.close_connection = True
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
 
 
-def _filter(asked: dict[str, Any]) -> edge.Filter:
-    must = [
-        edge.FieldCondition(condition["key"], match=edge.MatchAny(condition["match"]["any"]))
-        for condition in asked.get("must") or []
-    ]
-    must_not = [edge.IsEmptyCondition(condition["is_empty"]["key"]) for condition in asked.get("must_not") or []]
-    return edge.Filter(must=must, must_not=must_not)
+def _error(text: str) -> dict[str, Any]:
+    return {"status": {"error": text}, "time": 0.0}
+
+
+class Server(ThreadingHTTPServer):
+    """The HTTP server, silent about connections that its clients gave up."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def handle_error(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+def _server(folder: Path, port: int, key: str | None, version: str, faults: Faults) -> tuple[Server, Collections]:
+    collections = Collections(folder, version, faults.refuses)
+    known = {"collections": collections, "faults": faults, "lock": threading.Lock(), "key": key}
+    handler = type("Bound", (Handler,), known)
+    return Server(("127.0.0.1", port), handler), collections
 
 
 @contextmanager
-def serve(folder: Path, key: str | None = None, version: str = "1.16.0") -> Iterator[str]:
+def serve(
+    folder: Path, key: str | None = None, version: str = NEWEST, faults: Faults | None = None, port: int = 0
+) -> Iterator[str]:
     """Yield the http:// address of a server that keeps its shards under `folder`."""
-    collections, lock = Collections(folder, version), threading.Lock()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do(self) -> None:
-            size = int(self.headers.get("Content-Length") or 0)
-            raw = self.rfile.read(size)
-            try:
-                if key is not None and self.headers.get("api-key") != key:
-                    raise Refused(401, "Must provide an API key or an Authorization bearer token")
-                if size > MAX_BODY:
-                    raise Refused(413, f"JSON payload ({size} bytes) is larger than allowed (limit: {MAX_BODY} bytes)")
-                with lock:
-                    result = collections.answer(self.command, self.path.partition("?")[0], json.loads(raw or b"{}"))
-                status, answer = 200, {"result": result, "status": "ok", "time": 0.0}
-                if self.path == "/":
-                    answer = {"title": "qdrant", "version": collections.version}
-            except Refused as refused:
-                status, answer = refused.args[0], {"status": {"error": refused.args[1]}, "time": 0.0}
-            body = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = do
-
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    server, collections = _server(folder, port, key, version, faults or Faults())
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"
@@ -210,5 +178,36 @@ def serve(folder: Path, key: str | None = None, version: str = "1.16.0") -> Iter
         server.shutdown()
         server.server_close()
         thread.join()
-        for shard in collections.shards.values():
-            shard.close()
+        collections.close()
+
+
+class ServerProcess:
+    """A server in a process of its own, which can be killed and started again with what it had acknowledged."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.folder, self.address = folder, f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = (sys.executable, "-m", __name__, str(self.folder), str(self.port))
+        self.process = subprocess.Popen(command, cwd=Path(__file__).parents[2])
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                return socket.create_connection(("127.0.0.1", self.port), 1).close()
+            except OSError:
+                assert self.process.poll() is None, "the server ended"
+                assert time.monotonic() < deadline, "the server does not listen"
+                time.sleep(0.02)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+if __name__ == "__main__":
+    _server(Path(sys.argv[1]), int(sys.argv[2]), None, NEWEST, Faults())[0].serve_forever()
