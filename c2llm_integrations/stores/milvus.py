@@ -1,97 +1,110 @@
 """Milvus through pymilvus: a server, Zilliz Cloud, or any `MilvusClient` the user already has.
 
-A collection has the primary key `id`, the vector `vector` (cosine), the text `page_content`, and one scalar field
-for each other part of a chunk: `repository`, `path`, `language`, `symbol`, `kind`, `start_line`, `end_line`. Its
-properties hold the spec and the claims. Other libraries open it with these arguments:
+`milvus_schema` says what a collection is made of; its properties hold the spec and the claims. Other libraries open
+it with these arguments, and may add rows of their own:
 
     langchain_milvus.Milvus(embeddings, collection_name="code", connection_args={"uri": ...}, primary_field="id",
-        vector_field="vector", text_field="page_content")
-    llama_index.vector_stores.milvus.MilvusVectorStore(uri=..., collection_name="code", overwrite=False,
+        vector_field="vector", text_field="page_content", enable_dynamic_field=True,
+        search_params={"metric_type": "COSINE"})
+    llama_index.vector_stores.milvus.MilvusVectorStore(uri=..., collection_name="code__1", overwrite=False,
         embedding_field="vector", text_key="page_content", similarity_metric="COSINE",
         output_fields=["path", "symbol", "start_line", "end_line"])
 
-A folder of Milvus Lite has to be loaded first: `store.client.load_collection("code")`, which LangChain does by itself.
+LlamaIndex's store takes no alias: `client.describe_collection("code")["collection_name"]` tells what is behind it. A
+folder of Milvus Lite has to be loaded for it first, `client.load_collection("code")`; LangChain does it by itself.
 """
 
 from __future__ import annotations
 
-import logging
-import re
-import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from time import monotonic
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from c2llm_integrations.code.chunk import CodeChunk
-from c2llm_integrations.errors import InputError, MissingExtra, StoreError
+from c2llm_integrations.errors import BatchRefused, InputError, MissingExtra, StoreError
+from c2llm_integrations.stores import milvus_collections as collections
 from c2llm_integrations.stores.base import VectorStore
+from c2llm_integrations.stores.milvus_collections import CLAIM_KEY, SPEC_KEY, call
+from c2llm_integrations.stores.milvus_errors import is_refusal, is_too_large, is_unloaded, pause_after, reason
+from c2llm_integrations.stores.milvus_filter import expression
+from c2llm_integrations.stores.milvus_schema import (
+    HIT_FIELDS,
+    LEXICAL_FIELD,
+    STORED_FIELDS,
+    TERMS_FIELD,
+    VECTOR_FIELD,
+    Server,
+    entities_of,
+    search_params_of,
+    vector_from,
+)
+from c2llm_integrations.stores.retrying import retrying
 from c2llm_integrations.stores.rows import (
     METADATA_FIELD,
     TEXT_FIELD,
+    Candidates,
     Filter,
     Hit,
+    Row,
     Stored,
     Vector,
     chunk_of,
-    payload_of,
     stored_of,
 )
-from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
+from c2llm_integrations.stores.spec import CollectionSpec
 
 try:
-    from pymilvus import DataType, MilvusClient
+    from pymilvus import MilvusClient
 except ImportError as error:
     raise MissingExtra("pymilvus", "milvus") from error
 
-# By default pymilvus prints every failed call with its traceback, and a warning for every scan of an older server.
-# What fails is raised here as one line, so that is silenced unless the program has chosen a level of its own.
-if logging.getLogger("pymilvus").level == logging.WARNING:
-    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
-
-# Milvus's own limits: the bytes of a VARCHAR, and the hits of one search.
-MAX_VARCHAR_BYTES = 65_535
+# Milvus's own limit on the hits of one search.
 MAX_HITS = 16_384
-# pymilvus retries what fails for a moment until this much time has passed.
-TIMEOUT_SECONDS = 120
-CONNECT_SECONDS = 10
-# Of a client of our own: its connection is not shared, so that closing it ends it; and it pings no more often than the
-# 5 minutes that gRPC servers allow, because those of Milvus Lite hang up on pymilvus's default of 10 seconds.
-CONNECTION = {"dedicated": True, "grpc_options": {"grpc.keepalive_time_ms": 360_000}}
 # Rows a page: large, because a server may take 0.2 s to make sure that a page misses no write (16,384 at most).
 SCAN_PAGE = 16_000
-# Vectors are read back in pages of about this size; a server sends at most 64 MB at once.
+# Vectors and texts are read back in pages of about this size; a server sends at most 64 MB at once.
 PAGE_BYTES = 8 * 2**20
-VECTOR_FIELD = "vector"
-# The keys of a collection's properties. Writing merges key by key, so one key a repository keeps two writers
-# from overwriting each other's claims.
-SPEC_KEY = "c2llm_spec"
-CLAIM_KEY = "c2llm_claim:"
+USUAL_TEXT_BYTES = 2_048
+# Everything that anybody was told is written is in the answer.
+STRONG = {"consistency_level": "Strong"}
 
-STRINGS = ("repository", "path", "language", "symbol", "kind")
-NUMBERS = ("start_line", "end_line")
-STORED_FIELDS = ("id", "path", "language", "symbol", "kind", *NUMBERS)
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-_ESCAPES = str.maketrans({'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+class Held(NamedTuple):
+    """What a collection's name stands for, and until when nobody drops it even if it is replaced."""
+
+    physical: str
+    spec: CollectionSpec
+    until: float
 
 
 class MilvusStore(VectorStore):
     """One collection behind a `MilvusClient`."""
 
-    capabilities = Capabilities(max_text_bytes=MAX_VARCHAR_BYTES)
-
     def __init__(
-        self, client: MilvusClient | None, collection: str = "code", *, url: str = "", owned: bool = True
+        self,
+        client: MilvusClient | None,
+        server: Server,
+        collection: str = "code",
+        *,
+        url: str = "",
+        owned: bool = True,
+        physical: bool = False,
     ) -> None:
         """`url` is what messages call the database; an `owned` client is closed with the store.
 
-        Raises InputError for a collection name that Milvus does not take.
+        `physical`: `collection` is what an alias will stand for, a successor's. Raises InputError for a name that
+        Milvus does not take.
         """
-        super().__init__(url, _usable(collection))
+        super().__init__(url, collection if physical else collections.usable(collection))
+        self.capabilities = server.capabilities
         self._client: Any = client
+        self._server = server
         self._owned = owned
-        self._cached_spec: CollectionSpec | None = None
+        self._is_physical = physical
+        self._held: Held | None = None
+        self._loaded = ""
 
     @classmethod
     def connect(cls, address: str, collection: str = "code", token: str | None = None) -> MilvusStore:
@@ -99,90 +112,87 @@ class MilvusStore(VectorStore):
 
         Raises StoreError if the server does not answer within 10 seconds.
         """
-        _usable(collection)
-        try:
-            client = MilvusClient(address, token=token or "", timeout=CONNECT_SECONDS, **CONNECTION)
-        except Exception as error:  # pymilvus's own, and gRPC's as they are
-            why = _reason(error)
-            message = f"milvus+{address} cannot be opened: {why}; is the server up, and the key right?"
-            raise StoreError(message) from error
-        return cls(client, collection, url=f"milvus+{address}")
+        collections.usable(collection)
+        client = collections.connect(address, token)
+        return cls(client, Server.of(client.get_server_version()), collection, url=f"milvus+{address}")
 
     @classmethod
     def from_client(cls, client: MilvusClient, collection: str = "code") -> MilvusStore:
         """Return a store over a client that the caller opened and will close."""
-        return cls(client, collection, url="the given Milvus client", owned=False)
+        server = Server.of(client.get_server_version())
+        return cls(client, server, collection, url="the given Milvus client", owned=False)
 
     # ---- the collection
 
     def _read_spec(self) -> CollectionSpec | None:
-        if self._cached_spec is None:
-            spec = self._stored_spec()
-            if spec is not None:
-                self._make_searchable()
-            self._cached_spec = spec
-        return self._cached_spec
+        held = self._held
+        if held is None or monotonic() > held.until:
+            held = self._held = self._find()
+        return None if held is None else held.spec
 
-    def _stored_spec(self) -> CollectionSpec | None:
-        if not self._call("has_collection"):
+    def _find(self) -> Held | None:
+        """Return what has the name now."""
+        described = collections.described(self._client, self.collection)
+        if described is None:
             return None
-        properties = self._properties()
+        properties = described.get("properties") or {}
         if SPEC_KEY not in properties:
             raise StoreError(
                 f"collection {self.collection!r} of {self.url} was not made by this package; "
                 "choose another --collection"
             )
-        return CollectionSpec.from_json(properties[SPEC_KEY])
+        until = monotonic() + collections.FRESH_SECONDS
+        return Held(str(described["collection_name"]), collections.spec_of(properties), until)
 
-    def _properties(self) -> dict[str, str]:
-        return dict(self._call("describe_collection").get("properties") or {})
+    @property
+    def _physical(self) -> str:
+        """What the name stood for when the spec was read: nothing goes to a collection whose spec was not looked at."""
+        held = self._held
+        if held is None:
+            self._existing()
+            return self._physical
+        return held.physical
 
     def _create(self, spec: CollectionSpec) -> None:
-        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
-        schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=36)
-        schema.add_field(VECTOR_FIELD, DataType.FLOAT_VECTOR, dim=spec.width)
-        for name in (TEXT_FIELD, *STRINGS):
-            schema.add_field(name, DataType.VARCHAR, max_length=MAX_VARCHAR_BYTES)
-        for name in NUMBERS:
-            schema.add_field(name, DataType.INT64)
-        self._call(
-            "create_collection", schema=schema, consistency_level="Strong", properties={SPEC_KEY: spec.to_json()}
-        )
-
-    def _make_searchable(self) -> None:
-        """Finish what `_create` began: a server reads only a loaded collection, and loads only an indexed one."""
-        if not self._call("list_indexes"):
-            # Milvus Lite would build a graph anew with every segment it writes; its exact search needs none.
-            lite = str(self._client.get_server_version()).startswith("milvus_lite")
-            index = MilvusClient.prepare_index_params()
-            index.add_index(VECTOR_FIELD, index_type="FLAT" if lite else "AUTOINDEX", metric_type="COSINE")
-            self._call("create_index", index_params=index, sync=False)
-        self._call("load_collection")
+        begin = collections.make if self._is_physical else collections.begin
+        begin(self._client, self.collection, spec, self._server)
 
     def _claims(self) -> dict[str, str]:
-        return {
-            key.removeprefix(CLAIM_KEY): checkout
-            for key, checkout in self._properties().items()
-            if key.startswith(CLAIM_KEY)
-        }
+        properties = collections.properties_of(self._client, self._physical)
+        return {key.removeprefix(CLAIM_KEY): value for key, value in properties.items() if key.startswith(CLAIM_KEY)}
 
     def _claim(self, repository: str, checkout: str) -> None:
         self._call("alter_collection_properties", properties={CLAIM_KEY + repository: checkout})
 
+    def _defer(self) -> None:
+        """Take the indexes of an empty collection away until all rows are there, or somebody reads one.
+
+        Otherwise a server indexes the same rows two or three times while it merges what arrives. A collection with
+        rows keeps its indexes, because it may be searched meanwhile. Milvus Lite has nothing to build.
+        """
+        if self._server.kind != "lite" and not self._counted(""):
+            self._loaded = ""
+            collections.drop_indexes(self._client, self._physical)
+
+    def _restore(self) -> None:
+        collections.make_indexes(self._client, self._physical, self._existing(), self._server)
+
     def _optimize(self) -> None:
-        self._call("flush")
-        while True:
-            index = self._call("describe_index", index_name=VECTOR_FIELD)
-            if index.get("state") == "Failed":
-                raise StoreError(f"{self.url} could not index collection {self.collection!r}; look into its log")
-            if index.get("state") == "Finished" and not int(index.get("pending_index_rows", 0)):
-                return
-            time.sleep(0.2)
+        collections.finish_indexes(self._client, self._physical)
+        self._load()
+
+    def _successor(self) -> VectorStore:
+        name = collections.successor_of(self._client, self._physical, self.collection)
+        return MilvusStore(self._client, self._server, name, url=self.url, owned=False, physical=True)
+
+    def _replace(self) -> None:
+        collections.replace(self._client, self._physical, self.collection, self._server)
+        self._held = None
 
     def _drop(self) -> None:
-        if self._stored_spec() is not None:
-            self._call("drop_collection")
-        self._cached_spec = None
+        if self._read_spec() is not None:
+            collections.drop(self._client, self._physical, self.collection)
+        self._held = None
 
     def _close(self) -> None:
         if self._owned and self._client is not None:
@@ -190,14 +200,27 @@ class MilvusStore(VectorStore):
 
     # ---- writing
 
-    def _upsert(self, chunks: Sequence[CodeChunk], vectors: Vector) -> None:
-        # Never `insert`: it takes an id twice without a word.
-        self._call("upsert", data=[_row(chunk, vector) for chunk, vector in zip(chunks, vectors, strict=True)])
+    def _upsert(self, chunks: Sequence[CodeChunk], vectors: Vector, terms: Sequence[Sequence[str]] | None) -> None:
+        self._write(entities_of(chunks, vectors, terms, self._existing()))
 
     def _update(self, chunks: Sequence[CodeChunk]) -> None:
-        # Milvus 2.3 takes no partial rows, so the vectors are read and written back.
-        held = self._vectors([chunk.id for chunk in chunks])
-        self._upsert(chunks, np.stack([held[chunk.id] for chunk in chunks]))
+        entities = entities_of(chunks, None, None, self._existing())
+        if self._server.updates_partly:
+            self._write(entities, partial_update=True)
+            return
+        lexical = self._existing().analyser is not None
+        kept = [VECTOR_FIELD, TERMS_FIELD] if lexical else [VECTOR_FIELD]
+        held = self._fetch([chunk.id for chunk in chunks], kept)
+        self._write([{**entity, **held[entity["id"]]} for entity in entities])
+
+    def _write(self, entities: list[dict[str, Any]], **options: Any) -> None:
+        # Never `insert`: it takes an id twice without a word.
+        try:
+            self._call("upsert", data=entities, **options)
+        except Exception as error:
+            if is_refusal(error):
+                raise BatchRefused(f"{self.url} refused {len(entities)} rows: {reason(error)}") from error
+            raise
 
     def _delete(self, ids: Sequence[str]) -> None:
         self._call("delete", ids=list(ids))
@@ -207,99 +230,142 @@ class MilvusStore(VectorStore):
     def _known(self, ids: Sequence[str]) -> set[str]:
         return {row["id"] for row in self._query(["id"], ids=list(ids))}
 
-    def _scan(self, repository: str | None) -> Iterator[Stored]:
-        pages = self._call(
-            "query_iterator",
-            batch_size=SCAN_PAGE,
-            filter=expression(_of(repository)),
-            output_fields=list(STORED_FIELDS),
-            consistency_level="Strong",
-        )
-        try:
-            while rows := pages.next():
-                for row in rows:
-                    yield stored_of(row["id"], {METADATA_FIELD: row})
-        finally:
-            pages.close()
-
     def _count(self, repository: str | None) -> int:
-        return int(self._query(["count(*)"], filter=expression(_of(repository)))[0]["count(*)"])
+        return self._counted(expression(_of(repository), ours=True))
+
+    def _counted(self, where: str) -> int:
+        return int(self._query(["count(*)"], filter=where)[0]["count(*)"])
+
+    def _scan(self, repository: str | None) -> Iterator[Stored]:
+        for rows in self._pages(repository, STORED_FIELDS, SCAN_PAGE):
+            for row in rows:
+                yield stored_of(row["id"], {METADATA_FIELD: row})
+
+    def _rows(self, repository: str | None) -> Iterator[Row]:
+        # Milvus Lite sorts the whole collection anew for every page.
+        small = PAGE_BYTES // (4 * self._existing().width + USUAL_TEXT_BYTES)
+        page = SCAN_PAGE if self._server.kind == "lite" else max(1, min(small, SCAN_PAGE))
+        for rows in self._pages(repository, ["id", VECTOR_FIELD, *HIT_FIELDS], page):
+            for row in rows:
+                yield Row(_chunk(row["id"], row), vector_from(row[VECTOR_FIELD]))
+
+    def _pages(self, repository: str | None, fields: list[str], page: int) -> Iterator[list[dict[str, Any]]]:
+        """Yield our rows in pages, by ascending id; a page that turns out too large for a message is cut."""
+        self._existing()
+        last, physical = "", self._physical
+        while True:
+            where = expression(_of(repository), ours=True, after=last)
+            pages = self._read("query_iterator", batch_size=page, filter=where, output_fields=fields, **STRONG)
+            try:
+                while rows := retrying(pages.next, pause_after):
+                    yield rows
+                    last = rows[-1]["id"]
+                break
+            except Exception as error:
+                if not is_too_large(error) or page == 1:
+                    raise
+                page = max(1, page // 8)
+            finally:
+                pages.close()
+        if (now := self._find()) is None or now.physical != physical:
+            raise StoreError(f"{self.collection!r} of {self.url} was replaced while it was read; read it again")
 
     def _vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
+        return {id: vector_from(row[VECTOR_FIELD]) for id, row in self._fetch(ids, [VECTOR_FIELD]).items()}
+
+    def _fetch(self, ids: Sequence[str], fields: list[str]) -> dict[str, dict[str, Any]]:
+        """Return id → those fields of it."""
         page = max(1, PAGE_BYTES // (4 * self._existing().width))
-        found: dict[str, Vector] = {}
+        found: dict[str, dict[str, Any]] = {}
         for start in range(0, len(ids), page):
-            rows = self._query(["id", VECTOR_FIELD], ids=list(ids[start : start + page]))
-            found.update({row["id"]: np.asarray(row[VECTOR_FIELD], dtype=np.float32) for row in rows})
+            for row in self._query(["id", *fields], ids=list(ids[start : start + page])):
+                found[row["id"]] = {name: row[name] for name in fields}
         return found
 
-    def _search(self, vector: Vector, limit: int, where: Filter) -> list[Hit]:
+    def _candidates(self, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter) -> Candidates:
         if limit > MAX_HITS:
             raise InputError(f"limit {limit} is over the {MAX_HITS} hits that Milvus returns at most")
-        [found] = self._call(
+        dense = [] if vector is None else self._nearest(vector, limit, where)
+        lexical = self._search(LEXICAL_FIELD, " ".join(terms), limit, where, {"metric_type": "BM25"}) if terms else []
+        # Milvus Lite returns BM25 as a distance.
+        sign = -1 if self._server.kind == "lite" else 1
+        return Candidates(dense, [Hit(_chunk(id, fields), sign * score) for id, score, fields in lexical])
+
+    def _nearest(self, vector: Vector, limit: int, where: Filter) -> list[Hit]:
+        spec = self._existing()
+        asked = vector.astype(np.float16) if spec.datatype == "float16" else vector
+        if not spec.rescore:
+            found = self._search(VECTOR_FIELD, asked, limit, where, search_params_of(spec, limit))
+            return [Hit(_chunk(id, fields), score) for id, score, fields in found]
+        # A server could compare by full vectors itself, but would keep every one of them in memory.
+        many = min(int(limit * spec.rescore), MAX_HITS)
+        found = self._search(VECTOR_FIELD, asked, many, where, search_params_of(spec, many), VECTOR_FIELD)
+        hits = [Hit(_chunk(id, row), float(vector @ vector_from(row[VECTOR_FIELD]))) for id, _, row in found]
+        return sorted(hits, key=lambda hit: -hit.score)[:limit]
+
+    def _search(
+        self, field: str, query: Any, limit: int, where: Filter, params: dict[str, Any], *more: str
+    ) -> list[tuple[str, float, dict[str, Any]]]:
+        """Return id, score and fields of what is found, best first."""
+        [found] = self._read(
             "search",
-            data=[vector],
-            anns_field=VECTOR_FIELD,
+            data=[query],
+            anns_field=field,
             limit=limit,
             filter=expression(where),
-            output_fields=[TEXT_FIELD, "repository", *STORED_FIELDS[1:]],
-            search_params={"metric_type": "COSINE"},
-            consistency_level="Strong",
+            output_fields=[*HIT_FIELDS, *more],
+            search_params=params,
+            # All that this process wrote is found; waiting for what others wrote takes a server 0.2 s.
+            consistency_level="Session",
         )
-        hits = ((hit["id"], hit["entity"], hit["distance"]) for hit in found)
-        return [
-            Hit(chunk_of(id, {TEXT_FIELD: fields[TEXT_FIELD], METADATA_FIELD: fields}), float(score))
-            for id, fields, score in hits
-        ]
+        return [(str(hit["id"]), float(hit["distance"]), hit["entity"]) for hit in found]
 
     # ---- the client
 
-    def _translate(self, error: BaseException) -> StoreError:
-        return StoreError(f"collection {self.collection!r} of {self.url} failed: {_reason(error)}")
-
-    def _query(self, fields: list[str], **what: Any) -> list[dict[str, Any]]:
-        # Strong: everything acknowledged before the question is in the answer.
-        return list(self._call("query", output_fields=fields, consistency_level="Strong", **what))
-
     def _call(self, method: str, **options: Any) -> Any:
         """Call the client's `method` for this collection."""
-        return getattr(self._client, method)(self.collection, timeout=TIMEOUT_SECONDS, **options)
+        return call(self._client, method, self._physical, **options)
+
+    def _load(self) -> None:
+        spec, physical = self._existing(), self._physical
+        if self._loaded != physical:
+            collections.load(self._client, physical, spec, self._server)
+            self._loaded = physical
+
+    def _read(self, method: str, **options: Any) -> Any:
+        """Call a reading method; once more if the collection has been replaced or released meanwhile."""
+        self._load()
+        try:
+            return self._call(method, **options)
+        except Exception as error:
+            before, self._held = self._held, None
+            spec = self._read_spec()
+            if before is None or spec is None or not (self._physical != before.physical or is_unloaded(error)):
+                raise
+            spec.require_same(before.spec)
+        self._loaded = ""
+        self._load()
+        return self._call(method, **options)
+
+    def _query(self, fields: list[str], **what: Any) -> list[dict[str, Any]]:
+        return list(self._read("query", output_fields=fields, **what, **STRONG))
+
+    def _translate(self, error: BaseException) -> StoreError:
+        return StoreError(f"collection {self.collection!r} of {self.url} failed: {reason(error)}")
 
 
-def literal(value: str) -> str:
-    """Return a string as Milvus's filter language writes it.
-
-    Every other character, control characters and non-ASCII ones included, stands for itself: Milvus Lite knows no
-    further escapes.
-    """
-    return f'"{value.translate(_ESCAPES)}"'
-
-
-def expression(where: Filter) -> str:
-    """Return a Filter in Milvus's filter language; "" if it restricts nothing."""
-    return " and ".join(f"{name} in [{', '.join(map(literal, values))}]" for name, values in where.conditions().items())
-
-
-def _reason(error: BaseException) -> str:
-    """Return the first line of what went wrong, without the code that pymilvus and gRPC wrap around it."""
-    said = getattr(error, "message", None) or getattr(error, "details", lambda: error)()
-    lines = str(said).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def list_collections(address: str, token: str | None) -> list[str]:
+    """Return the names of the collections that this package made on a server, sorted; errors are `connect`'s."""
+    client = collections.connect(address, token)
+    try:
+        return collections.names(client)
+    finally:
+        client.close()
 
 
 def _of(repository: str | None) -> Filter:
     return Filter(repositories=() if repository is None else (repository,))
 
 
-def _row(chunk: CodeChunk, vector: Vector) -> dict[str, Any]:
-    payload = payload_of(chunk)
-    return {"id": chunk.id, VECTOR_FIELD: vector, TEXT_FIELD: payload[TEXT_FIELD], **payload[METADATA_FIELD]}
-
-
-def _usable(collection: str) -> str:
-    if not _NAME.fullmatch(collection):
-        raise InputError(
-            f"collection {collection!r} is no usable name for Milvus; use 1 to 128 letters, digits and '_', "
-            "not starting with a digit"
-        )
-    return collection
+def _chunk(id: str, fields: dict[str, Any]) -> CodeChunk:
+    return chunk_of(id, {TEXT_FIELD: fields.get(TEXT_FIELD), METADATA_FIELD: fields})

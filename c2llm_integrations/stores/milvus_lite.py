@@ -12,7 +12,9 @@ from pathlib import Path
 
 from c2llm_integrations.errors import InputError, MissingExtra, StoreError
 from c2llm_integrations.stores.files import FileLock
-from c2llm_integrations.stores.milvus import CONNECTION, MilvusStore
+from c2llm_integrations.stores.milvus import Held, MilvusStore
+from c2llm_integrations.stores.milvus_collections import CONNECTION, names
+from c2llm_integrations.stores.milvus_schema import Server
 from c2llm_integrations.stores.spec import CollectionSpec
 
 try:
@@ -21,6 +23,7 @@ try:
 except ImportError as error:
     raise MissingExtra("milvus-lite", "milvus") from error
 
+LITE = Server("lite", (3, 2))
 # How many stores of this process have each folder open: the last one stops its server, which frees the folder.
 _holders: Counter[Path] = Counter()
 _guard = threading.Lock()
@@ -34,18 +37,16 @@ class MilvusLiteStore(MilvusStore):
 
         Raises InputError for another ending, StoreBusy if it is open elsewhere, StoreError if it cannot be opened.
         """
-        super().__init__(None, collection, url=f"milvus+lite://{path}")
-        self.path = Path(os.path.realpath(Path(path).expanduser()))
-        if self.path.suffix != ".db":
-            raise InputError(f"{self.url} does not end in .db, by which Milvus knows a local database; rename it")
+        super().__init__(None, LITE, collection, url=f"milvus+lite://{path}")
+        self.path = _resolved(path)
         if self.path.exists():
             with self._errors():
                 self._attach()
 
-    def _stored_spec(self) -> CollectionSpec | None:
+    def _find(self) -> Held | None:
         if self._client is None and self.path.exists():
             self._attach()
-        return None if self._client is None else super()._stored_spec()
+        return None if self._client is None else super()._find()
 
     def _create(self, spec: CollectionSpec) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
@@ -60,6 +61,25 @@ class MilvusLiteStore(MilvusStore):
         if self._client is not None:
             _release(self.path, self._client)
             self._client = None
+
+
+def list_collections(path: str | Path) -> list[str]:
+    """Return the names of the collections that this package made in a folder, sorted; errors are the store's."""
+    folder = _resolved(path)
+    if not folder.exists():
+        return []
+    client = _acquire(folder)
+    try:
+        return names(client)
+    finally:
+        _release(folder, client)
+
+
+def _resolved(path: str | Path) -> Path:
+    resolved = Path(os.path.realpath(Path(path).expanduser()))
+    if resolved.suffix != ".db":
+        raise InputError(f"milvus+lite://{path} does not end in .db, by which Milvus knows a local database; rename it")
+    return resolved
 
 
 def _acquire(path: Path) -> MilvusClient:

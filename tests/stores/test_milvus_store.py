@@ -19,7 +19,10 @@ from pymilvus import MilvusClient
 from c2llm_integrations.errors import InputError, RowsRefused, StoreBusy, StoreError
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.base import CollectionSpec, Filter, Row, VectorStore
-from c2llm_integrations.stores.milvus import CONNECTION, MAX_VARCHAR_BYTES, MilvusStore, expression, literal
+from c2llm_integrations.stores.milvus import MilvusStore
+from c2llm_integrations.stores.milvus_collections import CONNECTION
+from c2llm_integrations.stores.milvus_filter import expression, literal
+from c2llm_integrations.stores.milvus_schema import MAX_VARCHAR_BYTES
 
 MakeRow = Callable[..., Row]
 

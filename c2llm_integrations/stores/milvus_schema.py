@@ -1,0 +1,203 @@
+"""What a Milvus collection of ours is made of, and what each kind of Milvus can do with it.
+
+| field | type | default | |
+|---|---|---|---|
+| id | VARCHAR(128) | | primary key |
+| vector | FLOAT_VECTOR or FLOAT16_VECTOR | | cosine |
+| page_content | VARCHAR | "" | the text |
+| repository | VARCHAR | "" | indexed; partition key on servers from 2.4 on |
+| path, language | VARCHAR | "" | indexed |
+| symbol, kind | VARCHAR | "" | |
+| start_line, end_line | INT64 | 0 | |
+| terms | VARCHAR | "" | only with an analyser: words of the text, for `lexical` |
+| lexical | SPARSE_FLOAT_VECTOR | | only with an analyser: BM25 over `terms`, made by the server |
+
+Dynamic fields are on, and all but the first two have defaults, so that other libraries can add rows of their own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from c2llm_integrations.code.chunk import CodeChunk
+from c2llm_integrations.code.terms import K1, B
+from c2llm_integrations.errors import MissingExtra
+from c2llm_integrations.stores.rows import METADATA_FIELD, TEXT_FIELD, Vector, payload_of
+from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
+
+try:
+    from pymilvus import DataType, Function, FunctionType, MilvusClient
+except ImportError as error:
+    raise MissingExtra("pymilvus", "milvus") from error
+
+# Milvus's own limit on the bytes of a VARCHAR.
+MAX_VARCHAR_BYTES = 65_535
+# Ours are UUIDs; LangChain's `index` names the documents that it adds by a digest of up to 128 hexadecimal digits.
+MAX_ID_BYTES = 128
+VECTOR_FIELD = "vector"
+TERMS_FIELD = "terms"
+LEXICAL_FIELD = "lexical"
+STRINGS = ("repository", "path", "language", "symbol", "kind")
+NUMBERS = ("start_line", "end_line")
+# What `Stored` is made of, and what a hit is.
+STORED_FIELDS = ["id", "path", "language", "symbol", "kind", *NUMBERS]
+HIT_FIELDS = [TEXT_FIELD, *STRINGS, *NUMBERS]
+INDEXED = ("repository", "path", "language")
+
+# Every partition has segments of its own. On 2.3.5, 100,000 rows: with 16, a search took ten times as long as with 4.
+PARTITIONS = 4
+# Uploads a server answers at once before it only queues them (measured on 2.3.5: 2 threads 1.6 times the rows of one,
+# 4 no more than 2); the client itself takes as long to pack a batch as the server to store it.
+UPLOADS = 4
+# Qdrant's defaults. Milvus's own AUTOINDEX takes twice the time to build and finds no more (100,000 rows of 256).
+HNSW = {"M": 16, "efConstruction": 100}
+# Candidates kept while the graph is searched, unless more hits than that are asked for.
+EF = 128
+# Clusters, fewer where a segment has less than 39 rows for each, and how many of them a search looks into.
+NLIST = 1024
+NPROBE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The kind of Milvus at the other end: "lite", "cloud" (Zilliz) or "server", and its release."""
+
+    kind: str
+    release: tuple[int, int]
+
+    @classmethod
+    def of(cls, version: str) -> Server:
+        """Read what `MilvusClient.get_server_version` returns."""
+        numbers = [int(number) for number in re.findall(r"\d+", version)] + [0, 0]
+        lite, cloud = version.startswith("milvus_lite"), "zilliz" in version.lower()
+        return cls("lite" if lite else "cloud" if cloud else "server", (numbers[0], numbers[1]))
+
+    @property
+    def has_partition_key(self) -> bool:
+        """Whether rows of different repositories are kept apart.
+
+        Until 2.3.9 servers put upserted rows into wrong partitions, where a filter misses them (Milvus's fix: pull
+        request 30772). Milvus Lite would only spread its few rows over more files.
+        """
+        return self.kind != "lite" and self.release >= (2, 4)
+
+    @property
+    def updates_partly(self) -> bool:
+        """Whether fields of a row can be changed without sending its vector."""
+        return self.kind == "lite" or self.release >= (2, 6)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What a store on this Milvus can do."""
+        if self.kind == "lite":
+            # It keeps every full vector in memory, so codes beside them would save nothing.
+            return Capabilities(lexical=True, max_text_bytes=MAX_VARCHAR_BYTES)
+        quantizations = {"int8", "product"} | ({"rabitq"} if self.release >= (2, 6) else set())
+        return Capabilities(
+            datatypes=frozenset({"float32", "float16"} if self.release >= (2, 4) else {"float32"}),
+            quantizations=frozenset() if self.kind == "cloud" else frozenset(quantizations),
+            lexical=self.release >= (2, 5),
+            max_text_bytes=MAX_VARCHAR_BYTES,
+            uploads=UPLOADS,
+        )
+
+
+def schema_of(spec: CollectionSpec, server: Server) -> Any:
+    """Return the schema of a collection with this spec."""
+    schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=True)
+    schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=MAX_ID_BYTES)
+    vector = DataType.FLOAT16_VECTOR if spec.datatype == "float16" else DataType.FLOAT_VECTOR
+    schema.add_field(VECTOR_FIELD, vector, dim=spec.width)
+    for name in (TEXT_FIELD, *STRINGS):
+        key = name == "repository" and server.has_partition_key
+        schema.add_field(name, DataType.VARCHAR, max_length=MAX_VARCHAR_BYTES, default_value="", is_partition_key=key)
+    for name in NUMBERS:
+        schema.add_field(name, DataType.INT64, default_value=0)
+    if spec.analyser is not None:
+        # The terms are words already. A server's `standard` would cut Chinese ones; Lite has no `whitespace`.
+        tokenizer = {"tokenizer": "standard" if server.kind == "lite" else "whitespace"}
+        analysed = {"enable_analyzer": True, "analyzer_params": tokenizer}
+        schema.add_field(TERMS_FIELD, DataType.VARCHAR, max_length=MAX_VARCHAR_BYTES, default_value="", **analysed)
+        schema.add_field(LEXICAL_FIELD, DataType.SPARSE_FLOAT_VECTOR)
+        schema.add_function(Function("bm25", FunctionType.BM25, [TERMS_FIELD], [LEXICAL_FIELD]))
+    return schema
+
+
+def indexes_of(spec: CollectionSpec, server: Server) -> dict[str, dict[str, Any]]:
+    """Return field → the index that it has."""
+    dense = {"index_type": _vector_index(spec, server), "metric_type": "COSINE", "params": _vector_params(spec)}
+    # Before 2.4 servers knew one index for strings.
+    scalar = {"index_type": "INVERTED" if server.kind == "lite" or server.release >= (2, 4) else "Trie"}
+    lexical = {
+        "index_type": "SPARSE_INVERTED_INDEX",
+        "metric_type": "BM25",
+        "params": {"bm25_k1": K1, "bm25_b": B},
+    }
+    return {
+        VECTOR_FIELD: dense,
+        **({} if spec.analyser is None else {LEXICAL_FIELD: lexical}),
+        **dict.fromkeys(INDEXED, scalar),
+    }
+
+
+def _vector_index(spec: CollectionSpec, server: Server) -> str:
+    if server.kind == "lite":
+        return "FLAT"  # it would build a graph anew with every segment it writes
+    if server.kind == "cloud":
+        return "AUTOINDEX"  # it takes no other
+    return {"int8": "IVF_SQ8", "product": "IVF_PQ", "rabitq": "IVF_RABITQ"}.get(spec.quantization or "", "HNSW")
+
+
+def _vector_params(spec: CollectionSpec) -> dict[str, int]:
+    if spec.quantization is None:
+        return HNSW
+    if spec.quantization == "product":
+        # Bytes a vector: one for 4 dimensions, as `compression.QUANTIZATIONS` says, or fewer where 4 does not divide.
+        wanted = max(1, spec.width // 4)
+        return {"nlist": NLIST, "m": next(m for m in range(wanted, 0, -1) if spec.width % m == 0), "nbits": 8}
+    return {"nlist": NLIST}
+
+
+def search_params_of(spec: CollectionSpec, limit: int) -> dict[str, Any]:
+    """Return how thoroughly `limit` vectors are searched."""
+    thorough = {"ef": max(EF, limit)} if spec.quantization is None else {"nprobe": NPROBE}
+    return {"metric_type": "COSINE", "params": thorough}
+
+
+def entities_of(
+    chunks: Sequence[CodeChunk], vectors: Vector | None, terms: Sequence[Sequence[str]] | None, spec: CollectionSpec
+) -> list[dict[str, Any]]:
+    """Return rows as Milvus takes them; without vectors or terms, those fields are left out."""
+    entities: list[dict[str, Any]] = []
+    for position, chunk in enumerate(chunks):
+        payload = payload_of(chunk)
+        entity = {"id": chunk.id, TEXT_FIELD: payload[TEXT_FIELD], **payload[METADATA_FIELD]}
+        if vectors is not None:
+            vector = vectors[position]
+            entity[VECTOR_FIELD] = vector.astype(np.float16) if spec.datatype == "float16" else vector
+        if terms is not None:
+            entity[TERMS_FIELD] = _joined(terms[position])
+        entities.append(entity)
+    return entities
+
+
+def vector_from(value: Any) -> Vector:
+    """Return a vector as Milvus gave it back: a list of floats, or one with the bytes of half-precision ones."""
+    if isinstance(value, list) and isinstance(value[0], bytes):
+        [value] = value
+    if isinstance(value, bytes):
+        value = np.frombuffer(value, np.float16)
+    return np.asarray(value, dtype=np.float32)
+
+
+def _joined(terms: Sequence[str]) -> str:
+    """Join terms, as many as a field takes; what a very long text says last is only left out of the lexical index."""
+    text = " ".join(terms)
+    if 4 * len(text) <= MAX_VARCHAR_BYTES or len(data := text.encode()) <= MAX_VARCHAR_BYTES:
+        return text
+    return data[:MAX_VARCHAR_BYTES].rpartition(b" ")[0].decode()
