@@ -1,6 +1,10 @@
 """What many tests share: small checkpoints, a small project, and no way to a model hub."""
 
 import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -51,9 +55,44 @@ def tiny_model() -> Path:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A folder with a little source code, a secret and no git."""
-    folder = tmp_path / "shop-project"
+    return write_project(tmp_path / "shop-project")
+
+
+def write_project(folder: Path) -> Path:
+    """Write the files of PROJECT into a new folder."""
     for name, text in PROJECT.items():
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8", newline="\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def milvus_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The http:// address of a real Milvus server, of which a machine runs one at a time: PyPI's milvus 2.3.5."""
+    milvus = pytest.importorskip("milvus", reason="PyPI has no Milvus server for this platform")
+    _wait_until_free(2379)  # the server's own etcd takes no other port
+    folder = tmp_path_factory.mktemp("milvus")
+    server = milvus.MilvusServer(data_dir=str(folder), wait_for_started=False)
+    server.listen_port = 0
+    try:
+        server.start()
+        server.wait_started(timeout=60_000)
+    except (OSError, RuntimeError, TimeoutError) as error:
+        server.stop()
+        pytest.skip(f"the Milvus server of PyPI does not run here: {error}")
+    yield f"http://127.0.0.1:{server.listen_port}"
+    server.stop()
+    shutil.rmtree(folder, ignore_errors=True)  # half a gigabyte
+
+
+def _wait_until_free(port: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with socket.socket() as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                return trial.bind(("127.0.0.1", port))
+            except OSError:
+                time.sleep(1)
+    pytest.skip(f"port {port} is taken: another Milvus server or etcd runs on this machine")

@@ -1,27 +1,155 @@
+"""The databases that the contract runs over, and rows to put into them."""
+
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
 from socket import create_connection, socket
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 from pymilvus import MilvusClient
+from qdrant_client import QdrantClient
 
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
+from c2llm_integrations.code.terms import ANALYSER
+from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.base import CollectionSpec, Row, VectorStore
-from c2llm_integrations.stores.milvus import CONNECTION
+from c2llm_integrations.stores.milvus_collections import CONNECTION
+from c2llm_integrations.stores.qdrant import QdrantStore
+from tests.stores.qdrant_facade import serve
 
 WIDTH = 16
+# A collection takes two seconds to make there and a read a third of one; the whole contract takes six minutes.
+SLOW = ("milvus-server",)
+STRESS, QDRANT_URL = "C2LLM_STRESS", "QDRANT_URL"
+# What runs there too, unless the variable asks for everything.
+CORE = {
+    "test_missing_collection_reads_as_empty_and_refuses_writes",
+    "test_claims_survive_reopening_and_can_move",
+    "test_rows_come_back_as_written",
+    "test_one_repository_is_scanned_and_counted_alone",
+    "test_repeated_upsert_changes_nothing",
+    "test_update_replaces_every_field_and_keeps_the_vector",
+    "test_search_ranks_by_cosine",
+    "test_filters_combine",
+    "test_every_hostile_string_at_once_finds_exactly_itself",
+    "test_a_filter_may_name_very_many_paths",
+    "test_rows_of_others_are_found_but_never_listed_counted_or_kept_back",
+    "test_lexical_search_is_there_or_refused_by_name",
+    "test_a_successor_takes_the_place_with_its_own_model",
+}
+
+
+class Database:
+    """One database; calling it opens a collection of it, and opening again finds what was written."""
+
+    def __init__(self, kind: str, url: str, client: QdrantClient | None = None, prefix: str = "") -> None:
+        """`client` holds the rows of a database without URL; `prefix` keeps a shared server's collections apart."""
+        self.kind, self.url, self.client, self.prefix = kind, url, client, prefix
+        self.opened: list[VectorStore] = []
+
+    def __call__(self, collection: str = "code") -> VectorStore:
+        name = self.prefix + collection
+        store = QdrantStore.from_client(self.client, name) if self.client else open_store(self.url, name)
+        self.opened.append(store)
+        return store
+
+    def close(self) -> None:
+        """Close whatever was opened and not closed."""
+        for store in self.opened:
+            store.close()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is too slow for every run, and all but one of the tests that would only be skipped."""
+    left_out = [] if STRESS in os.environ else [one for one in _on(items, SLOW) if one.originalname not in CORE]
+    if not os.environ.get(QDRANT_URL):
+        left_out += _on(items, ("qdrant-server",))[1:]
+    items[:] = [one for one in items if one not in set(left_out)]
+    config.hook.pytest_deselected(items=left_out)
+
+
+def _on(items: list[pytest.Item], kinds: Sequence[str]) -> list[pytest.Function]:
+    functions = [one for one in items if isinstance(one, pytest.Function) and hasattr(one, "callspec")]
+    return [one for one in functions if one.callspec.params.get("open_") in kinds]
 
 
 @pytest.fixture
-def store(open_: Callable[..., VectorStore], spec: CollectionSpec) -> VectorStore:
+def quick_path(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is one: a shard is made in 20 ms there, in half a second on a disk."""
+    memory = Path("/dev/shm")
+    if not (memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2 * 2**30):
+        yield tmp_path
+        return
+    with TemporaryDirectory(prefix="c2llm-test-", dir=memory) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(params=["edge", "memory", "http", "qdrant-server", "milvus-lite", "milvus-grpc", "milvus-server"])
+def open_(request: pytest.FixtureRequest, quick_path: Path) -> Iterator[Database]:
+    """Open a collection of one database after another."""
+    kind = request.param
+    with ExitStack() as cleanup:
+        if kind == "edge":
+            database = Database(kind, f"qdrant+edge://{quick_path / 'store'}")
+        elif kind == "memory":
+            database = Database(kind, "qdrant+memory://", QdrantClient(":memory:"))
+        elif kind == "http":
+            database = Database(kind, f"qdrant+{cleanup.enter_context(serve(quick_path / 'store'))}")
+        elif kind == "qdrant-server":
+            database = _real_qdrant()
+            cleanup.callback(_empty_qdrant, database)
+        elif kind == "milvus-lite":
+            database = Database(kind, f"milvus+lite://{quick_path / 'store.db'}")
+        else:
+            address = request.getfixturevalue("milvus_lite_address" if kind == "milvus-grpc" else "milvus_address")
+            cleanup.callback(empty_milvus, address)
+            database = Database(kind, f"milvus+{address}")
+        cleanup.callback(database.close)
+        yield database
+
+
+def _real_qdrant() -> Database:
+    address = os.environ.get(QDRANT_URL)
+    if not address:
+        pytest.skip(f"{QDRANT_URL} names no Qdrant server, such as http://localhost:6333")
+    return Database("qdrant-server", f"qdrant+{address}", prefix=f"c2llm-test-{uuid.uuid4().hex[:8]}-")
+
+
+def _empty_qdrant(database: Database) -> None:
+    address, key = database.url.removeprefix("qdrant+"), os.environ.get("QDRANT_API_KEY")
+    client = QdrantClient(url=address, api_key=key, check_compatibility=False)
+    for one in client.get_collections().collections:
+        if one.name.startswith(database.prefix):
+            client.delete_collection(one.name)
+    client.close()
+
+
+@pytest.fixture
+def store(open_: Database, spec: CollectionSpec) -> VectorStore:
     """An empty collection of the database that `open_` opens."""
     opened = open_()
     opened.create(spec)
+    return opened
+
+
+@pytest.fixture
+def lexical(open_: Database, spec: CollectionSpec) -> VectorStore:
+    """The same with lexical search, where the database has it."""
+    opened = open_()
+    if not opened.capabilities.lexical:
+        pytest.skip(f"{open_.kind} has no lexical search")
+    opened.create(replace(spec, analyser=ANALYSER))
     return opened
 
 
@@ -61,6 +189,8 @@ def empty_milvus(address: str) -> None:
     """Drop every collection of a test server."""
     client = MilvusClient(address, **CONNECTION)
     for name in client.list_collections():
+        for alias in client.list_aliases(name)["aliases"]:
+            client.drop_alias(alias)
         client.drop_collection(name)
     client.close()
 
