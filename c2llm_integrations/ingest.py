@@ -7,37 +7,45 @@ and a run that was killed goes on where it stopped.
 from __future__ import annotations
 
 import os
-import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from dataclasses import replace as with_fields
+from functools import partial
+from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
+from c2llm_integrations.code.commit import Claim, CommitSeen
 from c2llm_integrations.code.repository import Tree, checkout_id, iter_sources, open_tree
-from c2llm_integrations.errors import InputError, RepositoryError, RowsRefused, StoreError
-from c2llm_integrations.stores.base import CollectionSpec, Row, Stored, Vector, VectorStore
+from c2llm_integrations.code.terms import ANALYSER
+from c2llm_integrations.comparing import Change, Held
+from c2llm_integrations.compression import CompactPlan
+from c2llm_integrations.errors import InputError, RepositoryError, SpecMismatch, StoreError
+from c2llm_integrations.estimate import Estimate, Estimator
+from c2llm_integrations.loading import Loader
+from c2llm_integrations.stores.base import CollectionSpec, Row, Vector, VectorStore
+from c2llm_integrations.tree_record import Recording
 
 if TYPE_CHECKING:
     from c2llm_integrations.embedder import C2LLMEmbedder
 
 # Chunks embedded and stored together: what a killed run may have to embed again.
 BATCH = 256
-# Vectors read back after a run; each must be what was sent up to the rounding of the store's datatype.
-VERIFIED = 32
-MIN_COSINE = 0.999
 
 Progress = Callable[[int, int | None, str], None]
+VectorsFrom = Callable[[Sequence[str]], Sequence[Vector | None]]
 
 
 @dataclass
 class IngestReport:
     """What one run found and did. Counts are chunks unless named otherwise; a moved chunk only has other lines.
 
-    `refused`: row id → why it is not in the store; `skipped`: reason → files that were left out.
+    `cut`: texts whose end the model did not read; `shortened`: texts that the store cut at its byte limit;
+    `refused`: row id → its place and why it is not in the store; `skipped`: reason → files that were left out;
+    `replaced`: the collection took the place of the one before; `estimate`: of a dry run, what the run would cost.
     """
 
     repository: str
@@ -45,6 +53,7 @@ class IngestReport:
     chunks: int = 0
     tokens: int = 0
     cut: int = 0
+    shortened: int = 0
     written: int = 0
     unchanged: int = 0
     moved: int = 0
@@ -52,6 +61,8 @@ class IngestReport:
     stored: int = 0
     refused: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, list[str]] = field(default_factory=dict)
+    replaced: bool = False
+    estimate: Estimate | None = None
     seconds: float = 0.0
 
 
@@ -61,47 +72,53 @@ def ingest(
     store: VectorStore,
     *,
     repository: str | None = None,
+    compact: CompactPlan | None = None,
+    long_text: str | None = None,
+    replace: bool = False,
     force: bool = False,
     own_store: bool = False,
+    refused: Path | None = None,
     progress: Progress | None = None,
+    only: Iterable[str] | None = None,
+    vectors_from: VectorsFrom | None = None,
 ) -> IngestReport:
     """Make the store hold exactly the chunks of the tree under `root`, and say what that took.
 
     Rows of other repositories, of paths outside `root`, of files that could not be read, and rows written by others
-    are never touched. `own_store` says that the collection serves this tree alone, so that it may have been moved.
-    `progress(files done, files, path)` is called before each file.
+    are never touched. `compact` says how vectors are stored; without it an existing collection stays as it is, and a
+    new one keeps float32 without codes; `long_text` ("refuse" or "cut") is that of `CollectionSpec`. Lexical terms are
+    stored wherever the store searches them.
+    `replace` fills a new collection, which takes the old one's place once it is complete: until then, and if a row is
+    refused, a file unreadable or the run killed, the old one serves, and the next such run goes on. Nothing of the old
+    one is kept; that drops other checkouts' repositories too, so it needs `force` if there are any.
+    `own_store` says that the collection serves this tree alone, so that it may have been moved. `refused`: a file that
+    gets a line of JSON for each row that could not be stored. `progress(files done, files, path)` is called before
+    each file. `only`: the paths to look at, where nothing else can have changed (`freshness.stale`).
+    `vectors_from(texts)` may give a text the vector that the embedder would give it, None for one to embed.
     Raises RepositoryError when another checkout fills the same repository name (unless `force`), when this one was
     indexed under another name, or when it vanishes during the run; SpecMismatch when the collection was made with
-    another model; StoreError when the store does not hold what it acknowledged.
+    another model or otherwise than `compact` says; StoreError when the store does not hold what it acknowledged.
     """
     begin = perf_counter()
     tree = open_tree(root, repository)
-    store.create(CollectionSpec(embedder.output_dim, embedder.fingerprint))
-    if _require_claim(tree, store, force, own_store) != checkout_id(tree.root):
-        store.claim(tree.name, checkout_id(tree.root))
-    report = IngestReport(tree.name)
-    tokens, cut = embedder.tokens_seen, embedder.texts_cut
-    absent = {row.id: row for row in store.scan(tree.name)}
-    before = len(absent)
-    writer = _Writer(embedder, store, report)
-    moved: list[CodeChunk] = []
-    for chunk, known in _compare(tree, absent, report, progress):
-        if known:
-            moved.append(chunk)
-        else:
-            writer.add(chunk)
-        if len(moved) == BATCH:
-            store.update(moved)
-            moved.clear()
-    store.update(moved)
-    writer.flush()
-    _require_there(tree)
-    store.delete([row.id for row in _stale(tree, absent.values(), report)])
-    if report.written or report.deleted:
-        store.optimize()
-    report.stored = store.count(tree.name)
-    _verify(store, before + report.written - report.deleted, report.stored, writer.sample)
-    report.tokens, report.cut = embedder.tokens_seen - tokens, embedder.texts_cut - cut
+    if only is not None:
+        tree.restrict(only)
+    held = store.spec
+    if held is None or not replace:
+        spec = _spec(embedder, store, compact, long_text, held)
+        store.create(spec)
+        if require_claim(tree, store, force, own_store) != checkout_id(tree.root):
+            store.claim(tree.name, checkout_id(tree.root))
+        with Recording(tree, store) as recording:
+            report = _fill(tree, embedder, store, refused, progress, vectors_from)
+            recording.finish(report.stored)
+    else:
+        _require_alone(tree, store, force or own_store)
+        spec = _spec(embedder, store, compact, long_text, None)
+        with Recording(tree, store, anew=True) as recording:
+            report = _replace(tree, embedder, store, spec, refused, progress, vectors_from)
+            if report.replaced:
+                recording.finish(report.stored)
     report.seconds = perf_counter() - begin
     return report
 
@@ -109,81 +126,272 @@ def ingest(
 def plan(
     root: str | os.PathLike[str],
     store: VectorStore | None = None,
+    embedder: C2LLMEmbedder | None = None,
     *,
     repository: str | None = None,
+    compact: CompactPlan | None = None,
+    long_text: str | None = None,
     force: bool = False,
     own_store: bool = False,
 ) -> IngestReport:
-    """Say what `ingest` would write, move and delete, without a model and without changing anything."""
+    """Say what `ingest` would write, move and delete, without changing anything; `store=None`: into an empty one.
+
+    With an embedder, `estimate` says what that would cost, and the errors are those of `ingest`.
+    """
     begin = perf_counter()
     tree = open_tree(root, repository)
     report = IngestReport(tree.name)
-    absent: dict[str, Stored] = {}
-    if store is not None and store.spec is not None:
-        _require_claim(tree, store, force, own_store)
-        absent = {row.id: row for row in store.scan(tree.name)}
-    report.stored = len(absent)
-    report.written = sum(not known for _, known in _compare(tree, absent, report, None))
-    for _ in _stale(tree, absent.values(), report):
-        pass
+    held, spec = Held(), None if store is None else store.spec
+    if store is not None and spec is not None:
+        require_claim(tree, store, force, own_store)
+        held = Held(store.scan(tree.name))
+    estimator = None
+    if embedder is not None:
+        wanted = _spec(embedder, store, compact, long_text, spec)
+        if spec is not None:
+            spec.require_same(wanted)
+        estimator = Estimator(embedder, wanted)
+    report.stored = len(held)
+    for chunk, change in _compare(tree, held, report):
+        if change is Change.NEW:
+            report.written += 1
+            if estimator is not None:
+                estimator.add(chunk)
+    report.deleted = len(_stale(tree, held))
+    report.estimate = None if estimator is None else estimator.estimate()
     report.seconds = perf_counter() - begin
     return report
 
 
-def _compare(
-    tree: Tree, absent: dict[str, Stored], report: IngestReport, progress: Progress | None
-) -> Iterator[tuple[CodeChunk, bool]]:
-    """Yield the chunks to act on, each with whether its row exists and only its place or name changed.
+def _spec(
+    embedder: C2LLMEmbedder,
+    store: VectorStore | None,
+    compact: CompactPlan | None,
+    long_text: str | None,
+    held: CollectionSpec | None,
+) -> CollectionSpec:
+    """Return the spec to ask for: the embedder's, and of the rest what is asked, else what the collection has."""
+    width = embedder.output_dim
+    if held is None:
+        lexical = store is None or store.capabilities.lexical
+        held = CollectionSpec(width, {}, analyser=ANALYSER if lexical else None)
+    asked: dict[str, Any] = {"width": width, "fingerprint": embedder.fingerprint}
+    if held.analyser is not None:
+        asked["analyser"] = ANALYSER
+    if long_text is not None:
+        asked["long_text"] = long_text
+    if compact is not None:
+        if compact.output_dim != width:
+            raise InputError(
+                f"the plan stores {compact.output_dim} dimensions, the embedder gives {width}; "
+                "load it with projection=FILE or truncate=N, or plan for its width"
+            )
+        asked |= {"datatype": compact.datatype, "quantization": compact.quantization, "rescore": compact.rescore}
+    return with_fields(held, **asked)
 
-    Takes every chunk's row out of `absent`, so that what is left at the end is in the store but not in the tree.
-    """
+
+def _replace(
+    tree: Tree,
+    embedder: C2LLMEmbedder,
+    store: VectorStore,
+    spec: CollectionSpec,
+    refused: Path | None,
+    progress: Progress | None,
+    vectors_from: VectorsFrom | None,
+) -> IngestReport:
+    """Fill a successor, which a killed run may have begun, and let it take the store's place if nothing is missing."""
+    with store.successor() as successor:
+        try:
+            successor.create(spec)
+            usable = not successor.claims().keys() - {tree.name}
+        except SpecMismatch:
+            usable = False
+        if not usable:  # begun for another model or another repository
+            successor.drop()
+            successor.create(spec)
+        successor.claim(tree.name, checkout_id(tree.root))
+        report = _fill(tree, embedder, successor, refused, progress, vectors_from)
+        if not report.refused and "unreadable" not in report.skipped:
+            store.replace_by(successor)
+            report.replaced = True
+            _require_count(store, tree.name, report.stored)
+    return report
+
+
+def _fill(
+    tree: Tree,
+    embedder: C2LLMEmbedder,
+    store: VectorStore,
+    refused: Path | None,
+    progress: Progress | None,
+    vectors_from: VectorsFrom | None,
+) -> IngestReport:
+    """Compare, write, verify, delete, verify again."""
+    report = IngestReport(tree.name)
+    tokens, cut = embedder.tokens_seen, embedder.texts_cut
+    held, commit = Held(store.scan(tree.name)), _Commit(tree, store)
+    # With more files than rows, most of the collection is still to be written.
+    bulk = store.count() < len(tree.files)
+    with store.bulk() if bulk else nullcontext(), Loader(store, refused=refused) as loader:
+        changes = commit.before(_compare(tree, held, report, progress, commit.seen))
+        _write(changes, partial(_rows, embedder=embedder, loader=loader, vectors_from=vectors_from), loader)
+    report.written, report.shortened, report.refused = loader.report.written, loader.report.cut, loader.report.refused
+    loader.verify(len(held), tree.name)
+    _require_there(tree)
+    stale = _stale(tree, held)
+    store.delete(stale)
+    report.deleted = len(stale)
+    if stale or not bulk:
+        store.optimize()
+    report.stored = len(held) + report.written - report.deleted
+    _require_count(store, tree.name, report.stored)
+    commit.record()
+    report.tokens, report.cut = embedder.tokens_seen - tokens, embedder.texts_cut - cut
+    return report
+
+
+def _write(
+    changes: Iterator[tuple[CodeChunk, Change]], rows: Callable[[list[CodeChunk]], list[Row]], loader: Loader
+) -> None:
+    """Embed what is new, a batch ahead of what is being stored, and pass on what has moved."""
+    new: list[CodeChunk] = []
+    moved: list[CodeChunk] = []
+    for chunk, change in changes:
+        (new if change is Change.NEW else moved).append(chunk)
+        if len(new) == BATCH:
+            loader.add(rows(new))
+            new = []
+        if len(moved) == BATCH:
+            loader.update(moved)
+            moved = []
+    loader.add(rows(new))
+    loader.update(moved)
+
+
+def _rows(
+    chunks: list[CodeChunk], embedder: C2LLMEmbedder, loader: Loader, vectors_from: VectorsFrom | None
+) -> list[Row]:
+    """Return the rows of chunks, with vectors that are known already where there are some."""
+    if vectors_from is None or not chunks:
+        return _embed(chunks, embedder, loader)
+    known = list(zip(chunks, vectors_from([chunk.text for chunk in chunks]), strict=True))
+    rest = _embed([chunk for chunk, vector in known if vector is None], embedder, loader)
+    return [Row(chunk, vector) for chunk, vector in known if vector is not None] + rest
+
+
+def _embed(chunks: list[CodeChunk], embedder: C2LLMEmbedder, loader: Loader) -> list[Row]:
+    """Return the rows of chunks, without those that cannot be embedded, which are reported as refused."""
+    if not chunks:
+        return []
+    try:
+        vectors = embedder.encode_documents([chunk.text for chunk in chunks], progress=_silent)
+    except InputError as error:
+        if len(chunks) == 1:
+            loader.refuse(chunks, {chunks[0].id: str(error)})
+            return []
+        middle = len(chunks) // 2
+        return _embed(chunks[:middle], embedder, loader) + _embed(chunks[middle:], embedder, loader)
+    return [Row(chunk, vector) for chunk, vector in zip(chunks, vectors, strict=True)]
+
+
+def _silent(_done: int, _total: int) -> None:
+    """The run has a progress bar of its own."""
+
+
+def _compare(
+    tree: Tree,
+    held: Held,
+    report: IngestReport,
+    progress: Progress | None = None,
+    seen: CommitSeen | None = None,
+) -> Iterator[tuple[CodeChunk, Change]]:
+    """Yield the chunks to act on, and take the rows of all chunks out of `held`."""
     for source in iter_sources(tree):
         if progress is not None:
             progress(report.files, len(tree.files), source.path)
+        if seen is not None:
+            seen.see(source)
         report.files += 1
         for chunk in chunk_source(tree.name, source.path, source.text):
             report.chunks += 1
-            row = absent.pop(chunk.id, None)
-            if row is None:
-                yield chunk, False
-            elif (row.language, row.symbol, row.kind, row.start_line, row.end_line) == (
-                chunk.language,
-                chunk.symbol,
-                chunk.kind,
-                chunk.start_line,
-                chunk.end_line,
-            ):
+            change = held.take(chunk)
+            if change is Change.NONE:
                 report.unchanged += 1
-            else:
-                report.moved += 1
-                yield chunk, True
+                continue
+            report.moved += change is Change.MOVED
+            yield chunk, change
     report.skipped = dict(tree.skipped)
 
 
-def _stale(tree: Tree, absent: Iterable[Stored], report: IngestReport) -> Iterator[Stored]:
-    """Rows under the indexed folder whose text is gone; a file that could not be read may still hold its text."""
-    for row in absent:
-        if tree.can_tell(row.path):
-            report.deleted += 1
-            yield row
+def _stale(tree: Tree, held: Held) -> list[str]:
+    """Ids of rows under the indexed folder whose text is gone; a file that could not be read may still hold its."""
+    return [id for id, path in held.left() if tree.can_tell(path)]
 
 
-def _require_claim(tree: Tree, store: VectorStore, force: bool, own_store: bool) -> str | None:
-    """Return the checkout that fills this repository's name so far; raise RepositoryError if that must not be."""
-    mine, claims = checkout_id(tree.root), store.claims()
-    former = sorted(name for name, owner in claims.items() if name != tree.name and (own_store or owner == mine))
+class _Commit:
+    """Keeps the claim true: it names a commit only while every row of the repository is as that commit has it."""
+
+    def __init__(self, tree: Tree, store: VectorStore) -> None:
+        self.seen = CommitSeen(tree.root)
+        self._tree = tree
+        self._store = store
+        self._before = Claim.parse(store.claims()[tree.name])
+
+    def before(self, changes: Iterator[tuple[CodeChunk, Change]]) -> Iterator[tuple[CodeChunk, Change]]:
+        """Pass changes on; before the first one, the claim names no commit any more."""
+        for number, change in enumerate(changes):
+            if number == 0 and self._before.commit:
+                self._store.claim(self._tree.name, self._before.checkout)
+            yield change
+
+    def record(self) -> None:
+        """Name the commit that was read, if it was read as it is, and is that of the rows under other folders too."""
+        commit = self.seen.commit
+        is_part = self._tree.prefix or self._tree.only is not None
+        if (is_part and commit != self._before.commit) or "unreadable" in self._tree.skipped:
+            commit = None
+        claim = str(Claim(self._before.checkout, commit))
+        if self._store.claims()[self._tree.name] != claim:
+            self._store.claim(self._tree.name, claim)
+
+
+def require_claim(
+    tree: Tree, store: VectorStore, force: bool, own_store: bool, checkout: str | None = None
+) -> str | None:
+    """Return the checkout that fills this repository's name so far.
+
+    Raises RepositoryError if `checkout`, by default the tree's own, must not fill it now.
+    """
+    mine, owners = checkout or checkout_id(tree.root), _owners(store)
+    former = sorted(name for name, owner in owners.items() if name != tree.name and (own_store or owner == mine))
     if former:
         raise RepositoryError(
             f"this checkout was indexed as {former[0]!r} and would now be {tree.name!r}, twice in one collection; "
             f"keep the name with --repository {former[0]}, or start over with --replace"
         )
-    owner = claims.get(tree.name)
+    owner = owners.get(tree.name)
     if owner not in (None, mine) and not (force or own_store):
         raise RepositoryError(
             f"repository {tree.name!r} in this collection was indexed from another checkout ({owner}, this is {mine}); "
             "name this one with --repository, or take it over with --force"
         )
     return owner
+
+
+def _require_alone(tree: Tree, store: VectorStore, allowed: bool) -> None:
+    """Raise RepositoryError if replacing the collection would drop what other checkouts have filled."""
+    mine = checkout_id(tree.root)
+    others = sorted(name for name, owner in _owners(store).items() if owner != mine)
+    if others and not allowed:
+        raise RepositoryError(
+            f"--replace would drop what other checkouts filled: {', '.join(others)}; "
+            "take another --collection, or drop them with --force"
+        )
+
+
+def _owners(store: VectorStore) -> dict[str, str]:
+    """Return repository name → the `checkout_id` of the folder that fills it."""
+    return {name: Claim.parse(text).checkout for name, text in store.claims().items()}
 
 
 def _require_there(tree: Tree) -> None:
@@ -197,74 +405,10 @@ def _require_there(tree: Tree) -> None:
         ) from error
 
 
-class _Writer:
-    """Chunks → embedded batches → the store, in order; what is refused is noted and the rest goes on."""
-
-    def __init__(self, embedder: C2LLMEmbedder, store: VectorStore, report: IngestReport) -> None:
-        self.embedder = embedder
-        self.store = store
-        self.report = report
-        self.sample: dict[str, Vector] = {}
-        self._pending: list[CodeChunk] = []
-        self._random = random.Random(0)
-
-    def add(self, chunk: CodeChunk) -> None:
-        """Take a chunk; every `BATCH` of them are embedded and stored."""
-        self._pending.append(chunk)
-        if len(self._pending) == BATCH:
-            self.flush()
-
-    def flush(self) -> None:
-        """Embed and store what waits."""
-        chunks, self._pending = self._pending, []
-        rows = self._embed(chunks)
-        try:
-            self.store.upsert(rows)
-        except RowsRefused as refusal:
-            self._refuse(refusal.reasons, chunks)
-            rows = [row for row in rows if row.chunk.id not in refusal.reasons]
-            self.store.upsert(rows)
-        self.report.written += len(rows)
-        for row in rows:  # a reservoir: every row of the run is equally likely to be read back
-            if len(self.sample) < VERIFIED:
-                self.sample[row.chunk.id] = row.vector
-            elif self._random.random() < VERIFIED / self.report.written:
-                del self.sample[self._random.choice(list(self.sample))]
-                self.sample[row.chunk.id] = row.vector
-
-    def _embed(self, chunks: list[CodeChunk]) -> list[Row]:
-        try:
-            vectors = self.embedder.encode_documents([chunk.text for chunk in chunks], progress=_silent)
-        except InputError as error:
-            if len(chunks) == 1:
-                self._refuse({chunks[0].id: str(error)}, chunks)
-                return []
-            middle = len(chunks) // 2
-            return self._embed(chunks[:middle]) + self._embed(chunks[middle:])
-        return [Row(chunk, vector) for chunk, vector in zip(chunks, vectors, strict=True)]
-
-    def _refuse(self, reasons: Mapping[str, str], chunks: list[CodeChunk]) -> None:
-        places = {chunk.id: f"{chunk.path}:{chunk.start_line}-{chunk.end_line}" for chunk in chunks}
-        self.report.refused |= {key: f"{places[key]}: {why}" for key, why in reasons.items()}
-
-
-def _silent(_done: int, _total: int) -> None:
-    """The run has a progress bar of its own."""
-
-
-def _verify(store: VectorStore, expected: int, found: int, sample: Mapping[str, Vector]) -> None:
+def _require_count(store: VectorStore, repository: str, expected: int) -> None:
+    found = store.count(repository)
     if found != expected:
         raise StoreError(
             f"{store.collection!r} holds {found} rows of this repository where {expected} were acknowledged; "
             "run the command again, and check who else writes there"
         )
-    held = store.vectors(list(sample))
-    for key, sent in sample.items():
-        if key not in held:
-            raise StoreError(f"row {key} was acknowledged but cannot be read back; run the command again")
-        cosine = float(sent @ held[key] / (np.linalg.norm(sent) * np.linalg.norm(held[key])))
-        if not cosine >= MIN_COSINE:
-            raise StoreError(
-                f"row {key} reads back with cosine {cosine:.4f} to what was sent, expected at least {MIN_COSINE}; "
-                "the store is damaged or another model writes to it"
-            )

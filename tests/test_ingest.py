@@ -1,5 +1,6 @@
 """Ingest keeps the collection equal to the tree: nothing lost, nothing twice, nothing stale."""
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -7,10 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from c2llm_integrations.code.terms import ANALYSER
+from c2llm_integrations.compression import CompactPlan
 from c2llm_integrations.embedder import C2LLMEmbedder
 from c2llm_integrations.errors import InputError, RepositoryError, RowsRefused, SpecMismatch, StoreError
+from c2llm_integrations.estimate import Estimate
 from c2llm_integrations.ingest import ingest, plan
 from c2llm_integrations.stores import open_store
+from c2llm_integrations.stores.base import CollectionSpec
 from tests.golden import COMPRESSED, TIED
 
 BODY = """\
@@ -150,7 +155,7 @@ def test_only_the_indexed_folder_is_cleaned(repo, embedder, store):
 def test_a_file_that_cannot_be_read_keeps_its_rows(repo, embedder, store, monkeypatch):
     ingest(repo, embedder, store)
     # Root reads what permissions forbid, so the failure is put where the file is opened.
-    monkeypatch.setattr("c2llm_integrations.code.repository._read", lambda root, path: "unreadable")
+    monkeypatch.setattr("c2llm_integrations.code.repository.read_source", lambda root, path: ("unreadable", None))
     report = ingest(repo, embedder, store)
     assert report.deleted == 0
     assert "pkg/b.py" in report.skipped["unreadable"]
@@ -224,17 +229,19 @@ def test_rows_the_store_refuses_are_named_and_the_rest_is_stored(repo, embedder,
         bad = {row.chunk.id: "too big" for row in rows if "gamma" in row.chunk.text}
         if bad:
             raise RowsRefused(bad)
-        real(self, rows)
+        return real(self, rows)
 
     monkeypatch.setattr(type(store), "upsert", upsert)
-    report = ingest(repo, embedder, store)
+    report = ingest(repo, embedder, store, refused=repo.parent / "refused.jsonl")
     assert report.written == 4
     assert [reason.split(":")[0] for reason in report.refused.values()] == ["pkg/b.py"]
+    [line] = (repo.parent / "refused.jsonl").read_text().splitlines()
+    assert (json.loads(line)["symbol"], json.loads(line)["reason"]) == ("gamma", "too big")
 
 
 def test_a_store_that_loses_rows_is_found_out(repo, embedder, store, monkeypatch):
     monkeypatch.setattr(type(store), "_upsert", lambda self, *rows: None)
-    with pytest.raises(StoreError, match=r"holds 0 rows .* where 5 were acknowledged"):
+    with pytest.raises(StoreError, match=r"holds 0 rows, 0 were there before; of 5 that it acknowledged it lacks 5"):
         ingest(repo, embedder, store)
 
 
@@ -268,3 +275,161 @@ def test_progress_is_called_for_each_file(repo, embedder, store):
     seen = []
     ingest(repo, embedder, store, progress=lambda done, total, path: seen.append((done, total, path)))
     assert seen == [(0, 3, "pkg/a.py"), (1, 3, "pkg/b.py"), (2, 3, "readme.md")]
+
+
+def test_a_new_collection_is_lexical_where_the_store_is_and_plain_unless_asked(repo, embedder, store):
+    ingest(repo, embedder, store)
+    assert store.spec == CollectionSpec(
+        embedder.output_dim, embedder.fingerprint, analyser=ANALYSER if store.capabilities.lexical else None
+    )
+
+
+def test_what_is_not_asked_for_stays_as_the_collection_has_it(repo, embedder, tmp_path):
+    spec = CollectionSpec(embedder.output_dim, embedder.fingerprint, "float16", "int8", 3.0, None, "cut")
+    with open_store(f"qdrant+edge://{tmp_path / 'kept'}") as store:
+        store.create(spec)
+        assert ingest(repo, embedder, store).stored == 5
+        assert store.spec == spec
+        with pytest.raises(SpecMismatch, match=r"quantization 'int8'.*asked for None"):
+            ingest(repo, embedder, store, compact=CompactPlan(embedder.output_dim, "float16"))
+        with pytest.raises(SpecMismatch, match=r"rescore 3.0.*asked for 2.0"):
+            plan(repo, store, embedder, compact=CompactPlan(embedder.output_dim, "float16", "int8"))
+        wanted = CompactPlan(embedder.output_dim, "float16", "int8", 3.0)
+        assert ingest(repo, embedder, store, compact=wanted).unchanged == 5
+
+
+def test_a_plan_decides_how_vectors_are_stored(repo, embedder, tmp_path):
+    with open_store(f"qdrant+edge://{tmp_path / 'compact'}") as store:
+        ingest(repo, embedder, store, compact=CompactPlan(embedder.output_dim, "float16", "binary"), long_text="cut")
+        assert (store.spec.datatype, store.spec.quantization, store.spec.rescore) == ("float16", "binary", 10.0)
+        assert store.spec.long_text == "cut"
+        with pytest.raises(InputError, match=r"the plan stores 7 dimensions, the embedder gives \d+"):
+            ingest(repo, embedder, store, compact=CompactPlan(7))
+
+
+def test_only_a_load_of_mostly_new_rows_puts_the_index_off(repo, embedder, store, monkeypatch):
+    put_off = []
+    real = type(store)._defer
+    monkeypatch.setattr(type(store), "_defer", lambda self: put_off.append(self) or real(self))
+    ingest(repo, embedder, store)
+    assert len(put_off) == 1
+    (repo / "pkg" / "a.py").write_text(function("new"))
+    assert ingest(repo, embedder, store).written == 1
+    assert len(put_off) == 1
+
+
+def test_an_index_that_a_killed_run_left_unbuilt_is_built_though_nothing_is_written(repo, embedder, store, monkeypatch):
+    ingest(repo, embedder, store)
+    built = []
+    monkeypatch.setattr(type(store), "_optimize", lambda self: built.append(self))
+    assert ingest(repo, embedder, store).written == 0
+    assert len(built) == 1
+
+
+# ---- replacing
+
+
+@pytest.fixture
+def other_model() -> C2LLMEmbedder:
+    return C2LLMEmbedder.from_pretrained(str(COMPRESSED), dtype="float32")
+
+
+def test_a_replaced_collection_serves_the_new_model_under_its_name(repo, embedder, other_model, store):
+    ingest(repo, embedder, store)
+    (repo / "pkg" / "b.py").unlink()
+    report = ingest(repo, other_model, store, replace=True)
+    assert (report.replaced, report.written, report.stored, store.count()) == (True, 3, 3, 3)
+    assert store.spec.fingerprint["weights"] == other_model.fingerprint["weights"]
+    assert ingest(repo, other_model, store).unchanged == 3
+    with pytest.raises(SpecMismatch):
+        ingest(repo, embedder, store)
+
+
+def test_replacing_nothing_is_a_first_run(repo, embedder, store):
+    report = ingest(repo, embedder, store, replace=True)
+    assert (report.replaced, report.stored) == (False, 5)
+
+
+def test_a_replacement_that_fails_leaves_the_old_rows_and_the_next_goes_on(
+    repo, embedder, other_model, store, monkeypatch
+):
+    ingest(repo, embedder, store)
+    old = rows(store)
+    monkeypatch.setattr("c2llm_integrations.ingest.BATCH", 2)
+
+    class Failing(Counting):
+        def encode_documents(self, texts, progress=None):
+            if len(self.texts) >= 4:
+                raise KeyboardInterrupt
+            return super().encode_documents(texts, progress=progress)
+
+    with pytest.raises(KeyboardInterrupt):
+        ingest(repo, Failing(other_model), store, replace=True)
+    assert rows(store) == old
+    assert store.spec.width == embedder.output_dim
+    report = ingest(repo, other_model, store, replace=True)
+    assert (report.replaced, report.unchanged, report.written, report.stored) == (True, 4, 1, 5)
+
+
+def test_what_a_killed_replacement_for_another_model_left_is_not_taken_up(repo, embedder, other_model, store):
+    ingest(repo, embedder, store)
+    with store.successor() as begun:
+        begun.create(CollectionSpec(3, {"model": "third"}))
+    report = ingest(repo, other_model, store, replace=True)
+    assert (report.replaced, store.count(), store.spec.width) == (True, 5, other_model.output_dim)
+
+
+def test_a_replacement_that_lacks_a_row_does_not_take_over(repo, embedder, other_model, store):
+    class Choosy(Counting):
+        def encode_documents(self, texts, progress=None):
+            if any("beta" in text for text in texts):
+                raise InputError("text 1 gives a vector with NaN or infinity")
+            return super().encode_documents(texts, progress=progress)
+
+    ingest(repo, embedder, store)
+    report = ingest(repo, Choosy(other_model), store, replace=True)
+    assert (report.replaced, len(report.refused), store.spec.width) == (False, 1, embedder.output_dim)
+    assert store.count() == 5
+
+
+def test_replacing_never_drops_what_other_checkouts_filled_unless_forced(repo, tmp_path, embedder, store):
+    other = tmp_path / "second"
+    other.mkdir()
+    (other / "a.py").write_text(function("alpha"))
+    ingest(other, embedder, store)
+    ingest(repo, embedder, store)
+    with pytest.raises(RepositoryError, match=r"--replace would drop what other checkouts filled: second;.*--force"):
+        ingest(repo, embedder, store, replace=True)
+    assert store.count() == 6
+    assert ingest(repo, embedder, store, replace=True, force=True).replaced
+    assert (store.count(), list(store.claims())) == (5, ["project"])
+
+
+def test_a_replacement_under_another_name_is_how_a_checkout_is_renamed(repo, embedder, store):
+    ingest(repo, embedder, store)
+    assert ingest(repo, embedder, store, repository="renamed", replace=True).replaced
+    assert (store.count("renamed"), store.count()) == (5, 5)
+
+
+# ---- estimating
+
+
+def test_a_plan_with_an_embedder_estimates_what_the_run_then_takes(repo, embedder, store):
+    for number in range(30):
+        (repo / f"more_{number}.py").write_text(function(f"task_{number}", number))
+    estimate = plan(repo, store, embedder).estimate
+    assert store.spec is None
+    report = ingest(repo, embedder, store)
+    assert estimate.tokens == pytest.approx(report.tokens, rel=0.1)
+    assert 0 < estimate.minutes < 1
+    assert estimate.minutes == pytest.approx(estimate.tokens / estimate.tokens_per_second / 60)
+    assert plan(repo, store, embedder).estimate == Estimate()
+
+
+def test_an_estimate_counts_codes_and_terms(repo, embedder, tmp_path):
+    def size(**options):
+        return plan(repo, None, embedder, compact=CompactPlan(embedder.output_dim, **options)).estimate.store_bytes
+
+    width = embedder.output_dim
+    assert size() - size(datatype="float16") == 5 * 2 * width
+    assert size(quantization="int8") - size() == 5 * width
