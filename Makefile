@@ -1,5 +1,6 @@
 # make demo    install into .venv, index a real repository, answer three questions about it
 # make test    the same .venv with the test tools: lint, type-check, test
+# make test-llama-milvus    what needs an older pymilvus, in an environment of its own
 # make lint | bench | clean
 #
 # PYTHON        3.10 to 3.13
@@ -12,13 +13,15 @@ ifeq ($(shell uname -s)$(shell command -v nvidia-smi 2>/dev/null),Linux)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 endif
 
+CONSTRAINTS ?= constraints.txt
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)$(if $(TORCH_INDEX),+$(notdir $(TORCH_INDEX:/=)))
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
+OLDER := $(VENV)-llama-milvus
 # networkx is there already, because PyTorch needs it: 580 files of Python by many hands.
 FIND_DEMO := import importlib.util as u; print(*u.find_spec("networkx").submodule_search_locations)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-llama-milvus lint bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -32,12 +35,16 @@ demo: $(VENV)/.installed
 test: lint
 	$(BIN)/pytest
 
+test-llama-milvus: $(OLDER)/constraints.txt
+	@$(MAKE) --no-print-directory VENV=$(OLDER) CONSTRAINTS=$< $(OLDER)/.installed-older
+	$(OLDER)/bin/pytest tests/llama_milvus tests/stores -k milvus
+
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed
+bench: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks.docstring_retrieval
 	$(BIN)/python -m benchmarks.main_job
 	$(BIN)/python -m benchmarks.released_path
@@ -45,10 +52,10 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.frameworks
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(OLDER) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # The registry this machine is set up for may have the build already, so it is asked first.
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	{ echo "$(PYTHON) is not Python 3.10 or newer; name another: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
@@ -60,4 +67,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(INSTALL) --no-build-isolation -e '.[test]'
+	@touch $@
+
+$(OLDER)/constraints.txt: constraints.txt
+	@mkdir -p $(@D)
+	sed '/^pymilvus==/d' $< > $@
+
+$(VENV)/.installed-older: $(VENV)/.installed tests/llama_milvus/requirements.txt
+	$(INSTALL) --no-build-isolation -r tests/llama_milvus/requirements.txt -e '.[qdrant,milvus,llama-index]'
 	@touch $@

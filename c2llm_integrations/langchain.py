@@ -43,6 +43,9 @@ class C2LLMEmbeddings(BaseModel, Embeddings):
     device: str = "auto"
     max_length: int = 2048
     normalize: bool = True
+    projection: str | None = None
+    truncate: int | None = None
+    batch_tokens: int | None = None
     query_task: str | None = None
     show_progress: bool = False
 
@@ -77,9 +80,9 @@ class C2LLMRetriever(BaseRetriever):
 
     `store` is a URL, opened on first use and shared by all retrievers that name it, or an open `VectorStore`, whose own
     collection is then searched. `embeddings` defaults to the model that the collection was made with. `language`,
-    `path` and `repository` are the filters of `search`; hits below `score_threshold` are left out. `k`, `language` and
-    `path` can be given to `invoke` too. A server's key comes from the environment. Errors are those of `search` and
-    `open_store`.
+    `path` and `repository` are the filters of `search`; hits below `score_threshold` (scores lie in 0…1) are left out.
+    `k`, `language` and `path` can be given to `invoke` too. A server's key comes from the environment. Errors are those
+    of `search` and `open_store`.
     """
 
     store: str | VectorStore
@@ -125,6 +128,7 @@ class C2LLMRetriever(BaseRetriever):
     def _options(self, k: int | None, language: str | None, path: str | None) -> dict[str, Any]:
         return {
             "model": None if self.embeddings is None else self.embeddings.shared,
+            "task": None if self.embeddings is None else self.embeddings.query_task,
             "limit": self.k if k is None else k,
             "language": language or self.language,
             "path": path or self.path,

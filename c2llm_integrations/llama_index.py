@@ -63,6 +63,9 @@ class C2LLMEmbedding(BaseEmbedding):
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, …")
     max_length: int = Field(default=2048, description="Tokens read of each text.")
     normalize: bool = Field(default=True, description="Whether vectors have unit length.")
+    projection: str | None = Field(default=None, description="File of a fitted projection to fewer dimensions.")
+    truncate: int | None = Field(default=None, description="How many of the first dimensions to keep.")
+    batch_tokens: int | None = Field(default=None, description="Tokens computed at once; None for what suits.")
     query_task: str | None = Field(default=None, description="The published task whose prompt queries get.")
     embed_batch_size: int = Field(default=EMBED_BATCH, description="Texts embedded together.", gt=0, le=2048)
 
@@ -229,8 +232,8 @@ class C2LLMRetriever(BaseRetriever):
         """`store` is a URL, opened on first use and shared by all that name it, or an open store of any collection.
 
         `embed_model` defaults to the model that the collection was made with. `language`, `path` and `repository` are
-        the filters of `search`; hits below `score_threshold` are left out. A server's key comes from the environment.
-        Retrieving raises the errors of `search` and `open_store`.
+        the filters of `search`; hits below `score_threshold` (scores lie in 0…1) are left out. A server's key comes
+        from the environment. Retrieving raises the errors of `search` and `open_store`.
         """
         super().__init__(callback_manager)
         self._source = shared_store(store, collection)
@@ -246,8 +249,9 @@ class C2LLMRetriever(BaseRetriever):
         return [_found(hit) for hit in hits]
 
     def _search(self, query: str) -> list[Hit]:
-        model = self._embed_model.shared if self._embed_model else None
-        return self._source.search(query, model, self._threshold, **self._options)
+        own = self._embed_model
+        model, task = (own.shared, own.query_task) if own else (None, None)
+        return self._source.search(query, model, task, self._threshold, **self._options)
 
 
 def _found(hit: Hit) -> NodeWithScore:

@@ -1,4 +1,4 @@
-"""One loaded model for all framework objects of equal settings, and a thread that event loops await."""
+"""One loaded model for all framework objects of equal settings, and threads that event loops await."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -33,25 +33,32 @@ class Settings:
     device: str = "auto"
     max_length: int = 2048
     normalize: bool = True
+    projection: str | None = None
     truncate: int | None = None
+    batch_tokens: int | None = None
 
 
-def settings_of(fields: Any) -> Settings:
+def settings_of(framework_object: Any) -> Settings:
     """The settings that a framework's object holds as fields of the same names, the model's as `model_name`."""
-    named = {name: getattr(fields, name) for name in ("revision", "output_dim", "dtype", "device", "max_length")}
-    return Settings(fields.model_name, **named, normalize=fields.normalize)
+    shared = (field.name for field in fields(Settings) if field.name != "name")
+    return Settings(framework_object.model_name, **{name: getattr(framework_object, name) for name in shared})
+
+
+# Calls for documents that are computed side by side; more wait. Each keeps its texts and their tokens in memory.
+DOCUMENT_THREADS = 4
 
 
 class Awaited:
-    """Something that a thread of its own serves, one call after the other, for any number of event loops."""
+    """Something that threads of its own serve, for any number of event loops."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int = 1) -> None:
+        """`threads`: calls that run at the same time."""
         self._lock = threading.Lock()
-        self._thread = ThreadPoolExecutor(1, "c2llm")
+        self._threads = ThreadPoolExecutor(threads, "c2llm")
 
     async def hand_over(self, function: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
-        """Call `function` in the thread and await its result."""
-        return await asyncio.wrap_future(self._thread.submit(function, *args, **kwargs))
+        """Call `function` in a thread and await its result."""
+        return await asyncio.wrap_future(self._threads.submit(function, *args, **kwargs))
 
 
 class SharedModel(Awaited):
@@ -62,7 +69,8 @@ class SharedModel(Awaited):
 
     def __init__(self, settings: Settings) -> None:
         """Call `shared_model` instead, or nothing is shared."""
-        super().__init__()
+        super().__init__(DOCUMENT_THREADS)
+        self._asking = ThreadPoolExecutor(1, "c2llm-queries")  # so that no question waits for documents
         self.settings = settings
         self._embedder: C2LLMEmbedder | None = None
         self._waiting: deque[tuple[str, str | None, Future[Floats]]] = deque()
@@ -91,7 +99,7 @@ class SharedModel(Awaited):
         """Embed one question, in one batch with all that wait at the same time."""
         answer: Future[Floats] = Future()
         self._waiting.append((text, task, answer))
-        self._thread.submit(self._answer)
+        self._asking.submit(self._answer)
         return await asyncio.wrap_future(answer)
 
     def _answer(self) -> None:

@@ -7,22 +7,27 @@ import threading
 from typing import Any
 from weakref import WeakValueDictionary, finalize
 
+from c2llm_integrations.code.terms import ANALYSER
 from c2llm_integrations.embedder import options_of
-from c2llm_integrations.search import search, spec_of
+from c2llm_integrations.ranking import Mode
+from c2llm_integrations.search import find, spec_of
 from c2llm_integrations.shared_model import Awaited, Settings, SharedModel, shared_model
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.base import Hit, VectorStore
 
+# Questions asked at the same time: their vectors are computed together, then the store answers one after the other.
+QUESTIONS = 16
+
 
 class SharedStore(Awaited):
-    """A store, opened on first use and closed when nothing refers to it any more; one search at a time.
+    """A store, opened on first use and closed when nothing refers to it any more.
 
     Pickled and copied as its URL and collection.
     """
 
     def __init__(self, store: str | VectorStore, collection: str) -> None:
         """Call `shared_store` instead, or nothing is shared."""
-        super().__init__()
+        super().__init__(QUESTIONS)
         self._named = (store, collection)
         self._store = None if isinstance(store, str) else store
         self._model: SharedModel | None = None
@@ -31,17 +36,28 @@ class SharedStore(Awaited):
         return shared_store, self._named
 
     def search(
-        self, query: str, model: SharedModel | None, score_threshold: float | None = None, **options: Any
+        self,
+        query: str,
+        model: SharedModel | None,
+        task: str | None = None,
+        score_threshold: float | None = None,
+        **options: Any,
     ) -> list[Hit]:
-        """Search with the options of `search`; without a model, with the one that the collection was made with.
+        """Search with the options of `find`; without a model, with the one that the collection was made with.
 
-        Hits below `score_threshold` are left out. Errors are those of `search`, `open_store` and the embedder.
+        `task` chooses the query's prompt. Hits below `score_threshold` (scores lie in 0…1) are left out. Errors are
+        those of `search`, `open_store` and the embedder.
         """
         with self._lock:
             store = self._opened()
+            spec = spec_of(store)
             # Kept, or the model of one question would be freed before the next.
-            self._model = model or shared_model(_made_with(store))
-            hits = search(query, self._model.embedder, store, **options)
+            self._model = model = model or shared_model(Settings(**options_of(spec.fingerprint)))
+        spec.require_model(model.embedder.output_dim, model.embedder.fingerprint)
+        vector = model.embedder.encode_queries([query], task)[0]
+        mode: Mode = "hybrid" if spec.analyser == ANALYSER else "dense"
+        with self._lock:
+            hits = find(query, vector, store, mode=mode, **options)
         return [hit for hit in hits if score_threshold is None or hit.score >= score_threshold]
 
     def _opened(self) -> VectorStore:
@@ -62,7 +78,3 @@ def shared_store(store: str | VectorStore, collection: str = "code") -> SharedSt
     name = (store, collection) if isinstance(store, str) else (id(store), store.collection)
     with _stores_lock:
         return _stores.setdefault((os.getpid(), *name), SharedStore(store, collection))
-
-
-def _made_with(store: VectorStore) -> Settings:
-    return Settings(**options_of(spec_of(store).fingerprint))

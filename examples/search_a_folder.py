@@ -1,11 +1,11 @@
 """Index a folder and ask it a question, from Python.
 
-    python examples/search_a_folder.py PATH "where is the retry delay computed?"
+    python examples/search_a_folder.py PATH "where is the retry delay computed?" [--model codefuse-ai/C2LLM-0.5B]
 
 The rows go to a temporary folder; name one that stays, and the next run embeds only what has changed.
 """
 
-import sys
+import argparse
 from tempfile import TemporaryDirectory
 
 from c2llm_integrations import C2LLMEmbedder, open_store
@@ -13,9 +13,9 @@ from c2llm_integrations.ingest import ingest
 from c2llm_integrations.search import search
 
 
-def main(folder: str, question: str) -> None:
+def main(folder: str, question: str, model: str) -> None:
     """Print the five chunks of `folder` that answer `question` best."""
-    embedder = C2LLMEmbedder.from_pretrained("nano")
+    embedder = C2LLMEmbedder.from_pretrained(model)
     with TemporaryDirectory() as rows, open_store(f"qdrant+edge://{rows}") as store:
         report = ingest(folder, embedder, store)
         print(f"{report.files} files, {report.chunks} chunks in {report.seconds:.1f} s")
@@ -25,6 +25,8 @@ def main(folder: str, question: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit('usage: python examples/search_a_folder.py PATH "question"')
-    main(sys.argv[1], sys.argv[2])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder")
+    parser.add_argument("question")
+    parser.add_argument("--model", default="nano")
+    main(**vars(parser.parse_args()))

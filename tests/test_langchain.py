@@ -19,14 +19,16 @@ from langchain_tests.unit_tests import EmbeddingsUnitTests
 from pydantic import ValidationError
 from qdrant_client import QdrantClient, models
 
+from c2llm_integrations.compression import fit_projection
 from c2llm_integrations.embedder import C2LLMEmbedder
-from c2llm_integrations.errors import InputError, StoreError
+from c2llm_integrations.errors import InputError, SpecMismatch, StoreError
 from c2llm_integrations.ingest import ingest
 from c2llm_integrations.langchain import C2LLMCodeLoader, C2LLMCodeSplitter, C2LLMEmbeddings, C2LLMRetriever
 from c2llm_integrations.search import search
 from c2llm_integrations.shared_store import shared_store
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.qdrant import QdrantStore
+from c2llm_integrations.stores.rows import unit
 from tests.golden import TIED
 
 TINY = {"model": str(TIED), "dtype": "float32", "device": "cpu"}
@@ -110,6 +112,21 @@ def test_settings_reach_the_model(embedder):
     assert raw.shared.embedder.max_length == 3
     asked = C2LLMEmbeddings(**TINY, query_task="CosQA").embed_query("sort a list")
     assert asked == embedder.encode_queries(["sort a list"], "CosQA")[0].tolist()
+
+
+def test_fewer_dimensions_and_smaller_batches(embedder, tmp_path):
+    texts = [f"def f{n}(x):\n    return x + {n}\n" for n in range(80)]
+    whole = embedder.encode_documents(texts)
+    projection = fit_projection(whole, 16, str(embedder.fingerprint["weights"]))
+    projection.save(tmp_path / "p.safetensors")
+    projected = C2LLMEmbeddings(**TINY, projection=str(tmp_path / "p.safetensors")).embed_documents(texts)
+    np.testing.assert_allclose(projected, unit(whole @ projection.matrix), atol=1e-5)
+    np.testing.assert_allclose(
+        C2LLMEmbeddings(**TINY, truncate=8).embed_documents(texts), unit(whole[:, :8]), atol=1e-5
+    )
+    np.testing.assert_allclose(C2LLMEmbeddings(**TINY, batch_tokens=32).embed_documents(texts), whole, atol=1e-5)
+    with pytest.raises(InputError, match="batch_tokens is 0"):
+        C2LLMEmbeddings(**TINY, batch_tokens=0).embed_query("x")
 
 
 def test_no_texts_give_no_vectors(embeddings):
@@ -211,6 +228,14 @@ async def test_the_event_loop_goes_on_while_documents_are_embedded(embeddings):
     assert min([await longest_stall() for _ in range(3)]) < 0.05
 
 
+async def test_a_question_is_answered_while_documents_are_embedded(embeddings):
+    documents = asyncio.ensure_future(embeddings.aembed_documents([f"{CODE * 8}{n}" for n in range(500)]))
+    await asyncio.sleep(0)
+    np.testing.assert_allclose(await embeddings.aembed_query("x"), embeddings.embed_query("x"), atol=1e-5)
+    assert not documents.done()
+    assert len(await documents) == 500
+
+
 def test_many_threads_and_loops_may_ask_at_once(embeddings):
     wanted = embeddings.embed_query("x")
     got = []
@@ -262,8 +287,24 @@ async def test_retrieving_many_at_once_is_the_same_as_one_by_one(indexed):
     retriever = C2LLMRetriever(store=indexed, k=2)
     questions = [f"question {number}" for number in range(8)]
     one_by_one = [retriever.invoke(question) for question in questions]
-    assert await retriever.abatch(questions) == one_by_one
-    assert retriever.batch(questions) == one_by_one
+    for together in (await retriever.abatch(questions), retriever.batch(questions)):
+        for found, alone in zip(together, one_by_one, strict=True):
+            assert [document.id for document in found] == [document.id for document in alone]
+            scores = [document.metadata["score"] for document in alone]
+            np.testing.assert_allclose([document.metadata["score"] for document in found], scores, atol=1e-5)
+
+
+def test_the_retriever_asks_with_the_prompt_of_its_embeddings(indexed):
+    def scores(task):
+        retriever = C2LLMRetriever(store=indexed, embeddings=C2LLMEmbeddings(**TINY, query_task=task))
+        return [document.metadata["score"] for document in retriever.invoke("return two")]
+
+    assert scores("CosQA") != scores(None) == scores(None)
+
+
+def test_a_model_that_did_not_make_the_collection_is_refused(indexed):
+    with pytest.raises(SpecMismatch, match="max_length"):
+        C2LLMRetriever(store=indexed, embeddings=C2LLMEmbeddings(**TINY, max_length=7)).invoke("x")
 
 
 def test_copies_of_a_retriever_share_the_open_store(indexed):
@@ -348,7 +389,7 @@ def test_our_collection_opens_in_langchains_store(shared_client, embeddings, emb
     assert {document.metadata["path"] for document in only} == {"web/retry.js"}
 
 
-def test_documents_of_others_survive_our_ingest_and_are_indexed_once(shared_client, project, embeddings, embedder):
+def test_documents_of_others_are_indexed_once_found_and_never_deleted(shared_client, project, embeddings, embedder):
     store = QdrantVectorStore(shared_client, "code", embedding=embeddings)
     records = InMemoryRecordManager("c2llm")
     records.create_schema()
@@ -362,8 +403,12 @@ def test_documents_of_others_survive_our_ingest_and_are_indexed_once(shared_clie
         for _ in range(2)
     )
     assert (first["num_added"], again["num_added"], again["num_skipped"]) == (1, 0, 1)
-    report = ingest(project, embedder, QdrantStore.from_client(shared_client), repository="shop")
-    assert (report.written, report.deleted) == (0, 0)
+    ours = QdrantStore.from_client(shared_client)
+    (found,) = (hit.chunk for hit in search("def other(): ...", embedder, ours, limit=50) if "other" in hit.chunk.text)
+    assert (found.text, found.path, found.symbol, found.start_line) == ("def other(): ...", "", "", 0)
+    (project / "web/retry.js").unlink()
+    report = ingest(project, embedder, ours, repository="shop")
+    assert (report.written, report.deleted, ours.count()) == (0, 1, report.unchanged)
     assert any(document.page_content == "def other(): ..." for document in store.similarity_search("x", k=50))
 
 

@@ -12,7 +12,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
-from llama_index.core.schema import MetadataMode
+from llama_index.core.schema import MetadataMode, TextNode
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
 from llama_index.vector_stores.qdrant import QdrantVectorStore
 from pydantic import ValidationError
@@ -39,6 +39,7 @@ class TestConformance(EmbeddingConformance):
         "dtype": "bfloat16",
         "max_length": 1,
         "normalize": False,
+        "truncate": 8,
         "query_task": "CosQA",
         "revision": "main",
     }
@@ -212,6 +213,23 @@ def test_our_collection_answers_through_llama_indexs_own_store(client, embedding
     filters = MetadataFilters(filters=[MetadataFilter(key="metadata.path", value="web/retry.js")])
     only = index.as_retriever(filters=filters).retrieve("sum up")
     assert {node.metadata["metadata"]["path"] for node in only} == {"web/retry.js"}
+
+
+def test_nodes_of_others_are_found_by_our_search_and_never_deleted(client, project, embedding, embedder):
+    store = QdrantVectorStore(collection_name="code", client=client, text_key="page_content")
+    index = VectorStoreIndex.from_vector_store(store, embed_model=embedding)
+    node = TextNode(text="def borrowed(): ...", metadata={"author": "me"})
+    index.insert_nodes([node])
+    ours = QdrantStore.from_client(client)
+    found = {hit.chunk.id: hit.chunk for hit in search("def borrowed(): ...", embedder, ours, limit=50)}[node.node_id]
+    assert (found.text, found.path, found.symbol, found.start_line) == (node.text, "", "", 0)
+    retrieved = C2LLMRetriever(ours, embed_model=embedding, similarity_top_k=50).retrieve("def borrowed(): ...")
+    assert node.node_id in {one.node_id for one in retrieved}
+    (project / "web/retry.js").unlink()
+    report = ingest(project, embedder, ours, repository="shop")
+    assert (report.written, report.deleted, ours.count()) == (0, 1, report.unchanged)
+    (kept,) = index.as_retriever(similarity_top_k=1).retrieve("def borrowed(): ...")
+    assert (kept.node_id, kept.metadata) == (node.node_id, node.metadata)
 
 
 def test_without_the_framework_the_extra_is_named():
