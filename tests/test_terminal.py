@@ -1,31 +1,15 @@
 """What reaches a terminal, a pipe or a reader of JSON."""
 
+import io
 import json
+import sys
 import unicodedata
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from c2llm_integrations.code.chunk import CodeChunk
-from c2llm_integrations.ingest import IngestReport
-from c2llm_integrations.stores.base import Hit
-from c2llm_integrations.terminal import (
-    clean,
-    file_of,
-    hits_document,
-    one_line,
-    problems,
-    report_lines,
-    status_lines,
-    write_hits,
-    write_json,
-)
-
-EVIL = "\x1b]0;owned\x07\x9b31m\u202e\r"
-
-
-def hit(path: str = "a.py", text: str = "x = 1\n", symbol: str = "f") -> Hit:
-    return Hit(CodeChunk("id", "repo", path, "python", symbol, "function", 3, 4, text), 0.5)
+from c2llm_integrations.terminal import agreed, clean, one_line, say, write_json
 
 
 @given(st.text())
@@ -53,62 +37,29 @@ def test_spaces_in_a_name_stay():
     assert one_line("two  spaces.py") == "two  spaces.py"
 
 
-def test_a_pipe_gets_one_safe_line_for_each_hit(capsys):
-    write_hits([hit(path=f"evil\n{EVIL}.py", symbol=EVIL), hit()], {})
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[1] == "a.py:3-4\t0.5000\tf"
-    assert len(lines) == 2
-    assert not {char for char in EVIL if not char.isprintable()} & set(lines[0])
+def test_what_is_said_is_one_line_beside_the_answer(capsys):
+    say("a\nb\x1b[31m")
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "a b\N{REPLACEMENT CHARACTER}[31m\n")
 
 
-def test_no_hits_print_nothing(capsys):
-    write_hits([], {})
-    assert capsys.readouterr().out == ""
-
-
-def test_a_file_is_named_from_the_current_folder(project, monkeypatch):
-    monkeypatch.chdir(project / "web")
-    found = hit(path="shop/prices.py")
-    assert file_of(found, {"repo": project}) == "../shop/prices.py"
-    assert file_of(found, {"other": project}) is None
-    assert file_of(hit(path="gone.py"), {"repo": project}) is None
-
-
-def test_json_is_ascii_and_complete(capsys):
-    document = hits_document("who?", "nano", [hit(text=f"é{EVIL}")], {})
-    write_json(document)
-    printed = capsys.readouterr().out
+@given(st.text())
+def test_json_is_ascii_and_complete(text):
+    old, sys.stdout = sys.stdout, io.StringIO()
+    try:
+        write_json({"text": text})
+        printed = sys.stdout.getvalue()
+    finally:
+        sys.stdout = old
     assert printed.isascii()
     assert not set("\x1b\x07\r") & set(printed)
-    assert json.loads(printed) == document
-    assert set(document["hits"][0]) == {
-        *("rank", "score", "repository", "path", "file", "start_line", "end_line"),
-        *("language", "kind", "symbol", "text"),
-    }
+    assert json.loads(printed) == {"text": text}
 
 
-def test_a_report_names_what_was_skipped_and_shortens_long_lists():
-    skipped = {"secret": [".env"], "binary": [f"{name}.png" for name in "abcdefg"]}
-    report = IngestReport("repo", files=2, chunks=3, tokens=100, seconds=2.0, written=3, skipped=skipped, cut=1)
-    text = "\n".join(report_lines(report, planned=False))
-    assert "repo: 2 files, 3 chunks in 2.0 s" in text
-    assert "embedded 100 tokens, 50 a second" in text
-    assert "skipped 1 (secret): .env" in text
-    assert "skipped 7 (binary): a.png, b.png, c.png, d.png, e.png, …" in text
-    assert "cut 1 chunks" in text
-    assert "would be written 3" in "\n".join(report_lines(report, planned=True))
-
-
-def test_what_was_refused_or_unreadable_is_a_problem():
-    report = IngestReport("repo", refused={"id": "a.py:1-2: NaN"}, skipped={"unreadable": ["b.py"], "binary": ["c"]})
-    assert problems(report) == ["refused: a.py:1-2: NaN", "unreadable: b.py"]
-    assert problems(IngestReport("repo", skipped={"binary": ["c"]})) == []
-
-
-def test_status_says_where_a_repository_lies_or_that_it_is_elsewhere():
-    document = {"store": "url", "collection": "code", "model": "nano", "width": 8, "rows": 3}
-    here = {"repository": "a", "rows": 1, "checkout": "f00", "folder": "/src/a"}
-    elsewhere = {"repository": "b", "rows": 2, "checkout": "ba5", "folder": None}
-    lines = status_lines({**document, "repositories": [here, elsewhere]})
-    assert lines[-2].endswith("a: 1 rows from /src/a")
-    assert lines[-1].endswith("b: 2 rows from checkout ba5, not here")
+@pytest.mark.parametrize(
+    ("said", "meant"), [("y\n", True), ("YES\n", True), ("n\n", False), ("\n", False), ("", False), ("yep\n", False)]
+)
+def test_only_yes_is_yes(said, meant, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO(said))
+    assert agreed("drop\nit?") is meant
+    assert capsys.readouterr().err == "drop it? [y/N] "

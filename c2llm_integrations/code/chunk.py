@@ -8,6 +8,9 @@ from dataclasses import dataclass
 # Fixed for ever: changing it would change every row id of every collection.
 NAMESPACE = uuid.UUID("3f6b7a52-5d0e-5b43-9f0c-6a1c2a9d7e11")
 
+# What a chunk may be; see `chunk_source`.
+KINDS = frozenset({"function", "method", "class", "module", "section", "text"})
+
 
 @dataclass(frozen=True, slots=True)
 class CodeChunk:

@@ -119,6 +119,8 @@ _BY_INTERPRETER = {
     "fish": "fish",
     **dict.fromkeys(("sh", "bash", "zsh", "ksh", "dash", "ash", "bats"), "shell"),
 }
+# Every name that `language_of` gives.
+LANGUAGES = frozenset((*_BY_SUFFIX.values(), *_BY_NAME.values(), *_BY_INTERPRETER.values()))
 _SHEBANG = re.compile(r"#!\s*(?:\S*/)?(?:env\s+(?:-\S+\s+|\w+=\S*\s+)*)?(?:\S*/)?([A-Za-z-]+)")
 # A .h file is C unless it says one of these at the start of a line.
 _CPP_HEADER = re.compile(

@@ -50,14 +50,23 @@ def origin_of(root: Path) -> str | None:
     return None
 
 
+def branch_of(root: Path) -> str:
+    """Return the branch that a work tree has checked out, the commit where it is on none, or "" outside git."""
+    head = _read(own_git_folder(root) / "HEAD").strip()
+    return head.removeprefix("ref:").strip().removeprefix("refs/heads/")
+
+
 def _git_folder(root: Path) -> Path:
-    """Return where a work tree's configuration lies: `.git`, or what it points to (worktree, submodule)."""
+    """Return where a work tree's configuration lies, which several work trees share."""
+    folder = own_git_folder(root)
+    common = _read(folder / "commondir").strip()
+    return folder / common if common else folder
+
+
+def own_git_folder(root: Path) -> Path:
+    """Return a work tree's git folder: `.git`, or what it points to (worktree, submodule)."""
     folder = root / ".git"
-    if folder.is_file():
-        folder = root / _read(folder).removeprefix("gitdir:").strip()
-        if common := _read(folder / "commondir").strip():
-            folder = folder / common
-    return folder
+    return root / _read(folder).removeprefix("gitdir:").strip() if folder.is_file() else folder
 
 
 def _read(file: Path) -> str:

@@ -6,16 +6,15 @@ import hashlib
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from c2llm_integrations.code import skipping
-from c2llm_integrations.code.decoding import decode
 from c2llm_integrations.code.gitignore import IgnoreFiles
-from c2llm_integrations.code.languages import PROSE, language_of
 from c2llm_integrations.code.listing import Listing, git, is_ignored, list_git, walk
 from c2llm_integrations.code.origin import normalise_origin, origin_of
+from c2llm_integrations.code.reading import FileState, Source, read_source
 from c2llm_integrations.errors import InputError, RepositoryError
 
 IGNORE_FILE = ".c2llmignore"
@@ -29,7 +28,8 @@ class Tree:
     `root` is the git root, or the folder itself outside git; `prefix` the POSIX path of the folder under it
     ("" for all); `name` the repository's name. `files` are POSIX paths relative to `root`, sorted. `skipped`
     maps a reason to paths; a folder left out as a whole stands there once, with a "/" at its end. Reasons that
-    need the content are added by `iter_sources`. `unreadable` are folders that could not be listed.
+    need the content are added by `iter_sources`, and to `states` what each file looked like when it was read.
+    `unreadable` are folders that could not be listed; `only` the paths to look at, if not all.
     """
 
     root: Path
@@ -38,6 +38,8 @@ class Tree:
     files: list[str] = field(default_factory=list)
     skipped: dict[str, list[str]] = field(default_factory=dict)
     unreadable: tuple[str, ...] = ()
+    states: dict[str, FileState] = field(default_factory=dict, repr=False)
+    only: frozenset[str] | None = None
     _unknown: set[str] = field(default_factory=set, repr=False)
 
     def skip(self, reason: str, path: str) -> None:
@@ -47,26 +49,24 @@ class Tree:
         if reason == skipping.UNREADABLE:
             self._unknown.add(path.rstrip("/"))
 
+    def restrict(self, paths: Iterable[str]) -> None:
+        """Look at some paths only, which may be gone; the rest is as it was."""
+        self.only = frozenset(paths)
+        self.files = [path for path in self.files if path in self.only]
+
     def can_tell(self, path: str) -> bool:
         """Say whether this tree knows what became of `path`, once its sources were read.
 
         True for a path under the indexed folder that could be read, or is gone: only then may rows of a path
         that gave no chunk be deleted.
         """
-        if self.prefix and not path.startswith(self.prefix + "/"):
+        if (self.prefix and not path.startswith(self.prefix + "/")) or (
+            self.only is not None and path not in self.only
+        ):
             return False
         parts = path.split("/")
         above = {"", *("/".join(parts[:depth]) for depth in range(1, len(parts) + 1))}
         return not self._unknown & above
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One file's text; `text.encode(encoding)` is the file, byte for byte."""
-
-    path: str
-    text: str
-    encoding: str
 
 
 def open_tree(path: str | os.PathLike[str], repository: str | None = None) -> Tree:
@@ -84,6 +84,23 @@ def open_tree(path: str | os.PathLike[str], repository: str | None = None) -> Tr
     sieve = _Sieve(tree)
     listing = list_git(root, prefix) if by_git else walk(root, prefix, sieve.leave_out)
     _fill(tree, listing, sieve)
+    return tree
+
+
+def list_again(root: Path, prefix: str, known: Container[str]) -> Tree:
+    """List the files under `prefix` of a root that `open_tree` found; those in `known` are not looked at again.
+
+    Raises RepositoryError for a folder that cannot be listed.
+    """
+    _listable(root / prefix)
+    tree = Tree(root, prefix, "")
+    sieve = _Sieve(tree)
+    try:
+        by_git = os.path.lexists(root / ".git")
+        listing = list_git(root, prefix) if by_git else walk(root, prefix, sieve.leave_out)
+    except RepositoryError:
+        listing = walk(root, prefix, sieve.leave_out)
+    _fill(tree, listing, sieve, known)
     return tree
 
 
@@ -110,7 +127,9 @@ def iter_sources(tree: Tree) -> Iterator[Source]:
     for path in tree.files:
         if path in known:
             continue
-        found = _read(tree.root, path)
+        found, state = read_source(tree.root, path)
+        if state is not None:
+            tree.states[path] = state
         if isinstance(found, Source):
             yield found
         else:
@@ -167,11 +186,14 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _fill(tree: Tree, listing: Listing, sieve: _Sieve) -> None:
+def _fill(tree: Tree, listing: Listing, sieve: _Sieve, known: Container[str] = ()) -> None:
     for folder in listing.unreadable:
         tree.skip(skipping.UNREADABLE, folder + "/")
     tree.unreadable = tuple(listing.unreadable)
     for path in listing.paths:
+        if path in known:
+            tree.files.append(path)
+            continue
         if sieve.leave_out(path.rpartition("/")[0]):
             continue
         reason = sieve.why_skip(path)
@@ -236,21 +258,3 @@ class _Sieve:
         if not stat.S_ISREG(info.st_mode):
             return "not a regular file"
         return skipping.why_skip_name(path) or (skipping.TOO_LARGE if info.st_size > skipping.MAX_FILE_BYTES else None)
-
-
-def _read(root: Path, path: str) -> Source | str:
-    """Return a file's source, or why it is left out."""
-    try:
-        with open(root / path, "rb") as file:
-            data = file.read(skipping.MAX_FILE_BYTES + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        return "gone while indexing"
-    except OSError:
-        return skipping.UNREADABLE
-    if len(data) > skipping.MAX_FILE_BYTES:
-        return skipping.TOO_LARGE
-    decoded = decode(data)
-    if decoded is None:
-        return skipping.BINARY
-    text, encoding = decoded
-    return skipping.why_skip_text(text, language_of(path) in PROSE) or Source(path, text, encoding)

@@ -27,8 +27,10 @@ _SMALL = 5_000
 # How far a "generated" notice may stand from the top, in characters: below a long licence, above the code.
 _HEAD = 8_192
 
-# Never listed and never named: version control and our own store.
-INTERNAL_NAMES = frozenset({".git", ".hg", ".svn", ".bzr", ".jj", ".c2llm", "__pycache__"})
+# What a run writes into the current folder when rows are refused.
+REFUSED_FILE = "c2llm-refused.jsonl"
+# Never listed and never named: version control and what is our own.
+INTERNAL_NAMES = frozenset({".git", ".hg", ".svn", ".bzr", ".jj", ".c2llm", "__pycache__", REFUSED_FILE})
 # Folder name → files beside it, one of which must be there; empty: the name alone says it.
 _FOLDERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "node_modules": (VENDORED, ()),

@@ -1,0 +1,191 @@
+"""How hits look: to a person at a terminal, to a pipe, to a program that reads JSON."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from c2llm_integrations.terminal import clean, one_line, write
+
+if TYPE_CHECKING:
+    from c2llm_integrations.stores.base import Hit
+
+# The version of the JSON document; fields may be added to one version, never removed or changed in meaning.
+SCHEMA = 1
+# Lines of a hit that a terminal shows without being asked for more.
+LINES = 15
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What fills a repository's rows: a checkout, the commit they were read from, the checkout's folder if here."""
+
+    checkout: str
+    commit: str | None = None
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Look:
+    """A hit as it is shown.
+
+    `file`: its file relative to the current folder, None if that is not here; `url`: its lines at the indexed commit,
+    None if that is not known; `before`, `after`: the lines around it; `changed`: they were asked for, but the file
+    does not hold the hit any more.
+    """
+
+    hit: Hit
+    file: str | None
+    url: str | None
+    before: Sequence[str] = ()
+    after: Sequence[str] = ()
+    changed: bool = False
+
+    @property
+    def place(self) -> str:
+        """PATH:START-END, PATH as an editor would open it if it can."""
+        chunk = self.hit.chunk
+        return f"{one_line(self.file or chunk.path)}:{chunk.start_line}-{chunk.end_line}"
+
+
+def look_at(hit: Hit, origins: Mapping[str, Origin], context: int | None = None) -> Look:
+    """Find out where a hit is, and what stands in the `context` lines around it."""
+    from c2llm_integrations.code.commit import permalink
+
+    chunk = hit.chunk
+    origin = origins.get(chunk.repository, Origin(""))
+    url = None
+    if origin.commit is not None:
+        url = permalink(chunk.repository, origin.commit, chunk.path, chunk.start_line, chunk.end_line)
+    file = file_of(hit, origin.folder)
+    if not context:
+        return Look(hit, file, url)
+    lines = _lines_around(hit, origin.folder, context) if file and origin.folder else None
+    before, after = lines or ((), ())
+    return Look(hit, file, url, before, after, changed=lines is None)
+
+
+def file_of(hit: Hit, folder: Path | None) -> str | None:
+    """Return the hit's file relative to the current folder; None if its checkout is not here or it is gone."""
+    file = folder / hit.chunk.path if folder and hit.chunk.path else None
+    # A row is data: its path must not lead out of the checkout.
+    if folder is None or file is None or not file.is_file() or not file.resolve().is_relative_to(folder.resolve()):
+        return None
+    try:
+        return os.path.relpath(file)
+    except ValueError:  # on another drive of Windows
+        return str(file)
+
+
+def _lines_around(hit: Hit, folder: Path, context: int) -> tuple[list[str], list[str]] | None:
+    """Return the lines before and after a hit, or None if its file does not hold it there any more."""
+    from c2llm_integrations.code.lines import Lines
+    from c2llm_integrations.code.reading import Source, read_source
+
+    chunk = hit.chunk
+    source, _ = read_source(folder, chunk.path)
+    if not isinstance(source, Source):
+        return None
+    lines = Lines(source.text).lines
+    start, end = chunk.start_line - 1, chunk.end_line
+    if start < 0 or not chunk.text or not "".join(lines[start:end]).startswith(chunk.text):
+        return None
+    return lines[max(0, start - context) : start], lines[end : end + context]
+
+
+def document_of(question: str, about: Mapping[str, object], looks: Sequence[Look]) -> dict[str, Any]:
+    """Return the JSON document of a search, version `SCHEMA`.
+
+    `schema`; `query`; from `about`: `model`, `mode` (hybrid, dense or lexical), `notes` (lines that a person is told,
+    such as that answers may be stale); `hits`, best first, each with `rank` (from 1), `score`, `repository`, `path`
+    (relative to the repository), `file` (relative to the current folder, or null), `url` (the lines at the indexed
+    commit, or null), `start_line`, `end_line` (from 1, both included), `language`, `kind`, `symbol`, `text`,
+    `before`, `after` (lines of --context), `changed` (true where these are not known), `explanation` (name → part of
+    the score).
+    """
+    fields = ("repository", "path", "start_line", "end_line", "language", "kind", "symbol", "text")
+    return {
+        "schema": SCHEMA,
+        "query": question,
+        **about,
+        "hits": [
+            {"rank": rank, "score": round(look.hit.score, 6), "file": look.file, "url": look.url}
+            | {name: getattr(look.hit.chunk, name) for name in fields}
+            | {"before": list(look.before), "after": list(look.after), "changed": look.changed}
+            | {"explanation": {name: round(value, 6) for name, value in look.hit.explanation.items()}}
+            for rank, look in enumerate(looks, 1)
+        ],
+    }
+
+
+def write_hits(looks: Sequence[Look], *, explain: bool = False, context: int | None = None) -> None:
+    """Print hits: code at a terminal, one tab-separated line each into a pipe unless lines around it are asked for."""
+    if sys.stdout.isatty():
+        for look in looks:
+            _show(look, explain, context)
+    elif context is not None:
+        for look in looks:
+            write("\n".join(_plain(look, explain)))
+    elif looks:
+        write("\n".join(_fields(look, explain) for look in looks))
+
+
+def _fields(look: Look, explain: bool) -> str:
+    fields = [look.place, f"{look.hit.score:.4f}", one_line(look.hit.chunk.symbol)]
+    return "\t".join([*fields, _explained(look)] if explain else fields)
+
+
+def _explained(look: Look) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in look.hit.explanation.items())
+
+
+def _plain(look: Look, explain: bool) -> list[str]:
+    lines, start = _code(look)
+    numbered = [f"{number:6}  {line}".rstrip() for number, line in enumerate(lines, start)]
+    return [_fields(look, explain), *numbered, *([_CHANGED] if look.changed else []), ""]
+
+
+_CHANGED = "        … its file is not here, or has changed since it was indexed"
+
+
+def _code(look: Look) -> tuple[list[str], int]:
+    """Return the lines to show and the number of the first one."""
+    chunk = look.hit.chunk
+    lines = clean("".join([*look.before, chunk.text, *look.after])).rstrip().split("\n")
+    # Blank lines around the code belong to the chunk, but say nothing here.
+    blank = next((at for at, line in enumerate(lines) if line.strip()), 0)
+    return lines[blank:], chunk.start_line - len(look.before) + blank
+
+
+def _show(look: Look, explain: bool, context: int | None) -> None:
+    from rich.console import Console
+    from rich.syntax import Syntax
+    from rich.text import Text
+
+    lines, start = _code(look)
+    shown = lines if context is not None else lines[:LINES]
+    code = Syntax(
+        "\n".join(shown),
+        Syntax.guess_lexer(look.hit.chunk.path),
+        theme="ansi_dark",
+        background_color="default",
+        line_numbers=True,
+        start_line=start,
+    )
+    console = Console()
+    heading = Text(look.place, style="bold cyan")
+    heading.append(f"  {look.hit.score:.3f}  {one_line(look.hit.chunk.symbol)}", style="not bold dim")
+    console.print(heading, soft_wrap=True)
+    for line in (look.url, _explained(look) if explain else None):
+        if line:
+            console.print(Text(f"  {one_line(line)}", style="dim"), soft_wrap=True)
+    console.print(code)
+    if left := len(lines) - len(shown):
+        console.print(Text(f"  … {left} more lines", style="dim"))
+    if look.changed:
+        console.print(Text(_CHANGED, style="dim"))
+    console.print()

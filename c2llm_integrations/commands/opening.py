@@ -1,0 +1,95 @@
+"""What a command opens: the store it reads, the model that belongs to it, and the checkouts that fill it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from c2llm_integrations.commands.hits import Origin
+from c2llm_integrations.commands.options import FOLDER
+from c2llm_integrations.errors import C2LLMError, InputError, StoreBusy
+
+if TYPE_CHECKING:
+    from c2llm_integrations.embedder import C2LLMEmbedder
+    from c2llm_integrations.stores.base import CollectionSpec, VectorStore
+
+EDGE = "qdrant+edge://"
+# How long a command waits for a store that another process has open.
+BUSY_SECONDS = 10.0
+
+
+def load_model(
+    model: str | None, spec: CollectionSpec | None, projection: Path | None = None, **options: Any
+) -> C2LLMEmbedder:
+    """Load the named model, else the one the collection was made with, else nano.
+
+    `options` are those of `from_pretrained` that are not None; over the collection's own they win.
+    """
+    from c2llm_integrations.embedder import C2LLMEmbedder, options_of
+    from c2llm_integrations.projections import remember
+
+    found: dict[str, Any] = {"name": "nano"} if spec is None else options_of(spec.fingerprint, projection)
+    found |= {name: value for name, value in {**options, "projection": projection}.items() if value is not None}
+    if model is not None:
+        # A folder's name must mean the same from wherever the collection is searched later.
+        found["name"] = str(Path(model).resolve()) if model != "nano" and Path(model).is_dir() else model
+    try:
+        embedder = C2LLMEmbedder.from_pretrained(**found)
+    except C2LLMError as error:
+        if model is not None or spec is None:
+            raise
+        raise InputError(f"the collection's model cannot be loaded: {error}; --model names its new place") from error
+    if embedder.projection is not None:
+        remember(embedder.projection)
+    return embedder
+
+
+@contextmanager
+def opened(url: str, collection: str) -> Iterator[VectorStore]:
+    """Open a store; while another process has it, wait a little for its turn."""
+    from c2llm_integrations.stores import open_store
+
+    patience = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            store = open_store(url, collection, wait=BUSY_SECONDS)
+            break
+        except StoreBusy:
+            if time.monotonic() > patience:
+                raise
+            time.sleep(0.05)
+    with store:
+        yield store
+
+
+def indexed_store() -> str:
+    """Return the URL of the index that the current folder belongs to; raises InputError if there is none."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / FOLDER).is_dir():
+            return f"{EDGE}{folder / FOLDER}"
+    raise InputError(f"no {FOLDER} in {here} or above; run: c2llm index, or name a --store")
+
+
+def store_of(path: Path) -> str:
+    """Return the URL of the index that the repository around `path` has, or would get."""
+    from c2llm_integrations.code.repository import root_of
+
+    return f"{EDGE}{root_of(path) / FOLDER}"
+
+
+def origins_of(store: VectorStore) -> dict[str, Origin]:
+    """Return what fills each repository of the store; the folder of those that do so from here or from beside it."""
+    from c2llm_integrations.code.commit import Claim
+    from c2llm_integrations.code.repository import checkout_id
+
+    here = Path.cwd()
+    folders = [here, *here.parents]
+    if store.url.startswith(EDGE):
+        folders.append(Path(store.url.removeprefix(EDGE)).expanduser().resolve().parent)
+    ids = {checkout_id(folder): folder for folder in folders}
+    claims = {name: Claim.parse(text) for name, text in store.claims().items()}
+    return {name: Origin(claim.checkout, claim.commit, ids.get(claim.checkout)) for name, claim in claims.items()}

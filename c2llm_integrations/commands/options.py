@@ -1,0 +1,63 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from c2llm_integrations.code.skipping import REFUSED_FILE
+
+if TYPE_CHECKING:
+    from c2llm_integrations.compression import CompactPlan
+    from c2llm_integrations.stores.spec import CollectionSpec
+
+# The index of a repository, at its root; found again from any folder below.
+FOLDER = ".c2llm"
+# Where what is refused is kept, for whoever has to look into it.
+REFUSED = Path(REFUSED_FILE)
+
+Store = Annotated[
+    str | None, typer.Option(metavar="URL", help=f"Where the rows are.  [default: {FOLDER} at the repository's root]")
+]
+Collection = Annotated[str, typer.Option(metavar="NAME", help="The set of rows inside the store.")]
+Model = Annotated[str | None, typer.Option(metavar="ID", help="Where the collection's model is now, if it was moved.")]
+Projection = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Where the collection's projection is, if it was made elsewhere.")
+]
+Datatype = Annotated[str | None, typer.Option(metavar="D", help="float32 or float16, of the full vectors.")]
+Quantization = Annotated[
+    str | None, typer.Option(metavar="Q", help="Search codes first: int8, turbo, product, binary, rabitq; or none.")
+]
+Rescore = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X", help="Compare X times --limit candidates by full vectors, 0 none.  [default: by quantization]"
+    ),
+]
+LongText = Annotated[
+    str | None, typer.Option(metavar="cut|refuse", help="What to do with a text that the store finds too long.")
+]
+Refused = Annotated[Path, typer.Option(metavar="FILE", help="Where refused rows go with their reasons, if any are.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def plan_of(
+    width: int,
+    spec: CollectionSpec | None,
+    *,
+    datatype: str | None = None,
+    quantization: str | None = None,
+    rescore: float | None = None,
+) -> CompactPlan | None:
+    """Return how vectors are asked to be stored, what is left open as `spec` has it; None if nothing is asked."""
+    from c2llm_integrations.compression import CompactPlan
+
+    if datatype is None and quantization is None and rescore is None:
+        return None
+    own = CompactPlan(width) if spec is None else CompactPlan(width, spec.datatype, spec.quantization, spec.rescore)
+    codes = own.quantization if quantization is None else None if quantization == "none" else quantization
+    if rescore is None and codes == own.quantization:
+        rescore = own.rescore
+    return CompactPlan(width, datatype or own.datatype, codes, rescore)

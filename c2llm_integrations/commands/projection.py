@@ -1,0 +1,131 @@
+"""`c2llm fit-projection`: fewer dimensions, fitted on one's own code."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from c2llm_integrations import terminal
+from c2llm_integrations.commands.opening import load_model, opened
+from c2llm_integrations.commands.options import Collection
+from c2llm_integrations.errors import InputError
+
+if TYPE_CHECKING:
+    from c2llm_integrations.compression import Matrix
+
+# Vectors that are used at most, chosen at random: enough to decide the directions of 3,584 dimensions.
+SAMPLE = 32_768
+# Of them kept out of the fit to measure it, and neighbours compared.
+HELD_OUT, NEIGHBOURS = 512, 10
+
+_T = TypeVar("_T")
+
+
+def fit_projection(
+    output_dim: Annotated[int, typer.Option(metavar="N", min=1, help="How many dimensions to keep.")],
+    path: Annotated[
+        Path | None, typer.Argument(metavar="PATH", help="Fit on the chunks of this folder.  [default: .]")
+    ] = None,
+    store: Annotated[str | None, typer.Option(metavar="URL", help="Fit on the rows of a collection here.")] = None,
+    collection: Collection = "code",
+    model: Annotated[
+        str | None, typer.Option(metavar="ID", help="nano, a folder or a hub id.  [default: nano]")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What to write.  [default: c2llm-projection-N.safetensors]")
+    ] = None,
+) -> int:
+    """Fit a map to fewer dimensions on the chunks of a folder, or on the vectors of a collection named by --store.
+
+    Use it by: c2llm index --replace --projection FILE. It says how many of the ten nearest neighbours stay the same
+    among vectors that it was not fitted on.
+    """
+    from c2llm_integrations import compression
+    from c2llm_integrations.projections import remember
+
+    file = out or Path(f"c2llm-projection-{output_dim}.safetensors")
+    if file.exists():
+        raise InputError(f"{file} exists, and collections may need it; name another with --out")
+    if path is not None and store is not None:
+        raise InputError("both a folder and a --store are given; choose one")
+    vectors, weights = _of_folder(path or Path(), model) if store is None else _of_collection(store, collection, model)
+    held_out = min(HELD_OUT, len(vectors) // 10)
+    projection = compression.fit_projection(vectors[held_out:], output_dim, weights)
+    projection.save(file)
+    remember(projection)
+    terminal.write(str(file))
+    terminal.say(f"fitted {vectors.shape[1]} → {output_dim} dimensions on {len(vectors) - held_out:,} vectors")
+    if held_out and len(vectors) > NEIGHBOURS:
+        kept = recall_kept(vectors, vectors @ projection.matrix, held_out)
+        terminal.say(f"of the {NEIGHBOURS} nearest of {held_out:,} other vectors, {kept:.1%} stay the same")
+    return 0
+
+
+def _of_folder(path: Path, model: str | None) -> tuple[Matrix, str]:
+    """Return the vectors of chunks in random order, and what stands for the model's weights."""
+    from c2llm_integrations.code.chunking import chunk_source
+    from c2llm_integrations.code.repository import iter_sources, open_tree
+
+    tree = open_tree(path)
+    embedder = load_model(model, None)
+    sources = iter_sources(tree)
+    texts = _sample(chunk.text for source in sources for chunk in chunk_source(tree.name, source.path, source.text))
+    with terminal.progress_bar() as progress:
+        vectors = embedder.encode_documents(
+            texts, progress=lambda done, total: progress(done, total, "embedding") if progress else None
+        )
+    return vectors, str(embedder.fingerprint["weights"])
+
+
+def _of_collection(store: str, collection: str, model: str | None) -> tuple[Matrix, str]:
+    import numpy as np
+
+    from c2llm_integrations.search import spec_of
+
+    if model is not None:
+        raise InputError("--model says how to embed a folder; a collection has its vectors already")
+    with opened(store, collection) as held:
+        made = spec_of(held).fingerprint
+        if made["projection"]:
+            raise InputError(f"the collection was made with projection {made['projection']}; fit on one without")
+        vectors = _sample(row.vector for row in held.rows())
+    if not vectors:
+        raise InputError(f"collection {collection!r} of {store} holds no row to fit on")
+    return np.stack(vectors), str(made["weights"])
+
+
+def _sample(items: Iterable[_T]) -> list[_T]:
+    """Return up to `SAMPLE` of the items in random order, each equally likely to be among them."""
+    chosen: list[_T] = []
+    chance = random.Random(0)
+    for seen, item in enumerate(items):
+        place = chance.randrange(seen + 1)
+        if seen < SAMPLE:
+            chosen.append(item)
+            chosen[place], chosen[-1] = chosen[-1], chosen[place]
+        elif place < SAMPLE:
+            chosen[place] = item
+    return chosen
+
+
+def recall_kept(vectors: Matrix, projected: Matrix, queries: int) -> float:
+    """Return which share of the nearest neighbours of the first `queries` vectors stay so when they are projected.
+
+    `vectors` (n, width), `projected` (n, fewer); neighbours are compared by cosine among all n.
+    """
+    import numpy as np
+
+    def nearest(rows: Matrix) -> list[list[int]]:
+        rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        scores = rows[:queries] @ rows.T
+        np.fill_diagonal(scores, -np.inf)
+        found: list[list[int]] = np.argpartition(-scores, NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS].tolist()
+        return found
+
+    before, after = nearest(vectors), nearest(projected)
+    same = [len(set(one) & set(other)) for one, other in zip(before, after, strict=True)]
+    return float(np.mean(same)) / NEIGHBOURS
