@@ -1,0 +1,233 @@
+"""`c2llm serve`: an OpenAI-compatible embedding server over one loaded model.
+
+Requests that wait at the same time are computed together (`coalescing`). What would wait too long is answered 429 at
+once; what was accepted is answered, also while the server shuts down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hmac
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from c2llm_integrations.embedder import C2LLMEmbedder
+from c2llm_integrations.errors import InputError, MissingExtra
+
+try:
+    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+    from starlette.applications import Starlette
+    from starlette.requests import ClientDisconnect, Request
+    from starlette.responses import JSONResponse, Response
+    from starlette.routing import Route
+except ImportError as error:
+    raise MissingExtra(error.name or "starlette", "serve") from error
+
+# Of one request: OpenAI's own limit on inputs, and room for that many long ones.
+MAX_INPUTS = 2048
+MAX_BODY_BYTES = 32 * 2**20
+# How long a client may take to send its body.
+BODY_SECONDS = 30.0
+# Requests computed or waiting; each holds a thread, which only waits.
+MAX_REQUESTS = 128
+RETRY_SECONDS = 1
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the server takes: `texts` waiting in all, `requests` at once, `body_bytes` and `inputs` of one request."""
+
+    texts: int = 8192
+    requests: int = MAX_REQUESTS
+    body_bytes: int = MAX_BODY_BYTES
+    inputs: int = MAX_INPUTS
+
+
+class Refused(Exception):
+    """An answer other than 200: its status, what is wrong, and the parameter at fault."""
+
+    def __init__(self, status: int, message: str, parameter: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.parameter = parameter
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request body, checked."""
+
+    texts: list[str]
+    query: bool
+    as_base64: bool
+
+    @classmethod
+    def read(cls, body: bytes, width: int, limits: Limits) -> Asked:
+        """Read a body; raises Refused (400) naming the parameter that cannot be honoured."""
+        try:
+            data = json.loads(body)
+        except (ValueError, RecursionError):
+            raise Refused(400, "the body is no JSON document") from None
+        if not isinstance(data, dict):
+            raise Refused(400, f"the body is a JSON {type(data).__name__}, expected an object")
+        texts = [data["input"]] if isinstance(data.get("input"), str) else data.get("input")
+        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+            raise Refused(400, "input must be a string or a list of strings; tokens are not taken", "input")
+        if len(texts) > limits.inputs:
+            raise Refused(400, f"input has {len(texts)} texts, at most {limits.inputs} go into one request", "input")
+        if data.get("dimensions") not in (None, width):
+            why = f"this model gives {width}; serve it with --truncate or --projection for fewer"
+            raise Refused(400, f"dimensions is {data['dimensions']!r}, {why}", "dimensions")
+        return cls(
+            texts,
+            _choice(data, "input_type", ("document", "query")) == "query",
+            _choice(data, "encoding_format", ("float", "base64")) == "base64",
+        )
+
+
+def create_app(embedder: C2LLMEmbedder, *, api_key: str | None = None, limits: Limits = Limits()) -> Starlette:
+    """Return the ASGI application; with an `api_key`, embedding needs it as a bearer token."""
+    server = _Server(embedder, api_key, limits)
+    return Starlette(
+        routes=[
+            Route("/v1/embeddings", server.embeddings, methods=["POST"]),
+            Route("/v1/models", server.models),
+            Route("/health", server.health),
+            Route("/metrics", server.metrics),
+        ],
+        exception_handlers={Refused: _refusal},
+    )
+
+
+class _Server:
+    def __init__(self, embedder: C2LLMEmbedder, api_key: str | None, limits: Limits) -> None:
+        self.embedder = embedder
+        self.name = str(embedder.fingerprint["model"])
+        self.limits = limits
+        self._expected = None if api_key is None else f"Bearer {api_key}".encode()
+        self._threads = ThreadPoolExecutor(limits.requests, "c2llm-serve")
+        self._waiting = 0  # texts accepted and not answered
+        self._running = 0  # requests
+        registry = self._registry = CollectorRegistry()
+        self._answers = Counter("c2llm_requests", "Answered requests", ["status"], registry=registry)
+        self._texts = Counter("c2llm_texts", "Embedded texts", registry=registry)
+        self._tokens = Counter("c2llm_tokens", "Computed tokens", registry=registry)
+        self._seconds = Histogram("c2llm_request_seconds", "Time to answer a request", registry=registry)
+        Gauge("c2llm_texts_waiting", "Accepted texts not yet answered", registry=registry).set_function(
+            lambda: self._waiting
+        )
+
+    async def embeddings(self, request: Request) -> Response:
+        """POST /v1/embeddings."""
+        begin, status = perf_counter(), 500
+        try:
+            response = await self._embed(request)
+            status = response.status_code
+            return response
+        except Refused as refusal:
+            status = refusal.status
+            raise
+        finally:
+            self._answers.labels(str(status)).inc()
+            self._seconds.observe(perf_counter() - begin)
+
+    async def _embed(self, request: Request) -> Response:
+        self._require_key(request)
+        asked = Asked.read(await _body(request, self.limits.body_bytes), self.embedder.output_dim, self.limits)
+        full = self._waiting > 0 and self._waiting + len(asked.texts) > self.limits.texts
+        if full or self._running >= self.limits.requests:
+            raise Refused(429, f"{self._waiting} texts wait already; try again in {RETRY_SECONDS} s")
+        self._waiting += len(asked.texts)
+        self._running += 1
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads, self._answer, asked)
+        except InputError as error:
+            raise Refused(400, str(error), "input") from None
+        finally:
+            self._waiting -= len(asked.texts)
+            self._running -= 1
+
+    def _answer(self, asked: Asked) -> Response:
+        encode = self.embedder.encode_queries if asked.query else self.embedder.encode_documents
+        vectors = encode(asked.texts, progress=_silent)
+        tokens = sum(self.embedder.count_tokens(asked.texts))
+        self._texts.inc(len(asked.texts))
+        self._tokens.inc(tokens)
+        form = _base64 if asked.as_base64 else np.ndarray.tolist
+        data = [{"object": "embedding", "index": i, "embedding": form(vector)} for i, vector in enumerate(vectors)]
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return JSONResponse({"object": "list", "data": data, "model": self.name, "usage": usage})
+
+    def _require_key(self, request: Request) -> None:
+        given = request.headers.get("authorization", "").encode()
+        if self._expected is not None and not hmac.compare_digest(given, self._expected):
+            raise Refused(401, "the API key is missing or wrong")
+
+    async def models(self, request: Request) -> Response:
+        """GET /v1/models."""
+        self._require_key(request)
+        return JSONResponse({"object": "list", "data": [{"id": self.name, "object": "model", "owned_by": "c2llm"}]})
+
+    async def health(self, _request: Request) -> Response:
+        """GET /health."""
+        return JSONResponse({"status": "ok", "model": self.name, "dimensions": self.embedder.output_dim})
+
+    async def metrics(self, _request: Request) -> Response:
+        """GET /metrics, as Prometheus reads it."""
+        return Response(generate_latest(self._registry), media_type="text/plain; version=0.0.4")
+
+
+async def _body(request: Request, most: int) -> bytes:
+    """Read the body, but not more than `most` bytes nor for longer than `BODY_SECONDS`."""
+
+    async def read() -> bytes:
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > most:
+                raise Refused(413, f"the body has over {most} bytes; send fewer texts at once")
+        return bytes(body)
+
+    try:
+        return await asyncio.wait_for(read(), BODY_SECONDS)
+    except asyncio.TimeoutError:
+        raise Refused(408, f"the body did not arrive within {BODY_SECONDS:.0f} s") from None
+    except ClientDisconnect:
+        raise Refused(400, "the client went away") from None
+
+
+def _choice(data: dict[str, Any], name: str, values: tuple[str, ...]) -> str:
+    value = data.get(name) or values[0]
+    if value not in values:
+        raise Refused(400, f"{name} is {value!r}, expected one of {', '.join(values)}", name)
+    return str(value)
+
+
+def _base64(vector: NDArray[np.float32]) -> str:
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+
+
+async def _refusal(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    kind = {401: "authentication_error", 429: "rate_limit_error"}.get(error.status, "invalid_request_error")
+    body = {"error": {"message": str(error), "type": kind, "param": error.parameter, "code": None}}
+    headers = {"Retry-After": str(RETRY_SECONDS)} if error.status == 429 else {}
+    return JSONResponse(body, error.status, headers)
+
+
+def _silent(_done: int, _total: int) -> None:
+    """No progress bar."""
+
+
+def run_server(app: Starlette, host: str, port: int) -> None:
+    """Serve until the process is told to stop; what was accepted by then is still answered."""
+    import uvicorn
+
+    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, backlog=4096)
