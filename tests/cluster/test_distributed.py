@@ -1,0 +1,302 @@
+"""The distributed run against the local one, on a real two-node Ray cluster and a real server: equal row for row."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import ray
+from ray.cluster_utils import Cluster as RayCluster
+
+from c2llm_integrations.distributed import Cluster, ingest_distributed
+from c2llm_integrations.embedder import C2LLMEmbedder
+from c2llm_integrations.errors import InputError, StoreError
+from c2llm_integrations.ingest import ingest
+from c2llm_integrations.stores import open_store
+from tests.golden import TIED
+from tests.ingesting import ROOT, assert_equal, contents_at, write_tree
+from tests.stores.qdrant_facade import ServerProcess
+
+CLUSTER = Cluster(embedders=2)
+
+# A run in a process of its own, the driver; its model takes time, so that there is something to interrupt.
+DRIVER = """
+import sys
+from c2llm_integrations.distributed import Cluster, ingest_distributed
+address, url, *folders = sys.argv[1:]
+reports = ingest_distributed(
+    folders, url, model=MODEL, options={"dtype": "float32"}, cluster=Cluster(address, embedders=2),
+    progress=lambda *step: print(*step, flush=True),
+)
+print("written", sum(report.written for report in reports), flush=True)
+""".replace("MODEL", repr(str(TIED)))
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two node processes on this machine."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    started = RayCluster(initialize_head=True, head_node_args={"num_cpus": 3, "object_store_memory": 2**28})
+    started.add_node(num_cpus=3, object_store_memory=2**28)
+    started.wait_for_nodes()
+    ray.init(started.address, log_to_driver=False, logging_level="error")
+    assert sum(node["Alive"] for node in ray.nodes()) == 2
+    yield started
+    ray.shutdown()
+    started.shutdown()
+
+
+@pytest.fixture(scope="module")
+def embedder():
+    return C2LLMEmbedder.from_pretrained(str(TIED), dtype="float32")
+
+
+@pytest.fixture
+def server(tmp_path):
+    started = ServerProcess(tmp_path / "server")
+    started.start()
+    yield started
+    started.kill()
+
+
+def local(url, embedder, *folders):
+    """What the local engine makes of the same folders."""
+    with open_store(url) as store:
+        for folder in folders:
+            ingest(folder, embedder, store)
+    return contents_at(url)
+
+
+def distributed(server, *sources, **options):
+    url = f"qdrant+{server.address}"
+    return ingest_distributed(sources, url, model=str(TIED), options={"dtype": "float32"}, cluster=CLUSTER, **options)
+
+
+def git(folder, *arguments):
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def two_trees(tmp_path, version):
+    return write_tree(tmp_path / "one", version), write_tree(tmp_path / "two", version + 3)
+
+
+def test_equal_to_the_local_engine_and_a_second_run_writes_nothing(cluster, server, embedder, tmp_path):
+    trees = two_trees(tmp_path, 0)
+    (trees[0] / "poison.py").write_bytes(b"\xff\xfe\x00binary")
+    (trees[0] / "surrogate.py").write_bytes(b"x = '\xed\xa0\x80'\n")
+    reports = distributed(server, *trees)
+    url = f"qdrant+{server.address}"
+    wanted = local(f"qdrant+edge://{tmp_path / 'local'}", embedder, *trees)
+    assert_equal(contents_at(url), wanted)
+    assert sum(report.written for report in reports) == len(wanted[0]) == sum(report.stored for report in reports)
+    again = distributed(server, *trees)
+    assert [(one.written, one.moved, one.deleted) for one in again] == [(0, 0, 0)] * 2
+    for version in (1, 2):
+        two_trees(tmp_path, version)
+        changed = distributed(server, *trees)
+        assert 0 < sum(one.written for one in changed) < len(wanted[0])
+        assert sum(one.moved for one in changed) > 0
+        assert sum(one.deleted for one in changed) > 0
+        assert_equal(contents_at(url), local(f"qdrant+edge://{tmp_path / 'local'}", embedder, *trees))
+
+
+def test_the_local_engine_goes_on_where_the_distributed_one_stopped(cluster, server, embedder, tmp_path):
+    tree = write_tree(tmp_path / "one", 0)
+    distributed(server, tree)
+    with open_store(f"qdrant+{server.address}") as store:
+        report = ingest(tree, embedder, store)
+    assert (report.written, report.moved, report.deleted) == (0, 0, 0)
+
+
+def test_rows_of_other_repositories_and_folders_are_left_alone(cluster, server, embedder, tmp_path):
+    one, two = two_trees(tmp_path, 0)
+    git(one, "init", "-q")
+    (one / "inner").mkdir()
+    (one / "inner" / "deep.py").write_text("def deep():\n    return 1\n")
+    distributed(server, one, two)
+    for file in two.glob("*.py"):
+        file.unlink()
+    (one / "file_1.py").unlink()
+    (one / "inner" / "deep.py").write_text("def deep():\n    return 2\n")
+    [report] = distributed(server, one / "inner")
+    assert (report.written, report.deleted) == (1, 1)
+    with open_store(f"qdrant+{server.address}") as store:
+        assert any(row.path == "file_1.py" for row in store.scan("one"))
+        assert store.count("two") > 50
+
+
+def test_a_finished_commit_is_skipped_whole_and_a_changed_one_is_not(cluster, server, tmp_path):
+    tree = write_tree(tmp_path / "one", 0)
+    git(tree, "init", "-q")
+    git(tree, "add", ".")
+    git(tree, "commit", "-qm", "one")
+    [first] = distributed(server, tree)
+    [second] = distributed(server, tree)
+    assert first.files > 0
+    assert (second.files, second.stored) == (0, first.stored)
+    (tree / "file_1.py").write_text("def changed():\n    return 1\n")
+    [third] = distributed(server, tree)
+    assert (third.files, third.written) == (first.files, 1)
+
+
+def test_a_git_url_and_a_bare_repository(cluster, server, embedder, tmp_path):
+    tree = write_tree(tmp_path / "work", 0)
+    git(tree, "init", "-q")
+    git(tree, "add", ".")
+    git(tree, "commit", "-qm", "one")
+    git(tmp_path, "clone", "-q", "--bare", "work", "bare.git")
+    url = (tmp_path / "bare.git").as_uri()
+    [report] = distributed(server, url)
+    assert report.files == len(list(tree.glob("*.py")))
+    [again] = distributed(server, url)
+    assert (again.files, again.stored) == (0, report.stored)
+    with open_store(f"qdrant+{server.address}") as store:
+        distant = {(row.path, row.start_line, row.symbol) for row in store.scan()}
+    with open_store(f"qdrant+edge://{tmp_path / 'local'}") as store:
+        ingest(tree, embedder, store)
+        assert distant == {(row.path, row.start_line, row.symbol) for row in store.scan()}
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_a_data_set_of_texts(cluster, server, embedder, tmp_path, kind):
+    tree = write_tree(tmp_path / "one", 0)
+    file = tmp_path / f"corpus.{kind}"
+
+    def write(paths):
+        rows = [{"repository": "one", "path": path.name, "text": path.read_text()} for path in paths]
+        if kind == "parquet":
+            pa.parquet.write_table(pa.Table.from_pylist(rows), file)
+        else:
+            file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    files = sorted(tree.glob("*.py"))
+    write(files)
+    distributed(server, file)
+    url = f"qdrant+{server.address}"
+    assert_equal(contents_at(url), local(f"qdrant+edge://{tmp_path / 'local'}", embedder, tree))
+    write(files[3:])  # three files are gone
+    [report] = distributed(server, file)
+    for gone in files[:3]:
+        gone.unlink()
+    assert report.deleted > 0
+    assert_equal(contents_at(url), local(f"qdrant+edge://{tmp_path / 'local'}", embedder, tree))
+
+
+@pytest.mark.parametrize("url", ["qdrant+edge://x", "qdrant+memory://", "milvus+lite://x.db"])
+def test_an_embedded_store_is_refused_with_the_way_out(url):
+    with pytest.raises(InputError, match=r"for one process; a cluster needs a server"):
+        ingest_distributed(["."], url)
+
+
+def test_a_git_url_with_a_password_is_refused_and_not_shown(cluster, server):
+    with pytest.raises(Exception, match="holds a password") as told:
+        distributed(server, "https://user:hunter2@example.org/x.git")
+    assert "hunter2" not in str(told.value).split("Error")[-1]
+
+
+def test_a_text_that_cannot_be_embedded_costs_itself_alone(cluster, server, tmp_path):
+    tree = write_tree(tmp_path / "one", 0)
+    (tree / "bad.py").write_text("def bad():\n    return 'UNLUCKY'\n")
+    url = f"qdrant+{server.address}"
+    [report] = ingest_distributed([tree], url, cluster=CLUSTER, make_embedder=Unlucky)
+    assert len(report.refused) == 1
+    assert "bad.py:1-2" in next(iter(report.refused.values()))
+    assert report.stored == report.chunks - 1
+
+
+class Unlucky:
+    """An embedder that takes all texts but one."""
+
+    def __init__(self):
+        self.inner = C2LLMEmbedder.from_pretrained(str(TIED), dtype="float32")
+        self.output_dim, self.fingerprint = self.inner.output_dim, self.inner.fingerprint
+        self.tokens_seen = self.texts_cut = 0
+
+    def encode_documents(self, texts, progress=None):
+        if any("UNLUCKY" in text for text in texts):
+            raise InputError("text 0 gives a vector with NaN")
+        return self.inner.encode_documents(texts, progress=progress)
+
+
+# ---- what dies
+
+
+def kill_one(fragment, random):
+    """SIGKILL one process of the cluster whose title has `fragment`; say whether there was one."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            title = (folder / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if fragment in title and title.startswith("ray::"):
+            found.append(int(folder.name))
+    if not found:
+        return False
+    os.kill(int(random.choice(found)), signal.SIGKILL)
+    return True
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finding Ray's workers needs /proc")
+@pytest.mark.parametrize("victim", ["MapWorker", "write", "driver", "server"])
+def test_whatever_is_killed_nothing_is_lost_twice_or_stale(cluster, server, embedder, tmp_path, victim):
+    """An embedding actor, a writing task, the driver, the server: killed at random moments, then run to the end."""
+    random = np.random.default_rng(int(os.environ.get("C2LLM_SEED", "0")))
+    url = f"qdrant+{server.address}"
+    tree = tmp_path / "one"
+    for version in range(int(os.environ.get("C2LLM_KILLS", "2"))):
+        write_tree(tree, version, files=150)
+        process = driver(cluster, url, tree)
+        if victim in ("driver", "server"):
+            time.sleep(random.uniform(2, 9))
+            (process.kill if victim == "driver" else server.kill)()
+            if victim == "server":
+                time.sleep(1)
+                server.start()
+        else:
+            deadline = time.monotonic() + 20
+            while process.poll() is None and time.monotonic() < deadline and not kill_one(victim, random):
+                time.sleep(0.05)
+        process.wait(180)
+        if process.returncode:  # the driver was killed, or the server was gone for too long: start again
+            again = driver(cluster, url, tree)
+            assert again.wait(180) == 0, again.stdout.read()
+        wanted = local(f"qdrant+edge://{tmp_path / 'local'}", embedder, tree)
+        assert_equal(contents_at(url), wanted)
+
+
+def driver(cluster, url, tree):
+    command = [sys.executable, "-c", DRIVER, cluster.address, url, str(tree)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+
+
+def test_a_store_that_loses_rows_is_found_out(cluster, server, tmp_path):
+    tree = write_tree(tmp_path / "one", 0, files=150)
+    stop = threading.Event()
+
+    def lose():
+        with open_store(f"qdrant+{server.address}") as store:
+            while not stop.is_set():
+                store.delete([row.id for row in store.scan("one")][:1])
+                time.sleep(0.01)
+
+    distributed(server, write_tree(tmp_path / "other", 0, files=2))
+    thread = threading.Thread(target=lose)
+    thread.start()
+    try:
+        with pytest.raises(StoreError, match="not verified after 3 passes: one"):
+            distributed(server, tree)
+    finally:
+        stop.set()
+        thread.join()
+    [report] = distributed(server, tree)
+    assert report.stored == report.chunks
