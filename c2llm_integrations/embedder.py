@@ -20,6 +20,7 @@ from c2llm_integrations.coalescing import Coalescer, Job
 from c2llm_integrations.compression import Projection
 from c2llm_integrations.encoder import cpu_dtype, load_encoder
 from c2llm_integrations.errors import CheckpointError, InputError
+from c2llm_integrations.projections import remembered
 
 Progress = Callable[[int, int], None]
 
@@ -54,6 +55,7 @@ class C2LLMEmbedder:
         normalize: bool = True,
         projection: Projection | None = None,
         truncate: int | None = None,
+        batch_tokens: int | None = None,
     ) -> None:
         """See `from_pretrained`, which finds the parts by name."""
         self.checkpoint = checkpoint
@@ -68,7 +70,7 @@ class C2LLMEmbedder:
         self._tokenizer = checkpoint.tokenizer()
         self._blank_token = checkpoint.blank_token(self._tokenizer)
         encoder = load_encoder(checkpoint, dtype, device)
-        budget = CPU_BUDGET if device.type == "cpu" else GPU_BUDGET
+        budget = batch_tokens or (CPU_BUDGET if device.type == "cpu" else GPU_BUDGET)
         self._coalescer = Coalescer(encoder, device, checkpoint.output_dim, budget)
         self._counting = threading.Lock()
         self._process = os.getpid()
@@ -87,17 +89,21 @@ class C2LLMEmbedder:
         normalize: bool = True,
         projection: str | os.PathLike[str] | None = None,
         truncate: int | None = None,
+        batch_tokens: int | None = None,
     ) -> C2LLMEmbedder:
         """Load "nano", a folder in the released layout, or a hub id such as "codefuse-ai/C2LLM-0.5B".
 
         `dtype`: "auto" (bfloat16 on CUDA and on a CPU with AMX or AVX512-BF16, else float32), "float32", "bfloat16"
         or "float16"; `device`: "auto", "cpu", "cuda", "cuda:1", …; `max_length`: tokens; longer texts are cut at
         the end; `projection`: a file that `fit_projection` made for this checkpoint; `truncate`: keep only so many of
-        the first dimensions, which loses most. `output_dim` only states what is expected.
+        the first dimensions, which loses most; `batch_tokens`: tokens computed at once, by default what suits the
+        device, fewer where memory is short. `output_dim` only states what is expected.
         Raises CheckpointError for a bad checkpoint or projection, InputError for a bad option.
         """
         if max_length < 1:
             raise InputError(f"max_length is {max_length}, must be at least 1")
+        if batch_tokens is not None and batch_tokens < 1:
+            raise InputError(f"batch_tokens is {batch_tokens}, must be at least 1, or None for what suits the device")
         checkpoint = load_checkpoint(str(name), revision)
         fitted = None if projection is None else Projection.load(Path(projection))
         _check_width(checkpoint, output_dim, fitted, truncate)
@@ -110,6 +116,7 @@ class C2LLMEmbedder:
             normalize=normalize,
             projection=fitted,
             truncate=truncate,
+            batch_tokens=batch_tokens,
         )
 
     @property
@@ -136,9 +143,7 @@ class C2LLMEmbedder:
         padding token. `progress(done, total)` is called after each batch; without it a bar shows on a terminal when
         the work is long. Raises InputError naming the item that is not a string, holds a lone surrogate, or gives NaN.
         """
-        if self._process != os.getpid():
-            # The computing threads did not survive the fork, and waiting for them would never end.
-            raise InputError("this embedder was loaded before the process was forked; load one in each process")
+        self._require_own_process()
         texts = _checked([texts] if isinstance(texts, str) else list(texts), prompt)
         places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
         known = len(texts) - len(places)
@@ -166,6 +171,32 @@ class C2LLMEmbedder:
         """Embed documents: the document prompt in front, the whole stripped at both ends, as published."""
         return self.encode(_prompted(texts, prompts.document_prompt(self.checkpoint.prompts)), progress=progress)
 
+    def attention(self, text: str) -> list[tuple[int, int, float]]:
+        """Say where the model looks in a document: start, end (characters) and weight of each token that it reads.
+
+        The weight is what PMA takes of the token, the mean of its heads. All weights sum to at most 1: the rest lies
+        on the document prompt. Raises InputError for a text that `encode` refuses.
+        """
+        self._require_own_process()
+        prompt = prompts.document_prompt(self.checkpoint.prompts)
+        [whole] = _checked([text], prompt)
+        moved = len(whole) - len(whole.lstrip()) - len(prompt)  # from the embedded text's characters to the given one's
+        tokens = self._tokenizer.encode(whole.strip(), add_special_tokens=False)
+        ids = tokens.ids[: self.max_length]
+        weights = self._coalescer.encoder.attention(ids).mean(1).tolist() if ids else []
+        places = [(start + moved, end + moved) for start, end in tokens.offsets[: len(ids)]]
+        return [(max(0, start), end, weight) for (start, end), weight in zip(places, weights, strict=True) if end > 0]
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return how many tokens of each text are read, without a prompt: at most `max_length`."""
+        counts = map(len, self._tokens(_checked(list(texts), "")))
+        return [min(count, self.max_length) for count in counts]
+
+    def _require_own_process(self) -> None:
+        if self._process != os.getpid():
+            # The computing threads did not survive the fork, and waiting for them would never end.
+            raise InputError("this embedder was loaded before the process was forked; load one in each process")
+
     def _compute(self, texts: list[str], report: Callable[[int], None]) -> NDArray[np.float32]:
         """Texts → (n, trained width); while one window of them is computed, the next is tokenised."""
         vectors = np.empty((len(texts), self.checkpoint.output_dim), np.float32)
@@ -178,7 +209,7 @@ class C2LLMEmbedder:
 
         try:
             for begin in range(0, len(texts), WINDOW):
-                jobs.append(self._coalescer.submit(self._tokens(texts[begin : begin + WINDOW])))
+                jobs.append(self._coalescer.submit(self._counted(texts[begin : begin + WINDOW])))
                 if len(jobs) > 1:
                     collect(len(jobs) - 2)
             if jobs:
@@ -189,7 +220,7 @@ class C2LLMEmbedder:
         return vectors
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return each text's token ids, at most `max_length`; of a long text only as much is read as that takes."""
+        """Return each text's token ids; of a long text at least the first `max_length`, but not all."""
         size = CHARS_READ * self.max_length
         found = self._tokenizer.encode_batch_fast([text[:size] for text in texts], add_special_tokens=False)
         tokens = [encoding.ids for encoding in found]
@@ -199,6 +230,11 @@ class C2LLMEmbedder:
             while len(text) > read and len(tokens[index]) < self.max_length + CUT_MARGIN:
                 read *= 8
                 tokens[index] = self._tokenizer.encode(text[:read], add_special_tokens=False).ids
+        return tokens
+
+    def _counted(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids that are computed of each text: at least one, at most `max_length`."""
+        tokens = self._tokens(texts)
         with self._counting:
             self.texts_cut += sum(len(ids) > self.max_length for ids in tokens)
             tokens = [ids[: self.max_length] or [self._blank_token] for ids in tokens]
@@ -211,28 +247,33 @@ class C2LLMEmbedder:
         return f"{TRUNCATED}{self.output_dim}" if self.output_dim < self.checkpoint.output_dim else None
 
 
-def options_of(fingerprint: Mapping[str, str | int | bool | None]) -> dict[str, Any]:
+def options_of(
+    fingerprint: Mapping[str, str | int | bool | None], projection: str | os.PathLike[str] | None = None
+) -> dict[str, Any]:
     """The arguments of `from_pretrained` that give the vectors a fingerprint describes.
 
-    Raises InputError for a projected one, because only its maker knows where the projection's file is, and for one
-    that no embedder wrote.
+    `projection`: where the file of a projected one is, if it was never used on this machine. Raises InputError where
+    that must be said, and for a fingerprint that no embedder wrote.
     """
     try:
-        projection = str(fingerprint["projection"] or "")
+        projected = str(fingerprint["projection"] or "")
         options: dict[str, Any] = {
             "name": str(fingerprint["model"]),
             "max_length": int(fingerprint["max_length"] or 0),
             "normalize": bool(fingerprint["normalize"]),
         }
-        if projection.startswith(TRUNCATED):
-            options["truncate"] = int(projection.removeprefix(TRUNCATED))
+        if projected.startswith(TRUNCATED):
+            options["truncate"] = int(projected.removeprefix(TRUNCATED))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"the collection's fingerprint is damaged ({error!r}); index again with --replace") from error
-    if projection and "truncate" not in options:
-        raise InputError(
-            f"the collection was made with projection {projection}; "
-            "search it from Python, with an embedder loaded with projection=FILE"
-        )
+    if projected and "truncate" not in options:
+        file = projection or remembered(projected)
+        if file is None:
+            raise InputError(
+                f"the collection was made with projection {projected}, never used on this machine; "
+                "name its file with --projection FILE, from Python with projection=FILE"
+            )
+        options["projection"] = os.fspath(file)
     return options
 
 

@@ -38,6 +38,9 @@ class Encoder(Protocol):
     def __call__(self, texts: Texts) -> Tensor:
         """At least one token in each text → (len(texts), output_dim) float32 on the CPU, not normalised."""
 
+    def attention(self, text: Sequence[int]) -> Tensor:
+        """At least one token → (len(text), heads) float32 on the CPU: what each head of PMA takes of each token."""
+
 
 def load_encoder(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> Encoder:
     """Choose the way to compute this checkpoint and load its weights.
@@ -119,12 +122,23 @@ class PackedEncoder:
     @torch.inference_mode()
     def __call__(self, texts: Texts) -> Tensor:
         """See `Encoder`."""
+        states, groups = self._states(texts)
+        return self.pooling(states, groups).float().cpu()
+
+    @torch.inference_mode()
+    def attention(self, text: Sequence[int]) -> Tensor:
+        """See `Encoder`."""
+        states, _ = self._states([text])
+        return self.pooling.attention(states[: len(text)]).cpu()
+
+    def _states(self, texts: Texts) -> tuple[Tensor, Groups]:
+        """Return the backbone's last states, (tokens, D), and which of them belong together."""
         lengths = [len(text) for text in texts]
         spare = -sum(lengths) % ROW_MULTIPLE  # rows that belong to no group: computed along, read by nobody
         ids = torch.tensor([*(token for text in texts for token in text), *[0] * spare], device=self.device)
         positions = torch.cat([torch.arange(length) for length in [*lengths, spare]]).to(self.device)
         groups = list(_groups(lengths))
-        return self.pooling(self.backbone(ids, positions, groups), groups).float().cpu()
+        return self.backbone(ids, positions, groups), groups
 
 
 class PaddedEncoder:
@@ -150,6 +164,13 @@ class PaddedEncoder:
         ids = torch.tensor([[*text, *[0] * (longest - len(text))] for text in texts], device=self.device)
         mask = torch.tensor([[1] * len(text) + [0] * (longest - len(text)) for text in texts], device=self.device)
         return self.model(input_ids=ids, attention_mask=mask).pooler_output.float().cpu()  # type: ignore[no-any-return]
+
+    @torch.inference_mode()
+    def attention(self, text: Sequence[int]) -> Tensor:
+        """See `Encoder`."""
+        ids = torch.tensor([text], device=self.device)
+        states = self.model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        return self.model.mha_pma.attention(states[0]).float().cpu()  # type: ignore[operator, union-attr, no-any-return]
 
 
 class Pooling:
@@ -179,7 +200,7 @@ class Pooling:
 
     def __call__(self, states: Tensor, groups: Groups) -> Tensor:
         """(tokens, D) → (texts, d) float32."""
-        scores = F.linear(states, self.scorer.to(states.dtype)).float()  # (tokens, h)
+        scores = self._scores(states)
         pooled = []
         for start, count, length in groups:
             rows = slice(start, start + count * length)
@@ -188,6 +209,13 @@ class Pooling:
         mixed = torch.einsum("bhd,hwd->bhw", torch.cat(pooled).float(), self.values).flatten(1)
         first = self._norm(0, self.query + mixed + self.value_bias)
         return self._norm(1, first + F.relu(F.linear(first, *self.output)))
+
+    def attention(self, states: Tensor) -> Tensor:
+        """The states of one text, (tokens, D) → (tokens, h) float32."""
+        return self._scores(states).softmax(0)
+
+    def _scores(self, states: Tensor) -> Tensor:
+        return F.linear(states, self.scorer.to(states.dtype)).float()  # (tokens, h)
 
     def _norm(self, number: int, x: Tensor) -> Tensor:
         return F.layer_norm(x, x.shape[-1:], *self.norms[number]) if self.norms else x

@@ -77,8 +77,9 @@ def test_equal_texts_are_computed_once(tiny):
 def test_of_a_huge_text_only_the_head_is_tokenised(text):
     tiny = C2LLMEmbedder.from_pretrained(str(TIED), dtype="float32", max_length=64)
     whole = tiny._tokenizer.encode(text, add_special_tokens=False).ids
-    assert tiny._tokens([text, "y"])[0] == whole[:64]
+    assert tiny._counted([text, "y"])[0] == whole[:64]
     assert tiny.texts_cut == (len(whole) > 64)
+    assert tiny.count_tokens([text, "", "y"])[:2] == [min(64, len(whole)), 0]
 
 
 def test_empty_and_blank_texts_have_a_defined_vector(tiny):

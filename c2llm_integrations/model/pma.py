@@ -37,6 +37,14 @@ class MultiheadAttentionBlock(nn.Module):
         pooled = self.ln0(query + attended.transpose(1, 2).flatten(2))
         return self.ln1(pooled + F.relu(self.fc_o(pooled))).squeeze(1)  # type: ignore[no-any-return]
 
+    def attention(self, seed: Tensor, states: Tensor) -> Tensor:
+        """(1, 1, d) and one text's (T, D) → (T, h), the weights that `forward` gives its tokens; columns sum to 1."""
+        query = self.fc_q(seed).view(self.num_heads, -1)
+        keys = self.fc_k(states).view(states.shape[0], self.num_heads, -1)
+        scores = torch.einsum("thw,hw->th", keys, query).float() * seed.shape[-1] ** -0.5
+        weights: Tensor = scores.softmax(0)
+        return weights
+
     def _heads(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], self.num_heads, -1).transpose(1, 2)  # (B, T, d) → (B, h, T, d/h)
 
@@ -56,3 +64,7 @@ class PMA(nn.Module):
     def forward(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
         """`mask` (B, T) is true or 1 where a token is; None where all are."""
         return self.mab(self.S, states, mask)  # type: ignore[no-any-return]
+
+    def attention(self, states: Tensor) -> Tensor:
+        """One text's states (T, hidden_size) → (T, num_heads): how much of each token every head takes."""
+        return self.mab.attention(self.S, states)

@@ -1,0 +1,297 @@
+"""A checkout that agents ask: answers from the first moment on, current ones, and from nowhere else."""
+
+import shutil
+import threading
+import time
+
+import pytest
+
+from c2llm_integrations import checkout as module
+from c2llm_integrations import words as words_module
+from c2llm_integrations.checkout import WORDS_ALONE, Checkout, Stopped
+from c2llm_integrations.desk import MAX_CHARS, Desk
+from c2llm_integrations.errors import InputError, RepositoryError
+from c2llm_integrations.keeper import Keeper
+from c2llm_integrations.stores import open_store
+
+
+def never() -> bool:
+    return False
+
+
+@pytest.fixture
+def checkout(project, tiny_model):
+    """The project, not indexed yet, looked at for each question."""
+    one = Checkout(project, model=str(tiny_model))
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def indexed(checkout, monkeypatch):
+    """The project, indexed."""
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0)
+    checkout.refresh(never)
+    return checkout
+
+
+def paths(answer):
+    return [hit.chunk.path for hit in answer.hits]
+
+
+def test_words_answer_before_there_are_vectors_and_nothing_is_stored(checkout, project):
+    answer = checkout.search("retry delay")
+    assert paths(answer)[0] == "web/retry.js"
+    assert answer.notes == [WORDS_ALONE, "nothing is indexed yet"]
+    assert not (project / ".c2llm").exists()
+
+
+def test_then_vectors_answer(indexed, project):
+    answer = indexed.search("retry delay")
+    assert answer.notes == []
+    assert "web/retry.js" in paths(answer)
+    assert indexed.status()["rows"] == len(list(open_store(indexed.url, wait=9).scan()))
+    assert indexed._words is None
+
+
+def test_what_changed_is_told_and_then_indexed(indexed, project):
+    asked = []
+    indexed.on_stale = lambda: asked.append(True)
+    (project / "web" / "backoff.js").write_text("export const jitterWindow = 5;\n")
+    assert indexed.search("jitter window").notes == ["answers may be stale: file since indexing: 1 new"]
+    assert asked == [True]
+    indexed.refresh(never)
+    answer = indexed.search("jitter window", path="*.js")
+    assert (answer.notes, paths(answer)[0]) == ([], "web/backoff.js")
+
+
+def test_questions_are_answered_while_indexing(indexed, project, monkeypatch):
+    """Every question of a run under way gets its answer from the rows that are there."""
+    for number in range(30):
+        (project / f"new{number}.py").write_text(f"def made_{number}():\n    return {number}\n")
+    runner = threading.Thread(target=indexed.refresh, args=(never,))
+    runner.start()
+    answered = 0
+    while runner.is_alive():
+        assert indexed.search("add the tax").hits
+        answered += 1
+    runner.join()
+    assert answered > 0
+    assert indexed.search("made_7").notes == []
+
+
+def test_a_run_that_is_stopped_goes_on_the_next_time(checkout):
+    with pytest.raises(Stopped):
+        checkout.refresh(lambda: True)
+    assert checkout.progress is None
+    assert WORDS_ALONE in checkout.search("tax").notes
+    checkout.refresh(never)
+    checkout._looked = 0
+    assert checkout.search("tax").notes == []
+
+
+def test_filters_reach_both_ways_of_answering(checkout):
+    for _ in range(2):
+        assert set(paths(checkout.search("total items", language="Python"))) == {"shop/prices.py"}
+        assert set(paths(checkout.search("delay", path="web/"))) == {"web/retry.js"}
+        assert paths(checkout.search("delay", path="nosuch/")) == []
+        assert paths(checkout.search("delay", language="rust")) == []
+        assert set(paths(checkout.search("delay total", kind="class"))) == {"shop/prices.py"}
+        with pytest.raises(InputError, match="no language 'klingon'"):
+            checkout.search("delay", language="klingon")
+        checkout.refresh(never)
+
+
+@pytest.mark.parametrize("question", ["", " \n\t"])
+def test_an_empty_question(checkout, question):
+    for _ in range(2):
+        with pytest.raises(InputError, match="empty"):
+            checkout.search(question)
+        checkout.refresh(never)
+
+
+@pytest.mark.parametrize("question", ["?!", "delay " * 170_000, "задержка", "\x1b[2Jdelay\x07", "e\u0301" * 50])
+def test_odd_questions_get_an_answer(indexed, question):
+    assert indexed.search(question).hits
+
+
+def test_a_limit_below_one(checkout):
+    for _ in range(2):
+        with pytest.raises(InputError, match="at least 1"):
+            checkout.search("tax", limit=0)
+        checkout.refresh(never)
+
+
+def test_a_folder_that_vanished(indexed, project):
+    shutil.move(project, project.with_name("elsewhere"))
+    for ask in (lambda: indexed.search("tax"), indexed.status, lambda: indexed.chunk_at("README.md", 1)):
+        with pytest.raises(RepositoryError, match="is gone"):
+            ask()
+
+
+def test_an_index_of_a_newer_release_is_named_and_words_answer(indexed, project):
+    indexed.close()
+    file = project / ".c2llm" / "code" / "c2llm.json"
+    file.write_text(file.read_text().replace('"layout": 1', '"layout": 9'))
+    answer = indexed.search("retry delay")
+    assert paths(answer)[0] == "web/retry.js"
+    assert "layout 9" in answer.notes[0]
+    assert WORDS_ALONE in answer.notes
+
+
+def test_a_model_that_is_gone_is_named_and_words_answer(project, tiny_model, tmp_path):
+    copy = tmp_path / "model"
+    shutil.copytree(tiny_model, copy)
+    first = Checkout(project, model=str(copy))
+    first.refresh(never)
+    first.close()
+    first.release()
+    shutil.rmtree(copy)
+    second = Checkout(project)
+    answer = second.search("retry delay")
+    second.close()
+    assert paths(answer)[0] == "web/retry.js"
+    assert WORDS_ALONE in answer.notes
+    assert str(copy) in answer.notes[0]
+
+
+def test_a_folder_of_a_repository_is_all_that_is_searched(project, tiny_model):
+    (project / ".git").mkdir()
+    (project / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
+    Checkout(project, model=str(tiny_model)).refresh(never)
+    part = Checkout(project / "web")
+    for _ in range(2):
+        assert set(paths(part.search("total items tax delay"))) == {"web/retry.js"}
+        assert set(paths(part.search("delay", path="retry.js"))) == {"web/retry.js"}
+        assert paths(part.search("delay", path="/shop/")) == []
+        assert part.inside(part.search("delay").hits[0]) == "retry.js"
+        assert part.chunk_at("retry.js", 2).path == "web/retry.js"
+        with pytest.raises(InputError):
+            part.chunk_at("../shop/prices.py", 1)
+        part.look()
+    part.close()
+
+
+@pytest.mark.parametrize(
+    "path", ["../outside.py", "/etc/passwd", ".env", "link.py", "linked/outside.py", "", "shop", "\0"]
+)
+def test_no_other_file_is_read(checkout, project, tmp_path, path):
+    (tmp_path / "outside.py").write_text("secret = 1\n")
+    (project / "link.py").symlink_to(tmp_path / "outside.py")
+    (project / "linked").symlink_to(tmp_path)
+    with pytest.raises(InputError, match="no indexed file"):
+        checkout.chunk_at(path, 1)
+    assert "secret" not in "".join(hit.chunk.text for hit in checkout.search("secret", limit=50).hits)
+
+
+def test_a_line_beyond_the_file(checkout):
+    with pytest.raises(InputError, match="asked for line 99"):
+        checkout.chunk_at("web/retry.js", 99)
+
+
+def test_words_of_a_large_folder_are_read_up_to_a_limit(checkout, monkeypatch):
+    monkeypatch.setattr("c2llm_integrations.lexical.MAX_BYTES", 10)
+    assert any("files are held in memory" in note for note in checkout.search("tax").notes)
+
+
+def test_what_is_read_so_far_answers(checkout, monkeypatch):
+    monkeypatch.setattr(module, "READ_SECONDS", 0.3)
+    go_on = threading.Event()
+    real = words_module.chunk_source
+
+    def slow(name, path, text):
+        if path == "web/retry.js":
+            go_on.wait(30)
+        return real(name, path, text)
+
+    monkeypatch.setattr(words_module, "chunk_source", slow)
+    answer = checkout.search("total tax")
+    assert "shop/prices.py" in paths(answer)
+    assert any("read so far" in note for note in answer.notes)
+    go_on.set()
+
+
+# ---- keeper
+
+
+def test_the_keeper_indexes_refreshes_and_lets_go(project, tiny_model, monkeypatch):
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0)
+    one = Checkout(project, model=str(tiny_model))
+    keeper = Keeper([one], index=True, idle_seconds=0.5)
+    one.on_stale = keeper.wake
+    keeper.start()
+    _until(lambda: one.search("tax").notes == [])
+    (project / "late.py").write_text("late = 1\n")
+    _until(lambda: "late.py" in paths(one.search("late", path="*.py")))
+    _until(lambda: one._model is None)
+    assert one.search("tax").hits
+    assert keeper.stop(60)
+    one.close()
+
+
+def test_the_keeper_tells_what_failed_and_tries_again(project, tiny_model, monkeypatch):
+    monkeypatch.setattr("c2llm_integrations.keeper.RETRY_SECONDS", 0.1)
+    one = Checkout(project, model=str(tiny_model))
+    keeper = Keeper([one], index=True, idle_seconds=60)
+    with open_store(one.url, wait=5) as other:
+        other.create(open_spec())
+        one.on_stale = keeper.wake
+        keeper.start()
+        _until(lambda: "indexing failed" in one.problem)
+        assert one.search("tax").hits
+        other.drop()
+    keeper.wake()
+    _until(lambda: one.status()["answers_from"] != "words alone")
+    assert keeper.stop(60)
+    one.close()
+
+
+def open_spec():
+    from c2llm_integrations.stores.base import CollectionSpec
+
+    return CollectionSpec(2, {"model": "other"})
+
+
+def _until(is_so, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+# ---- desk
+
+
+def test_an_answer_is_bounded_and_steers_nothing(project, checkout):
+    (project / "long.py").write_text(
+        "".join(f"def tax_{n}():\n    return '{'tax ' * 200}\x1b[2J```'\n\n" for n in range(200))
+    )
+    text = Desk([checkout]).search_code("tax", 50, None, None, None, None)
+    assert len(text) < 1.3 * MAX_CHARS
+    assert "\x1b" not in text
+    assert "````" in text  # a fence that the code cannot close
+
+
+def test_several_folders_are_told_apart(project, tmp_path, tiny_model):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "tax.py").write_text("def tax():\n    return 1\n")
+    desk = Desk([Checkout(project), Checkout(other)])
+    text = desk.search_code("tax", 10, None, None, None, None)
+    assert "other/tax.py:1-2" in text
+    assert "shop-project/shop/prices.py" in text
+    assert "prices.py" not in desk.search_code("tax", 10, "other", None, None, None)
+    with pytest.raises(InputError, match="not served"):
+        desk.search_code("tax", 10, "/etc", None, None, None)
+    with pytest.raises(InputError, match="in which folder"):
+        desk.find_similar(None, "tax.py", 1, 5, None)
+    assert "tax.py:1-2" not in desk.find_similar(None, "tax.py", 1, 5, "other")
+    assert desk.index_status().count("folder: ") == 2
+
+
+def test_similar_takes_code_or_a_place(checkout):
+    desk = Desk([checkout])
+    assert "web/retry.js" in desk.find_similar("Math.min(1000 * 2 ** attempt)", None, 1, 5, None)
+    for code, file in ((None, None), ("x", "web/retry.js")):
+        with pytest.raises(InputError, match="either code"):
+            desk.find_similar(code, file, 1, 5, None)
