@@ -121,7 +121,6 @@ def ndcg(found: Iterable[int], worth: dict[int, int]) -> float:
 def measure(name: str, rows: int, exact: NDArray[np.float32], numbers: dict[str, int]) -> list[dict[str, Any]]:
     """Load a plan and search it, with codes alone too where it has any."""
     plan = PLANS[name]
-    worth = gains(np.argsort(-exact, axis=1, kind="stable")[:, :LIMIT])
     measured = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -133,29 +132,34 @@ def measure(name: str, rows: int, exact: NDArray[np.float32], numbers: dict[str,
             settings["spec"]["rescore"] = rescore
             file.write_text(json.dumps(settings))
             asked = in_process("ask", name, temporary, str(rows))
-            found = [[numbers[id] for id, _ in hits] for hits in asked["found"]]
-            recall = np.mean([len(set(one) & worth[n].keys()) / LIMIT for n, one in enumerate(found)])
-            # The score of a row is its exact cosine only if full vectors were compared.
-            apart = np.mean([abs(hits[0][1] - exact[n, found[n][0]]) for n, hits in enumerate(asked["found"])])
             row = {
                 "plan": name,
                 "rescore": rescore,
-                "recall@10": float(recall),
-                "nDCG@10": float(np.mean([ndcg(one, worth[n]) for n, one in enumerate(found)])),
+                **quality(asked["found"], exact, numbers),
                 "p50 ms": float(np.percentile(asked["times"], 50)),
                 "p99 ms": float(np.percentile(asked["times"], 99)),
                 "load s": seconds,
                 "memory B/row": asked["memory"] / rows,
                 **{f"{part} B/row": size for part, size in sizes.items()},
                 "searched % of float32": 100 * (sizes["codes"] or sizes["vectors"]) / (4 * plan.output_dim),
-                "score error": float(apart),
                 "coded rows": asked["indexed"] if plan.quantization else 0,
             }
-            print(
-                {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}, flush=True
-            )
+            print(json.dumps(row), flush=True)
             measured.append(row)
     return measured
+
+
+def quality(found: list[list[Any]], exact: NDArray[np.float32], numbers: dict[str, int]) -> dict[str, float]:
+    """Compare (id, score) pairs found for each question with its exact scores (questions, rows)."""
+    worth = gains(np.argsort(-exact, axis=1, kind="stable")[:, :LIMIT])
+    rows = [[numbers[id] for id, _ in hits] for hits in found]
+    scores = [hits[0][1] for hits in found]
+    return {
+        "recall@10": float(np.mean([len(set(one) & of.keys()) / LIMIT for one, of in zip(rows, worth, strict=True)])),
+        "nDCG@10": float(np.mean([ndcg(one, of) for one, of in zip(rows, worth, strict=True)])),
+        # A score is the exact cosine only if full vectors were compared: codes give another.
+        "score error": float(np.mean([abs(score - exact[n, rows[n][0]]) for n, score in enumerate(scores)])),
+    }
 
 
 def main() -> None:
@@ -175,7 +179,7 @@ def main() -> None:
     report("compact_vectors", rows)
     dots = [
         (
-            f"{row['plan']}{f' ×{row['rescore']:g}' if row['rescore'] else ''}",
+            row["plan"] + (f", {row['rescore']:g} times rescored" if row["rescore"] else ""),
             row["codes B/row"] or row["vectors B/row"],
             row["recall@10"],
         )

@@ -5,7 +5,8 @@
 
 File-level nDCG@10: the ranked list is the distinct files of the ranked chunks in order of first appearance; every
 labelled file is gain 1. "mean" is over repositories; a category's figure is over its questions. Each repository is
-indexed by `ingest` into a Qdrant Edge collection of its own. "BM25 plain" ranks windows of 40 lines by their words, identifiers split.
+indexed by `ingest` into a Qdrant Edge collection of its own. "BM25 plain" ranks windows of 40 lines by their words,
+identifiers split.
 The sources come from the package registries (pip and npm must be there) and are kept under .work/.
 Results: results/repository_search.json and .svg, or results/repository_search_unseen.json.
 """

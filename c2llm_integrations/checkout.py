@@ -1,7 +1,7 @@
 """A checkout that answers questions and keeps its collection current, for programs that run as long as an agent does.
 
 Until a run has completed its collection it answers from a lexical index in this process, then as the command line
-does. Questions may come from any thread while `refresh` runs in another.
+does. Questions may come from any thread.
 """
 
 from __future__ import annotations
@@ -72,6 +72,12 @@ class Checkout:
         self.progress: tuple[int, int | None] | None = None  # of a run under way: files done, files
         self.problem = ""
         self.on_stale: Callable[[], None] = lambda: None  # called when a question finds the collection out of date
+        self.options: dict[str, str | None] = {
+            "folder": str(self.folder),
+            "store": store,
+            "collection": collection,
+            "model": model,
+        }
         self._own_store = store is None
         self._wanted_model = model
         self._store: VectorStore | None = None
@@ -81,6 +87,11 @@ class Checkout:
         self._staleness: Staleness | None = Staleness(unknown=NOTHING_INDEXED)
         self._looked = -LOOK_SECONDS
         self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, options: dict[str, Any]) -> Checkout:
+        """Return what has these `options`."""
+        return cls(Path(options["folder"]), options["store"], options["collection"], options["model"])
 
     # ---- questions
 
@@ -174,14 +185,20 @@ class Checkout:
             found = stale(self.root, self.store) if name is not None else Staleness(unknown=NOTHING_INDEXED)
             if found is None or not found.unknown:
                 self._name = name  # a run has completed it; the next one does not make it worse
+                self._words = None
             self._staleness = found
         self._looked = time.monotonic()
         return self._staleness
 
-    def refresh(self, is_stopped: Callable[[], bool]) -> None:
-        """Bring the collection up to date, which the first time takes as long as `c2llm index`.
+    def warm(self) -> None:
+        """Read the words of a folder that has no vectors yet, which takes a moment and answers questions meanwhile."""
+        if self._name is None:
+            self._read()
 
-        Raises Stopped soon after `is_stopped` says so, and what `ingest` raises.
+    def refresh(self, show: Callable[[int, int | None], None]) -> str:
+        """Bring the collection up to date and return what went wrong all the same, or "".
+
+        `show(files done, files)` is called before each file. Raises what `look` and `ingest` raise.
         """
         from c2llm_integrations.ingest import ingest
         from c2llm_integrations.worktrees import Worktrees
@@ -189,33 +206,19 @@ class Checkout:
         self._require_folder()
         found = self.look()
         if found is None:
-            return
-        if self._name is None:
-            self._read()  # first, for it takes a moment and answers questions meanwhile
-
-        def show(done: int, total: int | None, _path: str) -> None:
-            self.progress = (done, total)
-            if is_stopped():
-                raise Stopped
-
-        self.progress = (0, None)
-        try:
-            with Worktrees(self.root, self.collection, self.embedder) as others:
-                report = ingest(
-                    self.folder,
-                    self.embedder,
-                    self.store,
-                    own_store=self._own_store,
-                    progress=show,
-                    only=None if found.unknown else found.paths,
-                    vectors_from=others.vectors if self._own_store else None,
-                )
-        finally:
-            self.progress = None
-        self.problem = f"{len(report.refused)} chunks were refused; run: c2llm index" if report.refused else ""
-        self._name = report.repository
-        self._staleness = None
-        self._words = None
+            return ""
+        with Worktrees(self.root, self.collection, self.embedder) as others:
+            report = ingest(
+                self.folder,
+                self.embedder,
+                self.store,
+                own_store=self._own_store,
+                progress=lambda done, total, _path: show(done, total),
+                only=None if found.unknown else found.paths,
+                vectors_from=others.vectors if self._own_store else None,
+            )
+        self.look()
+        return f"{len(report.refused)} chunks were refused; run: c2llm index" if report.refused else ""
 
     def close(self) -> None:
         """Close the collection; asking afterwards opens it again."""
@@ -284,7 +287,3 @@ def _below(prefix: str, pattern: str | None) -> str | None:
     pattern = pattern.removeprefix("./")
     is_anchored = "/" in pattern.rstrip("/")
     return f"/{prefix}/{pattern.removeprefix('/')}" if is_anchored else f"/{prefix}/**/{pattern}"
-
-
-class Stopped(Exception):
-    """A run ended because it was told to."""

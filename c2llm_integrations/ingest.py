@@ -7,7 +7,7 @@ and a run that was killed goes on where it stopped.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from dataclasses import replace as with_fields
@@ -16,9 +16,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from c2llm_integrations.claims import CommitClaim, require_alone, require_claim
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
-from c2llm_integrations.code.commit import Claim, CommitSeen
+from c2llm_integrations.code.commit import CommitSeen
 from c2llm_integrations.code.repository import Tree, checkout_id, iter_sources, open_tree
 from c2llm_integrations.code.terms import ANALYSER
 from c2llm_integrations.comparing import Change, Held
@@ -37,6 +38,7 @@ BATCH = 256
 
 Progress = Callable[[int, int | None, str], None]
 VectorsFrom = Callable[[Sequence[str]], Sequence[Vector | None]]
+Refuse = Callable[[Sequence[CodeChunk], Mapping[str, str]], None]
 
 
 @dataclass
@@ -105,7 +107,7 @@ def ingest(
         tree.restrict(only)
     held = store.spec
     if held is None or not replace:
-        spec = _spec(embedder, store, compact, long_text, held)
+        spec = spec_for(embedder, store, compact, long_text, held)
         store.create(spec)
         if require_claim(tree, store, force, own_store) != checkout_id(tree.root):
             store.claim(tree.name, checkout_id(tree.root))
@@ -113,8 +115,8 @@ def ingest(
             report = _fill(tree, embedder, store, refused, progress, vectors_from)
             recording.finish(report.stored)
     else:
-        _require_alone(tree, store, force or own_store)
-        spec = _spec(embedder, store, compact, long_text, None)
+        require_alone(tree, store, force or own_store)
+        spec = spec_for(embedder, store, compact, long_text, None)
         with Recording(tree, store, anew=True) as recording:
             report = _replace(tree, embedder, store, spec, refused, progress, vectors_from)
             if report.replaced:
@@ -147,7 +149,7 @@ def plan(
         held = Held(store.scan(tree.name))
     estimator = None
     if embedder is not None:
-        wanted = _spec(embedder, store, compact, long_text, spec)
+        wanted = spec_for(embedder, store, compact, long_text, spec)
         if spec is not None:
             spec.require_same(wanted)
         estimator = Estimator(embedder, wanted)
@@ -163,14 +165,17 @@ def plan(
     return report
 
 
-def _spec(
+def spec_for(
     embedder: C2LLMEmbedder,
     store: VectorStore | None,
     compact: CompactPlan | None,
     long_text: str | None,
     held: CollectionSpec | None,
 ) -> CollectionSpec:
-    """Return the spec to ask for: the embedder's, and of the rest what is asked, else what the collection has."""
+    """Return the spec to ask for: the embedder's, and of the rest what is asked, else what the collection has.
+
+    Raises InputError for a plan of another width than the embedder gives.
+    """
     width = embedder.output_dim
     if held is None:
         lexical = store is None or store.capabilities.lexical
@@ -229,7 +234,7 @@ def _fill(
     """Compare, write, verify, delete, verify again."""
     report = IngestReport(tree.name)
     tokens, cut = embedder.tokens_seen, embedder.texts_cut
-    held, commit = Held(store.scan(tree.name)), _Commit(tree, store)
+    held, commit = Held(store.scan(tree.name)), CommitClaim(tree, store)
     # With more files than rows, most of the collection is still to be written.
     bulk = store.count() < len(tree.files)
     with store.bulk() if bulk else nullcontext(), Loader(store, refused=refused) as loader:
@@ -237,7 +242,7 @@ def _fill(
         _write(changes, partial(_rows, embedder=embedder, loader=loader, vectors_from=vectors_from), loader)
     report.written, report.shortened, report.refused = loader.report.written, loader.report.cut, loader.report.refused
     loader.verify(len(held), tree.name)
-    _require_there(tree)
+    require_there(tree)
     stale = _stale(tree, held)
     store.delete(stale)
     report.deleted = len(stale)
@@ -273,24 +278,24 @@ def _rows(
 ) -> list[Row]:
     """Return the rows of chunks, with vectors that are known already where there are some."""
     if vectors_from is None or not chunks:
-        return _embed(chunks, embedder, loader)
+        return embed_rows(chunks, embedder, loader.refuse)
     known = list(zip(chunks, vectors_from([chunk.text for chunk in chunks]), strict=True))
-    rest = _embed([chunk for chunk, vector in known if vector is None], embedder, loader)
+    rest = embed_rows([chunk for chunk, vector in known if vector is None], embedder, loader.refuse)
     return [Row(chunk, vector) for chunk, vector in known if vector is not None] + rest
 
 
-def _embed(chunks: list[CodeChunk], embedder: C2LLMEmbedder, loader: Loader) -> list[Row]:
-    """Return the rows of chunks, without those that cannot be embedded, which are reported as refused."""
+def embed_rows(chunks: Sequence[CodeChunk], embedder: C2LLMEmbedder, refuse: Refuse) -> list[Row]:
+    """Return the rows of chunks, without those that cannot be embedded; `refuse(chunks, id → reason)` gets these."""
     if not chunks:
         return []
     try:
         vectors = embedder.encode_documents([chunk.text for chunk in chunks], progress=_silent)
     except InputError as error:
         if len(chunks) == 1:
-            loader.refuse(chunks, {chunks[0].id: str(error)})
+            refuse(chunks, {chunks[0].id: str(error)})
             return []
         middle = len(chunks) // 2
-        return _embed(chunks[:middle], embedder, loader) + _embed(chunks[middle:], embedder, loader)
+        return embed_rows(chunks[:middle], embedder, refuse) + embed_rows(chunks[middle:], embedder, refuse)
     return [Row(chunk, vector) for chunk, vector in zip(chunks, vectors, strict=True)]
 
 
@@ -328,74 +333,8 @@ def _stale(tree: Tree, held: Held) -> list[str]:
     return [id for id, path in held.left() if tree.can_tell(path)]
 
 
-class _Commit:
-    """Keeps the claim true: it names a commit only while every row of the repository is as that commit has it."""
-
-    def __init__(self, tree: Tree, store: VectorStore) -> None:
-        self.seen = CommitSeen(tree.root)
-        self._tree = tree
-        self._store = store
-        self._before = Claim.parse(store.claims()[tree.name])
-
-    def before(self, changes: Iterator[tuple[CodeChunk, Change]]) -> Iterator[tuple[CodeChunk, Change]]:
-        """Pass changes on; before the first one, the claim names no commit any more."""
-        for number, change in enumerate(changes):
-            if number == 0 and self._before.commit:
-                self._store.claim(self._tree.name, self._before.checkout)
-            yield change
-
-    def record(self) -> None:
-        """Name the commit that was read, if it was read as it is, and is that of the rows under other folders too."""
-        commit = self.seen.commit
-        is_part = self._tree.prefix or self._tree.only is not None
-        if (is_part and commit != self._before.commit) or "unreadable" in self._tree.skipped:
-            commit = None
-        claim = str(Claim(self._before.checkout, commit))
-        if self._store.claims()[self._tree.name] != claim:
-            self._store.claim(self._tree.name, claim)
-
-
-def require_claim(
-    tree: Tree, store: VectorStore, force: bool, own_store: bool, checkout: str | None = None
-) -> str | None:
-    """Return the checkout that fills this repository's name so far.
-
-    Raises RepositoryError if `checkout`, by default the tree's own, must not fill it now.
-    """
-    mine, owners = checkout or checkout_id(tree.root), _owners(store)
-    former = sorted(name for name, owner in owners.items() if name != tree.name and (own_store or owner == mine))
-    if former:
-        raise RepositoryError(
-            f"this checkout was indexed as {former[0]!r} and would now be {tree.name!r}, twice in one collection; "
-            f"keep the name with --repository {former[0]}, or start over with --replace"
-        )
-    owner = owners.get(tree.name)
-    if owner not in (None, mine) and not (force or own_store):
-        raise RepositoryError(
-            f"repository {tree.name!r} in this collection was indexed from another checkout ({owner}, this is {mine}); "
-            "name this one with --repository, or take it over with --force"
-        )
-    return owner
-
-
-def _require_alone(tree: Tree, store: VectorStore, allowed: bool) -> None:
-    """Raise RepositoryError if replacing the collection would drop what other checkouts have filled."""
-    mine = checkout_id(tree.root)
-    others = sorted(name for name, owner in _owners(store).items() if owner != mine)
-    if others and not allowed:
-        raise RepositoryError(
-            f"--replace would drop what other checkouts filled: {', '.join(others)}; "
-            "take another --collection, or drop them with --force"
-        )
-
-
-def _owners(store: VectorStore) -> dict[str, str]:
-    """Return repository name → the `checkout_id` of the folder that fills it."""
-    return {name: Claim.parse(text).checkout for name, text in store.claims().items()}
-
-
-def _require_there(tree: Tree) -> None:
-    """A tree that vanished, such as a lost network mount, looks like one whose files were all deleted."""
+def require_there(tree: Tree) -> None:
+    """Raise RepositoryError for a tree that vanished, such as a lost network mount: its files only seem deleted."""
     folder = tree.root / tree.prefix
     try:
         os.scandir(folder).close()

@@ -6,11 +6,12 @@ import threading
 import time
 from collections.abc import Sequence
 
-from c2llm_integrations.checkout import Checkout, Stopped
-from c2llm_integrations.errors import C2LLMError, StoreBusy
+from c2llm_integrations.apart import Apart
+from c2llm_integrations.checkout import Checkout
+from c2llm_integrations.errors import C2LLMError
 
 # A run that failed is tried again after so long, if somebody asks.
-RETRY_SECONDS = 10.0
+RETRY_SECONDS = 5.0
 
 
 class Keeper:
@@ -23,6 +24,7 @@ class Keeper:
         self._idle_seconds = idle_seconds
         self._awake = threading.Event()
         self._stopped = threading.Event()
+        self._run: Apart | None = None
         self._thread = threading.Thread(target=self._run, name="c2llm-keeper", daemon=True)
 
     def start(self) -> None:
@@ -38,6 +40,8 @@ class Keeper:
         """End soon, a run under way included; say whether that took at most so many seconds."""
         self._stopped.set()
         self._awake.set()
+        if self._run is not None:
+            self._run.stop()
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
@@ -53,14 +57,15 @@ class Keeper:
                     checkout.release()
 
     def _keep(self, checkout: Checkout) -> bool:
+        """Bring one up to date; say whether that went well."""
         try:
-            checkout.refresh(self._stopped.is_set)
-        except Stopped:
-            return True
-        except StoreBusy:
-            checkout.problem = "another process is indexing"
+            if self._stopped.is_set() or checkout.look() is None:
+                return True
+            checkout.warm()
+            self._run = Apart(checkout)
+            if self._stopped.is_set():
+                self._run.stop()
+            return self._run.finish()
+        except (C2LLMError, OSError) as error:
+            checkout.problem = f"indexing failed: {error}"
             return False
-        except (C2LLMError, OSError, MemoryError) as error:
-            checkout.problem = f"indexing failed: {str(error) or type(error).__name__}"
-            return False
-        return True

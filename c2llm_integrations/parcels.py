@@ -6,28 +6,32 @@ when the sum of all its chunks' ids is that of the rows the store holds.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
+from c2llm_integrations.claims import require_claim
+from c2llm_integrations.code import skipping
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.commit import Claim, CommitSeen
+from c2llm_integrations.code.languages import PROSE, language_of
 from c2llm_integrations.code.origin import normalise_origin
 from c2llm_integrations.code.reading import Source
 from c2llm_integrations.code.repository import Tree, checkout_id, iter_sources, open_tree
 from c2llm_integrations.comparing import Change, Held
-from c2llm_integrations.errors import InputError, RepositoryError, StoreError
-from c2llm_integrations.ingest import require_claim
+from c2llm_integrations.errors import RepositoryError, StoreError
+from c2llm_integrations.ingest import embed_rows, require_there
 from c2llm_integrations.loading import Loader
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.base import Row, Stored, VectorStore
@@ -39,28 +43,47 @@ if TYPE_CHECKING:
 FILES, CHARACTERS = 64, 2**20
 # How long git may take to clone.
 GIT_SECONDS = 3600
-# How long git may take to clone.
-GIT_SECONDS = 3600
 # What sums of 128-bit ids are taken modulo.
 MODULUS = 2**128
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where rows go; `api_key` as for `open_store`, shown nowhere."""
+    """Where rows go; `api_key` as for `open_store`, shown nowhere.
+
+    `host`: the driver's machine, by which folders are known wherever they are read; `token`: stands for one pass,
+    which is as long as a process keeps what it has read of the store.
+    """
 
     url: str
     collection: str = "code"
     api_key: str | None = field(default=None, repr=False)
+    host: str | None = None
+    token: str = ""
 
     def open(self) -> VectorStore:
         """Return this process's one store of that name."""
         return _opened(self)
 
+    def claims(self) -> dict[str, str]:
+        """Return the claims at about the begin of the pass: there are as many as repositories, and all ask."""
+        return _claims(self)
 
-@lru_cache(8)
+    def owner_of(self, source: str) -> str:
+        """Return what stands for a source in its repositories' claims, on whichever machine that is asked."""
+        if "://" not in source:
+            return checkout_id(Path(source), self.host)
+        return hashlib.sha256((normalise_origin(source) or source).encode()).hexdigest()[:16]
+
+
+@lru_cache(4)
 def _opened(place: Place) -> VectorStore:
     return open_store(place.url, place.collection, api_key=place.api_key)
+
+
+@lru_cache(1)
+def _claims(place: Place) -> dict[str, str]:
+    return place.open().claims()
 
 
 @dataclass
@@ -86,18 +109,22 @@ class Sum:
 class Parcel:
     """Some files of one repository on their way, and what became of them.
 
-    `parcels`: how many the repository has; `texts`: path → text where the files are no files; `held`: rows the store
-    has under these paths; `ids`: of the rows the store should hold of them; `commit`: what they were all read from;
-    `is_done`: the store holds this very commit of the repository.
+    `parcels`: how many the repository has, 0 where nobody knows; `owner`: for the claim; `texts`: path → text where
+    the files are no files; `rows`: of the data set they come from; `held`: rows the store has under these paths;
+    `read`: files that gave a text; `ids`: of the rows the store should hold of them; `commit`: what they were all read
+    from; `is_done`: the store holds this very commit of the repository; `failed`: why nothing can be done.
     """
 
     repository: str
     source: str
+    owner: str = ""
     root: str = ""
     prefix: str = ""
     parcels: int = 1
     files: list[str] = field(default_factory=list)
     texts: dict[str, str] | None = None
+    rows: int = 0
+    read: int = 0
     held: list[Stored] = field(default_factory=list)
     new: list[CodeChunk] = field(default_factory=list)
     moved: list[CodeChunk] = field(default_factory=list)
@@ -115,66 +142,69 @@ class Parcel:
     skipped: dict[str, list[str]] = field(default_factory=dict)
     commit: str | None = None
     is_done: bool = False
-    is_text: bool = False
+    failed: str = ""
 
 
-def list_source(source: str, place: Place, force: bool) -> list[Parcel]:
+def list_source(source: str, place: Place, force: bool) -> Iterator[Parcel]:
     """List a source, claim its repository, and cut it into parcels with the rows that the store has of their files.
 
-    `source`: a folder, or a git URL or bare repository, whose parcels carry their texts. What the store says it holds
-    at the very commit that is there now is one parcel that is done.
-    Raises RepositoryError as `ingest` does and for what cannot be cloned, InputError for a URL with a password in it.
+    `source`: a folder, or a git URL or bare repository, whose parcels carry their texts. A distant repository of which
+    the store says that it holds the very commit is one parcel that is done, unless `force`. A source that cannot be
+    listed, cloned or claimed is a parcel that failed.
     """
-    if not _is_remote(source):
-        tree = open_tree(source)
-        return _parcels(tree, source, place, force, checkout_id(tree.root))
+    try:
+        if is_remote(source):
+            yield from _list_remote(source, place, force)
+        else:
+            tree = open_tree(source)
+            yield from _parcels(tree, source, place, force, checkout_id(tree.root, place.host))
+    except RepositoryError as error:
+        yield Parcel(source, source, failed=str(error))
+
+
+def _list_remote(source: str, place: Place, force: bool) -> Iterator[Parcel]:
     name = normalise_origin(source) or Path(source).name.removesuffix(".git")
-    mine = checkout_id(Path(source))
-    if place.open().claims().get(name) == str(Claim(mine, _git(["ls-remote", "--", source, "HEAD"], source)[:40])):
-        return [Parcel(name, source, is_done=True)]
+    owner = place.owner_of(source)
+    head = _git(["ls-remote", "--", source, "HEAD"], source).partition("\t")[0]
+    if not force and head and place.claims().get(name) == str(Claim(owner, head)):
+        yield Parcel(name, source, owner, is_done=True)
+        return
     with TemporaryDirectory(prefix="c2llm-") as folder:
         _git(["clone", "--quiet", "--depth", "1", "--no-tags", "--", source, folder], source)
-        found = _parcels(open_tree(folder, name), source, place, force, mine)
-        for parcel in found:
+        for parcel in _parcels(open_tree(folder, name), source, place, force, owner):
             tree = _tree_of(parcel)
             parcel.texts = {one.path: one.text for one in iter_sources(tree)}
             parcel.skipped = {**parcel.skipped, **tree.skipped}
-    return found
+            yield parcel
 
 
-def _is_remote(source: str) -> bool:
+def is_remote(source: str) -> bool:
+    """Say whether a source is a git URL or a bare repository, which is cloned."""
     is_bare = (Path(source) / "HEAD").is_file() and (Path(source) / "objects").is_dir()
     return is_bare or "://" in source or source.endswith(".git")
 
 
 def _git(arguments: list[str], source: str) -> str:
     """Run git on a source that others may have made: no prompt, no hooks, no transport that runs a command."""
-    if urlsplit(source).password is not None:
-        raise InputError("the git URL holds a password; take it out, URLs end up in logs, and use a credential helper")
     quiet = {"GIT_TERMINAL_PROMPT": "0", "GIT_LFS_SKIP_SMUDGE": "1", "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh"}
-    safe = ["-c", "core.hooksPath=/dev/null", "-c", "core.symlinks=false"]
-    done = subprocess.run(
-        ["git", *safe, *arguments], env={**os.environ, **quiet}, capture_output=True, timeout=GIT_SECONDS, check=False
-    )
+    command, env = ["git", "-c", "core.hooksPath=/dev/null", *arguments], {**os.environ, **quiet}
+    try:
+        done = subprocess.run(command, env=env, capture_output=True, timeout=GIT_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise RepositoryError(f"{source} cannot be read: {error}") from error
     if done.returncode:
         why = done.stderr.decode(errors="replace").strip().splitlines() or ["git said nothing"]
         raise RepositoryError(f"{source} cannot be read: {why[-1]}")
     return done.stdout.decode()
 
 
-def _parcels(tree: Tree, source: str, place: Place, force: bool, mine: str) -> list[Parcel]:
-    store = place.open()
-    require_claim(tree, store, force, False, mine)
-    claim = store.claims().get(tree.name)
-    commit = CommitSeen(tree.root).commit
-    if commit and not tree.prefix and claim == str(Claim(mine, commit)) and _seen(tree, iter_sources(tree)) == commit:
-        return [Parcel(tree.name, source, is_done=True, skipped=tree.skipped)]
-    if claim != mine:  # while rows change, it names no commit
-        store.claim(tree.name, mine)
-    by_path: dict[str, list[Stored]] = {}
-    for row in store.scan(tree.name):
-        by_path.setdefault(row.path, []).append(row)
-    common = Parcel(tree.name, source, str(tree.root), tree.prefix, commit=None if tree.prefix else commit)
+def _parcels(tree: Tree, source: str, place: Place, force: bool, owner: str) -> list[Parcel]:
+    require_claim(tree, place, force, False, owner)
+    if place.claims().get(tree.name) != owner:  # while rows change, it names no commit
+        place.open().claim(tree.name, owner)
+    by_path = _by_path(place, tree.name)
+    commit = None if tree.prefix else _commit_of(str(tree.root), place.token).commit
+    common = Parcel(tree.name, source, owner, str(tree.root), tree.prefix, commit=commit)
     first = replace(common, skipped=dict(tree.skipped), stale=[])
     for path in by_path.keys() - set(tree.files):
         ids = [row.id for row in by_path[path]]
@@ -191,34 +221,63 @@ def _parcels(tree: Tree, source: str, place: Place, force: bool, mine: str) -> l
     return found
 
 
-def _seen(tree: Tree, sources: Iterable[Source]) -> str | None:
-    """Return the commit that is checked out if the sources are what it holds."""
-    seen = CommitSeen(tree.root)
-    for source in sources:
-        seen.see(source)
-        if seen.commit is None:
-            return None
-    return seen.commit
+def _by_path(place: Place, repository: str) -> dict[str, list[Stored]]:
+    rows: dict[str, list[Stored]] = {}
+    for row in place.open().scan(repository):
+        rows.setdefault(row.path, []).append(row)
+    return rows
+
+
+@lru_cache(4)
+def _commit_of(root: str, _token: str) -> CommitSeen:
+    """Return the commit that is checked out, listed once a process and pass; copies are told what was seen."""
+    return CommitSeen(Path(root))
 
 
 def _tree_of(parcel: Parcel) -> Tree:
     return Tree(Path(parcel.root), parcel.prefix, parcel.repository, list(parcel.files))
 
 
-def list_texts(repository: str, paths: Sequence[str], texts: Sequence[str], source: str, place: Place) -> Parcel:
-    """Make a parcel of some texts of a repository that is no folder, with the rows that the store has of them."""
-    wanted = set(paths)
-    held = [row for row in _held_of(place, repository) if row.path in wanted]
-    mine = checkout_id(Path(source))
-    if place.open().claims().get(repository) != mine:
-        place.open().claim(repository, mine)
-    named = dict(zip(paths, texts, strict=True))
-    return Parcel(repository, source, parcels=0, files=list(paths), texts=named, held=held, is_text=True)
+def list_texts(
+    repository: str, paths: Sequence[str], texts: Sequence[str | None], source: str, place: Place, force: bool
+) -> Parcel:
+    """Make a parcel of some texts of a repository that is no folder, with the rows that the store has of them.
+
+    What would be left out of a folder is left out here. One that another source fills, unless `force`, has failed.
+    """
+    owner, claim = place.owner_of(source), place.claims().get(repository)
+    if claim is not None and Claim.parse(claim).checkout != owner and not force:
+        why = f"repository {repository!r} in this collection was indexed from elsewhere; take it over with --force"
+        return Parcel(repository, source, parcels=0, rows=len(paths), failed=why)
+    if claim != owner:
+        place.open().claim(repository, owner)
+    tree = Tree(Path(), "", repository)
+    kept: dict[str, str] = {}
+    for path, text in zip(paths, texts, strict=True):
+        reason = "no text" if text is None else _why_skip(path, text)
+        if reason is not None:
+            tree.skip(reason, path)
+        elif text is not None:
+            tree.files.append(path)
+            kept[path] = text
+    held = [row for path in kept for row in _held_of(place, repository).get(path, ())]
+    common = Parcel(repository, source, owner, parcels=0, rows=len(paths), skipped=tree.skipped)
+    return replace(common, files=tree.files, texts=kept, held=held)
 
 
-@lru_cache(64)
-def _held_of(place: Place, repository: str) -> list[Stored]:
-    return list(place.open().scan(repository))
+def _why_skip(path: str, text: str) -> str | None:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        return skipping.BINARY
+    if size > skipping.MAX_FILE_BYTES:
+        return skipping.TOO_LARGE
+    return skipping.why_skip_name(path) or skipping.why_skip_text(text, language_of(path) in PROSE)
+
+
+@lru_cache(4)
+def _held_of(place: Place, repository: str) -> dict[str, list[Stored]]:
+    return _by_path(place, repository)
 
 
 def _groups(tree: Tree) -> Iterator[list[str]]:
@@ -238,34 +297,52 @@ def _groups(tree: Tree) -> Iterator[list[str]]:
         yield group
 
 
-def chunk(parcel: Parcel) -> Parcel:
-    """Read and chunk the parcel's files, and leave in it what is new, what has moved and what is stale."""
-    tree = _tree_of(parcel)
-    held = Held(parcel.held)
-    seen = CommitSeen(tree.root) if parcel.texts is None and parcel.commit else None
-    done = replace(parcel, texts=None, held=[])
+def chunk(parcel: Parcel, place: Place) -> Parcel:
+    """Read and chunk the parcel's files, and leave in it what is new, what has moved and what is stale.
+
+    A file that cannot be chunked costs itself; it counts as unreadable, so that its rows stay.
+    """
+    tree, held = _tree_of(parcel), Held(parcel.held)
+    is_folder = parcel.texts is None and bool(parcel.files)
+    seen = copy(_commit_of(parcel.root, place.token)) if is_folder and parcel.commit else None
+    done = replace(parcel, texts=None, held=[], stale=list(parcel.stale))
     for source in _sources(parcel, tree):
         if seen is not None:
             seen.see(source)
-        for one in chunk_source(tree.name, source.path, source.text):
-            done.chunks += 1
-            done.ids = done.ids.add([one.id])
-            change = held.take(one)
-            if change is Change.NEW:
-                done.new.append(one)
-            elif change is Change.MOVED:
-                done.moved.append(one)
-            else:
-                done.unchanged += 1
+        try:
+            chunks = list(chunk_source(tree.name, source.path, source.text))
+        except Exception:
+            tree.skip(skipping.UNREADABLE, source.path)
+            continue
+        done.read += 1
+        _compare(chunks, held, done)
     for id, path in held.left():
-        if parcel.texts is not None or tree.can_tell(path):
+        if tree.can_tell(path):
             done.stale.append(id)
         else:
             done.ids = done.ids.add([id])
+    try:
+        if is_folder:  # where this machine does not have the folder, all its files seem gone
+            require_there(tree)
+    except RepositoryError as error:
+        return replace(done, new=[], moved=[], stale=[], failed=str(error))
     done.skipped = {**parcel.skipped, **tree.skipped}
     if seen is not None and seen.commit != parcel.commit:
         done.commit = None
     return done
+
+
+def _compare(chunks: Sequence[CodeChunk], held: Held, done: Parcel) -> None:
+    done.chunks += len(chunks)
+    done.ids = done.ids.add(one.id for one in chunks)
+    for one in chunks:
+        change = held.take(one)
+        if change is Change.NEW:
+            done.new.append(one)
+        elif change is Change.MOVED:
+            done.moved.append(one)
+        else:
+            done.unchanged += 1
 
 
 def _sources(parcel: Parcel, tree: Tree) -> Iterator[Source]:
@@ -279,31 +356,21 @@ def _sources(parcel: Parcel, tree: Tree) -> Iterator[Source]:
 def embed(parcel: Parcel, embedder: C2LLMEmbedder) -> Parcel:
     """Add the vectors of the parcel's new chunks; one that cannot be embedded is refused alone."""
     tokens, cut = embedder.tokens_seen, embedder.texts_cut
-    refused: dict[str, str] = {}
-    rows = _embed(parcel.new, embedder, refused)
-    vectors = np.stack([row.vector for row in rows]) if rows else None
+    refused = dict(parcel.refused)
+
+    def refuse(chunks: Sequence[CodeChunk], reasons: Mapping[str, str]) -> None:
+        for one in chunks:
+            refused[one.id] = f"{one.path}:{one.start_line}-{one.end_line}: {reasons[one.id]}"
+
+    rows = embed_rows(parcel.new, embedder, refuse)
     return replace(
         parcel,
         new=[row.chunk for row in rows],
-        vectors=vectors,
-        refused={**parcel.refused, **refused},
+        vectors=np.stack([row.vector for row in rows]) if rows else None,
+        refused=refused,
         tokens=embedder.tokens_seen - tokens,
         cut=embedder.texts_cut - cut,
     )
-
-
-def _embed(chunks: Sequence[CodeChunk], embedder: C2LLMEmbedder, refused: dict[str, str]) -> list[Row]:
-    if not chunks:
-        return []
-    try:
-        vectors = embedder.encode_documents([one.text for one in chunks], progress=_silent)
-    except InputError as error:
-        if len(chunks) == 1:
-            refused[chunks[0].id] = f"{chunks[0].path}:{chunks[0].start_line}-{chunks[0].end_line}: {error}"
-            return []
-        middle = len(chunks) // 2
-        return _embed(chunks[:middle], embedder, refused) + _embed(chunks[middle:], embedder, refused)
-    return [Row(one, vector) for one, vector in zip(chunks, vectors, strict=True)]
 
 
 def write(parcel: Parcel, place: Place) -> Parcel:
@@ -332,33 +399,33 @@ def finish(
     name: str,
     place: Place,
     wanted: Sum | None,
-    stale: Sequence[str],
+    stale: Collection[str],
     paths: Collection[str] | None,
-    commit: str | None,
+    claim: Claim,
 ) -> tuple[int, int]:
-    """Delete a repository's stale rows, now that all its new ones are stored, and verify that it holds what it should.
+    """Verify that the store holds what it should of a repository, delete its stale rows, and record its commit.
 
     `wanted`: the ids it should hold, None if it was done before; `paths`: all that it has, rows of others are stale;
-    None where `stale` names all. `commit`: what its rows were read from. Returns rows deleted and rows held.
-    Raises StoreError if the store holds anything else.
+    None where `stale` names all. Returns rows deleted and rows held.
+    Raises StoreError if the store holds anything else than wanted and stale rows; then nothing is deleted.
     """
-    store, gone = place.open(), list(stale)
+    store, stale = place.open(), set(stale)
     if wanted is None:
         return 0, store.count(name)
-    if paths is not None:
-        gone += [row.id for row in store.scan(name) if row.path not in paths]
-    store.delete(gone)
-    held = Sum().add(row.id for row in store.scan(name))
+    gone, held = [], Sum()
+    for row in store.scan(name):
+        if row.id in stale or (paths is not None and row.path not in paths):
+            gone.append(row.id)
+        else:
+            held = held.add([row.id])
+    if held == wanted:
+        store.delete(gone)
+        held = replace(held, count=store.count(name))
     if held != wanted:
         raise StoreError(
             f"{store.collection!r} holds {held.count} rows of {name!r} where {wanted.count} were meant"
             f"{'' if held.count != wanted.count else ', but others'}; run again, and check who else writes there"
         )
-    claim = Claim.parse(store.claims()[name])
-    if claim.commit != commit:
-        store.claim(name, str(Claim(claim.checkout, commit)))
+    if claim.commit:
+        store.claim(name, str(claim))
     return len(gone), held.count
-
-
-def _silent(_done: int, _total: int) -> None:
-    """The run has a progress bar of its own."""

@@ -79,7 +79,7 @@ def test_a_run_that_fails_after_its_first_write_leaves_no_commit(repo, embedder,
     def fail(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("c2llm_integrations.ingest._embed", fail)
+    monkeypatch.setattr("c2llm_integrations.ingest.embed_rows", fail)
     with pytest.raises(KeyboardInterrupt):
         ingest(repo, embedder, store)
     assert claimed(store) is None

@@ -283,3 +283,11 @@ def test_the_vectors_read_back_are_a_fair_sample(store, monkeypatch):
     assert len(set(chosen)) == 32
     assert chosen[0] < 200 < 800 < chosen[-1]
     assert 350 < np.mean(chosen) < 650
+
+
+def test_what_fails_within_a_bulk_load_is_what_is_told(store, monkeypatch):
+    monkeypatch.setattr(store, "_restore", lambda: (_ for _ in ()).throw(OSError("gone too")))
+    with pytest.raises(KeyboardInterrupt), store.bulk():
+        raise KeyboardInterrupt
+    with pytest.raises(StoreError, match="gone too"), store.bulk():
+        pass

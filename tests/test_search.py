@@ -2,11 +2,15 @@
 
 import pytest
 
+from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.embedder import C2LLMEmbedder
 from c2llm_integrations.errors import InputError, SpecMismatch, StoreError
 from c2llm_integrations.ingest import ingest
-from c2llm_integrations.search import search
+from c2llm_integrations.lexical import LexicalIndex
+from c2llm_integrations.ranking import RULES
+from c2llm_integrations.search import find, search
 from c2llm_integrations.stores import open_store
+from c2llm_integrations.stores.base import CollectionSpec, Row
 from tests.golden import COMPRESSED, TIED
 
 NASTY = "we ird'\" %or 1==1\\.py"
@@ -59,6 +63,9 @@ def test_the_text_itself_is_its_best_hit(embedder, store):
         ({"path": "src/", "language": "python"}, {"src/one.py"}),
         ({"repository": "here"}, {"src/one.py", "src/deep/two.go", "notes.md", NASTY.replace("\\", "")}),
         ({"repository": "elsewhere"}, set()),
+        ({"kind": "section"}, {"notes.md"}),
+        ({"kind": "class"}, set()),
+        ({"kind": "function", "language": "python", "path": "src/"}, {"src/one.py"}),
     ],
 )
 def test_filters(embedder, store, filters, want):
@@ -86,9 +93,92 @@ def test_bad_limit(embedder, store):
         search("x", embedder, store, limit=0)
 
 
-@pytest.mark.parametrize("query", ["?!...", "找到排序函数", "a\x00b\x1b[31m", "x " * 200_000])
-def test_odd_queries_are_answered(embedder, store, query):
-    assert len(search(query, embedder, store)) == 4
+ODD = ["?!...", "找到排序函数", "a\x00b\x1b[31m", "x " * 500_000, "(" * 1_000_000, "\u202eone", "e\u0301" * 1000]
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "dense"])
+@pytest.mark.parametrize("query", ODD)
+def test_odd_queries_are_answered(embedder, store, query, mode):
+    assert len(search(query, embedder, store, mode=mode)) == 4
+
+
+@pytest.mark.parametrize("query", ["?!...", "\x00\x1b", "(" * 1_000_000])
+def test_a_lexical_search_without_a_word_is_refused(store, query):
+    with pytest.raises(InputError, match="no letter or digit") as caught:
+        search(query, None, store, mode="lexical")
+    assert len(str(caught.value)) < 200
+    assert "\n" not in str(caught.value)
+
+
+def test_lexical_search_needs_no_model(store):
+    hits = search("functions that return one", None, store, mode="lexical")
+    assert hits[0].chunk.path == "src/one.py"
+    assert "dense" not in hits[0].explanation
+    assert search("zebra", None, store, mode="lexical") == []
+
+
+def test_a_name_finds_its_definition_first(embedder, store):
+    hits = search("Two", embedder, store)
+    assert hits[0].chunk.path == "src/deep/two.go"
+    assert {"lexical", "definition"} <= set(hits[0].explanation)
+
+
+def test_modes_and_rules_say_what_a_score_is_made_of(embedder, store):
+    vector = embedder.encode_queries(["def one"])[0]
+    plain = search("def one", embedder, store, mode="dense", rules=())
+    assert [hit.explanation for hit in plain] == [{"dense": hit.score} for hit in plain]
+    cosines = {hit.chunk.id: max(hit.score, 0) for hit in store.search(vector, 10)}
+    assert {hit.chunk.id: hit.score for hit in plain} == pytest.approx(cosines, abs=1e-6)
+    for hit in search("def one", embedder, store):
+        assert set(hit.explanation) <= {"dense", "lexical", *RULES}
+        assert sum(hit.explanation.values()) == pytest.approx(hit.score)
+        assert 0 <= hit.score <= 1
+
+
+def test_an_index_in_memory_is_searched_alike(store):
+    index = LexicalIndex()
+    index.add(chunk_source("here", "src/one.py", "def one():\n    return 1\n"))
+    index.add(chunk_source("here", "src/two.py", "def two():\n    return 2\n"))
+    assert find("one", None, index, mode="lexical")[0].chunk.symbol == "one"
+    assert find("return", None, index, path="src/two.py", mode="lexical")[0].chunk.symbol == "two"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"language": "pyhton"}, "no language 'pyhton'; did you mean python"),
+        ({"language": "klingon"}, "no language 'klingon'"),
+        ({"kind": "functions"}, "no kind 'functions'; did you mean function"),
+        ({"mode": "fuzzy"}, "mode is 'fuzzy', must be one of: hybrid, dense, lexical"),
+        ({"rules": ["files"]}, "no ranking rule 'files'"),
+        ({"limit": -3}, "limit is -3"),
+    ],
+)
+def test_unknown_options_are_refused_in_one_line(embedder, store, options, message):
+    with pytest.raises(InputError, match=message) as caught:
+        search("one", embedder, store, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_lone_surrogate_is_refused(embedder, store):
+    with pytest.raises(InputError, match="surrogate"):
+        search("one \ud800", embedder, store)
+
+
+def test_a_collection_without_terms_is_searched_by_vectors(embedder):
+    chunks = chunk_source("here", "src/one.py", "def one():\n    return 1\n")
+    with open_store("qdrant+memory://") as bare:
+        bare.create(CollectionSpec(embedder.output_dim, embedder.fingerprint))
+        bare.upsert([Row(chunk, embedder.encode_documents([chunk.text])[0]) for chunk in chunks])
+        hits = search("return one", embedder, bare, rules=())
+        assert [hit.explanation for hit in hits] == [{"dense": hits[0].score}]
+        with pytest.raises(StoreError, match=r"no lexical index.*--lexical"):
+            search("return one", embedder, bare, mode="lexical")
+
+
+def test_only_lexical_search_goes_without_an_embedder(store):
+    with pytest.raises(InputError, match="needs an embedder"):
+        search("one", None, store)
 
 
 def test_another_model_is_refused(store):

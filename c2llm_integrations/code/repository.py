@@ -136,9 +136,9 @@ def iter_sources(tree: Tree) -> Iterator[Source]:
             tree.skip(found, path)
 
 
-def checkout_id(root: Path) -> str:
-    """Return 16 hexadecimal digits that stand for this folder on this machine."""
-    place = socket.gethostname().encode() + b"\0" + os.fsencode(root.resolve())
+def checkout_id(root: Path, host: str | None = None) -> str:
+    """Return 16 hexadecimal digits that stand for this folder on this machine, or on the one called `host`."""
+    place = (host or socket.gethostname()).encode() + b"\0" + os.fsencode(root.resolve())
     return hashlib.sha256(place).hexdigest()[:16]
 
 

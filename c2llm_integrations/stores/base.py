@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TypeVar
 
@@ -107,7 +107,7 @@ class VectorStore(ABC):
         try:
             yield
         except BaseException:
-            with self._open():
+            with suppress(StoreError), self._open():  # what cannot be restored now must not hide what went wrong
                 self._restore()
             raise
         self.optimize()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,12 +39,14 @@ DENSE, LEXICAL = "", "lexical"
 # Exact search takes 5 ms on 100 MB (100,000 float32 vectors of 256, or 400,000 int8 codes; two cores), where building
 # a graph takes 35 s. So a graph is made only where more than this is searched.
 GRAPH_BYTES = 256 * 2**20
-# `optimize` rewrites a segment that holds more kilobytes of vectors or terms than this. A plain one gains only a graph.
-# The terms of one that is still written to are read whole at each opening (2 s for 100,000 rows) and take memory, so
-# these are kept small. Codes are made by rewriting alone, so there hardly anything stays as it was written.
-PLAIN_KB, LEXICAL_KB, CODED_KB = GRAPH_BYTES // 1024, 16_000, 1_000
-# Rewriting holds both segments in memory, so larger ones are not made by joining smaller ones.
-SEGMENT_KB = 32_000
+# `optimize` rewrites segments with more rows than these. Codes are made by rewriting alone, so hardly anything stays as
+# it was written. The terms of a segment that is written to are in memory, and read whole at each opening (2 s for
+# 100,000 rows where 0.2 s do), so these are kept small. A plain segment would gain only a graph.
+CODED_ROWS, LEXICAL_ROWS = 1_000, 50_000
+# Rewriting takes 3 to 8 KB of memory a row, so segments are not joined to larger ones.
+SEGMENT_ROWS = 100_000
+# What the engine takes for a row's size: its vector or its terms, whichever is more. Code has 35 to 70 terms a chunk.
+TERMS_BYTES = 500
 # The engine's own defaults: links of a row in the graph, and from how many kilobytes filtered rows it is walked.
 GRAPH_LINKS = 16
 DATATYPES = {"float32": edge.VectorStorageDatatype.Float32, "float16": edge.VectorStorageDatatype.Float16}
@@ -66,12 +69,18 @@ def config_of(spec: CollectionSpec, *, graph: bool) -> edge.EdgeConfig:
         memory=edge.Memory.Cached if quantization is None else edge.Memory.Cold,
     )
     lexical = edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf, memory=edge.Memory.Cached)
-    rewrite = CODED_KB if quantization else LEXICAL_KB if spec.analyser else PLAIN_KB
+    row = CompactPlan(spec.width, spec.datatype).bytes_per_vector
+    largest = row if spec.analyser is None else max(row, TERMS_BYTES)
+    rewritten = CODED_ROWS if spec.quantization else LEXICAL_ROWS if spec.analyser else GRAPH_BYTES / row
+    optimizers = edge.EdgeOptimizersConfig(
+        indexing_threshold=math.ceil(rewritten * largest / 1024),
+        max_segment_size=math.ceil(SEGMENT_ROWS * largest / 1024),
+    )
     return edge.EdgeConfig(
         vectors=vectors,
         sparse_vectors=None if spec.analyser is None else {LEXICAL: lexical},
         payload_memory=edge.Memory.Cold,
-        optimizers=edge.EdgeOptimizersConfig(indexing_threshold=rewrite, max_segment_size=SEGMENT_KB),
+        optimizers=optimizers,
     )
 
 

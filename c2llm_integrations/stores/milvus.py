@@ -105,6 +105,8 @@ class MilvusStore(VectorStore):
         self._is_physical = physical
         self._held: Held | None = None
         self._loaded = ""
+        # Since `_defer`: whether indexes are still to be made, and whether nothing has been written yet.
+        self._deferred = self._untouched = False
 
     @classmethod
     def connect(cls, address: str, collection: str = "code", token: str | None = None) -> MilvusStore:
@@ -165,16 +167,18 @@ class MilvusStore(VectorStore):
         self._call("alter_collection_properties", properties={CLAIM_KEY + repository: checkout})
 
     def _defer(self) -> None:
-        """Take the indexes of an empty collection away until all rows are there, or somebody reads one.
+        """Take the indexes of an empty collection away until all rows are there, or one is read.
 
         Otherwise a server indexes the same rows two or three times while it merges what arrives. A collection with
         rows keeps its indexes, because it may be searched meanwhile. Milvus Lite has nothing to build.
         """
         if self._server.kind != "lite" and not self._counted(""):
             self._loaded = ""
+            self._deferred = self._untouched = True
             collections.drop_indexes(self._client, self._physical)
 
     def _restore(self) -> None:
+        self._deferred = self._untouched = False
         collections.make_indexes(self._client, self._physical, self._existing(), self._server)
 
     def _optimize(self) -> None:
@@ -214,6 +218,7 @@ class MilvusStore(VectorStore):
         self._write([{**entity, **held[entity["id"]]} for entity in entities])
 
     def _write(self, entities: list[dict[str, Any]], **options: Any) -> None:
+        self._untouched = False
         # Never `insert`: it takes an id twice without a word.
         try:
             self._call("upsert", data=entities, **options)
@@ -231,7 +236,7 @@ class MilvusStore(VectorStore):
         return {row["id"] for row in self._query(["id"], ids=list(ids))}
 
     def _count(self, repository: str | None) -> int:
-        return self._counted(expression(_of(repository), ours=True))
+        return 0 if self._untouched else self._counted(expression(_of(repository), ours=True))
 
     def _counted(self, where: str) -> int:
         return int(self._query(["count(*)"], filter=where)[0]["count(*)"])
@@ -329,6 +334,9 @@ class MilvusStore(VectorStore):
     def _load(self) -> None:
         spec, physical = self._existing(), self._physical
         if self._loaded != physical:
+            if self._deferred:
+                self._restore()
+                collections.finish_indexes(self._client, physical)
             collections.load(self._client, physical, spec, self._server)
             self._loaded = physical
 

@@ -15,10 +15,10 @@ except ImportError as error:
 MISSING = {100}  # no such collection or, on Lite, alias
 UNLOADED = {101}
 INVALID = {6, 1100, 1101}
-# Not ready, unavailable, too many requests, not fully loaded, channel or node not there yet: as after a restart.
-TRANSIENT = {1, 2, 4, 103, 503, 901, 902, 905, "UNAVAILABLE", "DEADLINE_EXCEEDED"}
-# The same as older servers say it, which have one number for most things that go wrong.
-UNEXPECTED = 65535
+# Unavailable, too many requests, not fully loaded, channel or node not there yet: as after a restart.
+TRANSIENT = {2, 4, 103, 503, 901, 902, 905, "UNAVAILABLE", "DEADLINE_EXCEEDED"}
+# The same under the numbers of everything else that goes wrong.
+UNEXPECTED = {1, 65535}
 RESTARTING = ("node not match", "node not found", "not ready", "not healthy")
 
 
@@ -37,7 +37,7 @@ def pause_after(error: Exception) -> float | None:
     if is_refusal(error):  # what pymilvus refuses before sending has the number 1 too
         return None
     code = code_of(error)
-    restarting = code == UNEXPECTED and any(words in str(error) for words in RESTARTING)
+    restarting = code in UNEXPECTED and any(words in str(error) for words in RESTARTING)
     return 0.0 if restarting or code in TRANSIENT or getattr(error, "retriable", False) else None
 
 

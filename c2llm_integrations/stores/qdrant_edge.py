@@ -62,10 +62,11 @@ WRITE_AMPLIFICATION = 3
 # The engine logs each operation before it applies it, and the log outlives this process; only the death of the
 # machine can take what was not flushed, and the next run writes that again. Flushing costs 10 to 150 ms.
 FLUSH_BYTES = 16 * 2**20
-# How much is written before the engine is asked to rewrite what it keeps in memory of it (terms, codes not yet made).
-TIDY_BYTES = 128 * 2**20
 # The same within `bulk`, where opening after a crash may take longer: twice the speed at 100,000 rows of 256.
 BULK_FLUSH_BYTES = 256 * 2**20
+# How many rows are written before the engine is asked to rewrite what it keeps in memory of them (terms) or still has
+# to make (codes).
+TIDY_ROWS = 50_000
 # Rows a page of the scan, which reads everything but text and vector, and of the export, which reads all.
 SCAN_PAGE, ROWS_PAGE = 2_000, 500
 SPEC_FILE, NEXT_FILE = "c2llm.json", "next.json"
@@ -245,37 +246,37 @@ class QdrantEdgeStore(VectorStore):
             self._next.close()
         handle, self._handle, self._spec = self._handle, None, None
         if handle is not None:
-            handle.flush()
+            if self._unflushed:
+                handle.flush()
+                self._unflushed = 0
             handle.close()
 
     # ---- writing
 
     def _upsert(self, chunks: Sequence[CodeChunk], vectors: Vector, terms: Sequence[Sequence[str]] | None) -> None:
         size = batch_bytes(chunks, vectors.shape[1]) + sum(8 * len(words) for words in terms or ())
-        self._write([edge.UpdateOperation.upsert_points(points_of(chunks, vectors, terms))], size)
+        self._write([edge.UpdateOperation.upsert_points(points_of(chunks, vectors, terms))], size, len(chunks))
 
     def _update(self, chunks: Sequence[CodeChunk]) -> None:
         operations = [edge.UpdateOperation.overwrite_payload([chunk.id], payload_of(chunk)) for chunk in chunks]
-        self._write(operations, batch_bytes(chunks, 0))
+        self._write(operations, batch_bytes(chunks, 0), len(chunks))
 
     def _delete(self, ids: Sequence[str]) -> None:
-        self._write([edge.UpdateOperation.delete_points(list(ids))], 16 * len(ids))
+        self._write([edge.UpdateOperation.delete_points(list(ids))], 16 * len(ids), 0)
 
-    def _write(self, operations: Sequence[edge.UpdateOperation], size: int) -> None:
-        spec = self._existing()
+    def _write(self, operations: Sequence[edge.UpdateOperation], size: int, rows: int) -> None:
         self._require_space(WRITE_AMPLIFICATION * size)
         for operation in operations:
             self._shard.update(operation)
         self._unflushed += size
-        if self._unflushed >= self._flush_bytes:
+        self._untidied += rows
+        tidy = self._untidied >= TIDY_ROWS and self._is_rewritten
+        if tidy:
+            self._shard.optimize()
+            self._untidied = 0
+        if tidy or self._unflushed >= self._flush_bytes:
             self._shard.flush()
             self._unflushed = 0
-        self._untidied += size
-        if self._untidied >= TIDY_BYTES and (spec.analyser or spec.quantization):
-            self._require_space(self._untidied)
-            self._shard.optimize()
-            self._shard.flush()
-            self._untidied = 0
 
     # ---- reading
 
@@ -318,6 +319,10 @@ class QdrantEdgeStore(VectorStore):
         return Candidates(dense, found.pop() if found else [])
 
     # ---- the folder
+
+    @property
+    def _is_rewritten(self) -> bool:
+        return self._spec is not None and (self._spec.analyser or self._spec.quantization) is not None
 
     @property
     def _shard(self) -> edge.EdgeShard:

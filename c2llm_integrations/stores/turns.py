@@ -9,6 +9,7 @@ The holder lets go after the call in which it was asked, or within `POLL_SECONDS
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -20,9 +21,9 @@ from c2llm_integrations.stores.files import FileLock
 from c2llm_integrations.stores.qdrant_edge import QdrantEdgeStore
 
 POLL_SECONDS = 0.1
-IDLE_SECONDS = 2.0
-# How often a waiting call looks whether it is its turn.
-RETRY_SECONDS = 0.02
+IDLE_SECONDS = 20.0
+# How often the next in turn looks whether it is, and the others, on average, whether they are the next.
+RETRY_SECONDS, QUEUE_SECONDS = 0.01, 0.1
 
 
 class EdgeInTurns(QdrantEdgeStore):
@@ -38,6 +39,7 @@ class EdgeInTurns(QdrantEdgeStore):
         self._turn = threading.RLock()
         self._calls = 0
         self._used = time.monotonic()
+        self._deadline = self._used + wait
         with self._turn:
             super().__init__(path, collection)
 
@@ -48,7 +50,10 @@ class EdgeInTurns(QdrantEdgeStore):
 
     @contextmanager
     def _open(self) -> Iterator[None]:
+        deadline = time.monotonic() + self._wait
         with self._turn:
+            if not self._calls:
+                self._deadline = deadline
             self._calls += 1
             try:
                 with super()._open():
@@ -62,23 +67,28 @@ class EdgeInTurns(QdrantEdgeStore):
     def _hold(self) -> None:
         if self._lock is not None:
             return
+        try:
+            super()._hold()
+        except StoreBusy:
+            self._queue()
+        threading.Thread(target=self._usher, args=(self._lock,), name="c2llm-turns", daemon=True).start()
+
+    def _queue(self) -> None:
         ask: FileLock | None = None
-        deadline = time.monotonic() + self._wait
         try:
             while True:
-                with suppress(StoreBusy):
-                    super()._hold()
-                    break
-                if time.monotonic() > deadline:
-                    super()._hold()
-                    break
-                if ask is None:
-                    ask = self._ask()
-                time.sleep(RETRY_SECONDS)
+                ask = ask or self._ask()
+                try:
+                    if ask is not None:
+                        return super()._hold()
+                    raise StoreBusy(f"{self.folder} is in use and {self._wait:g} s were not enough; ask again")
+                except StoreBusy:
+                    if time.monotonic() > self._deadline:
+                        raise
+                time.sleep(RETRY_SECONDS if ask else random.uniform(0.5, 1.5) * QUEUE_SECONDS)
         finally:
             if ask is not None:
                 ask.release()
-        threading.Thread(target=self._usher, args=(self._lock,), name="c2llm-turns", daemon=True).start()
 
     def _ask(self) -> FileLock | None:
         """Ask the holder to let go; None if somebody is asking already."""

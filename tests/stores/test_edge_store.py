@@ -16,10 +16,11 @@ import qdrant_edge as edge
 
 from c2llm_integrations.code.terms import ANALYSER
 from c2llm_integrations.errors import SpecMismatch, StoreBusy, StoreError
-from c2llm_integrations.stores import list_collections, qdrant_edge
+from c2llm_integrations.stores import edge_types, list_collections, qdrant_edge
 from c2llm_integrations.stores.base import CollectionSpec, Row
 from c2llm_integrations.stores.qdrant_edge import QdrantEdgeStore
 
+MakeRow = Callable[..., Row]
 MakeRows = Callable[..., list[Row]]
 
 
@@ -380,3 +381,112 @@ def test_collections_are_listed_by_name(replaced: Path, spec: CollectionSpec) ->
         other.create(spec)
         assert list_collections(url) == ["another", "code"]
     assert list_collections(f"qdrant+edge://{replaced}/nowhere") == []
+
+
+# ---- compact vectors
+
+
+def parts_of(root: Path) -> set[str]:
+    """Names of the files that hold a collection's vectors, codes and graph."""
+    folders = (root / "code" / "shard" / "segments").glob("*/vector_*")
+    return {file.name for folder in folders if "lexical" not in folder.name for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("quantization", "bytes_per_row"), [("int8", 64 + 4), ("turbo", 32 + 8), ("product", 8), ("binary", 8)]
+)
+def test_codes_are_made_and_searched(
+    root: Path, spec: CollectionSpec, make_row: MakeRow, quantization: str, bytes_per_row: int
+) -> None:
+    n, width = 4_000, 64
+    vectors = np.random.default_rng(0).standard_normal((n, width)).astype(np.float32)
+    rows = [Row(make_row(text=str(i), ordinal=i).chunk, vector) for i, vector in enumerate(vectors)]
+    cosines = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)) @ (vectors[7] / np.linalg.norm(vectors[7]))
+    scores = {}
+    for rescore in (0.0, 10.0):
+        folder = root / str(rescore)
+        with QdrantEdgeStore(folder) as store:
+            store.create(replace(spec, width=width, quantization=quantization, rescore=rescore))
+            store.upsert(rows)
+            assert "quantized.data" not in parts_of(folder)
+            store.optimize()
+            assert "quantized.data" in parts_of(folder)
+            assert store._shard.info().indexed_vectors_count == n
+            scores[rescore] = {hit.chunk.text: hit.score for hit in store.search(vectors[7], 10)}
+    [codes] = (root / "0.0").glob("code/shard/segments/*/vector_storage/quantized.data")
+    assert codes.stat().st_size <= n * bytes_per_row + 4096
+    errors = {
+        rescore: max(abs(score - cosines[int(text)]) for text, score in found.items())
+        for rescore, found in scores.items()
+    }
+    assert errors[10.0] < 1e-5
+    assert errors[0.0] > 1e-4  # nothing but the codes was compared
+    assert next(iter(scores[10.0])) == "7"
+
+
+def test_a_graph_is_built_where_comparing_every_row_would_be_slow(
+    root: Path, spec: CollectionSpec, make_rows: MakeRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = make_rows(2_000)
+    with QdrantEdgeStore(root) as store:
+        store.create(replace(spec, quantization="int8", rescore=2.0))
+        store.upsert(rows)
+        store.optimize()
+        few = linked_bytes(root)
+        monkeypatch.setattr(edge_types, "GRAPH_BYTES", 16 * 1_000)
+        store.optimize()
+        assert linked_bytes(root) > 10 * few
+        assert [store.search(row.vector, 1)[0].chunk for row in rows[:50]] == [row.chunk for row in rows[:50]]
+        assert store.count() == 2_000
+    with QdrantEdgeStore(root) as store:
+        store.optimize()
+        assert linked_bytes(root) > 10 * few
+
+
+def linked_bytes(root: Path) -> int:
+    links = root.glob("code/shard/segments/*/vector_index/links*.bin")
+    return sum(file.stat().st_size for file in links)
+
+
+def test_a_long_load_is_rewritten_on_the_way(
+    root: Path, spec: CollectionSpec, make_rows: MakeRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qdrant_edge, "TIDY_ROWS", 500)
+    monkeypatch.setattr(edge_types, "LEXICAL_ROWS", 400)
+    rows = make_rows(1_200)
+    with QdrantEdgeStore(root) as store:
+        store.create(replace(spec, analyser=ANALYSER))
+        for start in range(0, 1_200, 200):
+            store.upsert(rows[start : start + 200])
+        written_to = [file.parent for file in root.glob("code/shard/segments/*/mutable_id_tracker.mappings")]
+        assert len(written_to) == 1
+        assert store._shard.info().segments_count > 1
+        assert store.count() == 1_200
+        [hit] = store.candidates(None, ["f777"], 5).lexical
+        assert hit.chunk == rows[777].chunk
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="makes a small disk with mount")
+@pytest.mark.parametrize("quantization", [None, "int8"])
+def test_a_disk_that_fills_up_stops_the_load_and_loses_nothing(
+    tmp_path: Path, spec: CollectionSpec, make_rows: MakeRows, quantization: str | None
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=330m", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("mounting a small disk is not allowed here")
+    try:
+        rows, written = make_rows(40_000, language="x" * 2_000), 0
+        with QdrantEdgeStore(disk / "index") as store:
+            store.create(replace(spec, analyser=ANALYSER, quantization=quantization))
+            with pytest.raises(StoreError, match=r"has \d+ MiB of disk free, writing needs \d+ MiB; make room"):
+                for written in range(0, len(rows), 500):
+                    store.upsert(rows[written : written + 500])
+            assert 0 < written == store.count() == len(list(store.rows()))
+        subprocess.run(["mount", "-o", "remount,size=660m", str(disk)], check=True)
+        with QdrantEdgeStore(disk / "index") as store:
+            store.upsert(rows[written : written + 500])
+            store.optimize()
+            assert store.count() == written + 500
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
