@@ -1,5 +1,6 @@
 # make demo    install into .venv, index a real repository, answer three questions about it
 # make test    the same .venv with the test tools: lint, type-check, test
+# make test-cluster    the distributed run on two Ray nodes of this machine, with processes killed under it
 # make test-llama-milvus    what needs an older pymilvus, in an environment of its own
 # make lint | bench | clean
 #
@@ -21,7 +22,7 @@ OLDER := $(VENV)-llama-milvus
 # networkx is there already, because PyTorch needs it: 580 files of Python by many hands.
 FIND_DEMO := import importlib.util as u; print(*u.find_spec("networkx").submodule_search_locations)
 
-.PHONY: demo test test-llama-milvus lint bench clean
+.PHONY: demo test test-cluster test-llama-milvus lint bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -34,6 +35,10 @@ demo: $(VENV)/.installed
 
 test: lint
 	$(BIN)/pytest
+
+# pyproject.toml leaves these out of a plain run, which would take twice as long.
+test-cluster: $(VENV)/.installed-test
+	$(BIN)/pytest -o addopts="-ra --strict-markers --strict-config" tests/cluster
 
 test-llama-milvus: $(OLDER)/constraints.txt
 	@$(MAKE) --no-print-directory VENV=$(OLDER) CONSTRAINTS=$< $(OLDER)/.installed-older

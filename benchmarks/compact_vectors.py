@@ -29,7 +29,8 @@ from benchmarks.common import RESULTS, report
 from benchmarks.drawing import scatter
 from c2llm_integrations.compression import CompactPlan
 from c2llm_integrations.stores.base import CollectionSpec, Row
-from c2llm_integrations.stores.qdrant_edge import SPEC_FILE, QdrantEdgeStore
+from c2llm_integrations.stores.edge_folder import SPEC_FILE
+from c2llm_integrations.stores.qdrant_edge import QdrantEdgeStore
 
 LIMIT = 10
 BATCH = 1_000

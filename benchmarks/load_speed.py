@@ -253,7 +253,7 @@ CASES: dict[str, dict[str, Callable[[], dict[str, Any]]]] = {
         "Edge, 1,000,000 x 64, terms too": lambda: million(1_000_000, 64, ANALYSER),
     },
     "overlap": {"index run, nano": lambda: overlap("nano", str(package("networkx")), 4_000)},
-    "half": {"index run, 0.5B shape": lambda: half_billion(64)},
+    "half": {"index run, 0.5B shape": lambda: half_billion(48)},
 }
 
 

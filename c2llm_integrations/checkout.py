@@ -66,6 +66,8 @@ class Checkout:
         self.folder = folder.resolve()
         self.root = root_of(self.folder)
         self.prefix = "" if self.folder == self.root else self.folder.relative_to(self.root).as_posix()
+        if model is not None and model != "nano" and Path(model).is_dir():
+            model = str(Path(model).resolve())  # it must mean the same from wherever the collection is searched later
         self.url = store or f"qdrant+edge://{self.root / '.c2llm'}"
         self.collection = collection
         self.used = time.monotonic()
@@ -191,9 +193,12 @@ class Checkout:
         return self._staleness
 
     def warm(self) -> None:
-        """Read the words of a folder that has no vectors yet, which takes a moment and answers questions meanwhile."""
+        """Do now what the next question would wait for: load the model or, without vectors, read the words."""
         if self._name is None:
             self._read()
+        else:
+            with suppress(C2LLMError):  # which the next question says
+                _ = self.embedder
 
     def refresh(self, show: Callable[[int, int | None], None]) -> str:
         """Bring the collection up to date and return what went wrong all the same, or "".
@@ -248,7 +253,7 @@ class Checkout:
         notes = [self.problem] if self.problem else []
         if time.monotonic() > self._looked + LOOK_SECONDS:
             try:
-                if self.look() is not None:
+                if self.look() is not None or self.problem:
                     self.on_stale()
             except RepositoryError:
                 raise

@@ -3,36 +3,44 @@
     folders, git URLs, Parquet, JSON lines ─ list ─▶ parcels ─ chunk ─▶ ─ embed (actors) ─▶ ─ write ─▶ driver ─ finish
 
 Ray Data moves the parcels and holds back what runs ahead, so memory does not grow with the corpus; what dies is done
-again, which changes nothing. The driver keeps sums, and what was refused or is stale.
+again, which changes nothing.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import pickle
+import socket
+import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
 from time import perf_counter
 from typing import Any
+from urllib.parse import urlsplit
 
 from c2llm_integrations import parcels
-from c2llm_integrations.code.terms import ANALYSER
-from c2llm_integrations.errors import InputError, MissingExtra, StoreError
-from c2llm_integrations.ingest import IngestReport
-from c2llm_integrations.parcels import Parcel, Place, Sum
+from c2llm_integrations.code.skipping import UNREADABLE
+from c2llm_integrations.compression import CompactPlan
+from c2llm_integrations.errors import C2LLMError, InputError, MissingExtra, RepositoryError, StoreError
+from c2llm_integrations.gathering import Gathered, Gathering
+from c2llm_integrations.ingest import IngestReport, spec_for
+from c2llm_integrations.parcels import Parcel, Place
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.base import CollectionSpec
 
 try:
     import ray
     import ray.data
-    from ray.util.metrics import Counter
+    from ray.util import metrics
 except ImportError as error:
     raise MissingExtra("ray", "ray") from error
 
 EMBEDDED = ("qdrant+edge", "qdrant+memory", "milvus+lite")
+DATA_SETS = (".parquet", ".jsonl")
 # Texts of a data set that make one parcel.
 TEXTS = 256
 # Times a repository that does not verify is gone through before it is an error.
@@ -40,6 +48,7 @@ PASSES = 3
 
 Progress = Callable[[int, int | None, str], None]
 EmbedderOf = Callable[[], Any]
+PlanOf = Callable[[int, CollectionSpec | None], CompactPlan | None]
 
 
 @dataclass
@@ -54,21 +63,6 @@ class Cluster:
     writers: int = 2
 
 
-@dataclass
-class _Gathered:
-    """What the driver knows of one repository until it is finished."""
-
-    report: IngestReport
-    source: str
-    parcels: int = 0
-    wanted: Sum = field(default_factory=Sum)
-    stale: list[str] = field(default_factory=list)
-    paths: set[str] = field(default_factory=set)
-    commits: set[str | None] = field(default_factory=set)
-    is_done: bool = False
-    is_text: bool = False
-
-
 def ingest_distributed(
     sources: Sequence[str | os.PathLike[str]],
     store: str,
@@ -78,52 +72,75 @@ def ingest_distributed(
     api_key: str | None = None,
     cluster: Cluster | None = None,
     options: dict[str, Any] | None = None,
-    force: bool = False,
-    progress: Progress | None = None,
     make_embedder: EmbedderOf | None = None,
+    compact: PlanOf | None = None,
+    long_text: str | None = None,
+    force: bool = False,
+    refused: Path | None = None,
+    progress: Progress | None = None,
 ) -> list[IngestReport]:
     """Make the collection hold exactly the chunks of every source; return a report for each repository.
 
     `sources`: folders that every machine can read, git URLs or bare repositories, and files or folders of Parquet
-    (.parquet) or JSON lines (.jsonl) with columns repository, path and text. `store`: the URL of a server; the key is
-    given, or found in each machine's environment. `options` are those of `C2LLMEmbedder.from_pretrained`;
-    `make_embedder` makes another embedder than `model`. `progress(parcels done, parcels, repository)`.
-    Raises InputError for an embedded store or a source that is none, StoreError naming the repositories that the store
-    does not hold as they are after all passes, and what `ingest` raises.
+    (.parquet) or JSON lines (.jsonl) with columns repository, path and text; all texts of a repository stand in one
+    such data set, each path once. `store`: the URL of a server; the key is given, or found in each machine's
+    environment. `options` are those of `C2LLMEmbedder.from_pretrained`; `make_embedder` makes another embedder than
+    `model`. `compact(width, the collection's spec)` gives the plan and `long_text` is that of `ingest`. `force` takes
+    over names that others fill, and reads again what is done. `refused`: a file that gets a line of JSON for each row
+    that was refused. `progress(parcels done, parcels, repository)`.
+    A source that cannot be read, or whose repository another one fills, has a report of its own with the reason under
+    `skipped["unreadable"]`; the others are done all the same.
+    Raises InputError for an embedded store, a URL with a password and folders of one repository; RepositoryError if
+    there is no source that can be read; StoreError naming the repositories that the store does not hold as they are
+    after all passes; SpecMismatch as `ingest` does.
     """
-    _require_server(store)
+    require_server(store)
+    named = _named(sources)
     cluster = cluster or Cluster()
-    place = Place(store, collection, api_key)
     make = make_embedder or _Loading(model, options or {})
+    place = Place(store, collection, api_key, socket.gethostname())
     begin = perf_counter()
-    _connect(cluster)
-    spec = ray.get(ray.remote(num_cpus=0)(_spec_of).remote(make, place))
-    with open_store(store, collection, api_key=api_key) as opened:
-        opened.create(spec)
-        pending = [str(source) for source in sources]
-        reports: dict[str, IngestReport] = {}
-        failed: dict[str, str] = {}
-        with opened.bulk() if opened.count() == 0 else nullcontext():
-            for _ in range(PASSES):
-                found, failed = _one_pass(pending, place, make, cluster, force, progress)
-                for report in found:
-                    reports[report.repository] = report
-                if not failed:
-                    break
-                pending = sorted(set(failed.values()))
-    if failed:
-        raise StoreError(
-            f"not verified after {PASSES} passes: {', '.join(sorted(failed))}; run again, look at the store"
-        )
-    for report in reports.values():
+    with _connected(cluster), _plain_errors(), open_store(store, collection, api_key=api_key) as opened:
+        opened.create(ray.get(ray.remote(num_cpus=0)(_spec_of).remote(make, place, compact, long_text)))
+        is_first = opened.count() == 0
+        with opened.bulk() if is_first else nullcontext():
+            reports, problems = _passes(named, place, make, cluster, force, progress)
+        if not is_first:  # also what a killed run left put off
+            opened.optimize()
+    if problems and not reports:
+        raise RepositoryError("; ".join(f"{source}: {why}" for source, why in problems.items()))
+    reports += [IngestReport(source, skipped={UNREADABLE: [f"{source}: {why}"]}) for source, why in problems.items()]
+    for report in reports:
         report.seconds = perf_counter() - begin
-    return list(reports.values())
+    if refused is not None:
+        _write_refused(reports, refused)
+    return reports
 
 
-def _require_server(store: str) -> None:
+def require_server(store: str) -> None:
+    """Raise InputError for the URL of an embedded store."""
     scheme = store.partition("://")[0]
     if scheme in EMBEDDED:
         raise InputError(f"{scheme}:// is for one process; a cluster needs a server, such as qdrant+http://HOST:6333")
+
+
+def _named(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """Return the sources as every machine knows them, each once."""
+    named: dict[str, str] = {}
+    for source in map(str, sources):
+        if "://" in source:
+            if urlsplit(source).password is not None:
+                raise InputError("a URL holds a password; take it out, URLs end up in logs; use a credential helper")
+            named[source] = source
+            continue
+        folder = Path(source).resolve()
+        root = next((above for above in (folder, *folder.parents) if (above / ".git").exists()), folder)
+        key = str(folder if source.endswith(DATA_SETS) else root)
+        if named.setdefault(key, str(folder)) != str(folder):
+            raise InputError(f"{named[key]} and {folder} are in one repository, {root}; index that, or one at a time")
+    if not named:
+        raise InputError("there is nothing to index; give at least one source")
+    return list(named.values())
 
 
 @dataclass(frozen=True)
@@ -139,19 +156,18 @@ class _Loading:
         return C2LLMEmbedder.from_pretrained(self.model, **self.options)
 
 
-def _spec_of(make: EmbedderOf, place: Place) -> CollectionSpec:
-    """Return the spec that the collection has, or is to get, for vectors of this model."""
+def _spec_of(make: EmbedderOf, place: Place, compact: PlanOf | None, long_text: str | None) -> CollectionSpec:
+    """Return the spec that the collection is to have for vectors of this model."""
     embedder, store = make(), place.open()
-    held = store.spec
-    if held is not None:
-        held.require_model(embedder.output_dim, embedder.fingerprint)
-        return held
-    analyser = ANALYSER if store.capabilities.lexical else None
-    return CollectionSpec(embedder.output_dim, embedder.fingerprint, analyser=analyser)
+    plan = None if compact is None else compact(embedder.output_dim, store.spec)
+    return spec_for(embedder, store, plan, long_text, store.spec)
 
 
-def _connect(cluster: Cluster) -> None:
+@contextmanager
+def _connected(cluster: Cluster) -> Iterator[None]:
+    """Connect to the cluster, or start one on this machine, unless this process is connected already."""
     if ray.is_initialized():
+        yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
     logging.getLogger("ray").setLevel(logging.ERROR)
@@ -159,81 +175,120 @@ def _connect(cluster: Cluster) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "warning"}
     if cluster.address is not None:
         ray.init(cluster.address, **quiet)
-        return
-    # Logical cores: an actor that embeds leaves room for the steps around it, which take little.
-    ray.init(num_cpus=max(os.cpu_count() or 1, 2) + cluster.embedders, include_dashboard=False, **quiet)
+    else:
+        # Logical cores: an actor that embeds leaves room for the steps around it, which take little.
+        cores = max(os.cpu_count() or 1, 2) + cluster.embedders
+        ray.init(num_cpus=cores, include_dashboard=False, **quiet)
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
-# ---- one pass: parcels stream through the cluster, the driver adds them up
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Raise this package's own errors as they were on the other machine, without Ray's traceback from there."""
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        raise _own_error(error) or error from None
 
 
-def _one_pass(
-    sources: Sequence[str], place: Place, make: EmbedderOf, cluster: Cluster, force: bool, progress: Progress | None
+def _own_error(error: BaseException | None) -> C2LLMError | None:
+    while error is not None:
+        if isinstance(error, C2LLMError) and not isinstance(error, ray.exceptions.RayError):
+            return error
+        error = getattr(error, "cause", None) or error.__cause__
+    return None
+
+
+def _write_refused(reports: Sequence[IngestReport], file: Path) -> None:
+    file.unlink(missing_ok=True)
+    lines = [
+        json.dumps({"id": id, "repository": report.repository, "reason": why}) + "\n"
+        for report in reports
+        for id, why in report.refused.items()
+    ]
+    if lines:
+        file.write_text("".join(lines), encoding="ascii")
+
+
+# ---- passes: parcels stream through the cluster, the driver adds them up
+
+
+def _passes(
+    sources: list[str], place: Place, make: EmbedderOf, cluster: Cluster, force: bool, progress: Progress | None
 ) -> tuple[list[IngestReport], dict[str, str]]:
-    """Return the reports of the repositories that were verified, and the others: name → its source."""
-    gathered: dict[str, _Gathered] = {}
-    finishing: dict[str, Any] = {}
-    total = 0
-    for done, parcel in enumerate(_stream(sources, place, make, cluster, force), 1):
-        one = gathered.setdefault(parcel.repository, _Gathered(IngestReport(parcel.repository), parcel.source))
-        total += parcel.is_text or (0 if one.parcels else parcel.parcels)
-        _gather(one, parcel)
-        if one.parcels == parcel.parcels:
-            finishing[parcel.repository] = _finish(one, place)
-        if progress is not None:
-            progress(done, total, parcel.repository)
-    for name, one in gathered.items():
-        if one.is_text:
-            finishing[name] = _finish(one, place)
-    failed = {name: one.source for name, one in gathered.items() if name not in finishing}
-    for name, answer in finishing.items():
-        report = gathered[name].report
-        try:
-            report.deleted, report.stored = ray.get(answer)
-        except ray.exceptions.RayTaskError as error:
-            if not isinstance(error.cause, StoreError):
-                raise
-            failed[name] = gathered[name].source
-    return [one.report for name, one in gathered.items() if name not in failed], failed
+    """Go through the sources until all is verified; return the repositories' reports, and source → its problem."""
+    reports: dict[str, IngestReport] = {}
+    began: dict[str, IngestReport] = {}
+    problems: dict[str, str] = {}
+    for _ in range(PASSES):
+        here = replace(place, token=uuid.uuid4().hex)
+        texts = {source: _texts(source) for source in sources if source.endswith(DATA_SETS)}
+        gathering = Gathering({source: data.count() for source, data in texts.items()}, _Finish(here))
+        for done, parcel in enumerate(_stream(sources, texts, here, make, cluster, force), 1):
+            gathering.take(parcel)
+            if progress is not None:
+                progress(done, gathering.total, parcel.repository)
+        sources = gathering.end(sources)
+        problems |= gathering.problems
+        for name, report in gathering.verified.items():
+            reports[name] = _added(reports.get(name) or began.get(name), report)
+        for name, one in gathering.failed.items():
+            began[name] = _added(began.get(name), one.report)
+        if not sources:
+            return list(reports.values()), problems
+    missing = ", ".join(sorted(gathering.failed) or sources)
+    raise StoreError(f"not verified after {PASSES} passes: {missing}; run again, and check who else writes there")
 
 
-def _gather(one: _Gathered, parcel: Parcel) -> None:
-    report = one.report
-    one.parcels += 1
-    one.wanted = (one.wanted + parcel.ids) - Sum().add(parcel.refused)
-    one.stale += parcel.stale
-    one.commits.add(parcel.commit)
-    one.is_done |= parcel.is_done
-    if parcel.is_text:
-        one.is_text = True
-        one.paths |= set(parcel.files)
-    report.files += len(parcel.files)
-    report.chunks += parcel.chunks
-    report.unchanged += parcel.unchanged
-    report.moved += parcel.updated
-    report.written += parcel.written
-    report.tokens += parcel.tokens
-    report.cut += parcel.cut
-    report.shortened += parcel.shortened
-    report.refused |= parcel.refused
-    for reason, paths in parcel.skipped.items():
-        report.skipped.setdefault(reason, []).extend(paths)
+def _added(before: IngestReport | None, report: IngestReport) -> IngestReport:
+    """Return the report of a repository that took another pass: what it is now, and what was done in all."""
+    if before is not None:
+        report.unchanged = max(0, report.unchanged - before.written)
+        for name in ("written", "moved", "deleted", "tokens", "cut", "shortened"):
+            setattr(report, name, getattr(report, name) + getattr(before, name))
+    return report
 
 
-def _finish(one: _Gathered, place: Place) -> Any:
-    """Begin to delete what is stale and to verify; the answer is the numbers of rows deleted and held."""
-    task = ray.remote(num_cpus=0.25, max_retries=-1)(parcels.finish)
-    paths = one.paths if one.is_text else None
-    [commit] = one.commits if len(one.commits) == 1 else [None]
-    return task.remote(one.report.repository, place, None if one.is_done else one.wanted, one.stale, paths, commit)
+class _Finish:
+    """Has a repository finished by a task, as `Gathering` asks for."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    def __call__(self, one: Gathered) -> Callable[[], tuple[int, int]]:
+        task = ray.remote(num_cpus=0.25, max_retries=-1)(parcels.finish)
+        wanted = None if one.is_done else one.wanted
+        answer = task.remote(one.report.repository, self.place, wanted, one.stale, one.paths, one.claim)
+
+        def wait() -> tuple[int, int]:
+            with _plain_errors():
+                deleted, stored = ray.get(answer)
+                return deleted, stored
+
+        return wait
 
 
-def _stream(sources: Sequence[str], place: Place, make: EmbedderOf, cluster: Cluster, force: bool) -> Iterator[Parcel]:
+def _texts(source: str) -> ray.data.Dataset:
+    return ray.data.read_parquet(source) if source.endswith(".parquet") else ray.data.read_json(source)
+
+
+def _stream(
+    sources: Sequence[str],
+    texts: dict[str, ray.data.Dataset],
+    place: Place,
+    make: EmbedderOf,
+    cluster: Cluster,
+    force: bool,
+) -> Iterator[Parcel]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    for dataset in _listed(sources, place, force):
-        chunked = dataset.map(_Step(parcels.chunk), num_cpus=0.5)
+    folders = [source for source in sources if source not in texts]
+    for dataset in _listed(folders, texts, place, force):
+        chunked = dataset.map(_Step(parcels.chunk, place), num_cpus=0.5)
         embedded = chunked.map(
             _embedding(make, _actors_a_node(cluster)),
             compute=ray.data.ActorPoolStrategy(size=cluster.embedders),
@@ -247,18 +302,17 @@ def _stream(sources: Sequence[str], place: Place, make: EmbedderOf, cluster: Clu
             yield pickle.loads(row["parcel"])
 
 
-def _listed(sources: Sequence[str], place: Place, force: bool) -> Iterator[ray.data.Dataset]:
+def _listed(
+    folders: Sequence[str], texts: dict[str, ray.data.Dataset], place: Place, force: bool
+) -> Iterator[ray.data.Dataset]:
     """Yield data sets of parcels, one parcel a block, so that each is passed on as soon as it is ready."""
-    folders = [source for source in sources if not source.endswith((".parquet", ".jsonl"))]
     if folders:
-        listed = ray.data.from_items(folders, override_num_blocks=len(folders))
+        listed = ray.data.from_items(list(folders), override_num_blocks=len(folders))
         step = _Listing(place, force)
         yield listed.flat_map(step, num_cpus=0.5).repartition(target_num_rows_per_block=1)
-    for source in sources:
-        if source not in folders:
-            texts = ray.data.read_parquet(source) if source.endswith(".parquet") else ray.data.read_json(source)
-            listing = _ListingTexts(place, source)
-            yield texts.map_batches(listing, batch_size=TEXTS, num_cpus=0.5).repartition(target_num_rows_per_block=1)
+    for source, dataset in texts.items():
+        parts = dataset.map_batches(_ListingTexts(place, source, force), batch_size=TEXTS, num_cpus=0.5)
+        yield parts.repartition(target_num_rows_per_block=1)
 
 
 def _actors_a_node(cluster: Cluster) -> int:
@@ -297,9 +351,9 @@ class _Embedding:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.actors))
         self.embedder = self.make()
         self.tags = {"actor": ray.get_runtime_context().get_actor_id() or ""}
-        self.chunks = Counter("c2llm_chunks", "Embedded chunks", tag_keys=("actor",))
-        self.tokens = Counter("c2llm_tokens", "Computed tokens", tag_keys=("actor",))
-        self.refused = Counter("c2llm_refused", "Chunks that could not be embedded", tag_keys=("actor",))
+        self.chunks = metrics.Counter("c2llm_chunks", "Embedded chunks", tag_keys=("actor",))
+        self.tokens = metrics.Counter("c2llm_tokens", "Computed tokens", tag_keys=("actor",))
+        self.refused = metrics.Counter("c2llm_refused", "Chunks that could not be embedded", tag_keys=("actor",))
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         parcel = parcels.embed(pickle.loads(row["parcel"]), self.embedder)
@@ -318,26 +372,27 @@ class _Listing:
         self.place = place
         self.force = force
 
-    def __call__(self, row: dict[str, Any]) -> list[dict[str, Any]]:
-        return [_row(parcel) for parcel in parcels.list_source(row["item"], self.place, self.force)]
+    def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        return map(_row, parcels.list_source(row["item"], self.place, self.force))
 
 
 class _ListingTexts:
-    def __init__(self, place: Place, source: str) -> None:
+    def __init__(self, place: Place, source: str, force: bool) -> None:
         self.place = place
         self.source = source
+        self.force = force
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
         missing = {"repository", "path", "text"} - batch.keys()
         if missing:
             raise InputError(f"{self.source} lacks the columns {', '.join(sorted(missing))}")
-        by_repository: dict[str, tuple[list[str], list[str]]] = {}
+        by_repository: dict[str, tuple[list[str], list[str | None]]] = {}
         for name, path, text in zip(batch["repository"], batch["path"], batch["text"], strict=True):
             paths, texts = by_repository.setdefault(str(name), ([], []))
             paths.append(str(path))
-            texts.append(str(text))
+            texts.append(text if isinstance(text, str) else None)
         found = [
-            parcels.list_texts(name, paths, texts, self.source, self.place)
+            parcels.list_texts(name, paths, texts, self.source, self.place, self.force)
             for name, (paths, texts) in by_repository.items()
         ]
         return {"parcel": [pickle.dumps(parcel) for parcel in found]}

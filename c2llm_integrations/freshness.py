@@ -19,7 +19,17 @@ from c2llm_integrations.code.reading import FileState, read_source
 from c2llm_integrations.code.repository import checkout_id, list_again
 from c2llm_integrations.errors import RepositoryError, StoreBusy
 from c2llm_integrations.stores.base import VectorStore
-from c2llm_integrations.tree_record import Record, Rules, edge_folder, ignore_rules, load, locked, record_file, save
+from c2llm_integrations.tree_record import (
+    Record,
+    Rules,
+    States,
+    edge_folder,
+    ignore_rules,
+    load,
+    locked,
+    record_file,
+    save,
+)
 
 # Seconds that a search may spend on reading files whose state differs; those left over count as changed.
 PATIENCE = 0.03
@@ -101,7 +111,7 @@ def _compare(root: Path, record: Record, file: Path, patience: float) -> Stalene
     return Staleness(tuple(changed), tuple(new), tuple(deleted), switched)
 
 
-def _differing(root: Path, states: dict[str, FileState]) -> tuple[list[str], list[str]]:
+def _differing(root: Path, states: States) -> tuple[list[str], list[str]]:
     """Return the files whose state is not the recorded one, and those that are gone."""
     suspects, gone = [], []
     below, lstat = f"{root}{os.sep}", os.lstat
@@ -117,13 +127,13 @@ def _differing(root: Path, states: dict[str, FileState]) -> tuple[list[str], lis
 
 
 def _verify(
-    root: Path, states: dict[str, FileState], suspects: Iterable[str], deadline: float
+    root: Path, states: States, suspects: Iterable[str], deadline: float
 ) -> tuple[list[str], dict[str, FileState]]:
     """Return which of the suspects really changed, and the new states of the others."""
     changed, verified = [], {}
     for path in suspects:
         state = read_source(root, path)[1] if time.monotonic() < deadline else None
-        if state is None or state.digest != states[path].digest:
+        if state is None or state.digest != FileState(*states[path]).digest:
             changed.append(path)
         else:
             verified[path] = state

@@ -24,7 +24,7 @@ class Keeper:
         self._idle_seconds = idle_seconds
         self._awake = threading.Event()
         self._stopped = threading.Event()
-        self._run: Apart | None = None
+        self._apart: Apart | None = None
         self._thread = threading.Thread(target=self._run, name="c2llm-keeper", daemon=True)
 
     def start(self) -> None:
@@ -40,8 +40,8 @@ class Keeper:
         """End soon, a run under way included; say whether that took at most so many seconds."""
         self._stopped.set()
         self._awake.set()
-        if self._run is not None:
-            self._run.stop()
+        if self._apart is not None:
+            self._apart.stop()
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
@@ -49,7 +49,7 @@ class Keeper:
         while not self._stopped.is_set():
             if self._awake.wait(self._idle_seconds / 2):
                 self._awake.clear()
-                kept = [self._keep(checkout) for checkout in self._checkouts if self._index]
+                kept = [self._keep(checkout) for checkout in self._checkouts]
                 if not all(kept):
                     self._stopped.wait(RETRY_SECONDS)
             for checkout in self._checkouts:
@@ -59,13 +59,18 @@ class Keeper:
     def _keep(self, checkout: Checkout) -> bool:
         """Bring one up to date; say whether that went well."""
         try:
-            if self._stopped.is_set() or checkout.look() is None:
-                return True
+            found = checkout.look()
+            if found is None:
+                checkout.problem = ""
             checkout.warm()
-            self._run = Apart(checkout)
+            if found is None or not self._index or self._stopped.is_set():
+                return True
+            self._apart = Apart(checkout)
             if self._stopped.is_set():
-                self._run.stop()
-            return self._run.finish()
+                self._apart.stop()
+            is_done = self._apart.finish()
+            checkout.warm()
+            return is_done
         except (C2LLMError, OSError) as error:
             checkout.problem = f"indexing failed: {error}"
             return False

@@ -31,6 +31,8 @@ EDGE = "qdrant+edge://"
 LOCK_SECONDS = 5.0
 LAYOUT = 1
 
+# Path → the fields of its `FileState`, which as bare tuples are read in half the time.
+States = dict[str, tuple[int, int, int, int, str]]
 # Path of an ignore file → its times, size and inode.
 Rules = dict[str, tuple[int, ...]]
 
@@ -46,7 +48,7 @@ class Record:
     branch: str
     prefixes: list[str]
     rules: Rules
-    states: dict[str, FileState] = field(default_factory=dict)
+    states: States = field(default_factory=dict)
 
 
 class Recording:
@@ -168,7 +170,7 @@ def load(file: Path | None) -> Record | None:
         if data.pop("layout", None) != LAYOUT:
             return None
         columns = (data.pop(name) for name in FileState._fields)
-        states = map(FileState._make, zip(*columns, strict=True))
+        states = zip(*columns, strict=True)
         rules = {path: tuple(state) for path, state in data.pop("rules").items()}
         return Record(rules=rules, states=dict(zip(data.pop("paths"), states, strict=True)), **data)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):

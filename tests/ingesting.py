@@ -70,7 +70,7 @@ def assert_equal(found, wanted):
 
 def write_tree(root, version, files=40):
     """Write a tree of three functions a file; each version edits some files, moves parts of others, deletes some."""
-    root.mkdir(exist_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
     for number in range(files):
         if number % 7 == version % 7:
             (root / f"file_{number}.py").unlink(missing_ok=True)

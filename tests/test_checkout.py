@@ -8,15 +8,16 @@ import pytest
 
 from c2llm_integrations import checkout as module
 from c2llm_integrations import words as words_module
-from c2llm_integrations.checkout import WORDS_ALONE, Checkout, Stopped
+from c2llm_integrations.apart import Apart
+from c2llm_integrations.checkout import WORDS_ALONE, Checkout
 from c2llm_integrations.desk import MAX_CHARS, Desk
 from c2llm_integrations.errors import InputError, RepositoryError
 from c2llm_integrations.keeper import Keeper
 from c2llm_integrations.stores import open_store
 
 
-def never() -> bool:
-    return False
+def ignore(done: int, total: int | None) -> None:
+    """Show no progress."""
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def checkout(project, tiny_model):
 def indexed(checkout, monkeypatch):
     """The project, indexed."""
     monkeypatch.setattr(module, "LOOK_SECONDS", 0)
-    checkout.refresh(never)
+    checkout.refresh(ignore)
     return checkout
 
 
@@ -60,7 +61,7 @@ def test_what_changed_is_told_and_then_indexed(indexed, project):
     (project / "web" / "backoff.js").write_text("export const jitterWindow = 5;\n")
     assert indexed.search("jitter window").notes == ["answers may be stale: file since indexing: 1 new"]
     assert asked == [True]
-    indexed.refresh(never)
+    indexed.refresh(ignore)
     answer = indexed.search("jitter window", path="*.js")
     assert (answer.notes, paths(answer)[0]) == ([], "web/backoff.js")
 
@@ -69,7 +70,7 @@ def test_questions_are_answered_while_indexing(indexed, project, monkeypatch):
     """Every question of a run under way gets its answer from the rows that are there."""
     for number in range(30):
         (project / f"new{number}.py").write_text(f"def made_{number}():\n    return {number}\n")
-    runner = threading.Thread(target=indexed.refresh, args=(never,))
+    runner = threading.Thread(target=indexed.refresh, args=(ignore,))
     runner.start()
     answered = 0
     while runner.is_alive():
@@ -78,16 +79,6 @@ def test_questions_are_answered_while_indexing(indexed, project, monkeypatch):
     runner.join()
     assert answered > 0
     assert indexed.search("made_7").notes == []
-
-
-def test_a_run_that_is_stopped_goes_on_the_next_time(checkout):
-    with pytest.raises(Stopped):
-        checkout.refresh(lambda: True)
-    assert checkout.progress is None
-    assert WORDS_ALONE in checkout.search("tax").notes
-    checkout.refresh(never)
-    checkout._looked = 0
-    assert checkout.search("tax").notes == []
 
 
 def test_filters_reach_both_ways_of_answering(checkout):
@@ -99,7 +90,7 @@ def test_filters_reach_both_ways_of_answering(checkout):
         assert set(paths(checkout.search("delay total", kind="class"))) == {"shop/prices.py"}
         with pytest.raises(InputError, match="no language 'klingon'"):
             checkout.search("delay", language="klingon")
-        checkout.refresh(never)
+        checkout.refresh(ignore)
 
 
 @pytest.mark.parametrize("question", ["", " \n\t"])
@@ -107,7 +98,7 @@ def test_an_empty_question(checkout, question):
     for _ in range(2):
         with pytest.raises(InputError, match="empty"):
             checkout.search(question)
-        checkout.refresh(never)
+        checkout.refresh(ignore)
 
 
 @pytest.mark.parametrize("question", ["?!", "delay " * 170_000, "задержка", "\x1b[2Jdelay\x07", "e\u0301" * 50])
@@ -119,7 +110,7 @@ def test_a_limit_below_one(checkout):
     for _ in range(2):
         with pytest.raises(InputError, match="at least 1"):
             checkout.search("tax", limit=0)
-        checkout.refresh(never)
+        checkout.refresh(ignore)
 
 
 def test_a_folder_that_vanished(indexed, project):
@@ -143,7 +134,7 @@ def test_a_model_that_is_gone_is_named_and_words_answer(project, tiny_model, tmp
     copy = tmp_path / "model"
     shutil.copytree(tiny_model, copy)
     first = Checkout(project, model=str(copy))
-    first.refresh(never)
+    first.refresh(ignore)
     first.close()
     first.release()
     shutil.rmtree(copy)
@@ -158,7 +149,7 @@ def test_a_model_that_is_gone_is_named_and_words_answer(project, tiny_model, tmp
 def test_a_folder_of_a_repository_is_all_that_is_searched(project, tiny_model):
     (project / ".git").mkdir()
     (project / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
-    Checkout(project, model=str(tiny_model)).refresh(never)
+    Checkout(project, model=str(tiny_model)).refresh(ignore)
     part = Checkout(project / "web")
     for _ in range(2):
         assert set(paths(part.search("total items tax delay"))) == {"web/retry.js"}
@@ -211,7 +202,47 @@ def test_what_is_read_so_far_answers(checkout, monkeypatch):
     go_on.set()
 
 
-# ---- keeper
+# ---- a run in a process of its own, and the keeper
+
+
+def test_a_run_apart_shows_its_progress_and_what_it_did(checkout):
+    seen = []
+    run = Apart(checkout)
+    watcher = threading.Thread(target=lambda: _until(lambda: seen.append(checkout.progress) or seen[-1] is None))
+    watcher.start()
+    assert run.finish()
+    watcher.join()
+    assert (0, None) in seen
+    assert checkout.progress is None
+    assert checkout.search("tax").notes == []
+
+
+def test_a_run_that_is_stopped_goes_on_the_next_time(checkout):
+    run = Apart(checkout)
+    run.stop()
+    assert not run.finish()
+    assert "its process ended with" in checkout.problem
+    assert checkout.search("tax").hits
+    assert Apart(checkout).finish()
+    assert checkout.problem == ""
+
+
+def test_a_run_runs_no_code_of_the_folder_it_reads(checkout, project, monkeypatch):
+    for name in ("json", "numpy", "torch", "code", "c2llm_integrations"):
+        (project / f"{name}.py").write_text("open('ran', 'w')\nraise SystemExit(3)\n")
+    monkeypatch.chdir(project)
+    assert Apart(checkout).finish(), checkout.problem
+    assert not (project / "ran").exists()
+
+
+def test_two_runs_at_once(project, tiny_model, monkeypatch):
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0)
+    one, two = (Checkout(project, model=str(tiny_model)) for _ in range(2))
+    runs = [Apart(one), Apart(two)]
+    ended = [run.finish() for run in runs]
+    assert any(ended)
+    assert {one.problem, two.problem} <= {"", "another process is indexing"}
+    assert one.status()["answers_from"] == "vectors and words"
 
 
 def test_the_keeper_indexes_refreshes_and_lets_go(project, tiny_model, monkeypatch):
@@ -231,25 +262,26 @@ def test_the_keeper_indexes_refreshes_and_lets_go(project, tiny_model, monkeypat
 
 def test_the_keeper_tells_what_failed_and_tries_again(project, tiny_model, monkeypatch):
     monkeypatch.setattr("c2llm_integrations.keeper.RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0)
     one = Checkout(project, model=str(tiny_model))
     keeper = Keeper([one], index=True, idle_seconds=60)
-    with open_store(one.url, wait=5) as other:
-        other.create(open_spec())
-        one.on_stale = keeper.wake
-        keeper.start()
-        _until(lambda: "indexing failed" in one.problem)
-        assert one.search("tax").hits
-        other.drop()
-    keeper.wake()
-    _until(lambda: one.status()["answers_from"] != "words alone")
+    one.on_stale = keeper.wake
+    (project / ".c2llm").write_text("no folder can be here\n")
+    keeper.start()
+    _until(lambda: one.problem)
+    assert one.search("tax").hits
+    (project / ".c2llm").unlink()
+    _until(lambda: one.status()["answers_from"] == "vectors and words")
+    assert one.problem == ""
     assert keeper.stop(60)
     one.close()
 
 
-def open_spec():
-    from c2llm_integrations.stores.base import CollectionSpec
-
-    return CollectionSpec(2, {"model": "other"})
+def test_a_keeper_ends_in_the_middle_of_a_run(checkout):
+    keeper = Keeper([checkout], index=True, idle_seconds=60)
+    keeper.start()
+    _until(lambda: checkout.progress is not None)
+    assert keeper.stop(30)
 
 
 def _until(is_so, seconds=60):

@@ -71,9 +71,9 @@ def list_collections(url: str, *, api_key: str | None = None) -> list[str]:
     """Return the names of the collections that this package made in a store, sorted; errors are `open_store`'s."""
     scheme, place, key = _place(url, api_key)
     if scheme == "qdrant+edge":
-        from c2llm_integrations.stores import qdrant_edge
+        from c2llm_integrations.stores import edge_folder
 
-        return qdrant_edge.list_collections(place)
+        return edge_folder.list_collections(place)
     if scheme in ("qdrant+http", "qdrant+https"):
         from c2llm_integrations.stores import qdrant
 

@@ -323,10 +323,10 @@ class VectorStore(ABC):
     def _replace(self) -> None:
         """Put the filled, closed successor in place."""
 
-    def _defer(self) -> None:
+    def _defer(self) -> None:  # noqa: B027 (most stores have nothing to put off)
         """Put off index building; nothing to do where the index is only built by `_optimize`."""
 
-    def _restore(self) -> None:
+    def _restore(self) -> None:  # noqa: B027
         """Undo `_defer`, also that of a run that was killed."""
 
     def _translate(self, error: BaseException) -> StoreError:

@@ -42,9 +42,10 @@ GRAPH_BYTES = 256 * 2**20
 # `optimize` rewrites segments with more rows than these. Codes are made by rewriting alone, so hardly anything stays as
 # it was written. The terms of a segment that is written to are in memory, and read whole at each opening (2 s for
 # 100,000 rows where 0.2 s do), so these are kept small. A plain segment would gain only a graph.
-CODED_ROWS, LEXICAL_ROWS = 1_000, 50_000
-# Rewriting takes 3 to 8 KB of memory a row, so segments are not joined to larger ones.
-SEGMENT_ROWS = 100_000
+CODED_ROWS, LEXICAL_ROWS = 1_000, 40_000
+# More segments than these are joined, two at a time, into ones of at most so many rows: joining takes 3 to 8 KB of
+# memory a row.
+SEGMENTS, SEGMENT_ROWS = 8, 100_000
 # What the engine takes for a row's size: its vector or its terms, whichever is more. Code has 35 to 70 terms a chunk.
 TERMS_BYTES = 500
 # The engine's own defaults: links of a row in the graph, and from how many kilobytes filtered rows it is walked.
@@ -73,6 +74,7 @@ def config_of(spec: CollectionSpec, *, graph: bool) -> edge.EdgeConfig:
     largest = row if spec.analyser is None else max(row, TERMS_BYTES)
     rewritten = CODED_ROWS if spec.quantization else LEXICAL_ROWS if spec.analyser else GRAPH_BYTES / row
     optimizers = edge.EdgeOptimizersConfig(
+        default_segment_number=SEGMENTS,
         indexing_threshold=math.ceil(rewritten * largest / 1024),
         max_segment_size=math.ceil(SEGMENT_ROWS * largest / 1024),
     )

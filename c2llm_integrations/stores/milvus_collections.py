@@ -68,9 +68,9 @@ def usable(name: str) -> str:
     return name
 
 
-def call(client: Any, method: str, *args: Any, timeout: float = TIMEOUT_SECONDS, **options: Any) -> Any:
+def call(client: Any, method: str, *args: Any, timeout: float | None = None, **options: Any) -> Any:
     """Call a client's method, again after faults that pass; it must do no harm when done twice."""
-    return retrying(lambda: getattr(client, method)(*args, timeout=timeout, **options), pause_after)
+    return retrying(lambda: getattr(client, method)(*args, timeout=timeout or TIMEOUT_SECONDS, **options), pause_after)
 
 
 def described(client: Any, name: str) -> dict[str, Any] | None:

@@ -5,10 +5,13 @@ Search is exact. One process at a time has the folder open; all its collections 
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections import Counter
 from pathlib import Path
+
+import numpy as np
 
 from c2llm_integrations.errors import InputError, MissingExtra, StoreError
 from c2llm_integrations.stores.files import FileLock
@@ -88,10 +91,39 @@ def _acquire(path: Path) -> MilvusClient:
             raise StoreError(f"{path} is no folder; a database of Milvus Lite 2 must be moved with its own tools")
         if not _holders[path]:
             # The engine takes this lock too, but where it cannot, it prints a traceback and gives no reason.
-            FileLock(path / "LOCK", str(path)).release()
+            lock = FileLock(path / "LOCK", str(path))
+            try:
+                _repair(path)
+            finally:
+                lock.release()
         client = MilvusClient(str(path), **CONNECTION)
         _holders[path] += 1
         return client
+
+
+def _repair(path: Path) -> None:
+    """Take away what a run that was killed at the wrong moment leaves, and what milvus-lite 3.2 stumbles over."""
+    for collection in path.glob("collections/*"):
+        if not any(collection.iterdir()):
+            collection.rmdir()  # just being created; a name could not be used again
+        _remove_stored_logs(collection)
+        for index in collection.glob("partitions/*/indexes/*.flat.idx"):
+            try:
+                np.load(index, mmap_mode="r", allow_pickle=False)
+            except (ValueError, OSError, EOFError):
+                index.unlink()  # half written: the collection could not be loaded; it is made anew from the rows
+
+
+def _remove_stored_logs(collection: Path) -> None:
+    """Remove write-ahead logs whose rows are stored: read once more, every row of them would be there twice."""
+    try:
+        first = int(json.loads((collection / "manifest.json").read_text("utf-8"))["active_wal_number"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return  # nothing stored yet, or by a release that keeps its logs otherwise
+    for log in collection.glob("wal/wal_*_*.arrow"):
+        number = log.stem.rpartition("_")[2]
+        if number.isdecimal() and int(number) < first:
+            log.unlink()
 
 
 def _release(path: Path, client: MilvusClient) -> None:

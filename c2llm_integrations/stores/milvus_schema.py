@@ -5,8 +5,8 @@
 | id | VARCHAR(128) | | primary key |
 | vector | FLOAT_VECTOR or FLOAT16_VECTOR | | cosine |
 | page_content | VARCHAR | "" | the text |
-| repository | VARCHAR | "" | indexed; partition key on servers from 2.4 on |
-| path, language | VARCHAR | "" | indexed |
+| repository | VARCHAR | "" | indexed on servers, partition key from 2.4 on |
+| path, language | VARCHAR | "" | indexed on servers |
 | symbol, kind | VARCHAR | "" | |
 | start_line, end_line | INT64 | 0 | |
 | terms | VARCHAR | "" | only with an analyser: words of the text, for `lexical` |
@@ -132,7 +132,7 @@ def indexes_of(spec: CollectionSpec, server: Server) -> dict[str, dict[str, Any]
     """Return field → the index that it has."""
     dense = {"index_type": _vector_index(spec, server), "metric_type": "COSINE", "params": _vector_params(spec)}
     # Before 2.4 servers knew one index for strings.
-    scalar = {"index_type": "INVERTED" if server.kind == "lite" or server.release >= (2, 4) else "Trie"}
+    scalar = {"index_type": "INVERTED" if server.release >= (2, 4) else "Trie"}
     lexical = {
         "index_type": "SPARSE_INVERTED_INDEX",
         "metric_type": "BM25",
@@ -141,7 +141,8 @@ def indexes_of(spec: CollectionSpec, server: Server) -> dict[str, dict[str, Any]
     return {
         VECTOR_FIELD: dense,
         **({} if spec.analyser is None else {LEXICAL_FIELD: lexical}),
-        **dict.fromkeys(INDEXED, scalar),
+        # Milvus Lite compares strings as fast without, and cannot load a collection whose index was half written.
+        **({} if server.kind == "lite" else dict.fromkeys(INDEXED, scalar)),
     }
 
 

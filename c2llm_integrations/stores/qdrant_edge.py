@@ -1,23 +1,11 @@
-"""Qdrant Edge, the embedded default: the real engine in this process, one folder a collection.
-
-    PATH/.gitignore             "*": the folder ignores itself
-    PATH/.COLLECTION.lock       held by the one process that has the collection open
-    PATH/COLLECTION/c2llm.json  the spec, the claims and the name of the shard's folder
-    PATH/COLLECTION/shard/      the engine's own files
-    PATH/COLLECTION/next.json   the same of the collection that is to take this one's place, in shard-2/ beside it
-
-A collection is built under another name and renamed into place, so it is there as a whole or not at all; renaming
-next.json to c2llm.json replaces it. Shards that neither file names were left by a killed run and are swept.
-"""
+"""Qdrant Edge, the embedded default: the real engine in this process, one folder a collection (see `edge_folder`)."""
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +13,14 @@ import numpy as np
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.errors import StoreError
 from c2llm_integrations.stores.base import VectorStore
+from c2llm_integrations.stores.edge_folder import (
+    NEXT_FILE,
+    SPEC_FILE,
+    Settings,
+    cleared_scratch,
+    ignore_in_git,
+    sweep,
+)
 from c2llm_integrations.stores.edge_types import (
     DATATYPES,
     DENSE,
@@ -37,7 +33,7 @@ from c2llm_integrations.stores.edge_types import (
     points_of,
     queries_of,
 )
-from c2llm_integrations.stores.files import FileLock, allocated_bytes, sync_folder, write_atomically
+from c2llm_integrations.stores.files import FileLock, allocated_bytes, sync_folder
 from c2llm_integrations.stores.rows import (
     METADATA_FIELD,
     Candidates,
@@ -69,36 +65,6 @@ BULK_FLUSH_BYTES = 256 * 2**20
 TIDY_ROWS = 50_000
 # Rows a page of the scan, which reads everything but text and vector, and of the export, which reads all.
 SCAN_PAGE, ROWS_PAGE = 2_000, 500
-SPEC_FILE, NEXT_FILE = "c2llm.json", "next.json"
-
-_SHARD = re.compile(r"shard(?:-([0-9]{1,9}))?")
-
-
-@dataclass(frozen=True, slots=True)
-class _Settings:
-    """What c2llm.json or next.json holds."""
-
-    spec: CollectionSpec
-    claims: dict[str, str]
-    shard: str = "shard"
-
-    @classmethod
-    def load(cls, file: Path) -> _Settings:
-        try:
-            data = json.loads(file.read_text("utf-8"))
-            shard = data.get("shard", "shard")
-            if not _SHARD.fullmatch(shard):
-                raise ValueError(f"shard {shard!r}")
-            return cls(CollectionSpec.from_json(json.dumps(data["spec"])), dict(data["claims"]), shard)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            spoilt = file if file.name == NEXT_FILE else file.parent
-            raise StoreError(
-                f"{file} cannot be read ({type(error).__name__}: {error}); delete {spoilt} and index again"
-            ) from error
-
-    def save(self, file: Path) -> None:
-        data = {"spec": json.loads(self.spec.to_json()), "claims": self.claims, "shard": self.shard}
-        write_atomically(file, json.dumps(data, indent=1, sort_keys=True) + "\n")
 
 
 class QdrantEdgeStore(VectorStore):
@@ -148,11 +114,11 @@ class QdrantEdgeStore(VectorStore):
         self._attach()
 
     def _build(self, spec: CollectionSpec) -> None:
-        self._ignore_in_git()
+        ignore_in_git(self.root)
         if self.folder.exists() and any(self.folder.iterdir()):
             raise StoreError(f"{self.folder} holds something else; choose another --collection or --store")
-        new, _ = self._cleared_scratch()
-        settings = _Settings(spec, {})
+        new, _ = cleared_scratch(self.root, self.collection)
+        settings = Settings(spec, {})
         _make_shard(new / settings.shard, spec)
         settings.save(new / SPEC_FILE)
         if self.folder.exists():
@@ -166,7 +132,7 @@ class QdrantEdgeStore(VectorStore):
             if not self._file.exists():  # dropped since we looked
                 self._let_go()
                 return
-            settings = _Settings.load(self._file)
+            settings = Settings.load(self._file)
             self._sweep()
             try:
                 self._handle = edge.EdgeShard.load(str(self.folder / settings.shard))
@@ -189,11 +155,11 @@ class QdrantEdgeStore(VectorStore):
         self._lock = None
 
     def _claims(self) -> dict[str, str]:
-        return _Settings.load(self._file).claims
+        return Settings.load(self._file).claims
 
     def _claim(self, repository: str, checkout: str) -> None:
         self._require_space(0)
-        settings = _Settings.load(self._file)
+        settings = Settings.load(self._file)
         replace(settings, claims={**settings.claims, repository: checkout}).save(self._file)
 
     def _defer(self) -> None:
@@ -203,7 +169,7 @@ class QdrantEdgeStore(VectorStore):
         self._flush_bytes = FLUSH_BYTES
 
     def _optimize(self) -> None:
-        spec, shard = self._existing(), self.folder / _Settings.load(self._file).shard
+        spec, shard = self._existing(), self.folder / Settings.load(self._file).shard
         # Segments are rewritten beside the old ones before those go.
         self._require_space(allocated_bytes(shard))
         if not self._has_graph and needs_graph(spec, self._shard.info().points_count):
@@ -230,9 +196,9 @@ class QdrantEdgeStore(VectorStore):
         if self._read_spec() is None:
             return
         self._release_shard()
-        _, old = self._cleared_scratch()
+        _, old = cleared_scratch(self.root, self.collection)
         os.rename(self.folder, old)  # from here on the collection is gone, even if this run is killed
-        self._cleared_scratch()
+        cleared_scratch(self.root, self.collection)
         self._let_go()
 
     def _close(self) -> None:
@@ -339,26 +305,7 @@ class QdrantEdgeStore(VectorStore):
             )
 
     def _sweep(self) -> None:
-        """Delete the shards that neither settings file names; only while no shard is open."""
-        files = [file for name in (SPEC_FILE, NEXT_FILE) if (file := self.folder / name).exists()]
-        named = {_Settings.load(file).shard for file in files}
-        for child in self.folder.iterdir():
-            if _SHARD.fullmatch(child.name) and child.name not in named:
-                shutil.rmtree(child)
-
-    def _cleared_scratch(self) -> tuple[Path, Path]:
-        """Return where to build and where to take apart, after removing what a killed run left there."""
-        new, old = (self.root / f".{kind}-{self.collection}" for kind in ("new", "old"))
-        for folder in (new, old):
-            if folder.exists():
-                shutil.rmtree(folder)
-        return new, old
-
-    def _ignore_in_git(self) -> None:
-        """Write `.gitignore`, but only into a folder that holds nothing but ours."""
-        ignore = self.root / ".gitignore"
-        if not ignore.exists() and all(_is_ours(child) for child in self.root.iterdir()):
-            write_atomically(ignore, "*\n")
+        sweep(self.folder)
 
 
 class _Successor(QdrantEdgeStore):
@@ -367,8 +314,7 @@ class _Successor(QdrantEdgeStore):
     _settings_file = NEXT_FILE
 
     def _build(self, spec: CollectionSpec) -> None:
-        number = int((_SHARD.fullmatch(_Settings.load(self.folder / SPEC_FILE).shard) or [0, 0])[1] or 1)
-        settings = _Settings(spec, {}, f"shard-{number + 1}")
+        settings = Settings(spec, {}, Settings.load(self.folder / SPEC_FILE).next_shard)
         if (self.folder / settings.shard).exists():
             shutil.rmtree(self.folder / settings.shard)
         _make_shard(self.folder / settings.shard, spec)
@@ -377,7 +323,7 @@ class _Successor(QdrantEdgeStore):
     def _drop(self) -> None:
         if self._read_spec() is None:
             return
-        shard = _Settings.load(self._file).shard
+        shard = Settings.load(self._file).shard
         self._release_shard()
         self._file.unlink()  # from here on there is none, even if this run is killed
         sync_folder(self.folder)
@@ -386,17 +332,6 @@ class _Successor(QdrantEdgeStore):
     def _hold(self) -> None: ...
 
     def _sweep(self) -> None: ...
-
-
-def list_collections(path: str | Path) -> list[str]:
-    """Return the names of the collections in a folder, sorted; a missing folder has none."""
-    found = (file.parent.name for file in Path(path).expanduser().glob(f"*/{SPEC_FILE}"))
-    return sorted(name for name in found if not name.startswith("."))
-
-
-def _is_ours(child: Path) -> bool:
-    made = child.name.startswith((".new-", ".old-", ".gitignore.")) or child.suffix in (".lock", ".states")
-    return made or (child / SPEC_FILE).exists()
 
 
 def _make_shard(folder: Path, spec: CollectionSpec) -> None:

@@ -16,12 +16,13 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster as RayCluster
 
+from c2llm_integrations.cli import run
 from c2llm_integrations.distributed import Cluster, ingest_distributed
 from c2llm_integrations.embedder import C2LLMEmbedder
-from c2llm_integrations.errors import InputError, StoreError
+from c2llm_integrations.errors import InputError, RepositoryError, StoreError
 from c2llm_integrations.ingest import ingest
 from c2llm_integrations.stores import open_store
-from tests.golden import TIED
+from tests.golden import COMPRESSED, TIED
 from tests.ingesting import ROOT, assert_equal, contents_at, write_tree
 from tests.stores.qdrant_facade import ServerProcess
 
@@ -134,18 +135,33 @@ def test_rows_of_other_repositories_and_folders_are_left_alone(cluster, server, 
         assert store.count("two") > 50
 
 
-def test_a_finished_commit_is_skipped_whole_and_a_changed_one_is_not(cluster, server, tmp_path):
+def test_a_commit_read_without_one_of_its_files_is_not_taken_for_whole(cluster, server, embedder, tmp_path):
     tree = write_tree(tmp_path / "one", 0)
     git(tree, "init", "-q")
     git(tree, "add", ".")
     git(tree, "commit", "-qm", "one")
+    kept = (tree / "file_1.py").read_bytes()
+    (tree / "file_1.py").unlink()
     [first] = distributed(server, tree)
+    (tree / "file_1.py").write_bytes(kept)
     [second] = distributed(server, tree)
-    assert first.files > 0
-    assert (second.files, second.stored) == (0, first.stored)
-    (tree / "file_1.py").write_text("def changed():\n    return 1\n")
-    [third] = distributed(server, tree)
-    assert (third.files, third.written) == (first.files, 1)
+    assert (second.files, second.written) == (first.files + 1, 3)
+    assert_equal(contents_at(f"qdrant+{server.address}"), local(f"qdrant+edge://{tmp_path / 'local'}", embedder, tree))
+
+
+def test_a_source_that_cannot_be_read_costs_itself_alone(cluster, server, tmp_path):
+    one, two = write_tree(tmp_path / "one", 0, files=8), write_tree(tmp_path / "elsewhere" / "one", 3, files=8)
+    missing, distant = tmp_path / "missing", (tmp_path / "no.git").as_uri()
+    reports = distributed(server, one, two, missing, distant, one)
+    told = {report.repository: report.skipped["unreadable"][0] for report in reports if "unreadable" in report.skipped}
+    assert len(reports) == 4
+    assert len(told) == 3
+    assert "cannot list" in told[str(missing)]
+    assert "cannot be read" in told[distant]
+    [done] = [report for report in reports if report.repository == "one"]
+    assert done.stored == done.chunks > 0
+    with pytest.raises(RepositoryError, match="cannot list"):
+        distributed(server, missing)
 
 
 def test_a_git_url_and_a_bare_repository(cluster, server, embedder, tmp_path):
@@ -184,11 +200,47 @@ def test_a_data_set_of_texts(cluster, server, embedder, tmp_path, kind):
     url = f"qdrant+{server.address}"
     assert_equal(contents_at(url), local(f"qdrant+edge://{tmp_path / 'local'}", embedder, tree))
     write(files[3:])  # three files are gone
+    files[4].write_text("def other():\n    return 1\n")
+    write(files[3:])
     [report] = distributed(server, file)
     for gone in files[:3]:
         gone.unlink()
     assert report.deleted > 0
     assert_equal(contents_at(url), local(f"qdrant+edge://{tmp_path / 'local'}", embedder, tree))
+    write([*files[3:], files[3]])
+    with pytest.raises(RepositoryError, match="several texts of one path"):
+        distributed(server, file)
+
+
+def test_a_milvus_server_holds_the_same(cluster, milvus_address, embedder, tmp_path):
+    trees = two_trees(tmp_path, 0)
+    url = f"milvus+{milvus_address}"
+    options = {"model": str(TIED), "options": {"dtype": "float32"}, "cluster": CLUSTER}
+    ingest_distributed(trees, url, **options)
+    two_trees(tmp_path, 1)
+    reports = ingest_distributed(trees, url, **options)
+    assert all(report.written and report.deleted for report in reports)
+    rows, vectors = local(f"qdrant+edge://{tmp_path / 'local'}", embedder, *trees)
+    assert_equal(contents_at(url), (rows, vectors))
+
+
+def test_the_command_reports_and_refuses(cluster, server, tmp_path, capsys):
+    trees = two_trees(tmp_path, 0)
+    url, common = f"qdrant+{server.address}", ["index", "--engine", "ray"]
+    arguments = [*common, *map(str, trees), "--store", url, "--model", str(TIED), "--quantization", "int8"]
+    assert run(arguments) == 0
+    assert capsys.readouterr().out.startswith(("one: ", "two: "))
+    assert run([*arguments[:4], "--store", url, "--json"]) == 0
+    [report] = json.loads(capsys.readouterr().out)
+    assert (report["repository"], report["written"]) == ("one", 0)
+    with open_store(url) as store:
+        assert store.spec.quantization == "int8"
+    assert run([*common, str(tmp_path / "missing"), str(trees[0]), "--store", url]) == 1
+    assert "unreadable" in capsys.readouterr().err
+    assert run([*arguments, "--model", str(COMPRESSED)]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert "another model" in said[0] or "--collection" in said[0]
 
 
 @pytest.mark.parametrize("url", ["qdrant+edge://x", "qdrant+memory://", "milvus+lite://x.db"])
@@ -197,18 +249,27 @@ def test_an_embedded_store_is_refused_with_the_way_out(url):
         ingest_distributed(["."], url)
 
 
-def test_a_git_url_with_a_password_is_refused_and_not_shown(cluster, server):
-    with pytest.raises(Exception, match="holds a password") as told:
-        distributed(server, "https://user:hunter2@example.org/x.git")
-    assert "hunter2" not in str(told.value).split("Error")[-1]
+def test_a_git_url_with_a_password_is_refused_and_not_shown():
+    with pytest.raises(InputError, match="holds a password") as told:
+        ingest_distributed(["https://user:hunter2@example.org/x.git"], "qdrant+http://localhost:1")
+    assert "hunter2" not in str(told.value)
+
+
+def test_two_folders_of_one_repository_are_refused(tmp_path):
+    (tmp_path / ".git").mkdir()
+    with pytest.raises(InputError, match="in one repository"):
+        ingest_distributed([tmp_path / "a", tmp_path / "b"], "qdrant+http://localhost:1")
 
 
 def test_a_text_that_cannot_be_embedded_costs_itself_alone(cluster, server, tmp_path):
     tree = write_tree(tmp_path / "one", 0)
     (tree / "bad.py").write_text("def bad():\n    return 'UNLUCKY'\n")
     url = f"qdrant+{server.address}"
-    [report] = ingest_distributed([tree], url, cluster=CLUSTER, make_embedder=Unlucky)
-    assert len(report.refused) == 1
+    [report] = ingest_distributed(
+        [tree], url, cluster=CLUSTER, make_embedder=Unlucky, refused=tmp_path / "refused.jsonl"
+    )
+    [record] = [json.loads(line) for line in (tmp_path / "refused.jsonl").read_text().splitlines()]
+    assert {record["id"]: record["reason"]} == report.refused
     assert "bad.py:1-2" in next(iter(report.refused.values()))
     assert report.stored == report.chunks - 1
 
@@ -253,8 +314,8 @@ def test_whatever_is_killed_nothing_is_lost_twice_or_stale(cluster, server, embe
     random = np.random.default_rng(int(os.environ.get("C2LLM_SEED", "0")))
     url = f"qdrant+{server.address}"
     tree = tmp_path / "one"
-    for version in range(int(os.environ.get("C2LLM_KILLS", "2"))):
-        write_tree(tree, version, files=150)
+    for version in range(int(os.environ.get("C2LLM_KILLS", "1"))):
+        write_tree(tree, version, files=60)
         process = driver(cluster, url, tree)
         if victim in ("driver", "server"):
             time.sleep(random.uniform(2, 9))

@@ -35,8 +35,8 @@ from c2llm_integrations.stores.base import Row
 from tests.stores.test_edge_kill import SPECS
 
 root, start, spec = sys.argv[1], int(sys.argv[2]), SPECS[sys.argv[3]]
-edge_types.LEXICAL_KB = edge_types.CODED_KB = 50
-qdrant_edge.TIDY_BYTES = 500_000
+edge_types.LEXICAL_ROWS = edge_types.CODED_ROWS = 100
+qdrant_edge.TIDY_ROWS = 300
 
 def rows(batch, size=100):
     for i in range(batch * size, batch * size + size):

@@ -74,7 +74,7 @@ def test_a_share_of_failing_calls_changes_nothing(
         monkeypatch.setattr(milvus_collections, "TIMEOUT_SECONDS", 1)
     faults = Faults([kind], seed=3)
     with between(milvus_lite_address, faults) as address, open_store(f"milvus+{address}") as store:
-        faults.rate = 0.05
+        faults.rate = 0.1
         load_all(store, rows, spec)
         faults.rate = 0
         assert faults.seen[kind] >= 3

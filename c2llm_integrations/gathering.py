@@ -1,0 +1,126 @@
+"""What the driver of a distributed run adds up of its parcels: a report for each repository, and when it is complete.
+
+It keeps sums, and what was refused, skipped or is stale; of a data set of texts also the paths, because only they tell
+which rows are of a path that is gone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from c2llm_integrations.code.commit import Claim
+from c2llm_integrations.code.skipping import UNREADABLE
+from c2llm_integrations.errors import StoreError
+from c2llm_integrations.ingest import IngestReport
+from c2llm_integrations.parcels import Parcel, Sum
+
+
+@dataclass
+class Gathered:
+    """What the driver knows of one repository until it is finished."""
+
+    report: IngestReport
+    source: str
+    owner: str = ""
+    parcels: int = 0
+    wanted: Sum = field(default_factory=Sum)
+    stale: list[str] = field(default_factory=list)
+    commits: set[str | None] = field(default_factory=set)
+    is_done: bool = False
+    paths: set[str] | None = None
+    has_doubles: bool = False
+
+    @property
+    def claim(self) -> Claim:
+        """The claim it is to get: with a commit if all of it was read from that one."""
+        [commit] = self.commits if len(self.commits) == 1 and UNREADABLE not in self.report.skipped else [None]
+        return Claim(self.owner, commit)
+
+    def add(self, parcel: Parcel) -> None:
+        """Add what became of a parcel."""
+        report = self.report
+        self.owner = parcel.owner
+        self.parcels += 1
+        self.wanted = (self.wanted + parcel.ids) - Sum().add(parcel.refused)
+        self.stale += parcel.stale
+        self.commits.add(parcel.commit)
+        self.is_done |= parcel.is_done
+        if not parcel.parcels:
+            self.paths = self.paths or set()
+            several = set(parcel.files)
+            self.has_doubles |= len(several) < len(parcel.files) or not several.isdisjoint(self.paths)
+            self.paths |= several
+        report.files += parcel.read
+        report.chunks += parcel.chunks
+        report.unchanged += parcel.unchanged
+        report.moved += parcel.updated
+        report.written += parcel.written
+        report.tokens += parcel.tokens
+        report.cut += parcel.cut
+        report.shortened += parcel.shortened
+        report.refused |= parcel.refused
+        for reason, paths in parcel.skipped.items():
+            report.skipped.setdefault(reason, []).extend(paths)
+
+
+# Begins to delete what is stale and to verify. The answer waits for the numbers of rows deleted and held, and raises
+# StoreError if the store does not hold what it should.
+Finish = Callable[[Gathered], Callable[[], tuple[int, int]]]
+
+
+class Gathering:
+    """One pass over some sources.
+
+    `total`: parcels there are, as far as known; `problems`: source → why it cannot be read. After `end`: `verified`
+    and `failed` are the repositories that the store holds as they are, and the others.
+    """
+
+    def __init__(self, rows: dict[str, int], finish: Finish) -> None:
+        """`rows`: those of each source that is a data set of texts."""
+        self.total = 0
+        self.problems: dict[str, str] = {}
+        self.verified: dict[str, IngestReport] = {}
+        self.failed: dict[str, Gathered] = {}
+        self._rows = rows
+        self._came: Counter[str] = Counter()
+        self._finish = finish
+        self._gathered: dict[str, Gathered] = {}
+        self._finishing: dict[str, Callable[[], tuple[int, int]]] = {}
+
+    def take(self, parcel: Parcel) -> None:
+        """Add a parcel that is through; with the last one of a repository, have that finished."""
+        name, source = parcel.repository, parcel.source
+        self._came[source] += parcel.rows if source in self._rows else 1
+        if parcel.failed:
+            self.problems.setdefault(source, parcel.failed)
+            return
+        one = self._gathered.setdefault(name, Gathered(IngestReport(name), source))
+        if one.source != source:
+            self.problems[source] = f"its repository is called {name!r} like that of {one.source}; index one of them"
+            return
+        self.total += 1 if not parcel.parcels else 0 if one.parcels else parcel.parcels
+        one.add(parcel)
+        if one.parcels == parcel.parcels:
+            self._finishing[name] = self._finish(one)
+
+    def end(self, sources: Sequence[str]) -> list[str]:
+        """Finish what is complete, wait for all, and return the sources to go through again."""
+        again = {source for source in sources if self._came[source] != self._rows.get(source, self._came[source] or 1)}
+        for name, one in self._gathered.items():
+            if one.paths is not None and one.source not in again:
+                if one.has_doubles:
+                    self.problems[one.source] = f"it has several texts of one path of {name!r}"
+                else:
+                    self._finishing[name] = self._finish(one)
+        for name, one in self._gathered.items():
+            try:
+                if name not in self._finishing:
+                    raise StoreError(f"not all of {name!r} came through")
+                one.report.deleted, one.report.stored = self._finishing[name]()
+                self.verified[name] = one.report
+            except StoreError:
+                self.failed[name] = one
+        again |= {one.source for one in self.failed.values()}
+        return [source for source in sources if source in again and source not in self.problems]

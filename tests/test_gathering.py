@@ -1,0 +1,121 @@
+"""What the driver of a distributed run adds up, and that it takes no repository for complete that is not."""
+
+import uuid
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from c2llm_integrations.errors import StoreError
+from c2llm_integrations.gathering import Gathering
+from c2llm_integrations.parcels import Parcel, Sum
+
+
+def gathering(rows=None, lost=()):
+    """One whose repositories all verify but those in `lost`; and what was asked to be finished."""
+    finished = []
+
+    def finish(one):
+        finished.append(one)
+
+        def wait():
+            if one.report.repository in lost:
+                raise StoreError("other rows")
+            return len(one.stale), one.wanted.count
+
+        return wait
+
+    return Gathering(rows or {}, finish), finished
+
+
+def parcels(name, number, **more):
+    ids = [str(uuid.uuid5(uuid.NAMESPACE_URL, f"{name} {n}")) for n in range(number)]
+    return [Parcel(name, f"/{name}", parcels=number, ids=Sum().add([id]), chunks=1, read=1, **more) for id in ids]
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=4), st.randoms())
+def test_a_repository_is_finished_once_when_all_its_parcels_are_there_in_any_order(numbers, random):
+    all_ = [parcel for at, number in enumerate(numbers) for parcel in parcels(f"r{at}", number)]
+    random.shuffle(all_)
+    one, finished = gathering()
+    for parcel in all_:
+        one.take(parcel)
+    assert one.end([f"/r{at}" for at in range(len(numbers))]) == []
+    assert sorted(done.report.repository for done in finished) == [f"r{at}" for at in range(len(numbers))]
+    assert [one.verified[f"r{at}"].stored for at in range(len(numbers))] == numbers
+    assert one.total == len(all_)
+
+
+@given(st.integers(2, 6), st.data())
+def test_a_repository_of_which_a_parcel_is_lost_goes_again(number, data):
+    lost = data.draw(st.integers(0, number - 1))
+    one, finished = gathering()
+    for at, parcel in enumerate(parcels("one", number)):
+        if at != lost:
+            one.take(parcel)
+    assert one.end(["/one"]) == ["/one"]
+    assert finished == []
+
+
+def test_a_source_of_which_nothing_came_goes_again():
+    one, _ = gathering()
+    assert one.end(["/one"]) == ["/one"]
+
+
+def test_one_that_does_not_verify_goes_again_and_one_that_cannot_be_read_does_not():
+    one, _ = gathering(lost={"lost"})
+    for parcel in [*parcels("lost", 2), *parcels("fine", 2), Parcel("bad", "/bad", failed="it is not there")]:
+        one.take(parcel)
+    assert one.end(["/lost", "/fine", "/bad"]) == ["/lost"]
+    assert set(one.verified) == {"fine"}
+    assert one.problems == {"/bad": "it is not there"}
+
+
+def test_two_sources_of_one_name_do_not_mix():
+    one, _ = gathering()
+    first, second = parcels("one", 2)
+    one.take(first)
+    one.take(replace(second, source="/elsewhere/one"))
+    one.take(second)
+    assert one.end(["/one", "/elsewhere/one"]) == []
+    assert one.verified["one"].stored == 2
+    assert "like that of /one" in one.problems["/elsewhere/one"]
+
+
+def text(path, **more):
+    return Parcel("one", "x.parquet", parcels=0, files=[path], rows=1, **more)
+
+
+@pytest.mark.parametrize(("paths", "again"), [(["a", "b"], []), (["a"], ["x.parquet"])])
+def test_a_data_set_is_finished_when_as_many_rows_came_as_it_has(paths, again):
+    one, finished = gathering({"x.parquet": 2})
+    for path in paths:
+        one.take(text(path))
+    assert one.end(["x.parquet"]) == again
+    assert [done.paths for done in finished] == ([] if again else [{"a", "b"}])
+
+
+def test_a_data_set_with_two_texts_of_one_path_is_a_problem():
+    one, finished = gathering({"x.parquet": 2})
+    one.take(text("a"))
+    one.take(text("a"))
+    assert one.end(["x.parquet"]) == []
+    assert finished == []
+    assert "several texts" in one.problems["x.parquet"]
+
+
+def test_an_empty_data_set_is_done():
+    one, _ = gathering({"x.parquet": 0})
+    assert one.end(["x.parquet"]) == []
+
+
+@pytest.mark.parametrize(
+    ("commits", "skipped", "wanted"),
+    [(["c", "c"], {}, "c"), (["c", None], {}, None), (["c", "c"], {"unreadable": ["x"]}, None)],
+)
+def test_the_claim_names_a_commit_only_if_all_was_read_from_it(commits, skipped, wanted):
+    one, finished = gathering()
+    for parcel, commit in zip(parcels("one", 2, owner="me", skipped=skipped), commits, strict=True):
+        one.take(replace(parcel, commit=commit))
+    assert (finished[0].claim.checkout, finished[0].claim.commit) == ("me", wanted)
