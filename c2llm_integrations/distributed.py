@@ -14,6 +14,7 @@ import os
 import pickle
 import socket
 import uuid
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -101,7 +102,8 @@ def ingest_distributed(
     place = Place(store, collection, api_key, socket.gethostname())
     begin = perf_counter()
     with _connected(cluster), _plain_errors(), open_store(store, collection, api_key=api_key) as opened:
-        opened.create(ray.get(ray.remote(num_cpus=0)(_spec_of).remote(make, place, compact, long_text)))
+        spec_of = ray.remote(num_cpus=0, num_gpus=cluster.gpus_each)(_spec_of)
+        opened.create(ray.get(spec_of.remote(make, place, compact, long_text)))
         is_first = opened.count() == 0
         with opened.bulk() if is_first else nullcontext():
             reports, problems = _passes(named, place, make, cluster, force, progress)
@@ -172,7 +174,7 @@ def _connected(cluster: Cluster) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "warning"}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if cluster.address is not None:
         ray.init(cluster.address, **quiet)
     else:
@@ -180,7 +182,9 @@ def _connected(cluster: Cluster) -> Iterator[None]:
         cores = max(os.cpu_count() or 1, 2) + cluster.embedders
         ray.init(num_cpus=cores, include_dashboard=False, **quiet)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"ray\.")  # its own settings, and small inputs
+            yield
     finally:
         ray.shutdown()
 
@@ -288,7 +292,7 @@ def _stream(
     context.print_on_execution_start = False
     folders = [source for source in sources if source not in texts]
     for dataset in _listed(folders, texts, place, force):
-        chunked = dataset.map(_Step(parcels.chunk, place), num_cpus=0.5)
+        chunked = dataset.map(_Chunk(parcels.chunk, place), num_cpus=0.5)
         embedded = chunked.map(
             _embedding(make, _actors_a_node(cluster)),
             compute=ray.data.ActorPoolStrategy(size=cluster.embedders),
@@ -296,7 +300,7 @@ def _stream(
             num_gpus=cluster.gpus_each,
         )
         written = embedded.map(
-            _Step(parcels.write, place), compute=ray.data.TaskPoolStrategy(cluster.writers), num_cpus=0.25
+            _Write(parcels.write, place), compute=ray.data.TaskPoolStrategy(cluster.writers), num_cpus=0.25
         )
         for row in written.iter_rows():
             yield pickle.loads(row["parcel"])
@@ -324,7 +328,7 @@ def _actors_a_node(cluster: Cluster) -> int:
 
 
 class _Step:
-    """A function of a parcel."""
+    """A function of a parcel. Ray names its tasks after the class."""
 
     def __init__(self, work: Callable[..., Parcel], *more: Any) -> None:
         self.work = work
@@ -332,6 +336,14 @@ class _Step:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         return _row(self.work(pickle.loads(row["parcel"]), *self.more))
+
+
+class _Chunk(_Step):
+    pass
+
+
+class _Write(_Step):
+    pass
 
 
 def _embedding(make: EmbedderOf, actors: int) -> type[Any]:

@@ -60,9 +60,9 @@ class Staleness:
             return self.unknown
         counts = [f"{len(getattr(self, name)):,} {name}" for name in ("changed", "new", "deleted")]
         found = ", ".join(count for count in counts if not count.startswith("0 "))
-        files = "file" if len(self.paths) == 1 else "files"
+        differ = "1 file differs" if len(self.paths) == 1 else f"{len(self.paths):,} files differ"
         branch = f", branch {self.switched[1]!r} instead of {self.switched[0]!r}" if self.switched else ""
-        return f"answers may be stale: {files} since indexing: {found}{branch}"
+        return f"answers may be stale: {differ} from the index ({found}){branch}"
 
     def __str__(self) -> str:
         return f"{f'answers may be stale: {self.unknown}' if self.unknown else self.reason}; run: c2llm index"

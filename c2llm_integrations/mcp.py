@@ -41,7 +41,7 @@ def serve(
     Only files under `folders` are read. `store`, `collection` and `model` are those of `c2llm index`.
     Raises RepositoryError for a folder that cannot be listed, MissingExtra without the SDK.
     """
-    checkouts = [Checkout(folder, store, collection, model) for folder in folders]
+    checkouts = [Checkout(folder, store, collection, model) for folder in dict.fromkeys(map(Path.resolve, folders))]
     keeper = Keeper(checkouts, index, idle_minutes * 60)
     for checkout in checkouts:
         checkout.on_stale = keeper.wake

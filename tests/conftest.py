@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,8 +69,14 @@ def write_project(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def milvus_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The http:// address of a real Milvus server, of which a machine runs one at a time: PyPI's milvus 2.3.5."""
+def milvus_address(milvus_server: Any) -> str:
+    """The http:// address of a real Milvus server."""
+    return f"http://127.0.0.1:{milvus_server.listen_port}"
+
+
+@pytest.fixture(scope="session")
+def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A real Milvus server, of which a machine runs one at a time: PyPI's milvus 2.3.5."""
     milvus = pytest.importorskip("milvus", reason="PyPI has no Milvus server for this platform")
     _wait_until_free(2379)  # the server's own etcd takes no other port
     folder = tmp_path_factory.mktemp("milvus")
@@ -81,7 +88,7 @@ def milvus_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     except (OSError, RuntimeError, TimeoutError) as error:
         server.stop()
         pytest.skip(f"the Milvus server of PyPI does not run here: {error}")
-    yield f"http://127.0.0.1:{server.listen_port}"
+    yield server
     server.stop()
     shutil.rmtree(folder, ignore_errors=True)  # half a gigabyte
 

@@ -59,7 +59,7 @@ def test_what_changed_is_told_and_then_indexed(indexed, project):
     asked = []
     indexed.on_stale = lambda: asked.append(True)
     (project / "web" / "backoff.js").write_text("export const jitterWindow = 5;\n")
-    assert indexed.search("jitter window").notes == ["answers may be stale: file since indexing: 1 new"]
+    assert indexed.search("jitter window").notes == ["answers may be stale: 1 file differs from the index (1 new)"]
     assert asked == [True]
     indexed.refresh(ignore)
     answer = indexed.search("jitter window", path="*.js")

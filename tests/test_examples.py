@@ -63,11 +63,12 @@ def test_snippets_are_loaded_into_qdrant_once(tmp_path, run):
 def test_many_repositories_share_a_milvus_collection(tmp_path, run):
     for name in ("one", "two"):
         write_project(tmp_path / "all" / name)
+    (tmp_path / "all" / "two" / "only.py").write_text("def only_here():\n    return 2\n")
     arguments = ("bulk_milvus.py", tmp_path / "all", "sum up", "--url", f"milvus+lite://{tmp_path / 'rows.db'}")
     one, two, *hits = run(*arguments)
     assert one.startswith("one: 4 written, 0 unchanged")
-    assert two.startswith("two: 4 written, 0 unchanged")
-    assert len(hits) == 5
+    assert two.startswith("two: 5 written, 0 unchanged")
+    assert len(hits) == 5  # of nine chunks, four are copies
     assert run(*arguments)[0].startswith("one: 0 written, 4 unchanged")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import webbrowser
 from typing import Annotated
 
 import typer
@@ -44,6 +43,8 @@ def browse(
         address = f"http://{HOST}:{server.server_address[1]}/"
         terminal.say(f"{address} until you press Ctrl-C")
         if open_page:
+            import webbrowser
+
             webbrowser.open(address)
         with server:
             server.serve_forever()

@@ -291,15 +291,17 @@ class Unlucky:
 # ---- what dies
 
 
-def kill_one(fragment, random):
+def kill_one(cluster, fragment, random):
     """SIGKILL one process of the cluster whose title has `fragment`; say whether there was one."""
+    raylets = {node.all_processes["raylet"][0].process.pid for node in cluster.list_all_nodes()}
     found = []
     for folder in Path("/proc").iterdir():
         try:
             title = (folder / "cmdline").read_bytes().decode(errors="replace")
-        except OSError:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):
             continue
-        if fragment in title and title.startswith("ray::"):
+        if parent in raylets and fragment in title and title.startswith("ray::"):
             found.append(int(folder.name))
     if not found:
         return False
@@ -308,31 +310,45 @@ def kill_one(fragment, random):
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finding Ray's workers needs /proc")
-@pytest.mark.parametrize("victim", ["MapWorker", "write", "driver", "server"])
+@pytest.mark.parametrize("victim", ["Embedding", "_Chunk", "_Write", "driver", "server"])
 def test_whatever_is_killed_nothing_is_lost_twice_or_stale(cluster, server, embedder, tmp_path, victim):
-    """An embedding actor, a writing task, the driver, the server: killed at random moments, then run to the end."""
+    """An actor, a task, the driver, the server: killed at random moments, then run to the end."""
     random = np.random.default_rng(int(os.environ.get("C2LLM_SEED", "0")))
-    url = f"qdrant+{server.address}"
-    tree = tmp_path / "one"
-    for version in range(int(os.environ.get("C2LLM_KILLS", "1"))):
-        write_tree(tree, version, files=60)
+    url, tree = f"qdrant+{server.address}", tmp_path / "one"
+    kills, wanted = 0, int(os.environ.get("C2LLM_KILLS", "1"))
+    for version in range(5 * wanted):
+        write_tree(tree, version, files=200)
         process = driver(cluster, url, tree)
-        if victim in ("driver", "server"):
-            time.sleep(random.uniform(2, 9))
-            (process.kill if victim == "driver" else server.kill)()
-            if victim == "server":
-                time.sleep(1)
-                server.start()
-        else:
-            deadline = time.monotonic() + 20
-            while process.poll() is None and time.monotonic() < deadline and not kill_one(victim, random):
-                time.sleep(0.05)
+        kills += kill(victim, process, cluster, server, random)
         process.wait(180)
         if process.returncode:  # the driver was killed, or the server was gone for too long: start again
             again = driver(cluster, url, tree)
             assert again.wait(180) == 0, again.stdout.read()
-        wanted = local(f"qdrant+edge://{tmp_path / 'local'}", embedder, tree)
-        assert_equal(contents_at(url), wanted)
+        assert_equal(contents_at(url), local(f"qdrant+edge://{tmp_path / 'local'}", embedder, tree))
+        if kills == wanted:
+            break
+    assert kills == wanted
+
+
+def kill(victim, process, cluster, server, random):
+    """Kill once while the run goes on; say whether there was anything to kill."""
+    if victim == "driver":
+        time.sleep(random.uniform(2, 9))
+        was_running = process.poll() is None
+        process.kill()
+        return was_running
+    if victim == "server":
+        time.sleep(random.uniform(2, 9))
+        was_running = process.poll() is None
+        server.kill()
+        time.sleep(1)
+        server.start()
+        return was_running
+    while process.poll() is None:
+        if kill_one(cluster, victim, random):
+            return True
+        time.sleep(0.01)
+    return False
 
 
 def driver(cluster, url, tree):

@@ -198,7 +198,7 @@ def test_lines_around_a_hit_until_its_file_changes(indexed, capsys):
 def test_an_index_behind_its_tree_says_so(indexed, capsys):
     (indexed / "shop" / "prices.py").write_text("def other():\n    return 1\n")
     assert run(["search", "tax"]) == 0
-    assert "answers may be stale: file since indexing: 1 changed" in capsys.readouterr().err
+    assert "answers may be stale: 1 file differs from the index (1 changed)" in capsys.readouterr().err
     assert "stale" in json.loads(answer(capsys, "search", "tax", "--json"))["notes"][0]
 
 
