@@ -180,7 +180,7 @@ def _connected(cluster: Cluster) -> Iterator[None]:
     else:
         # Logical cores: an actor that embeds leaves room for the steps around it, which take little.
         cores = max(os.cpu_count() or 1, 2) + cluster.embedders
-        ray.init(num_cpus=cores, include_dashboard=False, **quiet)
+        ray.init("local", num_cpus=cores, include_dashboard=False, **quiet)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"ray\.")  # its own settings, and small inputs

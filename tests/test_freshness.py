@@ -125,7 +125,8 @@ def test_another_branch(repository, store):
     assert stale(repository, store) is None  # the same files
     (repository / "new.py").write_text("new = 1\n")
     assert str(stale(repository, store)) == (
-        "answers may be stale: 1 file differs from the index (1 new), branch 'other' instead of 'main'; run: c2llm index"
+        "answers may be stale: 1 file differs from the index (1 new), "
+        "branch 'other' instead of 'main'; run: c2llm index"
     )
     git(repository, "checkout", "main")
     (repository / "new.py").unlink()
