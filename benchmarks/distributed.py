@@ -187,9 +187,7 @@ def main() -> None:
         numbers = [int(one) if one.isdigit() else one for one in more]
         print(json.dumps(globals()[part](Path(folder), url, *numbers)))
         return
-    known = common.RESULTS / "distributed.json"
-    before = json.loads(known.read_text())["rows"] if known.exists() else []
-    rows = [row for row in before if row["part"] not in options.only]
+    rows = []
     if "equal" in options.only:
         rows.append(measure("equal", options.files))
     if "speed" in options.only:
@@ -198,6 +196,9 @@ def main() -> None:
         rows += [measure("actors", number) for number in (1, 2, 8)]
     if "driver" in options.only:
         rows += [measure("driver", chunks) for chunks in options.chunks]
+    known = common.RESULTS / "distributed.json"
+    before = json.loads(known.read_text())["rows"] if known.exists() else []
+    rows = [row for row in before if row["part"] not in options.only] + rows
     columns = dict.fromkeys(name for row in rows for name in row)
     common.report("distributed", [{name: row.get(name, "") for name in columns} for row in rows])
 

@@ -53,11 +53,7 @@ class Checkout:
     """One folder of a repository, its collection, and the model that the collection was made with."""
 
     def __init__(
-        self,
-        folder: Path,
-        store: str | None = None,
-        collection: str = "code",
-        model: str | None = None,
+        self, folder: Path, store: str | None = None, collection: str = "code", model: str | None = None
     ) -> None:
         """`store`: a URL, by default the repository's own index; `model`: that of a collection yet to be made.
 
@@ -74,12 +70,7 @@ class Checkout:
         self.progress: tuple[int, int | None] | None = None  # of a run under way: files done, files
         self.problem = ""
         self.on_stale: Callable[[], None] = lambda: None  # called when a question finds the collection out of date
-        self.options: dict[str, str | None] = {
-            "folder": str(self.folder),
-            "store": store,
-            "collection": collection,
-            "model": model,
-        }
+        self.options = {"folder": str(self.folder), "store": store, "collection": collection, "model": model}
         self._own_store = store is None
         self._wanted_model = model
         self._store: VectorStore | None = None
@@ -158,11 +149,11 @@ class Checkout:
         from c2llm_integrations.embedder import options_of
         from c2llm_integrations.shared_model import Settings, shared_model
 
-        model = self._model
-        if model is None:
-            spec = self.store.spec
-            made_with = options_of(spec.fingerprint) if spec is not None else {"name": self._wanted_model or "nano"}
-            model = self._model = shared_model(Settings(**made_with))
+        spec, model = self.store.spec, self._model
+        made_with = options_of(spec.fingerprint) if spec is not None else {"name": self._wanted_model or "nano"}
+        settings = Settings(**made_with)
+        if model is None or model.settings != settings:  # somebody has replaced the collection
+            model = self._model = shared_model(settings)
         return model.embedder
 
     @property
@@ -272,7 +263,7 @@ class Checkout:
     def _read(self) -> Words:
         """Return the words, as far as they could be read by now; reading goes on in a thread of its own."""
         with self._lock:
-            if self._words is None:
+            if self._words is None or self._words.is_old():
                 self._words = Words(self.folder)
             words = self._words
         words.read.wait(READ_SECONDS)

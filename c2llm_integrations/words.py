@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from c2llm_integrations.errors import C2LLMError
 from c2llm_integrations.lexical import LexicalIndex
 from c2llm_integrations.search import find
 from c2llm_integrations.stores.base import Hit
+
+# Files are read again after so long, but reading takes at most one part in so many of the time.
+OLD_SECONDS, OLD_FACTOR = 30.0, 20
 
 
 class Words:
@@ -24,11 +28,17 @@ class Words:
         self._index = LexicalIndex()
         self._files = (0, 0)
         self._problem = ""
+        self._begin = self._end = time.monotonic()
         threading.Thread(target=self._fill, name="c2llm-words", daemon=True).start()
 
     def search(self, question: str, limit: int, path: str | None = None, **options: Any) -> list[Hit]:
         """Answer as `search` does in mode "lexical", from what is read so far."""
         return find(question, None, self._index, limit=limit, path=path, **{**options, "mode": "lexical"})
+
+    def is_old(self) -> bool:
+        """Say whether the files may have changed so long ago that they should be read again."""
+        age = time.monotonic() - self._end
+        return self.read.is_set() and age > max(OLD_SECONDS, OLD_FACTOR * (self._end - self._begin))
 
     def notes(self) -> list[str]:
         """Say what is missing, in lines."""
@@ -51,4 +61,5 @@ class Words:
         except C2LLMError as error:
             self._problem = str(error)
         finally:
+            self._end = time.monotonic()
             self.read.set()

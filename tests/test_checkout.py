@@ -10,6 +10,7 @@ from c2llm_integrations import checkout as module
 from c2llm_integrations import words as words_module
 from c2llm_integrations.apart import Apart
 from c2llm_integrations.checkout import WORDS_ALONE, Checkout
+from c2llm_integrations.cli import run
 from c2llm_integrations.desk import MAX_CHARS, Desk
 from c2llm_integrations.errors import InputError, RepositoryError
 from c2llm_integrations.keeper import Keeper
@@ -183,6 +184,23 @@ def test_a_line_beyond_the_file(checkout):
 def test_words_of_a_large_folder_are_read_up_to_a_limit(checkout, monkeypatch):
     monkeypatch.setattr("c2llm_integrations.lexical.MAX_BYTES", 10)
     assert any("files are held in memory" in note for note in checkout.search("tax").notes)
+
+
+def test_words_are_read_again_after_a_while(checkout, project, monkeypatch):
+    assert checkout.search("jitterWindow").hits == []
+    (project / "web" / "backoff.js").write_text("export const jitterWindow = 5;\n")
+    assert checkout.search("jitterWindow").hits == []
+    monkeypatch.setattr(words_module, "OLD_SECONDS", 0)
+    monkeypatch.setattr(words_module, "OLD_FACTOR", 0)
+    assert paths(checkout.search("jitterWindow")) == ["web/backoff.js"]
+
+
+def test_a_collection_replaced_with_another_model_is_searched_with_that(indexed, project, tiny_model, capsys):
+    assert indexed.search("tax").notes == []
+    other = tiny_model.parent / "c2llm-tiny-compressed"
+    assert run(["index", str(project), "--model", str(other), "--replace"]) == 0
+    assert indexed.search("tax").notes == []
+    assert indexed.embedder.checkpoint.name == str(other)
 
 
 def test_what_is_read_so_far_answers(checkout, monkeypatch):

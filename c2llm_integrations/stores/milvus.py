@@ -115,8 +115,7 @@ class MilvusStore(VectorStore):
         Raises StoreError if the server does not answer within 10 seconds.
         """
         collections.usable(collection)
-        client = collections.connect(address, token)
-        return cls(client, Server.of(client.get_server_version()), collection, url=f"milvus+{address}")
+        return cls(*collections.connect(address, token), collection, url=f"milvus+{address}")
 
     @classmethod
     def from_client(cls, client: MilvusClient, collection: str = "code") -> MilvusStore:
@@ -364,7 +363,7 @@ class MilvusStore(VectorStore):
 
 def list_collections(address: str, token: str | None) -> list[str]:
     """Return the names of the collections that this package made on a server, sorted; errors are `connect`'s."""
-    client = collections.connect(address, token)
+    client, _ = collections.connect(address, token)
     try:
         return collections.names(client)
     finally:

@@ -48,10 +48,11 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _PHYSICAL = re.compile(r"(.+)__(\d{1,9})")
 
 
-def connect(address: str, token: str | None) -> MilvusClient:
-    """Return a client of the server at `address`; raises StoreError if it does not answer in time."""
+def connect(address: str, token: str | None) -> tuple[MilvusClient, Server]:
+    """Return a client of the server at `address`, and what that is; raises StoreError if it does not answer in time."""
     try:
-        return MilvusClient(address, token=token or "", timeout=CONNECT_SECONDS, **CONNECTION)
+        client = MilvusClient(address, token=token or "", timeout=CONNECT_SECONDS, **CONNECTION)
+        return client, Server.of(client.get_server_version(), address)
     except Exception as error:  # pymilvus's own, and gRPC's as they are
         why = reason(error)
         message = f"milvus+{address} cannot be opened: {why}; is the server up, and the key right?"

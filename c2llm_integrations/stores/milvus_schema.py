@@ -71,10 +71,10 @@ class Server:
     release: tuple[int, int]
 
     @classmethod
-    def of(cls, version: str) -> Server:
-        """Read what `MilvusClient.get_server_version` returns."""
+    def of(cls, version: str, address: str = "") -> Server:
+        """Read what `MilvusClient.get_server_version` returns, and where that client is connected."""
         numbers = [int(number) for number in re.findall(r"\d+", version)] + [0, 0]
-        lite, cloud = version.startswith("milvus_lite"), "zilliz" in version.lower()
+        lite, cloud = version.startswith("milvus_lite"), "zilliz" in (version + address).lower()
         return cls("lite" if lite else "cloud" if cloud else "server", (numbers[0], numbers[1]))
 
     @property

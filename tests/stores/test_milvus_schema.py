@@ -44,6 +44,10 @@ def test_a_server_is_known_by_its_version(version: str, server: Server) -> None:
     assert Server.of(version) == server
 
 
+def test_zilliz_cloud_is_known_by_its_address() -> None:
+    assert Server.of("2.6.1", "https://in03-x.api.gcp-us-west1.zillizcloud.com:443") == CLOUD
+
+
 @pytest.mark.parametrize(
     ("server", "datatypes", "quantizations", "lexical", "uploads"),
     [

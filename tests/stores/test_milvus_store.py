@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import base64
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pymilvus import MilvusClient
+from pymilvus.client.iterator.query_iterator import QueryIterator
 
-from c2llm_integrations.errors import InputError, RowsRefused, StoreBusy, StoreError
-from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.base import CollectionSpec, Filter, Row, VectorStore
+from c2llm_integrations.code.terms import ANALYSER
+from c2llm_integrations.errors import BatchRefused, InputError, RowsRefused, SpecMismatch, StoreBusy, StoreError
+from c2llm_integrations.loading import load
+from c2llm_integrations.stores import list_collections, open_store
+from c2llm_integrations.stores import milvus_collections as collections
+from c2llm_integrations.stores.base import CollectionSpec, Row, VectorStore
 from c2llm_integrations.stores.milvus import MilvusStore
 from c2llm_integrations.stores.milvus_collections import CONNECTION
-from c2llm_integrations.stores.milvus_filter import expression, literal
-from c2llm_integrations.stores.milvus_schema import MAX_VARCHAR_BYTES
+from c2llm_integrations.stores.milvus_schema import MAX_VARCHAR_BYTES, Server
+from tests.stores.conftest import empty_milvus
 
 MakeRow = Callable[..., Row]
+MakeRows = Callable[..., list[Row]]
 
 
 @pytest.fixture
@@ -89,34 +96,48 @@ def test_lite_is_open_in_one_process_and_free_after_closing(url: str, spec: Coll
     assert capfd.readouterr().err == ""
 
 
-UPSERT_AND_DIE = """
-import os, signal, sys
-import numpy as np
-from c2llm_integrations.code.chunk import CodeChunk, chunk_id
-from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.base import CollectionSpec, Row
-store = open_store(sys.argv[1])
-store.create(CollectionSpec(4, {}))
-for batch in range(3):
-    ids = [chunk_id("r", "p", str(batch), i) for i in range(500)]
-    store.upsert([Row(CodeChunk(id, "r", "p", "", "", "", 1, 1, "x"), np.eye(4, dtype=np.float32)[0]) for id in ids])
-    store.delete(ids[:100])
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
-def test_lite_keeps_what_it_acknowledged_before_a_kill(url: str) -> None:
-    killed = subprocess.run([sys.executable, "-c", UPSERT_AND_DIE, url], capture_output=True)
-    assert killed.returncode == -9
+def test_lite_reads_no_row_twice_that_a_killed_flush_had_stored(
+    url: str, tmp_path: Path, spec: CollectionSpec, make_rows: MakeRows
+) -> None:
+    rows, folder = make_rows(50), tmp_path / "folder" / "store.db" / "collections" / "code__1"
     with open_store(url) as store:
-        assert (store.count(), len(list(store.scan("r")))) == (1_200, 1_200)
+        store.create(spec)
+        store.upsert(rows)
+        [logs] = [shutil.copytree(folder / "wal", tmp_path / "wal")]
+        store.optimize()
+    for log in logs.iterdir():  # stored, but the run was killed before it removed them
+        shutil.copy(log, folder / "wal")
+    with open_store(url) as store:
+        assert (store.count(), len(list(store.scan()))) == (50, 50)
+
+
+def test_lite_opens_after_a_kill_amid_an_index(
+    url: str, tmp_path: Path, spec: CollectionSpec, make_rows: MakeRows
+) -> None:
+    rows = make_rows(50)
+    with open_store(url) as store:
+        store.create(spec)
+        store.upsert(rows)
+        store.optimize()
+    [index] = (tmp_path / "folder").glob("**/*.idx")
+    index.write_bytes(index.read_bytes()[:200])
+    with open_store(url) as store:
+        assert store.search(rows[7].vector, 1)[0].chunk == rows[7].chunk
+
+
+def test_lite_makes_a_collection_whose_making_was_killed(url: str, tmp_path: Path, spec: CollectionSpec) -> None:
+    with open_store(url, "other") as store:
+        store.create(spec)
+    (tmp_path / "folder" / "store.db" / "collections" / "code__1").mkdir()
+    with open_store(url) as store:
+        store.create(spec)
+        assert store.count() == 0
 
 
 # ---- collections
 
 
-@pytest.mark.parametrize("name", ["my-repo", "v1.0", "1st"])
+@pytest.mark.parametrize("name", ["my-repo", "v1.0", "1st", "code__1"])
 def test_names_that_milvus_does_not_take_are_refused(tmp_path: Path, name: str) -> None:
     for url in (f"milvus+lite://{tmp_path / 'x.db'}", "milvus+http://localhost:1"):
         with pytest.raises(InputError, match=r"no usable name for Milvus; use 1 to 128 letters"):
@@ -137,39 +158,136 @@ def test_a_collection_of_somebody_else_is_refused_and_kept(milvus_lite_address: 
     client.close()
 
 
-def test_a_half_made_collection_is_finished_at_the_next_opening(
-    url: str, spec: CollectionSpec, make_row: MakeRow, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def killed(_: MilvusStore) -> None:
+def names(store: VectorStore) -> list[str]:
+    assert isinstance(store, MilvusStore)
+    return sorted(store._client.list_collections())
+
+
+@contextmanager
+def killed_at(method: str) -> Iterator[None]:
+    """Whoever calls this method of a client ends, as if killed."""
+
+    def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    with open_store(url) as store, monkeypatch.context() as patched:
-        patched.setattr(MilvusStore, "_make_searchable", killed)
-        with pytest.raises(KeyboardInterrupt):
-            store.create(spec)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(MilvusClient, method, killed)
+        yield
+
+
+@pytest.mark.parametrize("method", ["create_collection", "create_index", "create_alias"])
+@pytest.mark.parametrize("again", ["same", "other"])
+def test_a_killed_creation_is_made_good(
+    url: str, spec: CollectionSpec, make_row: MakeRow, method: str, again: str
+) -> None:
+    with open_store(url, "other") as store:
+        store.create(spec)
+        with killed_at(method), pytest.raises(KeyboardInterrupt):
+            open_store(url).create(spec)
+        with open_store(url) as created:
+            assert created.spec is None
+            wanted = spec if again == "same" else replace(spec, analyser=ANALYSER)
+            created.create(wanted)
+            created.upsert([make_row()])
+            assert (created.spec, len(created.search(make_row().vector, 1))) == (wanted, 1)
+            assert [name for name in names(created) if name.startswith("code")] == [
+                "code__2" if method != "create_collection" and again == "other" else "code__1"
+            ]
+
+
+@pytest.mark.parametrize("method", ["alter_alias", "drop_collection"])
+def test_a_killed_replacement_is_made_good(url: str, spec: CollectionSpec, make_rows: MakeRows, method: str) -> None:
     with open_store(url) as store:
-        store.upsert([make_row()])
-        assert len(store.search(make_row().vector, 1)) == 1
+        store.create(spec)
+        store.upsert(make_rows(5))
+        successor = store.successor()
+        successor.create(spec)
+        successor.upsert(make_rows(7))
+        with killed_at(method), pytest.raises(KeyboardInterrupt):
+            store.replace_by(successor)
+    with open_store(url) as store:
+        assert store.count() == (5 if method == "alter_alias" else 7)
+        successor = store.successor()
+        successor.create(spec)
+        successor.upsert(make_rows(9))
+        store.replace_by(successor)
+        assert store.count() == 9
+        assert len(names(store)) == 1
+        store.drop()
+        assert names(store) == []
+
+
+def test_a_killed_drop_is_no_collection_any_more(url: str, spec: CollectionSpec, make_rows: MakeRows) -> None:
+    with open_store(url) as store:
+        store.create(spec)
+        store.upsert(make_rows(5))
+        with killed_at("drop_collection"), pytest.raises(KeyboardInterrupt):
+            store.drop()
+    with open_store(url) as store:
+        assert (store.spec, list_collections(url)) == (None, [])
+        store.create(spec)
+        assert store.count() == 0
+        assert len(names(store)) == 1
+
+
+def test_a_collection_from_before_there_were_aliases_opens_and_is_replaced(
+    milvus_lite_address: str, spec: CollectionSpec, make_rows: MakeRows
+) -> None:
+    client = MilvusClient(milvus_lite_address, **CONNECTION)
+    collections.make(client, "code", spec, Server("lite", (3, 2)))
+    rows = make_rows(5)
+    with open_store(f"milvus+{milvus_lite_address}") as store:
+        store.create(spec)
+        store.upsert(rows)
+        assert (store.spec, store.count()) == (spec, 5)
+        assert list_collections(f"milvus+{milvus_lite_address}") == ["code"]
+        successor = store.successor()
+        assert successor.spec is None
+        successor.create(spec)
+        successor.upsert(rows[:3])
+        store.replace_by(successor)
+        assert store.count() == 3
+        assert client.list_collections() == ["code__1"]
+    empty_milvus(milvus_lite_address)
+    client.close()
+
+
+def test_a_collection_with_a_name_like_ours_is_left_alone(milvus_lite_address: str, spec: CollectionSpec) -> None:
+    client = MilvusClient(milvus_lite_address, **CONNECTION)
+    client.create_collection("code__1", dimension=4)
+    with open_store(f"milvus+{milvus_lite_address}") as store:
+        store.create(spec)
+        assert sorted(client.list_collections()) == ["code__1", "code__2"]
+        store.drop()
+    assert client.list_collections() == ["code__1"]
+    client.drop_collection("code__1")
+    client.close()
+
+
+def test_a_store_notices_that_another_model_has_taken_the_place(
+    milvus_lite_address: str, spec: CollectionSpec, make_rows: MakeRows
+) -> None:
+    url, rows = f"milvus+{milvus_lite_address}", make_rows(5)
+    other = replace(spec, fingerprint={**spec.fingerprint, "weights": "xyz"})
+    with open_store(url) as store, open_store(url) as reader:
+        store.create(spec)
+        store.upsert(rows)
+        assert reader.count() == 5
+        successor = store.successor()
+        successor.create(other)
+        store.replace_by(successor)
+        with pytest.raises(SpecMismatch, match="weights 'xyz'"):
+            reader.search(rows[0].vector, 1)
+        assert (reader.spec, reader.count()) == (other, 0)
+        successor = store.successor()
+        successor.create(spec)
+        store.replace_by(successor)
+        time.sleep(collections.FRESH_SECONDS + 0.1)
+        assert reader.spec == spec
+    empty_milvus(milvus_lite_address)
 
 
 # ---- rows and filters
-
-
-@given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_a_literal_is_one_line_that_reads_back(value: str) -> None:
-    written = literal(value)
-    assert "\n" not in written
-    assert "\r" not in written
-    escapes = {'"': '"', "\\": "\\", "n": "\n", "r": "\r", "t": "\t"}
-    characters = iter(written[1:-1])
-    read = "".join(escapes[next(characters)] if one == "\\" else one for one in characters)
-    assert (read, written[0], written[-1]) == (value, '"', '"')
-
-
-def test_expressions_quote_every_value() -> None:
-    assert expression(Filter()) == ""
-    where = Filter(repositories=["a"], paths=['x" or 1==1', "é\\"])
-    assert expression(where) == 'repository in ["a"] and path in ["x\\" or 1==1", "é\\\\"]'
 
 
 def test_text_is_measured_in_bytes(lite: VectorStore, make_row: MakeRow) -> None:
@@ -186,6 +304,45 @@ def test_text_is_measured_in_bytes(lite: VectorStore, make_row: MakeRow) -> None
 def test_more_hits_than_milvus_returns_are_refused(lite: VectorStore, make_row: MakeRow) -> None:
     with pytest.raises(InputError, match="16384"):
         lite.search(make_row().vector, 16_385)
+
+
+def test_a_refused_write_is_cut_until_the_bad_row_is_alone(lite: VectorStore, make_rows: MakeRows) -> None:
+    # [a batch with one bad row losing the others]
+    rows = make_rows(40)
+    bad = replace(rows[17].chunk, start_line=2**70)
+    with pytest.raises(BatchRefused, match="refused 1 rows"):
+        lite.upsert([Row(bad, rows[17].vector)])
+    rows[17] = Row(bad, rows[17].vector)
+    report = load([rows], lite)
+    assert (report.written, set(report.refused), lite.count()) == (39, {bad.id}, 39)
+
+
+def test_pages_that_are_too_large_for_a_message_are_cut(
+    lite: VectorStore, make_rows: MakeRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, sizes, next_page = make_rows(100), [], QueryIterator.next
+
+    def limited(pages: QueryIterator) -> list[dict[str, Any]]:
+        sizes.append(pages._query_options["batch_size"])
+        if sizes[-1] > 10:
+            raise TooLarge
+        return list(next_page(pages))
+
+    monkeypatch.setattr(QueryIterator, "next", limited)
+    assert {row.chunk.id: row.chunk for row in lite.rows()} == {}
+    lite.upsert(rows)
+    assert {row.chunk.id: row.chunk for row in lite.rows()} == {row.chunk.id: row.chunk for row in rows}
+    assert sizes[-1] <= 10 < sizes[0]
+
+
+class TooLarge(grpc.RpcError):
+    """What gRPC raises for a message over 64 MB."""
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.RESOURCE_EXHAUSTED
+
+    def details(self) -> str:
+        return "grpc: received message larger than max (71556093 vs. 67108864)"
 
 
 # ---- keys and failures

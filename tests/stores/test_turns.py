@@ -106,7 +106,7 @@ def test_threads_take_turns_on_one_store(url):
 
 def test_a_scan_in_progress_is_not_interrupted(url, monkeypatch):
     monkeypatch.setattr(turns, "IDLE_SECONDS", 0)
-    with open_store(url, wait=5) as store:
+    with open_store(url, wait=60) as store:
         scan = store.scan()
         first = next(scan)
         time.sleep(3 * turns.POLL_SECONDS)
@@ -114,13 +114,15 @@ def test_a_scan_in_progress_is_not_interrupted(url, monkeypatch):
 
 
 def test_a_successor_is_filled_under_one_turn(url):
-    with open_store(url, wait=5) as store, open_store(url, wait=0.3) as reader:
+    with open_store(url, wait=60) as store, open_store(url, wait=60) as reader:
         store.create(SPEC)
         with store.successor() as successor:
             successor.create(SPEC)
             successor.upsert(rows(0, 1))
+            reader._wait = 0.3
             with pytest.raises(StoreBusy):
                 reader.count()
+            reader._wait = 60
             store.replace_by(successor)
         assert store.count() == 1
         assert reader.count() == 1
