@@ -41,7 +41,7 @@ class Settings:
         try:
             data = json.loads(file.read_text("utf-8"))
             shard = data.get("shard", "shard")
-            if not _SHARD.fullmatch(shard):
+            if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
                 raise ValueError(f"shard {shard!r}")
             return cls(CollectionSpec.from_json(json.dumps(data["spec"])), dict(data["claims"]), shard)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
