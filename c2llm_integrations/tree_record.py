@@ -29,6 +29,7 @@ from c2llm_integrations.user_cache import user_cache
 EDGE = "qdrant+edge://"
 # Seconds that a run waits for a search that is just writing what it verified.
 LOCK_SECONDS = 5.0
+PATIENCE_SECONDS = 1.0
 LAYOUT = 1
 
 # Path → the fields of its `FileState`, which as bare tuples are read in half the time.
@@ -75,7 +76,7 @@ class Recording:
             with suppress(OSError):  # a folder that nothing can be written to holds no record
                 self._file.parent.mkdir(parents=True, exist_ok=True)
                 what = f"a run that indexes {tree.root} into {self._store.collection!r}"
-                self._run = FileLock(self._file.with_suffix(".run.lock"), what)
+                self._run = _patiently(self._file.with_suffix(".run.lock"), what)
         self._branch = branch_of(tree.root)  # now: a switch during the run must show
         with locked(self._file, LOCK_SECONDS):
             earlier = load(self._file)
@@ -214,3 +215,15 @@ def _lock(file: Path, deadline: float) -> FileLock:
             if time.monotonic() > deadline:
                 raise
         time.sleep(0.01)
+
+
+def _patiently(file: Path, what: str) -> FileLock:
+    """Take a lock; what a killed run had started may hold it for a moment longer."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return FileLock(file, what)
+        except StoreBusy:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)

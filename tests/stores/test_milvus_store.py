@@ -17,7 +17,6 @@ from typing import Any
 import grpc
 import pytest
 from pymilvus import MilvusClient
-from pymilvus.client.iterator.query_iterator import QueryIterator
 
 from c2llm_integrations.code.terms import ANALYSER
 from c2llm_integrations.errors import BatchRefused, InputError, RowsRefused, SpecMismatch, StoreBusy, StoreError
@@ -320,15 +319,19 @@ def test_a_refused_write_is_cut_until_the_bad_row_is_alone(lite: VectorStore, ma
 def test_pages_that_are_too_large_for_a_message_are_cut(
     lite: VectorStore, make_rows: MakeRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows, sizes, next_page = make_rows(100), [], QueryIterator.next
+    rows, sizes, open_pages = make_rows(100), [], MilvusClient.query_iterator
 
-    def limited(pages: QueryIterator) -> list[dict[str, Any]]:
-        sizes.append(pages._query_options["batch_size"])
+    def refuse() -> list[dict[str, Any]]:
+        raise TooLarge
+
+    def limited(client: MilvusClient, *arguments: Any, **options: Any) -> Any:
+        sizes.append(options["batch_size"])
+        pages = open_pages(client, *arguments, **options)
         if sizes[-1] > 10:
-            raise TooLarge
-        return list(next_page(pages))
+            pages.next = refuse
+        return pages
 
-    monkeypatch.setattr(QueryIterator, "next", limited)
+    monkeypatch.setattr(MilvusClient, "query_iterator", limited)
     assert {row.chunk.id: row.chunk for row in lite.rows()} == {}
     lite.upsert(rows)
     assert {row.chunk.id: row.chunk for row in lite.rows()} == {row.chunk.id: row.chunk for row in rows}
