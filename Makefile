@@ -1,5 +1,6 @@
 # make demo    install into .venv, index a real repository, answer three questions about it
 # make test    the same .venv with the test tools: lint, type-check, test
+# make test-stress    kills and faults many times over
 # make test-cluster    the distributed run on two Ray nodes of this machine, with processes killed under it
 # make test-llama-milvus    what needs an older pymilvus, in an environment of its own
 # make lint | bench | clean
@@ -22,7 +23,7 @@ OLDER := $(VENV)-llama-milvus
 # networkx is there already, because PyTorch needs it: 580 files of Python by many hands.
 FIND_DEMO := import importlib.util as u; print(*u.find_spec("networkx").submodule_search_locations)
 
-.PHONY: demo test test-cluster test-llama-milvus lint bench clean
+.PHONY: demo test test-stress test-cluster test-llama-milvus lint bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -35,6 +36,10 @@ demo: $(VENV)/.installed
 
 test: lint
 	$(BIN)/pytest
+
+# Fifty kills where a plain run has five, and the whole contract on the Milvus server.
+test-stress: $(VENV)/.installed-test
+	C2LLM_KILLS=50 C2LLM_STRESS=1 $(BIN)/pytest tests/stores tests/test_ingest_killed.py tests/test_ingest_faults.py
 
 # pyproject.toml leaves these out of a plain run, which would take much longer with them.
 test-cluster: $(VENV)/.installed-test
@@ -55,6 +60,12 @@ bench: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks.released_path
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.frameworks
+	$(BIN)/python -m benchmarks.repository_search
+	$(BIN)/python -m benchmarks.compact_vectors
+	$(BIN)/python -m benchmarks.load_speed
+	$(BIN)/python -m benchmarks.milvus_load
+	$(BIN)/python -m benchmarks.agents
+	$(BIN)/python -m benchmarks.distributed
 
 clean:
 	rm -rf $(VENV) $(OLDER) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
