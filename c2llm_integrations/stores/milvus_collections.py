@@ -36,6 +36,8 @@ POLL_SECONDS = 0.1
 # server may answer a question to a dropped one with a part of its rows.
 FRESH_SECONDS = 1.0
 GRACE_SECONDS = 3.0
+# How long a server may take to show an alias that it says exists.
+ALIAS_SECONDS = 3.0
 # Of a client of our own: its connection is not shared, so that closing it ends it; and it pings no more often than the
 # 5 minutes that gRPC servers allow, because those of Milvus Lite hang up on pymilvus's default of 10 seconds.
 CONNECTION = {"dedicated": True, "grpc_options": {"grpc.keepalive_time_ms": 360_000}}
@@ -170,8 +172,12 @@ def give_name(client: Any, physical: str, alias: str) -> None:
     try:
         call(client, "create_alias", physical, alias)
     except Exception:
-        if described(client, alias) is None:  # unless somebody else has done it at the same time
-            raise
+        # Somebody else may have done it at the same time; the server shows it a moment after it has refused ours.
+        deadline = time.monotonic() + ALIAS_SECONDS
+        while described(client, alias) is None:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def successor_of(client: Any, physical: str, name: str) -> str:
