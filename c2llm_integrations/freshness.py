@@ -93,11 +93,11 @@ def stale(root: Path, store: VectorStore, patience: float = PATIENCE) -> Stalene
 
 def _compare(root: Path, record: Record, file: Path, patience: float) -> Staleness | None:
     rules = ignore_rules(root, record.states)
-    known = record.states if record.rules == rules else {}
+    known = record.states.keys() if record.rules == rules else set()
     with ThreadPoolExecutor(1) as pool:  # git lists while this thread asks for the states
-        listed = pool.submit(lambda: {path for one in record.prefixes for path in list_again(root, one, known).files})
+        listed = pool.submit(lambda: [list_again(root, prefix, known) for prefix in record.prefixes])
         suspects, gone = _differing(root, record.states)
-        files = listed.result()
+        files: set[str] = set().union(*(paths for part in listed.result() for paths in part))
     suspects = [path for path in suspects if path in files]
     changed, verified = _verify(root, record.states, suspects, time.monotonic() + patience)
     deleted = sorted({*gone, *(record.states.keys() - files)})

@@ -50,7 +50,7 @@ def list_git(root: Path, prefix: str) -> Listing:
     if done is None or done.returncode:
         why = done.stderr.decode(errors="replace").strip().split("\n")[0] if done else "git is not installed"
         raise RepositoryError(f"git cannot list {root}: {why}; repair the repository and index again")
-    names = {os.fsdecode(name).rstrip("/") for name in done.stdout.split(b"\0") if name}
+    names = {name.rstrip("/") for name in os.fsdecode(done.stdout).split("\0")} - {""}
     return Listing(sorted(names), _closed_folders(os.fsdecode(done.stderr)))
 
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 import socket
 import stat
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,8 +87,8 @@ def open_tree(path: str | os.PathLike[str], repository: str | None = None) -> Tr
     return tree
 
 
-def list_again(root: Path, prefix: str, known: Container[str]) -> Tree:
-    """List the files under `prefix` of a root that `open_tree` found; those in `known` are not looked at again.
+def list_again(root: Path, prefix: str, known: Set[str]) -> tuple[Set[str], list[str]]:
+    """List the files under `prefix` of a root that `open_tree` found: those in `known`, as they stand, and new ones.
 
     Raises RepositoryError for a folder that cannot be listed.
     """
@@ -100,8 +100,9 @@ def list_again(root: Path, prefix: str, known: Container[str]) -> Tree:
         listing = list_git(root, prefix) if by_git else walk(root, prefix, sieve.leave_out)
     except RepositoryError:
         listing = walk(root, prefix, sieve.leave_out)
-    _fill(tree, listing, sieve, known)
-    return tree
+    listed = set(listing.paths)
+    _fill(tree, Listing(sorted(listed - known), listing.unreadable), sieve)
+    return known & listed, tree.files
 
 
 def root_of(path: str | os.PathLike[str]) -> Path:
@@ -186,14 +187,11 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _fill(tree: Tree, listing: Listing, sieve: _Sieve, known: Container[str] = ()) -> None:
+def _fill(tree: Tree, listing: Listing, sieve: _Sieve) -> None:
     for folder in listing.unreadable:
         tree.skip(skipping.UNREADABLE, folder + "/")
     tree.unreadable = tuple(listing.unreadable)
     for path in listing.paths:
-        if path in known:
-            tree.files.append(path)
-            continue
         if sieve.leave_out(path.rpartition("/")[0]):
             continue
         reason = sieve.why_skip(path)
