@@ -29,6 +29,7 @@ class Gathered:
     stale: list[str] = field(default_factory=list)
     commits: set[str | None] = field(default_factory=set)
     is_done: bool = False
+    is_lost: bool = False
     paths: set[str] | None = None
     has_doubles: bool = False
 
@@ -47,6 +48,7 @@ class Gathered:
         self.stale += parcel.stale
         self.commits.add(parcel.commit)
         self.is_done |= parcel.is_done
+        self.is_lost |= parcel.is_lost
         if not parcel.parcels:
             self.paths = self.paths or set()
             several = set(parcel.files)
@@ -102,7 +104,7 @@ class Gathering:
             return
         self.total += 1 if not parcel.parcels else 0 if one.parcels else parcel.parcels
         one.add(parcel)
-        if one.parcels == parcel.parcels:
+        if one.parcels == parcel.parcels and not one.is_lost:
             self._finishing[name] = self._finish(one)
 
     def end(self, sources: Sequence[str]) -> list[str]:
@@ -112,7 +114,7 @@ class Gathering:
             if one.paths is not None and one.source not in again:
                 if one.has_doubles:
                     self.problems[one.source] = f"it has several texts of one path of {name!r}"
-                else:
+                elif not one.is_lost:
                     self._finishing[name] = self._finish(one)
         for name, one in self._gathered.items():
             try:

@@ -112,7 +112,8 @@ class Parcel:
     `parcels`: how many the repository has, 0 where nobody knows; `owner`: for the claim; `texts`: path → text where
     the files are no files; `rows`: of the data set they come from; `held`: rows the store has under these paths;
     `read`: files that gave a text; `ids`: of the rows the store should hold of them; `commit`: what they were all read
-    from; `is_done`: the store holds this very commit of the repository; `failed`: why nothing can be done.
+    from; `is_done`: the store holds this very commit of the repository; `failed`: why nothing can be done;
+    `is_lost`: a row of it did not read back as it was sent.
     """
 
     repository: str
@@ -143,6 +144,7 @@ class Parcel:
     commit: str | None = None
     is_done: bool = False
     failed: str = ""
+    is_lost: bool = False
 
 
 def list_source(source: str, place: Place, force: bool) -> Iterator[Parcel]:
@@ -381,7 +383,12 @@ def write(parcel: Parcel, place: Place) -> Parcel:
     with Loader(place.open()) as loader:
         loader.add(rows)
         loader.update(parcel.moved)
-    loader.verify_sample()
+    is_lost = False
+    try:
+        loader.verify_sample()
+    except StoreError:  # taken back, so that the next pass writes all of it again
+        is_lost = True
+        place.open().delete([row.chunk.id for row in rows])
     done = loader.report
     return replace(
         parcel,
@@ -392,6 +399,7 @@ def write(parcel: Parcel, place: Place) -> Parcel:
         written=done.written,
         shortened=done.cut,
         refused={**parcel.refused, **done.refused},
+        is_lost=is_lost,
     )
 
 
