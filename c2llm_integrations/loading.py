@@ -55,7 +55,7 @@ def load(batches: Iterable[Sequence[Row]], store: VectorStore, *, refused: Path 
     Raises StoreError when the store fails, or does not hold what it acknowledged.
     """
     begin = perf_counter()
-    before = store.count()
+    before = store.total()
     with Loader(store, refused=refused) as loader:
         for rows in batches:
             loader.add(rows)
@@ -106,7 +106,7 @@ class Loader:
         too, every id is looked up. Some vectors are read back. Raises StoreError for what is missing or different.
         """
         keys = np.unique(np.frombuffer(self._ids, "S16"))
-        found = self._store.count(repository)
+        found = self._store.total() if repository is None else self._store.count(repository)
         missing = [] if found == before + len(keys) else self._missing(keys)
         if missing:
             raise StoreError(

@@ -13,6 +13,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import chain
 
 from c2llm_integrations.code.definitions import defined_names
 
@@ -57,7 +58,7 @@ def document_terms(path: str, text: str) -> list[str]:
     words = _words(path) * PATH_WEIGHT
     words += _words(text)
     words += _words(" ".join(defined_names(text))) * (DEFINITION_WEIGHT - 1)
-    return [term for word in words for term in _document_forms(word)]
+    return list(chain.from_iterable(map(_document_forms, words)))
 
 
 def query_terms(text: str) -> list[str]:
@@ -88,9 +89,15 @@ def sparse(terms: Sequence[str]) -> tuple[list[int], list[float]]:
     Weight of a term that stands f times among n: f·(k1 + 1) / (f + k1·(1 - b + b·n / `AVERAGE_TERMS`)).
     """
     norm = K1 * (1 - B + B * len(terms) / AVERAGE_TERMS)
-    counts = Counter(map(_hash, terms))
-    indices = sorted(counts)
-    return indices, [count * (K1 + 1) / (count + norm) for count in map(counts.__getitem__, indices)]
+    counts = Counter(terms)
+    hashed: dict[int, int] = dict(zip(map(_hash, counts), counts.values(), strict=True))
+    if len(hashed) < len(counts):  # two terms of one hash
+        hashed = dict.fromkeys(hashed, 0)
+        for term, count in counts.items():
+            hashed[_hash(term)] += count
+    indices = sorted(hashed)
+    weight = {count: count * (K1 + 1) / (count + norm) for count in set(hashed.values())}
+    return indices, [weight[hashed[index]] for index in indices]
 
 
 def sparse_query(terms: Iterable[str]) -> tuple[list[int], list[float]]:

@@ -208,6 +208,11 @@ class VectorStore(ABC):
         with self._open():
             return 0 if self._read_spec() is None else self._count(repository)
 
+    def total(self) -> int:
+        """Count exactly all rows, those of other programs too, which most stores do faster than `count`."""
+        with self._open():
+            return 0 if self._read_spec() is None else self._total()
+
     def known(self, ids: Sequence[str]) -> set[str]:
         """Return those of `ids` that are in the collection, whoever wrote them."""
         ids = row_ids(ids)
@@ -305,6 +310,9 @@ class VectorStore(ABC):
 
     @abstractmethod
     def _count(self, repository: str | None) -> int: ...
+
+    @abstractmethod
+    def _total(self) -> int: ...
 
     @abstractmethod
     def _vectors(self, ids: Sequence[str]) -> dict[str, Vector]: ...

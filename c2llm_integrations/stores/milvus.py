@@ -237,6 +237,9 @@ class MilvusStore(VectorStore):
     def _count(self, repository: str | None) -> int:
         return 0 if self._untouched else self._counted(expression(_of(repository), ours=True))
 
+    def _total(self) -> int:
+        return 0 if self._untouched else self._counted("")
+
     def _counted(self, where: str) -> int:
         return int(self._query(["count(*)"], filter=where)[0]["count(*)"])
 

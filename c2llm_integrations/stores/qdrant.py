@@ -16,6 +16,7 @@ from c2llm_integrations.stores.base import VectorStore
 from c2llm_integrations.stores.qdrant_errors import REFUSED, is_gone, pause_after, reason, status_of
 from c2llm_integrations.stores.qdrant_parts import NAME_KEY, SPEC_KEY, Parts, Serving, is_local
 from c2llm_integrations.stores.qdrant_types import (
+    DECIMALS,
     DENSE,
     NUMBER_BYTES,
     dense_of,
@@ -226,7 +227,8 @@ class QdrantStore(VectorStore):
     # ---- writing
 
     def _upsert(self, chunks: Sequence[CodeChunk], vectors: Vector, terms: Sequence[Sequence[str]] | None) -> None:
-        points = points_of(chunks, vectors, terms)
+        sent = vectors if self._parts.local else np.round(vectors.astype(np.float64), DECIMALS)
+        points = points_of(chunks, sent, terms)
         sizes = [0] * len(points) if self._parts.local else [json_bytes(point) for point in points]
         for part in requests_of(sizes):
             some = points[part]
@@ -273,6 +275,9 @@ class QdrantStore(VectorStore):
 
     def _count(self, repository: str | None) -> int:
         return self._ask(lambda name: self._client.count(name, ours(repository), exact=True)).count
+
+    def _total(self) -> int:
+        return self._ask(lambda name: self._client.count(name, exact=True)).count
 
     def _vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
         page = self._page(0)

@@ -272,6 +272,9 @@ class QdrantEdgeStore(VectorStore):
     def _count(self, repository: str | None) -> int:
         return self._shard.count(edge.CountRequest(exact=True, filter=ours(repository)))
 
+    def _total(self) -> int:
+        return self._shard.count(edge.CountRequest(exact=True))
+
     def _vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
         return {str(record.id): _vector_of(record) for record in self._shard.retrieve(list(ids), False, [DENSE])}
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.terms import sparse, sparse_query
@@ -74,12 +75,12 @@ def field_index(name: str) -> models.KeywordIndexParams:
 
 
 def points_of(
-    chunks: Sequence[CodeChunk], vectors: Vector, terms: Sequence[Sequence[str]] | None
+    chunks: Sequence[CodeChunk], vectors: NDArray[np.floating[Any]], terms: Sequence[Sequence[str]] | None
 ) -> list[models.PointStruct]:
     """Return rows as points; `vectors`: (len(chunks), width)."""
     points: list[models.PointStruct] = []
-    for number, rounded in enumerate(np.round(vectors.astype(np.float64), DECIMALS)):
-        dense = rounded.tolist()
+    for number, numbers in enumerate(vectors):
+        dense = numbers.tolist()
         vector: Any = dense
         if terms is not None:
             indices, values = sparse(terms[number])

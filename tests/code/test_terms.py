@@ -164,3 +164,9 @@ def test_both_sides_use_the_same_indices(terms):
     assert indices == sparse(terms)[0]
     assert weights == [1.0] * len(set(terms))
     assert all(0 <= index < 2**32 for index in indices)
+
+
+def test_terms_of_one_hash_are_one():
+    indices, weights = sparse(["plumless", "buckeroo", "buckeroo", "other"])
+    assert len(indices) == len(set(indices)) == 2
+    assert (indices, weights) == sparse(["plumless", "plumless", "plumless", "other"])
