@@ -111,7 +111,7 @@ def test_the_whole_model_agrees_with_the_padded_one(name, monkeypatch):
     checkpoint = load_checkpoint("nano" if name == "nano" else str(FOLDER / name))
     packed = load_encoder(checkpoint, torch.float32, CPU)
     padded = PaddedEncoder(checkpoint, checkpoint.tensors(), torch.float32, CPU)
-    monkeypatch.setattr(backbones, "_attend", attend)
+    monkeypatch.setattr(backbones, "attend", attend)
     monkeypatch.setattr(encoder, "_pool", pool)
     batch = [[n % 50 + 1] * n for n in (40, 33, 33, 20, 7, 1, 1)]
     torch.testing.assert_close(packed(batch), padded(batch), atol=2e-5, rtol=0)
