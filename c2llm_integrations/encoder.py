@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from c2llm_integrations.allocator import keep_freed_memory
 from c2llm_integrations.attention import Groups
 from c2llm_integrations.backbones import Bert, Qwen2, Shape, Weights
 from c2llm_integrations.checkpoint import Checkpoint, long_name
@@ -51,6 +52,8 @@ def load_encoder(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.devic
 
     Raises CheckpointError listing tensors that are missing or left over.
     """
+    if device.type == "cpu":
+        keep_freed_memory()
     backbone = checkpoint.backbone
     tensors = checkpoint.tensors()
     try:
