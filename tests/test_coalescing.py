@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from c2llm_integrations.coalescing import Coalescer
+from c2llm_integrations.encoder import GPU_LANES
 
 CPU = torch.device("cpu")
 
@@ -110,14 +111,15 @@ def test_an_encoder_that_breaks_is_told_of_once_and_used_no_more():
         while not broken.failures:
             time.sleep(0.001)
         sound.gate.release(1000)
-        coalescer.wait(coalescer.submit(tokens), silent)
         return coalescer.wait(job, silent)
 
     with pytest.warns(UserWarning, match="meta failed .RuntimeError: device lost.; its batches go to cpu") as told:
         vectors = work()
     np.testing.assert_array_equal(vectors, expected(tokens))
     assert len(told) == 1
-    assert broken.failures == 1
+    failures = broken.failures  # of the batches begun side by side
+    np.testing.assert_array_equal(coalescer.wait(coalescer.submit(tokens), silent), expected(tokens))
+    assert broken.failures == failures <= GPU_LANES + 1
 
 
 @pytest.mark.filterwarnings("ignore:cpu failed")
