@@ -57,7 +57,7 @@ lint: $(VENV)/.installed-test
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks.docstring_retrieval
 	$(BIN)/python -m benchmarks.main_job
-	$(BIN)/python -m benchmarks.released_path
+	$(BIN)/python -m benchmarks.embedder_speed
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.frameworks
 	$(BIN)/python -m benchmarks.repository_search

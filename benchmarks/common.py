@@ -79,8 +79,11 @@ def own_peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def report(name: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Print rows as a table under the machine's description, and write both to results/NAME.json."""
+def report(name: str, rows: Sequence[dict[str, Any]], keep: str | None = None) -> list[dict[str, Any]]:
+    """Print rows as a table under the machine's description, write both to results/NAME.json, return what it holds.
+
+    With `keep`, the name of a column, rows stay that the file has already and that have another value there.
+    """
     described = machine()
     print(json.dumps(described))
     columns = list(rows[0])
@@ -89,8 +92,12 @@ def report(name: str, rows: Sequence[dict[str, Any]]) -> None:
     for line in cells:
         print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
     RESULTS.mkdir(exist_ok=True)
-    document = {"date": time.strftime("%Y-%m-%d"), "machine": described, "rows": list(rows)}
-    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
+    file = RESULTS / f"{name}.json"
+    older = json.loads(file.read_text())["rows"] if keep and file.exists() else []
+    held = [*(row for row in older if row[keep] not in {new[keep] for new in rows}), *rows]
+    document = {"date": time.strftime("%Y-%m-%d"), "machine": described, "rows": held}
+    file.write_text(json.dumps(document, indent=1) + "\n")
+    return held
 
 
 def _cell(value: object) -> str:

@@ -39,11 +39,15 @@ def scatter(points: Sequence[tuple[str, float, float]], x_name: str, y_name: str
     )
 
 
-def bars(values: Sequence[tuple[str, float]], title: str) -> str:
-    """Draw (label, value in 0…1) as horizontal bars, each with its value."""
-    step, left, wide = 30, 170, 480
+def bars(values: Sequence[tuple[str, float]], title: str, target: float | None = None) -> str:
+    """Draw (label, value ≥ 0) as horizontal bars, each with its value, the axis to 1 or further; a line at a target."""
+    longest = max(len(label) for label, _ in values)
+    step, left = 30, max(170, 7 * longest)
+    wide = (650 - left) / max(1.0, *(value for _, value in values))
     height = TOP + step * len(values) + 10
     lines = [_text(10, 24, title, size=15)]
+    if target is not None:
+        lines.append(_line(left + wide * target, TOP - 6, left + wide * target, height - 8, "#d1242f"))
     for place, (label, value) in enumerate(values):
         y = TOP + step * place
         lines.append(_text(left - 8, y + 16, label, "end"))
@@ -61,5 +65,5 @@ def _text(x: float, y: float, text: str, anchor: str = "start", size: int = 12) 
     return f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="#222">{escape(text)}</text>'
 
 
-def _line(x1: float, y1: float, x2: float, y2: float) -> str:
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="#ddd"/>'
+def _line(x1: float, y1: float, x2: float, y2: float, colour: str = "#ddd") -> str:
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}"/>'

@@ -240,7 +240,7 @@ def _copy(folder: Path, root: Path, limit: int) -> list[str]:
 
 
 def half_billion(limit: int) -> dict[str, Any]:
-    from benchmarks.released_path import make_checkpoint
+    from benchmarks.speed_sides import make_checkpoint
 
     with tempfile.TemporaryDirectory() as folder:
         make_checkpoint(Path(folder), TOKENIZER, "bfloat16")

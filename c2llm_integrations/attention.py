@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from c2llm_integrations import packed_gpu
+
 Groups = list[tuple[int, int, int]]  # runs of texts of equal length: start token, texts, tokens in each
 # Scores held at once, 1 MB of bfloat16: what a core's own cache holds.
 SCORES = 2**19
@@ -18,6 +20,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, groups: Groups, *, causal:
 
     `causal` hides later tokens. Tokens of no group come out as zeros.
     """
+    if query.is_cuda:
+        return packed_gpu.attend(query, key, value, groups, causal=causal)
     mixed = torch.zeros_like(query)
     if causal and _is_fused_slow(query):
         _in_blocks(query, key, value, groups, mixed)

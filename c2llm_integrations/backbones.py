@@ -90,7 +90,7 @@ class Qwen2:
             mixed = attend(_rotate(query, cos, sin), _rotate(key, cos, sin), value, groups, causal=True)
             x = x + F.linear(mixed, out)
             gate, up = F.linear(self._norm(x, after), gate_up).chunk(2, -1)
-            x = x + F.linear(F.silu(gate) * up, down)
+            x = x + F.linear(F.silu(gate).mul_(up), down)  # in place: these are the largest rows of all
         return self._norm(x, self.norm)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:

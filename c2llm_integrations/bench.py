@@ -11,7 +11,7 @@ import statistics
 import sys
 import sysconfig
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -106,16 +106,16 @@ def _run(model: C2LLMEmbedder, texts: list[str], budget: int, shapes: Shapes, pe
         peak_tflops=peak / 1e12,
         mfu=None if work is None else work * rate / peak,
         query_ms=1000 * statistics.median(_times(lambda: model.encode_queries(["how is a request retried?"]), 20)),
-        memory_mb=_memory_mb(model.device),
+        memory_mb=_memory_mb(model.devices),
     )
 
 
 def _peak(model: C2LLMEmbedder, shapes: Shapes, seconds: float) -> float:
-    """Best floating-point operations a second of the products that the model's own layers need."""
+    """Best floating-point operations a second of the products that the model's own layers need, of all its devices."""
     best, distinct = 0.0, sorted(set(shapes))
     for rows, columns in distinct:
-        x = torch.randn(ROWS, columns, device=model.device).to(model.dtype)
-        weight = torch.randn(rows, columns, device=model.device).to(model.dtype)
+        x = torch.randn(ROWS, columns, device=model.devices[0]).to(model.dtype)
+        weight = torch.randn(rows, columns, device=model.devices[0]).to(model.dtype)
 
         def product(x: torch.Tensor = x, weight: torch.Tensor = weight) -> None:
             F.linear(x, weight)
@@ -126,7 +126,7 @@ def _peak(model: C2LLMEmbedder, shapes: Shapes, seconds: float) -> float:
         end = time.perf_counter() + seconds / len(distinct)
         while time.perf_counter() < end:
             best = max(best, 2 * ROWS * rows * columns / min(_times(product, 5)))
-    return best
+    return best * len(set(model.devices))
 
 
 def _products(model: C2LLMEmbedder) -> Shapes:
@@ -156,9 +156,9 @@ def _times(work: Callable[[], object], runs: int) -> list[float]:
     return found
 
 
-def _memory_mb(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
+def _memory_mb(devices: Sequence[torch.device]) -> float:
+    if devices[0].type == "cuda":
+        return sum(torch.cuda.max_memory_allocated(device) for device in set(devices)) / 2**20
     try:
         import resource
     except ImportError:  # Windows keeps no such figure

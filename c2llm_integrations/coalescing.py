@@ -1,7 +1,9 @@
-"""Many callers, one encoder: texts that wait at the same time are computed together.
+"""Many callers, one or several encoders: texts that wait at the same time are computed together.
 
-A thread of its own computes, batch after batch. What fits into one batch (a question) is merged with all else that
-waits and fits; larger jobs take turns with those and with each other, so none of them keeps a question waiting.
+Each encoder has a thread that computes, batch after batch. What fits into one batch (a question) is merged with all
+else that waits and fits; larger jobs take turns with those and with each other, so none of them keeps a question
+waiting. An encoder that raises gets no more batches, and the others redo what it had taken. Where none is left, the
+batches themselves are to blame: their callers get the error, and every encoder is used again.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
@@ -31,27 +34,40 @@ class Job:
         self.batches = deque(batches([len(ids) for ids in tokens], budget, padded=padded))
 
 
-class Coalescer:
-    """Computes the jobs of any number of threads on one encoder."""
+Batch = list[tuple[Job, int]]  # texts computed together, each as its job and its place there; longest first
 
-    def __init__(self, encoder: Encoder, device: torch.device, width: int, budget: int) -> None:
-        """`width`: of the encoder's vectors; `budget`: tokens in one batch, halved when the device's memory ends."""
+
+class Worker:
+    """An encoder, where it computes, and the thread that calls it; `working` until it raised."""
+
+    def __init__(self, encoder: Encoder, device: torch.device) -> None:
         self.encoder = encoder
         self.device = device
+        self.working = True
+        self.thread = ThreadPoolExecutor(1, "c2llm-encoder")
+
+
+class Coalescer:
+    """Computes the jobs of any number of threads on encoders of one model."""
+
+    def __init__(self, encoders: Sequence[tuple[Encoder, torch.device]], width: int, budget: int) -> None:
+        """`width`: of the encoders' vectors; `budget`: tokens in one batch, halved when a device's memory ends."""
+        self.workers = [Worker(encoder, device) for encoder, device in encoders]
         self.width = width
         self.budget = budget
-        self._thread = ThreadPoolExecutor(1, "c2llm-encoder")
+        self._padded = encoders[0][0].padded
         self._changed = threading.Condition()
         self._jobs: list[Job] = []
+        self._again: deque[Batch] = deque()  # taken by workers that raised
         self._large_is_next = False
         self._told = False
 
     def submit(self, tokens: Texts) -> Job:
         """Begin to compute texts of at least one token each; `wait` for the result or `cancel` it."""
-        job = Job(tokens, self.width, self.budget, self.encoder.padded)
+        job = Job(tokens, self.width, self.budget, self._padded)
         with self._changed:
             self._jobs.append(job)
-        self._thread.submit(self._drain)
+        self._start()
         return job
 
     def wait(self, job: Job, report: Callable[[int], None]) -> NDArray[np.float32]:
@@ -71,30 +87,51 @@ class Coalescer:
         with self._changed:
             job.batches.clear()
 
-    def _drain(self) -> None:
-        taken: deque[list[tuple[Job, int]]] = deque()
+    def _start(self) -> None:
+        for worker in self.workers:
+            worker.thread.submit(self._drain, worker)
+
+    def _drain(self, worker: Worker) -> None:
+        taken: deque[Batch] = deque()
 
         def work() -> Iterator[list[Sequence[int]]]:
-            while batch := self._next():
+            while batch := self._next(worker):
                 taken.append(batch)
                 yield [job.tokens[index] for job, index in batch]
 
-        while True:
-            try:
-                for vectors in run(self._within_memory, work(), self.device):
-                    self._scatter(taken.popleft(), vectors.numpy())
-                return
-            except BaseException as error:
-                with self._changed:
-                    for job in {job for batch in taken for job, _ in batch}:
-                        job.error = error
-                        job.batches.clear()
-                    taken.clear()
-                    self._changed.notify_all()
+        try:
+            for vectors in run(partial(self._within_memory, worker), work(), worker.device):
+                self._scatter(taken.popleft(), vectors.numpy())
+        except BaseException as error:
+            self._give_up(worker, taken, error)
 
-    def _next(self) -> list[tuple[Job, int]]:
-        """Return the texts to compute next, each as its job and place in it; longest first."""
+    def _give_up(self, worker: Worker, taken: Sequence[Batch], error: BaseException) -> None:
+        """Leave what a worker had taken to the others; where none is left, to the callers, with its error."""
         with self._changed:
+            worker.working = False
+            others = [other for other in self.workers if other.working]
+            if others:
+                self._again.extend(taken)
+            else:
+                for job in {job for batch in taken for job, _ in batch}:
+                    job.error = error
+                    job.batches.clear()
+                for other in self.workers:
+                    other.working = True
+                self._changed.notify_all()
+        self._start()
+        if others:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            left = ", ".join(str(other.device) for other in others)
+            warnings.warn(f"{worker.device} failed ({reason}); its batches go to {left}", stacklevel=2)
+
+    def _next(self, worker: Worker) -> Batch:
+        """Return the texts that this worker has to compute next; none when it has none to do."""
+        with self._changed:
+            if not worker.working:
+                return []
+            if self._again:
+                return self._again.popleft()
             self._jobs = [job for job in self._jobs if job.batches]
             large = [job for job in self._jobs if len(job.batches) > 1]
             small = [job for job in self._jobs if len(job.batches) == 1]
@@ -105,7 +142,7 @@ class Coalescer:
                 return [(large[0], index) for index in large[0].batches.popleft()]
             self._large_is_next = True
             lengths: list[int] = []
-            merged: list[tuple[Job, int]] = []
+            merged: Batch = []
             for job in small:
                 more = [len(job.tokens[index]) for index in job.batches[0]]
                 if not merged or self._cost(lengths + more) <= self.budget:
@@ -114,25 +151,25 @@ class Coalescer:
             return sorted(merged, key=lambda one: -len(one[0].tokens[one[1]]))
 
     def _cost(self, lengths: Sequence[int]) -> int:
-        return max(lengths) * len(lengths) if self.encoder.padded else sum(lengths)
+        return max(lengths) * len(lengths) if self._padded else sum(lengths)
 
-    def _scatter(self, batch: Sequence[tuple[Job, int]], vectors: NDArray[np.float32]) -> None:
+    def _scatter(self, batch: Batch, vectors: NDArray[np.float32]) -> None:
         with self._changed:
             for (job, index), vector in zip(batch, vectors, strict=True):
                 job.vectors[index] = vector
                 job.done += 1
             self._changed.notify_all()
 
-    def _within_memory(self, texts: Texts) -> torch.Tensor:
+    def _within_memory(self, worker: Worker, texts: Texts) -> torch.Tensor:
         """Encode a batch; where it does not fit the device's memory, in halves, and smaller batches from then on."""
         try:
-            return self.encoder(texts)
+            return worker.encoder(texts)
         except torch.OutOfMemoryError:
             if len(texts) == 1:
                 raise
         if not self._told:
             self._told = True
-            warnings.warn(f"{self.device} has no memory for {sum(map(len, texts))} tokens at once", stacklevel=2)
+            warnings.warn(f"{worker.device} has no memory for {sum(map(len, texts))} tokens at once", stacklevel=2)
         self.budget = max(1, min(self.budget, self._cost([len(text) for text in texts])) // 2)
         middle = len(texts) // 2
-        return torch.cat([self._within_memory(texts[:middle]), self._within_memory(texts[middle:])])
+        return torch.cat([self._within_memory(worker, half) for half in (texts[:middle], texts[middle:])])

@@ -41,8 +41,8 @@ TRUNCATED = "first "
 class C2LLMEmbedder:
     """A loaded model. Safe to call from many threads: what waits at the same time is computed together.
 
-    Attributes: `output_dim`, vector width; `max_length`, tokens read of each text; `fingerprint`, all that decides
-    what a vector means; `tokens_seen` and `texts_cut`, running totals since loading.
+    Attributes: `devices`, where it is loaded; `output_dim`, vector width; `max_length`, tokens read of each text;
+    `fingerprint`, all that decides what a vector means; `tokens_seen` and `texts_cut`, running totals since loading.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class C2LLMEmbedder:
         checkpoint: Checkpoint,
         *,
         dtype: torch.dtype,
-        device: torch.device,
+        devices: Sequence[torch.device],
         max_length: int = 2048,
         normalize: bool = True,
         projection: Projection | None = None,
@@ -61,7 +61,7 @@ class C2LLMEmbedder:
         self.checkpoint = checkpoint
         self.normalize = normalize
         self.dtype = dtype
-        self.device = device
+        self.devices = list(devices)
         self.projection = projection
         self.output_dim = truncate or (checkpoint.output_dim if projection is None else projection.matrix.shape[1])
         self.max_length = min(max_length, int(checkpoint.backbone.get("max_position_embeddings") or max_length))
@@ -69,9 +69,9 @@ class C2LLMEmbedder:
         self.texts_cut = 0
         self._tokenizer = checkpoint.tokenizer()
         self._blank_token = checkpoint.blank_token(self._tokenizer)
-        encoder = load_encoder(checkpoint, dtype, device)
-        budget = batch_tokens or (CPU_BUDGET if device.type == "cpu" else GPU_BUDGET)
-        self._coalescer = Coalescer(encoder, device, checkpoint.output_dim, budget)
+        encoders = [(load_encoder(checkpoint, dtype, device), device) for device in devices]
+        budget = batch_tokens or (CPU_BUDGET if devices[0].type == "cpu" else GPU_BUDGET)
+        self._coalescer = Coalescer(encoders, checkpoint.output_dim, budget)
         self._counting = threading.Lock()
         self._process = os.getpid()
         self._fingerprint: dict[str, str | int | bool | None] | None = None
@@ -84,7 +84,7 @@ class C2LLMEmbedder:
         revision: str | None = None,
         output_dim: int | None = None,
         dtype: str = "auto",
-        device: str = "auto",
+        device: str | Sequence[str] = "auto",
         max_length: int = 2048,
         normalize: bool = True,
         projection: str | os.PathLike[str] | None = None,
@@ -94,10 +94,12 @@ class C2LLMEmbedder:
         """Load "nano", a folder in the released layout, or a hub id such as "codefuse-ai/C2LLM-0.5B".
 
         `dtype`: "auto" (bfloat16 on CUDA and on a CPU with AMX or AVX512-BF16, else float32), "float32", "bfloat16"
-        or "float16"; `device`: "auto", "cpu", "cuda", "cuda:1", …; `max_length`: tokens; longer texts are cut at
-        the end; `projection`: a file that `fit_projection` made for this checkpoint; `truncate`: keep only so many of
-        the first dimensions, which loses most; `batch_tokens`: tokens computed at once, by default what suits the
-        device, fewer where memory is short. `output_dim` only states what is expected.
+        or "float16"; `device`: "auto", "cpu", "cuda", "cuda:1", …, or several of a kind, ["cuda:0", "cuda:1"] or
+        "cuda:0,cuda:1", each of which gets a model and a share of the batches (one that fails is told of in a warning,
+        and the others redo its batches); `max_length`: tokens; longer texts are cut at the end; `projection`: a file
+        that `fit_projection` made for this checkpoint; `truncate`: keep only so many of the first dimensions, which
+        loses most; `batch_tokens`: tokens computed at once, by default what suits the device, fewer where memory is
+        short. `output_dim` only states what is expected.
         Raises CheckpointError for a bad checkpoint or projection, InputError for a bad option.
         """
         if max_length < 1:
@@ -107,11 +109,11 @@ class C2LLMEmbedder:
         checkpoint = load_checkpoint(str(name), revision)
         fitted = None if projection is None else Projection.load(Path(projection))
         _check_width(checkpoint, output_dim, fitted, truncate)
-        where = _device(device)
+        where = _devices(device)
         return cls(
             checkpoint,
-            dtype=_dtype(dtype, where),
-            device=where,
+            dtype=_dtype(dtype, where[0]),
+            devices=where,
             max_length=max_length,
             normalize=normalize,
             projection=fitted,
@@ -183,7 +185,7 @@ class C2LLMEmbedder:
         moved = len(whole) - len(whole.lstrip()) - len(prompt)  # from the embedded text's characters to the given one's
         tokens = self._tokenizer.encode(whole.strip(), add_special_tokens=False)
         ids = tokens.ids[: self.max_length]
-        weights = self._coalescer.encoder.attention(ids).mean(1).tolist() if ids else []
+        weights = self._coalescer.workers[0].encoder.attention(ids).mean(1).tolist() if ids else []
         places = [(start + moved, end + moved) for start, end in tokens.offsets[: len(ids)]]
         return [(max(0, start), end, weight) for (start, end), weight in zip(places, weights, strict=True) if end > 0]
 
@@ -332,6 +334,13 @@ def _check_width(
             f"{checkpoint.name} gives {given} dimensions, asked for {wanted}; say how to get there, best first: "
             "a checkpoint whose PMA was trained at that width, projection=FILE fitted on your vectors, or truncate=N"
         )
+
+
+def _devices(names: str | Sequence[str]) -> list[torch.device]:
+    devices = [_device(name.strip()) for name in (names.split(",") if isinstance(names, str) else names)]
+    if len({device.type for device in devices}) != 1:
+        raise InputError(f"device is {names!r}, expected one device or several of one kind, such as 'cuda:0,cuda:1'")
+    return devices
 
 
 def _device(name: str) -> torch.device:

@@ -21,14 +21,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from c2llm_integrations.allocator import keep_freed_memory
 from c2llm_integrations.attention import Groups
 from c2llm_integrations.backbones import Bert, Qwen2, Shape, Weights
 from c2llm_integrations.checkpoint import Checkpoint, long_name
 from c2llm_integrations.errors import CheckpointError
+from c2llm_integrations.packed_gpu import moved, pool
 
 Texts = Sequence[Sequence[int]]
 # The CPU library keeps a compiled kernel for every matrix height it meets: free heights cost 500 MB in 70 batches.
 ROW_MULTIPLE = 32
+# Batches begun at a time on a GPU: while it computes one, Python prepares the next.
+GPU_LANES = 2
 
 
 class Encoder(Protocol):
@@ -48,6 +52,8 @@ def load_encoder(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.devic
 
     Raises CheckpointError listing tensors that are missing or left over.
     """
+    if device.type == "cpu":
+        keep_freed_memory()
     backbone = checkpoint.backbone
     tensors = checkpoint.tensors()
     try:
@@ -74,7 +80,7 @@ def run(encode: Callable[[Texts], Tensor], batches: Iterable[Texts], device: tor
     On a CPU the batches go side by side, one thread each: threads that share a batch wait for each other in every
     layer (measured with `nano` on 2 cores: 31,000 tokens/s shared, 35,500 side by side).
     """
-    lanes = torch.get_num_threads() if device.type == "cpu" else 1
+    lanes = torch.get_num_threads() if device.type == "cpu" else GPU_LANES
     if lanes == 1:
         yield from map(encode, batches)
         return
@@ -96,7 +102,7 @@ def run(encode: Callable[[Texts], Tensor], batches: Iterable[Texts], device: tor
 @cache
 def _single_threads(count: int, _process: int) -> ThreadPoolExecutor:
     """Threads in each of which PyTorch computes on that thread alone; its setting elsewhere stays."""
-    started = Barrier(count + 1)
+    started, others = Barrier(count + 1), torch.get_num_threads()
 
     def start() -> None:
         torch.set_num_threads(1)  # holds for the calling thread, and for threads not yet born
@@ -106,7 +112,7 @@ def _single_threads(count: int, _process: int) -> ThreadPoolExecutor:
     for _ in range(count):
         pool.submit(start)
     started.wait()
-    torch.set_num_threads(count)
+    torch.set_num_threads(others)
     return pool
 
 
@@ -136,10 +142,10 @@ class PackedEncoder:
         """Return the backbone's last states, (tokens, D), and which of them belong together."""
         lengths = [len(text) for text in texts]
         spare = -sum(lengths) % ROW_MULTIPLE  # rows that belong to no group: computed along, read by nobody
-        ids = torch.tensor([*(token for text in texts for token in text), *[0] * spare], device=self.device)
-        positions = torch.cat([torch.arange(length) for length in [*lengths, spare]]).to(self.device)
+        ids = torch.tensor([*(token for text in texts for token in text), *[0] * spare])
+        positions = torch.cat([torch.arange(length) for length in [*lengths, spare]])
         groups = list(_groups(lengths))
-        return self.backbone(ids, positions, groups), groups
+        return self.backbone(moved(ids, self.device), moved(positions, self.device), groups), groups
 
 
 class PaddedEncoder:
@@ -162,8 +168,9 @@ class PaddedEncoder:
     def __call__(self, texts: Texts) -> Tensor:
         """See `Encoder`."""
         longest = max(map(len, texts))
-        ids = torch.tensor([[*text, *[0] * (longest - len(text))] for text in texts], device=self.device)
-        mask = torch.tensor([[1] * len(text) + [0] * (longest - len(text)) for text in texts], device=self.device)
+        ids = torch.tensor([[*text, *[0] * (longest - len(text))] for text in texts])
+        mask = torch.tensor([[1] * len(text) + [0] * (longest - len(text)) for text in texts])
+        ids, mask = moved(ids, self.device), moved(mask, self.device)
         return self.model(input_ids=ids, attention_mask=mask).pooler_output.float().cpu()  # type: ignore[no-any-return]
 
     @torch.inference_mode()
@@ -201,13 +208,8 @@ class Pooling:
 
     def __call__(self, states: Tensor, groups: Groups) -> Tensor:
         """(tokens, D) → (texts, d) float32."""
-        scores = self._scores(states)
-        pooled = []
-        for start, count, length in groups:
-            rows = slice(start, start + count * length)
-            attention = scores[rows].view(count, length, -1).softmax(1).to(states.dtype)
-            pooled.append(torch.matmul(attention.transpose(1, 2), states[rows].view(count, length, -1)))
-        mixed = torch.einsum("bhd,hwd->bhw", torch.cat(pooled).float(), self.values).flatten(1)
+        pooled = (pool if states.is_cuda else _pool)(self._scores(states), states, groups)
+        mixed = torch.einsum("bhd,hwd->bhw", pooled.float(), self.values).flatten(1)
         first = self._norm(0, self.query + mixed + self.value_bias)
         return self._norm(1, first + F.relu(F.linear(first, *self.output)))
 
@@ -220,6 +222,16 @@ class Pooling:
 
     def _norm(self, number: int, x: Tensor) -> Tensor:
         return F.layer_norm(x, x.shape[-1:], *self.norms[number]) if self.norms else x
+
+
+def _pool(scores: Tensor, states: Tensor, groups: Groups) -> Tensor:
+    """(tokens, heads) float32, (tokens, D) → (texts, heads, D): each text's states, weighted by its scores' softmax."""
+    pooled = []
+    for start, count, length in groups:
+        rows = slice(start, start + count * length)
+        attention = scores[rows].view(count, length, -1).softmax(1).to(states.dtype)
+        pooled.append(torch.matmul(attention.transpose(1, 2), states[rows].view(count, length, -1)))
+    return torch.cat(pooled)
 
 
 def _groups(lengths: Sequence[int]) -> Iterator[tuple[int, int, int]]:

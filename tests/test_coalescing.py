@@ -1,4 +1,4 @@
-"""Many callers of one encoder: right vectors for each, batches together, no caller starved, errors kept apart."""
+"""Many callers of few encoders: right vectors for each, batches together, no caller starved, errors kept apart."""
 
 import threading
 import time
@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from c2llm_integrations.coalescing import Coalescer
+from c2llm_integrations.encoder import GPU_LANES
 
 CPU = torch.device("cpu")
 
@@ -47,7 +48,7 @@ texts = st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=12), max_size=
 def test_every_caller_gets_its_own_vectors_whatever_else_waits(jobs, budget, padded):
     encoder = Summing()
     encoder.padded = padded
-    coalescer = Coalescer(encoder, CPU, 2, budget)
+    coalescer = Coalescer([(encoder, CPU)], 2, budget)
     started = [coalescer.submit(tokens) for tokens in jobs]
     for tokens, job in zip(jobs, started, strict=True):
         np.testing.assert_array_equal(coalescer.wait(job, silent), expected(tokens))
@@ -58,10 +59,86 @@ def test_every_caller_gets_its_own_vectors_whatever_else_waits(jobs, budget, pad
         assert cost <= budget or len(batch) == 1
 
 
+class Breaking(Summing):
+    """Raises from its `good`-th batch on, as a device does that is lost."""
+
+    def __init__(self, good=0, gate=None):
+        super().__init__(gate)
+        self.good = good
+        self.failures = 0
+
+    def __call__(self, texts):
+        if len(self.batches) >= self.good:
+            self.failures += 1
+            raise RuntimeError("device lost")
+        return super().__call__(texts)
+
+
+@given(st.lists(texts, min_size=1, max_size=6), st.integers(1, 30), st.integers(0, 3))
+@settings(max_examples=40, deadline=None)
+@pytest.mark.filterwarnings("ignore:cpu failed")
+def test_several_encoders_share_the_work_and_one_may_break(jobs, budget, good):
+    encoders = [Breaking(good), Summing(), Summing()]
+    coalescer = Coalescer([(encoder, CPU) for encoder in encoders], 2, budget)
+    started = [coalescer.submit(tokens) for tokens in jobs]
+    for tokens, job in zip(jobs, started, strict=True):
+        np.testing.assert_array_equal(coalescer.wait(job, silent), expected(tokens))
+    assert sum(len(batch) for one in encoders for batch in one.batches) >= sum(map(len, jobs))
+
+
+def test_work_goes_to_every_encoder():
+    gates = [threading.Semaphore(0), threading.Semaphore(0)]
+    encoders = [Summing(gate) for gate in gates]
+    coalescer = Coalescer([(encoder, CPU) for encoder in encoders], 2, 4)
+    tokens = [[n, 1, 1, 1] for n in range(100)]
+    job = coalescer.submit(tokens)
+    for gate in gates:
+        gate.release(20)
+    while min(len(encoder.batches) for encoder in encoders) < 20:
+        time.sleep(0.001)
+    for gate in gates:
+        gate.release(100)
+    np.testing.assert_array_equal(coalescer.wait(job, silent), expected(tokens))
+
+
+def test_an_encoder_that_breaks_is_told_of_once_and_used_no_more():
+    broken, sound = Breaking(), Summing(threading.Semaphore(0))
+    coalescer = Coalescer([(broken, torch.device("meta")), (sound, CPU)], 2, 4)
+    tokens = [[n, n] for n in range(40)]
+
+    def work():
+        job = coalescer.submit(tokens)
+        while not broken.failures:
+            time.sleep(0.001)
+        sound.gate.release(1000)
+        return coalescer.wait(job, silent)
+
+    with pytest.warns(UserWarning, match="meta failed .RuntimeError: device lost.; its batches go to cpu") as told:
+        vectors = work()
+    np.testing.assert_array_equal(vectors, expected(tokens))
+    assert len(told) == 1
+    failures = broken.failures  # of the batches begun side by side
+    np.testing.assert_array_equal(coalescer.wait(coalescer.submit(tokens), silent), expected(tokens))
+    assert broken.failures == failures <= GPU_LANES + 1
+
+
+@pytest.mark.filterwarnings("ignore:cpu failed")
+def test_where_every_encoder_raises_the_caller_gets_the_error_and_all_are_used_again():
+    encoders = [Breaking(), Breaking()]
+    coalescer = Coalescer([(encoder, CPU) for encoder in encoders], 2, 4)
+    with pytest.raises(RuntimeError, match="device lost"):
+        coalescer.wait(coalescer.submit([[1, 2]]), silent)
+    for encoder in encoders:
+        encoder.good = 1000
+    tokens = [[n] for n in range(20)]
+    np.testing.assert_array_equal(coalescer.wait(coalescer.submit(tokens), silent), expected(tokens))
+    assert all(worker.working for worker in coalescer.workers)
+
+
 def test_what_waits_at_the_same_time_is_one_batch():
     gate = threading.Semaphore(0)
     encoder = Summing(gate)
-    coalescer = Coalescer(encoder, CPU, 2, 1000)
+    coalescer = Coalescer([(encoder, CPU)], 2, 1000)
     first = coalescer.submit([[1]])
     while first.batches:  # until its batch is taken
         time.sleep(0.001)
@@ -76,7 +153,7 @@ def test_what_waits_at_the_same_time_is_one_batch():
 def test_a_giant_job_keeps_no_question_waiting():
     gate = threading.Semaphore(0)
     encoder = Summing(gate)
-    coalescer = Coalescer(encoder, CPU, 2, 4)
+    coalescer = Coalescer([(encoder, CPU)], 2, 4)
     giant = coalescer.submit([[1, 1, 1, 1]] * 200)
     question = coalescer.submit([[7]])
     gate.release(12)  # a few batches of the 200
@@ -88,7 +165,7 @@ def test_a_giant_job_keeps_no_question_waiting():
 
 def test_two_giants_share_the_time():
     encoder = Summing()
-    coalescer = Coalescer(encoder, CPU, 2, 4)
+    coalescer = Coalescer([(encoder, CPU)], 2, 4)
     with coalescer._changed:  # both wait before anything is computed
         one, two = coalescer.submit([[1, 1, 1]] * 50), coalescer.submit([[2, 2, 2]] * 50)
     coalescer.wait(one, silent)
@@ -104,7 +181,7 @@ def test_an_error_reaches_its_caller_and_nobody_else_later():
                 raise RuntimeError("unlucky")
             return super().__call__(texts)
 
-    coalescer = Coalescer(Failing(), CPU, 2, 4)
+    coalescer = Coalescer([(Failing(), CPU)], 2, 4)
     bad = coalescer.submit([[13]])
     with pytest.raises(RuntimeError, match="unlucky"):
         coalescer.wait(bad, silent)
@@ -115,7 +192,7 @@ def test_an_error_reaches_its_caller_and_nobody_else_later():
 def test_a_cancelled_job_is_not_computed_on():
     gate = threading.Semaphore(0)
     encoder = Summing(gate)
-    coalescer = Coalescer(encoder, CPU, 2, 4)
+    coalescer = Coalescer([(encoder, CPU)], 2, 4)
     giant = coalescer.submit([[1, 1, 1, 1]] * 500)
     coalescer.cancel(giant)
     gate.release(1000)
@@ -130,7 +207,7 @@ def test_a_full_device_memory_halves_the_batches_and_says_so_once():
                 raise torch.OutOfMemoryError("no memory")
             return super().__call__(texts)
 
-    coalescer = Coalescer(Small(), CPU, 2, 64)
+    coalescer = Coalescer([(Small(), CPU)], 2, 64)
     tokens = [[n, n] for n in range(64)]
     with pytest.warns(UserWarning, match="no memory") as said:
         np.testing.assert_array_equal(coalescer.wait(coalescer.submit(tokens), silent), expected(tokens))
@@ -141,7 +218,7 @@ def test_a_full_device_memory_halves_the_batches_and_says_so_once():
 
 
 def test_progress_is_told_in_the_callers_thread():
-    coalescer = Coalescer(Summing(), CPU, 2, 4)
+    coalescer = Coalescer([(Summing(), CPU)], 2, 4)
     seen = []
     coalescer.wait(coalescer.submit([[1, 1]] * 10), lambda done: seen.append((done, threading.get_ident())))
     assert seen[-1] == (10, threading.get_ident())
@@ -150,7 +227,7 @@ def test_progress_is_told_in_the_callers_thread():
 
 def test_a_thousand_callers_at_once():
     encoder = Summing()
-    coalescer = Coalescer(encoder, CPU, 2, 256)
+    coalescer = Coalescer([(encoder, CPU)], 2, 256)
 
     def ask(n):
         return coalescer.wait(coalescer.submit([[n, 1]]), silent).tolist()

@@ -54,6 +54,14 @@ def test_order_batch_and_company_do_not_matter(tiny, texts, random):
     np.testing.assert_allclose(again, vectors[shuffled], atol=1e-5)
 
 
+@pytest.mark.parametrize("device", [["cpu", "cpu"], "cpu, cpu"])
+def test_several_devices_keep_the_order(tiny, device):
+    texts = [f"def f{n}(): return {'x' * (n % 50)}" for n in range(200)]
+    several = C2LLMEmbedder.from_pretrained(str(TIED), dtype="float32", device=device, batch_tokens=64)
+    assert [str(one) for one in several.devices] == ["cpu", "cpu"]
+    np.testing.assert_allclose(several.encode(texts), tiny.encode(texts), atol=1e-5)
+
+
 def test_small_budgets_and_windows_change_nothing(tiny, monkeypatch):
     texts = [f"def f{n}(): return {'x' * n}" for n in range(40)]
     want = tiny.encode(texts)
@@ -130,7 +138,7 @@ def test_a_generator_of_texts_is_read(tiny):
 
 def test_a_nan_is_an_error_that_names_the_text():
     embedder = C2LLMEmbedder.from_pretrained(str(TIED), dtype="float32")
-    inner = embedder._coalescer.encoder
+    inner = embedder._coalescer.workers[0].encoder
 
     class Broken:
         padded = False
@@ -140,7 +148,7 @@ def test_a_nan_is_an_error_that_names_the_text():
             out[[row for row, text in enumerate(texts) if len(text) == 1]] = torch.nan
             return out
 
-    embedder._coalescer.encoder = Broken()
+    embedder._coalescer.workers[0].encoder = Broken()
     with pytest.raises(InputError, match="text 1 gives a vector with NaN"):
         embedder.encode(["def f(): pass", "a"])
 
@@ -160,6 +168,8 @@ def test_long_texts_are_cut_at_the_end_and_counted():
     [
         ({"dtype": "int4"}, "unknown dtype 'int4'"),
         ({"device": "tpu!"}, "unknown device"),
+        ({"device": ["cpu", "meta"]}, "several of one kind"),
+        ({"device": []}, "expected one device"),
         ({"max_length": 0}, "max_length is 0"),
         ({"truncate": 64}, "truncate is 64, must be at least 1 and less than the trained 64"),
         ({"output_dim": 8}, "gives 64 dimensions, asked for 8.*trained at that width.*projection.*truncate=N"),

@@ -145,7 +145,7 @@ def test_what_would_wait_too_long_is_told_to_come_again_and_nothing_accepted_is_
 
 def test_many_single_questions_are_computed_together(embedder):
     batches = []
-    inner = embedder._coalescer.encoder
+    inner = embedder._coalescer.workers[0].encoder
 
     class Watching:
         padded = inner.padded
@@ -155,12 +155,12 @@ def test_many_single_questions_are_computed_together(embedder):
             time.sleep(0.02)
             return inner(texts)
 
-    embedder._coalescer.encoder = Watching()
+    embedder._coalescer.workers[0].encoder = Watching()
     try:
         with served(embedder) as address, ThreadPoolExecutor(32) as pool:
             answers = list(pool.map(lambda n: post(address, {"input": f"q {n}"}), range(64)))
     finally:
-        embedder._coalescer.encoder = inner
+        embedder._coalescer.workers[0].encoder = inner
     got = [answer.json()["data"][0]["embedding"] for answer in answers]
     np.testing.assert_allclose(got, embedder.encode_documents([f"q {n}" for n in range(64)]), atol=1e-5)
     assert max(batches) > 4

@@ -17,7 +17,7 @@ from c2llm_integrations.errors import InputError
 KEY_VARIABLE = "C2LLM_API_KEY"
 
 AnyModel = Annotated[str, typer.Option(metavar="ID", help="nano, a folder or a hub id.")]
-Device = Annotated[str, typer.Option(metavar="D", help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[str, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:N, or several: cuda:0,cuda:1.")]
 
 
 def serve(
