@@ -23,6 +23,8 @@ _GRAMMARS = {
     "c": ("tree_sitter_c", "language", "(comment) @x"),
     "cpp": ("tree_sitter_cpp", "language", "(comment) @x"),
 }
+LANGUAGES = frozenset(_GRAMMARS)
+"""Languages whose documented definitions are found."""
 _FRAGMENT = re.compile(r"^(if|for|while|switch|return|try|match|loop|call|select|defer|go|unsafe)_|^(arguments|block)$")
 _SKIPPED = {"attribute_item", "decorator"}  # stand between a doc comment and its definition
 _NAME_FIELDS = ("name", "declarator", "declaration", "left", "key", "property", "body", "value")

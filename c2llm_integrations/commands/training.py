@@ -1,0 +1,119 @@
+"""`c2llm train-head`: another width, trained on one's own code or pairs."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from c2llm_integrations import terminal
+from c2llm_integrations.errors import InputError
+
+if TYPE_CHECKING:
+    from collections import Counter
+
+    from c2llm_integrations.checkpoint import Checkpoint
+    from c2llm_integrations.heads import Head
+    from c2llm_integrations.training.states import TokenStates
+
+# Texts kept out of the training to measure it, at most.
+HELD_OUT = 512
+
+Base = Annotated[str, typer.Argument(metavar="BASE", help="nano, a folder or a hub id.")]
+
+
+def train_head(
+    base: Base,
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH...", help="Folders of code; or .jsonl and .parquet of query, positive and negatives."
+        ),
+    ],
+    output_dim: Annotated[int, typer.Option(metavar="N", min=1, help="How many dimensions the head gives.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What to write.  [default: c2llm-head-N.safetensors]")
+    ] = None,
+    texts: Annotated[int, typer.Option(metavar="N", min=2, help="Texts to learn from at most.")] = 20_000,
+    max_length: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens read of each.")] = 512,
+    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps of training.")] = 1000,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="The same one gives the same head.")] = 0,
+    states: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep the token states here for another head.")
+    ] = None,
+) -> int:
+    """Train the pooling of BASE to another width; the rest of the model stays as it is, and is run only once.
+
+    From folders of code it learns to see them as the full width does; pairs teach it besides what answers what. Use it
+    by: c2llm index --replace --model BASE --head FILE.
+    """
+    from c2llm_integrations.checkpoint import load_checkpoint
+    from c2llm_integrations.projections import remember
+    from c2llm_integrations.training.head import Recipe, check_width
+    from c2llm_integrations.training.head import train_head as train
+    from c2llm_integrations.training.states import cache_states
+
+    file = out or Path(f"c2llm-head-{output_dim}.safetensors")
+    if file.exists():
+        raise InputError(f"{file} exists, and collections may need it; name another with --out")
+    if not file.absolute().parent.is_dir():
+        raise InputError(f"no folder {file.absolute().parent} to write {file.name} to")
+    checkpoint = load_checkpoint(str(Path(base).resolve()) if base != "nano" and Path(base).is_dir() else base)
+    check_width(checkpoint, output_dim)
+    found, groups = _texts(checkpoint, paths, texts, seed)
+    with tempfile.TemporaryDirectory() as temporary, terminal.progress_bar() as progress:
+        folder = states or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        cached = cache_states(checkpoint, found, folder, max_length=max_length, progress=progress)
+        kept = groups[min(HELD_OUT, len(groups) // 10) :]
+        head, losses = train(checkpoint, cached, kept, Recipe(output_dim, steps, seed=seed), progress)
+        head.save(file)
+        held_out = sorted({row for group in groups for row in group} - {row for group in kept for row in group})
+        agreement = _agreement(checkpoint, head, cached, held_out)
+    remember(head)
+    terminal.write(str(file))
+    terminal.say(f"trained {checkpoint.output_dim} → {output_dim} dimensions on {len(found):,} texts, {steps:,} steps")
+    if cached.cut:
+        terminal.say(f"{cached.cut:,} texts were cut at {max_length} tokens")
+    terminal.say(f"loss {losses[0]:.4f} → {losses[-1]:.4f}" + agreement)
+    return 0
+
+
+def _texts(checkpoint: Checkpoint, paths: list[Path], limit: int, seed: int) -> tuple[list[str], list[list[int]]]:
+    """The texts of files of pairs, or of folders of code, and which of them belong together."""
+    from c2llm_integrations.training.examples import SUFFIXES, read_examples
+    from c2llm_integrations.training.own_code import grouped_texts, own_texts
+
+    files = [path for path in paths if path.suffix in SUFFIXES]
+    if files and len(files) < len(paths):
+        raise InputError("both files of pairs and folders of code are given; choose one")
+    if files:
+        examples, left_out = read_examples(files)
+        say_left_out(left_out)
+        return grouped_texts(checkpoint, examples, limit, seed)
+    texts = own_texts(checkpoint, paths, limit, seed)
+    return texts, [[row] for row in range(len(texts))]
+
+
+def say_left_out(left_out: Counter[str]) -> None:
+    """Say of pairs what was not used, if anything."""
+    found = [f"{count:,} {reason}" for reason, count in sorted(left_out.items()) if count]
+    if found:
+        terminal.say(f"left out: {', '.join(found)}")
+
+
+def _agreement(checkpoint: Checkpoint, head: Head, states: TokenStates, rows: list[int]) -> str:
+    """How many neighbours of texts that were not trained on stay the same; "" for too few texts."""
+    import torch
+
+    from c2llm_integrations.commands.projection import NEIGHBOURS, recall_kept
+    from c2llm_integrations.training.head import encode, pma_of
+
+    if len(rows) <= 2 * NEIGHBOURS:
+        return ""
+    with torch.inference_mode():
+        before, after = (encode(pma_of(one), states, rows).numpy() for one in (checkpoint, checkpoint.with_head(head)))
+    kept = recall_kept(before, after, len(rows))
+    return f"; of the {NEIGHBOURS} nearest of {len(rows):,} other texts, {kept:.1%} stay the same"
