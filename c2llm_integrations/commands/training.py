@@ -1,7 +1,8 @@
-"""`c2llm train-head`: another width, trained on one's own code or pairs."""
+"""`c2llm mine-pairs`: code → pairs to train on; `c2llm train-head`: another width, trained on code or pairs."""
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -79,6 +80,39 @@ def train_head(
         terminal.say(f"{cached.cut:,} texts were cut at {max_length} tokens")
     terminal.say(f"loss {losses[0]:.4f} → {losses[-1]:.4f}" + agreement)
     return 0
+
+
+def mine_pairs(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Repositories, or folders of code.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="What to write.")],
+    held_out: Annotated[
+        float, typer.Option(metavar="S", min=0, max=1, help="Keep this share of the repositories apart.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Which are kept apart.")] = 0,
+) -> int:
+    """Write what a model can be trained on: documentation → code without it, words of a name → code without the name.
+
+    Nothing comes twice. With --held-out some repositories go to FILE-held-out.jsonl instead, as a whole.
+    """
+    from c2llm_integrations.training.own_pairs import mine_repositories
+
+    mined = mine_repositories(paths, held_out, seed)
+    _write_lines(out, mined.training)
+    terminal.write(str(out))
+    apart = out.with_name(f"{out.stem}-held-out{out.suffix}")
+    if mined.held_out:
+        _write_lines(apart, mined.held_out)
+        terminal.write(str(apart))
+    found = f"{len(mined.training):,} pairs to train on, {len(mined.held_out):,} held out"
+    terminal.say(f"{found}, of {len(mined.repositories):,} repositories; {mined.repeated:,} definitions came twice")
+    return 0
+
+
+def _write_lines(file: Path, rows: list[dict[str, str]]) -> None:
+    """Write JSON lines, beside the file's place first, so that a good file is never half overwritten."""
+    partial = Path(f"{file}.partial")
+    partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    partial.replace(file)
 
 
 def _texts(checkpoint: Checkpoint, paths: list[Path], limit: int, seed: int) -> tuple[list[str], list[list[int]]]:

@@ -1,4 +1,4 @@
-"""`c2llm train-head`."""
+"""`c2llm train-head` and `c2llm mine-pairs`."""
 
 import json
 
@@ -8,6 +8,9 @@ from c2llm_integrations.cli import run
 from c2llm_integrations.heads import Head
 from tests.commands.running import answer, complaint
 
+COUNT = (
+    "def add{n}(a, b):\n    '''Adds {n} apples to both baskets of {name}.'''\n    c = a + b + {n}\n    return c\n\n\n"
+)
 FEW = ("--steps", 5, "--max-length", 32)
 
 
@@ -66,3 +69,28 @@ def test_what_cannot_be_trained_is_one_line(arguments, code, message, project, t
     (project / "empty.jsonl").write_text("")
     assert message in complaint(capsys, code, "train-head", tiny_model, *arguments)
     assert not list(project.glob("*.safetensors*"))
+
+
+def test_mined_pairs_train_a_head(larger, tmp_path, tiny_model, capsys):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "a.py").write_text("".join(COUNT.format(n=n + 1000) for n in range(20)))
+    out = tmp_path / "pairs.jsonl"
+    printed = answer(capsys, "mine-pairs", larger, other, "--out", out, "--held-out", 0.5)
+    apart = tmp_path / "pairs-held-out.jsonl"
+    assert printed == f"{out}\n{apart}\n"
+    sides = [{json.loads(line)["dataset"] for line in file.read_text().splitlines()} for file in (out, apart)]
+    assert sorted(map(len, sides)) == [1, 1]
+    assert sides[0] != sides[1]
+    head = tmp_path / "head.safetensors"
+    answer(capsys, "train-head", tiny_model, out, apart, "--output-dim", 8, "--out", head, *FEW)
+    assert Head.load(head).output_dim == 8
+
+
+def test_what_cannot_be_mined_is_one_line_and_leaves_a_good_file(project, tmp_path, capsys):
+    out = tmp_path / "pairs.jsonl"
+    out.write_text("good")
+    (tmp_path / "empty").mkdir()
+    assert "no documented" in complaint(capsys, 1, "mine-pairs", tmp_path / "empty", "--out", out)
+    assert "leaves none" in complaint(capsys, 1, "mine-pairs", project, "--out", out, "--held-out", 1)
+    assert out.read_text() == "good"
