@@ -19,6 +19,7 @@ from c2llm_integrations.commands import (
     agents,
     browse,
     collections,
+    evaluation,
     index,
     model,
     projection,
@@ -45,6 +46,7 @@ app.command("import", short_help="Add a file's rows to a collection.")(transfer.
 app.command(short_help="Fit fewer dimensions to your code.")(projection.fit_projection)
 app.command(short_help="Train fewer dimensions on your code.")(training.train_head)
 app.command(short_help="Make training pairs of your code.")(training.mine_pairs)
+app.command("eval", short_help="Measure how well a model retrieves.")(evaluation.evaluate)
 app.command(short_help="Serve embeddings over HTTP.")(model.serve)
 app.command(short_help="Measure a model on this machine.")(model.bench)
 app.command(short_help="Search on a page in your browser.")(browse.browse)

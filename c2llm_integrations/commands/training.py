@@ -39,7 +39,7 @@ def train_head(
     ] = None,
     texts: Annotated[int, typer.Option(metavar="N", min=2, help="Texts to learn from at most.")] = 20_000,
     max_length: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens read of each.")] = 512,
-    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps of training.")] = 1000,
+    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps of training.")] = 500,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="The same one gives the same head.")] = 0,
     states: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep the token states here for another head.")

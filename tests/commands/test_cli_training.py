@@ -8,9 +8,7 @@ from c2llm_integrations.cli import run
 from c2llm_integrations.heads import Head
 from tests.commands.running import answer, complaint
 
-COUNT = (
-    "def add{n}(a, b):\n    '''Adds {n} apples to both baskets.'''\n    c = a + b + {n}\n    return c\n\n\n"
-)
+COUNT = "def add{n}(a, b):\n    '''Adds {n} apples to both baskets.'''\n    c = a + b + {n}\n    return c\n\n\n"
 FEW = ("--steps", 5, "--max-length", 32)
 
 
