@@ -1,4 +1,4 @@
-"""`c2llm mine-pairs`: code → pairs to train on; `c2llm train-head`: another width, trained on code or pairs."""
+"""`c2llm mine-pairs`: code → pairs; `c2llm train`: a better checkpoint; `c2llm train-head`: another width."""
 
 from __future__ import annotations
 
@@ -105,6 +105,57 @@ def mine_pairs(
         terminal.write(str(apart))
     found = f"{len(mined.training):,} pairs to train on, {len(mined.held_out):,} held out"
     terminal.say(f"{found}, of {len(mined.repositories):,} repositories; {mined.repeated:,} definitions came twice")
+    return 0
+
+
+def train(
+    base: Base,
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...",
+            help=".jsonl or .parquet of query, positive, and perhaps negatives, dataset and language.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The checkpoint folder to write.")],
+    epochs: Annotated[float, typer.Option(metavar="N", min=0, help="Times that each pair is seen.")] = 3.0,
+    batch: Annotated[int, typer.Option(metavar="N", min=2, help="Pairs in a batch, each other's negatives.")] = 64,
+    part: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Pairs computed at once, where memory is short.")
+    ] = None,
+    lr: Annotated[float, typer.Option(metavar="R", min=0, help="Learning rate at its peak.")] = 1e-4,
+    negatives: Annotated[int, typer.Option(metavar="N", min=0, help="Hard negatives of each pair at most.")] = 7,
+    full: Annotated[bool, typer.Option("--full", help="Train all of the backbone, not LoRA on it.")] = False,
+    max_length: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens read of each text.")] = 1024,
+    save_every: Annotated[int, typer.Option(metavar="N", min=1, help="Steps between two checkpoints.")] = 200,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="The same one gives the same result.")] = 0,
+    held_out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A .jsonl of pairs to measure before and after.")
+    ] = None,
+) -> int:
+    """Train BASE to find each query's positive among a batch and write the better checkpoint.
+
+    The pooling is always trained, the backbone by LoRA. A run that was ended goes on when the command is repeated.
+    """
+    from c2llm_integrations.training.examples import read_examples
+    from c2llm_integrations.training.finetune import Settings
+    from c2llm_integrations.training.finetune import train as run
+
+    examples, left_out = read_examples(files)
+    say_left_out(left_out)
+    base = str(Path(base).resolve()) if base != "nano" and Path(base).is_dir() else base
+    settings = Settings(epochs, batch, part, lr, negatives, not full, max_length, save_every, seed)
+    with terminal.progress_bar() as progress:
+        losses = run(base, examples, out, settings, progress=progress)
+    terminal.write(str(out))
+    terminal.say(f"trained on {len(examples):,} pairs, {len(losses):,} steps; loss {losses[0]:.4f} → {losses[-1]:.4f}")
+    if held_out is not None:
+        from c2llm_integrations.embedder import C2LLMEmbedder
+        from c2llm_integrations.evaluation import MAIN_SCORE, evaluate, pairs_task
+
+        task = pairs_task(held_out)
+        before, after = (evaluate(C2LLMEmbedder.from_pretrained(name), task)[MAIN_SCORE] for name in (base, str(out)))
+        terminal.say(f"nDCG@10 of {len(task.queries):,} held-out pairs: {before:.4f} → {after:.4f}")
     return 0
 
 

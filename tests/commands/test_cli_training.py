@@ -92,3 +92,21 @@ def test_what_cannot_be_mined_is_one_line_and_leaves_a_good_file(project, tmp_pa
     assert "no documented" in complaint(capsys, 1, "mine-pairs", tmp_path / "empty", "--out", out)
     assert "leaves none" in complaint(capsys, 1, "mine-pairs", project, "--out", out, "--held-out", 1)
     assert out.read_text() == "good"
+
+
+def test_a_trained_checkpoint_is_measured_and_used(tmp_path, tiny_model, capsys):
+    pytest.importorskip("accelerate")
+    pairs, out = tmp_path / "pairs.jsonl", tmp_path / "better"
+    rows = [{"query": f"question {n}", "positive": f"def f{n}(): pass"} for n in range(12)]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
+    few = ("--epochs", 1, "--batch", 6, "--max-length", 16)
+    assert run(list(map(str, ["train", tiny_model, pairs, "--out", out, "--held-out", pairs, *few]))) == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"{out}\n"
+    assert "left out: 1 repeated" in printed.err
+    assert "trained on 12 pairs, 2 steps" in printed.err
+    assert "nDCG@10 of 13 held-out pairs: " in printed.err
+    answer(capsys, "eval", pairs, "--model", out, "--out", tmp_path / "results")
+    pairs.write_text(json.dumps(rows[0]))
+    assert "better exists" in complaint(capsys, 1, "train", tiny_model, pairs, "--out", out, *few)
+    assert "fill no batch" in complaint(capsys, 1, "train", tiny_model, pairs, "--out", tmp_path / "new", *few)
