@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +18,10 @@ from c2llm_integrations.checkpoint import Checkpoint
 from c2llm_integrations.encoder import cpu_dtype, load_encoder, run
 from c2llm_integrations.errors import InputError
 
+Progress = Callable[[int, int | None, str], None]
+
 BUDGET = 2048  # tokens in one forward pass, as for embedding on a CPU
-WINDOW = 4096  # texts tokenised and sorted by length at once
+WINDOW = 1024  # texts sorted by length at once, and written before the next
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,11 @@ def cache_states(
     folder: Path,
     *,
     max_length: int = 512,
-    progress: Callable[[int, int | None, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> TokenStates:
     """Compute the states of texts (prompt included) into `folder`, or find them there from an earlier run.
+
+    A run that was ended goes on where it stopped.
 
     Raises InputError where the disk has no room for them, or where a state is NaN or too large for float16.
     """
@@ -66,24 +70,45 @@ def cache_states(
         key.update(len(text).to_bytes(8, "big") + text.encode())
     file = folder / f"states-{key.hexdigest()[:32]}.npy"
     if not file.exists():
+        partial = file.with_suffix(".partial")
         needed, free = 2 * shape[0] * shape[1], shutil.disk_usage(folder).free
-        if needed > free:
+        if needed > free and not partial.exists():
             raise InputError(
                 f"the token states take {needed:,} bytes, {folder} has {free:,} free; "
                 "take fewer texts, a smaller maximum length, or another folder for them"
             )
-        partial = file.with_suffix(".partial")
-        opened = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
-        for done, begin, states in _computed(checkpoint, tokens, ends):
-            half = states.astype(np.float16)
-            if not np.isfinite(half).all():
-                raise InputError(f"a token state of {checkpoint.name} is NaN or above 65,504, what float16 holds")
-            opened[begin : begin + len(half)] = half
-            if progress:
-                progress(done, len(tokens), "computing token states")
-        opened.flush()
+        _compute(checkpoint, tokens, ends, partial, progress)
         partial.replace(file)
+        partial.with_suffix(".done").unlink()
     return TokenStates(np.load(file, mmap_mode="r"), ends, cut)
+
+
+def _compute(
+    checkpoint: Checkpoint, tokens: list[list[int]], ends: NDArray[np.int64], partial: Path, progress: Progress | None
+) -> None:
+    """Write all states to `partial`; the texts that an interrupted run wrote there are not computed again."""
+    shape = (int(ends[-1]), int(checkpoint.backbone["hidden_size"]))
+    listed = partial.with_suffix(".done")  # holds how many texts are written, in windows
+    done = int(listed.read_text()) if partial.exists() and listed.exists() else 0
+    states = np.lib.format.open_memmap(partial, "r+" if done else "w+", np.float16, None if done else shape)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    encoder = load_encoder(checkpoint, torch.bfloat16 if device.type == "cuda" else cpu_dtype(), device)
+    for begin in range(done, len(tokens), WINDOW):
+        window = tokens[begin : begin + WINDOW]
+        parts = list(batches([len(ids) for ids in window], BUDGET, padded=encoder.padded))
+        computed = run(encoder.states, ([window[row] for row in rows] for rows in parts), device)
+        for rows, found in zip(parts, computed, strict=True):
+            for row, one in zip(rows, found.split([len(window[row]) for row in rows]), strict=True):
+                states[ends[begin + row] - len(one) : ends[begin + row]] = one.to(torch.float16).numpy()
+        first, last = ends[begin] - len(window[0]), ends[begin + len(window) - 1]
+        if not np.isfinite(states[first:last]).all():
+            raise InputError(f"a token state of {checkpoint.name} is NaN or above 65,504, what float16 holds")
+        states.flush()
+        moved = listed.with_suffix(".moved")
+        moved.write_text(str(begin + len(window)))
+        moved.replace(listed)
+        if progress:
+            progress(begin + len(window), len(tokens), "computing token states")
 
 
 def _tokens(checkpoint: Checkpoint, texts: Sequence[str], max_length: int) -> tuple[list[list[int]], int]:
@@ -98,23 +123,3 @@ def _tokens(checkpoint: Checkpoint, texts: Sequence[str], max_length: int) -> tu
             cut += len(found.ids) > longest
             tokens.append(found.ids[:longest] or [blank])
     return tokens, cut
-
-
-def _computed(
-    checkpoint: Checkpoint, tokens: list[list[int]], ends: NDArray[np.int64]
-) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
-    """Yield, text by text in no order: texts done, the text's first token, its states (tokens, D)."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoder = load_encoder(checkpoint, torch.bfloat16 if device.type == "cuda" else cpu_dtype(), device)
-    done = 0
-    for begin in range(0, len(tokens), WINDOW):
-        window = tokens[begin : begin + WINDOW]
-        parts = list(batches([len(ids) for ids in window], BUDGET, padded=encoder.padded))
-        computed = run(encoder.states, ([window[row] for row in rows] for rows in parts), device)
-        for rows, states in zip(parts, computed, strict=True):
-            start = 0
-            for row in rows:
-                done += 1
-                size = len(window[row])
-                yield done, int(ends[begin + row]) - size, states[start : start + size].float().numpy()
-                start += size

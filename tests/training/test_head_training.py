@@ -46,17 +46,30 @@ def test_states_are_computed_once(checkpoint, tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_an_interrupted_cache_is_begun_again_and_a_full_disk_is_said_first(checkpoint, tmp_path, monkeypatch):
+def test_an_interrupted_cache_goes_on_where_it_stopped(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("c2llm_integrations.training.states.WINDOW", 4)
+    seen = []
+
     def interrupt(done, total, what):
-        raise KeyboardInterrupt
+        seen.append(done)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cache_states(checkpoint, TEXTS[:9], tmp_path, progress=interrupt)
-    assert [file.suffix for file in tmp_path.iterdir()] == [".partial"]
-    assert np.abs(cache_states(checkpoint, TEXTS[:9], tmp_path).states.astype("f4")).sum(1).min() > 0
+        cache_states(checkpoint, TEXTS[:15], tmp_path / "", progress=interrupt)
+    assert sorted(file.suffix for file in tmp_path.iterdir()) == [".done", ".partial"]
+    states = cache_states(checkpoint, TEXTS[:15], tmp_path, progress=interrupt)
+    assert seen == [4, 8, 12, 15]
+    (tmp_path / "other").mkdir()
+    np.testing.assert_array_equal(states.states, cache_states(checkpoint, TEXTS[:15], tmp_path / "other").states)
+    assert [file.suffix for file in tmp_path.iterdir() if file.is_file()] == [".npy"]
+
+
+def test_a_full_disk_is_said_before_anything_is_computed(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 100}))
     with pytest.raises(InputError, match=r"bytes, .* has 100 free"):
         cache_states(checkpoint, TEXTS, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_folded_pooling_is_pma(checkpoint, states):
