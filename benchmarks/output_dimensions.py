@@ -1,6 +1,6 @@
 """Fewer dimensions of `nano` by a trained head, by a projection and by truncation: nDCG@10 against bytes per vector.
 
-    python -m benchmarks.output_dimensions [--texts 40000] [--steps 1000] [--seeds 3]
+    python -m benchmarks.output_dimensions [--texts 40000] [--steps 500] [--seeds 3]
 
 The task is that of `docstring_retrieval`: 1,000 docstrings of held-out packages ask for their functions. Heads learn
 without labels, and projections are fitted, on the documented functions of the packages installed here, of which
@@ -159,7 +159,7 @@ def _codes(vectors: Matrix, documents: Matrix) -> Matrix:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=int, default=40_000)
-    parser.add_argument("--steps", type=int, default=1_000)
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     checkpoint = load_checkpoint("nano")

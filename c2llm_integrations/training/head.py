@@ -63,7 +63,7 @@ def train_head(
     with torch.no_grad():
         wanted = encode(pma_of(checkpoint), states, range(len(states.ends)))
     some = np.random.default_rng(recipe.seed).permutation(len(states.ends))[:SAMPLE].tolist()
-    pma = start(checkpoint, recipe.output_dim, states.padded(some), recipe.seed)
+    pma = start(checkpoint, recipe.output_dim, states, some, recipe.seed)
     optimiser = torch.optim.AdamW(pma.parameters(), lr=recipe.lr, weight_decay=0.01, betas=(0.9, 0.98))
     losses: list[float] = []
     for step, batch in zip(range(recipe.steps), _batches(groups, recipe), strict=False):
@@ -157,12 +157,16 @@ def pma_of(checkpoint: Checkpoint) -> PMA:
 
 def encode(pma: PMA, states: TokenStates, rows: Sequence[int]) -> Tensor:
     """(len(rows), d) unit vectors of some texts."""
-    lengths = states.lengths[np.asarray(rows)].tolist()
-    parts = list(batches(lengths, PART, padded=True))
-    vectors = torch.cat([pooled(pma, *states.padded([rows[place] for place in part])) for part in parts])
+    return F.normalize(_by_parts(states, rows, lambda *part: pooled(pma, *part)), dim=1)
+
+
+def _by_parts(states: TokenStates, rows: Sequence[int], compute: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """What `compute` gives for the states and mask of each of some texts; few are padded at once."""
+    parts = list(batches(states.lengths[np.asarray(rows)].tolist(), PART, padded=True))
+    found = torch.cat([compute(*states.padded([rows[place] for place in part])) for part in parts])
     order = torch.empty(len(rows), dtype=torch.long)
     order[torch.tensor([place for part in parts for place in part])] = torch.arange(len(rows))
-    return F.normalize(vectors[order], dim=1)
+    return found[order]
 
 
 def distillation(own: Tensor, wanted: Tensor) -> Tensor:
@@ -185,20 +189,21 @@ def contrast(own: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
     return F.cross_entropy(scores.masked_fill(also, -1e9), target)
 
 
-def start(checkpoint: Checkpoint, output_dim: int, sample: tuple[Tensor, Tensor], seed: int) -> PMA:
+def start(checkpoint: Checkpoint, output_dim: int, states: TokenStates, rows: Sequence[int], seed: int) -> PMA:
     """A PMA that begins with the checkpoint's attention and, of each head's values, the directions that vary most.
 
-    `sample`: states and mask of some texts, which decide the directions.
+    `rows`: the texts that decide the directions.
     """
     torch.manual_seed(seed)
     full = pma_of(checkpoint)
     heads = full.mab.num_heads
     pma = PMA(full.mab.fc_k.in_features, output_dim, heads, isinstance(full.mab.ln0, torch.nn.LayerNorm))
     scorer, query, values = (part.detach() for part in folded(full))
-    mixed = mix(scorer, *sample)
+    mixed = _by_parts(states, rows, lambda *part: mix(scorer, *part))
     outputs = torch.einsum("nhd,hwd->hnw", mixed, values)  # each head's values
-    _, _, directions = torch.linalg.svd(outputs - outputs.mean(1, keepdim=True), full_matrices=False)
-    kept = directions[:, : output_dim // heads]  # (h, output_dim / h, w)
+    outputs = outputs - outputs.mean(1, keepdim=True)
+    _, directions = torch.linalg.eigh(outputs.transpose(1, 2) @ outputs)  # ascending: the last vary most
+    kept = directions[:, :, -(output_dim // heads) :].transpose(1, 2)  # (h, output_dim / h, w)
     bias = full.mab.fc_v.bias.view(heads, -1)
     own_query = torch.einsum("hkw,hw->hk", kept, query.view(heads, -1)) + 1e-3
     with torch.no_grad():

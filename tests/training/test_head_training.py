@@ -79,9 +79,9 @@ def test_folded_pooling_is_pma(checkpoint, states):
 
 
 def test_a_head_begins_with_the_checkpoints_attention(checkpoint, states):
-    full, batch = pma_of(checkpoint), states.padded(range(40))
-    pma = training.start(checkpoint, 32, batch, 0)
-    text = batch[0][0][batch[1][0]]
+    full = pma_of(checkpoint)
+    pma = training.start(checkpoint, 32, states, range(40), 0)
+    [text] = states.padded([0])[0]
     torch.testing.assert_close(pma.attention(text), full.attention(text), atol=1e-4, rtol=1e-3)
 
 
@@ -94,6 +94,12 @@ def test_training_comes_closer_to_the_full_width_and_repeats_by_its_seed(checkpo
     assert head.digest == again.digest != other.digest
     assert (head.base, head.weights) == (checkpoint.name, checkpoint.digest())
     assert '"steps": 40' in head.training
+
+
+def test_a_few_texts_are_enough(checkpoint, tmp_path):
+    few = cache_states(checkpoint, TEXTS[:2], tmp_path)
+    head, losses = train_head(checkpoint, few, alone(2), Recipe(32, steps=2))
+    assert (head.output_dim, len(losses)) == (32, 2)
 
 
 def test_pairs_teach_what_belongs_together(checkpoint, states):
