@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from c2llm_integrations.attention import Groups, attend
+
 Weights = dict[str, Tensor]
 Shape = tuple[int, ...]
-Groups = list[tuple[int, int, int]]  # runs of texts of equal length: start token, texts, tokens in each
 
 
 class Qwen2:
@@ -86,7 +87,7 @@ class Qwen2:
         for before, qkv, bias, out, after, gate_up, down in self.layers:
             rows = F.linear(self._norm(x, before), qkv, bias).view(len(x), -1, self.width)
             query, key, value = torch.split(rows, sizes, 1)
-            mixed = _attend(_rotate(query, cos, sin), _rotate(key, cos, sin), value, groups, causal=True)
+            mixed = attend(_rotate(query, cos, sin), _rotate(key, cos, sin), value, groups, causal=True)
             x = x + F.linear(mixed, out)
             gate, up = F.linear(self._norm(x, after), gate_up).chunk(2, -1)
             x = x + F.linear(F.silu(gate) * up, down)
@@ -161,25 +162,13 @@ class Bert:
         x = self._norm(x, self.norm)
         for qkv, out, out_norm, wide, narrow, norm in self.layers:
             query, key, value = F.linear(x, *qkv).view(len(x), 3, self.heads, -1).unbind(1)
-            mixed = _attend(query, key, value, groups, causal=False)
+            mixed = attend(query, key, value, groups, causal=False)
             x = self._norm(x + F.linear(mixed, *out), out_norm)
             x = self._norm(x + F.linear(F.gelu(F.linear(x, *wide)), *narrow), norm)
         return x
 
     def _norm(self, x: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
         return F.layer_norm(x, x.shape[-1:], *weights, self.epsilon)
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor, groups: Groups, *, causal: bool) -> Tensor:
-    """(tokens, heads, width) each → (tokens, heads · width); a token sees only its own text."""
-    mixed = torch.zeros_like(query)
-    repeated = query.shape[1] != key.shape[1]
-    for start, count, length in groups:
-        rows = slice(start, start + count * length)
-        q, k, v = (part[rows].view(count, length, *part.shape[1:]).transpose(1, 2) for part in (query, key, value))
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=repeated)
-        mixed[rows].view(count, length, *query.shape[1:]).copy_(out.transpose(1, 2))
-    return mixed.flatten(1)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

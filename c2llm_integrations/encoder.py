@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from c2llm_integrations.backbones import Bert, Groups, Qwen2, Shape, Weights
+from c2llm_integrations.attention import Groups
+from c2llm_integrations.backbones import Bert, Qwen2, Shape, Weights
 from c2llm_integrations.checkpoint import Checkpoint, long_name
 from c2llm_integrations.errors import CheckpointError
 

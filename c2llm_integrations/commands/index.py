@@ -10,7 +10,7 @@ import typer
 
 from c2llm_integrations import terminal
 from c2llm_integrations.commands.cluster import index_on_cluster, require_local
-from c2llm_integrations.commands.opening import load_model, opened, store_of
+from c2llm_integrations.commands.opening import indexed_folder, load_model, opened, store_of
 from c2llm_integrations.commands.options import (
     REFUSED,
     AsJson,
@@ -142,6 +142,22 @@ def index(
         with opened(url, collection) as held:
             keep_current(path, held, partial(ingest, path, embedder, held, **same))
     return 1 if failed else 0
+
+
+def bring_up_to_date(
+    store: str | None, collection: str, model: str | None, projection: Path | None, head: Path | None
+) -> None:
+    """Index the repository around the current folder as `c2llm index` without further options would."""
+    path = indexed_folder() or Path()
+    url, own = store or store_of(path), store is None
+    with opened(url, collection) as held:
+        spec = held.spec
+        embedder = load_model(model, spec, projection, head)
+        compact = plan_of(embedder.output_dim, spec, datatype=None, quantization=None, rescore=None)
+        stored_as = spec.datatype if spec is not None else "float32"
+        options: dict[str, Any] = {"compact": compact, "own_store": own, "refused": REFUSED}
+        report = _index(path, held, embedder, options, stored_as, replace=False, dry_run=False)
+    say_problems(report.refused, REFUSED, report.skipped.get("unreadable", []))
 
 
 def _index(

@@ -72,11 +72,15 @@ def opened(url: str, collection: str) -> Iterator[VectorStore]:
 
 def indexed_store() -> str:
     """Return the URL of the index that the current folder belongs to; raises InputError if there is none."""
+    if (folder := indexed_folder()) is None:
+        raise InputError(f"no {FOLDER} in {Path.cwd()} or above; run: c2llm index, or name a --store")
+    return f"{EDGE}{folder / FOLDER}"
+
+
+def indexed_folder() -> Path | None:
+    """Return the current folder, or the nearest above it, that has an index in it; None if there is none."""
     here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / FOLDER).is_dir():
-            return f"{EDGE}{folder / FOLDER}"
-    raise InputError(f"no {FOLDER} in {here} or above; run: c2llm index, or name a --store")
+    return next((folder for folder in (here, *here.parents) if (folder / FOLDER).is_dir()), None)
 
 
 def store_of(path: Path) -> str:

@@ -40,6 +40,9 @@ def search(
     context: Annotated[
         int | None, typer.Option(metavar="N", min=0, max=1000, help="Show the code with N lines around it.")
     ] = None,
+    index: Annotated[
+        bool, typer.Option("--index", help="First bring the index of this repository up to date, or make it.")
+    ] = False,
     model: Model = None,
     projection: Projection = None,
     head: Head = None,
@@ -69,6 +72,10 @@ def search(
         "mode": mode,
         "rules": rules,
     }
+    if index:
+        from c2llm_integrations.commands.index import bring_up_to_date
+
+        bring_up_to_date(store, collection, model, projection, head)
     answer = _ask(question, store or indexed_store(), collection, model, projection, head, limit=limit, **asked)
     looks = [look_at(hit, answer.origins, context) for hit in answer.hits]
     if as_json:

@@ -220,3 +220,15 @@ def test_links_lead_to_the_commit_of_a_clean_tree(project, tiny_model, monkeypat
     answer(capsys, "index")
     (hit,) = json.loads(answer(capsys, "search", "tax", "--json", "--limit", "1"))["hits"]
     assert hit["url"] is None
+
+
+def test_one_command_indexes_and_answers(project, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    assert "shop/prices.py" in answer(capsys, "search", "--index", "how", "is", "the", "tax", "added?")
+    (project / "shop" / "late.py").write_text("def late_fee(days):\n    return days * 2\n")
+    monkeypatch.chdir(project / "web")
+    assert "late_fee" not in answer(capsys, "search", "late_fee")
+    brought = answer(capsys, "search", "--index", "late_fee")
+    assert "../shop/late.py:1-2" in brought
+    assert answer(capsys, "search", "late_fee") == brought
+    assert not (project / "web" / ".c2llm").exists()
