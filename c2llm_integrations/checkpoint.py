@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ from c2llm_integrations.errors import CheckpointError, InputError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from torch import Tensor
+
+    from c2llm_integrations.heads import Head
 
 NANO = Path(__file__).parent / "nano"
 # What a checkpoint is made of; anything else in a hub repository (code, pickles, other formats) is never fetched.
@@ -55,12 +57,32 @@ _SHARD_BYTES = 5_000_000_000  # the shard size transformers writes
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A C2LLM checkpoint on disk. `name` is what the user asked for, `folder` where its files are."""
+    """A C2LLM checkpoint on disk. `name` is what the user asked for, `folder` where its files are.
+
+    `head` stands in the place of its PMA, if one was put there.
+    """
 
     name: str
     folder: Path
     config: dict[str, Any]
     prompts: dict[str, str]
+    head: Head | None = None
+
+    @property
+    def revision(self) -> str | None:
+        """The commit at which the hub's own cache holds this folder; None for any other folder."""
+        return self.folder.name if self.folder.parent.name == "snapshots" else None
+
+    def with_head(self, head: Head) -> Checkpoint:
+        """Return this checkpoint with another PMA; raises CheckpointError for a head of other weights."""
+        if (digest := self.digest()) != head.weights:
+            base = head.base + (f" at {head.revision}" if head.revision else "")
+            raise CheckpointError(
+                f"the head was trained on {base} (weights {head.weights}), {self.name} has {digest}; "
+                "load that model, or train a head for this one"
+            )
+        own = {"compressed_dim": head.output_dim, "pma_num_heads": head.num_heads, "pma_ln": head.layer_norm}
+        return replace(self, config={**self.config, **own}, head=head)
 
     @property
     def backbone(self) -> dict[str, Any]:
@@ -123,10 +145,15 @@ class Checkpoint:
                     f"{self.folder} stores {name} as {tensor.dtype}, quantized by another program; "
                     f"expected {', '.join(sorted(_DTYPES))}"
                 )
+        if self.head is not None:
+            found = {name: tensor for name, tensor in found.items() if not name.startswith("pma.")}
+            found |= self.head.tensors
         return found
 
     def digest(self) -> str:
-        """SHA-256 (32 hex digits) of all that decides a vector: architecture, tokenizer and weights."""
+        """SHA-256 (32 hex digits) of all that decides a vector but a head: architecture, tokenizer and weights."""
+        if self.head is not None:
+            return self.head.weights
         total = hashlib.sha256()
         ignored = {"auto_map", "transformers_version", "tokenizer_name_or_path", "attn_implementation", "architectures"}
         config = {key: value for key, value in self.config.items() if key not in ignored}

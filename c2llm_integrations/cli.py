@@ -15,7 +15,18 @@ from typing import Annotated, NoReturn
 import typer
 
 from c2llm_integrations import terminal
-from c2llm_integrations.commands import agents, browse, collections, index, model, projection, search, transfer
+from c2llm_integrations.commands import (
+    agents,
+    browse,
+    collections,
+    evaluation,
+    index,
+    model,
+    projection,
+    search,
+    training,
+    transfer,
+)
 from c2llm_integrations.errors import C2LLMError
 
 app = typer.Typer(
@@ -33,6 +44,10 @@ app.command(short_help="Delete a collection.")(collections.drop)
 app.command(short_help="Write a collection to a file.")(transfer.export)
 app.command("import", short_help="Add a file's rows to a collection.")(transfer.import_)
 app.command(short_help="Fit fewer dimensions to your code.")(projection.fit_projection)
+app.command(short_help="Train a model on pairs.")(training.train)
+app.command(short_help="Train fewer dimensions on your code.")(training.train_head)
+app.command(short_help="Make training pairs of your code.")(training.mine_pairs)
+app.command("eval", short_help="Measure how well a model retrieves.")(evaluation.evaluate)
 app.command(short_help="Serve embeddings over HTTP.")(model.serve)
 app.command(short_help="Measure a model on this machine.")(model.bench)
 app.command(short_help="Search on a page in your browser.")(browse.browse)

@@ -20,6 +20,7 @@ from c2llm_integrations.coalescing import Coalescer, Job
 from c2llm_integrations.compression import Projection
 from c2llm_integrations.encoder import cpu_dtype, load_encoder
 from c2llm_integrations.errors import CheckpointError, InputError
+from c2llm_integrations.heads import Head
 from c2llm_integrations.projections import remembered
 
 Progress = Callable[[int, int], None]
@@ -34,8 +35,9 @@ CHARS_READ, CUT_MARGIN = 16, 64
 # A progress bar shows for more texts than this, on a terminal only.
 PROGRESS_FROM = 2000
 
-# How a fingerprint names plain truncation; the width follows.
-TRUNCATED = "first "
+# How a fingerprint names, where a projection's digest would stand, plain truncation and a head; the width and the
+# head's digest follow.
+TRUNCATED, HEADED = "first ", "head "
 
 
 class C2LLMEmbedder:
@@ -87,6 +89,7 @@ class C2LLMEmbedder:
         device: str | Sequence[str] = "auto",
         max_length: int = 2048,
         normalize: bool = True,
+        head: str | os.PathLike[str] | None = None,
         projection: str | os.PathLike[str] | None = None,
         truncate: int | None = None,
         batch_tokens: int | None = None,
@@ -96,10 +99,11 @@ class C2LLMEmbedder:
         `dtype`: "auto" (bfloat16 on CUDA and on a CPU with AMX or AVX512-BF16, else float32), "float32", "bfloat16"
         or "float16"; `device`: "auto", "cpu", "cuda", "cuda:1", …, or several of a kind, ["cuda:0", "cuda:1"] or
         "cuda:0,cuda:1", each of which gets a model and a share of the batches (one that fails is told of in a warning,
-        and the others redo its batches); `max_length`: tokens; longer texts are cut at the end; `projection`: a file
-        that `fit_projection` made for this checkpoint; `truncate`: keep only so many of the first dimensions, which
-        loses most; `batch_tokens`: tokens computed at once, by default what suits the device, fewer where memory is
-        short. `output_dim` only states what is expected.
+        and the others redo its batches); `max_length`: tokens; longer texts are cut at the end; `head`: a file that
+        `c2llm train-head` made for this checkpoint, whose width the vectors then have; `projection`: a file that
+        `fit_projection` made for this checkpoint; `truncate`: keep only so many of the first dimensions, which loses
+        most; `batch_tokens`: tokens computed at once, by default what suits the device, fewer where memory is short.
+        `output_dim` only states what is expected.
         Raises CheckpointError for a bad checkpoint or projection, InputError for a bad option.
         """
         if max_length < 1:
@@ -107,6 +111,10 @@ class C2LLMEmbedder:
         if batch_tokens is not None and batch_tokens < 1:
             raise InputError(f"batch_tokens is {batch_tokens}, must be at least 1, or None for what suits the device")
         checkpoint = load_checkpoint(str(name), revision)
+        if head is not None:
+            if projection is not None or truncate is not None:
+                raise InputError("a head decides the dimensions; give it without a projection or truncate")
+            checkpoint = checkpoint.with_head(Head.load(Path(head)))
         fitted = None if projection is None else Projection.load(Path(projection))
         _check_width(checkpoint, output_dim, fitted, truncate)
         where = _devices(device)
@@ -246,16 +254,20 @@ class C2LLMEmbedder:
     def _projection_name(self) -> str | None:
         if self.projection is not None:
             return self.projection.digest
+        if self.checkpoint.head is not None:
+            return f"{HEADED}{self.checkpoint.head.digest}"
         return f"{TRUNCATED}{self.output_dim}" if self.output_dim < self.checkpoint.output_dim else None
 
 
 def options_of(
-    fingerprint: Mapping[str, str | int | bool | None], projection: str | os.PathLike[str] | None = None
+    fingerprint: Mapping[str, str | int | bool | None],
+    projection: str | os.PathLike[str] | None = None,
+    head: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
     """The arguments of `from_pretrained` that give the vectors a fingerprint describes.
 
-    `projection`: where the file of a projected one is, if it was never used on this machine. Raises InputError where
-    that must be said, and for a fingerprint that no embedder wrote.
+    `projection`, `head`: where the file of such a one is, if it was never used on this machine. Raises InputError
+    where that must be said, and for a fingerprint that no embedder wrote.
     """
     try:
         projected = str(fingerprint["projection"] or "")
@@ -269,13 +281,15 @@ def options_of(
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"the collection's fingerprint is damaged ({error!r}); index again with --replace") from error
     if projected and "truncate" not in options:
-        file = projection or remembered(projected)
+        kind, given = ("head", head) if projected.startswith(HEADED) else ("projection", projection)
+        digest = projected.removeprefix(HEADED)
+        file = given or remembered(digest)
         if file is None:
             raise InputError(
-                f"the collection was made with projection {projected}, never used on this machine; "
-                "name its file with --projection FILE, from Python with projection=FILE"
+                f"the collection was made with {kind} {digest}, never used on this machine; "
+                f"name its file with --{kind} FILE, from Python with {kind}=FILE"
             )
-        options["projection"] = os.fspath(file)
+        options[kind] = os.fspath(file)
     return options
 
 
@@ -332,7 +346,8 @@ def _check_width(
     if wanted is not None and wanted != given:
         raise InputError(
             f"{checkpoint.name} gives {given} dimensions, asked for {wanted}; say how to get there, best first: "
-            "a checkpoint whose PMA was trained at that width, projection=FILE fitted on your vectors, or truncate=N"
+            "a PMA trained at that width (another checkpoint, or head=FILE), projection=FILE fitted on your vectors, "
+            "or truncate=N"
         )
 
 

@@ -46,6 +46,9 @@ class Encoder(Protocol):
     def attention(self, text: Sequence[int]) -> Tensor:
         """At least one token → (len(text), heads) float32 on the CPU: what each head of PMA takes of each token."""
 
+    def states(self, texts: Texts) -> Tensor:
+        """At least one token in each text → (tokens, D) on the CPU: the backbone's last states, text after text."""
+
 
 def load_encoder(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> Encoder:
     """Choose the way to compute this checkpoint and load its weights.
@@ -138,6 +141,12 @@ class PackedEncoder:
         states, _ = self._states([text])
         return self.pooling.attention(states[: len(text)]).cpu()
 
+    @torch.inference_mode()
+    def states(self, texts: Texts) -> Tensor:
+        """See `Encoder`."""
+        states, _ = self._states(texts)
+        return states[: sum(map(len, texts))].cpu()
+
     def _states(self, texts: Texts) -> tuple[Tensor, Groups]:
         """Return the backbone's last states, (tokens, D), and which of them belong together."""
         lengths = [len(text) for text in texts]
@@ -167,11 +176,22 @@ class PaddedEncoder:
     @torch.inference_mode()
     def __call__(self, texts: Texts) -> Tensor:
         """See `Encoder`."""
+        found, _ = self._computed(texts)
+        return found.pooler_output.float().cpu()  # type: ignore[no-any-return]
+
+    @torch.inference_mode()
+    def states(self, texts: Texts) -> Tensor:
+        """See `Encoder`."""
+        found, mask = self._computed(texts)
+        return found.last_hidden_state[mask.bool()].cpu()  # type: ignore[no-any-return]
+
+    def _computed(self, texts: Texts) -> tuple[Any, Tensor]:
+        """Return what the model says of right-padded texts, and the mask of their tokens."""
         longest = max(map(len, texts))
         ids = torch.tensor([[*text, *[0] * (longest - len(text))] for text in texts])
         mask = torch.tensor([[1] * len(text) + [0] * (longest - len(text)) for text in texts])
         ids, mask = moved(ids, self.device), moved(mask, self.device)
-        return self.model(input_ids=ids, attention_mask=mask).pooler_output.float().cpu()  # type: ignore[no-any-return]
+        return self.model(input_ids=ids, attention_mask=mask), mask
 
     @torch.inference_mode()
     def attention(self, text: Sequence[int]) -> Tensor:

@@ -43,6 +43,7 @@ class C2LLMEmbeddings(BaseModel, Embeddings):
     device: str = "auto"
     max_length: int = 2048
     normalize: bool = True
+    head: str | None = None
     projection: str | None = None
     truncate: int | None = None
     batch_tokens: int | None = None

@@ -63,6 +63,7 @@ class C2LLMEmbedding(BaseEmbedding):
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, several: cuda:0,cuda:1, …")
     max_length: int = Field(default=2048, description="Tokens read of each text.")
     normalize: bool = Field(default=True, description="Whether vectors have unit length.")
+    head: str | None = Field(default=None, description="File of a trained head of another width.")
     projection: str | None = Field(default=None, description="File of a fitted projection to fewer dimensions.")
     truncate: int | None = Field(default=None, description="How many of the first dimensions to keep.")
     batch_tokens: int | None = Field(default=None, description="Tokens computed at once; None for what suits.")

@@ -1,4 +1,4 @@
-"""Projections kept on this machine under their digest, so that a collection made with one needs it named once.
+"""Projections and heads kept on this machine under their digest: a collection made with one needs it named once.
 
 A copy can only save asking: what stands under a digest is compared with it again whenever it is used.
 """
@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from c2llm_integrations.compression import Projection
+from c2llm_integrations.heads import Head
 from c2llm_integrations.user_cache import user_cache
 
 FOLDER = "projections"
@@ -17,13 +18,13 @@ FOLDER = "projections"
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 
 
-def remember(projection: Projection) -> None:
+def remember(made: Projection | Head) -> None:
     """Keep a copy; where this user has no writable cache folder, nothing is kept."""
-    file = user_cache() / FOLDER / f"{projection.digest}.safetensors"
+    file = user_cache() / FOLDER / f"{made.digest}.safetensors"
     with suppress(OSError):
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
-            projection.save(file)
+            made.save(file)
 
 
 def remembered(digest: str) -> Path | None:

@@ -33,6 +33,7 @@ class Settings:
     device: str = "auto"
     max_length: int = 2048
     normalize: bool = True
+    head: str | None = None
     projection: str | None = None
     truncate: int | None = None
     batch_tokens: int | None = None

@@ -8,7 +8,7 @@ import typer
 
 from c2llm_integrations import terminal
 from c2llm_integrations.commands.opening import indexed_store, load_model, opened, origins_of
-from c2llm_integrations.commands.options import Collection, Model, Projection, Store
+from c2llm_integrations.commands.options import Collection, Head, Model, Projection, Store
 from c2llm_integrations.errors import InputError
 
 
@@ -19,6 +19,7 @@ def browse(
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in your browser.")] = False,
     model: Model = None,
     projection: Projection = None,
+    head: Head = None,
 ) -> int:
     """Show hits as a page does: code with the words you asked for marked, scores explained, and where PMA looked.
 
@@ -35,7 +36,7 @@ def browse(
         def look() -> list[str]:
             return [str(found) for folder in folders if (found := stale(folder, held)) is not None]
 
-        browser = Browser(held, load_model(model, spec_of(held), projection), look)
+        browser = Browser(held, load_model(model, spec_of(held), projection, head), look)
         try:
             server = make_server(browser, port)
         except OSError as error:

@@ -54,10 +54,13 @@ def index(
         str | None, typer.Option(metavar="NAME", help="What the repository is called.  [default: its origin URL]")
     ] = None,
     output_dim: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Dimensions expected; fewer need one of the next two.")
+        int | None, typer.Option(metavar="N", min=1, help="Dimensions expected; fewer need one of the next three.")
     ] = None,
     projection: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Fewer dimensions by what c2llm fit-projection wrote.")
+    ] = None,
+    head: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Another width by what c2llm train-head wrote.")
     ] = None,
     truncate: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Only the first N dimensions, which loses more.")
@@ -97,7 +100,8 @@ def index(
     codefuse-ai/C2LLM-7B, with --replace if the collection was made with another model.
     """
     paths = paths or ["."]
-    vectors: dict[str, Any] = {"projection": projection, "output_dim": output_dim, "truncate": truncate}
+    vectors: dict[str, Any] = {"projection": projection, "head": head, "truncate": truncate}
+    vectors["output_dim"] = output_dim
     compact: dict[str, Any] = {"datatype": datatype, "quantization": quantization, "rescore": rescore}
     same: dict[str, Any] = {"long_text": long_text, "force": force, "refused": refused}
     if engine == "ray":
@@ -140,13 +144,15 @@ def index(
     return 1 if failed else 0
 
 
-def bring_up_to_date(store: str | None, collection: str, model: str | None, projection: Path | None) -> None:
+def bring_up_to_date(
+    store: str | None, collection: str, model: str | None, projection: Path | None, head: Path | None
+) -> None:
     """Index the repository around the current folder as `c2llm index` without further options would."""
     path = indexed_folder() or Path()
     url, own = store or store_of(path), store is None
     with opened(url, collection) as held:
         spec = held.spec
-        embedder = load_model(model, spec, projection=projection)
+        embedder = load_model(model, spec, projection, head)
         compact = plan_of(embedder.output_dim, spec, datatype=None, quantization=None, rescore=None)
         stored_as = spec.datatype if spec is not None else "float32"
         options: dict[str, Any] = {"compact": compact, "own_store": own, "refused": REFUSED}

@@ -27,6 +27,7 @@ def serve(
     device: Device = "auto",
     truncate: Annotated[int | None, typer.Option(metavar="N", min=1, help="Keep the first N dimensions.")] = None,
     projection: Annotated[Path | None, typer.Option(metavar="FILE", help="Project to fewer dimensions.")] = None,
+    head: Annotated[Path | None, typer.Option(metavar="FILE", help="Pool with what c2llm train-head wrote.")] = None,
 ) -> int:
     """Serve embeddings as OpenAI's API does: POST /v1/embeddings, besides /v1/models, /health and /metrics.
 
@@ -37,7 +38,7 @@ def serve(
     key = os.environ.get(KEY_VARIABLE, "").strip() or None
     if key is None and not _is_loopback(host):
         raise InputError(f"{host} can be reached from elsewhere; set {KEY_VARIABLE}, or listen on 127.0.0.1")
-    embedder = load_model(model, None, projection, device=device, truncate=truncate)
+    embedder = load_model(model, None, projection, head, device=device, truncate=truncate)
     terminal.say(f"{embedder.fingerprint['model']}, {embedder.output_dim} dimensions: http://{host}:{port}/v1")
     run_server(create_app(embedder, api_key=key), host, port)
     return 0

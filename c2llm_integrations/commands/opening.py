@@ -22,7 +22,11 @@ BUSY_SECONDS = 10.0
 
 
 def load_model(
-    model: str | None, spec: CollectionSpec | None, projection: Path | None = None, **options: Any
+    model: str | None,
+    spec: CollectionSpec | None,
+    projection: Path | None = None,
+    head: Path | None = None,
+    **options: Any,
 ) -> C2LLMEmbedder:
     """Load the named model, else the one the collection was made with, else nano.
 
@@ -31,8 +35,9 @@ def load_model(
     from c2llm_integrations.embedder import C2LLMEmbedder, options_of
     from c2llm_integrations.projections import remember
 
-    found: dict[str, Any] = {"name": "nano"} if spec is None else options_of(spec.fingerprint, projection)
-    found |= {name: value for name, value in {**options, "projection": projection}.items() if value is not None}
+    found: dict[str, Any] = {"name": "nano"} if spec is None else options_of(spec.fingerprint, projection, head)
+    options |= {"projection": projection, "head": head}
+    found |= {name: value for name, value in options.items() if value is not None}
     if model is not None:
         # A folder's name must mean the same from wherever the collection is searched later.
         found["name"] = str(Path(model).resolve()) if model != "nano" and Path(model).is_dir() else model
@@ -42,8 +47,8 @@ def load_model(
         if model is not None or spec is None:
             raise
         raise InputError(f"the collection's model cannot be loaded: {error}; --model names its new place") from error
-    if embedder.projection is not None:
-        remember(embedder.projection)
+    if made := embedder.projection or embedder.checkpoint.head:
+        remember(made)
     return embedder
 
 

@@ -26,6 +26,9 @@ Model = Annotated[str | None, typer.Option(metavar="ID", help="Where the collect
 Projection = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Where the collection's projection is, if it was made elsewhere.")
 ]
+Head = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Where the collection's head is, if it was made elsewhere.")
+]
 Datatype = Annotated[str | None, typer.Option(metavar="D", help="float32 or float16, of the full vectors.")]
 Quantization = Annotated[
     str | None, typer.Option(metavar="Q", help="Search codes first: int8, turbo, product, binary, rabitq; or none.")

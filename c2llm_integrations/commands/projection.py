@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
 SAMPLE = 32_768
 # Of them kept out of the fit to measure it, and neighbours compared.
 HELD_OUT, NEIGHBOURS = 512, 10
-
-_T = TypeVar("_T")
 
 
 def fit_projection(
@@ -69,11 +65,12 @@ def _of_folder(path: Path, model: str | None) -> tuple[Matrix, str]:
     """Return the vectors of chunks in random order, and what stands for the model's weights."""
     from c2llm_integrations.code.chunking import chunk_source
     from c2llm_integrations.code.repository import iter_sources, open_tree
+    from c2llm_integrations.sampling import sample
 
     tree = open_tree(path)
     embedder = load_model(model, None)
     sources = iter_sources(tree)
-    texts = _sample(chunk.text for source in sources for chunk in chunk_source(tree.name, source.path, source.text))
+    texts = sample((c.text for source in sources for c in chunk_source(tree.name, source.path, source.text)), SAMPLE)
     with terminal.progress_bar() as progress:
         vectors = embedder.encode_documents(
             texts, progress=lambda done, total: progress(done, total, "embedding") if progress else None
@@ -84,6 +81,7 @@ def _of_folder(path: Path, model: str | None) -> tuple[Matrix, str]:
 def _of_collection(store: str, collection: str, model: str | None) -> tuple[Matrix, str]:
     import numpy as np
 
+    from c2llm_integrations.sampling import sample
     from c2llm_integrations.search import spec_of
 
     if model is not None:
@@ -92,24 +90,10 @@ def _of_collection(store: str, collection: str, model: str | None) -> tuple[Matr
         made = spec_of(held).fingerprint
         if made["projection"]:
             raise InputError(f"the collection was made with projection {made['projection']}; fit on one without")
-        vectors = _sample(row.vector for row in held.rows())
+        vectors = sample((row.vector for row in held.rows()), SAMPLE)
     if not vectors:
         raise InputError(f"collection {collection!r} of {store} holds no row to fit on")
     return np.stack(vectors), str(made["weights"])
-
-
-def _sample(items: Iterable[_T]) -> list[_T]:
-    """Return up to `SAMPLE` of the items in random order, each equally likely to be among them."""
-    chosen: list[_T] = []
-    chance = random.Random(0)
-    for seen, item in enumerate(items):
-        place = chance.randrange(seen + 1)
-        if seen < SAMPLE:
-            chosen.append(item)
-            chosen[place], chosen[-1] = chosen[-1], chosen[place]
-        elif place < SAMPLE:
-            chosen[place] = item
-    return chosen
 
 
 def recall_kept(vectors: Matrix, projected: Matrix, queries: int) -> float:

@@ -11,7 +11,7 @@ import typer
 from c2llm_integrations import terminal
 from c2llm_integrations.commands.hits import Origin, document_of, look_at, write_hits
 from c2llm_integrations.commands.opening import indexed_store, load_model, opened, origins_of
-from c2llm_integrations.commands.options import AsJson, Collection, Model, Projection, Store
+from c2llm_integrations.commands.options import AsJson, Collection, Head, Model, Projection, Store
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.suggesting import did_you_mean
 
@@ -45,6 +45,7 @@ def search(
     ] = False,
     model: Model = None,
     projection: Projection = None,
+    head: Head = None,
     as_json: AsJson = False,
 ) -> int:
     """Print the chunks that answer a question, best first, from any folder of an indexed repository.
@@ -74,8 +75,8 @@ def search(
     if index:
         from c2llm_integrations.commands.index import bring_up_to_date
 
-        bring_up_to_date(store, collection, model, projection)
-    answer = _ask(question, store or indexed_store(), collection, model, projection, limit=limit, **asked)
+        bring_up_to_date(store, collection, model, projection, head)
+    answer = _ask(question, store or indexed_store(), collection, model, projection, head, limit=limit, **asked)
     looks = [look_at(hit, answer.origins, context) for hit in answer.hits]
     if as_json:
         about = {"model": answer.model, "mode": answer.mode, "notes": answer.notes}
@@ -104,6 +105,7 @@ def _ask(
     collection: str,
     model: str | None,
     projection: Path | None,
+    head: Path | None,
     *,
     mode: Mode,
     repository: str | None,
@@ -122,7 +124,7 @@ def _ask(
         if repository is not None and repository not in (claims := held.claims()):
             raise InputError(f"nothing is indexed as {repository!r}{did_you_mean(repository, claims)}")
     # Loading takes seconds, in which others may have the store.
-    embedder = None if mode == "lexical" else load_model(model, spec, projection)
+    embedder = None if mode == "lexical" else load_model(model, spec, projection, head)
     with opened(url, collection) as held:
         hits = find(question, embedder, held, mode=mode, repository=repository, **options)
         origins = origins_of(held)

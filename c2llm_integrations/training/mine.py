@@ -32,7 +32,7 @@ def mine(archives: Iterable[Path], out: Path, held_out: Iterable[Path], seed: in
     Drops archives without a permissive licence, code that or docs that also stand in `held_out`, and repeated ones.
     """
     out.mkdir(parents=True, exist_ok=True)
-    held = [definition for archive in held_out for definition in _read(archive, held=True)]
+    held = [definition for archive in held_out for definition in read_definitions(archive, held=True)]
     seen, docs = {fingerprint(d.bare) for d in held}, {d.doc.lower() for d in held}
     with Pool(processes) as pool, (out / "pairs.jsonl").open("w") as pairs, (out / "corpus.tsv").open("w") as table:
         rows = csv.writer(table, delimiter="\t", lineterminator="\n")
@@ -55,7 +55,7 @@ def _mine_one(job: tuple[Path, int]) -> tuple[Path, str, list[Definition]]:
     if not permissive(licence) or package_of(archive) in HELD_OUT:
         return archive, licence, []
     rng = random.Random(f"{seed} {archive.name}")
-    found = list(_read(archive))
+    found = list(read_definitions(archive))
     rng.shuffle(found)
     kept: list[Definition] = []
     for language in sorted(set(EXTENSIONS.values())):
@@ -66,7 +66,8 @@ def _mine_one(job: tuple[Path, int]) -> tuple[Path, str, list[Definition]]:
     return archive, licence, kept
 
 
-def _read(archive: Path, held: bool = False) -> Iterator[Definition]:
+def read_definitions(archive: Path, held: bool = False) -> Iterator[Definition]:
+    """The documented definitions of an archive or folder; without `held` none that must never be trained on."""
     package = package_of(archive)
     for path, text in read_archive(archive):
         if held or allowed(package, path):
@@ -81,7 +82,7 @@ def sample(archives: Iterable[Path], each: int, skip: int = 0, seed: int = 0) ->
     rows: list[dict[str, str]] = []
     seen: set[str] = set()
     for archive in sorted(archives):
-        functions = [d for d in _read(archive, held=True) if d.bare.startswith(("def ", "async def "))]
+        functions = [d for d in read_definitions(archive, held=True) if d.bare.startswith(("def ", "async def "))]
         random.Random(f"{seed} {package_of(archive)}").shuffle(functions)
         unique = []
         for function in functions:

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from c2llm_integrations.code.languages import grammar
+
 if TYPE_CHECKING:
     from tree_sitter import Node, Parser, Query
 
-_GRAMMARS = {
-    "python": ("tree_sitter_python", "language", "[(function_definition) (class_definition)] @x"),
-    "javascript": ("tree_sitter_javascript", "language", "(comment) @x"),
-    "typescript": ("tree_sitter_typescript", "language_typescript", "(comment) @x"),
-    "go": ("tree_sitter_go", "language", "(comment) @x"),
-    "java": ("tree_sitter_java", "language", "(block_comment) @x"),
-    "rust": ("tree_sitter_rust", "language", "(line_comment) @x"),
-    "c": ("tree_sitter_c", "language", "(comment) @x"),
-    "cpp": ("tree_sitter_cpp", "language", "(comment) @x"),
+_PATTERNS = {
+    "python": "[(function_definition) (class_definition)] @x",
+    "java": "(block_comment) @x",
+    "rust": "(line_comment) @x",
+    **dict.fromkeys(
+        ("javascript", "typescript", "tsx", "go", "c", "cpp", "cuda", "csharp", "ruby", "php"), "(comment) @x"
+    ),
 }
+LANGUAGES = frozenset(_PATTERNS)
+"""Languages whose documented definitions are found: all that the chunker has a grammar for."""
 _FRAGMENT = re.compile(r"^(if|for|while|switch|return|try|match|loop|call|select|defer|go|unsafe)_|^(arguments|block)$")
 _SKIPPED = {"attribute_item", "decorator"}  # stand between a doc comment and its definition
 _NAME_FIELDS = ("name", "declarator", "declaration", "left", "key", "property", "body", "value")
@@ -32,8 +33,12 @@ _NAME_TYPES = {
     "field_identifier",
     "type_identifier",
     "private_property_identifier",
+    "constant",
+    "name",
 }
 _BODY = re.compile(r"\{[^}]*\S|=>")
+_RUBY_BODY = re.compile(r"^\s*(def|class|module)\b.*\n(?s:.*)\bend\s*$")
+_LINE = ("//", "#")  # what a comment of one line begins with; several of them in a row are one
 _CUT = re.compile(
     r"\n\s*\n|\n\s*[@\\](?=\w)|\n\s*:\w+|\n\s*[-=~]{4,}|>>> "
     r"|\n\s*(?:Parameters|Args|Arguments|Returns|Example)s?:?\s*\n"
@@ -94,11 +99,11 @@ def definitions(text: str, language: str) -> Iterator[Definition]:
 
 @cache
 def _parser(language: str) -> tuple[Parser, Query]:
-    from tree_sitter import Language, Parser, Query
+    from tree_sitter import Parser, Query
 
-    module, function, pattern = _GRAMMARS[language]
-    grammar = Language(getattr(importlib.import_module(module), function)())
-    return Parser(grammar), Query(grammar, pattern)
+    found = grammar(language)
+    assert found is not None
+    return Parser(found), Query(found, _PATTERNS[language])
 
 
 def _python(node: Node, source: bytes, language: str) -> Definition | None:
@@ -127,10 +132,10 @@ def _commented(node: Node, source: bytes, language: str) -> Definition | None:
     follower = node.next_named_sibling
     if follower is None or (comment.startswith(("/*!", "//!", "/* ")) and language not in {"c", "cpp"}):
         return None
-    if comment.startswith("//") and follower.type == node.type:
+    if comment.startswith(_LINE) and follower.type == node.type:
         return None  # only the last line of a run counts; the others are gathered below
     lines, start, above = [comment], node.start_byte, node.prev_named_sibling
-    while comment.startswith("//") and above is not None and above.type == node.type:
+    while comment.startswith(_LINE) and above is not None and above.type == node.type:
         lines.insert(0, _cut(source, above.start_byte, above.end_byte))
         start, above = above.start_byte, above.prev_named_sibling
     gap_from = node.end_point.row
@@ -141,7 +146,7 @@ def _commented(node: Node, source: bytes, language: str) -> Definition | None:
     pad = follower.start_point.column
     bare = _dedent(" " * pad + _cut(source, follower.start_byte, follower.end_byte), pad)
     name = "" if _FRAGMENT.search(follower.type) else _name(follower)
-    if not _BODY.search(bare):
+    if not (_RUBY_BODY if language == "ruby" else _BODY).search(bare):
         return None
     doc = first_paragraph(_uncomment("\n".join(lines)))
     return Definition(language, name, doc, _cut(source, start, follower.end_byte)[:MAX_CODE], bare)
@@ -160,7 +165,7 @@ def _name(node: Node, depth: int = 0) -> str:
 
 def _uncomment(text: str) -> str:
     text = re.sub(r"^\s*/\*+!?|\*+/\s*$", "", text)
-    return re.sub(r"(?m)^[ \t]*(///?!?|\*+)[ \t]?", "", text)
+    return re.sub(r"(?m)^[ \t]*(///?!?|\*+|#+)[ \t]?", "", text)
 
 
 def _dedent(code: str, columns: int) -> str:

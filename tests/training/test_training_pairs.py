@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from c2llm_integrations.training.pairs import definitions, first_paragraph, masked, words
+from c2llm_integrations.code import languages
+from c2llm_integrations.training.pairs import LANGUAGES, definitions, first_paragraph, masked, words
 
 PYTHON = '''
 class Cache:
@@ -37,6 +38,15 @@ OTHERS = {
     "static char *readFile(const char *p)\n{\n  int x = 1;\n  return 0;\n}\n",
     "cpp": "/// Reads the whole file into memory.\n"
     "std::string A::readFile(const char *p) {\n  int x = 1;\n  return x;\n}\n",
+    "csharp": "class A {\n  /// <summary>\n  /// Reads the whole file into memory.\n  /// </summary>\n"
+    "  [Pure]\n  public byte[] readFile(string p) {\n    int x = 1;\n    return x;\n  }\n}\n",
+    "ruby": "class A\n  # Reads the whole file\n  # into memory.\n  def readFile(p)\n    x = 1\n    x\n  end\nend\n",
+    "php": "<?php\n/**\n * Reads the whole file into memory.\n * @return string\n */\n"
+    "function readFile($p) {\n  $x = 1;\n  return $x;\n}\n",
+    "tsx": "/** Reads the whole file into memory. */\nexport function readFile(p: string) {\n"
+    "  const x = open(p);\n  return <b>{x}</b>;\n}\n",
+    "cuda": "/// Reads the whole file into memory.\n"
+    "__global__ void readFile(const char *p) {\n  int x = 1;\n  use(x);\n}\n",
 }
 
 
@@ -46,6 +56,10 @@ def test_python_docstrings_become_pairs_without_themselves() -> None:
     assert found["get"].doc == "Return the value stored under the key."
     assert found["get"].bare == "def get(self, key):\n    value = self.values[key]\n    return value"
     assert "stored under the key" in found["get"].source
+
+
+def test_all_languages_of_the_chunker_are_mined() -> None:
+    assert {"python", *OTHERS} == LANGUAGES == set(languages._GRAMMARS)
 
 
 @pytest.mark.parametrize("language", OTHERS)
@@ -90,5 +104,5 @@ def test_words(name: str, expected: str) -> None:
 
 @given(st.text(max_size=200))
 def test_no_text_breaks_the_miner(text: str) -> None:
-    for language in ("python", "javascript", "c"):
+    for language in ("python", "javascript", "c", "ruby", "php"):
         assert all(d.doc and d.bare for d in definitions(text, language))

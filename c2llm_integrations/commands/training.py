@@ -1,0 +1,204 @@
+"""`c2llm mine-pairs`: code → pairs; `c2llm train`: a better checkpoint; `c2llm train-head`: another width."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from c2llm_integrations import terminal
+from c2llm_integrations.errors import InputError
+
+if TYPE_CHECKING:
+    from collections import Counter
+
+    from c2llm_integrations.checkpoint import Checkpoint
+    from c2llm_integrations.heads import Head
+    from c2llm_integrations.training.states import TokenStates
+
+# Texts kept out of the training to measure it, at most.
+HELD_OUT = 512
+
+Base = Annotated[str, typer.Argument(metavar="BASE", help="nano, a folder or a hub id.")]
+
+
+def train_head(
+    base: Base,
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH...", help="Folders of code; or .jsonl and .parquet of query, positive and negatives."
+        ),
+    ],
+    output_dim: Annotated[int, typer.Option(metavar="N", min=1, help="How many dimensions the head gives.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What to write.  [default: c2llm-head-N.safetensors]")
+    ] = None,
+    texts: Annotated[int, typer.Option(metavar="N", min=2, help="Texts to learn from at most.")] = 20_000,
+    max_length: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens read of each.")] = 512,
+    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps of training.")] = 500,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="The same one gives the same head.")] = 0,
+    states: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep the token states here for another head.")
+    ] = None,
+) -> int:
+    """Train the pooling of BASE to another width; the rest of the model stays as it is, and is run only once.
+
+    From folders of code it learns to see them as the full width does; pairs teach it besides what answers what. Use it
+    by: c2llm index --replace --model BASE --head FILE.
+    """
+    from c2llm_integrations.checkpoint import load_checkpoint
+    from c2llm_integrations.projections import remember
+    from c2llm_integrations.training.head import Recipe, check_width
+    from c2llm_integrations.training.head import train_head as train
+    from c2llm_integrations.training.states import cache_states
+
+    file = out or Path(f"c2llm-head-{output_dim}.safetensors")
+    if file.exists():
+        raise InputError(f"{file} exists, and collections may need it; name another with --out")
+    if not file.absolute().parent.is_dir():
+        raise InputError(f"no folder {file.absolute().parent} to write {file.name} to")
+    checkpoint = load_checkpoint(str(Path(base).resolve()) if base != "nano" and Path(base).is_dir() else base)
+    check_width(checkpoint, output_dim)
+    found, groups = _texts(checkpoint, paths, texts, seed)
+    with tempfile.TemporaryDirectory() as temporary, terminal.progress_bar() as progress:
+        folder = states or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        cached = cache_states(checkpoint, found, folder, max_length=max_length, progress=progress)
+        kept = groups[min(HELD_OUT, len(groups) // 10) :]
+        head, losses = train(checkpoint, cached, kept, Recipe(output_dim, steps, seed=seed), progress)
+        head.save(file)
+        held_out = sorted({row for group in groups for row in group} - {row for group in kept for row in group})
+        agreement = _agreement(checkpoint, head, cached, held_out)
+    remember(head)
+    terminal.write(str(file))
+    terminal.say(f"trained {checkpoint.output_dim} → {output_dim} dimensions on {len(found):,} texts, {steps:,} steps")
+    if cached.cut:
+        terminal.say(f"{cached.cut:,} texts were cut at {max_length} tokens")
+    terminal.say(f"loss {losses[0]:.4f} → {losses[-1]:.4f}" + agreement)
+    return 0
+
+
+def mine_pairs(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Repositories, or folders of code.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="What to write.")],
+    held_out: Annotated[
+        float, typer.Option(metavar="S", min=0, max=1, help="Keep this share of the repositories apart.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Which are kept apart.")] = 0,
+) -> int:
+    """Write what a model can be trained on: documentation → code without it, words of a name → code without the name.
+
+    Nothing comes twice. With --held-out some repositories go to FILE-held-out.jsonl instead, as a whole.
+    """
+    from c2llm_integrations.training.own_pairs import mine_repositories
+
+    mined = mine_repositories(paths, held_out, seed)
+    _write_lines(out, mined.training)
+    terminal.write(str(out))
+    apart = out.with_name(f"{out.stem}-held-out{out.suffix}")
+    if mined.held_out:
+        _write_lines(apart, mined.held_out)
+        terminal.write(str(apart))
+    found = f"{len(mined.training):,} pairs to train on, {len(mined.held_out):,} held out"
+    terminal.say(f"{found}, of {len(mined.repositories):,} repositories; {mined.repeated:,} definitions came twice")
+    return 0
+
+
+def train(
+    base: Base,
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...",
+            help=".jsonl or .parquet of query, positive, and perhaps negatives, dataset and language.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The checkpoint folder to write.")],
+    epochs: Annotated[float, typer.Option(metavar="N", min=0, help="Times that each pair is seen.")] = 3.0,
+    batch: Annotated[int, typer.Option(metavar="N", min=2, help="Pairs in a batch, each other's negatives.")] = 64,
+    part: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Pairs computed at once, where memory is short.")
+    ] = None,
+    lr: Annotated[float, typer.Option(metavar="R", min=0, help="Learning rate at its peak.")] = 1e-4,
+    negatives: Annotated[int, typer.Option(metavar="N", min=0, help="Hard negatives of each pair at most.")] = 7,
+    full: Annotated[bool, typer.Option("--full", help="Train all of the backbone, not LoRA on it.")] = False,
+    max_length: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens read of each text.")] = 1024,
+    save_every: Annotated[int, typer.Option(metavar="N", min=1, help="Steps between two checkpoints.")] = 200,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="The same one gives the same result.")] = 0,
+    held_out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A .jsonl of pairs to measure before and after.")
+    ] = None,
+) -> int:
+    """Train BASE to find each query's positive among a batch and write the better checkpoint.
+
+    The pooling is always trained, the backbone by LoRA. A run that was ended goes on when the command is repeated.
+    """
+    from c2llm_integrations.training.examples import read_examples
+    from c2llm_integrations.training.finetune import Settings
+    from c2llm_integrations.training.finetune import train as run
+
+    examples, left_out = read_examples(files)
+    say_left_out(left_out)
+    base = str(Path(base).resolve()) if base != "nano" and Path(base).is_dir() else base
+    settings = Settings(epochs, batch, part, lr, negatives, not full, max_length, save_every, seed)
+    with terminal.progress_bar() as progress:
+        losses = run(base, examples, out, settings, progress=progress)
+    terminal.write(str(out))
+    terminal.say(f"trained on {len(examples):,} pairs, {len(losses):,} steps; loss {losses[0]:.4f} → {losses[-1]:.4f}")
+    if held_out is not None:
+        from c2llm_integrations.embedder import C2LLMEmbedder
+        from c2llm_integrations.evaluation import MAIN_SCORE, evaluate, pairs_task
+
+        task = pairs_task(held_out)
+        before, after = (evaluate(C2LLMEmbedder.from_pretrained(name), task)[MAIN_SCORE] for name in (base, str(out)))
+        terminal.say(f"nDCG@10 of {len(task.queries):,} held-out pairs: {before:.4f} → {after:.4f}")
+    return 0
+
+
+def _write_lines(file: Path, rows: list[dict[str, str]]) -> None:
+    """Write JSON lines, beside the file's place first, so that a good file is never half overwritten."""
+    partial = Path(f"{file}.partial")
+    partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    partial.replace(file)
+
+
+def _texts(checkpoint: Checkpoint, paths: list[Path], limit: int, seed: int) -> tuple[list[str], list[list[int]]]:
+    """The texts of files of pairs, or of folders of code, and which of them belong together."""
+    from c2llm_integrations.training.examples import SUFFIXES, read_examples
+    from c2llm_integrations.training.own_code import grouped_texts, own_texts
+
+    files = [path for path in paths if path.suffix in SUFFIXES]
+    if files and len(files) < len(paths):
+        raise InputError("both files of pairs and folders of code are given; choose one")
+    if files:
+        examples, left_out = read_examples(files)
+        say_left_out(left_out)
+        return grouped_texts(checkpoint, examples, limit, seed)
+    texts = own_texts(checkpoint, paths, limit, seed)
+    return texts, [[row] for row in range(len(texts))]
+
+
+def say_left_out(left_out: Counter[str]) -> None:
+    """Say of pairs what was not used, if anything."""
+    found = [f"{count:,} {reason}" for reason, count in sorted(left_out.items()) if count]
+    if found:
+        terminal.say(f"left out: {', '.join(found)}")
+
+
+def _agreement(checkpoint: Checkpoint, head: Head, states: TokenStates, rows: list[int]) -> str:
+    """How many neighbours of texts that were not trained on stay the same; "" for too few texts."""
+    import torch
+
+    from c2llm_integrations.commands.projection import NEIGHBOURS, recall_kept
+    from c2llm_integrations.training.head import encode, pma_of
+
+    if len(rows) <= 2 * NEIGHBOURS:
+        return ""
+    with torch.inference_mode():
+        before, after = (encode(pma_of(one), states, rows).numpy() for one in (checkpoint, checkpoint.with_head(head)))
+    kept = recall_kept(before, after, len(rows))
+    return f"; of the {NEIGHBOURS} nearest of {len(rows):,} other texts, {kept:.1%} stay the same"

@@ -1,0 +1,250 @@
+"""A checkpoint and pairs → a better checkpoint, on sentence-transformers' own trainer.
+
+As published for C2LLM: InfoNCE at temperature 0.05 over in-batch and hard negatives, batches of one data set and
+language each, LoRA of rank 64 and alpha 32 on the backbone or all of it, PMA always trained. A run that was ended goes
+on from its last whole checkpoint to the same result.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from c2llm_integrations.checkpoint import load_checkpoint, save_checkpoint
+from c2llm_integrations.errors import InputError, MissingExtra
+from c2llm_integrations.training.curve import curve
+from c2llm_integrations.training.examples import Example
+
+try:
+    from datasets import Dataset, DatasetDict
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
+    from sentence_transformers.sentence_transformer.losses import (
+        CachedMultipleNegativesRankingLoss,
+        MultipleNegativesRankingLoss,
+    )
+    from transformers import PrinterCallback, TrainerCallback
+
+    from c2llm_integrations.sentence_transformers import load
+except ImportError as error:
+    raise MissingExtra(error.name or "datasets", "train") from error
+
+Progress = Callable[[int, int | None, str], None]
+
+SCALE = 20.0  # 1 / τ of the published 0.05
+RANK, ALPHA = 64, 32  # of LoRA, as published
+WEIGHTS = "trained.safetensors"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides a run; the defaults are the published ones where there are any.
+
+    `batch`: pairs in a batch, whose texts are the negatives; `part`: pairs computed at once, by gradient caching,
+    where that is fewer; `negatives`: hard ones of each pair at most; `lora`: or all of the backbone; `save_every`:
+    steps between two checkpoints.
+    """
+
+    epochs: float = 3.0
+    batch: int = 64
+    part: int | None = None
+    lr: float = 1e-4
+    negatives: int = 7
+    lora: bool = True
+    max_length: int = 1024
+    save_every: int = 200
+    seed: int = 0
+
+
+def train(
+    base: str,
+    examples: Sequence[Example],
+    out: Path,
+    settings: Settings,
+    *,
+    revision: str | None = None,
+    progress: Progress | None = None,
+) -> list[float]:
+    """Train `base` on the pairs, write the checkpoint folder `out` and return the loss of each step.
+
+    Checkpoints are kept in `out`.training until it is written; a run of other settings or pairs there is an error.
+    `out` then holds besides training.json and training.svg, the settings and the loss curve. Raises InputError for
+    pairs that fill no batch, an `out` that exists, or a loss that is NaN.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{out} exists and is not empty; name another folder to write the checkpoint to")
+    groups = grouped(examples, settings)
+    work = Path(f"{out}.training")
+    _claim(work, base, examples, settings)
+    torch.manual_seed(settings.seed)  # of LoRA's first weights
+    model = load(base, revision=revision, device=None, max_length=settings.max_length)
+    if settings.lora:
+        _add_lora(model)
+    trainer = _Trainer(
+        model=model,
+        args=_arguments(model, groups, settings, work),
+        train_dataset=groups,
+        loss=_loss(model, settings),
+        callbacks=[_Watch(progress)],
+    )
+    trainer.remove_callback(PrinterCallback)  # it would print each step among the answers
+    trainer.train(resume_from_checkpoint=last_checkpoint(work))
+    history = [row for row in trainer.state.log_history if "loss" in row]
+    partial = Path(f"{out}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    _save(model, base, revision, partial)
+    about = {"base": base, "revision": revision, "pairs": len(examples), **asdict(settings), "history": history}
+    (partial / "training.json").write_text(json.dumps(about, indent=1) + "\n")
+    losses = [float(row["loss"]) for row in history]
+    (partial / "training.svg").write_text(curve(losses, "loss of each step"))
+    if out.exists():
+        out.rmdir()  # empty, as was seen above
+    partial.replace(out)
+    shutil.rmtree(work)
+    return losses
+
+
+def grouped(examples: Sequence[Example], settings: Settings) -> DatasetDict:
+    """The pairs by what may share a batch: data set, language and number of negatives.
+
+    Raises InputError where no group fills a batch.
+    """
+    groups: defaultdict[str, list[Example]] = defaultdict(list)
+    for example in examples:
+        count = min(len(example.negatives), settings.negatives)
+        groups[f"{example.dataset or '-'} {example.language or '-'} {count}"].append(example)
+    found = {}
+    for name, members in sorted(groups.items()):
+        columns = {"query": [e.query for e in members], "positive": [e.positive for e in members]}
+        for number in range(int(name.rsplit(" ", 1)[1])):
+            columns[f"negative_{number + 1}"] = [e.negatives[number] for e in members]
+        if len(members) > 1:  # one pair has no negatives
+            found[name] = Dataset.from_dict(columns)
+    if not found:
+        raise InputError(f"{len(examples)} pairs fill no batch of at least 2; give more of one data set and language")
+    return DatasetDict(found)
+
+
+def last_checkpoint(work: Path) -> str | None:
+    """The folder of the last checkpoint that was written to its end; its trainer_state.json is what is written last."""
+    whole = []
+    for folder in work.glob("checkpoint-*"):
+        try:
+            json.loads((folder / "trainer_state.json").read_text())
+        except (OSError, ValueError):
+            continue
+        whole.append((int(folder.name.rsplit("-", 1)[1]), str(folder)))
+    return max(whole)[1] if whole else None
+
+
+class _Trainer(SentenceTransformerTrainer):
+    """Keeps in a checkpoint only what is trained, as safetensors, and never reads code or a pickle back as a model."""
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        folder = Path(output_dir or str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: p.detach().cpu().contiguous() for name, p in _trained(self.model).items()}, folder / WEIGHTS)
+
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:  # type: ignore[override]
+        trained = _trained(self.model)
+        with torch.no_grad():
+            for name, tensor in load_file(Path(checkpoint_path) / WEIGHTS).items():
+                trained[name].copy_(tensor)
+
+
+class _Watch(TrainerCallback):
+    """Reports each step, and ends a run whose loss is no number."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.progress = progress
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        if not math.isfinite(found := float((logs or {}).get("loss", 0.0))):
+            raise InputError(f"the loss is {found} at step {state.global_step}; lower the learning rate")
+        if self.progress:
+            self.progress(state.global_step, state.max_steps, f"loss {found:.4f}")
+
+
+def _trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _claim(work: Path, base: str, examples: Sequence[Example], settings: Settings) -> None:
+    """Make the folder of checkpoints; raise InputError where that of another run is."""
+    pairs = sha256("\0".join(repr(example) for example in examples).encode("utf-8", "surrogatepass"))
+    wanted = json.dumps({"base": base, "pairs": pairs.hexdigest(), **asdict(settings)}, indent=1)
+    file = work / "run.json"
+    if file.exists() and file.read_text() != wanted:
+        raise InputError(f"{work} holds a run of other pairs or settings; repeat those, or delete it")
+    work.mkdir(parents=True, exist_ok=True)
+    file.write_text(wanted)
+
+
+def _add_lora(model: SentenceTransformer) -> None:
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise MissingExtra("peft", "train") from error
+    module: Any = model[0]
+    module.backbone = get_peft_model(module.backbone, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear"))
+
+
+def _loss(model: SentenceTransformer, settings: Settings) -> torch.nn.Module:
+    shared: dict[str, Any] = {"scale": SCALE, "gather_across_devices": torch.distributed.is_initialized()}
+    if settings.part is not None and settings.part < settings.batch:
+        return CachedMultipleNegativesRankingLoss(model, mini_batch_size=settings.part, **shared)
+    return MultipleNegativesRankingLoss(model, **shared)
+
+
+def _arguments(
+    model: SentenceTransformer, groups: DatasetDict, settings: Settings, work: Path
+) -> SentenceTransformerTrainingArguments:
+    columns = {column for group in groups.values() for column in group.column_names}
+    prompts = {column: model.prompts["query" if column == "query" else "document"] for column in columns}
+    return SentenceTransformerTrainingArguments(
+        output_dir=str(work),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch,
+        learning_rate=settings.lr,
+        warmup_steps=0.05,
+        lr_scheduler_type="cosine",
+        bf16=torch.cuda.is_available(),
+        seed=settings.seed,
+        batch_sampler="no_duplicates",
+        multi_dataset_batch_sampler="proportional",
+        prompts={column: prompt for column, prompt in prompts.items() if prompt},
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=settings.save_every,
+        save_total_limit=2,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        report_to=[],
+        disable_tqdm=True,
+    )
+
+
+def _save(model: SentenceTransformer, base: str, revision: str | None, folder: Path) -> None:
+    """Write the released layout, LoRA merged into the weights it stands beside."""
+    parts: Any = model
+    backbone = parts[0].backbone
+    if hasattr(backbone, "merge_and_unload"):
+        backbone = backbone.merge_and_unload()
+    tensors = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
+    tensors |= {f"pma.{name}": tensor for name, tensor in parts[1].pma.state_dict().items()}
+    source = load_checkpoint(base, revision)
+    kept = {name: tensor.dtype for name, tensor in source.tensors().items()}
+    save_checkpoint(source, {name: tensor.cpu().to(kept[name]) for name, tensor in tensors.items()}, folder)

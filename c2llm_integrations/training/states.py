@@ -1,0 +1,125 @@
+"""Texts → the backbone's token states, computed once and kept in a file, so that many heads can be trained on them."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from c2llm_integrations.batching import batches
+from c2llm_integrations.checkpoint import Checkpoint
+from c2llm_integrations.encoder import cpu_dtype, load_encoder, run
+from c2llm_integrations.errors import InputError
+
+Progress = Callable[[int, int | None, str], None]
+
+BUDGET = 2048  # tokens in one forward pass, as for embedding on a CPU
+WINDOW = 1024  # texts sorted by length at once, and written before the next
+
+
+@dataclass(frozen=True)
+class TokenStates:
+    """Last hidden states of texts, end to end: `states` (tokens, D) float16 on disk, `ends` (texts,) in tokens.
+
+    `cut` is how many texts were longer than the limit.
+    """
+
+    states: NDArray[np.float16]
+    ends: NDArray[np.int64]
+    cut: int
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each text."""
+        return np.diff(self.ends, prepend=0)
+
+    def padded(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Of some texts, states (n, T, D) float32 and mask (n, T), true where a token is."""
+        parts = [torch.from_numpy(self.states[self.ends[r - 1] if r else 0 : self.ends[r]].astype("f4")) for r in rows]
+        lengths = torch.tensor([len(part) for part in parts])
+        padded = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
+        return padded, torch.arange(padded.shape[1]) < lengths[:, None]
+
+
+def cache_states(
+    checkpoint: Checkpoint,
+    texts: Sequence[str],
+    folder: Path,
+    *,
+    max_length: int = 512,
+    progress: Progress | None = None,
+) -> TokenStates:
+    """Compute the states of texts (prompt included) into `folder`, or find them there from an earlier run.
+
+    A run that was ended goes on where it stopped.
+
+    Raises InputError where the disk has no room for them, or where a state is NaN or too large for float16.
+    """
+    tokens, cut = _tokens(checkpoint, texts, max_length)
+    ends = np.cumsum([len(ids) for ids in tokens], dtype=np.int64)
+    shape = (int(ends[-1]), int(checkpoint.backbone["hidden_size"]))
+    key = hashlib.sha256(f"{checkpoint.digest()} {max_length}".encode())
+    for text in texts:
+        key.update(len(text).to_bytes(8, "big") + text.encode())
+    file = folder / f"states-{key.hexdigest()[:32]}.npy"
+    if not file.exists():
+        partial = file.with_suffix(".partial")
+        needed, free = 2 * shape[0] * shape[1], shutil.disk_usage(folder).free
+        if needed > free and not partial.exists():
+            raise InputError(
+                f"the token states take {needed:,} bytes, {folder} has {free:,} free; "
+                "take fewer texts, a smaller maximum length, or another folder for them"
+            )
+        _compute(checkpoint, tokens, ends, partial, progress)
+        partial.replace(file)
+        partial.with_suffix(".done").unlink()
+    return TokenStates(np.load(file, mmap_mode="r"), ends, cut)
+
+
+def _compute(
+    checkpoint: Checkpoint, tokens: list[list[int]], ends: NDArray[np.int64], partial: Path, progress: Progress | None
+) -> None:
+    """Write all states to `partial`; the texts that an interrupted run wrote there are not computed again."""
+    shape = (int(ends[-1]), int(checkpoint.backbone["hidden_size"]))
+    listed = partial.with_suffix(".done")  # holds how many texts are written, in windows
+    done = int(listed.read_text()) if partial.exists() and listed.exists() else 0
+    states = np.lib.format.open_memmap(partial, "r+" if done else "w+", np.float16, None if done else shape)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    encoder = load_encoder(checkpoint, torch.bfloat16 if device.type == "cuda" else cpu_dtype(), device)
+    for begin in range(done, len(tokens), WINDOW):
+        window = tokens[begin : begin + WINDOW]
+        parts = list(batches([len(ids) for ids in window], BUDGET, padded=encoder.padded))
+        computed = run(encoder.states, ([window[row] for row in rows] for rows in parts), device)
+        for rows, found in zip(parts, computed, strict=True):
+            for row, one in zip(rows, found.split([len(window[row]) for row in rows]), strict=True):
+                states[ends[begin + row] - len(one) : ends[begin + row]] = one.to(torch.float16).numpy()
+        first, last = ends[begin] - len(window[0]), ends[begin + len(window) - 1]
+        if not np.isfinite(states[first:last]).all():
+            raise InputError(f"a token state of {checkpoint.name} is NaN or above 65,504, what float16 holds")
+        states.flush()
+        moved = listed.with_suffix(".moved")
+        moved.write_text(str(begin + len(window)))
+        moved.replace(listed)
+        if progress:
+            progress(begin + len(window), len(tokens), "computing token states")
+
+
+def _tokens(checkpoint: Checkpoint, texts: Sequence[str], max_length: int) -> tuple[list[list[int]], int]:
+    """Token ids, at least one and at most `max_length` of each text, and how many texts were cut for it."""
+    tokenizer = checkpoint.tokenizer()
+    blank = checkpoint.blank_token(tokenizer)
+    longest = min(max_length, int(checkpoint.backbone.get("max_position_embeddings") or max_length))
+    tokens: list[list[int]] = []
+    cut = 0
+    for begin in range(0, len(texts), WINDOW):
+        for found in tokenizer.encode_batch_fast(list(texts[begin : begin + WINDOW]), add_special_tokens=False):
+            cut += len(found.ids) > longest
+            tokens.append(found.ids[:longest] or [blank])
+    return tokens, cut

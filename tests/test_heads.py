@@ -1,0 +1,102 @@
+"""A head in the place of a checkpoint's own PMA."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from c2llm_integrations.checkpoint import load_checkpoint
+from c2llm_integrations.embedder import C2LLMEmbedder, options_of
+from c2llm_integrations.errors import CheckpointError, InputError
+from c2llm_integrations.heads import Head
+from c2llm_integrations.model import PMA, C2LLMConfig, C2LLMModel
+from c2llm_integrations.projections import remember
+from tests.golden import COMPRESSED, TIED, cosines
+
+TEXTS = ["def add(a, b): return a + b", "", "class Cart: pass", "x" * 300]
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path):
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, str(tmp_path / "cache"))
+
+
+def make(folder=TIED, width=16, heads=4, seed=0) -> Head:
+    """A head of random weights for a golden checkpoint."""
+    torch.manual_seed(seed)
+    checkpoint = load_checkpoint(str(folder))
+    pma = PMA(checkpoint.backbone["hidden_size"], width, heads)
+    tensors = {f"pma.{name}": tensor.detach() for name, tensor in pma.state_dict().items()}
+    return Head(tensors, heads, True, checkpoint.name, None, checkpoint.digest(), "by chance")
+
+
+@pytest.fixture
+def file(tmp_path):
+    make().save(tmp_path / "head.safetensors")
+    return tmp_path / "head.safetensors"
+
+
+def test_a_head_is_read_as_it_was_written(file):
+    head, again = make(), Head.load(file)
+    assert (again.digest, again.output_dim, again.num_heads) == (head.digest, 16, 4)
+    assert (again.base, again.revision, again.weights, again.training) == (str(TIED), None, head.weights, "by chance")
+    assert [f.name for f in file.parent.glob("head*")] == ["head.safetensors"]
+    assert make(seed=1).digest != head.digest != make(heads=2).digest
+
+
+def test_vectors_are_those_of_the_whole_model_with_this_pooling(file):
+    embedder = C2LLMEmbedder.from_pretrained(str(TIED), head=file, dtype="float32", output_dim=16)
+    checkpoint = load_checkpoint(str(TIED)).with_head(Head.load(file))
+    model = C2LLMModel(C2LLMConfig(**checkpoint.config)).eval()
+    names = {"backbone": "plm_model.model", "pma": "mha_pma"}
+    state = {names[name.split(".")[0]] + name[name.index(".") :]: t for name, t in checkpoint.tensors().items()}
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    tokenizer = checkpoint.tokenizer()
+    for text, vector in zip(TEXTS[::2], embedder.encode(TEXTS[::2]), strict=True):
+        ids = torch.tensor([tokenizer.encode(text, add_special_tokens=False).ids])
+        expected = model(ids).pooler_output.detach().numpy()[0]
+        assert cosines(vector, expected) > 0.99999
+    assert embedder.encode(TEXTS).shape == (4, embedder.output_dim) == (4, 16)
+
+
+def test_the_fingerprint_names_the_head_and_leads_back_to_it(file):
+    embedder = C2LLMEmbedder.from_pretrained(str(TIED), head=file)
+    plain = C2LLMEmbedder.from_pretrained(str(TIED))
+    head = Head.load(file)
+    assert embedder.fingerprint == {**plain.fingerprint, "output_dim": 16, "projection": f"head {head.digest}"}
+    with pytest.raises(InputError, match=f"made with head {head.digest}.*--head FILE"):
+        options_of(embedder.fingerprint)
+    remember(head)
+    again = C2LLMEmbedder.from_pretrained(**options_of(embedder.fingerprint))
+    np.testing.assert_array_equal(again.encode(TEXTS), embedder.encode(TEXTS))
+    assert options_of(embedder.fingerprint, head=file)["head"] == str(file)
+
+
+def test_a_head_for_another_model_is_named_with_both(file):
+    with pytest.raises(CheckpointError, match=f"trained on {TIED} .weights [0-9a-f]+., .*{COMPRESSED.name} has"):
+        C2LLMEmbedder.from_pretrained(str(COMPRESSED), head=file)
+
+
+@pytest.mark.parametrize("other", [{"truncate": 8}, {"projection": "p.safetensors"}, {"output_dim": 64}])
+def test_a_head_decides_the_dimensions_alone(other, file):
+    with pytest.raises(InputError, match=r"without a projection|gives 16 dimensions, asked for 64"):
+        C2LLMEmbedder.from_pretrained(str(TIED), head=file, **other)
+
+
+def test_what_is_no_head_is_refused_by_name(tmp_path):
+    about = {"format": "c2llm-head-1", "base": "", "revision": "", "weights": "", "training": "", "layer_norm": "1"}
+    (tmp_path / "text").write_text("no safetensors")
+    save_file({"matrix": torch.zeros(2, 2)}, tmp_path / "other", {"format": "c2llm-projection-1"})
+    save_file({"pma.S": torch.zeros(1, 1, 9)}, tmp_path / "uneven", {**about, "num_heads": "4"})
+    save_file({"x": torch.zeros(1)}, tmp_path / "empty", {**about, "num_heads": "4"})
+    save_file({"pma.S": torch.zeros(1, 1, 8)}, tmp_path / "unsaid", about)
+    for name in ("text", "other", "uneven", "empty", "unsaid", "absent"):
+        with pytest.raises(CheckpointError, match=rf"{name} (is no|has format)"):
+            Head.load(tmp_path / name)
+    save_file({"pma.S": torch.zeros(1, 1, 8)}, tmp_path / "part", {**about, "num_heads": "4"})
+    head = Head.load(tmp_path / "part")
+    whole = Head(head.tensors, 4, True, "", None, load_checkpoint(str(TIED)).digest())
+    whole.save(tmp_path / "part")
+    with pytest.raises(CheckpointError, match="missing tensors: pma"):
+        C2LLMEmbedder.from_pretrained(str(TIED), head=tmp_path / "part")

@@ -1,0 +1,108 @@
+"""`c2llm train`, at the scale of a golden checkpoint."""
+
+import json
+import shutil
+import xml.etree.ElementTree as ET
+
+import pytest
+import torch
+
+pytest.importorskip("accelerate")
+pytest.importorskip("datasets")
+pytest.importorskip("peft")
+
+from c2llm_integrations.checkpoint import load_checkpoint
+from c2llm_integrations.embedder import C2LLMEmbedder
+from c2llm_integrations.errors import InputError
+from c2llm_integrations.training import finetune
+from c2llm_integrations.training.examples import Example
+from c2llm_integrations.training.finetune import Settings, grouped, last_checkpoint, train
+from tests.golden import TIED
+
+EXAMPLES = [Example(f"question {n}", f"def answer_{n}(): return {n}", (f"wrong {n}",)) for n in range(24)]
+FAST = Settings(epochs=2, batch=6, lr=1e-3, max_length=16, save_every=3)
+
+
+def weights(folder):
+    return load_checkpoint(str(folder)).tensors()
+
+
+@pytest.mark.parametrize("lora", [True, False])
+def test_training_finds_more_and_writes_a_whole_checkpoint(lora, tmp_path):
+    losses = train(str(TIED), EXAMPLES, tmp_path / "out", Settings(**{**vars(FAST), "epochs": 6, "lora": lora}))
+    assert sum(losses[-4:]) < sum(losses[:4])
+    before, after = weights(TIED), weights(tmp_path / "out")
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert "pma.S" in changed
+    assert ("backbone.embed_tokens.weight" in changed) is not lora
+    assert any("self_attn.q_proj.weight" in name for name in changed)
+    assert C2LLMEmbedder.from_pretrained(str(tmp_path / "out")).encode(["x"]).shape == (1, 64)
+    about = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert len(about["history"]) == len(losses) == 24
+    assert ET.parse(tmp_path / "out" / "training.svg").getroot().tag.endswith("svg")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_killed_run_goes_on_to_the_same_result(tmp_path, monkeypatch):
+    train(str(TIED), EXAMPLES, tmp_path / "whole", FAST)
+    step = finetune._Trainer.training_step
+
+    def killed(self, *args, **kwargs):
+        if self.state.global_step == 5:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune._Trainer, "training_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(str(TIED), EXAMPLES, tmp_path / "cut", FAST)
+    work = tmp_path / "cut.training"
+    assert not (tmp_path / "cut").exists()
+    assert last_checkpoint(work) == str(work / "checkpoint-3")
+    shutil.copytree(work / "checkpoint-3", work / "checkpoint-4")  # a checkpoint whose writing was cut short
+    (work / "checkpoint-4" / "trainer_state.json").write_text("{")
+    train(str(TIED), EXAMPLES, tmp_path / "cut", FAST)
+    whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    for name, tensor in whole.items():
+        torch.testing.assert_close(cut[name], tensor, atol=0, rtol=0)
+    histories = [json.loads((tmp_path / name / "training.json").read_text())["history"] for name in ("whole", "cut")]
+    assert [row["loss"] for row in histories[0]] == [row["loss"] for row in histories[1]]
+
+
+def test_cached_gradients_are_those_of_the_whole_batch(tmp_path):
+    settings = {**vars(FAST), "epochs": 1, "lora": False}
+    losses = [
+        train(str(TIED), EXAMPLES, tmp_path / str(part), Settings(**{**settings, "part": part})) for part in (None, 2)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_only_pairs_of_one_kind_share_a_batch():
+    mixed = [Example("a", "b", (), "d", "go"), Example("c", "d", (), "d", "go"), Example("e", "f", (), "d", "c")]
+    mixed += [Example("g", "h", ("i", "j"), "d", "go"), Example("k", "l", ("m", "n"), "d", "go")]
+    groups = grouped(mixed, Settings(negatives=1))
+    assert {name: (len(group), group.column_names) for name, group in groups.items()} == {
+        "d go 0": (2, ["query", "positive"]),
+        "d go 1": (2, ["query", "positive", "negative_1"]),
+    }
+    with pytest.raises(InputError, match="1 pairs fill no batch"):
+        grouped(mixed[:1], Settings())
+
+
+def test_what_stands_there_is_left_and_named(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "model.safetensors").write_text("good")
+    with pytest.raises(InputError, match="out exists and is not empty"):
+        train(str(TIED), EXAMPLES, tmp_path / "out", FAST)
+    (tmp_path / "new.training").mkdir()
+    (tmp_path / "new.training" / "run.json").write_text("{}")
+    with pytest.raises(InputError, match="run of other pairs or settings"):
+        train(str(TIED), EXAMPLES, tmp_path / "new", FAST)
+    assert (tmp_path / "out" / "model.safetensors").read_text() == "good"
+
+
+def test_a_loss_that_is_no_number_ends_the_run_without_a_checkpoint(tmp_path):
+    with pytest.raises(InputError, match=r"the loss is nan at step \d+; lower the learning rate"):
+        train(str(TIED), EXAMPLES, tmp_path / "out", Settings(**{**vars(FAST), "lr": 1e30, "lora": False}))
+    assert not (tmp_path / "out").exists()
