@@ -92,7 +92,7 @@ def run(encode: Callable[[Texts], Tensor], batches: Iterable[Texts], device: tor
     if len(start) < 2:
         yield from map(encode, start)
         return
-    pool = _single_threads(lanes, os.getpid())
+    pool = _single_threads(lanes, os.getpid(), str(device))
     waiting: deque[Future[Tensor]] = deque()
     for batch in chain(start, batches):
         waiting.append(pool.submit(encode, batch))
@@ -103,8 +103,8 @@ def run(encode: Callable[[Texts], Tensor], batches: Iterable[Texts], device: tor
 
 
 @cache
-def _single_threads(count: int, _process: int) -> ThreadPoolExecutor:
-    """Threads in each of which PyTorch computes on that thread alone; its setting elsewhere stays."""
+def _single_threads(count: int, _process: int, _device: str) -> ThreadPoolExecutor:
+    """Threads of one device, in each of which PyTorch computes on that thread alone; its setting elsewhere stays."""
     started, others = Barrier(count + 1), torch.get_num_threads()
 
     def start() -> None:
