@@ -69,6 +69,8 @@ PAGE_BYTES = 8 * 2**20
 USUAL_TEXT_BYTES = 2_048
 # Everything that anybody was told is written is in the answer.
 STRONG = {"consistency_level": "Strong"}
+# A claim is written again so often when another writer of the properties wiped it out.
+CLAIM_TRIES = 5
 
 
 class Held(NamedTuple):
@@ -163,7 +165,11 @@ class MilvusStore(VectorStore):
         return {key.removeprefix(CLAIM_KEY): value for key, value in properties.items() if key.startswith(CLAIM_KEY)}
 
     def _claim(self, repository: str, checkout: str) -> None:
-        self._call("alter_collection_properties", properties={CLAIM_KEY + repository: checkout})
+        for _ in range(CLAIM_TRIES):
+            self._call("alter_collection_properties", properties={CLAIM_KEY + repository: checkout})
+            if self._claims().get(repository) == checkout:  # Milvus Lite forgets one of two changes at a time
+                return
+        raise StoreError(f"{self.url} does not keep that {checkout} fills {repository!r}; run again when no other does")
 
     def _defer(self) -> None:
         """Take the indexes of an empty collection away until all rows are there, or one is read.
