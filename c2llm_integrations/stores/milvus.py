@@ -16,6 +16,7 @@ folder of Milvus Lite has to be loaded for it first, `client.load_collection("co
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
@@ -71,6 +72,7 @@ USUAL_TEXT_BYTES = 2_048
 STRONG = {"consistency_level": "Strong"}
 # A claim is written again so often when another writer of the properties wiped it out.
 CLAIM_TRIES = 5
+SETTLING_SECONDS = 0.05
 
 
 class Held(NamedTuple):
@@ -167,7 +169,9 @@ class MilvusStore(VectorStore):
     def _claim(self, repository: str, checkout: str) -> None:
         for _ in range(CLAIM_TRIES):
             self._call("alter_collection_properties", properties={CLAIM_KEY + repository: checkout})
-            if self._claims().get(repository) == checkout:  # Milvus Lite forgets one of two changes at a time
+            if self._server.kind == "lite":  # it may forget one of two changes made at the same moment
+                time.sleep(SETTLING_SECONDS)
+            if self._claims().get(repository) == checkout:
                 return
         raise StoreError(f"{self.url} does not keep that {checkout} fills {repository!r}; run again when no other does")
 
