@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from c2llm_integrations import packed_gpu
+from c2llm_integrations.packed_gpu import Groups
 
-Groups = list[tuple[int, int, int]]  # runs of texts of equal length: start token, texts, tokens in each
 # Scores held at once, 1 MB of bfloat16: what a core's own cache holds.
 SCORES = 2**19
 # Rows of queries at once: what lies right of the diagonal in their block is computed for nothing.

@@ -21,6 +21,11 @@ EDGE = "qdrant+edge://"
 BUSY_SECONDS = 10.0
 
 
+def lasting_name(model: str) -> str:
+    """Return a model's name such that it means the same from every folder: that of a folder from the root."""
+    return str(Path(model).resolve()) if model != "nano" and Path(model).is_dir() else model
+
+
 def load_model(
     model: str | None,
     spec: CollectionSpec | None,
@@ -39,8 +44,7 @@ def load_model(
     options |= {"projection": projection, "head": head}
     found |= {name: value for name, value in options.items() if value is not None}
     if model is not None:
-        # A folder's name must mean the same from wherever the collection is searched later.
-        found["name"] = str(Path(model).resolve()) if model != "nano" and Path(model).is_dir() else model
+        found["name"] = lasting_name(model)
     try:
         embedder = C2LLMEmbedder.from_pretrained(**found)
     except C2LLMError as error:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from c2llm_integrations import terminal
+from c2llm_integrations.commands.opening import lasting_name
 from c2llm_integrations.errors import InputError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def train_head(
         raise InputError(f"{file} exists, and collections may need it; name another with --out")
     if not file.absolute().parent.is_dir():
         raise InputError(f"no folder {file.absolute().parent} to write {file.name} to")
-    checkpoint = load_checkpoint(str(Path(base).resolve()) if base != "nano" and Path(base).is_dir() else base)
+    checkpoint = load_checkpoint(lasting_name(base))
     check_width(checkpoint, output_dim)
     found, groups = _texts(checkpoint, paths, texts, seed)
     with tempfile.TemporaryDirectory() as temporary, terminal.progress_bar() as progress:
@@ -143,7 +144,7 @@ def train(
 
     examples, left_out = read_examples(files)
     say_left_out(left_out)
-    base = str(Path(base).resolve()) if base != "nano" and Path(base).is_dir() else base
+    base = lasting_name(base)
     settings = Settings(epochs, batch, part, lr, negatives, not full, max_length, save_every, seed)
     with terminal.progress_bar() as progress:
         losses = run(base, examples, out, settings, progress=progress)

@@ -169,8 +169,9 @@ class MilvusStore(VectorStore):
     def _claim(self, repository: str, checkout: str) -> None:
         for _ in range(CLAIM_TRIES):
             self._call("alter_collection_properties", properties={CLAIM_KEY + repository: checkout})
-            if self._server.kind == "lite":  # it may forget one of two changes made at the same moment
-                time.sleep(SETTLING_SECONDS)
+            if self._server.kind != "lite":
+                return
+            time.sleep(SETTLING_SECONDS)  # Milvus Lite may forget one of two changes made at the same moment
             if self._claims().get(repository) == checkout:
                 return
         raise StoreError(f"{self.url} does not keep that {checkout} fills {repository!r}; run again when no other does")
