@@ -39,7 +39,7 @@ class LexicalIndex:
 
     def add(self, chunks: Sequence[CodeChunk]) -> None:
         """Take chunks in."""
-        weighted = [sparse(document_terms(chunk.path, chunk.text)) for chunk in chunks]
+        weighted = sparse([document_terms(chunk.path, chunk.text) for chunk in chunks])
         with self._lock:
             for chunk, (terms, weights) in zip(chunks, weighted, strict=True):
                 place = len(self._chunks)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 import unicodedata
 import zlib
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
+
+import numpy as np
 
 from c2llm_integrations.code.definitions import defined_names
 
@@ -83,21 +84,21 @@ def stems(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(stem(form) for word in _words(text) for form in _forms(word)))
 
 
-def sparse(terms: Sequence[str]) -> tuple[list[int], list[float]]:
-    """Return a chunk's terms as a sparse vector: 32-bit hashes, ascending, and their BM25 weights without IDF.
+def sparse(documents: Sequence[Sequence[str]]) -> list[tuple[list[int], list[float]]]:
+    """Return the terms of each chunk as a sparse vector: 32-bit hashes, ascending, and their BM25 weights without IDF.
 
     Weight of a term that stands f times among n: f·(k1 + 1) / (f + k1·(1 - b + b·n / `AVERAGE_TERMS`)).
     """
-    norm = K1 * (1 - B + B * len(terms) / AVERAGE_TERMS)
-    counts = Counter(terms)
-    hashed: dict[int, int] = dict(zip(map(_hash, counts), counts.values(), strict=True))
-    if len(hashed) < len(counts):  # two terms of one hash
-        hashed = dict.fromkeys(hashed, 0)
-        for term, count in counts.items():
-            hashed[_hash(term)] += count
-    indices = sorted(hashed)
-    weight = {count: count * (K1 + 1) / (count + norm) for count in set(hashed.values())}
-    return indices, [weight[hashed[index]] for index in indices]
+    lengths = np.fromiter(map(len, documents), np.int64, len(documents))
+    hashes = np.fromiter(map(_hash, chain.from_iterable(documents)), np.int64, lengths.sum())
+    # One sort for all: the document in the upper half, the hash in the lower.
+    keys, counts = np.unique(np.repeat(np.arange(len(documents)) << 32, lengths) | hashes, return_counts=True)
+    owners = keys >> 32
+    norms = K1 * (1 - B + B * lengths / AVERAGE_TERMS)
+    weights = (counts * (K1 + 1) / (counts + norms[owners])).tolist()
+    indices = (keys & 0xFFFFFFFF).tolist()
+    ends = np.cumsum(np.bincount(owners, minlength=len(documents))).tolist()
+    return [(indices[start:end], weights[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def sparse_query(terms: Iterable[str]) -> tuple[list[int], list[float]]:

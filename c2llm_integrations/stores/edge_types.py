@@ -125,8 +125,8 @@ def points_of(chunks: Sequence[CodeChunk], vectors: Vector, terms: Sequence[Sequ
     if terms is None:
         return [edge.Point(chunk.id, one, payload_of(chunk)) for chunk, one in zip(chunks, dense, strict=True)]
     return [
-        edge.Point(chunk.id, {DENSE: one, LEXICAL: edge.SparseVector(*sparse(words))}, payload_of(chunk))
-        for chunk, one, words in zip(chunks, dense, terms, strict=True)
+        edge.Point(chunk.id, {DENSE: one, LEXICAL: edge.SparseVector(*weighted)}, payload_of(chunk))
+        for chunk, one, weighted in zip(chunks, dense, sparse(terms), strict=True)
     ]
 
 

@@ -79,11 +79,12 @@ def points_of(
 ) -> list[models.PointStruct]:
     """Return rows as points; `vectors`: (len(chunks), width)."""
     points: list[models.PointStruct] = []
+    weighted = None if terms is None else sparse(terms)
     for number, numbers in enumerate(vectors):
         dense = numbers.tolist()
         vector: Any = dense
-        if terms is not None:
-            indices, values = sparse(terms[number])
+        if weighted is not None:
+            indices, values = weighted[number]
             vector = {DENSE: dense, LEXICAL: models.SparseVector(indices=indices, values=values)}
         chunk = chunks[number]
         # Its parts are of the right types; checking them again would take half as long as storing them in memory.

@@ -145,7 +145,7 @@ def test_a_million_characters_take_linear_time(unit):
 
 
 def test_weights_saturate_and_length_counts():
-    indices, weights = sparse(["a", "b", "a", *["c"] * 100])
+    [(indices, weights)] = sparse([["a", "b", "a", *["c"] * 100]])
     assert indices == sorted(indices)
     once, twice, often = sorted(weights)
     assert 0 < once < twice < often < K1 + 1
@@ -155,18 +155,23 @@ def test_weights_saturate_and_length_counts():
 
 
 def weight_of(term, terms):
-    return dict(zip(*sparse(terms), strict=True))[sparse_query([term])[0][0]]
+    return dict(zip(*sparse([terms])[0], strict=True))[sparse_query([term])[0][0]]
 
 
 @given(st.lists(st.sampled_from(["max", "pool", "größte", "找到"])))
 def test_both_sides_use_the_same_indices(terms):
     indices, weights = sparse_query(terms)
-    assert indices == sparse(terms)[0]
+    assert indices == sparse([terms])[0][0]
     assert weights == [1.0] * len(set(terms))
     assert all(0 <= index < 2**32 for index in indices)
 
 
 def test_terms_of_one_hash_are_one():
-    indices, weights = sparse(["plumless", "buckeroo", "buckeroo", "other"])
-    assert len(indices) == len(set(indices)) == 2
-    assert (indices, weights) == sparse(["plumless", "plumless", "plumless", "other"])
+    first, second = sparse([["plumless", "buckeroo", "buckeroo", "x"], ["plumless", "plumless", "plumless", "x"]])
+    assert len(first[0]) == len(set(first[0])) == 2
+    assert first == second
+
+
+@given(st.lists(st.lists(st.sampled_from(["max", "pool", "größte", "找到", "plumless", "buckeroo"]))))
+def test_weights_of_many_chunks_are_those_of_each(documents):
+    assert sparse(documents) == [sparse([terms])[0] for terms in documents]
