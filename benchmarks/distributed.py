@@ -191,7 +191,7 @@ def main() -> None:
     if "equal" in options.only:
         rows.append(measure("equal", options.files))
     if "speed" in options.only:
-        rows += [measure("speed", way, min(options.files, 600)) for way in ("local", "distributed")]
+        rows += [measure("speed", way, min(options.files, 2_000)) for way in ("local", "distributed")]
     if "actors" in options.only:
         rows += [measure("actors", number) for number in (1, 2, 8)]
     if "driver" in options.only:
