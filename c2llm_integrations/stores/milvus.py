@@ -109,8 +109,8 @@ class MilvusStore(VectorStore):
         self._is_physical = physical
         self._held: Held | None = None
         self._loaded = ""
-        # Since `_defer`: whether indexes are still to be made, and whether nothing has been written yet.
-        self._deferred = self._untouched = False
+        # Whether this store made the collection and has written nothing, and whether `_defer` has taken its indexes.
+        self._is_new = self._is_deferred = False
 
     @classmethod
     def connect(cls, address: str, collection: str = "code", token: str | None = None) -> MilvusStore:
@@ -161,6 +161,7 @@ class MilvusStore(VectorStore):
     def _create(self, spec: CollectionSpec) -> None:
         begin = collections.make if self._is_physical else collections.begin
         begin(self._client, self.collection, spec, self._server)
+        self._is_new = True
 
     def _claims(self) -> dict[str, str]:
         properties = collections.properties_of(self._client, self._physical)
@@ -182,13 +183,13 @@ class MilvusStore(VectorStore):
         Otherwise a server indexes the same rows two or three times while it merges what arrives. A collection with
         rows keeps its indexes, because it may be searched meanwhile. Milvus Lite has nothing to build.
         """
-        if self._server.kind != "lite" and not self._counted(""):
-            self._loaded = ""
-            self._deferred = self._untouched = True
-            collections.drop_indexes(self._client, self._physical)
+        if self._server.kind == "lite" or not (self._is_new or self._counted("") == 0):
+            return
+        self._loaded, self._is_deferred, self._is_new = "", True, True
+        collections.drop_indexes(self._client, self._physical)
 
     def _restore(self) -> None:
-        self._deferred = self._untouched = False
+        self._is_deferred = False
         collections.make_indexes(self._client, self._physical, self._existing(), self._server)
 
     def _optimize(self) -> None:
@@ -228,7 +229,7 @@ class MilvusStore(VectorStore):
         self._write([{**entity, **held[entity["id"]]} for entity in entities])
 
     def _write(self, entities: list[dict[str, Any]], **options: Any) -> None:
-        self._untouched = False
+        self._is_new = False
         # Never `insert`: it takes an id twice without a word.
         try:
             self._call("upsert", data=entities, **options)
@@ -246,12 +247,14 @@ class MilvusStore(VectorStore):
         return {row["id"] for row in self._query(["id"], ids=list(ids))}
 
     def _count(self, repository: str | None) -> int:
-        return 0 if self._untouched else self._counted(expression(_of(repository), ours=True))
+        return self._counted(expression(_of(repository), ours=True))
 
     def _total(self) -> int:
-        return 0 if self._untouched else self._counted("")
+        return self._counted("")
 
     def _counted(self, where: str) -> int:
+        if self._is_deferred and self._is_new:
+            return 0  # asked for real, the indexes would be made now
         return int(self._query(["count(*)"], filter=where)[0]["count(*)"])
 
     def _scan(self, repository: str | None) -> Iterator[Stored]:
@@ -347,7 +350,7 @@ class MilvusStore(VectorStore):
     def _load(self) -> None:
         spec, physical = self._existing(), self._physical
         if self._loaded != physical:
-            if self._deferred:
+            if self._is_deferred:
                 self._restore()
                 collections.finish_indexes(self._client, physical)
             collections.load(self._client, physical, spec, self._server)
