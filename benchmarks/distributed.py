@@ -1,4 +1,7 @@
-"""The distributed run beside the local one, on this machine, into a Qdrant façade over the real engine (tests/stores).
+"""The distributed run beside the local one, on this machine.
+
+It writes into a Qdrant façade over the real engine (tests/stores); the part with most rows into a real Milvus, PyPI's
+2.3.5, because the façade answers nobody while it builds its graph.
 
     python -m benchmarks.distributed [--only equal speed actors driver] [--files 5000] [--chunks 100000]
 
@@ -23,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +152,7 @@ def driver(folder: Path, url: str, chunks: int) -> dict[str, Any]:
     ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     begin, before = time.perf_counter(), common.own_peak_mb()
     report, _ = run_distributed(folder / "sources", url, 1, make_embedder=Making())
-    summary = memory_summary(stats_only=True)
+    summary = memory_summary(ray.get_runtime_context().gcs_address, stats_only=True)
     return {
         "chunks": report.chunks,
         "rows/s": report.stored / (time.perf_counter() - begin),
@@ -160,26 +164,38 @@ def driver(folder: Path, url: str, chunks: int) -> dict[str, Any]:
 
 def measure(part: str, *options: object) -> dict[str, Any]:
     """Run a part in a process of its own, with a server and a folder of its own."""
-    from tests.stores.qdrant_facade import ServerProcess
-
     with tempfile.TemporaryDirectory() as folder:
-        server = ServerProcess(Path(folder) / "server")
-        server.start()
-        command = [sys.executable, "-m", "benchmarks.distributed", "--run", part, folder, f"qdrant+{server.address}"]
+        stop, url = started_milvus(folder) if part == "driver" else started_facade(folder)
+        command = [sys.executable, "-m", "benchmarks.distributed", "--run", part, folder, url]
         try:
             done = subprocess.run([*command, *map(str, options)], stdout=subprocess.PIPE, text=True, check=True)
         finally:
-            server.kill()
+            stop()
     row = {"part": part, **json.loads(done.stdout.splitlines()[-1]), "load": round(os.getloadavg()[0], 1)}
     print(row, flush=True)
     return row
+
+
+def started_facade(folder: str) -> tuple[Callable[[], None], str]:
+    from tests.stores.qdrant_facade import ServerProcess
+
+    server = ServerProcess(Path(folder) / "server")
+    server.start()
+    return server.kill, f"qdrant+{server.address}"
+
+
+def started_milvus(folder: str) -> tuple[Callable[[], None], str]:
+    from benchmarks.milvus_load import started
+
+    stop, uri, _ = started("server", f"{folder}/server")
+    return stop, f"milvus+{uri}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--files", type=int, default=5_000)
-    parser.add_argument("--chunks", type=int, nargs="+", default=[20_000, 100_000])
+    parser.add_argument("--chunks", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--run", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:

@@ -363,6 +363,7 @@ class _Embedding:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.actors))
         self.embedder = self.make()
         self.tags = {"actor": ray.get_runtime_context().get_actor_id() or ""}
+        self.files = metrics.Counter("c2llm_files", "Files read", tag_keys=("actor",))
         self.chunks = metrics.Counter("c2llm_chunks", "Embedded chunks", tag_keys=("actor",))
         self.tokens = metrics.Counter("c2llm_tokens", "Computed tokens", tag_keys=("actor",))
         self.refused = metrics.Counter("c2llm_refused", "Chunks that could not be embedded", tag_keys=("actor",))
@@ -370,6 +371,7 @@ class _Embedding:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         parcel = parcels.embed(pickle.loads(row["parcel"]), self.embedder)
         for metric, value in (
+            (self.files, parcel.read),
             (self.chunks, len(parcel.new)),
             (self.tokens, parcel.tokens),
             (self.refused, len(parcel.refused)),

@@ -3,6 +3,8 @@
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +93,38 @@ def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     yield server
     server.stop()
     shutil.rmtree(folder, ignore_errors=True)  # half a gigabyte
+
+
+@pytest.fixture(scope="session")
+def milvus_lite_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The http:// address of Milvus Lite in a process of its own, over gRPC."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = tmp_path_factory.mktemp("milvus-lite")
+    command = (sys.executable, "-m", "milvus_lite", "server", "--host", "127.0.0.1")
+    process = subprocess.Popen(
+        [*command, "--data-dir", str(folder / "data"), "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _wait_for(port, process)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            assert process.poll() is None, "the server ended"
+            assert time.monotonic() < deadline, "the server does not listen"
+            time.sleep(0.1)
 
 
 def _wait_until_free(port: int) -> None:

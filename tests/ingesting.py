@@ -56,9 +56,9 @@ def contents(store):
     return rows, np.array([vectors[row.id] for row in rows])
 
 
-def contents_at(url):
+def contents_at(url, collection="code"):
     """The same of a collection that is not open."""
-    with open_store(url) as store:
+    with open_store(url, collection) as store:
         return contents(store)
 
 

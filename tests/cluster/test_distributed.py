@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -212,16 +214,30 @@ def test_a_data_set_of_texts(cluster, server, embedder, tmp_path, kind):
         distributed(server, file)
 
 
-def test_a_milvus_server_holds_the_same(cluster, milvus_address, embedder, tmp_path):
+@pytest.fixture(params=["milvus_address", "milvus_lite_address", "QDRANT_URL"])
+def real_url(request):
+    """A Milvus server, a served Milvus Lite, and the Qdrant server that the environment names."""
+    if request.param != "QDRANT_URL":
+        return f"milvus+{request.getfixturevalue(request.param)}"
+    if not os.environ.get("QDRANT_URL"):
+        pytest.skip("QDRANT_URL names no Qdrant server, such as http://localhost:6333")
+    return f"qdrant+{os.environ['QDRANT_URL']}"
+
+
+def test_a_real_server_holds_the_same(cluster, real_url, embedder, tmp_path):
     trees = two_trees(tmp_path, 0)
-    url = f"milvus+{milvus_address}"
-    options = {"model": str(TIED), "options": {"dtype": "float32"}, "cluster": CLUSTER}
-    ingest_distributed(trees, url, **options)
-    two_trees(tmp_path, 1)
-    reports = ingest_distributed(trees, url, **options)
-    assert all(report.written and report.deleted for report in reports)
-    rows, vectors = local(f"qdrant+edge://{tmp_path / 'local'}", embedder, *trees)
-    assert_equal(contents_at(url), (rows, vectors))
+    name = f"c2llm_test_{uuid.uuid4().hex}"
+    options = {"model": str(TIED), "collection": name, "options": {"dtype": "float32"}, "cluster": CLUSTER}
+    try:
+        ingest_distributed(trees, real_url, **options)
+        two_trees(tmp_path, 1)
+        reports = ingest_distributed(trees, real_url, **options)
+        assert all(report.written and report.deleted for report in reports)
+        wanted = local(f"qdrant+edge://{tmp_path / 'local'}", embedder, *trees)
+        assert_equal(contents_at(real_url, name), wanted)
+    finally:
+        with open_store(real_url, name) as store:
+            store.drop()
 
 
 def test_the_command_reports_and_refuses(cluster, server, tmp_path, capsys):
@@ -286,6 +302,30 @@ class Unlucky:
         if any("UNLUCKY" in text for text in texts):
             raise InputError("text 0 gives a vector with NaN")
         return self.inner.encode_documents(texts, progress=progress)
+
+
+def test_ray_exports_what_each_actor_has_done(cluster, server, embedder, tmp_path):
+    tree = write_tree(tmp_path / "one", 0)
+    before = exported()
+    [report] = distributed(server, tree)
+    deadline = time.monotonic() + 60  # Ray's workers report every few seconds
+    while exported()["chunks"] < before["chunks"] + report.chunks and time.monotonic() < deadline:
+        time.sleep(1)
+    done = {name: value - before[name] for name, value in exported().items()}
+    assert done == {"files": report.files, "chunks": report.chunks, "tokens": report.tokens, "refused": 0}
+
+
+def exported():
+    """What the nodes' metrics ports show, summed over all actors."""
+    pages = []
+    for node in ray.nodes():
+        with urllib.request.urlopen(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics", timeout=10) as page:
+            pages.append(page.read().decode())
+    lines = [line for page in pages for line in page.splitlines()]
+    return {
+        name: sum(float(line.split()[-1]) for line in lines if line.startswith(f"ray_c2llm_{name}_total{{"))
+        for name in ("files", "chunks", "tokens", "refused")
+    }
 
 
 # ---- what dies

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from socket import create_connection, socket
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -151,38 +147,6 @@ def lexical(open_: Database, spec: CollectionSpec) -> VectorStore:
         pytest.skip(f"{open_.kind} has no lexical search")
     opened.create(replace(spec, analyser=ANALYSER))
     return opened
-
-
-@pytest.fixture(scope="session")
-def milvus_lite_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The http:// address of Milvus Lite in a process of its own, over gRPC."""
-    with socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = tmp_path_factory.mktemp("milvus-lite")
-    command = (sys.executable, "-m", "milvus_lite", "server", "--host", "127.0.0.1")
-    process = subprocess.Popen(
-        [*command, "--data-dir", str(folder / "data"), "--port", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        _wait_for(port, process)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            return create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            assert process.poll() is None, "the server ended"
-            assert time.monotonic() < deadline, "the server does not listen"
-            time.sleep(0.1)
 
 
 def empty_milvus(address: str) -> None:
