@@ -54,10 +54,11 @@ PARTITIONS = 4
 # Uploads a server answers at once before it only queues them (measured on 2.3.5: 2 threads 1.6 times the rows of one,
 # 4 no more than 2); the client itself takes as long to pack a batch as the server to store it.
 UPLOADS = 4
-# Qdrant's defaults. Milvus's own AUTOINDEX takes twice the time to build and finds no more (100,000 rows of 256).
-HNSW = {"M": 16, "efConstruction": 100}
-# Candidates kept while the graph is searched, unless more hits than that are asked for.
-EF = 128
+# Links of a row in the graph, and candidates looked at while it is built and, unless more hits are asked for, searched.
+# On 2.3.5 with 100,000 rows of real code this finds 0.994 of the ten nearest, as 100 and 128 do, and is built in three
+# quarters of the time; Milvus's own AUTOINDEX takes twice as long and finds no more.
+HNSW = {"M": 16, "efConstruction": 64}
+EF = 192
 # Clusters, fewer where a segment has less than 39 rows for each, and how many of them a search looks into.
 NLIST = 1024
 NPROBE = 64

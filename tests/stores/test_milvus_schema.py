@@ -117,7 +117,7 @@ def test_product_codes_divide_the_width(width: int) -> None:
 
 
 def test_a_search_keeps_at_least_as_many_candidates_as_are_asked_for() -> None:
-    assert [search_params_of(SPEC, limit)["params"]["ef"] for limit in (1, 128, 5_000)] == [128, 128, 5_000]
+    assert [search_params_of(SPEC, limit)["params"]["ef"] for limit in (1, 192, 5_000)] == [192, 192, 5_000]
 
 
 @given(words=st.lists(st.sampled_from(["x" * 64, "é" * 40, "中文", "a"]), max_size=2_000))
