@@ -21,7 +21,7 @@ from mcp import Client, StdioServerParameters, stdio_client
 from benchmarks.common import report, seconds
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.repository import checkout_id, iter_sources, open_tree
-from c2llm_integrations.freshness import stale
+from c2llm_integrations.keeping.freshness import stale
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.base import CollectionSpec, Row
 from c2llm_integrations.tree_record import Recording

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.embedder import C2LLMEmbedder
-from c2llm_integrations.encoder import cpu_dtype
+from c2llm_integrations.encoding.encoder import cpu_dtype
 from c2llm_integrations.errors import InputError
 
 # Rows of the products that are timed, tokens in a batch that are tried, and chunks read at most.

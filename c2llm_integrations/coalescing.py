@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from c2llm_integrations.batching import batches
-from c2llm_integrations.encoder import Encoder, Texts, run
+from c2llm_integrations.encoding.encoder import Encoder, Texts, run
 
 
 class Job:

@@ -18,7 +18,7 @@ from c2llm_integrations import prompts
 from c2llm_integrations.checkpoint import Checkpoint, load_checkpoint
 from c2llm_integrations.coalescing import Coalescer, Job
 from c2llm_integrations.compression import Projection
-from c2llm_integrations.encoder import cpu_dtype, load_encoder
+from c2llm_integrations.encoding.encoder import cpu_dtype, load_encoder
 from c2llm_integrations.errors import CheckpointError, InputError
 from c2llm_integrations.heads import Head
 from c2llm_integrations.projections import remembered

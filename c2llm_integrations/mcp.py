@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from c2llm_integrations.checkout import Checkout
 from c2llm_integrations.code.chunk import KINDS
-from c2llm_integrations.desk import MAX_HITS, Desk
 from c2llm_integrations.errors import C2LLMError, MissingExtra
-from c2llm_integrations.keeper import Keeper
+from c2llm_integrations.keeping.checkout import Checkout
+from c2llm_integrations.keeping.desk import MAX_HITS, Desk
+from c2llm_integrations.keeping.keeper import Keeper
 from c2llm_integrations.terminal import one_line
 
 if TYPE_CHECKING:

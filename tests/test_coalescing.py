@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from c2llm_integrations.coalescing import Coalescer
-from c2llm_integrations.encoder import GPU_LANES
+from c2llm_integrations.encoding.encoder import GPU_LANES
 
 CPU = torch.device("cpu")
 

@@ -14,9 +14,9 @@ pytest.importorskip("mcp.server.mcpserver", reason="the extra mcp is not install
 
 from mcp import Client, StdioServerParameters, stdio_client
 
-from c2llm_integrations.checkout import WORDS_ALONE
 from c2llm_integrations.cli import run
-from c2llm_integrations.desk import MAX_CHARS, MAX_HITS
+from c2llm_integrations.keeping.checkout import WORDS_ALONE
+from c2llm_integrations.keeping.desk import MAX_CHARS, MAX_HITS
 
 
 def command(*arguments):

@@ -26,7 +26,7 @@ def browse(
     The page is served to this machine alone and needs no network.
     """
     from c2llm_integrations.browse import Browser
-    from c2llm_integrations.freshness import stale
+    from c2llm_integrations.keeping.freshness import stale
     from c2llm_integrations.loopback import HOST, make_server
     from c2llm_integrations.search import spec_of
 

@@ -112,7 +112,7 @@ def _ask(
     **options: Any,
 ) -> _Answer:
     from c2llm_integrations.code.terms import ANALYSER
-    from c2llm_integrations.freshness import stale
+    from c2llm_integrations.keeping.freshness import stale
     from c2llm_integrations.ranking import require_known
     from c2llm_integrations.search import require_names, spec_of
     from c2llm_integrations.search import search as find

@@ -24,7 +24,7 @@ def known_vectors(
 ) -> Iterator[VectorsFrom | None]:
     """Yield what gives vectors of the repository's other worktrees, and say afterwards what came from there."""
     from c2llm_integrations.code.repository import root_of
-    from c2llm_integrations.worktrees import Worktrees
+    from c2llm_integrations.keeping.worktrees import Worktrees
 
     if not own_store:
         yield None
@@ -40,8 +40,8 @@ def known_vectors(
 def keep_current(path: Path, store: VectorStore, run: Callable[..., IngestReport]) -> None:
     """Call `run(only=paths)` whenever files under `path` differ from what `store` holds, until Ctrl-C."""
     from c2llm_integrations.code.repository import root_of
-    from c2llm_integrations.freshness import stale
-    from c2llm_integrations.watching import watch
+    from c2llm_integrations.keeping.freshness import stale
+    from c2llm_integrations.keeping.watching import watch
 
     folder = path.resolve()
     root = root_of(folder)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from c2llm_integrations import packed_gpu
-from c2llm_integrations.packed_gpu import Groups
+from c2llm_integrations.encoding import packed_gpu
+from c2llm_integrations.encoding.packed_gpu import Groups
 
 # Scores held at once, 1 MB of bfloat16: what a core's own cache holds.
 SCORES = 2**19

@@ -6,9 +6,9 @@ import threading
 import time
 from collections.abc import Sequence
 
-from c2llm_integrations.apart import Apart
-from c2llm_integrations.checkout import Checkout
 from c2llm_integrations.errors import C2LLMError
+from c2llm_integrations.keeping.apart import Apart
+from c2llm_integrations.keeping.checkout import Checkout
 
 # A run that failed is tried again after so long, if somebody asks.
 RETRY_SECONDS = 5.0

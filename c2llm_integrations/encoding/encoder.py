@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from c2llm_integrations.allocator import keep_freed_memory
-from c2llm_integrations.backbones import Bert, Qwen2, Shape, Weights
 from c2llm_integrations.checkpoint import Checkpoint, long_name
+from c2llm_integrations.encoding.allocator import keep_freed_memory
+from c2llm_integrations.encoding.backbones import Bert, Qwen2, Shape, Weights
+from c2llm_integrations.encoding.packed_gpu import Groups, moved, pool
 from c2llm_integrations.errors import CheckpointError
-from c2llm_integrations.packed_gpu import Groups, moved, pool
 
 Texts = Sequence[Sequence[int]]
 # The CPU library keeps a compiled kernel for every matrix height it meets: free heights cost 500 MB in 70 batches.

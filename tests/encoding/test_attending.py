@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from c2llm_integrations import attention
-from c2llm_integrations.attention import attend
-from c2llm_integrations.encoder import _groups
+from c2llm_integrations.encoding import attention
+from c2llm_integrations.encoding.attention import attend
+from c2llm_integrations.encoding.encoder import _groups
 
 HEADS = {"equal heads": (4, 4, 8), "grouped queries": (6, 2, 16)}
 

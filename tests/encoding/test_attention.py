@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from c2llm_integrations.checkpoint import load_checkpoint
 from c2llm_integrations.embedder import C2LLMEmbedder
-from c2llm_integrations.encoder import PackedEncoder, PaddedEncoder, load_encoder
+from c2llm_integrations.encoding.encoder import PackedEncoder, PaddedEncoder, load_encoder
 from c2llm_integrations.errors import InputError
 from tests.golden import FOLDER, NAMES, TIED
 

@@ -6,14 +6,14 @@ import time
 
 import pytest
 
-from c2llm_integrations import checkout as module
 from c2llm_integrations import words as words_module
-from c2llm_integrations.apart import Apart
-from c2llm_integrations.checkout import WORDS_ALONE, Checkout
 from c2llm_integrations.cli import run
-from c2llm_integrations.desk import MAX_CHARS, Desk
 from c2llm_integrations.errors import InputError, RepositoryError
-from c2llm_integrations.keeper import Keeper
+from c2llm_integrations.keeping import checkout as module
+from c2llm_integrations.keeping.apart import Apart
+from c2llm_integrations.keeping.checkout import WORDS_ALONE, Checkout
+from c2llm_integrations.keeping.desk import MAX_CHARS, Desk
+from c2llm_integrations.keeping.keeper import Keeper
 from c2llm_integrations.stores import open_store
 
 
@@ -279,7 +279,7 @@ def test_the_keeper_indexes_refreshes_and_lets_go(project, tiny_model, monkeypat
 
 
 def test_the_keeper_tells_what_failed_and_tries_again(project, tiny_model, monkeypatch):
-    monkeypatch.setattr("c2llm_integrations.keeper.RETRY_SECONDS", 0.1)
+    monkeypatch.setattr("c2llm_integrations.keeping.keeper.RETRY_SECONDS", 0.1)
     monkeypatch.setattr(module, "LOOK_SECONDS", 0)
     one = Checkout(project, model=str(tiny_model))
     keeper = Keeper([one], index=True, idle_seconds=60)

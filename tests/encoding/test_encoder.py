@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from c2llm_integrations.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from c2llm_integrations.encoder import PackedEncoder, PaddedEncoder, load_encoder, run
+from c2llm_integrations.encoding.encoder import PackedEncoder, PaddedEncoder, load_encoder, run
 from c2llm_integrations.errors import CheckpointError
 from c2llm_integrations.model import C2LLMConfig, C2LLMModel
 from tests.golden import COMPRESSED, TIED

@@ -10,9 +10,9 @@ import pytest
 
 pytest.importorskip("watchfiles", reason="the extra watch is not installed")
 
-from c2llm_integrations import watching
 from c2llm_integrations.errors import StoreError
-from c2llm_integrations.watching import watch
+from c2llm_integrations.keeping import watching
+from c2llm_integrations.keeping.watching import watch
 
 
 class Watched:

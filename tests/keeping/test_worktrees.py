@@ -5,12 +5,12 @@ import subprocess
 import numpy as np
 import pytest
 
-from c2llm_integrations import worktrees
 from c2llm_integrations.embedder import C2LLMEmbedder
 from c2llm_integrations.ingest import ingest
+from c2llm_integrations.keeping import worktrees
+from c2llm_integrations.keeping.worktrees import Worktrees, other_worktrees
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.base import Row
-from c2llm_integrations.worktrees import Worktrees, other_worktrees
 from tests.golden import COMPRESSED, TIED
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from c2llm_integrations import freshness, tree_record
+from c2llm_integrations import tree_record
 from c2llm_integrations.code import reading
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.repository import checkout_id, iter_sources, open_tree
 from c2llm_integrations.errors import StoreBusy
-from c2llm_integrations.freshness import Staleness, stale
+from c2llm_integrations.keeping import freshness
+from c2llm_integrations.keeping.freshness import Staleness, stale
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.base import CollectionSpec, Row
 from c2llm_integrations.tree_record import Recording, record_file

@@ -20,7 +20,7 @@ from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.commit import Claim
 from c2llm_integrations.code.repository import checkout_id, iter_sources, open_tree, root_of
 from c2llm_integrations.errors import C2LLMError, CheckpointError, InputError, RepositoryError, StoreError
-from c2llm_integrations.freshness import Staleness, stale
+from c2llm_integrations.keeping.freshness import Staleness, stale
 from c2llm_integrations.search import search
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.base import Hit, VectorStore
@@ -197,7 +197,7 @@ class Checkout:
         `show(files done, files)` is called before each file. Raises what `look` and `ingest` raise.
         """
         from c2llm_integrations.ingest import ingest
-        from c2llm_integrations.worktrees import Worktrees
+        from c2llm_integrations.keeping.worktrees import Worktrees
 
         self._require_folder()
         found = self.look()

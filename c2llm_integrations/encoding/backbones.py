@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from c2llm_integrations.attention import attend
-from c2llm_integrations.packed_gpu import Groups
+from c2llm_integrations.encoding.attention import attend
+from c2llm_integrations.encoding.packed_gpu import Groups
 
 Weights = dict[str, Tensor]
 Shape = tuple[int, ...]

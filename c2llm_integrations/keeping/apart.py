@@ -9,8 +9,8 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from c2llm_integrations.checkout import Checkout
 from c2llm_integrations.errors import C2LLMError, StoreBusy
+from c2llm_integrations.keeping.checkout import Checkout
 
 # Less urgent than the questions that are answered meanwhile.
 NICENESS = 5
@@ -23,7 +23,7 @@ class Apart:
         """Start the process; it ends by itself if this one dies."""
         # This process's own module path, and never the current folder: a repository may hold a json.py.
         path = [folder for folder in sys.path if folder]
-        code = f"import sys; sys.path[:] = {path!r}; from c2llm_integrations.apart import main; main()"
+        code = f"import sys; sys.path[:] = {path!r}; from c2llm_integrations.keeping.apart import main; main()"
         command = [sys.executable, "-c", code, json.dumps(checkout.options)]
         self._checkout = checkout
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from c2llm_integrations.checkout import Answer, Checkout
 from c2llm_integrations.errors import InputError
+from c2llm_integrations.keeping.checkout import Answer, Checkout
 from c2llm_integrations.stores.base import Hit
 from c2llm_integrations.terminal import clean, one_line
 

@@ -1,0 +1,1 @@
+"""The encoder: token ids → pooled vectors, from plain tensors, as fast as the machine allows."""
