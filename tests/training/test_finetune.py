@@ -73,6 +73,22 @@ def test_a_killed_run_goes_on_to_the_same_result(tmp_path, monkeypatch):
     assert [row["loss"] for row in histories[0]] == [row["loss"] for row in histories[1]]
 
 
+def test_a_run_that_ends_while_its_result_is_written_leaves_none_and_writes_it_when_repeated(tmp_path, monkeypatch):
+    def interrupt(source, tensors, folder):
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune, "save_checkpoint", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(str(TIED), EXAMPLES, tmp_path / "out", FAST)
+    assert not (tmp_path / "out").exists()
+    assert len(train(str(TIED), EXAMPLES, tmp_path / "out", FAST)) == 8
+    assert weights(tmp_path / "out").keys() == weights(TIED).keys()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_the_last_checkpoints_are_merged_the_later_with_more_weight(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.rmtree", lambda folder, **_: None)  # keeps the checkpoints
     train(str(TIED), EXAMPLES, tmp_path / "out", replace(FAST, lora=False, averaged=2))  # of 3, 6 and 8 steps
