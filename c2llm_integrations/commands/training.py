@@ -41,7 +41,8 @@ def train_head(
     ] = None,
     texts: Annotated[int, typer.Option(metavar="N", min=2, help="Texts to learn from at most.")] = 20_000,
     max_length: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens read of each.")] = 512,
-    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps of training.")] = 500,
+    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps of training.")] = 1000,
+    lr: Annotated[float, typer.Option(metavar="R", min=0, help="Learning rate at its peak.")] = 1e-2,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="The same one gives the same head.")] = 0,
     states: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep the token states here for another head.")
@@ -71,7 +72,7 @@ def train_head(
         folder.mkdir(parents=True, exist_ok=True)
         cached = cache_states(checkpoint, found, folder, max_length=max_length, progress=progress)
         kept = groups[min(HELD_OUT, len(groups) // 10) :]
-        head, losses = train(checkpoint, cached, kept, Recipe(output_dim, steps, seed=seed), progress)
+        head, losses = train(checkpoint, cached, kept, Recipe(output_dim, steps, lr=lr, seed=seed), progress)
         head.save(file)
         held_out = sorted({row for group in groups for row in group} - {row for group in kept for row in group})
         agreement = _agreement(checkpoint, head, cached, held_out)
