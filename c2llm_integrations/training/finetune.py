@@ -1,8 +1,8 @@
 """A checkpoint and pairs → a better checkpoint, on sentence-transformers' own trainer.
 
 As published for C2LLM: InfoNCE at temperature 0.05 over in-batch and hard negatives, batches of one data set and
-language each, LoRA of rank 64 and alpha 32 on the backbone or all of it, PMA always trained. A run that was ended goes
-on from its last whole checkpoint to the same result.
+language each, LoRA of rank 64 and alpha 32 on the backbone or all of it, PMA always trained, several checkpoints merged
+where that is asked for. A run that was ended goes on from its last whole checkpoint to the same result.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ try:
     from transformers import PrinterCallback, TrainerCallback
 
     from c2llm_integrations.sentence_transformers import load
+    from c2llm_integrations.training.hard_negatives import with_mined
 except ImportError as error:
     raise MissingExtra(error.name or "datasets", "train") from error
 
@@ -54,8 +55,9 @@ class Settings:
     """What decides a run; the defaults are the published ones where there are any.
 
     `batch`: pairs in a batch, whose texts are the negatives; `part`: pairs computed at once, by gradient caching,
-    where that is fewer; `negatives`: hard ones of each pair at most; `lora`: or all of the backbone; `save_every`:
-    steps between two checkpoints.
+    where that is fewer; `negatives`: hard ones of each pair at most; `mined`: those that `base` is to find besides;
+    `lora`: or all of the backbone; `save_every`: steps between two checkpoints; `averaged`: how many of the last
+    checkpoints make the result.
     """
 
     epochs: float = 3.0
@@ -63,9 +65,11 @@ class Settings:
     part: int | None = None
     lr: float = 1e-4
     negatives: int = 7
+    mined: int = 0
     lora: bool = True
     max_length: int = 1024
     save_every: int = 200
+    averaged: int = 1
     seed: int = 0
 
 
@@ -91,6 +95,8 @@ def train(
     _claim(work, base, examples, settings)
     torch.manual_seed(settings.seed)  # of LoRA's first weights
     model = load(base, revision=revision, device=None, max_length=settings.max_length)
+    if settings.mined:
+        groups = grouped(with_mined(model, examples, settings.mined, work / "negatives.json"), settings)
     if settings.lora:
         _add_lora(model)
     trainer = _Trainer(
@@ -101,7 +107,8 @@ def train(
         callbacks=[_Watch(progress)],
     )
     trainer.remove_callback(PrinterCallback)  # it would print each step among the answers
-    trainer.train(resume_from_checkpoint=last_checkpoint(work))
+    trainer.train(resume_from_checkpoint=next(iter(checkpoints(work)[-1:]), None))
+    _average(model, checkpoints(work)[-settings.averaged :])
     history = [row for row in trainer.state.log_history if "loss" in row]
     partial = Path(f"{out}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -138,8 +145,8 @@ def grouped(examples: Sequence[Example], settings: Settings) -> DatasetDict:
     return DatasetDict(found)
 
 
-def last_checkpoint(work: Path) -> str | None:
-    """The folder of the last checkpoint that was written to its end; its trainer_state.json is what is written last."""
+def checkpoints(work: Path) -> list[str]:
+    """The folders of the checkpoints that were written to their end, where trainer_state.json is; the last one last."""
     whole = []
     for folder in work.glob("checkpoint-*"):
         try:
@@ -147,7 +154,7 @@ def last_checkpoint(work: Path) -> str | None:
         except (OSError, ValueError):
             continue
         whole.append((int(folder.name.rsplit("-", 1)[1]), str(folder)))
-    return max(whole)[1] if whole else None
+    return [name for _, name in sorted(whole)]
 
 
 class _Trainer(SentenceTransformerTrainer):
@@ -180,6 +187,19 @@ class _Watch(TrainerCallback):
 
 def _trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _average(model: torch.nn.Module, folders: Sequence[str]) -> None:
+    """Set what was trained to the mean of the checkpoints, the n-th of them weighing n times as much as the first."""
+    trained = _trained(model)
+    total = sum(range(1, len(folders) + 1))
+    with torch.no_grad():
+        means = {name: torch.zeros_like(parameter) for name, parameter in trained.items()}
+        for number, folder in enumerate(folders, 1):
+            for name, tensor in load_file(Path(folder) / WEIGHTS).items():
+                means[name] += number / total * tensor.to(means[name].device)
+        for name, mean in means.items():
+            trained[name].copy_(mean)
 
 
 def _claim(work: Path, base: str, examples: Sequence[Example], settings: Settings) -> None:
@@ -230,7 +250,7 @@ def _arguments(
         logging_nan_inf_filter=False,
         save_strategy="steps",
         save_steps=settings.save_every,
-        save_total_limit=2,
+        save_total_limit=max(2, settings.averaged),
         dataloader_pin_memory=torch.cuda.is_available(),
         report_to=[],
         disable_tqdm=True,

@@ -123,16 +123,19 @@ def save(model: C2LLMModel, tokenizer: Tokenizer, folder: Path) -> None:
     (folder / "model.safetensors.tmp").replace(folder / "model.safetensors")
 
 
+def vectors(model: C2LLMModel, tokenizer: Tokenizer, texts: Sequence[str]) -> torch.Tensor:
+    """(len(texts), width) unit vectors, float32, of the first 512 tokens of each text."""
+    ids = [np.array(encoding.ids[:512], np.uint16) for encoding in tokenizer.encode_batch(list(texts))]
+    parts = plan([len(text) for text in ids], 4096)
+    with torch.no_grad():
+        found = torch.cat([encode(model, [ids[row] for row in part]) for part in parts])
+    return torch.nn.functional.normalize(found[np.argsort(np.concatenate(parts))].float())
+
+
 def reciprocal_rank(model: C2LLMModel, tokenizer: Tokenizer, rows: Sequence[dict[str, str]]) -> float:
     """Mean reciprocal rank of each row's code among all rows' code, asked for by its doc."""
-    sides = []
-    for key in ("doc", "bare"):
-        texts = [np.array(e.ids[:512], np.uint16) for e in tokenizer.encode_batch([row[key] for row in rows])]
-        parts = plan([len(text) for text in texts], 4096)
-        with torch.no_grad():
-            vectors = torch.cat([encode(model, [texts[row] for row in part]) for part in parts])
-        sides.append(vectors[np.argsort(np.concatenate(parts))])
-    scores = torch.nn.functional.normalize(sides[0].float()) @ torch.nn.functional.normalize(sides[1].float()).T
+    queries, documents = (vectors(model, tokenizer, [row[key] for row in rows]) for key in ("doc", "bare"))
+    scores = queries @ documents.T
     ranks = (scores > scores.diagonal()[:, None]).sum(1) + 1
     return float((1 / ranks).mean())
 

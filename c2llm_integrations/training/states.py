@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +62,8 @@ def cache_states(
 
     Raises InputError where the disk has no room for them, or where a state is NaN or too large for float16.
     """
-    tokens, cut = _tokens(checkpoint, texts, max_length)
+    found = list(token_ids(checkpoint, texts, max_length))
+    tokens, cut = [ids for ids, _ in found], sum(was_cut for _, was_cut in found)
     ends = np.cumsum([len(ids) for ids in tokens], dtype=np.int64)
     shape = (int(ends[-1]), int(checkpoint.backbone["hidden_size"]))
     key = hashlib.sha256(f"{checkpoint.digest()} {max_length}".encode())
@@ -111,15 +112,11 @@ def _compute(
             progress(begin + len(window), len(tokens), "computing token states")
 
 
-def _tokens(checkpoint: Checkpoint, texts: Sequence[str], max_length: int) -> tuple[list[list[int]], int]:
-    """Token ids, at least one and at most `max_length` of each text, and how many texts were cut for it."""
+def token_ids(checkpoint: Checkpoint, texts: Sequence[str], max_length: int) -> Iterator[tuple[list[int], bool]]:
+    """Yield of each text at least one token id and at most `max_length`, and whether it was cut for that."""
     tokenizer = checkpoint.tokenizer()
     blank = checkpoint.blank_token(tokenizer)
     longest = min(max_length, int(checkpoint.backbone.get("max_position_embeddings") or max_length))
-    tokens: list[list[int]] = []
-    cut = 0
     for begin in range(0, len(texts), WINDOW):
         for found in tokenizer.encode_batch_fast(list(texts[begin : begin + WINDOW]), add_special_tokens=False):
-            cut += len(found.ids) > longest
-            tokens.append(found.ids[:longest] or [blank])
-    return tokens, cut
+            yield found.ids[:longest] or [blank], len(found.ids) > longest

@@ -98,6 +98,7 @@ def test_a_trained_checkpoint_is_measured_and_used(tmp_path, tiny_model, capsys)
     pytest.importorskip("accelerate")
     pairs, out = tmp_path / "pairs.jsonl", tmp_path / "better"
     rows = [{"query": f"question {n}", "positive": f"def f{n}(): pass"} for n in range(12)]
+    rows[3]["positive"] += " " * 4 + "return 3" * 20
     pairs.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
     few = ("--epochs", 1, "--batch", 6, "--max-length", 16)
     assert run(list(map(str, ["train", tiny_model, pairs, "--out", out, "--held-out", pairs, *few]))) == 0
@@ -105,6 +106,7 @@ def test_a_trained_checkpoint_is_measured_and_used(tmp_path, tiny_model, capsys)
     assert printed.out == f"{out}\n"
     assert "left out: 1 repeated" in printed.err
     assert "trained on 12 pairs, 2 steps" in printed.err
+    assert "texts were cut at 16 tokens" in printed.err
     assert "nDCG@10 of 13 held-out pairs: " in printed.err
     answer(capsys, "eval", pairs, "--model", out, "--out", tmp_path / "results")
     pairs.write_text(json.dumps(rows[0]))

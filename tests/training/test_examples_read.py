@@ -63,6 +63,22 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path):
         read_examples([tmp_path / "bad.parquet"])
 
 
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"query": [], "positive": []}, "holds no pair"),
+        ({"query": ["q"]}, "row 1 needs query and positive as text, has"),
+    ],
+)
+def test_a_parquet_file_that_is_empty_or_has_one_column_is_named(columns, message, tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    parquet.write_table(pa.table(columns), tmp_path / "bad.parquet")
+    with pytest.raises(InputError, match=f"bad.parquet.*{message}"):
+        read_examples([tmp_path / "bad.parquet"])
+
+
 @given(st.lists(st.sampled_from("abcd "), max_size=8), st.sampled_from("abc"))
 def test_no_negative_is_kept_that_is_blank_repeated_or_the_positive(negatives, positive):
     from collections import Counter

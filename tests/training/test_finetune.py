@@ -3,9 +3,12 @@
 import json
 import shutil
 import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 pytest.importorskip("accelerate")
 pytest.importorskip("datasets")
@@ -14,9 +17,9 @@ pytest.importorskip("peft")
 from c2llm_integrations.checkpoint import load_checkpoint
 from c2llm_integrations.embedder import C2LLMEmbedder
 from c2llm_integrations.errors import InputError
-from c2llm_integrations.training import finetune
+from c2llm_integrations.training import finetune, hard_negatives
 from c2llm_integrations.training.examples import Example
-from c2llm_integrations.training.finetune import Settings, grouped, last_checkpoint, train
+from c2llm_integrations.training.finetune import WEIGHTS, Settings, checkpoints, grouped, train
 from tests.golden import TIED
 
 EXAMPLES = [Example(f"question {n}", f"def answer_{n}(): return {n}", (f"wrong {n}",)) for n in range(24)]
@@ -59,7 +62,7 @@ def test_a_killed_run_goes_on_to_the_same_result(tmp_path, monkeypatch):
             train(str(TIED), EXAMPLES, tmp_path / "cut", FAST)
     work = tmp_path / "cut.training"
     assert not (tmp_path / "cut").exists()
-    assert last_checkpoint(work) == str(work / "checkpoint-3")
+    assert checkpoints(work) == [str(work / "checkpoint-3")]
     shutil.copytree(work / "checkpoint-3", work / "checkpoint-4")  # a checkpoint whose writing was cut short
     (work / "checkpoint-4" / "trainer_state.json").write_text("{")
     train(str(TIED), EXAMPLES, tmp_path / "cut", FAST)
@@ -68,6 +71,59 @@ def test_a_killed_run_goes_on_to_the_same_result(tmp_path, monkeypatch):
         torch.testing.assert_close(cut[name], tensor, atol=0, rtol=0)
     histories = [json.loads((tmp_path / name / "training.json").read_text())["history"] for name in ("whole", "cut")]
     assert [row["loss"] for row in histories[0]] == [row["loss"] for row in histories[1]]
+
+
+def test_a_run_that_ends_while_its_result_is_written_leaves_none_and_writes_it_when_repeated(tmp_path, monkeypatch):
+    def interrupt(source, tensors, folder):
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune, "save_checkpoint", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(str(TIED), EXAMPLES, tmp_path / "out", FAST)
+    assert not (tmp_path / "out").exists()
+    assert len(train(str(TIED), EXAMPLES, tmp_path / "out", FAST)) == 8
+    assert weights(tmp_path / "out").keys() == weights(TIED).keys()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_last_checkpoints_are_merged_the_later_with_more_weight(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.rmtree", lambda folder, **_: None)  # keeps the checkpoints
+    train(str(TIED), EXAMPLES, tmp_path / "out", replace(FAST, lora=False, averaged=2))  # of 3, 6 and 8 steps
+    folders = checkpoints(tmp_path / "out.training")[-2:]
+    assert [Path(folder).name for folder in folders] == ["checkpoint-6", "checkpoint-8"]
+    last = [load_file(Path(folder) / WEIGHTS) for folder in folders]
+    merged = weights(tmp_path / "out")["pma.S"]
+    torch.testing.assert_close(merged, ((last[0]["1.pma.S"] + 2 * last[1]["1.pma.S"]) / 3).to(merged.dtype))
+    assert not torch.equal(last[0]["1.pma.S"], last[1]["1.pma.S"])
+
+
+def test_the_base_finds_hard_negatives_once(tmp_path, monkeypatch):
+    seen = []
+    inner = finetune.grouped
+    monkeypatch.setattr(finetune, "grouped", lambda *args: seen.append(inner(*args)) or seen[-1])
+    monkeypatch.setattr("shutil.rmtree", lambda folder, **_: None)
+    monkeypatch.setattr(hard_negatives, "MARGIN", -100)  # weights by chance rank the positives anywhere
+    train(str(TIED), EXAMPLES, tmp_path / "out", replace(FAST, epochs=1, mined=2))
+    before, after = seen
+    assert [group.column_names for group in before.values()] == [["query", "positive", "negative_1"]]
+    positives = {example.query: example.positive for example in EXAMPLES}
+    mined = [
+        (row["query"], row[column])
+        for group in after.values()
+        for row in group
+        for column in group.column_names
+        if column not in ("query", "positive", "negative_1")
+    ]
+    assert mined
+    assert all(negative in positives.values() and negative != positives[query] for query, negative in mined)
+    monkeypatch.setattr(hard_negatives, "mine_hard_negatives", None)  # would fail if it were asked
+    kept = tmp_path / "out.training" / "negatives.json"
+    again = hard_negatives.with_mined(None, EXAMPLES, 2, kept)
+    assert sum(len(example.negatives) for example in again) == len(EXAMPLES) + len(mined)
+    assert all(example.negatives[0].startswith("wrong") for example in again)
 
 
 def test_cached_gradients_are_those_of_the_whole_batch(tmp_path):

@@ -10,7 +10,16 @@ from c2llm_integrations.checkpoint import load_checkpoint
 from c2llm_integrations.embedder import C2LLMEmbedder
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.training import head as training
-from c2llm_integrations.training.head import Recipe, contrast, distillation, encode, pma_of, pooled, train_head
+from c2llm_integrations.training.head import (
+    Recipe,
+    contrast,
+    distillation,
+    encode,
+    pma_of,
+    pooled,
+    ranking_distillation,
+    train_head,
+)
 from c2llm_integrations.training.states import TokenStates, cache_states
 from tests.golden import TIED
 
@@ -117,6 +126,15 @@ def test_distillation_is_zero_for_equal_cosines_and_more_for_others():
     rotation = torch.linalg.qr(torch.randn(6, 6))[0]
     assert distillation(wanted @ rotation, wanted).abs() < 1e-4
     assert distillation(wanted[:, :3], wanted) > 0.1
+
+
+def test_only_cosines_of_questions_with_documents_count_where_there_are_pairs():
+    documents = torch.tensor([[0, 0, 1.0], [0, 0, -1]])
+    apart = torch.cat([torch.tensor([[0.6, 0, 0.8], [0, 0.8, 0.6]]), documents])
+    near = torch.cat([torch.tensor([[0.6, 0, 0.8], [0.8, 0, 0.6]]), documents])
+    assert distillation(near, apart) > 0.1
+    assert ranking_distillation(near, apart, [0, 1], [2, 3]).abs() < 1e-6
+    assert ranking_distillation(near, apart[[1, 0, 2, 3]], [0, 1], [2, 3]) > 1e-3
 
 
 def test_a_shared_positive_is_no_negative():
