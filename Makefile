@@ -63,6 +63,7 @@ bench: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks.repository_search
 	$(BIN)/python -m benchmarks.compact_vectors
 	$(BIN)/python -m benchmarks.output_dimensions
+	$(BIN)/python -m benchmarks.head_cost
 	$(BIN)/python -m benchmarks.load_speed
 	$(BIN)/python -m benchmarks.milvus_load
 	$(BIN)/python -m benchmarks.agents
