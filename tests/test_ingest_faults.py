@@ -20,7 +20,7 @@ from c2llm_integrations.ingest import ingest
 from c2llm_integrations.stores import open_store, qdrant
 from tests.golden import COMPRESSED, TIED
 from tests.ingesting import assert_equal, contents, contents_at, finish, start, write_tree
-from tests.stores.conftest import empty_milvus, milvus_lite_address  # noqa: F401 (a fixture)
+from tests.stores.conftest import empty_milvus
 from tests.stores.qdrant_facade import Faults, ServerProcess, serve
 
 
