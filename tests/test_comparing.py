@@ -25,7 +25,7 @@ def chunk(id, path="a.py", **fields):
 
 def stored(one):
     fields = asdict(one)
-    return Stored(**{name: fields[name] for name in Stored.__slots__})
+    return Stored(**{name: fields[name] for name in Stored._fields})
 
 
 @given(st.lists(ids, unique=True, min_size=1), st.data())
