@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import pytest
 # Set before any test imports a library that would read it.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("C2LLM_DEBUG", None)
+# A shell starts what runs in the background with SIGINT ignored, and the commands under test would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "data" / "golden"
