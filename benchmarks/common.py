@@ -85,10 +85,14 @@ def minilm_folder() -> Path:
 
 def own_peak_mb() -> float:
     """Peak memory of this process so far, in MB."""
-    status = Path("/proc/self/status")
-    if status.exists():  # Linux lets a child begin with its parent's `ru_maxrss`
-        return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 2**10
+    if sys.platform == "linux":  # there a child begins with its parent's `ru_maxrss`
+        return memory_mb("VmHWM")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def memory_mb(key: str) -> float:
+    """What Linux says of this process's memory, in MB: VmRSS, VmHWM (its peak), RssAnon (without mapped files)."""
+    return int(Path("/proc/self/status").read_text().partition(f"{key}:")[2].split()[0]) / 2**10
 
 
 def report(name: str, rows: Sequence[dict[str, Any]], keep: str | None = None) -> list[dict[str, Any]]:

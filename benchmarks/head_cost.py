@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 import sysconfig
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import process, report
+from benchmarks.load_speed import Watch
 from benchmarks.speed_sides import TOKENIZER, make_checkpoint
 
 TEXTS, STEPS, WIDTH, LENGTH = 20_000, 1_000, 128, 512
@@ -58,9 +57,10 @@ def compute(folder: Path, count: str) -> dict[str, float]:
     from c2llm_integrations.training.states import cache_states
 
     texts = json.loads((folder / "texts.json").read_text())[:: TEXTS // int(count)]
-    begin, own = time.perf_counter(), watch()
-    states = cache_states(load_checkpoint(str(folder / "model")), texts, folder, max_length=LENGTH)
-    return {"tokens": int(states.ends[-1]), "seconds": time.perf_counter() - begin, "own GB": max(own)}
+    begin = time.perf_counter()
+    with Watch() as watch:
+        states = cache_states(load_checkpoint(str(folder / "model")), texts, folder, max_length=LENGTH)
+    return {"tokens": int(states.ends[-1]), "seconds": time.perf_counter() - begin, "own GB": watch.peak / 2**10}
 
 
 def train(folder: Path, steps: str) -> dict[str, float]:
@@ -70,26 +70,13 @@ def train(folder: Path, steps: str) -> dict[str, float]:
     from c2llm_integrations.training.states import TokenStates
 
     states = TokenStates(np.load(folder / "states.npy", mmap_mode="r"), np.load(folder / "ends.npy"), 0)
-    times, own = [time.perf_counter()], watch()
+    times = [time.perf_counter()]
     groups, recipe = [[row] for row in range(len(states.ends))], Recipe(WIDTH, int(steps))
     checkpoint = load_checkpoint(str(folder / "model"))
-    train_head(checkpoint, states, groups, recipe, lambda *_: times.append(time.perf_counter()))
+    with Watch() as watch:
+        train_head(checkpoint, states, groups, recipe, lambda *_: times.append(time.perf_counter()))
     each = float(np.median(np.diff(times[1:])))
-    return {"before": times[1] - times[0] - each, "each": each, "own GB": max(own)}
-
-
-def watch() -> list[float]:
-    """A list that grows by what memory is this process's alone, in GB, ten times a second; Linux."""
-    seen: list[float] = []
-
-    def look() -> None:
-        while True:
-            found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
-            seen.append(int(found[1]) / 2**20 if found else float("nan"))
-            time.sleep(0.1)
-
-    threading.Thread(target=look, daemon=True).start()
-    return seen
+    return {"before": times[1] - times[0] - each, "each": each, "own GB": watch.peak / 2**10}
 
 
 def part(name: str, folder: str, value: object) -> tuple[Any, float]:

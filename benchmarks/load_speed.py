@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import own_peak_mb, process, report, seconds
+from benchmarks.common import memory_mb, own_peak_mb, process, report, seconds
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.repository import iter_sources, open_tree
@@ -102,7 +102,7 @@ def _load(store: Any, made: Iterator[list[Row]]) -> None:
 
 def million(count: int, width: int, analyser: str | None) -> dict[str, Any]:
     chunks = real_chunks()
-    begin, own = own_peak_mb(), memory_mb()
+    begin, own = own_peak_mb(), memory_mb("RssAnon")
     folder = tempfile.mkdtemp()
     with open_store(f"qdrant+edge://{folder}") as store, Watch() as watch:
         store.create(CollectionSpec(width, {"model": "given"}, analyser=analyser))
@@ -119,17 +119,11 @@ def million(count: int, width: int, analyser: str | None) -> dict[str, Any]:
     }
 
 
-def memory_mb() -> float:
-    """Memory of this process that only it can give back: not the pages of mapped files, which the system may drop."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("RssAnon:")[2].split()[0]) / 1024
-
-
 class Watch(threading.Thread):
-    """The peak of `memory_mb`, looked at five times a second."""
+    """The peak of what only this process can give back, so without mapped files; looked at five times a second."""
 
     def __enter__(self) -> Watch:
-        self.peak, self.done = memory_mb(), threading.Event()
+        self.peak, self.done = memory_mb("RssAnon"), threading.Event()
         self.start()
         return self
 
@@ -139,7 +133,7 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         while not self.done.wait(0.2):
-            self.peak = max(self.peak, memory_mb())
+            self.peak = max(self.peak, memory_mb("RssAnon"))
 
 
 def ours_in_memory(count: int, width: int) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from langchain_core.embeddings import Embeddings
 from milvus_lite.server_manager import server_manager_instance
 from pymilvus import MilvusClient
 
-from benchmarks.common import process, report
+from benchmarks.common import memory_mb, process, report
 from benchmarks.load_speed import batches, real_chunks
 from c2llm_integrations.loading import load
 from c2llm_integrations.stores import open_store
@@ -131,11 +131,6 @@ def side(name: str, uri: str, count: int) -> dict[str, Any]:
         database.client().load_collection("code")
     figures = {"rows/s": count / written, "cpu_s": used, "peak_mb": peak, "added_mb": peak - before}
     return {**figures, **asked(database, parts)}
-
-
-def memory_mb(key: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith(key))) / 1024
 
 
 def asked(database: Ours | Theirs, parts: list[list[Row]]) -> dict[str, float]:

@@ -108,7 +108,8 @@ def train(
     )
     trainer.remove_callback(PrinterCallback)  # it would print each step among the answers
     trainer.train(resume_from_checkpoint=next(iter(checkpoints(work)[-1:]), None))
-    _average(model, checkpoints(work)[-settings.averaged :])
+    if settings.averaged > 1:
+        _average(model, checkpoints(work)[-settings.averaged :])
     history = [row for row in trainer.state.log_history if "loss" in row]
     partial = Path(f"{out}.partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -26,6 +26,7 @@ from c2llm_integrations.ingest import ingest
 from c2llm_integrations.stores import open_store
 from tests.golden import COMPRESSED, TIED
 from tests.ingesting import ROOT, assert_equal, contents_at, write_tree
+from tests.repositories import git
 from tests.stores.qdrant_facade import ServerProcess
 
 CLUSTER = Cluster(embedders=2)
@@ -81,11 +82,6 @@ def local(url, embedder, *folders):
 def distributed(server, *sources, **options):
     url = f"qdrant+{server.address}"
     return ingest_distributed(sources, url, model=str(TIED), options={"dtype": "float32"}, cluster=CLUSTER, **options)
-
-
-def git(folder, *arguments):
-    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
-    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
 
 
 def two_trees(tmp_path, version):

@@ -9,11 +9,7 @@ import pytest
 
 from c2llm_integrations.stores import open_store
 from tests.commands.running import answer, command, complaint
-
-
-def git(folder, *arguments):
-    identity = ["-c", "user.name=n", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
-    subprocess.run(["git", *identity, "-C", str(folder), *arguments], check=True, capture_output=True)
+from tests.repositories import commit_modules, git
 
 
 def paths(folder):
@@ -61,12 +57,7 @@ def test_a_dry_run_cannot_be_watched(project, capsys):
 
 def test_a_new_worktree_copies_what_is_equal(tmp_path, tiny_model, capsys):
     first, second = tmp_path / "first", tmp_path / "second"
-    first.mkdir()
-    for number in range(70):
-        (first / f"module_{number}.py").write_text(f"def number_{number}():\n    return {number}\n")
-    git(first, "init")
-    git(first, "add", "-A")
-    git(first, "commit", "-m", "all")
+    commit_modules(first, 70)
     answer(capsys, "index", first, "--model", tiny_model)
     git(first, "worktree", "add", str(second))
     copied = subprocess.run(command("index", second, "--model", tiny_model), capture_output=True, text=True, check=True)

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +17,7 @@ from c2llm_integrations.keeping.freshness import Staleness, stale
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.base import CollectionSpec, Row
 from c2llm_integrations.tree_record import Recording, record_file
-
-
-def git(folder, *arguments):
-    identity = ["-c", "user.name=n", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
-    subprocess.run(["git", *identity, "-C", str(folder), *arguments], check=True, capture_output=True)
+from tests.repositories import git
 
 
 def fill(folder, store, finish=True):

@@ -1,7 +1,5 @@
 """Worktrees: each has an index of its own, and a new one copies the vectors of what is equal."""
 
-import subprocess
-
 import numpy as np
 import pytest
 
@@ -12,11 +10,7 @@ from c2llm_integrations.keeping.worktrees import Worktrees, other_worktrees
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.base import Row
 from tests.golden import COMPRESSED, TIED
-
-
-def git(folder, *arguments):
-    identity = ["-c", "user.name=n", "-c", "user.email=a@b"]
-    subprocess.run(["git", *identity, "-C", str(folder), *arguments], check=True, capture_output=True)
+from tests.repositories import commit_modules, git
 
 
 def url(folder):
@@ -33,12 +27,7 @@ def trees(tmp_path, model, monkeypatch):
     """A repository of 20 files, indexed, and a second worktree of it with one file changed and one moved."""
     monkeypatch.setattr(worktrees, "WORTHWHILE", 5)
     first, second = tmp_path / "first", tmp_path / "second"
-    first.mkdir()
-    for number in range(20):
-        (first / f"module_{number}.py").write_text(f"def number_{number}():\n    return {number}\n")
-    git(first, "init")
-    git(first, "add", "-A")
-    git(first, "commit", "-m", "all")
+    commit_modules(first, 20)
     with open_store(url(first)) as store:
         ingest(first, model, store)
     git(first, "worktree", "add", "-b", "other", str(second))

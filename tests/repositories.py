@@ -1,0 +1,20 @@
+"""Git repositories to index."""
+
+import subprocess
+
+SETTINGS = ["-c", "user.name=n", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
+
+
+def git(folder, *arguments):
+    """Run git in a folder as somebody with a name."""
+    subprocess.run(["git", *SETTINGS, "-C", str(folder), *arguments], check=True, capture_output=True)
+
+
+def commit_modules(folder, count):
+    """Make a repository of so many files, each with a function, all committed."""
+    folder.mkdir(parents=True)
+    for number in range(count):
+        (folder / f"module_{number}.py").write_text(f"def number_{number}():\n    return {number}\n")
+    git(folder, "init")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-m", "all")
