@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from c2llm_integrations.coalescing import Coalescer
-from c2llm_integrations.encoding.encoder import GPU_LANES
+from c2llm_integrations.coalescing import SHARE, Coalescer
+from c2llm_integrations.encoding.lanes import GPU_LANES
 
 CPU = torch.device("cpu")
 
@@ -164,7 +164,7 @@ def test_a_giant_job_keeps_no_question_waiting():
 def test_two_giants_share_the_time():
     encoder = Summing()
     coalescer = Coalescer([(encoder, CPU)], 2, 4)
-    with coalescer._changed:  # both wait before anything is computed
+    with coalescer._lock:  # both wait before anything is computed
         one, two = coalescer.submit([[1, 1, 1]] * 50), coalescer.submit([[2, 2, 2]] * 50)
     coalescer.wait(one, silent)
     coalescer.wait(two, silent)
@@ -232,3 +232,19 @@ def test_a_thousand_callers_at_once():
 
     with ThreadPoolExecutor(64) as pool:
         assert list(pool.map(ask, range(1000))) == [[[n + 1, 2]] for n in range(1000)]
+
+
+def test_many_questions_are_shared_out_among_the_lanes():
+    two = threading.Barrier(2)
+
+    class Meeting(Summing):
+        def __call__(self, texts):
+            if len(texts) > 1:
+                two.wait(timeout=30)  # passes only while both lanes compute
+            return super().__call__(texts)
+
+    coalescer = Coalescer([(Meeting(), torch.device("cuda"))], 2, 10_000)  # two lanes on any machine
+    with coalescer._lock:
+        jobs = [coalescer.submit([[n] * SHARE]) for n in range(8)]
+    for n, job in enumerate(jobs):
+        np.testing.assert_array_equal(coalescer.wait(job, silent), [[n * SHARE, SHARE]])

@@ -8,13 +8,7 @@ each other and against the golden vectors.
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
-from itertools import chain, islice
-from threading import Barrier
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -30,8 +24,6 @@ from c2llm_integrations.errors import CheckpointError
 Texts = Sequence[Sequence[int]]
 # The CPU library keeps a compiled kernel for every matrix height it meets: free heights cost 500 MB in 70 batches.
 ROW_MULTIPLE = 32
-# Batches begun at a time on a GPU: while it computes one, Python prepares the next.
-GPU_LANES = 2
 
 
 class Encoder(Protocol):
@@ -74,48 +66,6 @@ def load_encoder(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.devic
             f"{checkpoint.folder} does not fit its config.json ({type(error).__name__}: {reason}); "
             "fetch the checkpoint again"
         ) from error
-
-
-def run(encode: Callable[[Texts], Tensor], batches: Iterable[Texts], device: torch.device) -> Iterator[Tensor]:
-    """Yield the vectors of each batch, in order; batches are drawn as they can be begun.
-
-    On a CPU the batches go side by side, one thread each: threads that share a batch wait for each other in every
-    layer (measured with `nano` on 2 cores: 31,000 tokens/s shared, 35,500 side by side).
-    """
-    lanes = torch.get_num_threads() if device.type == "cpu" else GPU_LANES
-    if lanes == 1:
-        yield from map(encode, batches)
-        return
-    batches = iter(batches)
-    start = list(islice(batches, 2))
-    if len(start) < 2:
-        yield from map(encode, start)
-        return
-    pool = _single_threads(lanes, os.getpid(), str(device))
-    waiting: deque[Future[Tensor]] = deque()
-    for batch in chain(start, batches):
-        waiting.append(pool.submit(encode, batch))
-        if len(waiting) > lanes:  # few at a time, so that an interrupted run ends soon
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-@cache
-def _single_threads(count: int, _process: int, _device: str) -> ThreadPoolExecutor:
-    """Threads of one device, in each of which PyTorch computes on that thread alone; its setting elsewhere stays."""
-    started, others = Barrier(count + 1), torch.get_num_threads()
-
-    def start() -> None:
-        torch.set_num_threads(1)  # holds for the calling thread, and for threads not yet born
-        started.wait()
-
-    pool = ThreadPoolExecutor(count, "c2llm")
-    for _ in range(count):
-        pool.submit(start)
-    started.wait()
-    torch.set_num_threads(others)
-    return pool
 
 
 class PackedEncoder:

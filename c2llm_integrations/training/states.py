@@ -15,7 +15,8 @@ from torch import Tensor
 
 from c2llm_integrations.batching import batches
 from c2llm_integrations.checkpoint import Checkpoint
-from c2llm_integrations.encoding.encoder import cpu_dtype, load_encoder, run
+from c2llm_integrations.encoding.encoder import cpu_dtype, load_encoder
+from c2llm_integrations.encoding.lanes import run
 from c2llm_integrations.errors import InputError
 
 Progress = Callable[[int, int | None, str], None]

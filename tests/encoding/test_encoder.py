@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from c2llm_integrations.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from c2llm_integrations.encoding.encoder import PackedEncoder, PaddedEncoder, load_encoder, run
+from c2llm_integrations.encoding.encoder import PackedEncoder, PaddedEncoder, load_encoder
+from c2llm_integrations.encoding.lanes import lanes, run
 from c2llm_integrations.errors import CheckpointError
 from c2llm_integrations.model import C2LLMConfig, C2LLMModel
 from tests.golden import COMPRESSED, TIED
@@ -137,3 +138,14 @@ def test_a_failing_batch_raises_where_its_vectors_are_awaited(pairs):
     batches = [[[1]], [[10**6]], [[2]]]
     with pytest.raises(IndexError):
         list(run(pairs[0][0], batches, CPU))
+
+
+def test_each_lane_of_a_cpu_computes_on_one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with lanes(CPU) as threads:
+            assert list(threads.map(lambda _: torch.ones(2).sum() and torch.get_num_threads(), range(4))) == [1] * 4
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

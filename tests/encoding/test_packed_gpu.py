@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from c2llm_integrations.checkpoint import load_checkpoint
 from c2llm_integrations.embedder import C2LLMEmbedder
 from c2llm_integrations.encoding import backbones, encoder
-from c2llm_integrations.encoding.encoder import PaddedEncoder, load_encoder, run
+from c2llm_integrations.encoding.encoder import PaddedEncoder, load_encoder
+from c2llm_integrations.encoding.lanes import run
 from c2llm_integrations.encoding.packed_gpu import attend, attend_varlen, layout, moved, pool
 from tests.golden import FOLDER, NAMES, cosines, expected
 
