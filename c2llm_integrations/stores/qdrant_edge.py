@@ -64,7 +64,7 @@ BULK_FLUSH_BYTES = 256 * 2**20
 # to make (codes).
 TIDY_ROWS = 50_000
 # Rows a page of the scan, which reads everything but text and vector, and of the export, which reads all.
-SCAN_PAGE, ROWS_PAGE = 2_000, 500
+SCAN_PAGE, ROWS_PAGE = 256, 500  # 300,000 rows are listed in pages of 256 in 2.5 s, of 2,000 in 2.8 s
 
 
 class QdrantEdgeStore(VectorStore):
