@@ -14,8 +14,10 @@ from tokenizers import Tokenizer
 from c2llm_integrations.sampling import sample
 from c2llm_integrations.training.pairs import masked, words
 
-NAME_SHARE = 0.35
-"""How often a definition is asked for by the words of its name instead of by its documentation."""
+NAME_SHARE, BODY_SHARE = 0.35, 0.15
+"""How often a definition is asked for by the words of its name, and its body by its first lines and documentation,
+instead of all of it by its documentation."""
+SHORTEST_BODY = 8  # tokens: what is shorter, such as `return self.name`, could be anybody's
 LONGEST = 512
 
 
@@ -36,6 +38,11 @@ class Ragged:
         """The ids of one text."""
         return self.flat[self.ends[row - 1] if row else 0 : self.ends[row]]
 
+    @property
+    def lengths(self) -> np.ndarray:
+        """(n,) how many ids each text has."""
+        return np.diff(self.ends, prepend=0)
+
 
 def tokenize(tokenizer: Tokenizer, texts: Iterable[str], longest: int = LONGEST) -> Ragged:
     """Ids of every text, cut at `longest` tokens. The vocabulary must fit 16 bits."""
@@ -49,23 +56,39 @@ def tokenize(tokenizer: Tokenizer, texts: Iterable[str], longest: int = LONGEST)
 
 @dataclass(frozen=True)
 class TokenizedPairs:
-    """All that a training step draws from, as token ids; `packages` (n,) numbers each row's package."""
+    """All that a training step draws from, as token ids.
+
+    `heads` (n,): how many tokens of each row's `bare` come before its body, 0 where it has none; `packages` (n,)
+    numbers each row's package.
+    """
 
     docs: Ragged
     names: Ragged
     bare: Ragged
     masked: Ragged
+    heads: np.ndarray
     packages: np.ndarray
 
     def draw(
         self, rows: Sequence[int] | np.ndarray, query_length: int, code_length: int, rng: np.random.Generator
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Queries and code of `rows`: documentation → code without it, or name → code with the name masked."""
+        """Queries and code of `rows`, each of one of three kinds by chance.
+
+        Documentation → code without it, name → code with the name masked, or first lines and documentation → body: the
+        one kind whose queries may be as long as code.
+        """
         queries, code = [], []
         for row in rows:
-            by_name = rng.random() < NAME_SHARE and len(self.names[row]) > 1
-            queries.append((self.names if by_name else self.docs)[row][:query_length])
-            code.append((self.masked if by_name else self.bare)[row][:code_length])
+            kind, head = rng.random(), self.heads[row]
+            if kind < NAME_SHARE and len(self.names[row]) > 1:
+                queries.append(self.names[row][:query_length])
+                code.append(self.masked[row][:code_length])
+            elif kind > 1 - BODY_SHARE and head:
+                queries.append(np.concatenate([self.bare[row][:head], self.docs[row]])[:code_length])
+                code.append(self.bare[row][head : head + code_length])
+            else:
+                queries.append(self.docs[row][:query_length])
+                code.append(self.bare[row][:code_length])
         return queries, code
 
 
@@ -78,13 +101,23 @@ def tokenize_pairs(tokenizer: Tokenizer, pairs: Sequence[dict[str, Any]], seed: 
         masked(pair["source" if keep else "bare"], pair["name"]) if pair["name"] else ""
         for pair, keep in zip(pairs, keep_docs, strict=True)
     )
+    bare = tokenize(tokenizer, (pair["bare"] for pair in pairs))
+    heads = tokenize(tokenizer, (head_of(pair["bare"]) for pair in pairs)).lengths
     return TokenizedPairs(
         docs=tokenize(tokenizer, (pair["doc"] for pair in pairs)),
         names=tokenize(tokenizer, (" ".join(words(pair["name"])) for pair in pairs)),
-        bare=tokenize(tokenizer, (pair["bare"] for pair in pairs)),
+        bare=bare,
         masked=tokenize(tokenizer, hidden),
+        heads=np.where(bare.lengths - heads < SHORTEST_BODY, 0, heads),
         packages=packages,
     )
+
+
+def head_of(code: str) -> str:
+    """A definition's first lines, up to the one that opens its body with `:` or `{`; "" where no line does."""
+    lines = code.splitlines(keepends=True)
+    last = next((number for number, line in enumerate(lines) if line.rstrip().endswith((":", "{"))), -1)
+    return "".join(lines[: last + 1])
 
 
 def _blocks(texts: Iterable[str], size: int) -> Iterator[list[str]]:

@@ -1,5 +1,6 @@
 import json
 import math
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from transformers import BertConfig, BertModel
 
 from c2llm_integrations.model.modeling import C2LLMModel
 from c2llm_integrations.training import nano
-from c2llm_integrations.training.data import tokenize_pairs
+from c2llm_integrations.training.data import BODY_SHARE, NAME_SHARE, head_of, tokenize_pairs
 from c2llm_integrations.training.tokenizer import code_tokenizer
 from c2llm_integrations.training.train import Recipe, batches, contrast, encode, info_nce, plan, train
 
@@ -110,3 +111,38 @@ def test_time_ends_a_run_early(model: C2LLMModel, tokenizer: Tokenizer) -> None:
     before = [p.clone() for p in model.parameters()]
     train(model, tokenize_pairs(tokenizer, pairs), Recipe(steps=10, minutes=1e-9, batch=4), lambda *_: None, threads=1)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_each_pair_is_asked_for_in_three_ways(tokenizer: Tokenizer) -> None:
+    doc, name, first, body = WORDS[0], f"{WORDS[1]} {WORDS[2]}", f"{WORDS[3]} {WORDS[4]}:\n", " ".join(WORDS[5:15])
+    pair = {"package": "p", "name": name, "doc": doc, "source": first + body, "bare": first + body, "language": "c"}
+    data = tokenize_pairs(tokenizer, [pair])
+    rng = np.random.default_rng(0)
+    drawn = Counter(
+        tuple(tokenizer.decode(side[0]) for side in data.draw([0], query_length=4, code_length=9, rng=rng))
+        for _ in range(2000)
+    )
+    assert drawn.keys() == {
+        ("aa", "dd ee ff gg hh ii jj kk"),  # and a colon, which this vocabulary does not know
+        ("bb cc", "dd ee ff gg hh ii jj kk"),
+        ("dd ee aa", "ff gg hh ii jj kk ll mm nn"),
+    }
+    assert drawn["bb cc", "dd ee ff gg hh ii jj kk"] / 2000 == pytest.approx(NAME_SHARE, abs=0.05)
+    assert drawn["dd ee aa", "ff gg hh ii jj kk ll mm nn"] / 2000 == pytest.approx(BODY_SHARE, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("code", "head"),
+    [
+        ("def add(a, b):\n    return a + b\n", "def add(a, b):\n"),
+        (
+            "@cached\ndef add(\n    a,\n    b,\n) -> int:\n    return a + b\n",
+            "@cached\ndef add(\n    a,\n    b,\n) -> int:\n",
+        ),
+        ("int add(int a, int b)\n{\n    return a + b;\n}\n", "int add(int a, int b)\n{\n"),
+        ("def add(a, b): return a + b", ""),
+        ("", ""),
+    ],
+)
+def test_the_head_of_a_definition_ends_where_its_body_begins(code: str, head: str) -> None:
+    assert head_of(code) == head
