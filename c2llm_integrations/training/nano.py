@@ -48,12 +48,12 @@ def build_tokenizer(texts: Sequence[str], base: Path) -> Tokenizer:
     return code_tokenizer({piece: row for row, piece in enumerate(chosen)})
 
 
-def build_model(tokenizer: Tokenizer, base: Path) -> C2LLMModel:
-    """Layers 0, 3 and 5 of the base BERT encoder with inherited embeddings, under a fresh PMA; float32."""
+def build_model(tokenizer: Tokenizer, base: Path, layers: Sequence[int] = LAYERS) -> C2LLMModel:
+    """Some layers of the base BERT encoder with inherited embeddings, under a fresh PMA; float32."""
     backbone = json.loads((base / "config.json").read_text())
     kept = "hidden_size num_attention_heads intermediate_size hidden_act layer_norm_eps max_position_embeddings"
     nested = {"model_type": "bert", **{key: backbone[key] for key in kept.split()}}
-    nested |= {"num_hidden_layers": len(LAYERS), "vocab_size": tokenizer.get_vocab_size(), "type_vocab_size": 2}
+    nested |= {"num_hidden_layers": len(layers), "vocab_size": tokenizer.get_vocab_size(), "type_vocab_size": 2}
     nested |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "pad_token_id": 0}
     config = C2LLMConfig(
         backbone_config=nested,
@@ -61,7 +61,7 @@ def build_model(tokenizer: Tokenizer, base: Path) -> C2LLMModel:
         pma_num_heads=HEADS,
         hidden_size=nested["hidden_size"],
         vocab_size=nested["vocab_size"],
-        num_hidden_layers=len(LAYERS),
+        num_hidden_layers=len(layers),
         max_position_embeddings=nested["max_position_embeddings"],
     )
     model = C2LLMModel(config)
@@ -72,7 +72,7 @@ def build_model(tokenizer: Tokenizer, base: Path) -> C2LLMModel:
     taken.pop("embeddings.position_ids", None)
     name = "embeddings.word_embeddings.weight"
     taken[name] = inherited_embeddings([piece for piece, _ in vocabulary], known, weights[name])
-    for new, old in enumerate(LAYERS):
+    for new, old in enumerate(layers):
         prefix = f"encoder.layer.{old}."
         layer = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
         taken |= {f"encoder.layer.{new}.{key}": value for key, value in layer.items()}

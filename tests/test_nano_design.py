@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from benchmarks.pooling import Pooled
+from benchmarks.nano_design import Pooled
 from c2llm_integrations.training.data import read_pairs
 
 
