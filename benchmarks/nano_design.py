@@ -163,7 +163,7 @@ def main() -> None:
                 one_run(design, recipe, data, tokenizer, file)
             runs[design].append(np.array(json.loads(file.read_text())["ranks"]))
     torch.set_num_threads(threads)
-    deep = [design for design in DESIGNS if design.pooling == "PMA"]
+    deep = [design for design in DESIGNS if design.pooling == "PMA" and design.layers]  # no checkpoint has none
     costs = dict(zip(deep, cost(deep, tokenizer), strict=True))
     rows = [{"design": str(one), **quality(runs[one]), **costs.get(one, {"MB": "", "tokens/s": ""})} for one in DESIGNS]
     report("nano_design", rows)
