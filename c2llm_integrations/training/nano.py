@@ -182,7 +182,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def is_archive(file: Path) -> bool:
     """Whether a file is an archive that read_archive understands, and not a signature or Debian's own part."""
-    return file.name.endswith((".whl", ".tgz", ".deb")) or (".tar." in file.name and ".debian." not in file.name)
+    tarball = file.name.endswith((".tar.gz", ".tar.bz2", ".tar.xz")) and ".debian." not in file.name
+    return tarball or file.suffix in (".whl", ".tgz", ".deb")
 
 
 if __name__ == "__main__":

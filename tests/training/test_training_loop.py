@@ -146,3 +146,20 @@ def test_each_pair_is_asked_for_in_three_ways(tokenizer: Tokenizer) -> None:
 )
 def test_the_head_of_a_definition_ends_where_its_body_begins(code: str, head: str) -> None:
     assert head_of(code) == head
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        ("boltons-26.2.0-py3-none-any.whl", True),
+        ("zod-4.3.6.tgz", True),
+        ("apr_1.7.2.orig.tar.bz2", True),
+        ("zlib_1.3.orig.tar.gz", True),
+        ("librust-cc-dev_1.0_amd64.deb", True),
+        ("apr_1.7.2.orig.tar.bz2.asc", False),
+        ("apr_1.7.2-3.debian.tar.xz", False),
+        ("apr_1.7.2-3.dsc", False),
+    ],
+)
+def test_signatures_and_packaging_are_not_archives_of_code(name: str, is_one: bool) -> None:
+    assert nano.is_archive(Path(name)) is is_one
