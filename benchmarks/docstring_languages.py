@@ -2,9 +2,9 @@
 
     python -m benchmarks.docstring_languages ARCHIVES [--model FOLDER_OR_ID ...]
 
-
-
-documented definitions of its packages, at most 150 of one, no two with the same code or documentation; Python's are
+ARCHIVES is a folder for the packages that data/language_packages.tsv lists, none of which `nano` saw; where there is
+no such folder, the registries' own clients (npm, apt-get with deb-src lines) fetch them. A language has 250 candidates,
+documented definitions of its packages: at most 150 of one, no two with the same code or documentation; Python's are
 those of `docstring_retrieval`. Intervals are bootstrapped over the questions. Results:
 results/docstring_languages.json and .svg.
 """
