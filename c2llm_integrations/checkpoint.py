@@ -1,7 +1,7 @@
 """A model folder or hub id → configuration, weights, tokenizer and prompts; all of it data, none of it code.
 
 Only JSON and safetensors are ever opened. The released tensor names are mapped to short ones: the backbone's own
-names under `backbone.`, the pooling's under `pma.`; `save` writes the released layout back.
+names under `backbone.`, the pooling's under `pma.`; `save_checkpoint` writes the released layout back.
 """
 
 from __future__ import annotations

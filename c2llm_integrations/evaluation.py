@@ -187,6 +187,7 @@ def run_mteb(embedder: C2LLMEmbedder, folder: Path, tasks: Sequence[Any] | None 
             self.model = None
 
         def encode(self, inputs: Any, *, task_metadata: Any, prompt_type: Any = None, **_: Any) -> NDArray[np.float32]:
+            """Embed mteb's batches, (n, output_dim): a task that has a prompt of its own asks with that."""
             texts = [text for batch in inputs for text in batch["text"]]
             if prompt_type == PromptType.document:
                 return embedder.encode_documents(texts)

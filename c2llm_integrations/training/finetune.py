@@ -180,6 +180,7 @@ class _Watch(TrainerCallback):
         self.progress = progress
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        """Raise InputError for a loss that is NaN or infinite, before a checkpoint of it is written."""
         if not math.isfinite(found := float((logs or {}).get("loss", 0.0))):
             raise InputError(f"the loss is {found} at step {state.global_step}; lower the learning rate")
         if self.progress:
