@@ -30,6 +30,7 @@ from c2llm_integrations.errors import C2LLMError, InputError, MissingExtra, Repo
 from c2llm_integrations.gathering import Gathered, Gathering
 from c2llm_integrations.ingest import IngestReport, spec_for
 from c2llm_integrations.parcels import Parcel, Place
+from c2llm_integrations.progress import Progress
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.base import CollectionSpec
 
@@ -47,7 +48,6 @@ TEXTS = 256
 # Times a repository that does not verify is gone through before it is an error.
 PASSES = 3
 
-Progress = Callable[[int, int | None, str], None]
 EmbedderOf = Callable[[], Any]
 PlanOf = Callable[[int, CollectionSpec | None], CompactPlan | None]
 

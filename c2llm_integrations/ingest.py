@@ -27,6 +27,7 @@ from c2llm_integrations.compression import CompactPlan
 from c2llm_integrations.errors import InputError, RepositoryError, SpecMismatch, StoreError
 from c2llm_integrations.estimate import Estimate, Estimator
 from c2llm_integrations.loading import Loader
+from c2llm_integrations.progress import Progress, silent
 from c2llm_integrations.stores.base import CollectionSpec, Row, Vector, VectorStore
 from c2llm_integrations.tree_record import Recording
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 # Chunks embedded and stored together: what a killed run may have to embed again.
 BATCH = 256
 
-Progress = Callable[[int, int | None, str], None]
 VectorsFrom = Callable[[Sequence[str]], Sequence[Vector | None]]
 Refuse = Callable[[Sequence[CodeChunk], Mapping[str, str]], None]
 
@@ -289,7 +289,7 @@ def embed_rows(chunks: Sequence[CodeChunk], embedder: C2LLMEmbedder, refuse: Ref
     if not chunks:
         return []
     try:
-        vectors = embedder.encode_documents([chunk.text for chunk in chunks], progress=_silent)
+        vectors = embedder.encode_documents([chunk.text for chunk in chunks], progress=silent)
     except InputError as error:
         if len(chunks) == 1:
             refuse(chunks, {chunks[0].id: str(error)})
@@ -297,10 +297,6 @@ def embed_rows(chunks: Sequence[CodeChunk], embedder: C2LLMEmbedder, refuse: Ref
         middle = len(chunks) // 2
         return embed_rows(chunks[:middle], embedder, refuse) + embed_rows(chunks[middle:], embedder, refuse)
     return [Row(chunk, vector) for chunk, vector in zip(chunks, vectors, strict=True)]
-
-
-def _silent(_done: int, _total: int) -> None:
-    """The run has a progress bar of its own."""
 
 
 def _compare(

@@ -15,6 +15,7 @@ from typing_extensions import Self
 from c2llm_integrations.code.listing import git
 from c2llm_integrations.errors import StoreError
 from c2llm_integrations.loading import MIN_COSINE
+from c2llm_integrations.progress import silent
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.base import Vector, VectorStore
 
@@ -96,7 +97,7 @@ class Worktrees:
             ids[_key(row.chunk.text)] = row.chunk.id
             if len(sample) < CHECKED:
                 sample[row.chunk.text] = row.vector
-        given = self._embedder.encode_documents(list(sample), progress=lambda _done, _total: None)
+        given = self._embedder.encode_documents(list(sample), progress=silent)
         for vector, held in zip(given, sample.values(), strict=True):
             cosine = float(vector @ held) / float(np.linalg.norm(vector))
             if not cosine >= MIN_COSINE:

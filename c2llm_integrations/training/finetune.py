@@ -11,7 +11,7 @@ import json
 import math
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from c2llm_integrations.checkpoint import load_checkpoint, save_checkpoint
 from c2llm_integrations.errors import InputError, MissingExtra
+from c2llm_integrations.progress import Progress
 from c2llm_integrations.training.curve import curve
 from c2llm_integrations.training.examples import Example
 
@@ -42,8 +43,6 @@ try:
     from c2llm_integrations.training.hard_negatives import with_mined
 except ImportError as error:
     raise MissingExtra(error.name or "datasets", "train") from error
-
-Progress = Callable[[int, int | None, str], None]
 
 SCALE = 20.0  # 1 / τ of the published 0.05
 RANK, ALPHA = 64, 32  # of LoRA, as published

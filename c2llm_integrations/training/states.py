@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +18,7 @@ from c2llm_integrations.checkpoint import Checkpoint
 from c2llm_integrations.encoding.encoder import cpu_dtype, load_encoder
 from c2llm_integrations.encoding.lanes import run
 from c2llm_integrations.errors import InputError
-
-Progress = Callable[[int, int | None, str], None]
+from c2llm_integrations.progress import Progress
 
 BUDGET = 2048  # tokens in one forward pass, as for embedding on a CPU
 WINDOW = 1024  # texts sorted by length at once, and written before the next
