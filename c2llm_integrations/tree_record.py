@@ -22,11 +22,11 @@ from c2llm_integrations.code.origin import branch_of
 from c2llm_integrations.code.reading import RACY_NS, FileState, read_source
 from c2llm_integrations.code.repository import IGNORE_FILE, Tree, checkout_id
 from c2llm_integrations.errors import StoreBusy
+from c2llm_integrations.stores import EDGE
 from c2llm_integrations.stores.base import VectorStore
 from c2llm_integrations.stores.files import FileLock
 from c2llm_integrations.user_cache import user_cache
 
-EDGE = "qdrant+edge://"
 # Seconds that a run waits for a search that is just writing what it verified.
 LOCK_SECONDS = 5.0
 PATIENCE_SECONDS = 1.0
@@ -146,7 +146,7 @@ def _is_in(path: str, folder: str) -> bool:
 
 
 def edge_folder(store: VectorStore) -> Path | None:
-    """Return the folder of an embedded store, None for any other."""
+    """Return the folder of an embedded Qdrant, None for any other store."""
     if not store.url.startswith(EDGE):
         return None
     return Path(os.path.abspath(Path(store.url.removeprefix(EDGE)).expanduser()))

@@ -46,11 +46,12 @@ def index_on_cluster(
     that is set is refused.
     """
     from c2llm_integrations.distributed import Cluster, ingest_distributed, require_server
+    from c2llm_integrations.stores import EDGE
 
     for name, value in unusable.items():
         if value:
             raise typer.BadParameter("it is for one repository on this machine, not for --engine ray", param_hint=name)
-    url = store or "qdrant+edge://"
+    url = store or EDGE  # which is refused by its name
     require_server(url)
     with opened(url, collection) as held:
         spec = held.spec

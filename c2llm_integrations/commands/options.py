@@ -7,19 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from c2llm_integrations.code.skipping import REFUSED_FILE
+from c2llm_integrations.code.skipping import INDEX_FOLDER, REFUSED_FILE
 
 if TYPE_CHECKING:
     from c2llm_integrations.compression import CompactPlan
     from c2llm_integrations.stores.spec import CollectionSpec
 
-# The index of a repository, at its root; found again from any folder below.
-FOLDER = ".c2llm"
 # Where what is refused is kept, for whoever has to look into it.
 REFUSED = Path(REFUSED_FILE)
 
 Store = Annotated[
-    str | None, typer.Option(metavar="URL", help=f"Where the rows are.  [default: {FOLDER} at the repository's root]")
+    str | None,
+    typer.Option(metavar="URL", help=f"Where the rows are.  [default: {INDEX_FOLDER} at the repository's root]"),
 ]
 Collection = Annotated[str, typer.Option(metavar="NAME", help="The set of rows inside the store.")]
 Model = Annotated[str | None, typer.Option(metavar="ID", help="Where the collection's model is now, if it was moved.")]

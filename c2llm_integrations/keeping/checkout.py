@@ -22,7 +22,7 @@ from c2llm_integrations.code.repository import checkout_id, iter_sources, open_t
 from c2llm_integrations.errors import C2LLMError, CheckpointError, InputError, RepositoryError, StoreError
 from c2llm_integrations.keeping.freshness import Staleness, stale
 from c2llm_integrations.search import search
-from c2llm_integrations.stores import open_store
+from c2llm_integrations.stores import open_store, own_index
 from c2llm_integrations.stores.base import Hit, VectorStore
 from c2llm_integrations.words import Words
 
@@ -64,7 +64,7 @@ class Checkout:
         self.prefix = "" if self.folder == self.root else self.folder.relative_to(self.root).as_posix()
         if model is not None and model != "nano" and Path(model).is_dir():
             model = str(Path(model).resolve())  # it must mean the same from wherever the collection is searched later
-        self.url = store or f"qdrant+edge://{self.root / '.c2llm'}"
+        self.url = store or own_index(self.root)
         self.collection = collection
         self.used = time.monotonic()
         self.progress: tuple[int, int | None] | None = None  # of a run under way: files done, files

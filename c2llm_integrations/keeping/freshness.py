@@ -17,6 +17,7 @@ from c2llm_integrations.code.commit import Claim
 from c2llm_integrations.code.origin import branch_of
 from c2llm_integrations.code.reading import FileState, read_source
 from c2llm_integrations.code.repository import checkout_id, list_again
+from c2llm_integrations.code.skipping import INDEX_FOLDER
 from c2llm_integrations.errors import RepositoryError, StoreBusy
 from c2llm_integrations.stores.base import VectorStore
 from c2llm_integrations.tree_record import (
@@ -77,7 +78,7 @@ def stale(root: Path, store: VectorStore, patience: float = PATIENCE) -> Stalene
     mine, claims = checkout_id(root), store.claims()
     name = next((name for name, text in claims.items() if Claim.parse(text).checkout == mine), None)
     if name is None:
-        moved = claims and edge_folder(store) == root / ".c2llm"
+        moved = claims and edge_folder(store) == root / INDEX_FOLDER
         return Staleness(unknown="this index was made when the checkout was elsewhere") if moved else None
     file = record_file(root, store)
     if file is None:
