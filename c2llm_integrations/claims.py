@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 
 from c2llm_integrations.code.commit import Claim, CommitSeen
 from c2llm_integrations.code.repository import Tree, checkout_id
+from c2llm_integrations.code.skipping import UNREADABLE
 from c2llm_integrations.errors import RepositoryError
 from c2llm_integrations.stores.base import VectorStore
 
@@ -80,7 +81,7 @@ class CommitClaim:
         """Name the commit that was read, if it was read as it is, and is that of the rows under other folders too."""
         commit = self.seen.commit
         is_part = self._tree.prefix or self._tree.only is not None
-        if (is_part and commit != self._before.commit) or "unreadable" in self._tree.skipped:
+        if (is_part and commit != self._before.commit) or UNREADABLE in self._tree.skipped:
             commit = None
         claim = str(Claim(self._before.checkout, commit))
         if self._store.claims()[self._tree.name] != claim:

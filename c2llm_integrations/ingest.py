@@ -21,6 +21,7 @@ from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.commit import CommitSeen
 from c2llm_integrations.code.repository import Tree, checkout_id, iter_sources, open_tree
+from c2llm_integrations.code.skipping import UNREADABLE
 from c2llm_integrations.code.terms import ANALYSER
 from c2llm_integrations.comparing import Change, Held
 from c2llm_integrations.compression import CompactPlan
@@ -66,6 +67,11 @@ class IngestReport:
     replaced: bool = False
     estimate: Estimate | None = None
     seconds: float = 0.0
+
+    @property
+    def unreadable(self) -> list[str]:
+        """Paths that could not be read; their rows stay, and the run counts as failed."""
+        return self.skipped.get(UNREADABLE, [])
 
 
 def ingest(
@@ -216,7 +222,7 @@ def _replace(
             successor.create(spec)
         successor.claim(tree.name, checkout_id(tree.root))
         report = _fill(tree, embedder, successor, refused, progress, vectors_from)
-        if not report.refused and "unreadable" not in report.skipped:
+        if not report.refused and not report.unreadable:
             store.replace_by(successor)
             report.replaced = True
             _require_count(store, tree.name, report.stored)

@@ -73,5 +73,5 @@ def index_on_cluster(
     else:
         terminal.write("\n".join(line for report in reports for line in report_lines(report, False)))
     why = {id: reason for report in reports for id, reason in report.refused.items()}
-    unread = [path for report in reports for path in report.skipped.get("unreadable", [])]
+    unread = [path for report in reports for path in report.unreadable]
     return 1 if say_problems(why, refused, unread) else 0

@@ -135,7 +135,7 @@ def index(
     if spec is None and report.stored and not dry_run:
         terminal.say('now ask: c2llm search "..."')
         terminal.say(f"better answers, slower: c2llm index --replace --model {LARGER}")
-    failed = say_problems(report.refused, refused, report.skipped.get("unreadable", []))
+    failed = say_problems(report.refused, refused, report.unreadable)
     if watch:
         from c2llm_integrations.ingest import ingest
 
@@ -157,7 +157,7 @@ def bring_up_to_date(
         stored_as = spec.datatype if spec is not None else "float32"
         options: dict[str, Any] = {"compact": compact, "own_store": own, "refused": REFUSED}
         report = _index(path, held, embedder, options, stored_as, replace=False, dry_run=False)
-    say_problems(report.refused, REFUSED, report.skipped.get("unreadable", []))
+    say_problems(report.refused, REFUSED, report.unreadable)
 
 
 def _index(
