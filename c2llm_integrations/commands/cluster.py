@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +14,15 @@ from c2llm_integrations import terminal
 from c2llm_integrations.commands.opening import load_model, opened
 from c2llm_integrations.commands.options import plan_of
 from c2llm_integrations.commands.reports import report_lines, say_problems
+
+Engine = Annotated[str, typer.Option(metavar="local|ray", help="ray: on a cluster, into a Qdrant or Milvus server.")]
+Address = Annotated[
+    str | None, typer.Option(metavar="A", help="Ray's cluster, such as auto.  [default: start one here]")
+]
+Embedders = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Ray's actors with a model each.  [default: 1]")
+]
+GpusEach = Annotated[float | None, typer.Option(metavar="G", min=0, help="GPUs for each of these.  [default: 0]")]
 
 
 def require_local(paths: Sequence[str], cluster_options: dict[str, object]) -> None:

@@ -28,6 +28,14 @@ Projection = Annotated[
 Head = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Where the collection's head is, if it was made elsewhere.")
 ]
+# The same for a model whose vectors are yet to be made.
+FittedProjection = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Fewer dimensions by what c2llm fit-projection wrote.")
+]
+TrainedHead = Annotated[Path | None, typer.Option(metavar="FILE", help="Another width by what c2llm train-head wrote.")]
+Truncate = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Only the first N dimensions, which loses more.")
+]
 Datatype = Annotated[str | None, typer.Option(metavar="D", help="float32 or float16, of the full vectors.")]
 Quantization = Annotated[
     str | None, typer.Option(metavar="Q", help="Search codes first: int8, turbo, product, binary, rabitq; or none.")
