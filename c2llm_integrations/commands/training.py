@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -149,11 +149,11 @@ def train(
     from c2llm_integrations.training.examples import read_examples
     from c2llm_integrations.training.finetune import Settings
     from c2llm_integrations.training.finetune import train as run
-    from c2llm_integrations.training.own_code import grouped_texts
-    from c2llm_integrations.training.states import token_ids
+    from c2llm_integrations.training.own_code import texts_of
+    from c2llm_integrations.training.states import count_cut
 
     examples, left_out = read_examples(files)
-    say_left_out(left_out)
+    _say_left_out(left_out)
     base = lasting_name(base)
     settings = Settings(epochs, batch, part, lr, negatives, mine, not full, max_length, save_every, average, seed)
     with terminal.progress_bar() as progress:
@@ -161,8 +161,7 @@ def train(
     terminal.write(str(out))
     terminal.say(f"trained on {len(examples):,} pairs, {len(losses):,} steps; loss {losses[0]:.4f} → {losses[-1]:.4f}")
     checkpoint = load_checkpoint(base)
-    texts, _ = grouped_texts(checkpoint, examples, sys.maxsize)
-    _say_cut(sum(was_cut for _, was_cut in token_ids(checkpoint, texts, max_length)), max_length)
+    _say_cut(count_cut(checkpoint, chain.from_iterable(texts_of(checkpoint, examples)), max_length), max_length)
     if held_out is not None:
         from c2llm_integrations.embedder import C2LLMEmbedder
         from c2llm_integrations.evaluation import MAIN_SCORE, evaluate, pairs_task
@@ -190,13 +189,13 @@ def _texts(checkpoint: Checkpoint, paths: list[Path], limit: int, seed: int) -> 
         raise InputError("both files of pairs and folders of code are given; choose one")
     if files:
         examples, left_out = read_examples(files)
-        say_left_out(left_out)
+        _say_left_out(left_out)
         return grouped_texts(checkpoint, examples, limit, seed)
     texts = own_texts(checkpoint, paths, limit, seed)
     return texts, [[row] for row in range(len(texts))]
 
 
-def say_left_out(left_out: Counter[str]) -> None:
+def _say_left_out(left_out: Counter[str]) -> None:
     """Say of pairs what was not used, if anything."""
     found = [f"{count:,} {reason}" for reason, count in sorted(left_out.items()) if count]
     if found:
