@@ -110,16 +110,10 @@ def train(
     if settings.averaged > 1:
         _average(model, checkpoints(work)[-settings.averaged :])
     history = [row for row in trainer.state.log_history if "loss" in row]
-    partial = Path(f"{out}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    _save(model, base, revision, partial)
     about = {"base": base, "revision": revision, "pairs": len(examples), **asdict(settings), "history": history}
-    (partial / "training.json").write_text(json.dumps(about, indent=1) + "\n")
     losses = [float(row["loss"]) for row in history]
-    (partial / "training.svg").write_text(curve(losses, "loss of each step"))
-    if out.exists():
-        out.rmdir()  # empty, as was seen above
-    partial.replace(out)
+    records = {"training.json": json.dumps(about, indent=1) + "\n", "training.svg": curve(losses, "loss of each step")}
+    _write(model, base, revision, out, records)
     shutil.rmtree(work)
     return losses
 
@@ -256,6 +250,18 @@ def _arguments(
         report_to=[],
         disable_tqdm=True,
     )
+
+
+def _write(model: SentenceTransformer, base: str, revision: str | None, out: Path, records: dict[str, str]) -> None:
+    """Write the checkpoint and the records beside it under another name first, so that `out` is whole or not there."""
+    partial = Path(f"{out}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    _save(model, base, revision, partial)
+    for name, text in records.items():
+        (partial / name).write_text(text)
+    if out.exists():
+        out.rmdir()  # empty, as was seen at first
+    partial.replace(out)
 
 
 def _save(model: SentenceTransformer, base: str, revision: str | None, folder: Path) -> None:
