@@ -191,6 +191,11 @@ def load_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     return Checkpoint(str(name), folder, config, dict(prompts))
 
 
+def lasting_name(name: str) -> str:
+    """Return a checkpoint's name such that it means the same from every folder: that of a folder from the root."""
+    return str(Path(name).resolve()) if name != "nano" and Path(name).is_dir() else name
+
+
 def save_checkpoint(source: Checkpoint, tensors: Mapping[str, Tensor], folder: Path) -> None:
     """Write short-named `tensors` and the source's other files to `folder` in the released layout.
 

@@ -20,11 +20,6 @@ if TYPE_CHECKING:
 BUSY_SECONDS = 10.0
 
 
-def lasting_name(model: str) -> str:
-    """Return a model's name such that it means the same from every folder: that of a folder from the root."""
-    return str(Path(model).resolve()) if model != "nano" and Path(model).is_dir() else model
-
-
 def load_model(
     model: str | None,
     spec: CollectionSpec | None,
@@ -36,6 +31,7 @@ def load_model(
 
     `options` are those of `from_pretrained` that are not None; over the collection's own they win.
     """
+    from c2llm_integrations.checkpoint import lasting_name
     from c2llm_integrations.embedder import C2LLMEmbedder, options_of
     from c2llm_integrations.projections import remember
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from c2llm_integrations import terminal
-from c2llm_integrations.commands.opening import lasting_name
 from c2llm_integrations.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def train_head(
     From folders of code it learns to see them as the full width does; pairs teach it besides what answers what. Use it
     by: c2llm index --replace --model BASE --head FILE.
     """
-    from c2llm_integrations.checkpoint import load_checkpoint
+    from c2llm_integrations.checkpoint import lasting_name, load_checkpoint
     from c2llm_integrations.projections import remember
     from c2llm_integrations.training.head import Recipe, check_width
     from c2llm_integrations.training.head import train_head as train
@@ -145,7 +144,7 @@ def train(
 
     The pooling is always trained, the backbone by LoRA. A run that was ended goes on when the command is repeated.
     """
-    from c2llm_integrations.checkpoint import load_checkpoint
+    from c2llm_integrations.checkpoint import lasting_name, load_checkpoint
     from c2llm_integrations.training.examples import read_examples
     from c2llm_integrations.training.finetune import Settings
     from c2llm_integrations.training.finetune import train as run

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from c2llm_integrations.checkpoint import lasting_name
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.commit import Claim
@@ -62,8 +63,8 @@ class Checkout:
         self.folder = folder.resolve()
         self.root = root_of(self.folder)
         self.prefix = "" if self.folder == self.root else self.folder.relative_to(self.root).as_posix()
-        if model is not None and model != "nano" and Path(model).is_dir():
-            model = str(Path(model).resolve())  # it must mean the same from wherever the collection is searched later
+        if model is not None:
+            model = lasting_name(model)  # for the collection may be searched from anywhere
         self.url = store or own_index(self.root)
         self.collection = collection
         self.used = time.monotonic()
