@@ -153,8 +153,7 @@ def _params(spec: CollectionSpec) -> edge.SearchParams | None:
 def ours(repository: str | None) -> edge.Filter:
     """Return what only rows of this package (and of one repository) match."""
     must_not: list[Any] = [edge.IsEmptyCondition(key_of(name)) for name in ("repository", "path")]
-    where = Filter(repositories=() if repository is None else (repository,))
-    return edge.Filter(must=_conditions(where), must_not=must_not)
+    return edge.Filter(must=_conditions(Filter.of(repository)), must_not=must_not)
 
 
 def _conditions(where: Filter) -> list[Any]:

@@ -131,8 +131,7 @@ def ours(repository: str | None) -> models.Filter:
     missing: list[Any] = [
         models.IsEmptyCondition(is_empty=models.PayloadField(key=key_of(name))) for name in ("repository", "path")
     ]
-    where = Filter(repositories=() if repository is None else (repository,))
-    return models.Filter(must=_conditions(where), must_not=missing)
+    return models.Filter(must=_conditions(Filter.of(repository)), must_not=missing)
 
 
 def _conditions(where: Filter) -> list[Any]:

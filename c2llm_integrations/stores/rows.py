@@ -91,6 +91,11 @@ class Filter:
             if isinstance(getattr(self, name), str):
                 raise InputError(f"Filter.{name} takes a list of strings, got one: {getattr(self, name)!r}")
 
+    @classmethod
+    def of(cls, repository: str | None) -> Filter:
+        """Return what the rows of one repository match; for None, what all do."""
+        return cls(repositories=() if repository is None else (repository,))
+
     def conditions(self) -> dict[str, list[str]]:
         """Return row field → the values it may have, for the fields that restrict anything."""
         fields = {
