@@ -223,5 +223,5 @@ def _file_name(embedder: C2LLMEmbedder) -> str:
 
 def _matched(name: str, queries: list[str], texts: list[str], where: str) -> Task:
     if not queries:
-        raise InputError(f"{where} holds no pair")
+        raise InputError(f"{where} holds no pair; each row needs query and positive")
     return Task(name, queries, texts, [frozenset([row]) for row in range(len(texts))], range(len(texts)))

@@ -92,7 +92,7 @@ def _of_collection(store: str, collection: str, model: str | None) -> tuple[Matr
             raise InputError(f"the collection was made with projection {made['projection']}; fit on one without")
         vectors = sample((row.vector for row in held.rows()), SAMPLE)
     if not vectors:
-        raise InputError(f"collection {collection!r} of {store} holds no row to fit on")
+        raise InputError(f"collection {collection!r} of {store} holds no row; index into it, or name a folder")
     return np.stack(vectors), str(made["weights"])
 
 

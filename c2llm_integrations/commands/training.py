@@ -62,7 +62,7 @@ def train_head(
     if file.exists():
         raise InputError(f"{file} exists, and collections may need it; name another with --out")
     if not file.absolute().parent.is_dir():
-        raise InputError(f"no folder {file.absolute().parent} to write {file.name} to")
+        raise InputError(f"no folder {file.absolute().parent} to write {file.name} to; make it, or name another --out")
     checkpoint = load_checkpoint(lasting_name(base))
     check_width(checkpoint, output_dim)
     found, groups = _texts(checkpoint, paths, texts, seed)
