@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from c2llm_integrations.code.commit import Claim, CommitSeen
@@ -53,6 +54,12 @@ def require_alone(tree: Tree, store: VectorStore, allowed: bool) -> None:
             f"--replace would drop what other checkouts filled: {', '.join(others)}; "
             "take another --collection, or drop them with --force"
         )
+
+
+def name_of(root: Path, store: HasClaims) -> str | None:
+    """Return the repository's name whose rows the checkout at `root` fills, None if it fills none."""
+    mine = checkout_id(root)
+    return next((name for name, owner in _owners(store).items() if owner == mine), None)
 
 
 def _owners(store: HasClaims) -> dict[str, str]:

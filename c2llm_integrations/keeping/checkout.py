@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from c2llm_integrations.checkpoint import lasting_name
+from c2llm_integrations.claims import name_of
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
-from c2llm_integrations.code.commit import Claim
-from c2llm_integrations.code.repository import checkout_id, iter_sources, open_tree, root_of
+from c2llm_integrations.code.repository import iter_sources, open_tree, root_of
 from c2llm_integrations.errors import C2LLMError, CheckpointError, InputError, RepositoryError, StoreError
 from c2llm_integrations.keeping.freshness import Staleness, stale
 from c2llm_integrations.search import search
@@ -173,9 +173,7 @@ class Checkout:
         Raises StoreError if the collection cannot be read, RepositoryError if the folder is gone.
         """
         if self.progress is None:
-            mine = checkout_id(self.root)
-            claims = self.store.claims().items()
-            name = next((name for name, text in claims if Claim.parse(text).checkout == mine), None)
+            name = name_of(self.root, self.store)
             found = stale(self.root, self.store) if name is not None else Staleness(unknown=NOTHING_INDEXED)
             if found is None or not found.unknown:
                 self._name = name  # a run has completed it; the next one does not make it worse
