@@ -18,7 +18,12 @@ from c2llm_integrations.parcels import Parcel, Sum
 
 @dataclass
 class Gathered:
-    """What the driver knows of one repository until it is finished."""
+    """What the driver knows of one repository until it is finished.
+
+    `parcels`: how many are through; `wanted`: the ids that the store should hold in the end, `stale` those to delete;
+    `commits`: what the parcels were read from; `is_done`, `is_lost`: whether any parcel is (see `Parcel`); of a data
+    set of texts, `paths` are those it has, None for a folder, and `has_doubles` says that one came twice.
+    """
 
     report: IngestReport
     source: str

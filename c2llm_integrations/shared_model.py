@@ -22,6 +22,9 @@ from c2llm_integrations.progress import silent
 Floats = list[float]
 _T = TypeVar("_T")
 
+# Calls for documents that are computed side by side; more wait. Each keeps its texts and their tokens in memory.
+DOCUMENT_THREADS = 4
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -44,10 +47,6 @@ def settings_of(framework_object: Any) -> Settings:
     """The settings that a framework's object holds as fields of the same names, the model's as `model_name`."""
     shared = (field.name for field in fields(Settings) if field.name != "name")
     return Settings(framework_object.model_name, **{name: getattr(framework_object, name) for name in shared})
-
-
-# Calls for documents that are computed side by side; more wait. Each keeps its texts and their tokens in memory.
-DOCUMENT_THREADS = 4
 
 
 class Awaited:
