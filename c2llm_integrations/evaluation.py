@@ -24,6 +24,7 @@ from c2llm_integrations.embedder import C2LLMEmbedder
 from c2llm_integrations.errors import InputError, MissingExtra
 from c2llm_integrations.json_lines import read_rows
 from c2llm_integrations.prompts import QUERIES
+from c2llm_integrations.stores.files import write_atomically
 
 CUTS = (1, 5, 10, 100)
 MAIN_SCORE = "ndcg_at_10"
@@ -157,9 +158,7 @@ def run_local(embedder: C2LLMEmbedder, name: str, tasks: Iterable[Task], folder:
     if len(subsets) == 1:
         subsets = dict(zip(["default"], subsets.values(), strict=True))
     result = result_of(name, subsets, "local", time.perf_counter() - begin)
-    partial = folder / f"{name}.json.partial"
-    partial.write_text(json.dumps(result, indent=2) + "\n")
-    partial.replace(folder / f"{name}.json")
+    write_atomically(folder / f"{name}.json", json.dumps(result, indent=2) + "\n")
     return result
 
 

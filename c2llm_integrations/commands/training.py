@@ -172,10 +172,9 @@ def train(
 
 
 def _write_lines(file: Path, rows: list[dict[str, str]]) -> None:
-    """Write JSON lines, beside the file's place first, so that a good file is never half overwritten."""
-    partial = Path(f"{file}.partial")
-    partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    partial.replace(file)
+    from c2llm_integrations.stores.files import write_atomically
+
+    write_atomically(file, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _texts(checkpoint: Checkpoint, paths: list[Path], limit: int, seed: int) -> tuple[list[str], list[list[int]]]:

@@ -65,11 +65,15 @@ else:
 def write_atomically(file: Path, text: str) -> None:
     """Replace a file so that a crash, even of the machine, leaves the old one or the new one."""
     temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}.tmp")
-    with open(temporary, "w", encoding="utf-8", newline="\n") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, file)
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     sync_folder(file.parent)
 
 
