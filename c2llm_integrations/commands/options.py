@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from c2llm_integrations.code.skipping import INDEX_FOLDER, REFUSED_FILE
+from c2llm_integrations.errors import InputError
 
 if TYPE_CHECKING:
     from c2llm_integrations.compression import CompactPlan
@@ -71,3 +72,16 @@ def plan_of(
     if rescore is None and codes == own.quantization:
         rescore = own.rescore
     return CompactPlan(width, datatype or own.datatype, codes, rescore)
+
+
+def require_new(file: Path) -> None:
+    """Raise InputError, before any work is done, for a --out that stands there already or has no folder."""
+    if file.exists():
+        raise InputError(f"{file} exists, and collections may need it; name another with --out")
+    require_folder(file)
+
+
+def require_folder(file: Path) -> None:
+    """Raise InputError, before any work is done, for a --out that has no folder to be written to."""
+    if not file.absolute().parent.is_dir():
+        raise InputError(f"no folder {file.absolute().parent} to write {file.name} to; make it, or name another --out")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from c2llm_integrations import terminal
+from c2llm_integrations.commands.options import require_folder, require_new
 from c2llm_integrations.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,10 +60,7 @@ def train_head(
     from c2llm_integrations.training.states import cache_states
 
     file = out or Path(f"c2llm-head-{output_dim}.safetensors")
-    if file.exists():
-        raise InputError(f"{file} exists, and collections may need it; name another with --out")
-    if not file.absolute().parent.is_dir():
-        raise InputError(f"no folder {file.absolute().parent} to write {file.name} to; make it, or name another --out")
+    require_new(file)
     checkpoint = load_checkpoint(lasting_name(base))
     check_width(checkpoint, output_dim)
     found, groups = _texts(checkpoint, paths, texts, seed)
@@ -97,6 +95,7 @@ def mine_pairs(
     """
     from c2llm_integrations.training.own_pairs import mine_repositories
 
+    require_folder(out)
     mined = mine_repositories(paths, held_out, seed)
     _write_lines(out, mined.training)
     terminal.write(str(out))

@@ -91,6 +91,7 @@ def test_what_cannot_be_mined_is_one_line_and_leaves_a_good_file(project, tmp_pa
     (tmp_path / "empty").mkdir()
     assert "no documented" in complaint(capsys, 1, "mine-pairs", tmp_path / "empty", "--out", out)
     assert "leaves none" in complaint(capsys, 1, "mine-pairs", project, "--out", out, "--held-out", 1)
+    assert "no folder" in complaint(capsys, 1, "mine-pairs", project, "--out", tmp_path / "absent" / "pairs.jsonl")
     assert out.read_text() == "good"
 
 
