@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections import Counter
 
     from c2llm_integrations.checkpoint import Checkpoint
+    from c2llm_integrations.evaluation import Task
     from c2llm_integrations.heads import Head
     from c2llm_integrations.training.states import TokenStates
 
@@ -144,12 +145,14 @@ def train(
     The pooling is always trained, the backbone by LoRA. A run that was ended goes on when the command is repeated.
     """
     from c2llm_integrations.checkpoint import lasting_name, load_checkpoint
+    from c2llm_integrations.evaluation import pairs_task
     from c2llm_integrations.training.examples import read_examples
     from c2llm_integrations.training.finetune import Settings
     from c2llm_integrations.training.finetune import train as run
     from c2llm_integrations.training.own_code import texts_of
     from c2llm_integrations.training.states import count_cut
 
+    task = None if held_out is None else pairs_task(held_out)  # now: training may take hours
     examples, left_out = read_examples(files)
     _say_left_out(left_out)
     base = lasting_name(base)
@@ -160,14 +163,17 @@ def train(
     terminal.say(f"trained on {len(examples):,} pairs, {len(losses):,} steps; loss {losses[0]:.4f} → {losses[-1]:.4f}")
     checkpoint = load_checkpoint(base)
     _say_cut(count_cut(checkpoint, chain.from_iterable(texts_of(checkpoint, examples)), max_length), max_length)
-    if held_out is not None:
-        from c2llm_integrations.embedder import C2LLMEmbedder
-        from c2llm_integrations.evaluation import MAIN_SCORE, evaluate, pairs_task
-
-        task = pairs_task(held_out)
-        before, after = (evaluate(C2LLMEmbedder.from_pretrained(name), task)[MAIN_SCORE] for name in (base, str(out)))
+    if task is not None:
+        before, after = (_score(name, task) for name in (base, str(out)))
         terminal.say(f"nDCG@10 of {len(task.queries):,} held-out pairs: {before:.4f} → {after:.4f}")
     return 0
+
+
+def _score(model: str, task: Task) -> float:
+    from c2llm_integrations.embedder import C2LLMEmbedder
+    from c2llm_integrations.evaluation import MAIN_SCORE, evaluate
+
+    return evaluate(C2LLMEmbedder.from_pretrained(model), task)[MAIN_SCORE]
 
 
 def _write_lines(file: Path, rows: list[dict[str, str]]) -> None:

@@ -102,6 +102,10 @@ def test_a_trained_checkpoint_is_measured_and_used(tmp_path, tiny_model, capsys)
     rows[3]["positive"] += " " * 4 + "return 3" * 20
     pairs.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
     few = ("--epochs", 1, "--batch", 6, "--max-length", 16)
+    (tmp_path / "bad.jsonl").write_text("{}")
+    bad = ("--out", out, "--held-out", tmp_path / "bad.jsonl")
+    assert "line 1 needs query and positive" in complaint(capsys, 1, "train", tiny_model, pairs, *bad, *few)
+    assert not out.exists()
     assert run(list(map(str, ["train", tiny_model, pairs, "--out", out, "--held-out", pairs, *few]))) == 0
     printed = capsys.readouterr()
     assert printed.out == f"{out}\n"
