@@ -1,7 +1,7 @@
 """A model folder or hub id → configuration, weights, tokenizer and prompts; all of it data, none of it code.
 
 Only JSON and safetensors are ever opened. The released tensor names are mapped to short ones: the backbone's own
-names under `backbone.`, the pooling's under `pma.`; `save` writes the released layout back.
+names under `backbone.`, the pooling's under `pma.`; `save_checkpoint` writes the released layout back.
 """
 
 from __future__ import annotations
@@ -106,7 +106,9 @@ class Checkpoint:
             raise CheckpointError(f"{file} is no tokenizer: {error}; fetch the checkpoint again") from error
         largest, rows = max(tokenizer.get_vocab().values(), default=0), self.backbone.get("vocab_size")
         if rows is not None and largest >= rows:
-            raise CheckpointError(f"{file} has token {largest}, config.json only {rows} rows of embeddings")
+            raise CheckpointError(
+                f"{file} has token {largest}, config.json only {rows} rows of embeddings; fetch the checkpoint again"
+            )
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return tokenizer
@@ -117,7 +119,9 @@ class Checkpoint:
         candidates += [tokenizer.token_to_id(name) for name in ("<|endoftext|>", "[PAD]", "<pad>")]
         token = next((int(token) for token in candidates if token is not None), 0)
         if not 0 <= token < int(self.backbone.get("vocab_size", token + 1)):
-            raise CheckpointError(f"{self.folder} pads with token {token}, but has no such row of embeddings")
+            raise CheckpointError(
+                f"{self.folder} pads with token {token}, but has no such row of embeddings; repair its config.json"
+            )
         return token
 
     def tensors(self) -> dict[str, Tensor]:
@@ -136,8 +140,9 @@ class Checkpoint:
             except (SafetensorError, OSError) as error:
                 raise CheckpointError(f"{file} is no whole safetensors file: {error}; fetch it again") from error
         if strange:
+            names = ", ".join(sorted(strange))
             raise CheckpointError(
-                f"{self.folder} holds tensors that are not C2LLM's, or stand there twice: {', '.join(sorted(strange))}"
+                f"{self.folder} holds tensors that are not C2LLM's, or stand there twice: {names}; fetch it again"
             )
         for name, tensor in found.items():
             if str(tensor.dtype) not in _DTYPES:
@@ -189,6 +194,11 @@ def load_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     ):
         raise CheckpointError(f"{prompts_file} has prompts that are not strings; repair the file")
     return Checkpoint(str(name), folder, config, dict(prompts))
+
+
+def lasting_name(name: str) -> str:
+    """Return a checkpoint's name such that it means the same from every folder: that of a folder from the root."""
+    return str(Path(name).resolve()) if name != "nano" and Path(name).is_dir() else name
 
 
 def save_checkpoint(source: Checkpoint, tensors: Mapping[str, Tensor], folder: Path) -> None:
@@ -250,9 +260,9 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise CheckpointError(f"{file} is not readable JSON: {error}") from error
+        raise CheckpointError(f"{file} is not readable JSON: {error}; fetch it again") from error
     if not isinstance(data, dict):
-        raise CheckpointError(f"{file} holds a {type(data).__name__}, expected an object")
+        raise CheckpointError(f"{file} holds a {type(data).__name__}, expected an object; fetch it again")
     return data
 
 

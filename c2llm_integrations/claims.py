@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from c2llm_integrations.code.commit import Claim, CommitSeen
 from c2llm_integrations.code.repository import Tree, checkout_id
+from c2llm_integrations.code.skipping import UNREADABLE
 from c2llm_integrations.errors import RepositoryError
 from c2llm_integrations.stores.base import VectorStore
 
@@ -54,6 +56,12 @@ def require_alone(tree: Tree, store: VectorStore, allowed: bool) -> None:
         )
 
 
+def name_of(root: Path, store: HasClaims) -> str | None:
+    """Return the repository's name whose rows the checkout at `root` fills, None if it fills none."""
+    mine = checkout_id(root)
+    return next((name for name, owner in _owners(store).items() if owner == mine), None)
+
+
 def _owners(store: HasClaims) -> dict[str, str]:
     """Return repository name → the `checkout_id` of the folder that fills it."""
     return {name: Claim.parse(text).checkout for name, text in store.claims().items()}
@@ -80,7 +88,7 @@ class CommitClaim:
         """Name the commit that was read, if it was read as it is, and is that of the rows under other folders too."""
         commit = self.seen.commit
         is_part = self._tree.prefix or self._tree.only is not None
-        if (is_part and commit != self._before.commit) or "unreadable" in self._tree.skipped:
+        if (is_part and commit != self._before.commit) or UNREADABLE in self._tree.skipped:
             commit = None
         claim = str(Claim(self._before.checkout, commit))
         if self._store.claims()[self._tree.name] != claim:

@@ -30,7 +30,8 @@ from c2llm_integrations.errors import C2LLMError, InputError, MissingExtra, Repo
 from c2llm_integrations.gathering import Gathered, Gathering
 from c2llm_integrations.ingest import IngestReport, spec_for
 from c2llm_integrations.parcels import Parcel, Place
-from c2llm_integrations.stores import open_store
+from c2llm_integrations.progress import Progress
+from c2llm_integrations.stores import LOCAL, open_store
 from c2llm_integrations.stores.base import CollectionSpec
 
 try:
@@ -40,14 +41,12 @@ try:
 except ImportError as error:
     raise MissingExtra("ray", "ray") from error
 
-EMBEDDED = ("qdrant+edge", "qdrant+memory", "milvus+lite")
 DATA_SETS = (".parquet", ".jsonl")
 # Texts of a data set that make one parcel.
 TEXTS = 256
 # Times a repository that does not verify is gone through before it is an error.
 PASSES = 3
 
-Progress = Callable[[int, int | None, str], None]
 EmbedderOf = Callable[[], Any]
 PlanOf = Callable[[int, CollectionSpec | None], CompactPlan | None]
 
@@ -122,7 +121,7 @@ def ingest_distributed(
 def require_server(store: str) -> None:
     """Raise InputError for the URL of an embedded store."""
     scheme = store.partition("://")[0]
-    if scheme in EMBEDDED:
+    if scheme in LOCAL:
         raise InputError(f"{scheme}:// is for one process; a cluster needs a server, such as qdrant+http://HOST:6333")
 
 

@@ -25,7 +25,7 @@ from c2llm_integrations.projections import remembered
 
 Progress = Callable[[int, int], None]
 
-# Tokens in one forward pass. On CPU the activations of a batch should stay in cache (measured: benchmarks/speed.py);
+# Tokens in one forward pass. On CPU the activations of a batch should stay in cache (`c2llm bench` tries);
 # a GPU wants enough rows to fill it.
 CPU_BUDGET, GPU_BUDGET = 2048, 32768
 # Texts tokenised at once: bounds memory, and is enough to sort like lengths together.

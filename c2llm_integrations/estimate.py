@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.terms import document_terms
 from c2llm_integrations.compression import CompactPlan
+from c2llm_integrations.progress import silent
 from c2llm_integrations.stores.base import CollectionSpec
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Estimator:
         while start < len(self._sample) and took < ENOUGH_SECONDS:
             texts = [chunk.text for chunk in self._sample[start : start + size]]
             seen, begin = embedder.tokens_seen, perf_counter()
-            embedder.encode_documents(texts, progress=lambda done, total: None)
+            embedder.encode_documents(texts, progress=silent)
             took = perf_counter() - begin
             rate = (embedder.tokens_seen - seen) / took
             characters += sum(map(len, texts))

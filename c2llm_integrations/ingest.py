@@ -21,12 +21,14 @@ from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.commit import CommitSeen
 from c2llm_integrations.code.repository import Tree, checkout_id, iter_sources, open_tree
+from c2llm_integrations.code.skipping import UNREADABLE
 from c2llm_integrations.code.terms import ANALYSER
 from c2llm_integrations.comparing import Change, Held
 from c2llm_integrations.compression import CompactPlan
 from c2llm_integrations.errors import InputError, RepositoryError, SpecMismatch, StoreError
 from c2llm_integrations.estimate import Estimate, Estimator
 from c2llm_integrations.loading import Loader
+from c2llm_integrations.progress import Progress, silent
 from c2llm_integrations.stores.base import CollectionSpec, Row, Vector, VectorStore
 from c2llm_integrations.tree_record import Recording
 
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
 # Chunks embedded and stored together: what a killed run may have to embed again.
 BATCH = 256
 
-Progress = Callable[[int, int | None, str], None]
 VectorsFrom = Callable[[Sequence[str]], Sequence[Vector | None]]
 Refuse = Callable[[Sequence[CodeChunk], Mapping[str, str]], None]
 
@@ -66,6 +67,11 @@ class IngestReport:
     replaced: bool = False
     estimate: Estimate | None = None
     seconds: float = 0.0
+
+    @property
+    def unreadable(self) -> list[str]:
+        """Paths that could not be read; their rows stay, and the run counts as failed."""
+        return self.skipped.get(UNREADABLE, [])
 
 
 def ingest(
@@ -216,7 +222,7 @@ def _replace(
             successor.create(spec)
         successor.claim(tree.name, checkout_id(tree.root))
         report = _fill(tree, embedder, successor, refused, progress, vectors_from)
-        if not report.refused and "unreadable" not in report.skipped:
+        if not report.refused and not report.unreadable:
             store.replace_by(successor)
             report.replaced = True
             _require_count(store, tree.name, report.stored)
@@ -289,7 +295,7 @@ def embed_rows(chunks: Sequence[CodeChunk], embedder: C2LLMEmbedder, refuse: Ref
     if not chunks:
         return []
     try:
-        vectors = embedder.encode_documents([chunk.text for chunk in chunks], progress=_silent)
+        vectors = embedder.encode_documents([chunk.text for chunk in chunks], progress=silent)
     except InputError as error:
         if len(chunks) == 1:
             refuse(chunks, {chunks[0].id: str(error)})
@@ -297,10 +303,6 @@ def embed_rows(chunks: Sequence[CodeChunk], embedder: C2LLMEmbedder, refuse: Ref
         middle = len(chunks) // 2
         return embed_rows(chunks[:middle], embedder, refuse) + embed_rows(chunks[middle:], embedder, refuse)
     return [Row(chunk, vector) for chunk, vector in zip(chunks, vectors, strict=True)]
-
-
-def _silent(_done: int, _total: int) -> None:
-    """The run has a progress bar of its own."""
 
 
 def _compare(

@@ -159,15 +159,19 @@ class _ScopedCache:
         return hashlib.sha256(f"{self._scope}\0{text}".encode("utf-8", "surrogatepass")).hexdigest()
 
     def get(self, key: str, collection: str) -> Any:
+        """Return what is kept for a text of this kind, None if nothing is."""
         return self._cache.get(key=self._key(key), collection=collection)
 
     def put(self, key: str, val: Any, collection: str) -> None:
+        """Keep the vector of a text of this kind."""
         self._cache.put(key=self._key(key), val=val, collection=collection)
 
     async def aget(self, key: str, collection: str) -> Any:
+        """The same as `get`, by the user's own asynchronous method."""
         return await self._cache.aget(key=self._key(key), collection=collection)
 
     async def aput(self, key: str, val: Any, collection: str) -> None:
+        """The same as `put`, by the user's own asynchronous method."""
         await self._cache.aput(key=self._key(key), val=val, collection=collection)
 
 

@@ -47,7 +47,8 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128  # connections that wait; more are made to try again after a second
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exc_info()[1], ConnectionError):  # a reader that has gone away is no error
+        """Print what went wrong, unless it is only that a reader has gone away."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
 
@@ -61,6 +62,7 @@ class _Handler(BaseHTTPRequestHandler):
         super().__init__(*args)
 
     def do_GET(self) -> None:
+        """Give the page's own files, and what it says of itself."""
         if not self._is_ours():
             return
         path = self.path.partition("?")[0]
@@ -74,6 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(404, "there is nothing here; the page is at /")
 
     def do_POST(self) -> None:
+        """Answer a question, or a look at the attention within a hit."""
         if not self._is_ours():
             return
         answers = {"/api/search": self._browser.search, "/api/attention": self._browser.attention}

@@ -92,7 +92,7 @@ def find(
     require_question(query, limit)
     terms = query_terms(query) if mode != "dense" else []
     if mode == "lexical" and not terms:
-        raise InputError(f"the query {query[:40]!r} has no letter or digit, so lexical search has nothing to look for")
+        raise InputError(f"the query {query[:40]!r} has no letter or digit that could be looked for; add a word")
     where = _filter(source, language, path, repository, kind)
     if where is None:
         return []
@@ -147,7 +147,7 @@ def _matching(pattern: str, paths: Iterable[str]) -> list[str]:
     try:
         spec = GitIgnoreSpec.from_lines([pattern.removeprefix("./")])
     except ValueError as error:
-        raise InputError(f"path pattern {pattern!r} is not valid: {error}") from None
+        raise InputError(f"path pattern {pattern!r} is not valid: {error}; write it as in .gitignore") from None
     if not any(part.include for part in spec.patterns):
         raise InputError(f"path pattern {pattern!r} selects nothing; give one such as 'src/' or '*.py'")
     return sorted(spec.match_files(paths))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from c2llm_integrations.embedder import C2LLMEmbedder
 from c2llm_integrations.errors import InputError, MissingExtra
+from c2llm_integrations.progress import silent
 
 try:
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -156,7 +157,7 @@ class _Server:
 
     def _answer(self, asked: Asked) -> Response:
         encode = self.embedder.encode_queries if asked.query else self.embedder.encode_documents
-        vectors = encode(asked.texts, progress=_silent)
+        vectors = encode(asked.texts, progress=silent)
         tokens = sum(self.embedder.count_tokens(asked.texts))
         self._texts.inc(len(asked.texts))
         self._tokens.inc(tokens)
@@ -220,10 +221,6 @@ async def _refusal(_request: Request, error: Exception) -> Response:
     body = {"error": {"message": str(error), "type": kind, "param": error.parameter, "code": None}}
     headers = {"Retry-After": str(RETRY_SECONDS)} if error.status == 429 else {}
     return JSONResponse(body, error.status, headers)
-
-
-def _silent(_done: int, _total: int) -> None:
-    """No progress bar."""
 
 
 def run_server(app: Starlette, host: str, port: int) -> None:

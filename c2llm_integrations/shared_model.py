@@ -17,9 +17,13 @@ from numpy.typing import NDArray
 
 from c2llm_integrations.embedder import C2LLMEmbedder
 from c2llm_integrations.errors import InputError
+from c2llm_integrations.progress import silent
 
 Floats = list[float]
 _T = TypeVar("_T")
+
+# Calls for documents that are computed side by side; more wait. Each keeps its texts and their tokens in memory.
+DOCUMENT_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,6 @@ def settings_of(framework_object: Any) -> Settings:
     """The settings that a framework's object holds as fields of the same names, the model's as `model_name`."""
     shared = (field.name for field in fields(Settings) if field.name != "name")
     return Settings(framework_object.model_name, **{name: getattr(framework_object, name) for name in shared})
-
-
-# Calls for documents that are computed side by side; more wait. Each keeps its texts and their tokens in memory.
-DOCUMENT_THREADS = 4
 
 
 class Awaited:
@@ -90,11 +90,11 @@ class SharedModel(Awaited):
 
     def documents(self, texts: Sequence[str], *, show_progress: bool = False) -> list[Floats]:
         """Embed documents; `show_progress` lets the embedder's bar show, on a terminal and for long work."""
-        return _floats(self.embedder.encode_documents(texts, progress=None if show_progress else _silent))
+        return _floats(self.embedder.encode_documents(texts, progress=None if show_progress else silent))
 
     def queries(self, texts: Sequence[str], task: str | None = None) -> list[Floats]:
         """Embed questions with the prompt of `task`."""
-        return _floats(self.embedder.encode_queries(texts, task, progress=_silent))
+        return _floats(self.embedder.encode_queries(texts, task, progress=silent))
 
     async def aquery(self, text: str, task: str | None = None) -> Floats:
         """Embed one question, in one batch with all that wait at the same time."""
@@ -141,7 +141,3 @@ def shared_model(settings: Settings) -> SharedModel:
 def _floats(vectors: NDArray[np.float32]) -> list[Floats]:
     # Row by row: converting a whole matrix in one call would keep every other thread waiting.
     return [row.tolist() for row in vectors]
-
-
-def _silent(_done: int, _total: int) -> None:
-    """No progress bar."""

@@ -6,10 +6,10 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-Progress = Callable[[int, int | None, str], None]
+from c2llm_integrations.progress import Progress
 
 # The progress bar's room for a path.
 PATH_WIDTH = 40

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -16,9 +16,8 @@ from c2llm_integrations.compression import CompactPlan
 from c2llm_integrations.errors import RepositoryError, StoreError
 from c2llm_integrations.loading import load
 from c2llm_integrations.parquet import Contents, contents_of, read_rows, write_rows
+from c2llm_integrations.progress import Progress
 from c2llm_integrations.stores.base import CollectionSpec, Row, VectorStore
-
-Progress = Callable[[int, int | None, str], None]
 
 # Rows between two calls of `progress`.
 TELL = 1000

@@ -21,15 +21,15 @@ from typing_extensions import Self
 from c2llm_integrations.code.origin import branch_of
 from c2llm_integrations.code.reading import RACY_NS, FileState, read_source
 from c2llm_integrations.code.repository import IGNORE_FILE, Tree, checkout_id
-from c2llm_integrations.errors import StoreBusy
+from c2llm_integrations.stores import EDGE
 from c2llm_integrations.stores.base import VectorStore
 from c2llm_integrations.stores.files import FileLock
 from c2llm_integrations.user_cache import user_cache
 
-EDGE = "qdrant+edge://"
 # Seconds that a run waits for a search that is just writing what it verified.
 LOCK_SECONDS = 5.0
-PATIENCE_SECONDS = 1.0
+# And for another run: what a killed one had started may hold the lock for a moment longer.
+RUN_SECONDS = 1.0
 LAYOUT = 1
 
 # Path → the fields of its `FileState`, which as bare tuples are read in half the time.
@@ -76,7 +76,7 @@ class Recording:
             with suppress(OSError):  # a folder that nothing can be written to holds no record
                 self._file.parent.mkdir(parents=True, exist_ok=True)
                 what = f"a run that indexes {tree.root} into {self._store.collection!r}"
-                self._run = _patiently(self._file.with_suffix(".run.lock"), what)
+                self._run = FileLock(self._file.with_suffix(".run.lock"), what, RUN_SECONDS)
         self._branch = branch_of(tree.root)  # now: a switch during the run must show
         with locked(self._file, LOCK_SECONDS):
             earlier = load(self._file)
@@ -146,7 +146,7 @@ def _is_in(path: str, folder: str) -> bool:
 
 
 def edge_folder(store: VectorStore) -> Path | None:
-    """Return the folder of an embedded store, None for any other."""
+    """Return the folder of an embedded Qdrant, None for any other store."""
     if not store.url.startswith(EDGE):
         return None
     return Path(os.path.abspath(Path(store.url.removeprefix(EDGE)).expanduser()))
@@ -199,31 +199,9 @@ def locked(file: Path | None, wait: float = 0.0) -> Iterator[None]:
     if file is not None:
         with suppress(OSError):  # a folder that nothing can be written to holds no record
             file.parent.mkdir(parents=True, exist_ok=True)
-            lock = _lock(file, time.monotonic() + wait)
+            lock = FileLock(file.with_suffix(".lock"), str(file), wait)
     try:
         yield
     finally:
         if lock is not None:
             lock.release()
-
-
-def _lock(file: Path, deadline: float) -> FileLock:
-    while True:
-        try:
-            return FileLock(file.with_suffix(".lock"), str(file))
-        except StoreBusy:
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(0.01)
-
-
-def _patiently(file: Path, what: str) -> FileLock:
-    """Take a lock; what a killed run had started may hold it for a moment longer."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
-            return FileLock(file, what)
-        except StoreBusy:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)

@@ -2,12 +2,16 @@
 
 import subprocess
 
-SETTINGS = ["-c", "user.name=n", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
+SETTINGS = (
+    *("-c", "user.name=n", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"),
+    *("-c", "init.defaultBranch=main", "-c", "protocol.file.allow=always"),
+)
 
 
 def git(folder, *arguments):
-    """Run git in a folder as somebody with a name."""
-    subprocess.run(["git", *SETTINGS, "-C", str(folder), *arguments], check=True, capture_output=True)
+    """Run git in a folder as somebody with a name, and return what it says."""
+    command = ["git", *SETTINGS, "-C", *map(str, (folder, *arguments))]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def commit_modules(folder, count):

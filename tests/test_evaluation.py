@@ -75,9 +75,7 @@ def test_a_file_of_pairs_is_a_task_that_mteb_reads(name, tmp_path, embedder):
     ("content", "message"),
     [
         ("", "holds no pair"),
-        ('{"query": "q"}', "row 1 needs query and positive"),
-        ("[]", "line 1 is a list"),
-        ("x", "no JSON"),
+        ('\n{"query": "q"}', "line 2 needs query and positive"),
     ],
 )
 def test_bad_files_of_pairs_are_named(content, message, tmp_path):

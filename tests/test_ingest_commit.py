@@ -6,8 +6,8 @@ from c2llm_integrations.code.commit import Claim
 from c2llm_integrations.embedder import C2LLMEmbedder
 from c2llm_integrations.ingest import ingest
 from c2llm_integrations.stores import open_store
-from tests.code.test_commit import git
 from tests.conftest import write_project
+from tests.repositories import git
 
 
 @pytest.fixture

@@ -29,8 +29,10 @@ _HEAD = 8_192
 
 # What a run writes into the current folder when rows are refused.
 REFUSED_FILE = "c2llm-refused.jsonl"
+# The index of a repository, at its root; found again from any folder below.
+INDEX_FOLDER = ".c2llm"
 # Never listed and never named: version control and what is our own.
-INTERNAL_NAMES = frozenset({".git", ".hg", ".svn", ".bzr", ".jj", ".c2llm", "__pycache__", REFUSED_FILE})
+INTERNAL_NAMES = frozenset({".git", ".hg", ".svn", ".bzr", ".jj", INDEX_FOLDER, "__pycache__", REFUSED_FILE})
 # Folder name → files beside it, one of which must be there; empty: the name alone says it.
 _FOLDERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "node_modules": (VENDORED, ()),

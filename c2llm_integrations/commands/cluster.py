@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +14,15 @@ from c2llm_integrations import terminal
 from c2llm_integrations.commands.opening import load_model, opened
 from c2llm_integrations.commands.options import plan_of
 from c2llm_integrations.commands.reports import report_lines, say_problems
+
+Engine = Annotated[str, typer.Option(metavar="local|ray", help="ray: on a cluster, into a Qdrant or Milvus server.")]
+Address = Annotated[
+    str | None, typer.Option(metavar="A", help="Ray's cluster, such as auto.  [default: start one here]")
+]
+Embedders = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Ray's actors with a model each.  [default: 1]")
+]
+GpusEach = Annotated[float | None, typer.Option(metavar="G", min=0, help="GPUs for each of these.  [default: 0]")]
 
 
 def require_local(paths: Sequence[str], cluster_options: dict[str, object]) -> None:
@@ -46,11 +55,12 @@ def index_on_cluster(
     that is set is refused.
     """
     from c2llm_integrations.distributed import Cluster, ingest_distributed, require_server
+    from c2llm_integrations.stores import EDGE
 
     for name, value in unusable.items():
         if value:
             raise typer.BadParameter("it is for one repository on this machine, not for --engine ray", param_hint=name)
-    url = store or "qdrant+edge://"
+    url = store or EDGE  # which is refused by its name
     require_server(url)
     with opened(url, collection) as held:
         spec = held.spec
@@ -72,5 +82,5 @@ def index_on_cluster(
     else:
         terminal.write("\n".join(line for report in reports for line in report_lines(report, False)))
     why = {id: reason for report in reports for id, reason in report.refused.items()}
-    unread = [path for report in reports for path in report.skipped.get("unreadable", [])]
+    unread = [path for report in reports for path in report.unreadable]
     return 1 if say_problems(why, refused, unread) else 0

@@ -10,6 +10,7 @@ import typer
 from c2llm_integrations import terminal
 from c2llm_integrations.commands.model import AnyModel
 from c2llm_integrations.commands.opening import load_model
+from c2llm_integrations.commands.options import FittedProjection, TrainedHead
 from c2llm_integrations.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ def evaluate(
         ),
     ],
     model: AnyModel = "nano",
-    head: Annotated[Path | None, typer.Option(metavar="FILE", help="Pool with what c2llm train-head wrote.")] = None,
-    projection: Annotated[Path | None, typer.Option(metavar="FILE", help="Project to fewer dimensions.")] = None,
+    head: TrainedHead = None,
+    projection: FittedProjection = None,
     repositories: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where the checkouts of repo, query and relevant are.")
     ] = None,

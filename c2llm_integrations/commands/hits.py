@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 # Lines of a hit that a terminal shows without being asked for more.
 LINES = 15
+_CHANGED = "        … its file is not here, or has changed since it was indexed"
 
 
 @dataclass(frozen=True)
@@ -147,9 +148,6 @@ def _plain(look: Look, explain: bool) -> list[str]:
     lines, start = _code(look)
     numbered = [f"{number:6}  {line}".rstrip() for number, line in enumerate(lines, start)]
     return [_fields(look, explain), *numbered, *([_CHANGED] if look.changed else []), ""]
-
-
-_CHANGED = "        … its file is not here, or has changed since it was indexed"
 
 
 def _code(look: Look) -> tuple[list[str], int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,27 +10,35 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from c2llm_integrations import terminal
-from c2llm_integrations.commands.cluster import index_on_cluster, require_local
+from c2llm_integrations.commands.cluster import (
+    Address,
+    Embedders,
+    Engine,
+    GpusEach,
+    index_on_cluster,
+    require_local,
+)
 from c2llm_integrations.commands.opening import indexed_folder, load_model, opened, store_of
 from c2llm_integrations.commands.options import (
     REFUSED,
     AsJson,
     Collection,
     Datatype,
+    FittedProjection,
     LongText,
     Quantization,
     Refused,
     Rescore,
     Store,
+    TrainedHead,
+    Truncate,
     plan_of,
 )
 from c2llm_integrations.commands.reports import say_problems, write_report
 from c2llm_integrations.commands.watch import keep_current, known_vectors
 
 if TYPE_CHECKING:
-    from c2llm_integrations.embedder import C2LLMEmbedder
     from c2llm_integrations.ingest import IngestReport
-    from c2llm_integrations.stores.base import VectorStore
 
 LARGER = "codefuse-ai/C2LLM-0.5B (1 GB) or codefuse-ai/C2LLM-7B (15 GB)"
 
@@ -56,15 +65,9 @@ def index(
     output_dim: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Dimensions expected; fewer need one of the next three.")
     ] = None,
-    projection: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Fewer dimensions by what c2llm fit-projection wrote.")
-    ] = None,
-    head: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Another width by what c2llm train-head wrote.")
-    ] = None,
-    truncate: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Only the first N dimensions, which loses more.")
-    ] = None,
+    projection: FittedProjection = None,
+    head: TrainedHead = None,
+    truncate: Truncate = None,
     datatype: Datatype = None,
     quantization: Quantization = None,
     rescore: Rescore = None,
@@ -80,18 +83,10 @@ def index(
     watch: Annotated[
         bool, typer.Option("--watch", help="Then go on: index again whenever something changes, until Ctrl-C.")
     ] = False,
-    engine: Annotated[
-        str, typer.Option(metavar="local|ray", help="ray: on a cluster, into a Qdrant or Milvus server.")
-    ] = "local",
-    address: Annotated[
-        str | None, typer.Option(metavar="A", help="Ray's cluster, such as auto.  [default: start one here]")
-    ] = None,
-    embedders: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Ray's actors with a model each.  [default: 1]")
-    ] = None,
-    gpus_each: Annotated[
-        float | None, typer.Option(metavar="G", min=0, help="GPUs for each of these.  [default: 0]")
-    ] = None,
+    engine: Engine = "local",
+    address: Address = None,
+    embedders: Embedders = None,
+    gpus_each: GpusEach = None,
     as_json: AsJson = False,
 ) -> int:
     """Read a repository into a store. A repeated run embeds only what has changed, and needs no option again.
@@ -100,9 +95,8 @@ def index(
     codefuse-ai/C2LLM-7B, with --replace if the collection was made with another model.
     """
     paths = paths or ["."]
-    vectors: dict[str, Any] = {"projection": projection, "head": head, "truncate": truncate}
-    vectors["output_dim"] = output_dim
-    compact: dict[str, Any] = {"datatype": datatype, "quantization": quantization, "rescore": rescore}
+    vectors = {"output_dim": output_dim, "projection": projection, "head": head, "truncate": truncate}
+    compact = {"datatype": datatype, "quantization": quantization, "rescore": rescore}
     same: dict[str, Any] = {"long_text": long_text, "force": force, "refused": refused}
     if engine == "ray":
         return index_on_cluster(
@@ -122,25 +116,18 @@ def index(
     require_local(paths, {"--address": address, "--embedders": embedders, "--gpus-each": gpus_each})
     if watch and dry_run:
         raise typer.BadParameter("it does nothing that --watch could repeat", param_hint="--dry-run")
-    path = Path(paths[0])
-    url, own = store or store_of(path), store is None
-    same |= {"repository": repository, "own_store": own}
-    with opened(url, collection) as held:
-        spec = None if replace else held.spec
-        embedder = load_model(model, spec, **vectors)
-        same["compact"] = plan_of(embedder.output_dim, spec, **compact)
-        stored_as = datatype or (spec.datatype if spec is not None else "float32")
-        report = _index(path, held, embedder, same, stored_as, replace=replace, dry_run=dry_run)
+    path, same["repository"] = Path(paths[0]), repository
+    report, is_new, again = _index(
+        path, store, collection, model, vectors, compact, same, replace=replace, dry_run=dry_run
+    )
     write_report(report, planned=dry_run, as_json=as_json)
-    if spec is None and report.stored and not dry_run:
+    if is_new and report.stored and not dry_run:
         terminal.say('now ask: c2llm search "..."')
         terminal.say(f"better answers, slower: c2llm index --replace --model {LARGER}")
-    failed = say_problems(report.refused, refused, report.skipped.get("unreadable", []))
+    failed = say_problems(report.refused, refused, report.unreadable)
     if watch:
-        from c2llm_integrations.ingest import ingest
-
-        with opened(url, collection) as held:
-            keep_current(path, held, partial(ingest, path, embedder, held, **same))
+        with opened(store or store_of(path), collection) as held:
+            keep_current(path, held, partial(again, store=held))
     return 1 if failed else 0
 
 
@@ -148,34 +135,43 @@ def bring_up_to_date(
     store: str | None, collection: str, model: str | None, projection: Path | None, head: Path | None
 ) -> None:
     """Index the repository around the current folder as `c2llm index` without further options would."""
-    path = indexed_folder() or Path()
-    url, own = store or store_of(path), store is None
-    with opened(url, collection) as held:
-        spec = held.spec
-        embedder = load_model(model, spec, projection, head)
-        compact = plan_of(embedder.output_dim, spec, datatype=None, quantization=None, rescore=None)
-        stored_as = spec.datatype if spec is not None else "float32"
-        options: dict[str, Any] = {"compact": compact, "own_store": own, "refused": REFUSED}
-        report = _index(path, held, embedder, options, stored_as, replace=False, dry_run=False)
-    say_problems(report.refused, REFUSED, report.skipped.get("unreadable", []))
+    vectors = {"projection": projection, "head": head}
+    report, _, _ = _index(
+        indexed_folder() or Path(), store, collection, model, vectors, compact={}, options={"refused": REFUSED}
+    )
+    say_problems(report.refused, REFUSED, report.unreadable)
 
 
 def _index(
     path: Path,
-    held: VectorStore,
-    embedder: C2LLMEmbedder,
+    store: str | None,
+    collection: str,
+    model: str | None,
+    vectors: dict[str, Any],
+    compact: dict[str, Any],
     options: dict[str, Any],
-    stored_as: str,
     *,
-    replace: bool,
-    dry_run: bool,
-) -> IngestReport:
-    """Index one repository in this process, or only plan it; `options` are those of `ingest`."""
+    replace: bool = False,
+    dry_run: bool = False,
+) -> tuple[IngestReport, bool, Callable[..., IngestReport]]:
+    """Index one repository in this process, or only plan it.
+
+    `vectors` are the options of `load_model`, `compact` of `plan_of`, `options` of `ingest`. Returns the report,
+    whether the collection is a new one, and what indexes the same way again, given a `store`.
+    """
     from c2llm_integrations.ingest import ingest, plan
 
-    if dry_run:
-        planned = {name: value for name, value in options.items() if name != "refused"}
-        return plan(path, None if replace else held, embedder, **planned)
-    others = known_vectors(options["own_store"], path, held.collection, embedder, stored_as)
-    with terminal.progress_bar() as progress, others as known:
-        return ingest(path, embedder, held, **options, replace=replace, progress=progress, vectors_from=known)
+    own = store is None
+    with opened(store or store_of(path), collection) as held:
+        spec = None if replace else held.spec
+        embedder = load_model(model, spec, **vectors)
+        options = {**options, "own_store": own, "compact": plan_of(embedder.output_dim, spec, **compact)}
+        if dry_run:
+            planned = {name: value for name, value in options.items() if name != "refused"}
+            report = plan(path, None if replace else held, embedder, **planned)
+        else:
+            stored_as = compact.get("datatype") or (spec.datatype if spec is not None else "float32")
+            others = known_vectors(own, path, collection, embedder, stored_as)
+            with terminal.progress_bar() as progress, others as known:
+                report = ingest(path, embedder, held, **options, replace=replace, progress=progress, vectors_from=known)
+    return report, spec is None, partial(ingest, path, embedder, **options)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from c2llm_integrations import terminal
 from c2llm_integrations.commands.opening import load_model
-from c2llm_integrations.commands.options import AsJson
+from c2llm_integrations.commands.options import AsJson, FittedProjection, TrainedHead, Truncate
 from c2llm_integrations.errors import InputError
 
 KEY_VARIABLE = "C2LLM_API_KEY"
@@ -25,9 +24,9 @@ def serve(
     host: Annotated[str, typer.Option(metavar="H", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(metavar="P", min=1, max=65535, help="Port to listen on.")] = 8000,
     device: Device = "auto",
-    truncate: Annotated[int | None, typer.Option(metavar="N", min=1, help="Keep the first N dimensions.")] = None,
-    projection: Annotated[Path | None, typer.Option(metavar="FILE", help="Project to fewer dimensions.")] = None,
-    head: Annotated[Path | None, typer.Option(metavar="FILE", help="Pool with what c2llm train-head wrote.")] = None,
+    truncate: Truncate = None,
+    projection: FittedProjection = None,
+    head: TrainedHead = None,
 ) -> int:
     """Serve embeddings as OpenAI's API does: POST /v1/embeddings, besides /v1/models, /health and /metrics.
 

@@ -8,22 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from c2llm_integrations.code.skipping import INDEX_FOLDER
 from c2llm_integrations.commands.hits import Origin
-from c2llm_integrations.commands.options import FOLDER
 from c2llm_integrations.errors import C2LLMError, InputError, StoreBusy
 
 if TYPE_CHECKING:
     from c2llm_integrations.embedder import C2LLMEmbedder
     from c2llm_integrations.stores.base import CollectionSpec, VectorStore
 
-EDGE = "qdrant+edge://"
 # How long a command waits for a store that another process has open.
 BUSY_SECONDS = 10.0
-
-
-def lasting_name(model: str) -> str:
-    """Return a model's name such that it means the same from every folder: that of a folder from the root."""
-    return str(Path(model).resolve()) if model != "nano" and Path(model).is_dir() else model
 
 
 def load_model(
@@ -37,6 +31,7 @@ def load_model(
 
     `options` are those of `from_pretrained` that are not None; over the collection's own they win.
     """
+    from c2llm_integrations.checkpoint import lasting_name
     from c2llm_integrations.embedder import C2LLMEmbedder, options_of
     from c2llm_integrations.projections import remember
 
@@ -76,33 +71,37 @@ def opened(url: str, collection: str) -> Iterator[VectorStore]:
 
 def indexed_store() -> str:
     """Return the URL of the index that the current folder belongs to; raises InputError if there is none."""
+    from c2llm_integrations.stores import own_index
+
     if (folder := indexed_folder()) is None:
-        raise InputError(f"no {FOLDER} in {Path.cwd()} or above; run: c2llm index, or name a --store")
-    return f"{EDGE}{folder / FOLDER}"
+        raise InputError(f"no {INDEX_FOLDER} in {Path.cwd()} or above; run: c2llm index, or name a --store")
+    return own_index(folder)
 
 
 def indexed_folder() -> Path | None:
     """Return the current folder, or the nearest above it, that has an index in it; None if there is none."""
     here = Path.cwd()
-    return next((folder for folder in (here, *here.parents) if (folder / FOLDER).is_dir()), None)
+    return next((folder for folder in (here, *here.parents) if (folder / INDEX_FOLDER).is_dir()), None)
 
 
 def store_of(path: Path) -> str:
     """Return the URL of the index that the repository around `path` has, or would get."""
     from c2llm_integrations.code.repository import root_of
+    from c2llm_integrations.stores import own_index
 
-    return f"{EDGE}{root_of(path) / FOLDER}"
+    return own_index(root_of(path))
 
 
 def origins_of(store: VectorStore) -> dict[str, Origin]:
     """Return what fills each repository of the store; the folder of those that do so from here or from beside it."""
     from c2llm_integrations.code.commit import Claim
     from c2llm_integrations.code.repository import checkout_id
+    from c2llm_integrations.tree_record import edge_folder
 
     here = Path.cwd()
     folders = [here, *here.parents]
-    if store.url.startswith(EDGE):
-        folders.append(Path(store.url.removeprefix(EDGE)).expanduser().resolve().parent)
+    if index := edge_folder(store):
+        folders.append(index.resolve().parent)
     ids = {checkout_id(folder): folder for folder in folders}
     claims = {name: Claim.parse(text) for name, text in store.claims().items()}
     return {name: Origin(claim.checkout, claim.commit, ids.get(claim.checkout)) for name, claim in claims.items()}

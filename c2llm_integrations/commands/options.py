@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from c2llm_integrations.code.skipping import REFUSED_FILE
+from c2llm_integrations.code.skipping import INDEX_FOLDER, REFUSED_FILE
+from c2llm_integrations.errors import InputError
 
 if TYPE_CHECKING:
     from c2llm_integrations.compression import CompactPlan
     from c2llm_integrations.stores.spec import CollectionSpec
 
-# The index of a repository, at its root; found again from any folder below.
-FOLDER = ".c2llm"
 # Where what is refused is kept, for whoever has to look into it.
 REFUSED = Path(REFUSED_FILE)
 
 Store = Annotated[
-    str | None, typer.Option(metavar="URL", help=f"Where the rows are.  [default: {FOLDER} at the repository's root]")
+    str | None,
+    typer.Option(metavar="URL", help=f"Where the rows are.  [default: {INDEX_FOLDER} at the repository's root]"),
 ]
 Collection = Annotated[str, typer.Option(metavar="NAME", help="The set of rows inside the store.")]
 Model = Annotated[str | None, typer.Option(metavar="ID", help="Where the collection's model is now, if it was moved.")]
@@ -28,6 +28,14 @@ Projection = Annotated[
 ]
 Head = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Where the collection's head is, if it was made elsewhere.")
+]
+# The same for a model whose vectors are yet to be made.
+FittedProjection = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Fewer dimensions by what c2llm fit-projection wrote.")
+]
+TrainedHead = Annotated[Path | None, typer.Option(metavar="FILE", help="Another width by what c2llm train-head wrote.")]
+Truncate = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Only the first N dimensions, which loses more.")
 ]
 Datatype = Annotated[str | None, typer.Option(metavar="D", help="float32 or float16, of the full vectors.")]
 Quantization = Annotated[
@@ -64,3 +72,16 @@ def plan_of(
     if rescore is None and codes == own.quantization:
         rescore = own.rescore
     return CompactPlan(width, datatype or own.datatype, codes, rescore)
+
+
+def require_new(file: Path) -> None:
+    """Raise InputError, before any work is done, for a --out that stands there already or has no folder."""
+    if file.exists():
+        raise InputError(f"{file} exists, and collections may need it; name another with --out")
+    require_folder(file)
+
+
+def require_folder(file: Path) -> None:
+    """Raise InputError, before any work is done, for a --out that has no folder to be written to."""
+    if not file.absolute().parent.is_dir():
+        raise InputError(f"no folder {file.absolute().parent} to write {file.name} to; make it, or name another --out")

@@ -9,7 +9,7 @@ import typer
 
 from c2llm_integrations import terminal
 from c2llm_integrations.commands.opening import load_model, opened
-from c2llm_integrations.commands.options import Collection
+from c2llm_integrations.commands.options import Collection, require_new
 from c2llm_integrations.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,8 +44,7 @@ def fit_projection(
     from c2llm_integrations.projections import remember
 
     file = out or Path(f"c2llm-projection-{output_dim}.safetensors")
-    if file.exists():
-        raise InputError(f"{file} exists, and collections may need it; name another with --out")
+    require_new(file)
     if path is not None and store is not None:
         raise InputError("both a folder and a --store are given; choose one")
     vectors, weights = _of_folder(path or Path(), model) if store is None else _of_collection(store, collection, model)
@@ -92,7 +91,7 @@ def _of_collection(store: str, collection: str, model: str | None) -> tuple[Matr
             raise InputError(f"the collection was made with projection {made['projection']}; fit on one without")
         vectors = sample((row.vector for row in held.rows()), SAMPLE)
     if not vectors:
-        raise InputError(f"collection {collection!r} of {store} holds no row to fit on")
+        raise InputError(f"collection {collection!r} of {store} holds no row; index into it, or name a folder")
     return np.stack(vectors), str(made["weights"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -59,24 +60,14 @@ def search(
         raise typer.BadParameter("it is blank; ask in words, or give a piece of code", param_hint="QUERY")
     if dense and lexical:
         raise typer.BadParameter("--dense and --lexical are both given; choose one", param_hint="--lexical")
-    from c2llm_integrations.ranking import RULES
-
     mode: Mode = "dense" if dense else "lexical" if lexical else "hybrid"
-    off = set(no_rule or ())
-    rules = [*(rule for rule in RULES if rule not in off), *(off - set(RULES))]  # unknown ones are refused by name
-    asked: dict[str, Any] = {
-        "language": language,
-        "path": path,
-        "repository": repository,
-        "kind": kind,
-        "mode": mode,
-        "rules": rules,
-    }
+    how: dict[str, Any] = {"limit": limit, "mode": mode, "rules": _rules_without(no_rule or ())}
+    how |= {"language": language, "path": path, "repository": repository, "kind": kind}
     if index:
         from c2llm_integrations.commands.index import bring_up_to_date
 
         bring_up_to_date(store, collection, model, projection, head)
-    answer = _ask(question, store or indexed_store(), collection, model, projection, head, limit=limit, **asked)
+    answer = _ask(question, store or indexed_store(), collection, model, projection, head, **how)
     looks = [look_at(hit, answer.origins, context) for hit in answer.hits]
     if as_json:
         about = {"model": answer.model, "mode": answer.mode, "notes": answer.notes}
@@ -86,6 +77,13 @@ def search(
     for note in answer.notes:
         terminal.say(note)
     return 0
+
+
+def _rules_without(off: Sequence[str]) -> list[str]:
+    """Return the ranking rules to apply, and those of `off` that do not exist, which are then refused by name."""
+    from c2llm_integrations.ranking import RULES
+
+    return [*(rule for rule in RULES if rule not in off), *(set(off) - set(RULES))]
 
 
 @dataclass(frozen=True)

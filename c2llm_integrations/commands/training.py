@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from c2llm_integrations import terminal
-from c2llm_integrations.commands.opening import lasting_name
+from c2llm_integrations.commands.options import require_folder, require_new
 from c2llm_integrations.errors import InputError
 
 if TYPE_CHECKING:
     from collections import Counter
 
     from c2llm_integrations.checkpoint import Checkpoint
+    from c2llm_integrations.evaluation import Task
     from c2llm_integrations.heads import Head
     from c2llm_integrations.training.states import TokenStates
 
@@ -53,17 +54,14 @@ def train_head(
     From folders of code it learns to see them as the full width does; pairs teach it besides what answers what. Use it
     by: c2llm index --replace --model BASE --head FILE.
     """
-    from c2llm_integrations.checkpoint import load_checkpoint
+    from c2llm_integrations.checkpoint import lasting_name, load_checkpoint
     from c2llm_integrations.projections import remember
     from c2llm_integrations.training.head import Recipe, check_width
     from c2llm_integrations.training.head import train_head as train
     from c2llm_integrations.training.states import cache_states
 
     file = out or Path(f"c2llm-head-{output_dim}.safetensors")
-    if file.exists():
-        raise InputError(f"{file} exists, and collections may need it; name another with --out")
-    if not file.absolute().parent.is_dir():
-        raise InputError(f"no folder {file.absolute().parent} to write {file.name} to")
+    require_new(file)
     checkpoint = load_checkpoint(lasting_name(base))
     check_width(checkpoint, output_dim)
     found, groups = _texts(checkpoint, paths, texts, seed)
@@ -98,6 +96,7 @@ def mine_pairs(
     """
     from c2llm_integrations.training.own_pairs import mine_repositories
 
+    require_folder(out)
     mined = mine_repositories(paths, held_out, seed)
     _write_lines(out, mined.training)
     terminal.write(str(out))
@@ -145,15 +144,17 @@ def train(
 
     The pooling is always trained, the backbone by LoRA. A run that was ended goes on when the command is repeated.
     """
-    from c2llm_integrations.checkpoint import load_checkpoint
+    from c2llm_integrations.checkpoint import lasting_name, load_checkpoint
+    from c2llm_integrations.evaluation import pairs_task
     from c2llm_integrations.training.examples import read_examples
     from c2llm_integrations.training.finetune import Settings
     from c2llm_integrations.training.finetune import train as run
-    from c2llm_integrations.training.own_code import grouped_texts
-    from c2llm_integrations.training.states import token_ids
+    from c2llm_integrations.training.own_code import texts_of
+    from c2llm_integrations.training.states import count_cut
 
+    task = None if held_out is None else pairs_task(held_out)  # now: training may take hours
     examples, left_out = read_examples(files)
-    say_left_out(left_out)
+    _say_left_out(left_out)
     base = lasting_name(base)
     settings = Settings(epochs, batch, part, lr, negatives, mine, not full, max_length, save_every, average, seed)
     with terminal.progress_bar() as progress:
@@ -161,23 +162,24 @@ def train(
     terminal.write(str(out))
     terminal.say(f"trained on {len(examples):,} pairs, {len(losses):,} steps; loss {losses[0]:.4f} → {losses[-1]:.4f}")
     checkpoint = load_checkpoint(base)
-    texts, _ = grouped_texts(checkpoint, examples, sys.maxsize)
-    _say_cut(sum(was_cut for _, was_cut in token_ids(checkpoint, texts, max_length)), max_length)
-    if held_out is not None:
-        from c2llm_integrations.embedder import C2LLMEmbedder
-        from c2llm_integrations.evaluation import MAIN_SCORE, evaluate, pairs_task
-
-        task = pairs_task(held_out)
-        before, after = (evaluate(C2LLMEmbedder.from_pretrained(name), task)[MAIN_SCORE] for name in (base, str(out)))
+    _say_cut(count_cut(checkpoint, chain.from_iterable(texts_of(checkpoint, examples)), max_length), max_length)
+    if task is not None:
+        before, after = (_score(name, task) for name in (base, str(out)))
         terminal.say(f"nDCG@10 of {len(task.queries):,} held-out pairs: {before:.4f} → {after:.4f}")
     return 0
 
 
+def _score(model: str, task: Task) -> float:
+    from c2llm_integrations.embedder import C2LLMEmbedder
+    from c2llm_integrations.evaluation import MAIN_SCORE, evaluate
+
+    return evaluate(C2LLMEmbedder.from_pretrained(model), task)[MAIN_SCORE]
+
+
 def _write_lines(file: Path, rows: list[dict[str, str]]) -> None:
-    """Write JSON lines, beside the file's place first, so that a good file is never half overwritten."""
-    partial = Path(f"{file}.partial")
-    partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    partial.replace(file)
+    from c2llm_integrations.stores.files import write_atomically
+
+    write_atomically(file, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _texts(checkpoint: Checkpoint, paths: list[Path], limit: int, seed: int) -> tuple[list[str], list[list[int]]]:
@@ -190,13 +192,13 @@ def _texts(checkpoint: Checkpoint, paths: list[Path], limit: int, seed: int) -> 
         raise InputError("both files of pairs and folders of code are given; choose one")
     if files:
         examples, left_out = read_examples(files)
-        say_left_out(left_out)
+        _say_left_out(left_out)
         return grouped_texts(checkpoint, examples, limit, seed)
     texts = own_texts(checkpoint, paths, limit, seed)
     return texts, [[row] for row in range(len(texts))]
 
 
-def say_left_out(left_out: Counter[str]) -> None:
+def _say_left_out(left_out: Counter[str]) -> None:
     """Say of pairs what was not used, if anything."""
     found = [f"{count:,} {reason}" for reason, count in sorted(left_out.items()) if count]
     if found:

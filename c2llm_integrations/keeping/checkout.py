@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from c2llm_integrations.checkpoint import lasting_name
+from c2llm_integrations.claims import name_of
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
-from c2llm_integrations.code.commit import Claim
-from c2llm_integrations.code.repository import checkout_id, iter_sources, open_tree, root_of
+from c2llm_integrations.code.repository import iter_sources, open_tree, root_of
 from c2llm_integrations.errors import C2LLMError, CheckpointError, InputError, RepositoryError, StoreError
 from c2llm_integrations.keeping.freshness import Staleness, stale
 from c2llm_integrations.search import search
-from c2llm_integrations.stores import open_store
+from c2llm_integrations.stores import open_store, own_index
 from c2llm_integrations.stores.base import Hit, VectorStore
 from c2llm_integrations.words import Words
 
@@ -62,9 +63,9 @@ class Checkout:
         self.folder = folder.resolve()
         self.root = root_of(self.folder)
         self.prefix = "" if self.folder == self.root else self.folder.relative_to(self.root).as_posix()
-        if model is not None and model != "nano" and Path(model).is_dir():
-            model = str(Path(model).resolve())  # it must mean the same from wherever the collection is searched later
-        self.url = store or f"qdrant+edge://{self.root / '.c2llm'}"
+        if model is not None:
+            model = lasting_name(model)  # for the collection may be searched from anywhere
+        self.url = store or own_index(self.root)
         self.collection = collection
         self.used = time.monotonic()
         self.progress: tuple[int, int | None] | None = None  # of a run under way: files done, files
@@ -172,9 +173,7 @@ class Checkout:
         Raises StoreError if the collection cannot be read, RepositoryError if the folder is gone.
         """
         if self.progress is None:
-            mine = checkout_id(self.root)
-            claims = self.store.claims().items()
-            name = next((name for name, text in claims if Claim.parse(text).checkout == mine), None)
+            name = name_of(self.root, self.store)
             found = stale(self.root, self.store) if name is not None else Staleness(unknown=NOTHING_INDEXED)
             if found is None or not found.unknown:
                 self._name = name  # a run has completed it; the next one does not make it worse

@@ -13,10 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from c2llm_integrations.code.commit import Claim
+from c2llm_integrations.claims import name_of
 from c2llm_integrations.code.origin import branch_of
 from c2llm_integrations.code.reading import FileState, read_source
-from c2llm_integrations.code.repository import checkout_id, list_again
+from c2llm_integrations.code.repository import list_again
+from c2llm_integrations.code.skipping import INDEX_FOLDER
 from c2llm_integrations.errors import RepositoryError, StoreBusy
 from c2llm_integrations.stores.base import VectorStore
 from c2llm_integrations.tree_record import (
@@ -74,10 +75,9 @@ def stale(root: Path, store: VectorStore, patience: float = PATIENCE) -> Stalene
     None means that the answers are as fresh as the tree, or that nothing was ever indexed from this checkout.
     Takes 25 to 50 ms for 10,000 files. `patience`: seconds to spend on reading files that may have changed.
     """
-    mine, claims = checkout_id(root), store.claims()
-    name = next((name for name, text in claims.items() if Claim.parse(text).checkout == mine), None)
+    name = name_of(root, store)
     if name is None:
-        moved = claims and edge_folder(store) == root / ".c2llm"
+        moved = edge_folder(store) == root / INDEX_FOLDER and store.claims()
         return Staleness(unknown="this index was made when the checkout was elsewhere") if moved else None
     file = record_file(root, store)
     if file is None:

@@ -13,9 +13,11 @@ import numpy as np
 from typing_extensions import Self
 
 from c2llm_integrations.code.listing import git
+from c2llm_integrations.code.skipping import INDEX_FOLDER
 from c2llm_integrations.errors import StoreError
 from c2llm_integrations.loading import MIN_COSINE
-from c2llm_integrations.stores import open_store
+from c2llm_integrations.progress import silent
+from c2llm_integrations.stores import open_store, own_index
 from c2llm_integrations.stores.base import Vector, VectorStore
 
 if TYPE_CHECKING:
@@ -72,10 +74,10 @@ class Worktrees:
 
     def _read(self) -> Iterator[tuple[VectorStore, dict[bytes, str]]]:
         for other in other_worktrees(self._root):
-            if not (other / ".c2llm" / self._collection).is_dir():
+            if not (other / INDEX_FOLDER / self._collection).is_dir():
                 continue
             try:
-                store = open_store(f"qdrant+edge://{other / '.c2llm'}", self._collection, wait=WAIT_SECONDS)
+                store = open_store(own_index(other), self._collection, wait=WAIT_SECONDS)
                 ids = self._texts(store)
             except StoreError as error:
                 self.notes.append(f"nothing was copied from {other}: {error}")
@@ -96,7 +98,7 @@ class Worktrees:
             ids[_key(row.chunk.text)] = row.chunk.id
             if len(sample) < CHECKED:
                 sample[row.chunk.text] = row.vector
-        given = self._embedder.encode_documents(list(sample), progress=lambda _done, _total: None)
+        given = self._embedder.encode_documents(list(sample), progress=silent)
         for vector, held in zip(given, sample.values(), strict=True):
             cosine = float(vector @ held) / float(np.linalg.norm(vector))
             if not cosine >= MIN_COSINE:

@@ -57,7 +57,7 @@ class C2LLMModel(PreTrainedModel):
         wrong = {key: sorted(map(str, info[key])) for key in ("missing_keys", "unexpected_keys", "mismatched_keys")}
         if any(wrong.values()):
             found = "; ".join(f"{key.replace('_', ' ')}: {', '.join(names)}" for key, names in wrong.items() if names)
-            raise CheckpointError(f"{name} does not fit C2LLM: {found}")
+            raise CheckpointError(f"{name} does not fit C2LLM: {found}; fetch it again, or choose a C2LLM model")
         return (model, info) if wants_info else model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> BaseModelOutputWithPooling:

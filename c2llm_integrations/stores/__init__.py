@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from urllib.parse import urlsplit
 
+from c2llm_integrations.code.skipping import INDEX_FOLDER
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores.base import VectorStore
 
-__all__ = ["list_collections", "open_store"]
+__all__ = ["list_collections", "open_store", "own_index"]
 
+EDGE = "qdrant+edge://"
 SCHEMES = (
-    "qdrant+edge://PATH",
+    f"{EDGE}PATH",
     "qdrant+memory://",
     "qdrant+http(s)://HOST:PORT",
     "milvus+lite://PATH.db",
@@ -87,6 +90,11 @@ def list_collections(url: str, *, api_key: str | None = None) -> list[str]:
 
         return milvus.list_collections(place, key)
     return []
+
+
+def own_index(root: Path) -> str:
+    """Return the URL of the index that the repository under `root` has, or would get."""
+    return f"{EDGE}{root / INDEX_FOLDER}"
 
 
 def _place(url: str, api_key: str | None) -> tuple[str, str, str | None]:

@@ -10,7 +10,7 @@ from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.terms import sparse, sparse_query
 from c2llm_integrations.compression import CompactPlan
 from c2llm_integrations.errors import StoreError
-from c2llm_integrations.stores.rows import FILTER_FIELDS, METADATA_FIELD, Filter, Vector, payload_of
+from c2llm_integrations.stores.rows import DENSE, FILTER_FIELDS, LEXICAL, Filter, Vector, key_of, payload_of
 from c2llm_integrations.stores.spec import CollectionSpec
 
 try:
@@ -23,7 +23,6 @@ except ImportError as error:
 
 __all__ = [
     "DATATYPES",
-    "DENSE",
     "QUANTIZATIONS",
     "config_of",
     "edge",
@@ -34,8 +33,6 @@ __all__ = [
     "queries_of",
 ]
 
-# The dense vector has no name, as LangChain's and LlamaIndex's own stores expect.
-DENSE, LEXICAL = "", "lexical"
 # Exact search takes 5 ms on 100 MB (100,000 float32 vectors of 256, or 400,000 int8 codes; two cores), where building
 # a graph takes 35 s. So a graph is made only where more than this is searched.
 GRAPH_BYTES = 256 * 2**20
@@ -113,7 +110,7 @@ def field_indexes() -> list[edge.UpdateOperation]:
     """Return what indexes the fields a filter can name, the repository as the one that parts the rows."""
     return [
         edge.UpdateOperation.create_field_index(
-            _key(name), edge.KeywordIndexParams(is_tenant=name == "repository", memory=edge.Memory.Cold)
+            key_of(name), edge.KeywordIndexParams(is_tenant=name == "repository", memory=edge.Memory.Cold)
         )
         for name in FILTER_FIELDS
     ]
@@ -155,14 +152,11 @@ def _params(spec: CollectionSpec) -> edge.SearchParams | None:
 
 def ours(repository: str | None) -> edge.Filter:
     """Return what only rows of this package (and of one repository) match."""
-    must_not: list[Any] = [edge.IsEmptyCondition(_key(name)) for name in ("repository", "path")]
-    where = Filter(repositories=() if repository is None else (repository,))
-    return edge.Filter(must=_conditions(where), must_not=must_not)
+    must_not: list[Any] = [edge.IsEmptyCondition(key_of(name)) for name in ("repository", "path")]
+    return edge.Filter(must=_conditions(Filter.of(repository)), must_not=must_not)
 
 
 def _conditions(where: Filter) -> list[Any]:
-    return [edge.FieldCondition(_key(name), match=edge.MatchAny(values)) for name, values in where.conditions().items()]
-
-
-def _key(name: str) -> str:
-    return f"{METADATA_FIELD}.{name}"
+    return [
+        edge.FieldCondition(key_of(name), match=edge.MatchAny(values)) for name, values in where.conditions().items()
+    ]

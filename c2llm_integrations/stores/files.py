@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import uuid
 from pathlib import Path
 
 from c2llm_integrations.errors import StoreBusy
+
+# How often a lock that another holds is tried again.
+POLL_SECONDS = 0.01
 
 
 class FileLock:
@@ -17,20 +21,27 @@ class FileLock:
     holders lock two files of the same name.
     """
 
-    def __init__(self, path: Path, what: str) -> None:
+    def __init__(self, path: Path, what: str, wait: float = 0.0) -> None:
         """Create `path` if needed and lock it.
 
-        Raises StoreBusy at once, naming `what` it guards, if another holds it; OSError if it cannot be locked.
+        Raises StoreBusy, naming `what` it guards, if another still holds it after `wait` seconds; OSError if it cannot
+        be locked.
         """
-        self._file = open(path, "ab")  # noqa: SIM115 (held open on purpose)
-        try:
-            _lock(self._file.fileno())
-        except (BlockingIOError, PermissionError) as error:
-            self._file.close()
-            raise StoreBusy(f"{what} is open in another process or store; wait for it or close it first") from error
-        except BaseException:
-            self._file.close()
-            raise
+        deadline = time.monotonic() + wait
+        while True:
+            self._file = open(path, "ab")  # noqa: SIM115 (held open on purpose)
+            try:
+                _lock(self._file.fileno())
+                return
+            except (BlockingIOError, PermissionError) as error:
+                self._file.close()
+                if time.monotonic() >= deadline:
+                    busy = f"{what} is open in another process or store; wait for it or close it first"
+                    raise StoreBusy(busy) from error
+            except BaseException:
+                self._file.close()
+                raise
+            time.sleep(POLL_SECONDS)
 
     def release(self) -> None:
         """Let others in; calling it twice is no error."""
@@ -54,11 +65,15 @@ else:
 def write_atomically(file: Path, text: str) -> None:
     """Replace a file so that a crash, even of the machine, leaves the old one or the new one."""
     temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}.tmp")
-    with open(temporary, "w", encoding="utf-8", newline="\n") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, file)
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     sync_folder(file.parent)
 
 

@@ -247,7 +247,7 @@ class MilvusStore(VectorStore):
         return {row["id"] for row in self._query(["id"], ids=list(ids))}
 
     def _count(self, repository: str | None) -> int:
-        return self._counted(expression(_of(repository), ours=True))
+        return self._counted(expression(Filter.of(repository), ours=True))
 
     def _total(self) -> int:
         return self._counted("")
@@ -275,7 +275,7 @@ class MilvusStore(VectorStore):
         self._existing()
         last, physical = "", self._physical
         while True:
-            where = expression(_of(repository), ours=True, after=last)
+            where = expression(Filter.of(repository), ours=True, after=last)
             pages = self._read("query_iterator", batch_size=page, filter=where, output_fields=fields, **STRONG)
             try:
                 while rows := retrying(pages.next, pause_after):
@@ -385,10 +385,6 @@ def list_collections(address: str, token: str | None) -> list[str]:
         return collections.names(client)
     finally:
         client.close()
-
-
-def _of(repository: str | None) -> Filter:
-    return Filter(repositories=() if repository is None else (repository,))
 
 
 def _chunk(id: str, fields: dict[str, Any]) -> CodeChunk:

@@ -17,17 +17,17 @@ from c2llm_integrations.stores.qdrant_errors import REFUSED, is_gone, pause_afte
 from c2llm_integrations.stores.qdrant_parts import NAME_KEY, SPEC_KEY, Parts, Serving, is_local
 from c2llm_integrations.stores.qdrant_types import (
     DECIMALS,
-    DENSE,
     NUMBER_BYTES,
+    REQUEST_BYTES,
     dense_of,
     json_bytes,
     ours,
     points_of,
     queries_of,
-    requests_of,
 )
 from c2llm_integrations.stores.retrying import retrying
 from c2llm_integrations.stores.rows import (
+    DENSE,
     METADATA_FIELD,
     Candidates,
     Filter,
@@ -37,6 +37,7 @@ from c2llm_integrations.stores.rows import (
     Vector,
     chunk_of,
     payload_of,
+    runs,
     stored_of,
     unit,
 )
@@ -230,7 +231,7 @@ class QdrantStore(VectorStore):
         sent = vectors if self._parts.local else np.round(vectors.astype(np.float64), DECIMALS)
         points = points_of(chunks, sent, terms)
         sizes = [0] * len(points) if self._parts.local else [json_bytes(point) for point in points]
-        for part in requests_of(sizes):
+        for part in runs(sizes, REQUEST_BYTES):
             some = points[part]
             self._write(lambda name: self._client.upsert(name, some, wait=True))  # noqa: B023 (called at once)
 

@@ -23,7 +23,6 @@ from c2llm_integrations.stores.edge_folder import (
 )
 from c2llm_integrations.stores.edge_types import (
     DATATYPES,
-    DENSE,
     QUANTIZATIONS,
     config_of,
     edge,
@@ -35,6 +34,7 @@ from c2llm_integrations.stores.edge_types import (
 )
 from c2llm_integrations.stores.files import FileLock, allocated_bytes, sync_folder
 from c2llm_integrations.stores.rows import (
+    DENSE,
     METADATA_FIELD,
     Candidates,
     Filter,

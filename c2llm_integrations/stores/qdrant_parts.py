@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from c2llm_integrations.errors import MissingExtra, StoreError
 from c2llm_integrations.stores.qdrant_errors import is_gone, pause_after
-from c2llm_integrations.stores.qdrant_types import creation, field_index, key_of
+from c2llm_integrations.stores.qdrant_types import creation, field_index
 from c2llm_integrations.stores.retrying import retrying
-from c2llm_integrations.stores.rows import FILTER_FIELDS
+from c2llm_integrations.stores.rows import FILTER_FIELDS, key_of
 from c2llm_integrations.stores.spec import CollectionSpec
 
 try:

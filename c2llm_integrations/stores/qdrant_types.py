@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.terms import sparse, sparse_query
 from c2llm_integrations.errors import MissingExtra
-from c2llm_integrations.stores.rows import METADATA_FIELD, Filter, Vector, payload_of
+from c2llm_integrations.stores.rows import DENSE, LEXICAL, Filter, Vector, key_of, payload_of
 from c2llm_integrations.stores.spec import CollectionSpec
 
 try:
@@ -20,8 +20,6 @@ try:
 except ImportError as error:
     raise MissingExtra("qdrant-client", "qdrant") from error
 
-# The dense vector has no name, as LangChain's and LlamaIndex's own stores expect.
-DENSE, LEXICAL = "", "lexical"
 # Decimals of a vector's numbers as they are sent: a unit vector loses less than float32 does, and JSON a third.
 DECIMALS = 9
 # What they take as JSON at most, and what a term's hash and weight take.
@@ -101,18 +99,6 @@ def json_bytes(point: models.PointStruct) -> int:
     return size + NUMBER_BYTES * len(vector)
 
 
-def requests_of(sizes: Sequence[int]) -> Iterator[slice]:
-    """Cut a run of things of these bytes into requests of about `REQUEST_BYTES`, at least one thing each."""
-    start = total = 0
-    for position, size in enumerate(sizes):
-        if position > start and total + size > REQUEST_BYTES:
-            yield slice(start, position)
-            start, total = position, 0
-        total += size
-    if start < len(sizes):
-        yield slice(start, len(sizes))
-
-
 def queries_of(
     spec: CollectionSpec, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter
 ) -> list[models.QueryRequest]:
@@ -145,8 +131,7 @@ def ours(repository: str | None) -> models.Filter:
     missing: list[Any] = [
         models.IsEmptyCondition(is_empty=models.PayloadField(key=key_of(name))) for name in ("repository", "path")
     ]
-    where = Filter(repositories=() if repository is None else (repository,))
-    return models.Filter(must=_conditions(where), must_not=missing)
+    return models.Filter(must=_conditions(Filter.of(repository)), must_not=missing)
 
 
 def _conditions(where: Filter) -> list[Any]:
@@ -154,11 +139,6 @@ def _conditions(where: Filter) -> list[Any]:
         models.FieldCondition(key=key_of(name), match=models.MatchAny(any=values))
         for name, values in where.conditions().items()
     ]
-
-
-def key_of(name: str) -> str:
-    """Return where a field of a chunk lies in a payload."""
-    return f"{METADATA_FIELD}.{name}"
 
 
 def dense_of(vector: Any) -> list[float]:

@@ -25,6 +25,8 @@ BATCH_IDS = 10_000
 # Where a row's fields lie in a Qdrant payload: LangChain's and LlamaIndex's own stores read these names.
 TEXT_FIELD = "page_content"
 METADATA_FIELD = "metadata"
+# A row's vectors there; the dense one has no name, as those stores expect.
+DENSE, LEXICAL = "", "lexical"
 
 _CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -89,6 +91,11 @@ class Filter:
             if isinstance(getattr(self, name), str):
                 raise InputError(f"Filter.{name} takes a list of strings, got one: {getattr(self, name)!r}")
 
+    @classmethod
+    def of(cls, repository: str | None) -> Filter:
+        """Return what the rows of one repository match; for None, what all do."""
+        return cls(repositories=() if repository is None else (repository,))
+
     def conditions(self) -> dict[str, list[str]]:
         """Return row field → the values it may have, for the fields that restrict anything."""
         fields = {
@@ -116,6 +123,11 @@ def payload_of(chunk: CodeChunk) -> dict[str, Any]:
         "end_line": chunk.end_line,
     }
     return {TEXT_FIELD: chunk.text, METADATA_FIELD: metadata}
+
+
+def key_of(name: str) -> str:
+    """Return where a field of a chunk other than its text lies in a Qdrant payload."""
+    return f"{METADATA_FIELD}.{name}"
 
 
 def stored_of(id: str, payload: Mapping[str, Any]) -> Stored:
@@ -155,15 +167,19 @@ def batch_bytes(chunks: Sequence[CodeChunk], width: int) -> int:
 
 def slices(chunks: Sequence[CodeChunk], width: int) -> Iterator[slice]:
     """Cut rows into runs of at most about `BATCH_BYTES`, at least one row each."""
-    start = size = 0
-    for position, chunk in enumerate(chunks):
-        more = batch_bytes([chunk], width)
-        if position > start and size + more > BATCH_BYTES:
+    return runs([batch_bytes([chunk], width) for chunk in chunks], BATCH_BYTES)
+
+
+def runs(sizes: Sequence[int], most: int) -> Iterator[slice]:
+    """Cut things of these sizes, in their order, into runs of at most `most` in all, at least one thing each."""
+    start = total = 0
+    for position, size in enumerate(sizes):
+        if position > start and total + size > most:
             yield slice(start, position)
-            start, size = position, 0
-        size += more
-    if start < len(chunks):
-        yield slice(start, len(chunks))
+            start, total = position, 0
+        total += size
+    if start < len(sizes):
+        yield slice(start, len(sizes))
 
 
 def refused_chunks(chunks: Sequence[CodeChunk], max_text_bytes: int | None) -> dict[str, str]:

@@ -89,14 +89,18 @@ def read_archive(archive: Path) -> Iterator[tuple[str, str]]:
                 if wanted(item.filename, item.file_size):
                     yield from _decode(item.filename, zipped.read(item))
     else:
-        raw: bytes = archive.read_bytes()
-        if archive.suffix == ".deb":  # the outer format is `ar`, which Python cannot read
-            raw = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(archive)], capture_output=True, check=True).stdout
+        raw = content_of_deb(archive) if archive.suffix == ".deb" else archive.read_bytes()
         with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
             for member in tar:
                 file_object = tar.extractfile(member) if member.isfile() and wanted(member.name, member.size) else None
                 if file_object:
                     yield from _decode(member.name, file_object.read())
+
+
+def content_of_deb(archive: Path) -> bytes:
+    """The files of a Debian package as a tar archive; the outer format is `ar`, which Python cannot read."""
+    content: bytes = subprocess.run(["dpkg-deb", "--fsys-tarfile", archive], capture_output=True, check=True).stdout
+    return content
 
 
 def _decode(path: str, raw: bytes) -> Iterator[tuple[str, str]]:

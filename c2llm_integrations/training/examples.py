@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from c2llm_integrations.errors import InputError, MissingExtra
+from c2llm_integrations.json_lines import read_rows
 
 SUFFIXES = (".jsonl", ".parquet")
 
@@ -35,8 +35,8 @@ def read_examples(files: Sequence[Path]) -> tuple[list[Example], Counter[str]]:
     examples: dict[tuple[str, str], Example] = {}
     for file in files:
         before = len(examples)
-        for number, row in enumerate(_rows(file), 1):
-            example = _example(row, f"{file}: row {number}", left_out)
+        for where, row in _read_parquet(file) if file.suffix == ".parquet" else read_rows(file):
+            example = _example(row, where, left_out)
             if not example.query.strip() or not example.positive.strip():
                 left_out["blank"] += 1
             elif (example.query, example.positive) in examples:
@@ -48,32 +48,26 @@ def read_examples(files: Sequence[Path]) -> tuple[list[Example], Counter[str]]:
     return list(examples.values()), left_out
 
 
-def _rows(file: Path) -> Iterator[Any]:
-    if file.suffix == ".parquet":
-        try:
-            import pyarrow.parquet as parquet
-        except ImportError as error:
-            raise MissingExtra("pyarrow", "parquet") from error
-        try:
-            with parquet.ParquetFile(file) as opened:
-                for batch in opened.iter_batches():
-                    yield from batch.to_pylist()
-        except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
-            raise InputError(f"{file} is no Parquet file of pairs: {error}") from error
-        return
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    yield json.loads(line)
-                except ValueError as error:
-                    raise InputError(f"{file}: line {number} is no JSON: {error}") from error
+def _read_parquet(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise MissingExtra("pyarrow", "parquet") from error
+    try:
+        with parquet.ParquetFile(file) as opened:
+            rows = (row for batch in opened.iter_batches() for row in batch.to_pylist())
+            for number, row in enumerate(rows, 1):
+                yield f"{file}: row {number}", row
+    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors, some of several lines
+        why = str(error).split("\n")[0]
+        raise InputError(
+            f"{file} is no Parquet file of pairs: {why}; write it again, with query and positive"
+        ) from error
 
 
-def _example(row: Any, where: str, left_out: Counter[str]) -> Example:
-    if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in ("query", "positive")):
-        has = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
-        raise InputError(f"{where} needs query and positive as text, has {has or 'nothing'}")
+def _example(row: dict[str, Any], where: str, left_out: Counter[str]) -> Example:
+    if not all(isinstance(row.get(name), str) for name in ("query", "positive")):
+        raise InputError(f"{where} needs query and positive as text, has {', '.join(row) or 'nothing'}")
     negatives = row.get("negatives") or []
     if not isinstance(negatives, list) or not all(isinstance(text, str) for text in negatives):
         raise InputError(f"{where} has negatives that are no list of texts")

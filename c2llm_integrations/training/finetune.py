@@ -11,7 +11,7 @@ import json
 import math
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from c2llm_integrations.checkpoint import load_checkpoint, save_checkpoint
 from c2llm_integrations.errors import InputError, MissingExtra
+from c2llm_integrations.progress import Progress
 from c2llm_integrations.training.curve import curve
 from c2llm_integrations.training.examples import Example
 
@@ -42,8 +43,6 @@ try:
     from c2llm_integrations.training.hard_negatives import with_mined
 except ImportError as error:
     raise MissingExtra(error.name or "datasets", "train") from error
-
-Progress = Callable[[int, int | None, str], None]
 
 SCALE = 20.0  # 1 / τ of the published 0.05
 RANK, ALPHA = 64, 32  # of LoRA, as published
@@ -111,16 +110,10 @@ def train(
     if settings.averaged > 1:
         _average(model, checkpoints(work)[-settings.averaged :])
     history = [row for row in trainer.state.log_history if "loss" in row]
-    partial = Path(f"{out}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    _save(model, base, revision, partial)
     about = {"base": base, "revision": revision, "pairs": len(examples), **asdict(settings), "history": history}
-    (partial / "training.json").write_text(json.dumps(about, indent=1) + "\n")
     losses = [float(row["loss"]) for row in history]
-    (partial / "training.svg").write_text(curve(losses, "loss of each step"))
-    if out.exists():
-        out.rmdir()  # empty, as was seen above
-    partial.replace(out)
+    records = {"training.json": json.dumps(about, indent=1) + "\n", "training.svg": curve(losses, "loss of each step")}
+    _write(model, base, revision, out, records)
     shutil.rmtree(work)
     return losses
 
@@ -180,6 +173,7 @@ class _Watch(TrainerCallback):
         self.progress = progress
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        """Raise InputError for a loss that is NaN or infinite, before a checkpoint of it is written."""
         if not math.isfinite(found := float((logs or {}).get("loss", 0.0))):
             raise InputError(f"the loss is {found} at step {state.global_step}; lower the learning rate")
         if self.progress:
@@ -256,6 +250,18 @@ def _arguments(
         report_to=[],
         disable_tqdm=True,
     )
+
+
+def _write(model: SentenceTransformer, base: str, revision: str | None, out: Path, records: dict[str, str]) -> None:
+    """Write the checkpoint and the records beside it under another name first, so that `out` is whole or not there."""
+    partial = Path(f"{out}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    _save(model, base, revision, partial)
+    for name, text in records.items():
+        (partial / name).write_text(text)
+    if out.exists():
+        out.rmdir()  # empty, as was seen at first
+    partial.replace(out)
 
 
 def _save(model: SentenceTransformer, base: str, revision: str | None, folder: Path) -> None:

@@ -12,6 +12,7 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import mine_hard_negatives
 
+from c2llm_integrations.stores.files import write_atomically
 from c2llm_integrations.training.examples import Example
 
 MARGIN = 0.05  # what scores above 95 % of the positive may well be an answer too (NV-Retriever, arXiv 2407.15831)
@@ -23,9 +24,7 @@ def with_mined(model: SentenceTransformer, examples: Sequence[Example], count: i
     They are kept in `file`, so that an interrupted run neither looks for them again nor finds others.
     """
     if not file.exists():
-        partial = Path(f"{file}.partial")
-        partial.write_text(json.dumps(_mine(model, examples, count)))
-        partial.replace(file)
+        write_atomically(file, json.dumps(_mine(model, examples, count)))
     return [
         replace(example, negatives=tuple(dict.fromkeys((*example.negatives, *found))))
         for example, found in zip(examples, json.loads(file.read_text()), strict=True)

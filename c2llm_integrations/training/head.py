@@ -25,6 +25,7 @@ from c2llm_integrations.checkpoint import Checkpoint
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.heads import Head
 from c2llm_integrations.model.pma import PMA
+from c2llm_integrations.progress import Progress
 from c2llm_integrations.training.states import TokenStates
 
 TEMPERATURE = 0.05  # as published for C2LLM's InfoNCE; distillation at 0.1 was no better
@@ -50,7 +51,7 @@ def train_head(
     states: TokenStates,
     groups: Sequence[Sequence[int]],
     recipe: Recipe,
-    progress: Callable[[int, int | None, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Head, list[float]]:
     """Train a head on the cached states of texts and return it with the loss of each step.
 

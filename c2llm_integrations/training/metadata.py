@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 import re
-import subprocess
 import tarfile
 import zipfile
 from email.message import Message
 from email.parser import Parser
 from pathlib import Path
 from typing import Any
+
+from c2llm_integrations.training.corpus import content_of_deb
 
 _PERMISSIVE = re.compile(
     r"MIT|BSD|Apache|ISC|PSF|Python|HPND|CMU|Unlicense|Zlib|Public.Domain|public-domain|ZPL|Zope|0BSD|CC0|PostgreSQL"
@@ -33,7 +34,7 @@ def licence_of(archive: Path) -> str:
         declared = _package_json(archive).get("license", "")
         return declared if isinstance(declared, str) else str(declared.get("type", ""))
     if archive.suffix == ".deb":
-        return _from_debian(_member(_deb_content(archive), r"share/doc/[^/]+/copyright$"))
+        return _from_debian(_member(content_of_deb(archive), r"share/doc/[^/]+/copyright$"))
     if ".orig.tar." in archive.name:
         beside = sorted(archive.parent.glob(archive.name.split(".orig")[0] + "-*.debian.tar.*"))
         return _from_debian(_member(beside[0].read_bytes(), r"debian/copyright$")) if beside else ""
@@ -66,10 +67,6 @@ def _python_metadata(archive: Path) -> Message:
 
 def _package_json(archive: Path) -> dict[str, Any]:
     return dict(json.loads(_member(archive.read_bytes(), r"^[^/]+/package\.json$") or "{}"))
-
-
-def _deb_content(archive: Path) -> bytes:
-    return subprocess.run(["dpkg-deb", "--fsys-tarfile", str(archive)], capture_output=True, check=True).stdout
 
 
 def _from_debian(text: str) -> str:

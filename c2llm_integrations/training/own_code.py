@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from c2llm_integrations import prompts
@@ -39,14 +39,19 @@ def grouped_texts(
     checkpoint: Checkpoint, examples: Sequence[Example], limit: int, seed: int = 0
 ) -> tuple[list[str], list[list[int]]]:
     """Up to about `limit` texts of pairs, as the checkpoint embeds them, and which belong together: query first."""
-    ask, show = prompts.query_prompt(checkpoint.prompts), prompts.document_prompt(checkpoint.prompts)
     places: dict[str, int] = {}
     groups = []
-    for number in random.Random(seed).sample(range(len(examples)), len(examples)):
+    for texts in texts_of(checkpoint, random.Random(seed).sample(examples, len(examples))):
         if len(places) >= limit:
             break
-        example = examples[number]
-        texts = [(ask + example.query).strip()]
-        texts += [(show + text).strip() for text in (example.positive, *example.negatives)]
         groups.append([places.setdefault(text, len(places)) for text in texts])
     return list(places), groups
+
+
+def texts_of(checkpoint: Checkpoint, examples: Iterable[Example]) -> Iterator[list[str]]:
+    """Yield each example's texts as the checkpoint embeds them: the query, its positive, its negatives."""
+    ask, show = prompts.query_prompt(checkpoint.prompts), prompts.document_prompt(checkpoint.prompts)
+    for example in examples:
+        yield [(ask + example.query).strip()] + [
+            (show + text).strip() for text in (example.positive, *example.negatives)
+        ]

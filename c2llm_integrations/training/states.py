@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +18,7 @@ from c2llm_integrations.checkpoint import Checkpoint
 from c2llm_integrations.encoding.encoder import cpu_dtype, load_encoder
 from c2llm_integrations.encoding.lanes import run
 from c2llm_integrations.errors import InputError
-
-Progress = Callable[[int, int | None, str], None]
+from c2llm_integrations.progress import Progress
 
 BUDGET = 2048  # tokens in one forward pass, as for embedding on a CPU
 WINDOW = 1024  # texts sorted by length at once, and written before the next
@@ -117,7 +116,21 @@ def token_ids(checkpoint: Checkpoint, texts: Sequence[str], max_length: int) -> 
     """Yield of each text at least one token id and at most `max_length`, and whether it was cut for that."""
     tokenizer = checkpoint.tokenizer()
     blank = checkpoint.blank_token(tokenizer)
-    longest = min(max_length, int(checkpoint.backbone.get("max_position_embeddings") or max_length))
+    longest = _longest(checkpoint, max_length)
     for begin in range(0, len(texts), WINDOW):
         for found in tokenizer.encode_batch_fast(list(texts[begin : begin + WINDOW]), add_special_tokens=False):
             yield found.ids[:longest] or [blank], len(found.ids) > longest
+
+
+def count_cut(checkpoint: Checkpoint, texts: Iterable[str], max_length: int) -> int:
+    """Count the texts, each once, that `token_ids` would cut.
+
+    A token stands for at least a byte, so a text of no more bytes than the limit is not even tokenised.
+    """
+    longest = _longest(checkpoint, max_length)
+    long = {text for text in texts if len(text.encode(errors="surrogatepass")) > longest}
+    return sum(was_cut for _, was_cut in token_ids(checkpoint, list(long), max_length))
+
+
+def _longest(checkpoint: Checkpoint, max_length: int) -> int:
+    return min(max_length, int(checkpoint.backbone.get("max_position_embeddings") or max_length))

@@ -1,18 +1,11 @@
 """Which commit the rows of a tree are from, and links into it."""
 
-import subprocess
-
 import pytest
 
 from c2llm_integrations.code.commit import Claim, CommitSeen, permalink
 from c2llm_integrations.code.repository import iter_sources, open_tree
 from tests.conftest import write_project
-
-
-def git(folder, *arguments):
-    identity = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
-    done = subprocess.run(["git", "-C", folder, *identity, *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+from tests.repositories import git
 
 
 @pytest.fixture

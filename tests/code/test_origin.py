@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from c2llm_integrations.code.origin import normalise_origin, origin_of
+from tests.repositories import git
 
 
 @pytest.mark.parametrize(
@@ -60,19 +60,16 @@ def test_no_credential_survives() -> None:
 
 
 def test_origin_is_read_from_the_configuration_of_clones_worktrees_and_submodules(tmp_path: Path) -> None:
-    def git(*arguments: str | Path) -> None:
-        user = ("-c", "user.name=n", "-c", "user.email=e", "-c", "protocol.file.allow=always")
-        subprocess.run(["git", *user, *map(str, arguments)], check=True, capture_output=True)
-
     main, other = tmp_path / "main", tmp_path / "other"
     for root in (main, other):
-        git("init", "-q", root)
-        git("-C", root, "commit", "-q", "--allow-empty", "-m", "first")
-        git("-C", root, "remote", "add", "upstream", "https://example.org/wrong")
+        root.mkdir()
+        git(root, "init", "-q")
+        git(root, "commit", "-q", "--allow-empty", "-m", "first")
+        git(root, "remote", "add", "upstream", "https://example.org/wrong")
     assert origin_of(main) is None
-    git("-C", main, "remote", "add", "origin", "https://example.org/main.git")
-    git("-C", main, "worktree", "add", "-q", tmp_path / "tree")
-    git("-C", main, "submodule", "add", "-q", other, "sub")
+    git(main, "remote", "add", "origin", "https://example.org/main.git")
+    git(main, "worktree", "add", "-q", tmp_path / "tree")
+    git(main, "submodule", "add", "-q", other, "sub")
     assert origin_of(main) == "https://example.org/main.git"
     assert origin_of(tmp_path / "tree") == "https://example.org/main.git"
     assert origin_of(main / "sub") == str(other)

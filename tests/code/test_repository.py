@@ -13,6 +13,7 @@ import pytest
 from c2llm_integrations.code import repository
 from c2llm_integrations.code.repository import Tree, checkout_id, iter_sources, open_tree, root_of
 from c2llm_integrations.errors import InputError, RepositoryError
+from tests.repositories import git
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX file names, links or permissions")
 
@@ -22,12 +23,6 @@ def own_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine's own git configuration must not decide a test."""
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
-
-
-def git(folder: Path, *arguments: str) -> str:
-    user = ("-c", "user.name=n", "-c", "user.email=e@e", "-c", "protocol.file.allow=always")
-    done = subprocess.run(["git", *user, "-C", str(folder), *arguments], check=True, capture_output=True, text=True)
-    return done.stdout
 
 
 def write(root: Path, *paths: str, text: str = "x = 1\n") -> None:

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from c2llm_integrations.cli import run
-from tests.code.test_commit import git
 from tests.commands.running import answer, command, complaint
+from tests.repositories import git
 
 PLACE = re.compile(r"^[^\t:]+:\d+-\d+\t-?\d\.\d{4}\t[^\t]*$")
 

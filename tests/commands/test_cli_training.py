@@ -91,6 +91,7 @@ def test_what_cannot_be_mined_is_one_line_and_leaves_a_good_file(project, tmp_pa
     (tmp_path / "empty").mkdir()
     assert "no documented" in complaint(capsys, 1, "mine-pairs", tmp_path / "empty", "--out", out)
     assert "leaves none" in complaint(capsys, 1, "mine-pairs", project, "--out", out, "--held-out", 1)
+    assert "no folder" in complaint(capsys, 1, "mine-pairs", project, "--out", tmp_path / "absent" / "pairs.jsonl")
     assert out.read_text() == "good"
 
 
@@ -101,6 +102,10 @@ def test_a_trained_checkpoint_is_measured_and_used(tmp_path, tiny_model, capsys)
     rows[3]["positive"] += " " * 4 + "return 3" * 20
     pairs.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
     few = ("--epochs", 1, "--batch", 6, "--max-length", 16)
+    (tmp_path / "bad.jsonl").write_text("{}")
+    bad = ("--out", out, "--held-out", tmp_path / "bad.jsonl")
+    assert "line 1 needs query and positive" in complaint(capsys, 1, "train", tiny_model, pairs, *bad, *few)
+    assert not out.exists()
     assert run(list(map(str, ["train", tiny_model, pairs, "--out", out, "--held-out", pairs, *few]))) == 0
     printed = capsys.readouterr()
     assert printed.out == f"{out}\n"

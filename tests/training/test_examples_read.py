@@ -43,11 +43,11 @@ def test_rows_of_both_formats_are_the_same_examples(tmp_path):
     [
         ("", "holds no pair"),
         ('{"query": " ", "positive": "p"}\n', "holds no pair"),
-        ('{"query": "q"}\n', "row 1 needs query and positive as text, has query"),
-        ('{"query": "q", "positive": 3}\n', "row 1 needs query"),
-        ("[1]\n", "row 1 needs query and positive as text, has list"),
+        ('{"query": "q"}\n', "line 1 needs query and positive as text, has query"),
+        ('{"query": "q", "positive": 3}\n', "line 1 needs query"),
+        ("[1]\n", "line 1 is a list, expected an object"),
         ('{"query": "q", "positive": "p"}\nnonsense\n', "line 2 is no JSON"),
-        ('{"query": "q", "positive": "p", "negatives": "n"}\n', "row 1 has negatives that are no list"),
+        ('{"query": "q", "positive": "p", "negatives": "n"}\n', "line 1 has negatives that are no list"),
     ],
 )
 def test_bad_files_are_named(content, message, tmp_path):

@@ -20,7 +20,7 @@ from c2llm_integrations.training.head import (
     ranking_distillation,
     train_head,
 )
-from c2llm_integrations.training.states import TokenStates, cache_states
+from c2llm_integrations.training.states import TokenStates, cache_states, count_cut, token_ids
 from tests.golden import TIED
 
 TEXTS = [f"def f{n}(x):\n    return {'x + ' * (n % 7)}{n}" for n in range(60)]
@@ -45,6 +45,13 @@ def test_cached_states_give_the_embedders_vectors(checkpoint, states):
     vectors = encode(pma_of(checkpoint), states, range(60)).detach().numpy()
     assert (vectors * embedder.encode(TEXTS)).sum(1).min() > 0.999
     assert states.cut == embedder.texts_cut > 0
+
+
+@pytest.mark.parametrize("max_length", [1, 5, 14, 10_000])
+def test_texts_that_are_cut_are_counted_once_each(checkpoint, max_length):
+    texts = [*TEXTS, *TEXTS[:7], "", "é" * 40, "x = 1"]
+    cut = {text: was_cut for text, (_, was_cut) in zip(texts, token_ids(checkpoint, texts, max_length), strict=True)}
+    assert count_cut(checkpoint, iter(texts), max_length) == sum(cut.values())
 
 
 def test_states_are_computed_once(checkpoint, tmp_path, monkeypatch):
