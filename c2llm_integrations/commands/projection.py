@@ -46,6 +46,8 @@ def fit_projection(
     file = out or Path(f"c2llm-projection-{output_dim}.safetensors")
     if file.exists():
         raise InputError(f"{file} exists, and collections may need it; name another with --out")
+    if not file.absolute().parent.is_dir():
+        raise InputError(f"no folder {file.absolute().parent} to write {file.name} to")
     if path is not None and store is not None:
         raise InputError("both a folder and a --store are given; choose one")
     vectors, weights = _of_folder(path or Path(), model) if store is None else _of_collection(store, collection, model)

@@ -51,6 +51,7 @@ def test_a_collection_is_fitted_without_embedding_again(larger, tiny_model, tmp_
         (("--output-dim", 60), 1, "give at least as many vectors"),
         (("--output-dim", 64), 1, "fewer than their width"),
         (("--output-dim", 8, "--out", "README.md"), 1, "README.md exists"),
+        (("--output-dim", 3, "--out", "no/p.safetensors"), 1, "no folder"),
         (("--output-dim", 8, "--store", "qdrant+edge://x", "."), 1, "choose one"),
         (("--output-dim", 8, "--store", "qdrant+edge://x", "--model", "nano"), 1, "--model says"),
         (("--output-dim", 8, "--store", "qdrant+edge://x"), 1, "nothing is indexed"),
