@@ -60,11 +60,13 @@ def test_a_head_of_pairs_and_kept_states(tmp_path, tiny_model, capsys):
         ((".", "pairs.jsonl", "--output-dim", 16), 1, "choose one"),
         (("empty.jsonl", "--output-dim", 16), 1, "empty.jsonl holds no pair"),
         (("absent", "--output-dim", 16), 1, "absent"),
+        (("blank", "--output-dim", 16), 1, "no code was found in blank"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(arguments, code, message, project, tiny_model, monkeypatch, capsys):
     monkeypatch.chdir(project)
     (project / "empty.jsonl").write_text("")
+    (project / "blank").mkdir()
     assert message in complaint(capsys, code, "train-head", tiny_model, *arguments)
     assert not list(project.glob("*.safetensors*"))
 
