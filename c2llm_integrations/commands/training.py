@@ -98,6 +98,8 @@ def mine_pairs(
     """
     from c2llm_integrations.training.own_pairs import mine_repositories
 
+    if out.is_dir():
+        raise InputError(f"{out} is a folder; name a file in it")
     mined = mine_repositories(paths, held_out, seed)
     _write_lines(out, mined.training)
     terminal.write(str(out))

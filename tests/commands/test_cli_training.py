@@ -92,6 +92,9 @@ def test_what_cannot_be_mined_is_one_line_and_leaves_a_good_file(project, tmp_pa
     out.write_text("good")
     (tmp_path / "empty").mkdir()
     assert "no documented" in complaint(capsys, 1, "mine-pairs", tmp_path / "empty", "--out", out)
+    line = complaint(capsys, 1, "mine-pairs", project, "--out", tmp_path / "empty")
+    assert line.endswith("empty is a folder; name a file in it\n")
+    assert not list(tmp_path.glob("*.partial"))
     assert "leaves none" in complaint(capsys, 1, "mine-pairs", project, "--out", out, "--held-out", 1)
     assert out.read_text() == "good"
 
