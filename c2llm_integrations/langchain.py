@@ -86,6 +86,8 @@ class C2LLMRetriever(BaseRetriever):
     of `search` and `open_store`.
     """
 
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
     store: str | VectorStore
     collection: str = "code"
     embeddings: C2LLMEmbeddings | None = None

@@ -28,7 +28,7 @@ from c2llm_integrations.code.commit import Claim, CommitSeen
 from c2llm_integrations.code.languages import PROSE, language_of
 from c2llm_integrations.code.origin import normalise_origin
 from c2llm_integrations.code.reading import Source
-from c2llm_integrations.code.repository import Tree, checkout_id, iter_sources, open_tree
+from c2llm_integrations.code.repository import Tree, checkout_id, is_bare, iter_sources, open_tree
 from c2llm_integrations.comparing import Change, Held
 from c2llm_integrations.errors import RepositoryError, StoreError
 from c2llm_integrations.ingest import embed_rows, require_there
@@ -182,8 +182,7 @@ def _list_remote(source: str, place: Place, force: bool) -> Iterator[Parcel]:
 
 def is_remote(source: str) -> bool:
     """Say whether a source is a git URL or a bare repository, which is cloned."""
-    is_bare = (Path(source) / "HEAD").is_file() and (Path(source) / "objects").is_dir()
-    return is_bare or "://" in source or source.endswith(".git")
+    return is_bare(Path(source)) or "://" in source or source.endswith(".git")
 
 
 def _git(arguments: list[str], source: str) -> str:

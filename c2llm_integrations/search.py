@@ -92,7 +92,7 @@ def find(
     require_question(query, limit)
     terms = query_terms(query) if mode != "dense" else []
     if mode == "lexical" and not terms:
-        raise InputError(f"the query {query[:40]!r} has no letter or digit that could be looked for; add a word")
+        raise InputError(f"the query {query[:40]!r} has no word that lexical search could look for; add one")
     where = _filter(source, language, path, repository, kind)
     if where is None:
         return []

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import hmac
 import json
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
@@ -221,6 +222,15 @@ async def _refusal(_request: Request, error: Exception) -> Response:
     body = {"error": {"message": str(error), "type": kind, "param": error.parameter, "code": None}}
     headers = {"Retry-After": str(RETRY_SECONDS)} if error.status == 429 else {}
     return JSONResponse(body, error.status, headers)
+
+
+def require_free(host: str, port: int) -> None:
+    """Raise InputError if nothing can listen there; uvicorn would log its own line and end the process by code 3."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        socket.create_server(address, family=family).close()
+    except OSError as error:
+        raise InputError(f"{host}:{port} cannot be listened on ({error.strerror}); name another --port") from error
 
 
 def run_server(app: Starlette, host: str, port: int) -> None:

@@ -13,7 +13,7 @@ from c2llm_integrations.code.commit import Claim
 from c2llm_integrations.code.terms import ANALYSER
 from c2llm_integrations.comparing import Change, Held
 from c2llm_integrations.compression import CompactPlan
-from c2llm_integrations.errors import RepositoryError, StoreError
+from c2llm_integrations.errors import InputError, RepositoryError, StoreError
 from c2llm_integrations.loading import load
 from c2llm_integrations.parquet import Contents, contents_of, read_rows, write_rows
 from c2llm_integrations.progress import Progress
@@ -28,12 +28,14 @@ def export(
 ) -> Contents:
     """Write a collection's rows (of one repository) to a Parquet file, a batch at a time.
 
-    The file takes its name once it is complete. Raises StoreError if the rows changed while they were read, OSError
-    if the file cannot be written.
+    The file takes its name once it is complete. Raises StoreError if the rows changed while they were read, InputError
+    if `file` is a folder, OSError if it cannot be written.
     """
     spec = store.spec
     if spec is None:
         raise StoreError(f"{store.url} holds no collection {store.collection!r}; there is nothing to export")
+    if file.is_dir():
+        raise InputError(f"{file} is a folder; name a file in it")
     claims = {name: by for name, by in store.claims().items() if repository in (None, name)}
     contents = Contents(spec, claims, store.count(repository))
     partial = file.with_name(f"{file.name}.partial")

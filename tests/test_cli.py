@@ -1,11 +1,14 @@
 """What every command has in common: one line for each failure, exit codes, help, and no heavy import."""
 
 import re
+import shlex
+import subprocess
+import sys
 
 import pytest
 
 from c2llm_integrations.cli import run
-from tests.commands.running import answer, complaint
+from tests.commands.running import answer, command, complaint
 
 
 @pytest.mark.parametrize(
@@ -28,6 +31,16 @@ def test_nothing_indexed_says_what_to_run(tmp_path, monkeypatch, capsys):
 def test_what_cannot_be_used_is_one_line_and_code_1(arguments, project, monkeypatch, capsys):
     monkeypatch.chdir(project)
     complaint(capsys, 1, "index", *arguments)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="closing a stream needs a POSIX shell")
+def test_an_answer_that_nobody_wants_is_no_error(project, tiny_model, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    answer(capsys, "index", "--model", tiny_model)
+    for arguments in (("status",), ("search", "tax"), ("status", "--json")):
+        line = " ".join(shlex.quote(part) for part in command(*arguments))
+        done = subprocess.run(["sh", "-c", f"{line} >&-"], capture_output=True)
+        assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_debug_shows_the_traceback(tmp_path, monkeypatch, capsys):

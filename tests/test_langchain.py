@@ -307,6 +307,12 @@ def test_a_model_that_did_not_make_the_collection_is_refused(indexed):
         C2LLMRetriever(store=indexed, embeddings=C2LLMEmbeddings(**TINY, max_length=7)).invoke("x")
 
 
+@pytest.mark.parametrize("unknown", [{"lang": "go"}, {"kind": "function"}, {"search_kwargs": {"k": 1}}])
+def test_a_filter_that_the_retriever_does_not_know_is_not_left_out_silently(unknown, indexed):
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        C2LLMRetriever(store=indexed, **unknown)
+
+
 def test_copies_of_a_retriever_share_the_open_store(indexed):
     retriever = C2LLMRetriever(store=indexed, k=1)
     found = retriever.invoke("x")

@@ -219,3 +219,14 @@ def test_without_a_key_only_this_machine_is_listened_to(host, monkeypatch, capsy
     monkeypatch.delenv("C2LLM_API_KEY", raising=False)
     assert run(["serve", "--host", host]) == 1
     assert "set C2LLM_API_KEY, or listen on 127.0.0.1" in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_one_line(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        arguments = [sys.executable, "-m", "c2llm_integrations", "serve", "--model", str(TIED), "--port", str(port)]
+        done = subprocess.run(arguments, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"c2llm: 127.0.0.1:{port} cannot be listened on (")
+    assert line.endswith("); name another --port")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import socket
 import stat
 from collections.abc import Iterable, Iterator, Set
@@ -18,6 +19,7 @@ from c2llm_integrations.code.reading import FileState, Source, read_source
 from c2llm_integrations.errors import InputError, RepositoryError
 
 IGNORE_FILE = ".c2llmignore"
+_URL = re.compile(r"\w[\w+.-]+:/")  # one letter would be a Windows drive; pathlib makes two slashes one
 _LINK_OUT, _LINK_IN = "symlink leaves the root", "symlink"
 
 
@@ -110,12 +112,21 @@ def root_of(path: str | os.PathLike[str]) -> Path:
     return _find_root(_listable(path))[0]
 
 
+def is_bare(folder: Path) -> bool:
+    """Say whether a folder is what git keeps, without files of a work tree."""
+    return (folder / "HEAD").is_file() and (folder / "objects").is_dir()
+
+
 def _listable(path: str | os.PathLike[str]) -> Path:
     folder = Path(path).resolve()
     try:
         os.scandir(folder).close()
     except OSError as error:
+        if _URL.match(os.fspath(path)):  # may hold a password, so it is not repeated
+            raise RepositoryError("a URL is no folder; clone it and give the clone's folder") from None
         raise RepositoryError(f"cannot list {folder}: {error.strerror}; give a folder that you can read") from error
+    if is_bare(folder):
+        raise RepositoryError(f"{folder} is a bare git repository, without files; clone it and give the clone's folder")
     return folder
 
 

@@ -72,9 +72,14 @@ def look_at(hit: Hit, origins: Mapping[str, Origin], context: int | None = None)
 
 def file_of(hit: Hit, folder: Path | None) -> str | None:
     """Return the hit's file relative to the current folder; None if its checkout is not here or it is gone."""
-    file = folder / hit.chunk.path if folder and hit.chunk.path else None
-    # A row is data: its path must not lead out of the checkout.
-    if folder is None or file is None or not file.is_file() or not file.resolve().is_relative_to(folder.resolve()):
+    if folder is None or not hit.chunk.path:
+        return None
+    file = folder / hit.chunk.path
+    try:
+        # A row is data: its path must not lead out of the checkout.
+        if not file.is_file() or not file.resolve().is_relative_to(folder.resolve()):
+            return None
+    except OSError:  # a folder above it may not be entered, or its name is too long for this system
         return None
     try:
         return os.path.relpath(file)

@@ -32,11 +32,12 @@ def serve(
 
     With an API key in C2LLM_API_KEY, embedding needs it. Without one, only this machine can be listened to.
     """
-    from c2llm_integrations.serve import create_app, run_server
+    from c2llm_integrations.serve import create_app, require_free, run_server
 
     key = os.environ.get(KEY_VARIABLE, "").strip() or None
     if key is None and not _is_loopback(host):
         raise InputError(f"{host} can be reached from elsewhere; set {KEY_VARIABLE}, or listen on 127.0.0.1")
+    require_free(host, port)
     embedder = load_model(model, None, projection, head, device=device, truncate=truncate)
     terminal.say(f"{embedder.fingerprint['model']}, {embedder.output_dim} dimensions: http://{host}:{port}/v1")
     run_server(create_app(embedder, api_key=key), host, port)

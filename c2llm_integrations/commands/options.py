@@ -82,6 +82,8 @@ def require_new(file: Path) -> None:
 
 
 def require_folder(file: Path) -> None:
-    """Raise InputError, before any work is done, for a --out that has no folder to be written to."""
+    """Raise InputError, before any work is done, for a --out that is a folder, or has none to be written to."""
+    if file.is_dir():
+        raise InputError(f"{file} is a folder; name a file in it")
     if not file.absolute().parent.is_dir():
         raise InputError(f"no folder {file.absolute().parent} to write {file.name} to; make it, or name another --out")

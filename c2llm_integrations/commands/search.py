@@ -55,7 +55,8 @@ def search(
     repository. Into a pipe each answer is one line: path:start-end, score and symbol, separated by tabs, and with
     --explain the parts of the score. At a terminal the lines have a link where the indexed commit is known.
     """
-    question = " ".join(query)
+    # Bytes of another encoding come as lone surrogates, which no model and no JSON takes.
+    question = " ".join(query).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     if not question.strip():
         raise typer.BadParameter("it is blank; ask in words, or give a piece of code", param_hint="QUERY")
     if dense and lexical:
@@ -115,6 +116,7 @@ def _ask(
     from c2llm_integrations.search import require_names, spec_of
     from c2llm_integrations.search import search as find
 
+    filters = [options[name] for name in ("language", "path", "kind")]
     require_known(mode, options["rules"])
     require_names(options["language"], options["kind"])
     with opened(url, collection) as held:
@@ -126,10 +128,18 @@ def _ask(
     with opened(url, collection) as held:
         hits = find(question, embedder, held, mode=mode, repository=repository, **options)
         origins = origins_of(held)
+        empty = not hits and not held.count()
         notes = [str(note) for origin in origins.values() if origin.folder and (note := stale(origin.folder, held))]
     if mode == "hybrid" and spec.analyser != ANALYSER:
         mode = "dense"
         notes.append("answered by meaning alone: this collection has no words to search")
     if not hits:
-        notes.append("no answer: no row fits these filters")
+        notes.append(f"no answer: {_why_nothing(empty, mode, any((repository, *filters)))}")
     return _Answer(hits, origins, spec.fingerprint.get("model"), mode, notes)
+
+
+def _why_nothing(empty: bool, mode: Mode, filtered: bool) -> str:
+    if empty:
+        return "the collection holds no row"
+    wanted = [*(["has these words"] if mode == "lexical" else []), *(["fits these filters"] if filtered else [])]
+    return f"no row {' and '.join(wanted or ['was found'])}"

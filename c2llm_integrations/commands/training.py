@@ -195,6 +195,8 @@ def _texts(checkpoint: Checkpoint, paths: list[Path], limit: int, seed: int) -> 
         _say_left_out(left_out)
         return grouped_texts(checkpoint, examples, limit, seed)
     texts = own_texts(checkpoint, paths, limit, seed)
+    if not texts:
+        raise InputError(f"no code was found in {', '.join(map(str, paths))}")
     return texts, [[row] for row in range(len(texts))]
 
 

@@ -84,7 +84,7 @@ def stale(root: Path, store: VectorStore, patience: float = PATIENCE) -> Stalene
         return None
     record = load(file)
     if record is None or record.rows != store.count(name):
-        return Staleness(unknown="an indexing run is under way or did not finish")
+        return Staleness(unknown="an indexing run is under way or did not finish, or the rows were imported")
     try:
         return _compare(root, record, file, patience)
     except RepositoryError as error:

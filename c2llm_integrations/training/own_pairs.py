@@ -35,9 +35,10 @@ def mine_repositories(paths: Sequence[Path], held_out: float = 0.0, seed: int = 
     """
     trees = {tree.name: tree for tree in map(open_tree, paths)}
     order = sorted(trees, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())
-    apart = round(held_out * len(order))
+    apart = max(round(held_out * len(order)), held_out > 0)  # who asks for some gets at least one
     if not 0 <= held_out < 1 or apart == len(order):
-        raise InputError(f"a share of {held_out} of {len(order)} repositories leaves none to train on; choose less")
+        share = f"a share of {held_out} of {len(order)} repositories"
+        raise InputError(f"{share} leaves none to train on; choose less, or name more repositories")
     mined, seen = Mined(), set[str]()
     for number, name in enumerate(order):
         rows = mined.held_out if number < apart else mined.training

@@ -371,3 +371,19 @@ def test_a_checkout_has_its_own_stable_id(repo: Path, plain: Path, monkeypatch: 
     assert one != checkout_id(plain)
     monkeypatch.setattr(repository.socket, "gethostname", lambda: "another")
     assert one != checkout_id(repo)
+
+
+@pytest.mark.parametrize("url", ["https://name:hunter2@example.com/a/b.git", "ssh://name:hunter2@example.com/a"])
+def test_a_url_is_no_folder_and_is_not_repeated(url):
+    for path in (url, Path(url)):
+        with pytest.raises(RepositoryError, match="a URL is no folder; clone it") as caught:
+            open_tree(path)
+        assert "hunter2" not in str(caught.value)
+
+
+def test_a_bare_repository_has_no_files_to_index(tmp_path):
+    git(tmp_path, "init", "--bare", "store.git")
+    with pytest.raises(RepositoryError, match=r"store\.git is a bare git repository.*clone it"):
+        open_tree(tmp_path / "store.git")
+    with pytest.raises(RepositoryError, match="bare"):
+        root_of(tmp_path / "store.git")

@@ -47,6 +47,17 @@ def test_a_file_is_named_from_the_current_folder(project, monkeypatch):
     assert file_of(hit(path=""), project) is None
 
 
+def test_a_file_that_the_system_will_not_look_at_is_not_here(project, monkeypatch):
+    found = look_at(hit(path=f"{'a' * 300}.py"), {"github.com/a/b": Origin("id", None, project)}, context=1)
+    assert (found.file, found.changed) == (None, True)
+
+    def refuse(file):
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr(type(project), "is_file", refuse)  # as in a folder that may not be entered
+    assert file_of(hit(path="shop/prices.py"), project) is None
+
+
 @pytest.mark.parametrize("path", ["../secret.py", "link.py", "/etc/passwd"])
 def test_a_row_leads_to_no_file_outside_its_checkout(path, project, tmp_path):
     (tmp_path / "secret.py").write_text("x = 1\n")

@@ -47,6 +47,29 @@ def test_filters_that_leave_nothing_print_nothing(indexed, capsys):
     assert "no answer" in printed.err
 
 
+def test_an_index_without_rows_says_so(tmp_path, tiny_model, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    answer(capsys, "index", "--model", tiny_model)
+    assert run(["search", "tax"]) == 0
+    assert capsys.readouterr().err == "no answer: the collection holds no row\n"
+
+
+def test_words_in_no_row_are_not_blamed_on_filters(indexed, capsys):
+    capsys.readouterr()
+    assert run(["search", "--lexical", "zzyzx"]) == 0
+    assert capsys.readouterr().err == "no answer: no row has these words\n"
+    assert run(["search", "--lexical", "zzyzx", "--language", "python"]) == 0
+    assert capsys.readouterr().err == "no answer: no row has these words and fits these filters\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no arguments of bytes")
+def test_a_question_in_another_encoding_is_answered(indexed):
+    arguments = [os.fsencode(part) for part in command("search", "--json")]
+    done = subprocess.run([*arguments, b"sum of pri\xe7es"], capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout)["query"] == "sum of pri\ufffdes"
+
+
 def test_json_has_both_paths_and_the_text(indexed, tiny_model, monkeypatch, capsys):
     monkeypatch.chdir(indexed / "shop")
     found = json.loads(answer(capsys, "search", "sum", "of", "items", "--json", "--language", "python"))

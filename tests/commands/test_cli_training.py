@@ -60,11 +60,13 @@ def test_a_head_of_pairs_and_kept_states(tmp_path, tiny_model, capsys):
         ((".", "pairs.jsonl", "--output-dim", 16), 1, "choose one"),
         (("empty.jsonl", "--output-dim", 16), 1, "empty.jsonl holds no pair"),
         (("absent", "--output-dim", 16), 1, "absent"),
+        (("blank", "--output-dim", 16), 1, "no code was found in blank"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(arguments, code, message, project, tiny_model, monkeypatch, capsys):
     monkeypatch.chdir(project)
     (project / "empty.jsonl").write_text("")
+    (project / "blank").mkdir()
     assert message in complaint(capsys, code, "train-head", tiny_model, *arguments)
     assert not list(project.glob("*.safetensors*"))
 
@@ -90,6 +92,9 @@ def test_what_cannot_be_mined_is_one_line_and_leaves_a_good_file(project, tmp_pa
     out.write_text("good")
     (tmp_path / "empty").mkdir()
     assert "no documented" in complaint(capsys, 1, "mine-pairs", tmp_path / "empty", "--out", out)
+    line = complaint(capsys, 1, "mine-pairs", project, "--out", tmp_path / "empty")
+    assert line.endswith("empty is a folder; name a file in it\n")
+    assert not list(tmp_path.glob("*.partial"))
     assert "leaves none" in complaint(capsys, 1, "mine-pairs", project, "--out", out, "--held-out", 1)
     assert "no folder" in complaint(capsys, 1, "mine-pairs", project, "--out", tmp_path / "absent" / "pairs.jsonl")
     assert out.read_text() == "good"

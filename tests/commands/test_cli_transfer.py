@@ -20,6 +20,8 @@ def test_a_collection_moves_to_another_store_and_is_searched_there(indexed, file
     here = answer(capsys, "search", "add tax")
     store = f"milvus+lite://{tmp_path / 'rows.db'}"
     answer(capsys, "import", file, "--store", store)
+    assert run(["search", "add tax", "--store", store]) == 0
+    assert "or the rows were imported; run: c2llm index" in capsys.readouterr().err
     assert answer(capsys, "search", "add tax", "--store", store).split("\t")[0] == here.split("\t")[0]
     moved, made = (json.loads(answer(capsys, "status", "--json", *to)) for to in (("--store", store), ()))
     assert moved.pop("store") == store
@@ -56,6 +58,8 @@ def test_another_model_is_refused(indexed, file, tiny_model, capsys):
     [
         (("export", "out.parquet", "--repository", "shop-projekt"), "did you mean shop-project?"),
         (("export", "no/such/folder/out.parquet"), "No such file"),
+        (("export", "shop"), "shop is a folder; name a file in it"),
+        (("export", "."), ". is a folder; name a file in it"),
         (("export", "out.parquet", "--collection", "none"), "holds no collection 'none'"),
         (("import", "none.parquet"), "No such file"),
         (("import", "README.md"), "no readable Parquet file"),

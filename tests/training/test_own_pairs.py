@@ -60,7 +60,13 @@ def test_all_languages_of_a_project_are_read(tmp_path):
     assert ("python", "What a customer wants to buy.") in found
 
 
-@pytest.mark.parametrize("share", [1.0, 0.9, -0.5])
+def test_a_small_share_of_few_repositories_still_keeps_one_apart(tmp_path):
+    folders = [write(tmp_path / name, f"own{name}") for name in "ab"]
+    mined = mine_repositories(folders, held_out=0.1)
+    assert [len({row["dataset"] for row in rows}) for rows in (mined.training, mined.held_out)] == [1, 1]
+
+
+@pytest.mark.parametrize("share", [1.0, 0.9, 0.1, -0.5])
 def test_something_must_be_left_to_train_on(share, tmp_path):
     with pytest.raises(InputError, match=f"share of {share} of 1 repositories leaves none"):
         mine_repositories([write(tmp_path / "a", "pear")], held_out=share)
