@@ -15,6 +15,7 @@ import pytest
 from c2llm_integrations.cli import run
 from c2llm_integrations.compression import fit_projection
 from c2llm_integrations.embedder import C2LLMEmbedder
+from tests.code.test_commit import git
 from tests.commands.running import answer, command, complaint
 
 
@@ -233,6 +234,19 @@ def test_refused_rows_are_filed_where_asked_and_fail_the_run(project, tiny_model
         capsys, "index", *store, "--collection", "short", "--long-text", "cut", "--refused", tmp_path / "none.jsonl"
     )
     assert not (tmp_path / "none.jsonl").exists()
+
+
+@pytest.mark.parametrize("store", ["milvus+lite://code.db", "qdrant+edge://rows"])
+@pytest.mark.parametrize("by_git", [False, True])
+def test_a_store_inside_the_tree_is_no_part_of_it(store, by_git, project, tiny_model, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    if by_git:
+        git(project, "init")
+    options = ("--store", store, "--json")
+    made = json.loads(answer(capsys, "index", "--model", tiny_model, *options))
+    again = json.loads(answer(capsys, "index", *options))
+    assert (again["written"], again["chunks"], again["skipped"]) == (0, made["chunks"], made["skipped"])
+    assert json.loads(answer(capsys, "search", "tax", *options))["notes"] == []
 
 
 def test_a_replacement_serves_only_when_it_is_complete(indexed, tiny_model, capsys):
