@@ -21,6 +21,7 @@ from c2llm_integrations.commands.options import (
     Refused,
     Rescore,
     Store,
+    place_again,
     plan_of,
 )
 from c2llm_integrations.commands.reports import say_problems, write_report
@@ -133,8 +134,9 @@ def index(
         report = _index(path, held, embedder, same, stored_as, replace=replace, dry_run=dry_run)
     write_report(report, planned=dry_run, as_json=as_json)
     if spec is None and report.stored and not dry_run:
-        terminal.say('now ask: c2llm search "..."')
-        terminal.say(f"better answers, slower: c2llm index --replace --model {LARGER}")
+        place = place_again(store, collection)
+        terminal.say(f'now ask: c2llm search{place} "..."')
+        terminal.say(f"better answers, slower: c2llm index{place} --replace --model {LARGER}")
     failed = say_problems(report.refused, refused, report.skipped.get("unreadable", []))
     if watch:
         from c2llm_integrations.ingest import ingest

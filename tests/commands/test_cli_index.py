@@ -30,6 +30,17 @@ def test_a_first_run_reports_and_says_what_to_do_next(project, tiny_model, monke
     assert (project / ".c2llm" / ".gitignore").read_text().strip() == "*"
 
 
+def test_what_to_do_next_names_the_store_again(project, tiny_model, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    where = ["--store", "qdrant+edge://my rows", "--collection", "mine"]
+    assert run(["index", "--model", str(tiny_model), *where]) == 0
+    place = "--store 'qdrant+edge://my rows' --collection mine"
+    assert f'now ask: c2llm search {place} "..."\n' in capsys.readouterr().err
+    (project / "new.py").write_text("x = 1\n")
+    assert run(["search", "tax", *where]) == 0
+    assert capsys.readouterr().err.endswith(f"; run: c2llm index {place}\n")
+
+
 def test_a_second_run_writes_nothing_and_keeps_the_model(indexed, capsys):
     report = json.loads(answer(capsys, "index", "--json"))
     assert (report["written"], report["tokens"], report["deleted"]) == (0, 0, 0)
