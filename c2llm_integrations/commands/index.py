@@ -177,7 +177,7 @@ def _index(
 
     if dry_run:
         planned = {name: value for name, value in options.items() if name != "refused"}
-        return plan(path, None if replace else held, embedder, **planned)
+        return plan(path, held, embedder, **planned, replace=replace)
     others = known_vectors(options["own_store"], path, held.collection, embedder, stored_as)
     with terminal.progress_bar() as progress, others as known:
         return ingest(path, embedder, held, **options, replace=replace, progress=progress, vectors_from=known)

@@ -219,6 +219,24 @@ def test_fewer_dimensions_without_saying_how_names_the_ways(project, tiny_model,
 # ---- costs and refusals
 
 
+@pytest.mark.parametrize("replace", [(), ("--replace",)])
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_a_dry_run_refuses_what_the_store_cannot_keep(dry, replace, project, tiny_model, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    options = ("--model", tiny_model, "--store", "milvus+lite://rows.db", "--quantization", "int8", *dry, *replace)
+    assert "quantization 'int8' is not supported here" in complaint(capsys, 1, "index", *options)
+
+
+def test_a_dry_run_of_a_replacement_keeps_others_rows_in_mind(project, tiny_model, tmp_path, capsys):
+    store = ("--store", f"qdrant+edge://{tmp_path / 'rows'}")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.py").write_text("x = 1\n")
+    for folder in (project, tmp_path / "other"):
+        answer(capsys, "index", folder, "--model", tiny_model, *store)
+    said = complaint(capsys, 1, "index", project, "--replace", *store)
+    assert complaint(capsys, 1, "index", project, "--replace", "--dry-run", *store) == said
+
+
 def test_a_dry_run_says_what_it_would_cost_and_leaves_nothing_behind(project, tiny_model, capsys):
     out = answer(capsys, "index", project, "--dry-run", "--model", tiny_model)
     assert "would be written" in out
