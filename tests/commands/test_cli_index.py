@@ -67,6 +67,13 @@ def test_another_model_is_refused_until_the_collection_is_replaced(indexed, tiny
     assert json.loads(answer(capsys, "status", "--json"))["model"] == str(other)
 
 
+@pytest.mark.parametrize("option", [("--truncate", 999), ("--output-dim", 3), ("--projection", "README.md")])
+def test_a_mistaken_option_is_not_blamed_on_the_models_place(option, indexed, capsys):
+    line = complaint(capsys, 1, "index", *option)
+    assert line.startswith("c2llm: the collection's model cannot be loaded as asked: ")
+    assert "names its new place" not in line
+
+
 def test_a_bad_model_does_not_cost_the_collection(indexed, capsys):
     complaint(capsys, 1, "index", "--replace", "--model", "no-such-folder")
     assert json.loads(answer(capsys, "status", "--json"))["rows"] > 3
