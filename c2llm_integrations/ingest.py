@@ -139,6 +139,7 @@ def plan(
     repository: str | None = None,
     compact: CompactPlan | None = None,
     long_text: str | None = None,
+    replace: bool = False,
     force: bool = False,
     own_store: bool = False,
 ) -> IngestReport:
@@ -150,12 +151,17 @@ def plan(
     tree = open_tree(root, repository)
     report = IngestReport(tree.name)
     held, spec = Held(), None if store is None else store.spec
-    if store is not None and spec is not None:
+    if store is not None and spec is not None and replace:
+        require_alone(tree, store, force or own_store)
+        spec = None
+    elif store is not None and spec is not None:
         require_claim(tree, store, force, own_store)
         held = Held(store.scan(tree.name))
     estimator = None
     if embedder is not None:
         wanted = spec_for(embedder, store, compact, long_text, spec)
+        if store is not None:
+            store.capabilities.require(wanted)
         if spec is not None:
             spec.require_same(wanted)
         estimator = Estimator(embedder, wanted)

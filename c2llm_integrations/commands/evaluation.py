@@ -42,6 +42,7 @@ def evaluate(
     """
     from c2llm_integrations import evaluation
 
+    read = {name: _local(name, repositories) for name in tasks if name != MTEB}
     embedder = load_model(model, None, projection, head)
     folder = evaluation.result_folder(out, embedder)
     lines = []
@@ -49,7 +50,7 @@ def evaluate(
         if name == MTEB:
             found = [(result.task_name, result.scores) for result in evaluation.run_mteb(embedder, folder)]
         else:
-            local = _local(name, repositories)
+            local = read[name]
             title = local[0].name if len(local) == 1 else Path(name).stem
             result = evaluation.run_local(embedder, title, local, folder)
             found = [(title, result["scores"])]

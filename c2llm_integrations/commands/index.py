@@ -32,6 +32,7 @@ from c2llm_integrations.commands.options import (
     Store,
     TrainedHead,
     Truncate,
+    place_again,
     plan_of,
 )
 from c2llm_integrations.commands.reports import say_problems, write_report
@@ -122,8 +123,9 @@ def index(
     )
     write_report(report, planned=dry_run, as_json=as_json)
     if is_new and report.stored and not dry_run:
-        terminal.say('now ask: c2llm search "..."')
-        terminal.say(f"better answers, slower: c2llm index --replace --model {LARGER}")
+        place = place_again(store, collection)
+        terminal.say(f'now ask: c2llm search{place} "..."')
+        terminal.say(f"better answers, slower: c2llm index{place} --replace --model {LARGER}")
     failed = say_problems(report.refused, refused, report.unreadable)
     if watch:
         with opened(store or store_of(path), collection) as held:
@@ -168,7 +170,7 @@ def _index(
         options = {**options, "own_store": own, "compact": plan_of(embedder.output_dim, spec, **compact)}
         if dry_run:
             planned = {name: value for name, value in options.items() if name != "refused"}
-            report = plan(path, None if replace else held, embedder, **planned)
+            report = plan(path, held, embedder, **planned, replace=replace)
         else:
             stored_as = compact.get("datatype") or (spec.datatype if spec is not None else "float32")
             others = known_vectors(own, path, collection, embedder, stored_as)

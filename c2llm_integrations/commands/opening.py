@@ -37,7 +37,8 @@ def load_model(
 
     found: dict[str, Any] = {"name": "nano"} if spec is None else options_of(spec.fingerprint, projection, head)
     options |= {"projection": projection, "head": head}
-    found |= {name: value for name, value in options.items() if value is not None}
+    asked = {name: value for name, value in options.items() if value is not None}
+    found |= asked
     if model is not None:
         found["name"] = lasting_name(model)
     try:
@@ -45,6 +46,8 @@ def load_model(
     except C2LLMError as error:
         if model is not None or spec is None:
             raise
+        if asked:
+            raise InputError(f"the collection's model cannot be loaded as asked: {error}") from error
         raise InputError(f"the collection's model cannot be loaded: {error}; --model names its new place") from error
     if made := embedder.projection or embedder.checkpoint.head:
         remember(made)

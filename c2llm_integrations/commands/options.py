@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,6 +53,15 @@ LongText = Annotated[
 ]
 Refused = Annotated[Path, typer.Option(metavar="FILE", help="Where refused rows go with their reasons, if any are.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def place_again(store: str | None, collection: str) -> str:
+    """Return the options that name the same collection, to stand behind a command that is advised; "" by default."""
+    options = [
+        *([] if store is None else ["--store", store]),
+        *([] if collection == "code" else ["--collection", collection]),
+    ]
+    return "".join(f" {shlex.quote(option)}" for option in options)
 
 
 def plan_of(

@@ -12,7 +12,7 @@ import typer
 from c2llm_integrations import terminal
 from c2llm_integrations.commands.hits import Origin, document_of, look_at, write_hits
 from c2llm_integrations.commands.opening import indexed_store, load_model, opened, origins_of
-from c2llm_integrations.commands.options import AsJson, Collection, Head, Model, Projection, Store
+from c2llm_integrations.commands.options import AsJson, Collection, Head, Model, Projection, Store, place_again
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.suggesting import did_you_mean
 
@@ -68,7 +68,7 @@ def search(
         from c2llm_integrations.commands.index import bring_up_to_date
 
         bring_up_to_date(store, collection, model, projection, head)
-    answer = _ask(question, store or indexed_store(), collection, model, projection, head, **how)
+    answer = _ask(question, store, collection, model, projection, head, **how)
     looks = [look_at(hit, answer.origins, context) for hit in answer.hits]
     if as_json:
         about = {"model": answer.model, "mode": answer.mode, "notes": answer.notes}
@@ -100,7 +100,7 @@ class _Answer:
 
 def _ask(
     question: str,
-    url: str,
+    store: str | None,
     collection: str,
     model: str | None,
     projection: Path | None,
@@ -116,6 +116,7 @@ def _ask(
     from c2llm_integrations.search import require_names, spec_of
     from c2llm_integrations.search import search as find
 
+    url, place = store or indexed_store(), place_again(store, collection)
     filters = [options[name] for name in ("language", "path", "kind")]
     require_known(mode, options["rules"])
     require_names(options["language"], options["kind"])
@@ -129,7 +130,8 @@ def _ask(
         hits = find(question, embedder, held, mode=mode, repository=repository, **options)
         origins = origins_of(held)
         empty = not hits and not held.count()
-        notes = [str(note) for origin in origins.values() if origin.folder and (note := stale(origin.folder, held))]
+        found = (stale(origin.folder, held) for origin in origins.values() if origin.folder)
+        notes = [f"{note}{place}" for note in found if note]
     if mode == "hybrid" and spec.analyser != ANALYSER:
         mode = "dense"
         notes.append("answered by meaning alone: this collection has no words to search")

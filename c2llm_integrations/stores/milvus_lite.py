@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from c2llm_integrations.errors import InputError, MissingExtra, StoreError
-from c2llm_integrations.stores.files import FileLock
+from c2llm_integrations.stores.files import FileLock, write_atomically
 from c2llm_integrations.stores.milvus import Held, MilvusStore
 from c2llm_integrations.stores.milvus_collections import CONNECTION, names
 from c2llm_integrations.stores.milvus_schema import Server
@@ -53,6 +53,8 @@ class MilvusLiteStore(MilvusStore):
 
     def _create(self, spec: CollectionSpec) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
+        if not any(self.path.iterdir()):  # a database inside a repository is no part of it
+            write_atomically(self.path / ".gitignore", "*\n")
         self._attach()
         super()._create(spec)
 

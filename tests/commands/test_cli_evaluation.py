@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from c2llm_integrations import evaluation
 from tests.commands.running import answer, complaint
 
 ROW = {"query": "class Cart", "positive": "class Cart"}
@@ -30,3 +31,16 @@ def test_what_cannot_be_measured_is_one_line(arguments, message, tmp_path, tiny_
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.jsonl").write_text("")
     assert message in complaint(capsys, 1, "eval", *arguments, "--model", tiny_model)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [(("absent",), "no task 'absent'"), (("--out", "own.jsonl"), "Not a directory")]
+)
+def test_a_mistake_is_found_before_anything_is_measured(arguments, message, tmp_path, tiny_model, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.jsonl").write_text(json.dumps(ROW))
+    measured = []
+    monkeypatch.setattr(evaluation, "run_local", lambda *task: measured.append(task))
+    complained = complaint(capsys, 1, "eval", "own.jsonl", *arguments, "--model", tiny_model)
+    assert message in complained
+    assert measured == []

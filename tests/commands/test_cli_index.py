@@ -15,6 +15,7 @@ import pytest
 from c2llm_integrations.cli import run
 from c2llm_integrations.compression import fit_projection
 from c2llm_integrations.embedder import C2LLMEmbedder
+from tests.code.test_commit import git
 from tests.commands.running import answer, command, complaint
 
 
@@ -27,6 +28,17 @@ def test_a_first_run_reports_and_says_what_to_do_next(project, tiny_model, monke
     assert "codefuse-ai/C2LLM-0.5B" in printed.err
     assert "c2llm search" in printed.err
     assert (project / ".c2llm" / ".gitignore").read_text().strip() == "*"
+
+
+def test_what_to_do_next_names_the_store_again(project, tiny_model, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    where = ["--store", "qdrant+edge://my rows", "--collection", "mine"]
+    assert run(["index", "--model", str(tiny_model), *where]) == 0
+    place = "--store 'qdrant+edge://my rows' --collection mine"
+    assert f'now ask: c2llm search {place} "..."\n' in capsys.readouterr().err
+    (project / "new.py").write_text("x = 1\n")
+    assert run(["search", "tax", *where]) == 0
+    assert capsys.readouterr().err.endswith(f"; run: c2llm index {place}\n")
 
 
 def test_a_second_run_writes_nothing_and_keeps_the_model(indexed, capsys):
@@ -53,6 +65,13 @@ def test_another_model_is_refused_until_the_collection_is_replaced(indexed, tiny
     out = answer(capsys, "index", "--model", other, "--replace")
     assert "unchanged 0" in out
     assert json.loads(answer(capsys, "status", "--json"))["model"] == str(other)
+
+
+@pytest.mark.parametrize("option", [("--truncate", 999), ("--output-dim", 3), ("--projection", "README.md")])
+def test_a_mistaken_option_is_not_blamed_on_the_models_place(option, indexed, capsys):
+    line = complaint(capsys, 1, "index", *option)
+    assert line.startswith("c2llm: the collection's model cannot be loaded as asked: ")
+    assert "names its new place" not in line
 
 
 def test_a_bad_model_does_not_cost_the_collection(indexed, capsys):
@@ -207,6 +226,24 @@ def test_fewer_dimensions_without_saying_how_names_the_ways(project, tiny_model,
 # ---- costs and refusals
 
 
+@pytest.mark.parametrize("replace", [(), ("--replace",)])
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_a_dry_run_refuses_what_the_store_cannot_keep(dry, replace, project, tiny_model, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    options = ("--model", tiny_model, "--store", "milvus+lite://rows.db", "--quantization", "int8", *dry, *replace)
+    assert "quantization 'int8' is not supported here" in complaint(capsys, 1, "index", *options)
+
+
+def test_a_dry_run_of_a_replacement_keeps_others_rows_in_mind(project, tiny_model, tmp_path, capsys):
+    store = ("--store", f"qdrant+edge://{tmp_path / 'rows'}")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.py").write_text("x = 1\n")
+    for folder in (project, tmp_path / "other"):
+        answer(capsys, "index", folder, "--model", tiny_model, *store)
+    said = complaint(capsys, 1, "index", project, "--replace", *store)
+    assert complaint(capsys, 1, "index", project, "--replace", "--dry-run", *store) == said
+
+
 def test_a_dry_run_says_what_it_would_cost_and_leaves_nothing_behind(project, tiny_model, capsys):
     out = answer(capsys, "index", project, "--dry-run", "--model", tiny_model)
     assert "would be written" in out
@@ -233,6 +270,19 @@ def test_refused_rows_are_filed_where_asked_and_fail_the_run(project, tiny_model
         capsys, "index", *store, "--collection", "short", "--long-text", "cut", "--refused", tmp_path / "none.jsonl"
     )
     assert not (tmp_path / "none.jsonl").exists()
+
+
+@pytest.mark.parametrize("store", ["milvus+lite://code.db", "qdrant+edge://rows"])
+@pytest.mark.parametrize("by_git", [False, True])
+def test_a_store_inside_the_tree_is_no_part_of_it(store, by_git, project, tiny_model, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    if by_git:
+        git(project, "init")
+    options = ("--store", store, "--json")
+    made = json.loads(answer(capsys, "index", "--model", tiny_model, *options))
+    again = json.loads(answer(capsys, "index", *options))
+    assert (again["written"], again["chunks"], again["skipped"]) == (0, made["chunks"], made["skipped"])
+    assert json.loads(answer(capsys, "search", "tax", *options))["notes"] == []
 
 
 def test_a_replacement_serves_only_when_it_is_complete(indexed, tiny_model, capsys):
