@@ -130,7 +130,9 @@ def _named(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
     named: dict[str, str] = {}
     for source in map(str, sources):
         if "://" in source:
-            if urlsplit(source).password is not None:
+            url = urlsplit(source)
+            # An access token may stand as the user of a web address; "git" does in ssh://git@host.
+            if url.password is not None or (url.scheme in ("http", "https") and url.username is not None):
                 raise InputError("a URL holds a password; take it out, URLs end up in logs; use a credential helper")
             named[source] = source
             continue

@@ -261,9 +261,10 @@ def test_an_embedded_store_is_refused_with_the_way_out(url):
         ingest_distributed(["."], url)
 
 
-def test_a_git_url_with_a_password_is_refused_and_not_shown():
+@pytest.mark.parametrize("user", ["user:hunter2", "hunter2"])
+def test_a_git_url_with_a_password_is_refused_and_not_shown(user):
     with pytest.raises(InputError, match="holds a password") as told:
-        ingest_distributed(["https://user:hunter2@example.org/x.git"], "qdrant+http://localhost:1")
+        ingest_distributed([f"https://{user}@example.org/x.git"], "qdrant+http://localhost:1")
     assert "hunter2" not in str(told.value)
 
 
