@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from c2llm_integrations.checkpoint import load_checkpoint
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.embedder import C2LLMEmbedder
-from c2llm_integrations.encoding.encoder import cpu_dtype
+from c2llm_integrations.encoding.encoder import cpu_dtype, why_not_int8
 from c2llm_integrations.errors import InputError
 
 # Rows of the products that are timed, tokens in a batch that are tried, and chunks read at most.
@@ -61,7 +62,7 @@ def measure(
         raise InputError(f"{seconds:g} s are too short for a figure, give at least 5")
     texts = _texts()
     where = "cuda" if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()) else "cpu"
-    kinds = [kind for kind in ("bfloat16", "float32") if kind == "float32" or _has_bfloat16(where)]
+    kinds = _kinds(name, torch.device(where))
     turn = seconds / (len(kinds) * (len(BUDGETS[where]) + 1))
     found = []
     for kind in kinds:
@@ -118,7 +119,7 @@ def _peak(model: C2LLMEmbedder, shapes: Shapes, seconds: float) -> float:
         weight = torch.randn(rows, columns, device=model.devices[0]).to(model.dtype)
 
         def product(x: torch.Tensor = x, weight: torch.Tensor = weight) -> None:
-            F.linear(x, weight)
+            torch._int_mm(x, weight.t()) if x.dtype == torch.int8 else F.linear(x, weight)
             if x.is_cuda:
                 torch.cuda.synchronize(x.device)
 
@@ -166,8 +167,11 @@ def _memory_mb(devices: Sequence[torch.device]) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def _has_bfloat16(where: str) -> bool:
-    return where == "cuda" or cpu_dtype() == torch.bfloat16
+def _kinds(name: str, device: torch.device) -> list[str]:
+    """Data types worth measuring there, "float32" last."""
+    kinds = [] if why_not_int8(load_checkpoint(name), device) else ["int8"]
+    kinds += ["bfloat16"] if device.type == "cuda" or cpu_dtype() == torch.bfloat16 else []
+    return [*kinds, "float32"]
 
 
 def _texts() -> list[str]:

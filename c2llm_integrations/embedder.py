@@ -18,7 +18,7 @@ from c2llm_integrations import prompts
 from c2llm_integrations.checkpoint import Checkpoint, load_checkpoint
 from c2llm_integrations.coalescing import Coalescer, Job
 from c2llm_integrations.compression import Projection
-from c2llm_integrations.encoding.encoder import cpu_dtype, load_encoder
+from c2llm_integrations.encoding.encoder import best_dtype, load_encoder, why_not_int8
 from c2llm_integrations.errors import CheckpointError, InputError
 from c2llm_integrations.heads import Head
 from c2llm_integrations.projections import remembered
@@ -96,10 +96,11 @@ class C2LLMEmbedder:
     ) -> C2LLMEmbedder:
         """Load "nano", a folder in the released layout, or a hub id such as "codefuse-ai/C2LLM-0.5B".
 
-        `dtype`: "auto" (bfloat16 on CUDA and on a CPU with AMX or AVX512-BF16, else float32), "float32", "bfloat16"
-        or "float16"; `device`: "auto", "cpu", "cuda", "cuda:1", …, or several of a kind, ["cuda:0", "cuda:1"] or
-        "cuda:0,cuda:1", each of which gets a model and a share of the batches (one that fails is told of in a warning,
-        and the others redo its batches); `max_length`: tokens; longer texts are cut at the end; `head`: a file that
+        `dtype`: "auto" (bfloat16 on CUDA and on a CPU with AMX or AVX512-BF16, else float32; for a checkpoint with
+        measured ranges, such as nano, int8 on a CPU with VNNI), "float32", "bfloat16", "float16" or "int8";
+        `device`: "auto", "cpu", "cuda", "cuda:1", …, or several of a kind, ["cuda:0", "cuda:1"] or "cuda:0,cuda:1",
+        each of which gets a model and a share of the batches (one that fails is told of in a warning, and the others
+        redo its batches); `max_length`: tokens; longer texts are cut at the end; `head`: a file that
         `c2llm train-head` made for this checkpoint, whose width the vectors then have; `projection`: a file that
         `fit_projection` made for this checkpoint; `truncate`: keep only so many of the first dimensions, which loses
         most; `batch_tokens`: tokens computed at once, by default what suits the device, fewer where memory is short.
@@ -120,7 +121,7 @@ class C2LLMEmbedder:
         where = _devices(device)
         return cls(
             checkpoint,
-            dtype=_dtype(dtype, where[0]),
+            dtype=_dtype(dtype, checkpoint, where[0]),
             devices=where,
             max_length=max_length,
             normalize=normalize,
@@ -370,10 +371,13 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+def _dtype(name: str, checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
+    kinds = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
+    known = {str(kind).removeprefix("torch."): kind for kind in kinds}
     if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else cpu_dtype()
+        return best_dtype(checkpoint, device)
     if name not in known:
         raise InputError(f"unknown dtype {name!r}; use 'auto' or one of {', '.join(known)}")
+    if name == "int8" and (reason := why_not_int8(checkpoint, device)):
+        raise InputError(f"dtype 'int8' cannot be had: {reason}; use 'auto'")
     return known[name]

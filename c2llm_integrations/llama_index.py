@@ -59,7 +59,7 @@ class C2LLMEmbedding(BaseEmbedding):
     model_name: str = Field(default="nano", description="nano, a folder, or a hub id.")
     revision: str | None = Field(default=None, description="Revision of a hub id.")
     output_dim: int | None = Field(default=None, description="Width of the vectors; None for the checkpoint's own.")
-    dtype: str = Field(default="auto", description="auto, float32, bfloat16 or float16.")
+    dtype: str = Field(default="auto", description="auto, float32, bfloat16, float16 or int8.")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, several: cuda:0,cuda:1, …")
     max_length: int = Field(default=2048, description="Tokens read of each text.")
     normalize: bool = Field(default=True, description="Whether vectors have unit length.")

@@ -159,17 +159,25 @@ class Bert:
 
     def __call__(self, ids: Tensor, positions: Tensor, groups: Groups) -> Tensor:
         """(tokens,) ids and their places in their texts → (tokens, hidden_size) last hidden states."""
-        x = F.embedding(ids, self.words) + F.embedding(positions, self.positions)
-        x = self._norm(x, self.norm)
+        x = self.embed(ids, positions)
         for qkv, out, out_norm, wide, narrow, norm in self.layers:
-            query, key, value = F.linear(x, *qkv).view(len(x), 3, self.heads, -1).unbind(1)
+            query, key, value = self.product(x, qkv).view(len(x), 3, self.heads, -1).unbind(1)
             mixed = attend(query, key, value, groups, causal=False)
-            x = self._norm(x + F.linear(mixed, *out), out_norm)
-            x = self._norm(x + F.linear(F.gelu(F.linear(x, *wide)), *narrow), norm)
+            x = self.normed(x + self.product(mixed, out), out_norm)
+            x = self.normed(x + self.product(F.gelu(self.product(x, wide)), narrow), norm)
         return x
 
-    def _norm(self, x: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
+    def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """(tokens,) ids and places → (tokens, hidden_size), what the first layer gets."""
+        return self.normed(F.embedding(ids, self.words) + F.embedding(positions, self.positions), self.norm)
+
+    def normed(self, x: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
+        """Layer norm of rows."""
         return F.layer_norm(x, x.shape[-1:], *weights, self.epsilon)
+
+    def product(self, x: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
+        """A linear layer's rows: of each layer first queries, keys and values, then out, wide and narrow."""
+        return F.linear(x, *weights)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

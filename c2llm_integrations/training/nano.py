@@ -18,11 +18,14 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
+from c2llm_integrations.checkpoint import load_checkpoint
+from c2llm_integrations.encoding.int8 import RANGES
 from c2llm_integrations.model.configuration import C2LLMConfig
 from c2llm_integrations.model.modeling import C2LLMModel
 from c2llm_integrations.training.data import read_pairs, tokenize_pairs
 from c2llm_integrations.training.fetch import fetch
 from c2llm_integrations.training.mine import mine, sample
+from c2llm_integrations.training.ranges import write_ranges
 from c2llm_integrations.training.tokenizer import (
     PAD,
     UNKNOWN,
@@ -118,6 +121,7 @@ def save(model: C2LLMModel, tokenizer: Tokenizer, folder: Path) -> None:
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     state = {key: value.detach().to(torch.float16).contiguous() for key, value in model.state_dict().items()}
+    (folder / RANGES).unlink(missing_ok=True)  # they are of the weights that were here
     save_file(state, folder / "model.safetensors.tmp", metadata={"format": "pt"})
     (folder / "model.safetensors.tmp").chmod(0o644)  # safetensors leaves it readable by its owner alone
     (folder / "model.safetensors.tmp").replace(folder / "model.safetensors")
@@ -178,6 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     report(0, math.nan, math.nan)
     done = train(model, data, Recipe(steps=options.steps, minutes=options.minutes), report, options.threads)
     report(done, math.nan, math.nan)
+    write_ranges(load_checkpoint(str(options.out)), options.work / "pairs.jsonl")
 
 
 def is_archive(file: Path) -> bool:

@@ -1,0 +1,97 @@
+"""What goes into the products of a BERT backbone on real texts, measured once, so that they can be taken in 8 bits."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from c2llm_integrations.batching import batches
+from c2llm_integrations.checkpoint import Checkpoint, load_checkpoint
+from c2llm_integrations.encoding.backbones import Bert
+from c2llm_integrations.encoding.encoder import PackedEncoder, load_encoder
+from c2llm_integrations.encoding.int8 import RANGES, range_shapes
+from c2llm_integrations.encoding.packed_gpu import Groups
+from c2llm_integrations.errors import InputError
+from c2llm_integrations.training.data import read_pairs
+from c2llm_integrations.training.states import BUDGET, token_ids
+
+PAIRS = 1000
+# Of a million values behind gelu one is cut: finer steps for the others save more than it loses.
+CUT, MOST_CUT = 1e-6, 4096
+
+
+def measure_ranges(checkpoint: Checkpoint, texts: Sequence[str], max_length: int = 512) -> dict[str, Tensor]:
+    """Return the tensors of `range_shapes`, float32. Raises InputError for another backbone than BERT."""
+    encoder = load_encoder(checkpoint, torch.float32, torch.device("cpu"))
+    if not isinstance(encoder, PackedEncoder) or not isinstance(encoder.backbone, Bert):
+        raise InputError(f"{checkpoint.name} has no BERT backbone, the only one computed in 8 bits")
+    watched = encoder.backbone = _Watched(encoder.backbone)
+    tokens = [ids for ids, _ in token_ids(checkpoint, texts, max_length)]
+    for rows in batches([len(ids) for ids in tokens], BUDGET, padded=False):
+        encoder.states([tokens[row] for row in rows])
+    return watched.ranges()
+
+
+class _Watched(Bert):
+    """Remembers the largest magnitude of every column, and behind gelu the largest values."""
+
+    def __init__(self, bert: Bert) -> None:
+        vars(self).update(vars(bert))
+        self.names = [name for name, _ in range_shapes(len(bert.layers), 1)]
+        self.largest: dict[str, Tensor] = {}
+        self.tokens = self.real = 0
+
+    def __call__(self, ids: Tensor, positions: Tensor, groups: Groups) -> Tensor:
+        """See `Bert`."""
+        self.coming = iter(self.names)
+        self.real = sum(count * length for _, count, length in groups)  # what follows belongs to no text
+        self.tokens += self.real
+        return super().__call__(ids, positions, groups)
+
+    def product(self, x: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
+        """See `Bert`."""
+        name, rows = next(self.coming), x[: self.real]
+        if name.endswith("narrow"):
+            values = torch.cat([rows.flatten(), self.largest.get(name, rows[0])])
+            self.largest[name] = values.topk(min(MOST_CUT, len(values))).values
+            self.cut_of = rows.shape[1] * CUT
+        else:
+            new = rows.abs().amax(0)
+            self.largest[name] = torch.maximum(new, self.largest.get(name, new))
+        return super().product(x, weights)
+
+    def ranges(self) -> dict[str, Tensor]:
+        """What was seen, as `measure_ranges` returns it."""
+        cut = min(int(self.tokens * self.cut_of), MOST_CUT - 1)
+        return {
+            name: largest[cut : cut + 1].clone() if name.endswith("narrow") else largest
+            for name, largest in self.largest.items()
+        }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure a checkpoint's ranges and put them beside its weights; see --help."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="nano", help="a checkpoint folder")
+    parser.add_argument("--pairs", type=Path, required=True, help="the pairs.jsonl that it was trained on")
+    options = parser.parse_args(arguments)
+    write_ranges(load_checkpoint(options.model), options.pairs)
+
+
+def write_ranges(checkpoint: Checkpoint, pairs: Path) -> None:
+    """Measure on documentation and code of `PAIRS` mined pairs and write the file, whole or not at all."""
+    texts = [pair[side] for pair in read_pairs(pairs, PAIRS) for side in ("doc", "bare")]
+    found = measure_ranges(checkpoint, texts)
+    partial = checkpoint.folder / f"{RANGES}.partial"
+    save_file(found, partial)
+    partial.chmod(0o644)  # the library writes it for its owner alone
+    partial.replace(checkpoint.folder / RANGES)
+
+
+if __name__ == "__main__":
+    main()

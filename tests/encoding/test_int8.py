@@ -1,0 +1,160 @@
+"""Products in 8 bits: right to the last unit, close to float32 where it matters, and refused where they cannot be."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+
+from c2llm_integrations.bench import _kinds
+from c2llm_integrations.checkpoint import NANO, load_checkpoint
+from c2llm_integrations.embedder import C2LLMEmbedder
+from c2llm_integrations.encoding import encoder, int8
+from c2llm_integrations.encoding.encoder import cpu_dtype, load_encoder, why_not_int8
+from c2llm_integrations.encoding.int8 import LOWEST_GELU, RANGES, _Product
+from c2llm_integrations.errors import CheckpointError, InputError
+from c2llm_integrations.training.ranges import measure_ranges
+from tests.golden import TIED
+
+CPU = torch.device("cpu")
+vnni = pytest.mark.skipif(not int8.multiplies_bytes(), reason="this CPU or PyTorch has no products of bytes")
+TEXTS = [
+    "how is a request retried after a timeout?",
+    "def add(a, b):\n    return a + b\n",
+    "\n".join(f"    self.value_{n} = parse(line[{n}])" for n in range(60)),
+    "x",
+    "for (int i = 0; i < n; ++i) { total += weights[i] * inputs[i]; }",
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of nano, to be damaged."""
+    return shutil.copytree(NANO, tmp_path / "copy")
+
+
+def random_product(rows, columns, **more):
+    torch.manual_seed(rows)
+    weight, bias = torch.randn(rows, columns) * 0.1, torch.randn(rows)
+    return weight, bias, _Product(weight, bias, torch.linspace(0.5, 8, columns), **more)
+
+
+@vnni
+@pytest.mark.parametrize("rows", [96, 32])
+def test_a_product_is_that_of_the_rounded_numbers(rows):
+    weight, bias, product = random_product(rows, 64)
+    highest = torch.linspace(0.5, 8, 64)
+    x, steps = (torch.rand(40, 64) * 2 - 1) * highest, highest / 127
+    bytes_ = product.rounded(x)
+    np.testing.assert_allclose((bytes_.float() - 128) * steps, x, atol=float(steps.max()) / 2 + 1e-5)
+    scales = (weight * steps).abs().amax(1, keepdim=True) / 127
+    rounded = (weight * steps / scales).round() * scales
+    np.testing.assert_allclose(
+        product(bytes_, torch.float32), F.linear(bytes_.float() - 128, rounded, bias), atol=1e-3, rtol=1e-4
+    )
+    np.testing.assert_allclose(product(bytes_, torch.float32), F.linear(x, weight, bias), atol=0.2)
+
+
+@vnni
+def test_what_lies_beyond_its_range_is_cut_and_never_wraps_around():
+    _, _, product = random_product(32, 64)
+    beyond = torch.full((1, 64), 1e6)
+    assert product.rounded(beyond).tolist() == [[255] * 64]
+    assert product.rounded(-beyond).tolist() == [[0] * 64]
+
+
+@vnni
+def test_gelu_and_residual_are_part_of_their_products():
+    _, _, wide = random_product(128, 64)
+    step = (6 + LOWEST_GELU) / 255
+    narrow_weight, narrow_bias = torch.randn(64, 128) * 0.1, torch.randn(64)
+    narrow = _Product(narrow_weight, narrow_bias, None, step, round(LOWEST_GELU / step))
+    x = torch.randn(40, 64)
+    want = F.gelu(wide(wide.rounded(x), torch.float32))
+    inner = wide.gelu(wide.rounded(x), narrow)
+    np.testing.assert_allclose((inner.float() - narrow.zero) * step, want.clamp_max(6), atol=0.51 * step + 1e-4)
+    rows = torch.randn(40, 64)
+    want = rows + F.linear((inner.float() - narrow.zero) * step, narrow_weight, narrow_bias)
+    np.testing.assert_allclose(narrow.added_to(rows.clone(), inner), want, atol=0.1)
+
+
+@vnni
+def test_nano_is_computed_in_8_bits_and_stays_close():
+    exact, rounded = C2LLMEmbedder.from_pretrained("nano", dtype="float32"), C2LLMEmbedder.from_pretrained("nano")
+    assert rounded.dtype == torch.int8
+    assert rounded.fingerprint == exact.fingerprint
+    assert (rounded.encode(TEXTS) * exact.encode(TEXTS)).sum(1).min() > 0.997
+
+
+@vnni
+def test_a_vector_does_not_depend_on_its_batch():
+    embedder = C2LLMEmbedder.from_pretrained("nano", dtype="int8")
+    together = embedder.encode(TEXTS)
+    for row, text in enumerate(TEXTS):
+        np.testing.assert_allclose(embedder.encode([text])[0], together[row], atol=4e-3)
+
+
+@vnni
+def test_a_cpu_without_bfloat16_attends_in_float32(monkeypatch):
+    monkeypatch.setattr(encoder, "cpu_dtype", lambda: torch.float32)
+    states = load_encoder(load_checkpoint("nano"), torch.int8, CPU).states([[5, 6, 7]])
+    assert states.dtype == torch.float32
+
+
+@vnni
+def test_a_range_file_of_another_model_or_half_a_one_is_refused(folder):
+    ranges = load_file(folder / RANGES)
+    for damaged in ({**ranges, "layers.0.qkv": torch.ones(8)}, {k: v for k, v in ranges.items() if "2" not in k}):
+        save_file(damaged, folder / RANGES)
+        with pytest.raises(CheckpointError, match="ranges of another model"):
+            C2LLMEmbedder.from_pretrained(str(folder))
+    (folder / RANGES).write_bytes(b"half a file")
+    with pytest.raises(CheckpointError, match="no whole safetensors file"):
+        C2LLMEmbedder.from_pretrained(str(folder))
+
+
+def test_without_the_instructions_nano_is_computed_as_before(monkeypatch):
+    monkeypatch.setattr(encoder, "multiplies_bytes", lambda: False)
+    assert C2LLMEmbedder.from_pretrained("nano").dtype == cpu_dtype()
+    assert "int8" not in _kinds("nano", CPU)
+    with pytest.raises(InputError, match="no products of bytes"):
+        C2LLMEmbedder.from_pretrained("nano", dtype="int8")
+
+
+def test_8_bits_are_refused_where_nothing_was_measured(monkeypatch, folder):
+    monkeypatch.setattr(encoder, "multiplies_bytes", lambda: True)
+    (folder / RANGES).unlink()
+    for name in (str(folder), str(TIED)):
+        with pytest.raises(InputError, match=f"has no {RANGES}"):
+            C2LLMEmbedder.from_pretrained(name, dtype="int8")
+        assert C2LLMEmbedder.from_pretrained(name).dtype == cpu_dtype()
+        assert "int8" not in _kinds(name, CPU)
+    assert _kinds("nano", CPU)[0] == "int8"
+    assert "for CPUs" in (why_not_int8(load_checkpoint("nano"), torch.device("cuda")) or "")
+
+
+def test_ranges_are_of_real_tokens_only():
+    nano = load_checkpoint("nano")
+    tokenizer = nano.tokenizer()
+    found = measure_ranges(nano, TEXTS)
+    bert = load_encoder(nano, torch.float32, CPU).backbone
+    want = torch.zeros(384)
+    for text in TEXTS:  # the spare rows of a batch would be padding tokens
+        ids = torch.tensor(tokenizer.encode(text, add_special_tokens=False).ids[:512])
+        want = torch.maximum(want, bert.embed(ids, torch.arange(len(ids))).abs().amax(0))
+    np.testing.assert_allclose(found["layers.0.qkv"], want, rtol=1e-5)
+
+
+def test_the_bundled_ranges_are_those_of_the_bundled_weights():
+    shipped, found = load_file(NANO / RANGES), measure_ranges(load_checkpoint("nano"), TEXTS)
+    assert {name: value.shape for name, value in shipped.items()} == {n: value.shape for n, value in found.items()}
+    for name, value in found.items():  # 2,000 texts hold nearly all that five show, and little more
+        assert (value <= 1.1 * shipped[name]).float().mean() > 0.97, name
+        assert float((shipped[name] / value).median()) < 4, name
+
+
+def test_only_bert_is_measured():
+    with pytest.raises(InputError, match="no BERT backbone"):
+        measure_ranges(load_checkpoint(str(TIED)), ["x"])
