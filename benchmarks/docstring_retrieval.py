@@ -103,7 +103,7 @@ def minilm_scores(queries: list[str], documents: list[str]) -> np.ndarray:
 
 
 def summary(task: str, name: str, scores: np.ndarray, packages: list[str]) -> dict[str, Any]:
-    """One row of the table: MRR with its bootstrapped 95 % interval, nDCG, recall, and MRR within each package's queries."""
+    """One row of the table: MRR with its bootstrapped 95 % interval, nDCG, recall, and each package's own MRR."""
     rank = ranks(scores)
     reciprocal = 1 / rank
     rng = np.random.default_rng(0)

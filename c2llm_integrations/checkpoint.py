@@ -39,6 +39,8 @@ FILES = (
     "model.safetensors.index.json",
     "model-*-of-*.safetensors",
 )
+# Beside the weights where they can be computed in 8 bits: what was measured of them, and of no others.
+RANGES = "ranges.safetensors"
 _PMA_NAME = re.compile(r"(?:^|\.)(S|mab\.(?:fc_[qkvo]|ln[01])\.(?:weight|bias))$")
 _BACKBONE_PREFIX = "plm_model.model."
 _HEAD = re.compile(r"(?:^|\.)lm_head\.(?:weight|bias)$")
@@ -209,6 +211,7 @@ def save_checkpoint(source: Checkpoint, tensors: Mapping[str, Tensor], folder: P
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / RANGES).unlink(missing_ok=True)
     for pattern in FILES:
         for file in source.folder.glob(pattern):
             if not file.name.startswith("model") and file.parent != folder:

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from c2llm_integrations.checkpoint import Checkpoint, long_name
+from c2llm_integrations.checkpoint import RANGES, Checkpoint, long_name
 from c2llm_integrations.encoding.allocator import keep_freed_memory
 from c2llm_integrations.encoding.backbones import Bert, Qwen2, Shape, Weights
-from c2llm_integrations.encoding.int8 import RANGES, Int8Bert, multiplies_bytes
+from c2llm_integrations.encoding.int8 import Int8Bert, multiplies_bytes
 from c2llm_integrations.encoding.packed_gpu import Groups, moved, pool
 from c2llm_integrations.errors import CheckpointError
 
@@ -59,7 +59,7 @@ def load_encoder(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.devic
                     tensors[name] = tensors[name].to(device, torch.float32 if dtype == torch.int8 else dtype)
                 computed: Qwen2 | Bert | Int8Bert = kind(backbone, tensors)
                 if dtype == torch.int8 and isinstance(computed, Bert):
-                    computed = Int8Bert(computed, checkpoint.folder / RANGES, cpu_dtype())
+                    computed = Int8Bert(computed, checkpoint, cpu_dtype())
                 return PackedEncoder(computed, Pooling(checkpoint.config, tensors), device)
         return PaddedEncoder(checkpoint, tensors, dtype, device)
     except (KeyError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:

@@ -8,20 +8,18 @@ are float32, attention is what the CPU is good at.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from c2llm_integrations.checkpoint import RANGES, Checkpoint
 from c2llm_integrations.encoding.attention import attend
 from c2llm_integrations.encoding.backbones import Bert, Shape
 from c2llm_integrations.encoding.packed_gpu import Groups
 from c2llm_integrations.errors import CheckpointError
 
 Pair = tuple[Tensor, Tensor]
-RANGES = "ranges.safetensors"
 LOWEST_GELU = 0.17  # its minimum is -0.16997, at -0.7518
 ZERO = 128  # the unsigned byte that stands for 0
 
@@ -46,10 +44,10 @@ def range_shapes(layers: int, width: int) -> Iterator[tuple[str, Shape]]:
 class Int8Bert:
     """`Bert` in 8 bits. `inner` is the data type of attention and of the last states."""
 
-    def __init__(self, bert: Bert, ranges: Path, inner: torch.dtype) -> None:
-        """Round the weights of `bert`, float32, by a file of `range_shapes`; CheckpointError where it does not fit."""
+    def __init__(self, bert: Bert, checkpoint: Checkpoint, inner: torch.dtype) -> None:
+        """Round the weights of `bert`, float32, by the checkpoint's ranges; CheckpointError where they do not fit."""
         self.bert, self.inner = bert, inner
-        highest = _read(ranges, dict(range_shapes(len(bert.layers), bert.words.shape[1])))
+        highest = read_ranges(checkpoint, dict(range_shapes(len(bert.layers), bert.words.shape[1])))
         self.layers: list[tuple[_Product, _Product, _Product, _Product, Pair, Pair]] = []
         for number, (qkv, out, out_norm, wide, narrow, norm) in enumerate(bert.layers):
             into_qkv, into_out, into_wide = (highest[f"layers.{number}.{part}"] for part in ("qkv", "out", "wide"))
@@ -90,6 +88,8 @@ class _Product:
         self.half = torch.full(weight.shape[1:], zero + 0.5)  # bytes are cut, so this rounds
         self.step, self.zero = step, zero
         self.scales = weight.abs().amax(1).clamp_min(1e-12) / 127
+        if not (self.scales.isfinite().all() and bias.isfinite().all()):
+            raise CheckpointError("a weight is NaN or infinite, which 8 bits would hide; fetch the checkpoint again")
         self.zeros = torch.zeros(len(weight), dtype=torch.int64)
         self.bias = bias
         rounded = (weight / self.scales[:, None]).round().to(torch.int8)
@@ -118,11 +118,21 @@ class _Product:
         return binary(x, *own, rows, self.bias, 1.0, 0, torch.float32, 1.0, 0, "sum", 1.0, "none", [], "")  # type: ignore[no-any-return]
 
 
-def _read(file: Path, shapes: dict[str, Shape]) -> dict[str, Tensor]:
+def read_ranges(checkpoint: Checkpoint, shapes: dict[str, Shape]) -> dict[str, Tensor]:
+    """Return the tensors of the checkpoint's range file; CheckpointError where they were measured on another model."""
+    file = checkpoint.folder / RANGES
     try:
-        found = load_file(file)
+        with safe_open(file, framework="pt") as opened:
+            measured = (opened.metadata() or {}).get("weights")
+            found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{file} is no whole safetensors file: {error}; fetch it again") from error
-    if {name: tuple(tensor.shape) for name, tensor in found.items()} != shapes:
-        raise CheckpointError(f"{file} holds ranges of another model than config.json beside it; delete or replace it")
+    if measured != (digest := checkpoint.digest()):
+        raise CheckpointError(
+            f"{file} was measured on weights {measured}, beside it are {digest}; measure again "
+            "(python -m c2llm_integrations.training.ranges), or delete it"
+        )
+    sound = all(tensor.isfinite().all() and (tensor >= 0).all() for tensor in found.values())
+    if {name: tuple(tensor.shape) for name, tensor in found.items()} != shapes or not sound:
+        raise CheckpointError(f"{file} does not hold the ranges of the model beside it; measure again, or delete it")
     return found

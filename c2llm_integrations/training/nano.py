@@ -18,8 +18,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
-from c2llm_integrations.checkpoint import load_checkpoint
-from c2llm_integrations.encoding.int8 import RANGES
+from c2llm_integrations.checkpoint import RANGES, load_checkpoint
 from c2llm_integrations.model.configuration import C2LLMConfig
 from c2llm_integrations.model.modeling import C2LLMModel
 from c2llm_integrations.training.data import read_pairs, tokenize_pairs

@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from c2llm_integrations.batching import batches
-from c2llm_integrations.checkpoint import Checkpoint, load_checkpoint
+from c2llm_integrations.checkpoint import RANGES, Checkpoint, load_checkpoint
 from c2llm_integrations.encoding.backbones import Bert
 from c2llm_integrations.encoding.encoder import PackedEncoder, load_encoder
-from c2llm_integrations.encoding.int8 import RANGES, range_shapes
+from c2llm_integrations.encoding.int8 import range_shapes
 from c2llm_integrations.encoding.packed_gpu import Groups
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.training.data import read_pairs
@@ -88,7 +88,7 @@ def write_ranges(checkpoint: Checkpoint, pairs: Path) -> None:
     texts = [pair[side] for pair in read_pairs(pairs, PAIRS) for side in ("doc", "bare")]
     found = measure_ranges(checkpoint, texts)
     partial = checkpoint.folder / f"{RANGES}.partial"
-    save_file(found, partial)
+    save_file(found, partial, metadata={"weights": checkpoint.digest()})
     partial.chmod(0o644)  # the library writes it for its owner alone
     partial.replace(checkpoint.folder / RANGES)
 

@@ -1,5 +1,6 @@
 """Products in 8 bits: right to the last unit, close to float32 where it matters, and refused where they cannot be."""
 
+import json
 import shutil
 
 import numpy as np
@@ -9,13 +10,13 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from c2llm_integrations.bench import _kinds
-from c2llm_integrations.checkpoint import NANO, load_checkpoint
+from c2llm_integrations.checkpoint import NANO, RANGES, load_checkpoint, save_checkpoint
 from c2llm_integrations.embedder import C2LLMEmbedder
 from c2llm_integrations.encoding import encoder, int8
 from c2llm_integrations.encoding.encoder import cpu_dtype, load_encoder, why_not_int8
-from c2llm_integrations.encoding.int8 import LOWEST_GELU, RANGES, _Product
+from c2llm_integrations.encoding.int8 import LOWEST_GELU, _Product, range_shapes, read_ranges
 from c2llm_integrations.errors import CheckpointError, InputError
-from c2llm_integrations.training.ranges import measure_ranges
+from c2llm_integrations.training.ranges import main, measure_ranges
 from tests.golden import TIED
 
 CPU = torch.device("cpu")
@@ -104,14 +105,50 @@ def test_a_cpu_without_bfloat16_attends_in_float32(monkeypatch):
 
 
 @vnni
-def test_a_range_file_of_another_model_or_half_a_one_is_refused(folder):
-    ranges = load_file(folder / RANGES)
-    for damaged in ({**ranges, "layers.0.qkv": torch.ones(8)}, {k: v for k, v in ranges.items() if "2" not in k}):
-        save_file(damaged, folder / RANGES)
-        with pytest.raises(CheckpointError, match="ranges of another model"):
-            C2LLMEmbedder.from_pretrained(str(folder))
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda ranges: ranges | {"layers.0.qkv": torch.ones(8)},
+        lambda ranges: ranges | {"layers.0.wide": torch.full((384,), torch.nan)},
+        lambda ranges: ranges | {"layers.1.narrow": torch.tensor([-1.0])},
+        lambda ranges: {name: value for name, value in ranges.items() if "2" not in name},
+    ],
+)
+def test_ranges_that_do_not_fit_are_refused(folder, damage):
+    weights = {"weights": load_checkpoint(str(folder)).digest()}
+    save_file(damage(load_file(folder / RANGES)), folder / RANGES, metadata=weights)
+    with pytest.raises(CheckpointError, match="does not hold the ranges"):
+        C2LLMEmbedder.from_pretrained(str(folder))
+
+
+@vnni
+def test_half_a_range_file_is_refused(folder):
     (folder / RANGES).write_bytes(b"half a file")
     with pytest.raises(CheckpointError, match="no whole safetensors file"):
+        C2LLMEmbedder.from_pretrained(str(folder))
+
+
+@vnni
+def test_ranges_of_other_weights_are_refused_and_go_when_others_are_saved(folder):
+    weights = load_file(folder / "model.safetensors")
+    other = {name: tensor * (0.9 if "layer.1" in name else 1) for name, tensor in weights.items()}
+    save_file(other, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match="measured on weights"):
+        C2LLMEmbedder.from_pretrained(str(folder))
+    source = load_checkpoint(str(folder))
+    save_checkpoint(source, source.tensors(), folder)
+    assert C2LLMEmbedder.from_pretrained(str(folder)).dtype == cpu_dtype()
+
+
+@vnni
+def test_a_broken_weight_is_not_rounded_away(folder):
+    weights = load_file(folder / "model.safetensors")
+    broken = next(name for name in weights if name.endswith("layer.1.intermediate.dense.weight"))
+    weights[broken][3, 5] = torch.nan
+    save_file(weights, folder / "model.safetensors")
+    checkpoint = load_checkpoint(str(folder))
+    save_file(load_file(folder / RANGES), folder / RANGES, metadata={"weights": checkpoint.digest()})
+    with pytest.raises(CheckpointError, match="NaN or infinite"):
         C2LLMEmbedder.from_pretrained(str(folder))
 
 
@@ -153,6 +190,19 @@ def test_the_bundled_ranges_are_those_of_the_bundled_weights():
     for name, value in found.items():  # 2,000 texts hold nearly all that five show, and little more
         assert (value <= 1.1 * shipped[name]).float().mean() > 0.97, name
         assert float((shipped[name] / value).median()) < 4, name
+
+
+def test_the_command_measures_a_folder_for_the_weights_it_has(folder, tmp_path):
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text("".join(json.dumps({"doc": text, "bare": text}) + "\n" for text in TEXTS))
+    (folder / RANGES).unlink()
+    main(["--model", str(folder), "--pairs", str(pairs)])
+    checkpoint = load_checkpoint(str(folder))
+    found = read_ranges(checkpoint, dict(range_shapes(3, 384)))
+    want = measure_ranges(checkpoint, TEXTS)
+    for name, value in found.items():
+        np.testing.assert_allclose(value, want[name], rtol=1e-5)
+    assert not list(folder.glob("*.partial"))
 
 
 def test_only_bert_is_measured():
