@@ -33,7 +33,9 @@ def machine() -> dict[str, Any]:
         "cpu": cpu,
         "cores": os.cpu_count(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
-        "features": [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f" {name}" in flags],
+        "features": [
+            name for name in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16") if f" {name}" in flags
+        ],
         "matmul_tflops": {str(d).removeprefix("torch."): matmul_tflops(d) for d in (torch.float32, torch.bfloat16)},
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "transformers", "qdrant-edge-py")},

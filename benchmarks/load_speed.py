@@ -9,7 +9,8 @@ million  Qdrant Edge, 1,000,000 rows x 64: memory beside the interpreter's, and 
 overlap  an index run with nano over an installed package against the embedding of the same batches alone
 half     the same with the 0.5B shape (random weights) and few chunks
 
-Every figure comes from a process of its own, so that its peak memory is its own.
+Every figure comes from a process of its own, so that its peak memory is its own. Rows that are not asked for keep what
+the result file says of them.
 """
 
 from __future__ import annotations
@@ -273,9 +274,10 @@ def main() -> None:
     for group in options.only:
         for what in CASES[group]:
             done = process(sys.executable, "-m", "benchmarks.load_speed", "--child", group, what)
-            rows.append({"what": what, **json.loads(done["output"].splitlines()[-1])})
+            measured = json.loads(done["output"].splitlines()[-1])
+            rows.append({"what": what, **measured, "date": time.strftime("%Y-%m-%d")})
             print(rows[-1], flush=True)
-    report("load_speed", rows)
+    report("load_speed", rows, keep="what")
 
 
 if __name__ == "__main__":

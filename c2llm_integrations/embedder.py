@@ -18,7 +18,7 @@ from c2llm_integrations import prompts
 from c2llm_integrations.checkpoint import Checkpoint, load_checkpoint
 from c2llm_integrations.coalescing import Coalescer, Job
 from c2llm_integrations.compression import Projection
-from c2llm_integrations.encoding.encoder import best_dtype, load_encoder, why_not_int8
+from c2llm_integrations.encoding.encoder import best_dtype, load_encoder
 from c2llm_integrations.errors import CheckpointError, InputError
 from c2llm_integrations.heads import Head
 from c2llm_integrations.projections import remembered
@@ -378,6 +378,4 @@ def _dtype(name: str, checkpoint: Checkpoint, device: torch.device) -> torch.dty
         return best_dtype(checkpoint, device)
     if name not in known:
         raise InputError(f"unknown dtype {name!r}; use 'auto' or one of {', '.join(known)}")
-    if name == "int8" and (reason := why_not_int8(checkpoint, device)):
-        raise InputError(f"dtype 'int8' cannot be had: {reason}; use 'auto'")
     return known[name]

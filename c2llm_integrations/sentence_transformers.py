@@ -121,8 +121,9 @@ def load(
 ) -> SentenceTransformer:
     """Build a `SentenceTransformer` from "nano", a folder in the released layout, or a hub id; runs no remote code.
 
-    Its vectors are `C2LLMEmbedder`'s. `prompt_name` is "query", "document" or a published task. float32 is the
-    default because training needs it. Raises CheckpointError for a bad checkpoint, InputError for a bad name.
+    Its vectors are those of `C2LLMEmbedder` in the same `dtype`; float32 is the default because training needs it.
+    `prompt_name` is "query", "document" or a published task. Raises CheckpointError for a bad checkpoint, InputError
+    for a bad name.
     """
     checkpoint = load_checkpoint(str(name), revision)
     config = C2LLMConfig(**checkpoint.config)

@@ -20,7 +20,7 @@ from c2llm_integrations.encoding.allocator import keep_freed_memory
 from c2llm_integrations.encoding.backbones import Bert, Qwen2, Shape, Weights
 from c2llm_integrations.encoding.int8 import Int8Bert, multiplies_bytes
 from c2llm_integrations.encoding.packed_gpu import Groups, moved, pool
-from c2llm_integrations.errors import CheckpointError
+from c2llm_integrations.errors import CheckpointError, InputError
 
 Texts = Sequence[Sequence[int]]
 # The CPU library keeps a compiled kernel for every matrix height it meets: free heights cost 500 MB in 70 batches.
@@ -45,8 +45,10 @@ class Encoder(Protocol):
 def load_encoder(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> Encoder:
     """Choose the way to compute this checkpoint and load its weights.
 
-    Raises CheckpointError listing tensors that are missing or left over.
+    Raises CheckpointError listing tensors that are missing or left over, InputError where 8 bits cannot be had.
     """
+    if dtype == torch.int8 and (reason := why_not_int8(checkpoint, device)):
+        raise InputError(f"dtype 'int8' cannot be had: {reason}; use 'auto'")
     if device.type == "cpu":
         keep_freed_memory()
     backbone = checkpoint.backbone

@@ -16,7 +16,7 @@ from c2llm_integrations.encoding.backbones import Bert
 from c2llm_integrations.encoding.encoder import PackedEncoder, load_encoder
 from c2llm_integrations.encoding.int8 import range_shapes
 from c2llm_integrations.encoding.packed_gpu import Groups
-from c2llm_integrations.errors import InputError
+from c2llm_integrations.errors import C2LLMError, InputError
 from c2llm_integrations.training.data import read_pairs
 from c2llm_integrations.training.states import BUDGET, token_ids
 
@@ -26,7 +26,12 @@ CUT, MOST_CUT = 1e-6, 4096
 
 
 def measure_ranges(checkpoint: Checkpoint, texts: Sequence[str], max_length: int = 512) -> dict[str, Tensor]:
-    """Return the tensors of `range_shapes`, float32. Raises InputError for another backbone than BERT."""
+    """Return the tensors of `range_shapes`, float32.
+
+    Raises InputError for another backbone than BERT, without texts, and where a value is NaN or infinite.
+    """
+    if not texts:
+        raise InputError("no texts to measure ranges on; give some of what the model was trained on")
     encoder = load_encoder(checkpoint, torch.float32, torch.device("cpu"))
     if not isinstance(encoder, PackedEncoder) or not isinstance(encoder.backbone, Bert):
         raise InputError(f"{checkpoint.name} has no BERT backbone, the only one computed in 8 bits")
@@ -34,7 +39,10 @@ def measure_ranges(checkpoint: Checkpoint, texts: Sequence[str], max_length: int
     tokens = [ids for ids, _ in token_ids(checkpoint, texts, max_length)]
     for rows in batches([len(ids) for ids in tokens], BUDGET, padded=False):
         encoder.states([tokens[row] for row in rows])
-    return watched.ranges()
+    found = watched.ranges()
+    if not all(highest.isfinite().all() for highest in found.values()):
+        raise InputError(f"{checkpoint.name} computes NaN or infinity, so its layers have no ranges; train it again")
+    return found
 
 
 class _Watched(Bert):
@@ -57,7 +65,7 @@ class _Watched(Bert):
         """See `Bert`."""
         name, rows = next(self.coming), x[: self.real]
         if name.endswith("narrow"):
-            values = torch.cat([rows.flatten(), self.largest.get(name, rows[0])])
+            values = torch.cat([rows.flatten(), self.largest.get(name, rows.new_empty(0))])
             self.largest[name] = values.topk(min(MOST_CUT, len(values))).values
             self.cut_of = rows.shape[1] * CUT
         else:
@@ -77,10 +85,13 @@ class _Watched(Bert):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure a checkpoint's ranges and put them beside its weights; see --help."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="nano", help="a checkpoint folder")
+    parser.add_argument("--model", required=True, help="a checkpoint folder, which gets the file")
     parser.add_argument("--pairs", type=Path, required=True, help="the pairs.jsonl that it was trained on")
     options = parser.parse_args(arguments)
-    write_ranges(load_checkpoint(options.model), options.pairs)
+    try:
+        write_ranges(load_checkpoint(options.model), options.pairs)
+    except (C2LLMError, OSError) as error:
+        parser.error(str(error))
 
 
 def write_ranges(checkpoint: Checkpoint, pairs: Path) -> None:

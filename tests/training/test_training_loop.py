@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models
 from transformers import BertConfig, BertModel
 
+from c2llm_integrations.checkpoint import RANGES
 from c2llm_integrations.model.modeling import C2LLMModel
 from c2llm_integrations.training import nano
 from c2llm_integrations.training.data import BODY_SHARE, NAME_SHARE, head_of, tokenize_pairs
@@ -101,7 +102,9 @@ def test_training_learns_and_the_saved_folder_loads(model: C2LLMModel, tokenizer
     train(model, tokenize_pairs(tokenizer, pairs), recipe, lambda *_: None, threads=1)
     after = nano.reciprocal_rank(model, tokenizer, rows)
     assert after > 0.8 > before
+    (tmp_path / RANGES).write_bytes(b"of the weights that were here")
     nano.save(model, tokenizer, tmp_path)
+    assert not (tmp_path / RANGES).exists()
     loaded = C2LLMModel.from_pretrained(tmp_path).float()
     assert nano.reciprocal_rank(loaded, tokenizer, rows) == pytest.approx(after, abs=0.05)
 
