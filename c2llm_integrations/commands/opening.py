@@ -56,9 +56,14 @@ def load_model(
 
 @contextmanager
 def opened(url: str, collection: str) -> Iterator[VectorStore]:
-    """Open a store; while another process has it, wait a little for its turn."""
+    """Open a store; while another process has it, wait a little for its turn.
+
+    Raises InputError for a store that is gone when the command ends.
+    """
     from c2llm_integrations.stores import open_store
 
+    if url.startswith("qdrant+memory:"):
+        raise InputError(f"{url} would be gone when this command ends; name a folder, qdrant+edge://PATH, or a server")
     patience = time.monotonic() + BUSY_SECONDS
     while True:
         try:

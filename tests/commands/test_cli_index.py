@@ -255,6 +255,11 @@ def test_a_dry_run_says_what_it_would_cost_and_leaves_nothing_behind(project, ti
     assert not (project / ".c2llm").exists()
 
 
+def test_a_store_that_would_be_gone_is_refused_before_anything_is_embedded(project, capsys):
+    said = complaint(capsys, 1, "index", project, "--store", "qdrant+memory://")
+    assert "gone when this command ends" in said
+
+
 def test_refused_rows_are_filed_where_asked_and_fail_the_run(project, tiny_model, tmp_path, monkeypatch, capsys):
     long = "".join(f"x{number} = {number}\n" for number in range(200)) + "y = '" + "z" * 70_000 + "'\n"
     (project / "long.py").write_text(long)
