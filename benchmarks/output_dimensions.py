@@ -1,6 +1,6 @@
 """Fewer dimensions of `nano` by a trained head, by a projection and by truncation: nDCG@10 against bytes per vector.
 
-    python -m benchmarks.output_dimensions [--pairs pairs.jsonl] [--texts 40000] [--steps 1000] [--seeds 3]
+    python -m benchmarks.output_dimensions [--pairs pairs.jsonl] [--texts 40000] [--steps 2000] [--seeds 3]
 
 The task is that of `docstring_retrieval`: 1,000 docstrings of held-out packages ask for their functions. Heads are
 trained, and projections fitted, on pairs that `c2llm_integrations.training.nano` mined for nano itself, or, without
@@ -173,7 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=Path, help="pairs.jsonl, as training.nano mines it")
     parser.add_argument("--texts", type=int, default=40_000)
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     checkpoint = load_checkpoint("nano")
