@@ -15,7 +15,7 @@ import pickle
 import socket
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -228,16 +228,18 @@ def _passes(
     reports: dict[str, IngestReport] = {}
     began: dict[str, IngestReport] = {}
     problems: dict[str, str] = {}
+    forced = set(sources if force else ())
     for _ in range(PASSES):
         here = replace(place, token=uuid.uuid4().hex)
         texts = {source: _texts(source) for source in sources if source.endswith(DATA_SETS)}
         gathering = Gathering({source: data.count() for source, data in texts.items()}, _Finish(here))
-        for done, parcel in enumerate(_stream(sources, texts, here, make, cluster, force), 1):
+        for done, parcel in enumerate(_stream(sources, texts, here, make, cluster, forced), 1):
             gathering.take(parcel)
             if progress is not None:
                 progress(done, gathering.total, parcel.repository)
         sources = gathering.end(sources)
         problems |= gathering.problems
+        forced |= gathering.contested  # the claim may be the other's by now, and rows of it are there
         for name, report in gathering.verified.items():
             reports[name] = _added(reports.get(name) or began.get(name), report)
         for name, one in gathering.failed.items():
@@ -286,13 +288,13 @@ def _stream(
     place: Place,
     make: EmbedderOf,
     cluster: Cluster,
-    force: bool,
+    forced: Collection[str],
 ) -> Iterator[Parcel]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     folders = [source for source in sources if source not in texts]
-    for dataset in _listed(folders, texts, place, force):
+    for dataset in _listed(folders, texts, place, forced):
         chunked = dataset.map(_Chunk(parcels.chunk, place), num_cpus=0.5)
         embedded = chunked.map(
             _embedding(make, _actors_a_node(cluster)),
@@ -308,15 +310,18 @@ def _stream(
 
 
 def _listed(
-    folders: Sequence[str], texts: dict[str, ray.data.Dataset], place: Place, force: bool
+    folders: Sequence[str], texts: dict[str, ray.data.Dataset], place: Place, forced: Collection[str]
 ) -> Iterator[ray.data.Dataset]:
-    """Yield data sets of parcels, one parcel a block, so that each is passed on as soon as it is ready."""
+    """Yield data sets of parcels, one parcel a block, so that each is passed on as soon as it is ready.
+
+    `forced`: sources that take over names which others fill, and are read again where they are done.
+    """
     if folders:
         listed = ray.data.from_items(list(folders), override_num_blocks=len(folders))
-        step = _Listing(place, force)
+        step = _Listing(place, forced)
         yield listed.flat_map(step, num_cpus=0.5).repartition(target_num_rows_per_block=1)
     for source, dataset in texts.items():
-        parts = dataset.map_batches(_ListingTexts(place, source, force), batch_size=TEXTS, num_cpus=0.5)
+        parts = dataset.map_batches(_ListingTexts(place, source, source in forced), batch_size=TEXTS, num_cpus=0.5)
         yield parts.repartition(target_num_rows_per_block=1)
 
 
@@ -383,12 +388,13 @@ class _Embedding:
 
 
 class _Listing:
-    def __init__(self, place: Place, force: bool) -> None:
+    def __init__(self, place: Place, forced: Collection[str]) -> None:
         self.place = place
-        self.force = force
+        self.forced = forced
 
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        return map(_row, parcels.list_source(row["item"], self.place, self.force))
+        source = row["item"]
+        return map(_row, parcels.list_source(source, self.place, source in self.forced))
 
 
 class _ListingTexts:

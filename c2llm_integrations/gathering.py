@@ -79,14 +79,16 @@ Finish = Callable[[Gathered], Callable[[], tuple[int, int]]]
 class Gathering:
     """One pass over some sources.
 
-    `total`: parcels there are, as far as known; `problems`: source → why it cannot be read. After `end`: `verified`
-    and `failed` are the repositories that the store holds as they are, and the others.
+    `total`: parcels there are, as far as known; `problems`: source → why it cannot be read; `contested`: sources of
+    whose repository's name another one came too, which has claimed it and stored rows of its own. After `end`:
+    `verified` and `failed` are the repositories that the store holds as they are, and the others.
     """
 
     def __init__(self, rows: dict[str, int], finish: Finish) -> None:
         """`rows`: those of each source that is a data set of texts."""
         self.total = 0
         self.problems: dict[str, str] = {}
+        self.contested: set[str] = set()
         self.verified: dict[str, IngestReport] = {}
         self.failed: dict[str, Gathered] = {}
         self._rows = rows
@@ -105,6 +107,7 @@ class Gathering:
         one = self._gathered.setdefault(name, Gathered(IngestReport(name), source))
         if one.source != source:
             self.problems[source] = f"its repository is called {name!r} like that of {one.source}; index one of them"
+            self.contested.add(one.source)
             return
         self.total += 1 if not parcel.parcels else 0 if one.parcels else parcel.parcels
         one.add(parcel)
@@ -125,6 +128,8 @@ class Gathering:
                 if name not in self._finishing:
                     raise StoreError(f"not all of {name!r} came through")
                 one.report.deleted, one.report.stored = self._finishing[name]()
+                if one.source in self.contested:
+                    raise StoreError(f"rows of another {name!r} came after")
                 self.verified[name] = one.report
             except StoreError:
                 self.failed[name] = one

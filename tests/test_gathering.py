@@ -72,14 +72,17 @@ def test_one_that_does_not_verify_goes_again_and_one_that_cannot_be_read_does_no
     assert one.problems == {"/bad": "it is not there"}
 
 
-def test_two_sources_of_one_name_do_not_mix():
+@pytest.mark.parametrize("place", [1, 2])
+def test_of_two_sources_of_one_name_the_first_goes_again_alone_because_the_other_stored_rows_too(place):
     one, _ = gathering()
-    first, second = parcels("one", 2)
-    one.take(first)
-    one.take(replace(second, source="/elsewhere/one"))
-    one.take(second)
-    assert one.end(["/one", "/elsewhere/one"]) == []
-    assert one.verified["one"].stored == 2
+    order = parcels("one", 2)
+    order.insert(place, replace(order[1], source="/elsewhere/one"))
+    for parcel in order:
+        one.take(parcel)
+    assert one.end(["/one", "/elsewhere/one"]) == ["/one"]
+    assert one.contested == {"/one"}
+    assert one.verified == {}
+    assert one.failed["one"].report.stored == 2
     assert "like that of /one" in one.problems["/elsewhere/one"]
 
 
