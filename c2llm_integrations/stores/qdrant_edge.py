@@ -19,6 +19,7 @@ from c2llm_integrations.stores.edge_folder import (
     Settings,
     cleared_scratch,
     ignore_in_git,
+    read_ahead,
     sweep,
 )
 from c2llm_integrations.stores.edge_types import (
@@ -260,6 +261,8 @@ class QdrantEdgeStore(VectorStore):
     def _scroll(
         self, repository: str | None, page: int, payload: edge.WithPayloadType, vector: edge.WithVectorType
     ) -> Iterator[edge.Record]:
+        if repository is None or self._claims().keys() <= {repository}:
+            read_ahead(self.folder / Settings.load(self._file).shard)
         offset: edge.PointId | None = None
         where = ours(repository)
         while True:

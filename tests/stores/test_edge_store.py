@@ -17,8 +17,9 @@ import qdrant_edge as edge
 
 from c2llm_integrations.code.terms import ANALYSER
 from c2llm_integrations.errors import SpecMismatch, StoreBusy, StoreError
-from c2llm_integrations.stores import edge_types, list_collections, qdrant_edge
+from c2llm_integrations.stores import edge_folder, edge_types, list_collections, qdrant_edge
 from c2llm_integrations.stores.base import CollectionSpec, Row
+from c2llm_integrations.stores.edge_folder import read_ahead
 from c2llm_integrations.stores.qdrant_edge import QdrantEdgeStore
 
 MakeRow = Callable[..., Row]
@@ -46,6 +47,29 @@ def test_looking_at_a_missing_index_writes_nothing(tmp_path: Path) -> None:
     with QdrantEdgeStore(tmp_path / "index") as store:
         assert (store.spec, store.count(), store.claims()) == (None, 0, {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_listing_of_all_rows_reads_the_payloads_ahead(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr(qdrant_edge, "read_ahead", lambda shard: (asked.append(shard), read_ahead(shard)))
+    with QdrantEdgeStore(filled) as store:
+        assert len(list(store.scan())) == len(list(store.scan("repo"))) == len(list(store.rows())) == 20
+        assert asked == [filled / "code" / "shard"] * 3
+        store.claim("other", "there")
+        assert len(list(store.scan("repo"))) == 20  # of several repositories one may be few rows
+        assert len(asked) == 3
+    assert list(asked[0].glob("segments/*/payload_storage/page_*.dat"))  # where this engine keeps them
+
+
+def test_more_than_memory_may_hold_is_not_read_ahead(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard, opened, real = filled / "code" / "shard", [], Path.open
+    monkeypatch.setattr(Path, "open", lambda file, *a, **k: (opened.append(file), real(file, *a, **k))[1])
+    read_ahead(shard)
+    assert opened
+    opened.clear()
+    monkeypatch.setattr(edge_folder, "READ_AHEAD_BYTES", 1)
+    read_ahead(shard)
+    assert opened == []
 
 
 def test_the_folder_ignores_itself_in_git(filled: Path) -> None:
@@ -151,7 +175,8 @@ def test_a_second_opening_in_this_process_is_refused(filled: Path) -> None:
 
 def test_a_second_process_is_refused_until_the_first_is_gone(filled: Path) -> None:
     code = (
-        "import sys; from c2llm_integrations.stores.qdrant_edge import QdrantEdgeStore\n"
+        "import sys; from c2llm_integrations.stores.edge_folder import read_ahead
+from c2llm_integrations.stores.qdrant_edge import QdrantEdgeStore\n"
         f"store = QdrantEdgeStore({str(filled)!r}); print('open', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
