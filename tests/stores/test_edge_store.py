@@ -175,8 +175,7 @@ def test_a_second_opening_in_this_process_is_refused(filled: Path) -> None:
 
 def test_a_second_process_is_refused_until_the_first_is_gone(filled: Path) -> None:
     code = (
-        "import sys; from c2llm_integrations.stores.edge_folder import read_ahead
-from c2llm_integrations.stores.qdrant_edge import QdrantEdgeStore\n"
+        "import sys; from c2llm_integrations.stores.qdrant_edge import QdrantEdgeStore\n"
         f"store = QdrantEdgeStore({str(filled)!r}); print('open', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
