@@ -13,6 +13,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,8 +160,11 @@ class Checkpoint:
 
     def digest(self) -> str:
         """SHA-256 (32 hex digits) of all that decides a vector but a head: architecture, tokenizer and weights."""
-        if self.head is not None:
-            return self.head.weights
+        return self._digest if self.head is None else self.head.weights
+
+    @cached_property
+    def _digest(self) -> str:
+        # Read once: loading asks for it again, and 25 MB take 20 ms.
         total = hashlib.sha256()
         ignored = {"auto_map", "transformers_version", "tokenizer_name_or_path", "attn_implementation", "architectures"}
         config = {key: value for key, value in self.config.items() if key not in ignored}
@@ -208,8 +212,6 @@ def save_checkpoint(source: Checkpoint, tensors: Mapping[str, Tensor], folder: P
 
     Weights are written beside their place and moved there, so that a good checkpoint is never left half overwritten.
     """
-    from safetensors.torch import save_file
-
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RANGES).unlink(missing_ok=True)
     for pattern in FILES:
@@ -220,10 +222,7 @@ def save_checkpoint(source: Checkpoint, tensors: Mapping[str, Tensor], folder: P
     index: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         name = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        partial = folder / f"{name}.partial"
-        save_file(shard, partial, metadata={"format": "pt"})
-        partial.chmod(0o644)  # the library writes it for its owner alone
-        partial.replace(folder / name)
+        save_tensors(shard, folder / name, {"format": "pt"})
         index |= dict.fromkeys(shard, name)
     listing = folder / "model.safetensors.index.json"
     if len(shards) > 1:
@@ -231,6 +230,16 @@ def save_checkpoint(source: Checkpoint, tensors: Mapping[str, Tensor], folder: P
         listing.write_text(json.dumps({"metadata": {"total_size": size}, "weight_map": index}, indent=1))
     else:
         listing.unlink(missing_ok=True)
+
+
+def save_tensors(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
+    """Write safetensors beside their place first, so that a good file is never half overwritten."""
+    from safetensors.torch import save_file
+
+    partial = Path(f"{file}.partial")
+    save_file(tensors, partial, metadata)
+    partial.chmod(0o644)  # the library writes it for its owner alone
+    partial.replace(file)
 
 
 def _locate(name: str, revision: str | None) -> Path:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 
+from c2llm_integrations.checkpoint import save_tensors
 from c2llm_integrations.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -51,14 +52,9 @@ class Head:
 
     def save(self, path: str | Path) -> None:
         """Write it as safetensors, beside its place first, so that a good file is never half overwritten."""
-        from safetensors.torch import save_file
-
         about = {"base": self.base, "revision": self.revision or "", "weights": self.weights, "training": self.training}
         about |= {"num_heads": str(self.num_heads), "layer_norm": str(int(self.layer_norm)), "format": _FORMAT}
-        partial = Path(f"{path}.partial")
-        save_file({name: tensor.float().contiguous() for name, tensor in self.tensors.items()}, partial, about)
-        partial.chmod(0o644)  # the library writes it for its owner alone
-        partial.replace(path)
+        save_tensors({name: tensor.float().contiguous() for name, tensor in self.tensors.items()}, Path(path), about)
 
     @classmethod
     def load(cls, path: str | Path) -> Head:

@@ -261,8 +261,9 @@ class QdrantEdgeStore(VectorStore):
     def _scroll(
         self, repository: str | None, page: int, payload: edge.WithPayloadType, vector: edge.WithVectorType
     ) -> Iterator[edge.Record]:
-        if repository is None or self._claims().keys() <= {repository}:
-            read_ahead(self.folder / Settings.load(self._file).shard)
+        settings = Settings.load(self._file)
+        if repository is None or settings.claims.keys() <= {repository}:
+            read_ahead(self.folder / settings.shard)
         offset: edge.PointId | None = None
         where = ours(repository)
         while True:

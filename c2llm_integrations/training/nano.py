@@ -14,11 +14,11 @@ from typing import cast
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
-from c2llm_integrations.checkpoint import RANGES, load_checkpoint
+from c2llm_integrations.checkpoint import RANGES, load_checkpoint, save_tensors
 from c2llm_integrations.model.configuration import C2LLMConfig
 from c2llm_integrations.model.modeling import C2LLMModel
 from c2llm_integrations.training.data import read_pairs, tokenize_pairs
@@ -121,9 +121,7 @@ def save(model: C2LLMModel, tokenizer: Tokenizer, folder: Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     state = {key: value.detach().to(torch.float16).contiguous() for key, value in model.state_dict().items()}
     (folder / RANGES).unlink(missing_ok=True)  # they are of the weights that were here
-    save_file(state, folder / "model.safetensors.tmp", metadata={"format": "pt"})
-    (folder / "model.safetensors.tmp").chmod(0o644)  # safetensors leaves it readable by its owner alone
-    (folder / "model.safetensors.tmp").replace(folder / "model.safetensors")
+    save_tensors(state, folder / "model.safetensors", {"format": "pt"})
 
 
 def vectors(model: C2LLMModel, tokenizer: Tokenizer, texts: Sequence[str]) -> torch.Tensor:

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from c2llm_integrations.batching import batches
-from c2llm_integrations.checkpoint import RANGES, Checkpoint, load_checkpoint
+from c2llm_integrations.checkpoint import RANGES, Checkpoint, load_checkpoint, save_tensors
 from c2llm_integrations.encoding.backbones import Bert
 from c2llm_integrations.encoding.encoder import PackedEncoder, load_encoder
 from c2llm_integrations.encoding.int8 import range_shapes
@@ -98,10 +97,7 @@ def write_ranges(checkpoint: Checkpoint, pairs: Path) -> None:
     """Measure on documentation and code of `PAIRS` mined pairs and write the file, whole or not at all."""
     texts = [pair[side] for pair in read_pairs(pairs, PAIRS) for side in ("doc", "bare")]
     found = measure_ranges(checkpoint, texts)
-    partial = checkpoint.folder / f"{RANGES}.partial"
-    save_file(found, partial, metadata={"weights": checkpoint.digest()})
-    partial.chmod(0o644)  # the library writes it for its owner alone
-    partial.replace(checkpoint.folder / RANGES)
+    save_tensors(found, checkpoint.folder / RANGES, {"weights": checkpoint.digest()})
 
 
 if __name__ == "__main__":
