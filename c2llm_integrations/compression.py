@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
+from c2llm_integrations.checkpoint import save_tensors
 from c2llm_integrations.errors import CheckpointError, InputError
 
 Matrix = NDArray[np.float32]
@@ -85,9 +85,10 @@ class Projection:
 
     def save(self, path: str | Path) -> None:
         """Write the map as safetensors, beside its place first, so that a good file is never half overwritten."""
-        partial = Path(f"{path}.partial")
-        save_file({"matrix": np.ascontiguousarray(self.matrix)}, partial, {"format": _FORMAT, "weights": self.weights})
-        partial.replace(path)
+        import torch
+
+        matrix = torch.from_numpy(np.ascontiguousarray(self.matrix))
+        save_tensors({"matrix": matrix}, Path(path), {"format": _FORMAT, "weights": self.weights})
 
     @classmethod
     def load(cls, path: str | Path) -> Projection:

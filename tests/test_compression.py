@@ -103,3 +103,9 @@ def test_another_file_is_no_projection(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(CheckpointError, match="projection"):
         Projection.load(path)
+
+
+def test_a_projection_can_be_read_by_others_of_its_machine(tmp_path):
+    Projection(np.eye(4, 2, dtype=np.float32), "weights").save(tmp_path / "map.safetensors")
+    assert (tmp_path / "map.safetensors").stat().st_mode & 0o777 == 0o644
+    assert [file.name for file in tmp_path.iterdir()] == ["map.safetensors"]
