@@ -1,18 +1,21 @@
 """C2LLM code embeddings, straight from a model into a vector database and back out as answers.
 
-The names below are loaded when first used, so importing the package costs no torch. The two verbs stand in
-modules of their own name, and a package attribute cannot be both: write
-`from c2llm_integrations.ingest import ingest` and `from c2llm_integrations.search import search`.
+    from c2llm_integrations import C2LLMEmbedder, ingest, open_store, search
+
+    embedder = C2LLMEmbedder.from_pretrained("nano")
+    with open_store("qdrant+edge://.c2llm") as store:
+        ingest(".", embedder, store)
+        hits = search("retry with backoff", embedder, store)
+
+Each name is loaded when it is first used, so importing the package costs no torch.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
+# Nothing is imported here: `python -m` runs this before the current folder is off the path.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from c2llm_integrations.code.chunk import CodeChunk
-    from c2llm_integrations.embedder import C2LLMEmbedder
     from c2llm_integrations.errors import (
         C2LLMError,
         CheckpointError,
@@ -24,40 +27,73 @@ if TYPE_CHECKING:
         StoreBusy,
         StoreError,
     )
+    from c2llm_integrations.indexing.ingest import IngestReport, ingest
+    from c2llm_integrations.indexing.records import ingest_records
+    from c2llm_integrations.model.embedder import C2LLMEmbedder
+    from c2llm_integrations.retrieval.search import search
     from c2llm_integrations.stores import open_store
-    from c2llm_integrations.stores.base import Hit, VectorStore
+    from c2llm_integrations.stores.base import VectorStore
+    from c2llm_integrations.stores.foreign import Layout
+    from c2llm_integrations.stores.loader import load
+    from c2llm_integrations.stores.records import Filter, Hit, Record, Row
+    from c2llm_integrations.stores.spec import CollectionSpec, CompactPlan
 
 __all__ = [
     "C2LLMEmbedder",
     "C2LLMError",
     "CheckpointError",
     "CodeChunk",
+    "CollectionSpec",
+    "CompactPlan",
+    "Filter",
     "Hit",
+    "IngestReport",
     "InputError",
+    "Layout",
     "MissingExtra",
+    "Record",
     "RepositoryError",
+    "Row",
     "RowsRefused",
     "SpecMismatch",
     "StoreBusy",
     "StoreError",
     "VectorStore",
+    "ingest",
+    "ingest_records",
+    "load",
     "open_store",
+    "search",
 ]
 
-_HOME = {
-    "C2LLMEmbedder": "embedder",
+# Name → its module. An error class stands in `errors`.
+_HOMES = {
+    "C2LLMEmbedder": "model.embedder",
     "CodeChunk": "code.chunk",
-    "Hit": "stores.base",
+    "CollectionSpec": "stores.spec",
+    "CompactPlan": "stores.spec",
+    "Filter": "stores.records",
+    "Hit": "stores.records",
+    "IngestReport": "indexing.ingest",
+    "Layout": "stores.foreign",
+    "Record": "stores.records",
+    "Row": "stores.records",
     "VectorStore": "stores.base",
+    "ingest": "indexing.ingest",
+    "ingest_records": "indexing.records",
+    "load": "stores.loader",
     "open_store": "stores",
+    "search": "retrieval.search",
 }
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name from its module; every name of `__all__` without a home is an error class."""
+    """Load a public name from its module."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME.get(name, 'errors')}"), name)
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
     globals()[name] = value
     return value
 

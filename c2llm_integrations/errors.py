@@ -5,6 +5,7 @@ C2LLMError
 ├── CheckpointError      (ValueError)   a model folder is incomplete, unsafe or not C2LLM
 ├── InputError           (ValueError)   a text, option or path that cannot be used
 ├── RepositoryError      (ValueError)   a folder that cannot be indexed as asked
+├── ServerError          (RuntimeError) an embedding server refused or failed
 └── StoreError           (RuntimeError) a vector database refused or failed
     ├── StoreBusy                       another process holds the store
     ├── SpecMismatch                    the collection was made with another model or layout
@@ -16,7 +17,9 @@ Each message is one line: what was wrong, both values, and the way out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
+from typing import Any
 
 
 class C2LLMError(Exception):
@@ -43,6 +46,10 @@ class RepositoryError(C2LLMError, ValueError):
     """A folder that cannot be indexed as asked."""
 
 
+class ServerError(C2LLMError, RuntimeError):
+    """An embedding server cannot be reached, refused a request, or answered with something else than vectors."""
+
+
 class StoreError(C2LLMError, RuntimeError):
     """A vector database refused a request or failed."""
 
@@ -62,9 +69,21 @@ class BatchRefused(StoreError):
 class RowsRefused(StoreError):
     """Rows that were not stored; `reasons` maps each row id to why. Nothing of the call was written."""
 
-    def __init__(self, reasons: Mapping[str, str]) -> None:
-        """`reasons`: row id → one-line reason; must not be empty."""
+    def __init__(self, reasons: Mapping[Any, str]) -> None:
+        """`reasons`: record id, a string or integer → one-line reason; must not be empty."""
         first, why = next(iter(reasons.items()))
         more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
         super().__init__(f"row {first} refused: {why}{more}")
         self.reasons = dict(reasons)
+
+
+# Names listed of what there is, where nothing is close.
+_MOST_NAMES = 12
+
+
+def did_you_mean(word: str, known: Collection[str]) -> str:
+    """Return the end of an error line: the close ones of what is known, or all of it, or nothing if there is none."""
+    if close := get_close_matches(word, known, n=3, cutoff=0.5):
+        return f"; did you mean {' or '.join(close)}?"
+    more = ", …" if len(known) > _MOST_NAMES else ""
+    return f"; there are: {', '.join(sorted(known)[:_MOST_NAMES])}{more}" if known else ""

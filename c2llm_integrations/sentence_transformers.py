@@ -1,7 +1,7 @@
 """sentence-transformers: a C2LLM checkpoint as that library's model, for its trainers, evaluators and benchmarks.
 
-`SentenceTransformer(folder)` itself refuses modules of any other package unless it may run remote code; `load` builds
-the same model from its parts and runs none. Saving the model writes a C2LLM folder again.
+`SentenceTransformer(folder)` refuses modules of other packages unless it may run remote code. `load` builds the same
+model from its parts and runs no remote code. Saving the model writes a C2LLM folder.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from c2llm_integrations import prompts
-from c2llm_integrations.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from c2llm_integrations.errors import CheckpointError, InputError, MissingExtra
-from c2llm_integrations.model import PMA, C2LLMConfig, C2LLMModel
+from c2llm_integrations.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from c2llm_integrations.model.encoder import right_padded
+from c2llm_integrations.model.hf_config import C2LLMConfig
+from c2llm_integrations.model.hf_model import empty_model, hidden_states, positions_of
+from c2llm_integrations.model.pma import PMA
+from c2llm_integrations.model.prompts import named_prompts
 
 try:
     from sentence_transformers import SentenceTransformer
@@ -26,12 +29,12 @@ except ImportError as error:
 
 
 class C2LLMPooling(Module):
-    """PMA: token states (B, T, hidden_size) → one vector each (B, output_dim), not normalised."""
+    """PMA: token states (B, T, hidden_size) → one vector a text (B, output_dim), not normalized."""
 
     config_keys = ["hidden_size", "output_dim", "num_heads", "layer_norm"]  # noqa: RUF012
 
     def __init__(self, hidden_size: int, output_dim: int, num_heads: int = 32, layer_norm: bool = True) -> None:
-        """`output_dim` must be a multiple of `num_heads`."""
+        """Build a PMA with random weights; `output_dim` must be a multiple of `num_heads`."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.hidden_size = hidden_size
         self.output_dim = output_dim
@@ -45,11 +48,11 @@ class C2LLMPooling(Module):
         return features
 
     def get_embedding_dimension(self) -> int:
-        """Return the width of the vectors."""
+        """Return the number of dimensions of the vectors."""
         return self.output_dim
 
     def save(self, output_path: str, *_: Any, safe_serialization: bool = True, **__: Any) -> None:
-        """Write configuration and weights, always as safetensors."""
+        """Write the configuration and the weights, always as safetensors."""
         self.save_config(output_path)
         self.save_torch_weights(output_path)
 
@@ -64,10 +67,10 @@ class C2LLMPooling(Module):
 
 
 class C2LLMBackbone(InputModule):
-    """Texts → token ids → the backbone's last hidden states. Made by `load`."""
+    """Texts → token ids → last hidden states of the backbone. `load` builds it."""
 
     def __init__(self, checkpoint: Checkpoint, backbone: nn.Module, pooling: C2LLMPooling, max_seq_length: int) -> None:
-        """`pooling` is only for saving; it stands in the model as a module of its own."""
+        """Wrap a backbone; `pooling` is needed only for saving, because the model has it as a module of its own."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.checkpoint = checkpoint
         tokenizer = checkpoint.tokenizer()
@@ -75,33 +78,29 @@ class C2LLMBackbone(InputModule):
         self.tokenizer = tokenizer
         self.backbone = backbone
         self.max_seq_length = max_seq_length
-        self._pooling = [pooling]  # in a list, so that its weights are not this module's too
+        self._pooling = [pooling]  # in a list, so that its weights are not registered twice
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **_: Any) -> dict[str, Any]:
-        """Tokenise; with a prompt in front, the whole is stripped at both ends, as in the published evaluation."""
+        """Tokenize texts. With a prompt, the whole is stripped at both ends, as in the published evaluation."""
         for index, text in enumerate(inputs):
             if not isinstance(text, str):
                 raise InputError(f"text {index} is a {type(text).__name__}, expected str")
         texts = [(prompt + text).strip() for text in inputs] if prompt else list(inputs)
         encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         tokens = [encoding.ids[: self.max_seq_length] or [self._blank_token] for encoding in encodings]
-        longest = max(map(len, tokens), default=0)
-        return {
-            "input_ids": torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in tokens]),
-            "attention_mask": torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in tokens]),
-        }
+        ids, mask = right_padded(list(map(torch.tensor, tokens)))
+        return {"input_ids": ids, "attention_mask": mask.long()}
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """Add `token_embeddings` (B, T, hidden_size); padding is on the right, where no causal token sees it."""
-        extra = {"use_cache": False} if hasattr(self.backbone.config, "use_cache") else {}
-        states = self.backbone(input_ids=features["input_ids"], attention_mask=features["attention_mask"], **extra)
-        features["token_embeddings"] = states.last_hidden_state
+        """Add `token_embeddings` (B, T, hidden_size)."""
+        ids, mask = features["input_ids"], features["attention_mask"]
+        features["token_embeddings"] = hidden_states(self.backbone, ids, mask)
         return features
 
     def save(self, output_path: str, *_: Any, safe_serialization: bool = True, **__: Any) -> None:
-        """Write a whole C2LLM folder in the released layout, the pooling included, always as safetensors."""
+        """Write a C2LLM folder in the released layout, with the pooling, always as safetensors."""
         folder = Path(output_path)
-        own_prompts = folder / "config_sentence_transformers.json"  # the model's, written just before this
+        own_prompts = folder / "config_sentence_transformers.json"  # the library has just written them
         kept = own_prompts.read_bytes() if own_prompts.is_file() else None
         tensors: dict[str, Tensor] = {f"backbone.{name}": value for name, value in self.backbone.state_dict().items()}
         tensors |= {f"pma.{name}": value for name, value in self._pooling[0].pma.state_dict().items()}
@@ -119,15 +118,34 @@ def load(
     max_length: int = 2048,
     normalize: bool = True,
 ) -> SentenceTransformer:
-    """Build a `SentenceTransformer` from "nano", a folder in the released layout, or a hub id; runs no remote code.
+    """Build a `SentenceTransformer` without running remote code.
 
-    Its vectors are those of `C2LLMEmbedder` in the same `dtype`; float32 is the default because training needs it.
-    `prompt_name` is "query", "document" or a published task. Raises CheckpointError for a bad checkpoint, InputError
-    for a bad name.
+    Its vectors are those of `C2LLMEmbedder` in the same `dtype`. `prompt_name` is "query", "document" or a published
+    task.
+
+    Args:
+        name: "nano", a folder in the released layout, or a hub id.
+        revision: The revision of a hub id.
+        device: A device of PyTorch; None lets sentence-transformers choose.
+        dtype: The data type of the weights; training needs float32.
+        max_length: The maximum number of tokens of a text; the backbone may allow fewer.
+        normalize: Whether vectors get unit length.
+
+    Raises:
+        CheckpointError: If the checkpoint is damaged or not a C2LLM checkpoint.
+        InputError: If there is no such model.
+
     """
     checkpoint = load_checkpoint(str(name), revision)
+    return from_checkpoint(checkpoint, device=device, dtype=dtype, max_length=max_length, normalize=normalize)
+
+
+def from_checkpoint(
+    checkpoint: Checkpoint, *, device: str | None, dtype: torch.dtype, max_length: int, normalize: bool
+) -> SentenceTransformer:
+    """Build the model that `load` explains from a checkpoint that is found already."""
     config = C2LLMConfig(**checkpoint.config)
-    model = C2LLMModel(config)
+    model = empty_model(config)
     tensors = {key: tensor.to(dtype) for key, tensor in checkpoint.tensors().items()}
     for prefix, part in (("backbone.", model.backbone), ("pma.", model.mha_pma)):
         _fill(checkpoint, part, {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)})
@@ -135,14 +153,10 @@ def load(
         config.backbone().hidden_size, config.compressed_dim, config.pma_num_heads, layer_norm=config.pma_ln
     )
     pooling.pma = model.mha_pma
-    longest = int(checkpoint.backbone.get("max_position_embeddings") or max_length)
-    backbone = C2LLMBackbone(checkpoint, model.backbone, pooling, min(max_length, longest))
-    own = checkpoint.prompts
-    tasks = {task: prompts.query_prompt(own, task) for task in prompts.QUERIES}
-    named = {**tasks, **own, "query": prompts.query_prompt(own), "document": prompts.document_prompt(own)}
-    return SentenceTransformer(
-        modules=[backbone, pooling, *([Normalize()] if normalize else [])], device=device, prompts=named
-    )
+    longest = min(max_length, positions_of(model.backbone) or max_length)
+    backbone = C2LLMBackbone(checkpoint, model.backbone, pooling, longest)
+    modules: list[nn.Module] = [backbone, pooling, *([Normalize()] if normalize else [])]
+    return SentenceTransformer(modules=modules, device=device, prompts=named_prompts(checkpoint.prompts))
 
 
 def _fill(checkpoint: Checkpoint, module: nn.Module, tensors: dict[str, Tensor]) -> None:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any
 
 # Fixed for ever: changing it would change every row id of every collection.
 NAMESPACE = uuid.UUID("3f6b7a52-5d0e-5b43-9f0c-6a1c2a9d7e11")
 
+# The metadata of a chunk, in the order in which stores write it, and the type of each.
+CHUNK_FIELDS: dict[str, type[str] | type[int]] = {
+    "repository": str,
+    "path": str,
+    "language": str,
+    "symbol": str,
+    "kind": str,
+    "start_line": int,
+    "end_line": int,
+}
 # What a chunk may be; see `chunk_source`.
 KINDS = frozenset({"function", "method", "class", "module", "section", "text"})
 
@@ -31,6 +45,21 @@ class CodeChunk:
     end_line: int
     text: str
 
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What a store keeps of a chunk beside its text: everything but the id."""
+        return {name: getattr(self, name) for name in CHUNK_FIELDS}
+
+    @property
+    def source(self) -> str:
+        """What the chunk came from, as every record says it: the repository."""
+        return self.repository
+
+    @property
+    def row_id(self) -> str:
+        """The id of the chunk's row in a database."""
+        return self.id
+
 
 def chunk_id(repository: str, path: str, text: str, ordinal: int) -> str:
     """Return the row id of a chunk: UUIDv5 of its content and place, so that equal input gives equal rows.
@@ -39,3 +68,26 @@ def chunk_id(repository: str, path: str, text: str, ordinal: int) -> str:
     """
     # A NUL can stand in no path and in no text file, so no two different tuples share a key.
     return str(uuid.uuid5(NAMESPACE, "\0".join((repository, path, str(ordinal), text))))
+
+
+def piece_metadata(chunk: CodeChunk, own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of a piece of a document that has metadata of its own: all of them, and the chunk's.
+
+    What the document says is never overwritten: a field of the chunk that says something else gets "chunk_" in front.
+    """
+    merged = dict(own)
+    for name, value in chunk.metadata.items():
+        while merged.get(name, value) != value:
+            name = f"chunk_{name}"
+        merged[name] = value
+    return merged
+
+
+def piece_id(document: str, text: str, metadata: Mapping[str, Any]) -> str:
+    """Return the id of a piece of a document: UUIDv5 of the document's id, the text and all metadata, lines included.
+
+    So pieces of two documents never share an id, and where a framework takes an id that it knows for a piece that it
+    has, that is true of everything in the piece.
+    """
+    fields = sorted(((str(name), value) for name, value in metadata.items()), key=itemgetter(0))
+    return str(uuid.uuid5(NAMESPACE, json.dumps([document, text, fields], default=str, skipkeys=True)))

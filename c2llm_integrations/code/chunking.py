@@ -1,38 +1,63 @@
-"""One source file → its chunks: whole functions, methods and classes where they fit.
+"""Cut a source file into chunks: whole functions, methods and classes where they fit.
 
-Lines are never cut. Every non-blank line is in exactly one chunk, and the chunks' texts joined are the file.
+Every non-blank line is in exactly one chunk, and the chunks' texts joined are the file; only a line of more than
+`MAX_LINE_CHARS` is spread over several chunks.
 Symbols are qualified with "." in every language: `Class.method`, `Type.Method` of a Go receiver or a Rust
-impl, `namespace.Class.method` in C++, `outer.inner`. Packages of Java, C# and PHP are left out.
+impl, `namespace.Class.method` in C++, `outer.inner`. Packages of Java, Kotlin, Scala, C# and PHP are left out.
 """
 
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
+from dataclasses import dataclass, field
+from itertools import count
 
-from tree_sitter import Node, Parser
+from tree_sitter import Language, Node, Parser, Range
 
+from c2llm_integrations.code import dialects, markup, notebook, syntax
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
 from c2llm_integrations.code.languages import grammar, language_of
-from c2llm_integrations.code.lines import Lines, Piece, cut, join
-from c2llm_integrations.code.splitting import split
+from c2llm_integrations.code.line_spans import TINY_CHARS, Lines, Piece, cut, join
 from c2llm_integrations.errors import InputError
 
 # The bundled model reads 512 tokens, and code has about three characters to a token.
 CHUNK_CHARS = 1_500
+# Every store takes so much in one row; a longer line, which is data, has several.
+MAX_LINE_CHARS = 16_000
+# What parsing may take, in this thread's own time so that a busy machine gives the same chunks: of a whole file, and of
+# parts that are tried first. Code takes a twentieth.
+PARSE_SECONDS = 1.0
+PARSE_SECONDS_PER_BYTE = 5e-6
+PROBE_SECONDS_PER_BYTE = 8e-6
+PROBE_BYTES = 2**12
+PROBES = 3
+# The parser reads so much at a time, again for each name.
+READ_BYTES = 2**12
 # A syntax tree of which a larger part is errors says nothing about where to cut.
 _MAX_ERRORS = 0.5
-_HEADING = re.compile(r" {0,3}#{1,6}\s+(.*?)[\s#]*$")
+_HEADING = re.compile(r" {0,3}#{1,6}\s+(.*)")
 _FENCE = re.compile(r" {0,3}(```+|~~~+)")
 
 
 def chunk_source(repository: str, path: str, text: str, max_chars: int = CHUNK_CHARS) -> list[CodeChunk]:
     """Return the chunks of one file, in order; a blank file has none.
 
-    A chunk has at most `max_chars` characters, blank lines at its ends not counted; only a single longer line
-    has more. Blank lines belong to the chunk above them. `kind` is "function", "method", "class" (any type),
-    "module" (a file's own statements), "section" (Markdown) or "text". Raises InputError for text that is no
-    Unicode, or a `max_chars` below 1.
+    `kind` is "function", "method", "class" (any type), "module" (a file's own statements), "section" (Markdown) or
+    "text". Blank lines belong to the chunk above them. A notebook is chunked as the script of its cells
+    (`notebook.script_of`); a cell that defines nothing is its own symbol.
+
+    Args:
+        repository: The repository's name.
+        path: The file's POSIX path in it.
+        text: The file's text.
+        max_chars: How many characters a chunk has at most, without the blank lines at its ends. A single longer line
+            has more, at most `MAX_LINE_CHARS`.
+
+    Raises:
+        InputError: The text is not valid Unicode, or `max_chars` is below 1.
+
     """
     if max_chars < 1:
         raise InputError(f"max_chars is {max_chars}; a chunk has at least 1 character")
@@ -41,31 +66,89 @@ def chunk_source(repository: str, path: str, text: str, max_chars: int = CHUNK_C
         f"{repository}{path}".encode()
     except UnicodeEncodeError as error:
         raise InputError(f"{path!a} holds a lone surrogate at {error.start}; decode it as latin-1") from error
+    is_notebook = path.lower().endswith(notebook.SUFFIX)
+    if is_notebook and (script := notebook.script_of(text)) is not None:
+        text, data = script, script.encode()
     lines = Lines(text)
     if not lines.size(0, len(lines)):
         return []
     language = language_of(path, text)
-    pieces = join(lines, _pieces(lines, language, data, max_chars), max_chars)
+    is_notebook = is_notebook and language != "json"
     seen: Counter[str] = Counter()
     chunks = []
-    for piece in pieces:
-        body = lines.text(piece.start, piece.end)
-        key = chunk_id(repository, path, body, seen[body])
-        seen[body] += 1
-        chunks.append(
-            CodeChunk(key, repository, path, language, piece.symbol, piece.kind, piece.start + 1, piece.end, body)
-        )
+    for piece in join(lines, _pieces(lines, language, data, max_chars), max_chars):
+        symbol = piece.symbol or (notebook.cell_at(lines.lines, piece.start) if is_notebook else "")
+        for body in _bodies(lines.text(piece.start, piece.end), max(max_chars, MAX_LINE_CHARS)):
+            key = chunk_id(repository, path, body, seen[body])
+            seen[body] += 1
+            chunks.append(
+                CodeChunk(key, repository, path, language, symbol, piece.kind, piece.start + 1, piece.end, body)
+            )
     return chunks
+
+
+def _bodies(text: str, size: int) -> list[str]:
+    """Cut the text of a piece, if it is a line that is too long; blank lines below it stay with its last part."""
+    starts = range(0, max(1, len(text.rstrip())), size)
+    return [text[start : start + size if start < starts[-1] else None] for start in starts]
 
 
 def _pieces(lines: Lines, language: str, data: bytes, max_chars: int) -> list[Piece]:
     if language == "markdown":
         return _sections(lines, max_chars)
-    rules = grammar(language)
-    root = Parser(rules).parse(data).root_node if rules else None
+    root = _parse(language, data)
     if root is None or _is_useless(root, len(lines)):
         return cut(lines, Piece(0, len(lines), kind="text"), max_chars)
-    return split(lines, root, max_chars)
+    return split(lines, root, max_chars, _syntax(language, root, data))
+
+
+def _syntax(language: str, root: Node, data: bytes) -> syntax.Syntax:
+    if language not in markup.LANGUAGES:
+        return dialects.SYNTAX.get(language) or syntax.Syntax()
+    programs = [_parse(script, data, ranges) for script, ranges in markup.scripts(language, root).items()]
+    return markup.syntax_of(program for program in programs if program is not None)
+
+
+def _parse(language: str, data: bytes, ranges: list[Range] | None = None) -> Node | None:
+    """Return the root of the syntax tree of a file, or of ranges of it as of one file.
+
+    None without a grammar, or if parsing would take too long.
+    """
+    rules = grammar(language)
+    read = data if ranges is None else b"".join(data[part.start_byte : part.end_byte] for part in ranges)
+    if rules is None or any(_is_slow(rules, read[at : at + PROBE_BYTES]) for at in _probes(len(read))):
+        return None
+    return _parse_within(PARSE_SECONDS + PARSE_SECONDS_PER_BYTE * len(read), rules, data, ranges)
+
+
+def _parse_within(seconds: float, rules: Language, data: bytes, ranges: list[Range] | None = None) -> Node | None:
+    end = time.thread_time() + seconds
+    try:
+        # Only a parser that reads through a function asks whether to go on.
+        tree = Parser(rules, included_ranges=ranges).parse(
+            lambda at, _: data[at : at + READ_BYTES], progress_callback=lambda *_: time.thread_time() > end
+        )
+    except ValueError:
+        return None
+    return tree.root_node
+
+
+def _probes(size: int) -> range:
+    return range(PROBE_BYTES // 2, size - PROBE_BYTES, 2 * PROBE_BYTES)
+
+
+def _is_slow(rules: Language, data: bytes) -> bool:
+    """Return whether a part of a file takes far longer to parse than code does, each of a few times.
+
+    The parser asks nobody while it recovers from an error, which takes the square of the length in some grammars.
+    """
+    most = PROBE_SECONDS_PER_BYTE * len(data)
+    for _ in range(PROBES):
+        begin = time.thread_time()
+        _parse_within(most, rules, data)
+        if time.thread_time() - begin < most:
+            return False
+    return True
 
 
 def _is_useless(root: Node, lines: int) -> bool:
@@ -84,7 +167,7 @@ def _sections(lines: Lines, max_chars: int) -> list[Piece]:
             mark = opened[1]
             fence = "" if fence and mark.startswith(fence) else fence or mark
         elif not fence and (heading := _HEADING.match(line.rstrip())):
-            starts.append((number, heading[1]))
+            starts.append((number, heading[1].rstrip("# \t\f\v")[:MAX_SYMBOL_CHARS]))
     if len(starts) > 1 and lines.size(0, starts[1][0]) == 0:
         starts[:2] = [(0, starts[1][1])]
     ends = [*(start for start, _ in starts[1:]), len(lines)]
@@ -93,3 +176,125 @@ def _sections(lines: Lines, max_chars: int) -> list[Piece]:
         for owner, ((start, symbol), end) in enumerate(zip(starts, ends, strict=True), 1)
         for part in cut(lines, Piece(start, end, symbol, "section", owner), max_chars)
     ]
+
+
+# Deeper nesting than any person writes would make the symbols longer than the file.
+MAX_SYMBOL_CHARS = 400
+# A piece, and the syntax nodes in it that have several lines and so can be opened.
+_Part = tuple[Piece, list[Node]]
+
+
+def split(lines: Lines, root: Node, max_chars: int, rules: syntax.Syntax) -> list[Piece]:
+    """Cut a file along its syntax tree; the pieces cover every line, in order, and may still be joined.
+
+    A node that is too large gives way to its children; text without any is cut by lines.
+    """
+    # A stack instead of recursion, because source may nest deeper than Python's own stack.
+    owners = count(1)
+    whole = Piece(0, len(lines))
+    todo = _group(lines, whole, rules.children(root), owners, rules)[::-1] or [(whole, [])]
+    pieces: list[Piece] = []
+    while todo:
+        piece, nodes = todo.pop()
+        fits = lines.size(piece.start, piece.end) <= max_chars and not _cuts_off_head(lines, pieces, piece, max_chars)
+        if fits and not any(map(rules.is_transparent, nodes)):
+            pieces.append(piece)
+        elif parts := _expand(lines, piece, nodes, owners, rules):
+            todo.extend(reversed(parts))
+        elif fits:
+            pieces.append(piece)
+        else:
+            # In halves at most, so that what stands before or after can still join.
+            pieces.extend(cut(lines, piece, max(1, max_chars // 2)))
+    return pieces
+
+
+def _cuts_off_head(lines: Lines, pieces: list[Piece], piece: Piece, max_chars: int) -> bool:
+    """Return whether keeping `piece` whole would leave a definition's first line or two alone before it."""
+    if not pieces or pieces[-1].owner != piece.owner or piece.owner == 0:
+        return False
+    head = pieces[-1]
+    is_head = len(pieces) == 1 or pieces[-2].owner != head.owner
+    is_tiny = lines.size(head.start, head.end) < TINY_CHARS
+    return is_head and is_tiny and lines.size(head.start, piece.end) > max_chars
+
+
+def _expand(lines: Lines, piece: Piece, nodes: list[Node], owners: count[int], rules: syntax.Syntax) -> list[_Part]:
+    """Replace nodes by their children until the lines fall apart; [] if they never do."""
+    while nodes:
+        parts = _group(lines, piece, [inner for node in nodes for inner in _opened(node, rules)], owners, rules)
+        if len(parts) != 1:
+            return parts
+        piece, nodes = parts[0]
+    return []
+
+
+def _opened(node: Node, rules: syntax.Syntax) -> list[Node]:
+    """Return a node's children, with those of its body in the body's place."""
+    body = node.child_by_field_name("body")
+    if body is None:
+        return rules.children(node)
+    return [inner for child in node.children for inner in (child.children or [child] if child == body else [child])]
+
+
+@dataclass(slots=True)
+class _Group:
+    """Nodes that share lines, or belong together: where they start, which can be opened, what they define."""
+
+    start: int
+    nodes: list[Node] = field(default_factory=list)
+    found: list[syntax.Definition] = field(default_factory=list)
+
+
+def _group(lines: Lines, outer: Piece, nodes: list[Node], owners: count[int], rules: syntax.Syntax) -> list[_Part]:
+    """Gather nodes into runs of whole lines that cover `outer`: a comment goes with the node right below it."""
+    groups: list[_Group] = []
+    last, leading, attribute = -1, False, False
+    for node in nodes:
+        row, column = node.end_point
+        first = lines.next_full(node.start_point[0])
+        if first > row or node.start_byte == node.end_byte:
+            continue  # white space, or a token that the parser missed
+        definition = rules.definition_in(node)
+        attached = attribute or (leading and first <= last + 1) or syntax.is_punctuation(node)
+        if definition and rules.merges_clauses and groups and groups[-1].found:
+            attached = attached or groups[-1].found[-1].name == definition.name
+        if not groups or not (first <= last or attached):
+            groups.append(_Group(first))
+            leading = True
+        attribute = rules.is_attribute(node)
+        leading = leading and (attribute or syntax.is_comment(node))
+        # What stands on one line cannot be opened, and keeping it would make deep nesting quadratic.
+        if row != first and node.child_count:
+            groups[-1].nodes.append(node)
+        if definition and definition.node.id != outer.node:
+            groups[-1].found.append(definition)
+        last = max(last, row - (column == 0 and row > first))
+    starts = [outer.start, *(group.start for group in groups[1:])]
+    ends = [*starts[1:], outer.end]
+    return [
+        (_described(lines, outer, start, end, group.found, owners), group.nodes)
+        for start, end, group in zip(starts, ends, groups, strict=False)
+    ]
+
+
+def _described(
+    lines: Lines, outer: Piece, start: int, end: int, found: list[syntax.Definition], owners: count[int]
+) -> Piece:
+    """Return the piece of some lines inside `outer`: a definition found there, or more of its content."""
+    in_function = outer.kind in ("function", "method")
+    if not found or (in_function and lines.size(start, end) < TINY_CHARS):
+        loose = outer.kind in ("module", "class")
+        return Piece(start, end, outer.symbol, outer.kind, outer.owner, loose, outer.node)
+    main = max(found, key=lambda definition: definition.node.end_byte - definition.node.start_byte)
+    symbol = _qualified(outer.symbol, main.name)
+    if main.kind == "module":
+        return Piece(start, end, symbol, "module", outer.owner, True, main.node.id)
+    kind = "method" if main.kind == "function" and outer.kind == "class" else main.kind
+    return Piece(start, end, symbol, kind, next(owners), False, main.node.id)
+
+
+def _qualified(outer: str, name: str) -> str:
+    """Return a name with those around it, without the outermost ones where that would be too long."""
+    symbol = f"{outer}.{name}" if outer else name
+    return symbol if len(symbol) <= MAX_SYMBOL_CHARS else symbol[-MAX_SYMBOL_CHARS:].partition(".")[2]

@@ -1,192 +1,161 @@
-"""Nested ignore files with git's own meaning (gitignore(5)), for folders that git cannot list."""
+"""Nested ignore files as git reads them (gitignore(5)), in time linear in the patterns and in the paths."""
 
 from __future__ import annotations
 
 import os
-import re
-import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
+from c2llm_integrations.code.glob import Glob, Token
+from c2llm_integrations.code.glob_set import GlobSet
+from c2llm_integrations.code.inside import NotRegular, read_inside
 from c2llm_integrations.errors import RepositoryError
 
-_POSIX_CLASSES = {
-    "alnum": "0-9A-Za-z",
-    "alpha": "A-Za-z",
-    "blank": " \\t",
-    "cntrl": "\\x00-\\x1f\\x7f",
-    "digit": "0-9",
-    "graph": "!-~",
-    "lower": "a-z",
-    "print": " -~",
-    "punct": "!-/:-@\\[-`{-~",
-    "space": " \\t\\n\\r\\f\\v",
-    "upper": "A-Z",
-    "xdigit": "0-9A-Fa-f",
-}
+# Bytes of an ignore file, and of all that apply to one folder.
+MAX_BYTES, MAX_TOTAL_BYTES = 2**20, 2**21
+# Characters of patterns with wildcards that apply to one folder; those without are looked up and may be many.
+MAX_WILDCARDS = 2**14
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern:
-    """One line of an ignore file: `regex` must match the whole path below that file's folder."""
+class Rules:
+    """The patterns of one ignore file: the last one that matches a path decides.
 
-    regex: re.Pattern[str]
-    negated: bool
-    folders_only: bool
+    `size`: the bytes of the file; `wildcards`: the characters of the patterns with wildcards, and their ends.
+    """
 
+    def __init__(self, data: bytes = b"") -> None:
+        """Read the content of an ignore file."""
+        self.size = len(data)
+        self._negated: list[bool] = []
+        # "name", or "/path/from/here", with "/" at its end for a folder only → the number of its pattern.
+        self._literals: dict[str, int] = {}
+        # The others, whether they match folders only, and their numbers.
+        self._globs: list[tuple[list[Token], bool]] = []
+        self._numbers: list[int] = []
+        # git compares bytes: as latin-1 each character stands for one of them.
+        for line in data.removeprefix(b"\xef\xbb\xbf").decode("latin-1").split("\n"):
+            glob = Glob.parse(line)
+            if glob is None:
+                continue
+            if glob.is_literal:
+                key = f"{'' if glob.anywhere else '/'}{glob.text}{'/' * glob.folders_only}"
+                self._literals[key] = len(self._negated)
+            elif tokens := glob.tokens():
+                self._globs.append((tokens, glob.folders_only))
+                self._numbers.append(len(self._negated))
+            self._negated.append(glob.negated)
+        self.wildcards = sum(len(tokens) + 1 for tokens, _ in self._globs)
 
-def compile_pattern(line: str) -> Pattern | None:
-    """Translate one line; None for blank lines, comments and patterns that git never matches."""
-    line = _strip_trailing_spaces(line.rstrip("\n").removesuffix("\r"))
-    if line.startswith("#"):
-        return None
-    negated = line.startswith("!")
-    pattern = line[negated:]
-    folders_only = pattern.endswith("/")
-    pattern = pattern[: len(pattern) - folders_only]
-    if not pattern:
-        return None
-    anywhere = "/" not in pattern
-    body = _translate(pattern.removeprefix("/"), anywhere)
-    if body is None:
-        return None
-    return Pattern(re.compile(("(?:.*/)?" if anywhere else "") + body, re.DOTALL), negated, folders_only)
+    @cached_property
+    def globs(self) -> GlobSet:
+        """The patterns with wildcards."""
+        return GlobSet(self._globs)
 
+    def __len__(self) -> int:
+        """Return the number of patterns."""
+        return len(self._negated)
 
-def _strip_trailing_spaces(line: str) -> str:
-    end = len(line)
-    while end and line[end - 1] == " ":
-        backslashes = len(line[: end - 1]) - len(line[: end - 1].rstrip("\\"))
-        if backslashes % 2:
-            break
-        end -= 1
-    return line[:end]
+    def says(self, path: str, is_folder: bool, state: int | None = None) -> bool | None:
+        """Return whether a path (latin-1) is ignored, or taken back by a pattern with "!"; None if none matches it.
 
-
-def _translate(glob: str, anywhere: bool) -> str | None:
-    """Return the regular expression of a glob, or None where it can match nothing."""
-    out: list[str] = []
-    at = 0
-    while at < len(glob):
-        char = glob[at]
-        if char == "*":
-            stars = len(glob[at:]) - len(glob[at:].lstrip("*"))
-            before, after = glob[at - 1 : at], glob[at + stars : at + stars + 1]
-            whole_part = stars == 2 and before in ("", "/") and after in ("", "/") and not anywhere
-            if whole_part and after == "/":
-                out.append("(?:.*/)?")
-                stars += 1
-            else:
-                out.append(".*" if whole_part else "[^/]*")
-            at += stars
-        elif char == "[":
-            parsed = _translate_class(glob, at + 1)
-            if parsed is None:
-                return None
-            piece, at = parsed
-            out.append(piece)
-        elif char == "\\":
-            if at + 1 == len(glob):
-                return None
-            out.append(re.escape(glob[at + 1]))
-            at += 2
-        else:
-            out.append("[^/]" if char == "?" else re.escape(char))
-            at += 1
-    return "".join(out)
+        `state`: that of `globs` after the path's folder, where it is known.
+        """
+        folder, slash, name = path.rpartition("/")
+        if state is None:
+            state = self.globs.advance(self.globs.start, (folder + slash).encode("latin-1"))
+        found = self.globs.last(self.globs.advance(state, name.encode("latin-1")), is_folder)
+        number = -1 if found is None else self._numbers[found]
+        for key in (name, f"/{path}", f"{name}/", f"/{path}/")[: 4 if is_folder else 2]:
+            number = max(number, self._literals.get(key, -1))
+        return None if number < 0 else not self._negated[number]
 
 
-def _translate_class(glob: str, at: int) -> tuple[str, int] | None:
-    """Translate a bracket expression whose "[" stands before `at`; return it and where it ends."""
-    negated = glob[at : at + 1] in ("!", "^")
-    at += negated
-    items: list[str] = []
-    low = ""  # the last single character: the lower end of a range, should a "-" follow
-    first = True
-    while first or glob[at : at + 1] != "]":
-        first = False
-        char, name = glob[at : at + 1], ""
-        if glob.startswith("[:", at) and (close := glob.find("]", at + 2)) > 0 and glob[close - 1] == ":":
-            name = glob[at + 2 : close - 1]
-        if not char or (name and name not in _POSIX_CLASSES):
-            return None
-        if name:
-            items.append(_POSIX_CLASSES[name])
-            low, at = "", at + len(name) + 4
-        elif char == "-" and low and glob[at + 1 : at + 2] not in ("", "]"):
-            at += 2 if glob[at + 1] != "\\" else 3
-            high = glob[at - 1 : at]
-            if not high:
-                return None
-            items.append(f"{re.escape(low)}-{re.escape(high)}" if low <= high else "")
-            low = ""
-        else:
-            at += char == "\\"
-            low = glob[at : at + 1]
-            if not low:
-                return None
-            items.append(re.escape(low))
-            at += 1
-    body = "".join(items)
-    if negated:
-        return f"[^/{body}]", at + 1
-    return (f"(?!/)[{body}]" if body else "(?!)"), at + 1
+_NO_RULES = Rules()
 
 
-def read_patterns(file: Path) -> list[Pattern]:
-    """Return the patterns of an ignore file, in order; a missing file or a symbolic link has none, as in git.
+def read_rules(root: Path, path: str) -> Rules:
+    """Return the rules of an ignore file; a missing file, a link or a pipe has none, as in git.
 
-    Raises RepositoryError if the file is there but cannot be read: what it hides must not be guessed.
+    `path` is POSIX and relative to `root`. Raises RepositoryError if the file is there but cannot be read, or is too
+    large: what it hides must not be guessed.
     """
     try:
-        if not stat.S_ISREG(os.lstat(file).st_mode):
-            return []
-    except OSError:
-        return []  # not there, or in a folder that nothing can be read from
-    try:
-        data = file.read_bytes()
+        data = read_inside(root, path, MAX_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError, NotRegular):
+        return _NO_RULES
     except OSError as error:
-        raise RepositoryError(f"cannot read {file}: {error.strerror}; make it readable or remove it") from error
-    lines = data.removeprefix(b"\xef\xbb\xbf").decode("latin-1").split("\n")
-    return [pattern for line in lines if (pattern := compile_pattern(line))]
+        if not os.path.lexists(root / path):  # in a folder that nothing can be read from
+            return _NO_RULES
+        raise RepositoryError(f"cannot read {root / path}: {error.strerror}; make it readable or remove it") from error
+    if len(data) > MAX_BYTES:
+        raise RepositoryError(f"{root / path} has more than {MAX_BYTES:,} bytes; make it shorter or remove it")
+    return Rules(data)
+
+
+class _Applied(NamedTuple):
+    """Rules that apply to a folder: their file's folder has so many bytes before it, and `state` is theirs there."""
+
+    rules: Rules
+    above: int
+    state: int
 
 
 @dataclass(slots=True)
 class IgnoreFiles:
     """The rules of every file called `name` in the folders under `root`, read when first needed.
 
-    `base` holds patterns of lower rank than any of them, relative to `root` (git's info/exclude).
+    `base` holds rules of lower rank than any of them, relative to `root` (git's info/exclude). A file is read
+    again only when paths outside its folder were asked about meanwhile.
     """
 
     root: Path
     name: str
-    base: Iterable[Pattern] = ()
-    _frames: dict[str, list[tuple[int, list[Pattern]]]] = field(default_factory=dict)
+    base: Iterable[Rules] = ()
+    # The folder asked about last and those above it, from the root down.
+    _chain: list[tuple[str, list[_Applied]]] = field(default_factory=list)
 
     def ignores(self, path: str, is_folder: bool) -> bool:
-        """Say whether `path` (POSIX, relative to the root) is ignored, given that no folder above it is."""
-        # git compares bytes: as latin-1 each character stands for one of them.
-        raw = os.fsencode(path).decode("latin-1")
-        for depth, patterns in reversed(self._rules(path.rpartition("/")[0])):
-            below = raw[depth:]
-            for pattern in reversed(patterns):
-                if (is_folder or not pattern.folders_only) and pattern.regex.fullmatch(below):
-                    return not pattern.negated
-        return False
+        """Return whether `path` (POSIX, relative to the root) is ignored, given that no folder above it is."""
+        return self.says(path, is_folder) or False
 
-    def _rules(self, folder: str) -> list[tuple[int, list[Pattern]]]:
-        """Return (length of the folder's prefix in bytes, its patterns) from the root down to `folder`."""
-        rules = self._frames.get(folder)
-        if rules is not None:
-            return rules
-        rules = [(0, list(self.base))]
-        parts = folder.split("/") if folder else []
-        for depth in range(len(parts) + 1):
-            above = "/".join(parts[:depth])
-            if above not in self._frames:
-                own = read_patterns(self.root / above / self.name)
-                below = len(os.fsencode(above)) + bool(above)
-                self._frames[above] = [*rules, (below, own)] if own else rules
-            rules = self._frames[above]
-        return rules
+    def says(self, path: str, is_folder: bool) -> bool | None:
+        """Return whether `path` is ignored, or taken back by a pattern with "!"; None if no pattern matches it."""
+        raw = os.fsencode(path).decode("latin-1")
+        for rules, above, state in reversed(self._applied(path.rpartition("/")[0])):
+            said = rules.says(raw[above:], is_folder, state)
+            if said is not None:
+                return said
+        return None
+
+    def _applied(self, folder: str) -> Sequence[_Applied]:
+        """Return the rules that apply in `folder`, from the root down."""
+        chain = self._chain
+        while chain and chain[-1][0] not in ("", folder) and not folder.startswith(f"{chain[-1][0]}/"):
+            chain.pop()
+        if not chain:
+            chain.append(("", self._with_own("", [], *self.base)))
+        while chain[-1][0] != folder:
+            above, applied = chain[-1]
+            start = len(above) + bool(above)
+            name = folder[start:].partition("/")[0]
+            step = os.fsencode(name) + b"/"
+            moved = [_Applied(rules, at, rules.globs.advance(state, step)) for rules, at, state in applied]
+            chain.append((folder[:start] + name, self._with_own(folder[:start] + name, moved)))
+        return chain[-1][1]
+
+    def _with_own(self, folder: str, applied: list[_Applied], *base: Rules) -> list[_Applied]:
+        """Add `base` and the rules of the file in `folder`; raises RepositoryError for more than are followed."""
+        added = [rules for rules in (*base, read_rules(self.root, f"{folder}/{self.name}".lstrip("/"))) if rules]
+        together = [*(one.rules for one in applied), *added]
+        for total, limit, what in (
+            (sum(rules.size for rules in together), MAX_TOTAL_BYTES, "bytes of ignore files"),
+            (sum(rules.wildcards for rules in together), MAX_WILDCARDS, "characters of ignore patterns with wildcards"),
+        ):
+            if total > limit:
+                place = self.root / folder
+                raise RepositoryError(f"{total:,} {what} apply to {place}, at most {limit:,} are followed; remove some")
+        above = len(os.fsencode(folder)) + bool(folder)
+        return [*applied, *(_Applied(rules, above, rules.globs.start) for rules in added)]

@@ -1,18 +1,28 @@
-"""File name → language → grammar."""
+"""File name → language → grammar, and what people call a language → its rows.
+
+The table has the languages that have a grammar here, a name of their own or a suffix of their own; Pygments knows the
+others.
+"""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
+from typing import NamedTuple
 
 from tree_sitter import Language
+
+from c2llm_integrations.code import notebook
 
 # Languages of running text, where a paragraph may be one line.
 PROSE = frozenset({"markdown", "rst", "asciidoc", "tex", "org", "text"})
 
 _SUFFIXES = {
-    "python": "py pyi pyw",
+    "python": "py pyi pyw bzl star starlark smk gyp xsh",
     "javascript": "js mjs cjs jsx",
     "typescript": "ts mts cts",
     "tsx": "tsx",
@@ -29,14 +39,14 @@ _SUFFIXES = {
     "fish": "fish",
     "powershell": "ps1 psm1 psd1",
     "batch": "bat cmd",
-    "sql": "sql ddl",
+    "sql": "sql ddl pks pkb pls plsql tsql psql prc hql",
     "kotlin": "kt kts",
     "scala": "scala sc sbt",
     "swift": "swift",
     "objectivec": "m mm",
     "dart": "dart",
     "lua": "lua",
-    "perl": "pl pm",
+    "perl": "pl pm plx t",
     "r": "r",
     "julia": "jl",
     "haskell": "hs lhs",
@@ -49,7 +59,7 @@ _SUFFIXES = {
     "groovy": "groovy gradle",
     "zig": "zig",
     "nim": "nim",
-    "fortran": "f f90 f95 f03",
+    "fortran": "f f90 f95 f03 f77 for f08",
     "assembly": "s asm",
     "vue": "vue",
     "svelte": "svelte",
@@ -57,25 +67,85 @@ _SUFFIXES = {
     "css": "css",
     "scss": "scss sass",
     "less": "less",
-    "json": "json json5 jsonc ipynb",
-    "yaml": "yaml yml",
+    "json": "json json5 jsonc",
+    "yaml": "yaml yml cwl",
     "toml": "toml",
-    "xml": "xml xsd xsl xslt svg csproj props targets",
+    "xml": "xml xsd xsl xslt svg csproj props targets config nuspec ps1xml mjml plist",
     "ini": "ini cfg conf properties",
     "protobuf": "proto",
     "graphql": "graphql gql",
     "terraform": "tf hcl",
     "nix": "nix",
     "cmake": "cmake",
-    "makefile": "mk mak",
+    "makefile": "mk mak am",
     "dockerfile": "dockerfile",
     "vim": "vim",
     "markdown": "md markdown mdx",
     "rst": "rst",
     "asciidoc": "adoc asciidoc",
     "org": "org",
-    "tex": "tex sty cls bib",
+    "tex": "tex sty bib",
     "text": "txt text",
+    # What Pygments does not know, or not by these suffixes, or gives to several.
+    "apex": "cls trigger apex",
+    "vb": "vb bas frm ctl",
+    "verilog": "v vh",
+    "prolog": "pro",
+    "razor": "cshtml razor",
+    "astro": "astro",
+    "erb": "erb rhtml",
+    "ejs": "ejs",
+    "asp": "asp",
+    "handlebars": "hbs handlebars mustache",
+    "jinja": "j2 jinja jinja2 njk",
+    "coffeescript": "coffee litcoffee",
+    "rescript": "res resi",
+    "glsl": "glsl vert frag geom comp shader",
+    "hlsl": "hlsl fx cg usf ush",
+    "antlr": "g4",
+    "yacc": "y yy yxx",
+    "lex": "l ll lxx",
+    "m4": "m4 ac",
+    "tla": "tla",
+    "dafny": "dfy",
+    "gnuplot": "gp gnuplot plt",
+    "processing": "pde",
+    "heex": "heex leex",
+    "gherkin": "feature gherkin",
+    "inno": "iss",
+    "nushell": "nu",
+    "metal": "metal",
+    "bicep": "bicep",
+    "cue": "cue",
+    "dhall": "dhall",
+    "pkl": "pkl",
+    "move": "move",
+    "cairo": "cairo",
+    "yul": "yul",
+    "ring": "ring",
+    "gml": "gml",
+    "jai": "jai",
+    "mojo": "mojo",
+    "forth": "forth 4th fth",
+    "squirrel": "nut",
+    "flatbuffers": "fbs",
+    "avro": "avdl",
+    "wit": "wit",
+    "mlir": "mlir",
+    "pli": "pli",
+    "rpg": "rpg rpgle sqlrpgle",
+    "control-language": "clle clp",
+    "nextflow": "nf",
+    "wdl": "wdl",
+    "gn": "gn gni",
+    "blueprint": "bp",
+    "linkerscript": "ld lds",
+    "spss": "sps",
+    "just": "just",
+    "mql": "mq4 mq5 mqh",
+    "pine": "pine",
+    "abnf": "abnf",
+    "raku": "raku rakumod rakutest",
 }
 _BY_SUFFIX = {suffix: language for language, suffixes in _SUFFIXES.items() for suffix in suffixes.split()}
 _BY_NAME = {
@@ -91,6 +161,11 @@ _BY_NAME = {
     "sconstruct": "python",
     "sconscript": "python",
     "jenkinsfile": "groovy",
+    "snakefile": "python",
+    "tiltfile": "python",
+    "justfile": "just",
+    "earthfile": "earthly",
+    "kconfig": "kconfig",
     "go.mod": "go.mod",
     ".bashrc": "shell",
     ".bash_profile": "shell",
@@ -119,13 +194,46 @@ _BY_INTERPRETER = {
     "fish": "fish",
     **dict.fromkeys(("sh", "bash", "zsh", "ksh", "dash", "ash", "bats"), "shell"),
 }
-# Every name that `language_of` gives.
-LANGUAGES = frozenset((*_BY_SUFFIX.values(), *_BY_NAME.values(), *_BY_INTERPRETER.values()))
+# The names in the tables; `language_of` gives Pygments' own for what they lack.
+LANGUAGES = frozenset(("matlab", *_BY_SUFFIX.values(), *_BY_NAME.values(), *_BY_INTERPRETER.values()))
+# What editors and people call a language, where neither a suffix nor Pygments has it.
+_CALLED = {
+    "cplusplus": "cpp",
+    "es": "javascript",
+    "ecmascript": "javascript",
+    "javascriptreact": "javascript",
+    "typescriptreact": "tsx",
+    "vuejs": "vue",
+    "octave": "matlab",
+    "objectivecpp": "objectivec",
+    "objectivec++": "objectivec",
+    "shellscript": "shell",
+    "visualbasic": "vb",
+    "vbnet": "vb",
+    "reactjs": "javascript",
+    "vba": "vb",
+    "terminal": "shell",
+    "plaintext": "text",
+    "plain": "text",
+}
+# A name that stands for others too: most TypeScript of a React project is in .tsx files.
+_TOGETHER = {"typescript": ("typescript", "tsx")}
+# Linux reads no more of a first line; the bound also keeps the pattern's time small.
+_SHEBANG_CHARS = 256
 _SHEBANG = re.compile(r"#!\s*(?:\S*/)?(?:env\s+(?:-\S+\s+|\w+=\S*\s+)*)?(?:\S*/)?([A-Za-z-]+)")
+# A .cls file is Apex unless it begins like a class of TeX or of Visual Basic.
+_TEX_CLASS = re.compile(r"^[ \t]*(?:%|\\[a-zA-Z@]+)", re.M)
+_VB_CLASS = re.compile(r"VERSION 1\.0 CLASS|Attribute VB_Name", re.I)
+# A .m file is Objective-C if it says one of these at the start of a line, else MATLAB.
+_OBJECTIVE_C = re.compile(r"^[ \t]*(?:#\s?(?:import|include|pragma|define)\b|@\w|//|/\*|[-+] ?\()", re.M)
 # A .h file is C unless it says one of these at the start of a line.
 _CPP_HEADER = re.compile(
-    r"^\s*(?:class\s+\w|namespace\b|template\s*<|using\s|(?:public|private|protected)\s*:|#include\s*<\w+>)", re.M
+    r"^[ \t]*(?:class\s+\w|namespace\b|template\s*<|using\s|(?:public|private|protected)\s*:|#include\s*<\w+>)", re.M
 )
+
+# Of a folder's files, how many of one missing grammar are worth a line to the user.
+_TELLING_SHARE = 0.1
+_INSTALL = 'pip install "c2llm-integrations[languages]"'
 
 # Language → (module that ships the grammar, its function). tree-sitter-typescript and -php hold two each.
 _GRAMMARS = {
@@ -143,32 +251,130 @@ _GRAMMARS = {
     "ruby": ("tree_sitter_ruby", "language"),
     "php": ("tree_sitter_php", "language_php"),
 }
+# The same for grammars of the extra `languages`, which are 54 MB; without it these files are cut by lines.
+_EXTRA_GRAMMARS = {
+    "kotlin": ("tree_sitter_kotlin", "language"),
+    "scala": ("tree_sitter_scala", "language"),
+    "swift": ("tree_sitter_swift", "language"),
+    "elixir": ("tree_sitter_elixir", "language"),
+    "shell": ("tree_sitter_bash", "language"),
+    "lua": ("tree_sitter_lua", "language"),
+    "sql": ("tree_sitter_sql", "language"),
+    "zig": ("tree_sitter_zig", "language"),
+    "haskell": ("tree_sitter_haskell", "language"),
+    "ocaml": ("tree_sitter_ocaml", "language_ocaml"),
+    "julia": ("tree_sitter_julia", "language"),
+    "html": ("tree_sitter_html", "language"),
+    "vue": ("tree_sitter_html", "language"),
+    "svelte": ("tree_sitter_svelte", "language"),
+}
+
+
+class _Lexers(NamedTuple):
+    """What Pygments knows: lower-case file name, suffix, and name or alias, each → language."""
+
+    names: dict[str, str]
+    suffixes: dict[str, str]
+    aliases: dict[str, str]
+
+
+@cache
+def _lexers() -> _Lexers:
+    from pygments.lexers import get_all_lexers  # reads a table, loads no lexer
+
+    found = _Lexers({}, {}, {})
+    for title, aliases, patterns, _ in get_all_lexers(plugins=False):
+        if not aliases:
+            continue
+        suffixes = [one[2:].lower() for one in patterns if re.fullmatch(r"\*\.\w+", one)]
+        ours = [name for name in aliases if name in LANGUAGES]
+        ours += [_BY_SUFFIX[suffix] for suffix in suffixes if suffix in _BY_SUFFIX]
+        language = ours[0] if ours else aliases[0]
+        for suffix in suffixes:
+            found.suffixes.setdefault(suffix, language)
+        for pattern in patterns:
+            if "*" not in pattern:
+                found.names.setdefault(pattern.lower(), language)
+        for name in (*aliases, title):
+            found.aliases.setdefault(_plain(name), language)
+    return found
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s._-]+", "", name.lower())
+
+
+def languages_called(name: str) -> tuple[str, ...]:
+    """Return the languages of the rows that somebody means by a name, a suffix or an interpreter; () for no language.
+
+    "TypeScript" stands for the .tsx files too, "tsx" for these alone.
+    """
+    key, known = _plain(name), _lexers()
+    ours = {_plain(one): one for one in LANGUAGES}
+    for word in filter(None, (key, key.removesuffix("lang"), key.removesuffix("script"), key.rstrip("0123456789"))):
+        for table in (_CALLED, ours, _BY_SUFFIX, known.aliases, known.suffixes, _BY_INTERPRETER):
+            if word in table:
+                return _TOGETHER.get(table[word], (table[word],))
+    return ()
 
 
 def language_of(path: str, text: str = "") -> str:
     """Return a file's language in lower case: by its name, else its "#!" line, else "text".
 
-    `text` tells C++ headers from C, and Qt's .ts translations from TypeScript.
+    `text` tells C++ headers from C, MATLAB from Objective-C, Qt's .ts translations from TypeScript, and whose classes a
+    .cls file has.
     """
     name = path.rpartition("/")[2].lower()
+    if name.endswith(notebook.SUFFIX):
+        return notebook.language_of_script(text) or "json"
     stem, dot, suffix = name.rpartition(".")
     language = _BY_NAME.get(name) or (_BY_SUFFIX.get(suffix) if dot else None)
     if language == "c" and suffix == "h" and _CPP_HEADER.search(text):
         return "cpp"
+    if suffix == "m" and text and not _OBJECTIVE_C.search(text):
+        return "matlab"
     if language == "typescript" and text.startswith("<?xml"):
         return "xml"
+    if language == "apex" and suffix == "cls" and text:
+        return "tex" if _TEX_CLASS.match(text.lstrip()) else "vb" if _VB_CLASS.search(text[:2000]) else "apex"
     if language is None and stem.startswith("dockerfile"):
         return "dockerfile"
-    if language is None and (match := _SHEBANG.match(text)):
+    if language is None and (match := _SHEBANG.match(text[:_SHEBANG_CHARS])):
         return _BY_INTERPRETER.get(match[1].rstrip("-"), "text")
-    return language or "text"
+    return language or _lexers().names.get(name) or (_lexers().suffixes.get(suffix) if dot else None) or "text"
+
+
+def is_prose(path: str, language: str) -> bool:
+    """Return whether a file is running text, as one of an unknown kind is unless it has a suffix of its own."""
+    suffix = path.rpartition("/")[2].lower().rpartition(".")[2] if "." in path.rpartition("/")[2] else ""
+    return language in PROSE and (language != "text" or suffix in ("", *_SUFFIXES["text"].split()))
 
 
 @cache
 def grammar(language: str) -> Language | None:
-    """Return the tree-sitter grammar of a language, or None where this package has none."""
-    home = _GRAMMARS.get(language)
-    if home is None:
+    """Return the tree-sitter grammar of a language, or None where there is none, or its package is not installed."""
+    home = _GRAMMARS.get(language) or _EXTRA_GRAMMARS.get(language)
+    if home is None or is_missing(language):
         return None
     module, function = home
     return Language(getattr(import_module(module), function)())
+
+
+@cache
+def is_missing(language: str) -> bool:
+    """Return whether the extra `languages` would bring a grammar of this language, which is not installed."""
+    return language in _EXTRA_GRAMMARS and find_spec(_EXTRA_GRAMMARS[language][0]) is None
+
+
+def missing_grammars_note(paths: Sequence[str]) -> str | None:
+    """Return how to have files cut between their functions, if many of them are cut by lines for want of a package."""
+    suffixes = Counter(path.rpartition("/")[2].rpartition(".")[2].lower() for path in paths)
+    counts: Counter[str] = Counter()
+    for suffix, number in suffixes.items():
+        if (language := _BY_SUFFIX.get(suffix)) and is_missing(language):
+            counts[language] += number
+    told = sorted(language for language, number in counts.items() if number >= _TELLING_SHARE * len(paths))
+    if not told:
+        return None
+    files = sum(counts[language] for language in told)
+    return f"{files:,} files ({', '.join(told)}) are cut by lines; for whole functions: {_INSTALL}"

@@ -1,4 +1,4 @@
-"""Which files of a folder belong in an index, and under which repository name."""
+"""Decide which files of a folder are indexed, and under which repository name."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from c2llm_integrations.code import skipping
+from c2llm_integrations.code import exclude
+from c2llm_integrations.code.git import GitFolder, has_git, is_git_folder, may_rule
+from c2llm_integrations.code.git_origin import normalize_origin
 from c2llm_integrations.code.gitignore import IgnoreFiles
-from c2llm_integrations.code.listing import Listing, git, is_ignored, list_git, walk
-from c2llm_integrations.code.origin import normalise_origin, origin_of
-from c2llm_integrations.code.reading import FileState, Source, read_source
+from c2llm_integrations.code.languages import missing_grammars_note
+from c2llm_integrations.code.listing import Listing, hides, list_files
+from c2llm_integrations.code.source_file import FileState, Source, blotted, read_source
 from c2llm_integrations.errors import InputError, RepositoryError
 
 IGNORE_FILE = ".c2llmignore"
@@ -31,7 +33,10 @@ class Tree:
     ("" for all); `name` the repository's name. `files` are POSIX paths relative to `root`, sorted. `skipped`
     maps a reason to paths; a folder left out as a whole stands there once, with a "/" at its end. Reasons that
     need the content are added by `iter_sources`, and to `states` what each file looked like when it was read.
-    `unreadable` are folders that could not be listed; `only` the paths to look at, if not all.
+    `wanted` are files that IGNORE_FILE takes back from a guess, `encodings` maps what is not plain UTF-8 to paths.
+    `unreadable` are folders that could not be listed; `only` the paths to look at, if not all; `include_secrets`: no
+    file and no text is left out for its secrets; `notes` lines that say why git's own listing was not used, or which
+    grammars are not installed.
     """
 
     root: Path
@@ -39,17 +44,28 @@ class Tree:
     name: str
     files: list[str] = field(default_factory=list)
     skipped: dict[str, list[str]] = field(default_factory=dict)
+    wanted: set[str] = field(default_factory=set)
+    encodings: dict[str, list[str]] = field(default_factory=dict)
     unreadable: tuple[str, ...] = ()
     states: dict[str, FileState] = field(default_factory=dict, repr=False)
     only: frozenset[str] | None = None
+    include_secrets: bool = False
+    notes: list[str] = field(default_factory=list)
     _unknown: set[str] = field(default_factory=set, repr=False)
 
     def skip(self, reason: str, path: str) -> None:
         """Count and name a path that is left out."""
         printable = path.encode("utf-8", "backslashreplace").decode()
         self.skipped.setdefault(reason, []).append(printable)
-        if reason == skipping.UNREADABLE:
+        if reason == exclude.UNREADABLE:
             self._unknown.add(path.rstrip("/"))
+
+    def note_encoding(self, source: Source) -> None:
+        """Name a file that is not plain UTF-8 under what it was read as."""
+        is_damaged = "\ufffd" in source.text and "\ufffd".encode() not in source.data
+        name = f"{source.encoding}, damaged" if is_damaged else source.encoding
+        if name != "utf-8" and source.path not in self.encodings.setdefault(name, []):
+            self.encodings[name].append(source.path)
 
     def restrict(self, paths: Iterable[str]) -> None:
         """Look at some paths only, which may be gone; the rest is as it was."""
@@ -57,7 +73,7 @@ class Tree:
         self.files = [path for path in self.files if path in self.only]
 
     def can_tell(self, path: str) -> bool:
-        """Say whether this tree knows what became of `path`, once its sources were read.
+        """Return whether this tree knows what became of `path`, once its sources were read.
 
         True for a path under the indexed folder that could be read, or is gone: only then may rows of a path
         that gave no chunk be deleted.
@@ -71,50 +87,65 @@ class Tree:
         return not self._unknown & above
 
 
-def open_tree(path: str | os.PathLike[str], repository: str | None = None) -> Tree:
-    """List the files to index under a folder; `repository` overrides the repository's name.
+def open_tree(path: str | os.PathLike[str], repository: str | None = None, *, include_secrets: bool = False) -> Tree:
+    """List the files to index under a folder.
 
-    In a git work tree these are the tracked and the untracked, not ignored files; elsewhere, or where git is
-    missing or refuses the folder, all that nested .gitignore files leave. `.c2llmignore` files of the same
-    syntax hide more in either case. A folder that git ignores is indexed like one outside git, when asked for.
-    Raises RepositoryError for a folder that cannot be listed, InputError for an unusable name.
+    In a git work tree these are the tracked files and the untracked ones that are not ignored; elsewhere, or where git
+    is missing, all that nested .gitignore files leave. `.c2llmignore` files of the same syntax hide more, and a pattern
+    with "!" in them includes files that are left out as large, generated, minified, vendored or data, but no secrets.
+    Of the repository's git configuration only the origin is read. A folder that git ignores is indexed as if it were
+    outside git.
+
+    Args:
+        path: A repository, or a folder in one.
+        repository: The repository's name; None for that of its origin, else its folder's.
+        include_secrets: Leave out no file and no text because it looks like a secret.
+
+    Raises:
+        RepositoryError: The folder cannot be listed.
+        InputError: The name cannot be stored.
+
     """
     folder = _listable(path)
-    root, by_git = _find_root(folder)
+    root, notes = _root_of(folder)
     prefix = folder.relative_to(root).as_posix() if folder != root else ""
-    tree = Tree(root, prefix, _name(root, repository))
+    tree = Tree(root, prefix, _name(root, repository), include_secrets=include_secrets)
     sieve = _Sieve(tree)
-    listing = list_git(root, prefix) if by_git else walk(root, prefix, sieve.leave_out)
+    listing = list_files(root, prefix, sieve.leave_out)
+    tree.notes = [*notes, *listing.notes]
     _fill(tree, listing, sieve)
+    if missing := missing_grammars_note(tree.files):
+        tree.notes.append(missing)
     return tree
 
 
 def list_again(root: Path, prefix: str, known: Set[str]) -> tuple[Set[str], list[str]]:
-    """List the files under `prefix` of a root that `open_tree` found: those in `known`, as they stand, and new ones.
+    """List the files under `prefix` of a root that `open_tree` found, without judging the `known` ones again.
 
-    Raises RepositoryError for a folder that cannot be listed.
+    Returns:
+        The known files that are still listed, and the new ones.
+
+    Raises:
+        RepositoryError: The folder cannot be listed.
+
     """
     _listable(root / prefix)
     tree = Tree(root, prefix, "")
     sieve = _Sieve(tree)
-    try:
-        by_git = os.path.lexists(root / ".git")
-        listing = list_git(root, prefix) if by_git else walk(root, prefix, sieve.leave_out)
-    except RepositoryError:
-        listing = walk(root, prefix, sieve.leave_out)
+    listing = list_files(root, prefix, sieve.leave_out)
     listed = set(listing.paths)
     _fill(tree, Listing(sorted(listed - known), listing.unreadable), sieve)
     return known & listed, tree.files
 
 
 def root_of(path: str | os.PathLike[str]) -> Path:
-    """Return the root that `open_tree` would give for a folder, without listing its files; the same errors."""
-    return _find_root(_listable(path))[0]
+    """Return the root that `open_tree` would give for a folder, without listing its files; raises the same errors."""
+    return find_root(path)[0]
 
 
-def is_bare(folder: Path) -> bool:
-    """Say whether a folder is what git keeps, without files of a work tree."""
-    return (folder / "HEAD").is_file() and (folder / "objects").is_dir()
+def find_root(path: str | os.PathLike[str]) -> tuple[Path, list[str]]:
+    """Return what `root_of` does, and lines that say why it is not the root of the work tree around the folder."""
+    return _root_of(_listable(path))
 
 
 def _listable(path: str | os.PathLike[str]) -> Path:
@@ -123,68 +154,70 @@ def _listable(path: str | os.PathLike[str]) -> Path:
         os.scandir(folder).close()
     except OSError as error:
         if _URL.match(os.fspath(path)):  # may hold a password, so it is not repeated
-            raise RepositoryError("a URL is no folder; clone it and give the clone's folder") from None
+            raise RepositoryError("a URL is not a folder; clone it and give the clone's folder") from None
         raise RepositoryError(f"cannot list {folder}: {error.strerror}; give a folder that you can read") from error
-    if is_bare(folder):
-        raise RepositoryError(f"{folder} is a bare git repository, without files; clone it and give the clone's folder")
     return folder
 
 
 def iter_sources(tree: Tree) -> Iterator[Source]:
-    """Yield each file's text in order of path, and note in `tree.skipped` what its content rules out.
+    """Yield each file's text in order of path, and add files that their content rules out to `tree.skipped`.
 
-    One file is held in memory at a time. Iterating again yields the same sources and notes nothing twice.
+    Secrets in a text are replaced, unless `tree.include_secrets`. One file is in memory at a time. Iterating again
+    yields the same sources and adds nothing twice.
     """
-    known = {path for paths in tree.skipped.values() for path in paths}
+    blots = set(tree.skipped.get(exclude.BLOTTED, ()))
+    known = {path for paths in tree.skipped.values() for path in paths} - blots
     for path in tree.files:
         if path in known:
             continue
-        found, state = read_source(tree.root, path)
+        found, state = read_source(tree.root, path, path in tree.wanted, tree.include_secrets)
         if state is not None:
             tree.states[path] = state
         if isinstance(found, Source):
-            yield found
+            tree.note_encoding(found)
+            clean = found if tree.include_secrets else blotted(found)
+            if clean is not found and path not in blots:
+                tree.skip(exclude.BLOTTED, path)
+            yield clean
         else:
             tree.skip(found, path)
 
 
 def checkout_id(root: Path, host: str | None = None) -> str:
-    """Return 16 hexadecimal digits that stand for this folder on this machine, or on the one called `host`."""
+    """Return 16 hexadecimal digits that identify this folder on this machine, or on the one called `host`."""
     place = (host or socket.gethostname()).encode() + b"\0" + os.fsencode(root.resolve())
     return hashlib.sha256(place).hexdigest()[:16]
 
 
-def _find_root(folder: Path) -> tuple[Path, bool]:
-    """Return the root that paths in `folder` are relative to, and whether git can list it."""
-    root, by_git = _work_tree(folder)
-    if folder != root and _hides(root, folder.relative_to(root).as_posix(), by_git):
-        return folder, False
-    return root, by_git
-
-
-def _work_tree(folder: Path) -> tuple[Path, bool]:
-    done = git(folder, "rev-parse", "--show-toplevel")
-    if done is not None and done.returncode == 0:
-        return Path(os.fsdecode(done.stdout).removesuffix("\n")).resolve(), True
+def _root_of(folder: Path) -> tuple[Path, list[str]]:
+    """Return the root that paths in `folder` are relative to, and why it is not the work tree around it."""
     for above in (folder, *folder.parents):
-        if (above / ".git").is_file() or (above / ".git" / "HEAD").is_file():
-            return above, False
-    return folder, False
+        if has_git(above):
+            if not may_rule(above / ".git", folder):
+                why = f"{above / '.git'} belongs to another user, so {folder} is indexed without it"
+                return folder, [f"{why}; to use it: git config --global --add safe.directory {above}"]
+            if folder != above and hides(above, folder.relative_to(above).as_posix()):
+                return folder, []
+            return above, []
+        if is_git_folder(above):
+            raise RepositoryError(
+                f"{above} is a bare git repository, without files; clone it and give the clone's folder, "
+                "or give the folder of a worktree"
+            )
+    return folder, []
 
 
-def _hides(root: Path, prefix: str, by_git: bool) -> bool:
-    """Say whether a folder is ignored and nothing in it is tracked."""
-    if not by_git:
-        return is_ignored(root, prefix)
-    done = git(root, "check-ignore", "-q", "--", prefix)
-    return done is not None and done.returncode == 0 and not list_git(root, prefix).paths
+def name_of(root: Path) -> str:
+    """Return the name that the tree at `root` has unless it is given one: its origin's, else its folder's."""
+    git = GitFolder.of(root)
+    origin = git.config.get("remote.origin.url") if git is not None else None
+    name = (normalize_origin(origin) if origin else None) or root.name or "root"
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _name(root: Path, repository: str | None) -> str:
     if repository is None:
-        origin = origin_of(root)
-        name = (normalise_origin(origin) if origin else None) or root.name or "root"
-        return name.encode("utf-8", "backslashreplace").decode()
+        return name_of(root)
     if not repository.strip() or "\0" in repository or not _is_unicode(repository):
         raise InputError(f"repository name {repository!r} cannot be stored; give a name of plain characters")
     return repository
@@ -200,7 +233,7 @@ def _is_unicode(text: str) -> bool:
 
 def _fill(tree: Tree, listing: Listing, sieve: _Sieve) -> None:
     for folder in listing.unreadable:
-        tree.skip(skipping.UNREADABLE, folder + "/")
+        tree.skip(exclude.UNREADABLE, folder + "/")
     tree.unreadable = tuple(listing.unreadable)
     for path in listing.paths:
         if sieve.leave_out(path.rpartition("/")[0]):
@@ -213,57 +246,68 @@ def _fill(tree: Tree, listing: Listing, sieve: _Sieve) -> None:
 
 
 class _Sieve:
-    """What is left out by name, place and size, before any file is read."""
+    """Leaves out files by name, place and size, before any is read."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._rules = IgnoreFiles(tree.root, IGNORE_FILE)
-        self._left_out = {tree.prefix: False}  # the folder asked for is never left out, whatever its name
+        self._left_out = {tree.prefix: False}  # the folder asked for is never left out
+        self._deepest = exclude.MAX_DEPTH + tree.prefix.count("/") + bool(tree.prefix)  # slashes of what is too deep
 
     def leave_out(self, folder: str) -> bool:
-        """Say whether a folder, or one above it, is left out; the first time, note why."""
+        """Return whether a folder, or one above it, is left out; the first time, note why."""
+        if folder.count("/") > self._deepest:  # all below such a folder is left out with the first that is too deep
+            folder = "/".join(folder.split("/", self._deepest + 1)[: self._deepest + 1])
         known = self._left_out.get(folder)
-        if known is not None:
-            return known
-        ends = [at for at, char in enumerate(folder) if char == "/" and at > len(self._tree.prefix)]
-        for end in (*ends, len(folder)):
-            above = folder[:end]
-            if above not in self._left_out:
-                self._left_out[above] = self._judge(above)
-            if self._left_out[above]:
-                self._left_out[folder] = True
-                break
-        return self._left_out[folder]
+        if known is None:
+            known = self.leave_out(folder.rpartition("/")[0]) or self._judge(folder)
+            self._left_out[folder] = known
+        return known
 
     def _judge(self, folder: str) -> bool:
-        full = self._tree.root / folder
+        full = f"{self._tree.root}/{folder}"
         # git lists tracked files behind a folder that became a link: to git they are deleted.
-        if full.name in skipping.INTERNAL_NAMES or full.is_symlink():
+        if folder.rpartition("/")[2] in exclude.INTERNAL_NAMES or os.path.islink(full):
             return True
-        reason = IGNORE_FILE if self._rules.ignores(folder, True) else skipping.why_skip_folder(full)
+        ignored = self._rules.says(folder, True)
+        reason = IGNORE_FILE if ignored else exclude.why_skip_folder(full) if ignored is None else None
+        if is_git_folder(full):
+            reason = "git's own files"
+        if folder.count("/") == self._deepest or len(os.fsencode(folder)) > exclude.MAX_PATH_BYTES:
+            reason = exclude.TOO_DEEP
         if reason:
             self._tree.skip(reason, folder + "/")
         return reason is not None
 
     def why_skip(self, path: str) -> str | None:
-        """Return why a file is left out, "" without a word, or None to keep it."""
-        if path.rpartition("/")[2] in skipping.INTERNAL_NAMES:
+        """Return why a file is left out, "" to leave it out unreported, or None to keep it."""
+        if path.rpartition("/")[2] in exclude.INTERNAL_NAMES:
             return ""
         if not _is_unicode(path):
             return "undecodable name"
-        if self._rules.ignores(path, False):
+        ignored = self._rules.says(path, False)
+        if ignored:
             return IGNORE_FILE
+        if ignored is False:
+            self._tree.wanted.add(path)
         full = self._tree.root / path
         try:
             info = os.lstat(full)
+            target = os.readlink(full) if stat.S_ISLNK(info.st_mode) else ""
         except (FileNotFoundError, NotADirectoryError):
             return ""
         except OSError:
-            return skipping.UNREADABLE
+            return exclude.UNREADABLE
         if stat.S_ISLNK(info.st_mode):
-            return _LINK_IN if Path(os.path.realpath(full)).is_relative_to(self._tree.root) else _LINK_OUT
+            # Where one link leads is enough to say: following thousands of links to links takes their square.
+            is_inside = Path(os.path.normpath(full.parent / target)).is_relative_to(self._tree.root)
+            return _LINK_IN if is_inside else _LINK_OUT
         if stat.S_ISDIR(info.st_mode):
             return "nested repository"
         if not stat.S_ISREG(info.st_mode):
             return "not a regular file"
-        return skipping.why_skip_name(path) or (skipping.TOO_LARGE if info.st_size > skipping.MAX_FILE_BYTES else None)
+        why = exclude.why_skip_name(path)
+        taken = (ignored is False and why in exclude.GUESSES) or (self._tree.include_secrets and why == exclude.SECRET)
+        if why and not taken:
+            return why
+        return exclude.TOO_LARGE if info.st_size > exclude.max_bytes(path, ignored is False) else None

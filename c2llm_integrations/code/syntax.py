@@ -1,13 +1,15 @@
-"""What the nodes of a syntax tree define, alike for every grammar."""
+"""What the nodes of a syntax tree define: alike for the grammars of the base install, else as a `Syntax` says."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tree_sitter import Node
 
-# Kind → node types, over all grammars at once: no two use one name for things that must be told apart here.
+# Kind → node types, over all grammars of the base install at once: no two use one name for things that must be told
+# apart here.
 _TYPES = {
     "function": (
         *("function_definition", "function_declaration", "generator_function_declaration", "function_item"),
@@ -67,7 +69,9 @@ _VALUES = {
 _ATTRIBUTES = frozenset(("attribute_item", "decorator", "attribute_declaration"))
 _PUNCTUATION = frozenset(("{", "}", "(", ")", "[", "]", ";", ",", ":", "end", "then", "do", "begin", "#endif"))
 # Longer ones are expressions, not names.
-_MAX_NAME = 120
+MAX_NAME = 120
+# The same with template arguments. Each of many nested nodes may be asked for its name, so reading it must be cheap.
+_MAX_NAME_BYTES = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,22 +84,22 @@ class Definition:
 
 
 def is_comment(node: Node) -> bool:
-    """Say whether a node is a comment, of any grammar."""
-    return "comment" in node.type
+    """Return whether a node is a comment, of any grammar."""
+    return "comment" in node.type or node.type == "haddock"
 
 
 def is_attribute(node: Node) -> bool:
-    """Say whether a node decorates the one after it."""
+    """Return whether a node decorates the one after it."""
     return node.type in _ATTRIBUTES
 
 
 def is_punctuation(node: Node) -> bool:
-    """Say whether a node only opens or closes a block, and so belongs to what precedes it."""
+    """Return whether a node only opens or closes a block, and so belongs to what precedes it."""
     return node.type in _PUNCTUATION and not node.is_named
 
 
 def is_transparent(node: Node) -> bool:
-    """Say whether a node is a mere container, such as a namespace or a header's include guard."""
+    """Return whether a node is a mere container, such as a namespace or a header's include guard."""
     inner = _inner(node) if node.type in ("expression_statement", "export_statement", "ambient_declaration") else node
     return inner is not None and inner.is_named and inner.type in _TRANSPARENT
 
@@ -114,7 +118,7 @@ def definition_in(node: Node) -> Definition | None:
 
 
 def _defined(node: Node, name: str, kind: str | None) -> Definition | None:
-    if not kind or not name or len(name) > _MAX_NAME or "\n" in name:
+    if not kind or not name or len(name) > MAX_NAME or "\n" in name:
         return None
     is_method = kind == "function" and "." in name  # defined outside its class: C++, JavaScript prototypes
     return Definition(node, name, "method" if is_method else kind)
@@ -136,7 +140,7 @@ def _binding(node: Node) -> Definition | None:
     if target is None or value is None:
         return None
     kind = _VALUES.get(value.type) or _wrapped_kind(value)
-    name = re.sub(r"^(?:module\.)?exports\.|^this\.", "", _text(target).strip("\"'`")).replace(".prototype.", ".")
+    name = re.sub(r"^(?:module\.)?exports\.|^this\.", "", text_of(target).strip("\"'`")).replace(".prototype.", ".")
     return _defined(node, name, kind)
 
 
@@ -157,21 +161,21 @@ def _name(node: Node) -> str:
         name = _type_name(node.child_by_field_name("type"))
     elif node.type == "method_declaration" and (receiver := node.child_by_field_name("receiver")):
         types = [child.child_by_field_name("type") for child in receiver.named_children]
-        name = f"{_type_name(types[0] if types else None)}.{_text(named)}".lstrip(".")
+        name = f"{_type_name(types[0] if types else None)}.{text_of(named)}".lstrip(".")
     elif node.type == "type_definition":
         defined = node.child_by_field_name("type")
         has_body = defined is not None and defined.child_by_field_name("body") is not None
-        name = _text(node.child_by_field_name("declarator")) if has_body else ""
+        name = text_of(node.child_by_field_name("declarator")) if has_body else ""
     elif node.type == "operator_declaration":
-        name = "operator" + _text(node.child_by_field_name("operator"))
+        name = "operator" + text_of(node.child_by_field_name("operator"))
     elif node.type == "conversion_operator_declaration":
-        name = "operator " + _text(node.child_by_field_name("type"))
+        name = "operator " + text_of(node.child_by_field_name("type"))
     elif named is None:
         name = _declared_name(node.child_by_field_name("declarator"))
     elif named.type == "namespace_name":  # PHP: a package, as in Java and C#, is not part of the symbol
         name = ""
     else:
-        name = "~" * (node.type == "destructor_declaration") + _text(named).strip("\"'")
+        name = "~" * (node.type == "destructor_declaration") + text_of(named).strip("\"'")
     return name.replace("::", ".").strip()
 
 
@@ -182,20 +186,54 @@ def _declared_name(declarator: Node | None) -> str:
         if inner is None and declarator.type == "reference_declarator":
             inner = declarator.named_children[-1]
         declarator = inner
-    before, operator, after = _text(declarator).partition("operator")
-    while "<" in before and (shorter := re.sub(r"<[^<>]*>", "", before)) != before:
-        before = shorter
+    before, operator, after = text_of(declarator).partition("operator")
+    before = _without_arguments(before)
     if operator:
         call = after.lstrip().startswith("(")
         after = "()" if call else after.partition("(")[0]
     return before + operator + after
 
 
+def _without_arguments(name: str) -> str:
+    """Drop what stands between "<" and its ">", however deep."""
+    kept: list[str] = []
+    opened: list[int] = []
+    for char in name:
+        kept.append(char)
+        if char == "<":
+            opened.append(len(kept) - 1)
+        elif char == ">" and opened:
+            del kept[opened.pop() :]
+    return "".join(kept)
+
+
 def _type_name(node: Node | None) -> str:
     """Return the bare name of a Go receiver's or Rust impl's type: no pointer, path or arguments."""
-    words = re.findall(r"\w+", re.split(r"[<\[]", _text(node).lstrip("*&[ "))[0])
+    words = re.findall(r"\w+", re.split(r"[<\[]", text_of(node).lstrip("*&[ "))[0])
     return words[-1] if words else ""
 
 
-def _text(node: Node | None) -> str:
-    return (node.text or b"").decode("utf-8", "replace") if node is not None else ""
+def text_of(node: Node | None) -> str:
+    """Return the source of a node that may be a name; "" for one that is too long."""
+    if node is None or node.end_byte - node.start_byte > _MAX_NAME_BYTES:
+        return ""
+    return (node.text or b"").decode("utf-8", "replace")
+
+
+def children(node: Node) -> list[Node]:
+    """Return the nodes that take a node's place where it is opened."""
+    return node.children
+
+
+@dataclass(frozen=True, slots=True)
+class Syntax:
+    """How one grammar is read; by default as those of the base install.
+
+    `merges_clauses`: definitions of one name in a row are one, as the equations of a Haskell function.
+    """
+
+    definition_in: Callable[[Node], Definition | None] = definition_in
+    is_transparent: Callable[[Node], bool] = is_transparent
+    is_attribute: Callable[[Node], bool] = is_attribute
+    children: Callable[[Node], list[Node]] = children
+    merges_clauses: bool = False

@@ -6,6 +6,8 @@ whatever the backbone uses.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -37,20 +39,12 @@ class MultiheadAttentionBlock(nn.Module):
         pooled = self.ln0(query + attended.transpose(1, 2).flatten(2))
         return self.ln1(pooled + F.relu(self.fc_o(pooled))).squeeze(1)  # type: ignore[no-any-return]
 
-    def attention(self, seed: Tensor, states: Tensor) -> Tensor:
-        """(1, 1, d) and one text's (T, D) → (T, h), the weights that `forward` gives its tokens; columns sum to 1."""
-        query = self.fc_q(seed).view(self.num_heads, -1)
-        keys = self.fc_k(states).view(states.shape[0], self.num_heads, -1)
-        scores = torch.einsum("thw,hw->th", keys, query).float() * seed.shape[-1] ** -0.5
-        weights: Tensor = scores.softmax(0)
-        return weights
-
     def _heads(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], self.num_heads, -1).transpose(1, 2)  # (B, T, d) → (B, h, T, d/h)
 
 
 class PMA(nn.Module):
-    """Token states (B, T, hidden_size) → one vector each (B, output_dim), not normalised.
+    """Token states (B, T, hidden_size) → one vector each (B, output_dim), not normalized.
 
     `output_dim` must be a multiple of `num_heads`; it is free of the backbone's width.
     """
@@ -65,6 +59,55 @@ class PMA(nn.Module):
         """`mask` (B, T) is true or 1 where a token is; None where all are."""
         return self.mab(self.S, states, mask)  # type: ignore[no-any-return]
 
-    def attention(self, states: Tensor) -> Tensor:
-        """One text's states (T, hidden_size) → (T, num_heads): how much of each token every head takes."""
-        return self.mab.attention(self.S, states)
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], num_heads: int, layer_norm: bool) -> PMA:
+        """Build it in float32 from a checkpoint's tensors `pma.*`, whose shapes decide its sizes."""
+        own = {name.removeprefix("pma."): tensor for name, tensor in tensors.items() if name.startswith("pma.")}
+        with torch.device("meta"):
+            pma = cls(own["mab.fc_k.weight"].shape[1], own["S"].shape[-1], num_heads, layer_norm)
+        pma.load_state_dict({name: tensor.float() for name, tensor in own.items()}, assign=True)
+        return pma.requires_grad_(False)
+
+
+class FoldedPMA:
+    """`pma(states, mask)` without ever building keys and values: the query does not depend on the text.
+
+    With q = S·Wq + bq constant, q_i·(H·Wk_i + bk_i) = H·(Wk_iᵀ q_i) + a constant that the softmax removes, and
+    A_i·(H·Wv_i + bv_i) = (A_i·H)·Wv_i + bv_i because the weights A_i sum to one. The same numbers for `num_heads`
+    columns of work a token instead of two full projections.
+
+    Attributes: `scorer` (h, D), what scores a state; `query` (d,), the projected seed; `values` (h, d / h, D), each
+    head's value matrix.
+    """
+
+    def __init__(self, pma: PMA) -> None:
+        block, width = pma.mab, pma.S.shape[-1]
+        shape = (block.num_heads, width // block.num_heads, -1)
+        self.block = block
+        self.query = block.fc_q(pma.S).flatten()
+        keys = block.fc_k.weight.view(shape)
+        self.scorer = torch.einsum("hwd,hw->hd", keys, self.query.view(shape[:2])) * width**-0.5
+        self.values = block.fc_v.weight.view(shape)
+
+    def scores(self, states: Tensor) -> Tensor:
+        """(…, D) float32 → (…, h), what a softmax over a text's tokens makes into weights."""
+        return F.linear(states, self.scorer)
+
+    def mix(self, states: Tensor, mask: Tensor) -> Tensor:
+        """(n, T, D) and (n, T) → (n, h, D): the states as each head's attention mixes them."""
+        scores = self.scores(states).masked_fill(~mask[:, :, None], -torch.inf)
+        return scores.softmax(1).transpose(1, 2) @ states
+
+    def outputs(self, mixed: Tensor) -> Tensor:
+        """(n, h, D) → (n, h, d / h): the values of mixed states, without their bias."""
+        return torch.einsum("nhd,hwd->nhw", mixed, self.values)
+
+    def finish(self, mixed: Tensor) -> Tensor:
+        """(n, h, D) → (n, d), the vectors."""
+        block = self.block
+        first = block.ln0(self.query + self.outputs(mixed).flatten(1) + block.fc_v.bias)
+        return block.ln1(first + F.relu(block.fc_o(first)))  # type: ignore[no-any-return]
+
+    def __call__(self, states: Tensor, mask: Tensor) -> Tensor:
+        """(n, T, D) and (n, T) true where a token is → (n, d)."""
+        return self.finish(self.mix(states, mask))

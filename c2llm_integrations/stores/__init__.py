@@ -1,30 +1,63 @@
-"""Where rows live: one file a database, one contract (`base.VectorStore`), one URL to name any of them."""
+"""Where rows live: a folder per database, one contract (`base.VectorStore`), one URL to name any of them."""
 
 from __future__ import annotations
 
 import os
 import re
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from c2llm_integrations.code.skipping import INDEX_FOLDER
+from c2llm_integrations.code.exclude import INDEX_FOLDER
 from c2llm_integrations.errors import InputError
-from c2llm_integrations.stores.base import VectorStore
 
-__all__ = ["list_collections", "open_store", "own_index"]
+if TYPE_CHECKING:
+    from c2llm_integrations.stores.base import VectorStore
+    from c2llm_integrations.stores.foreign import Layout
+
+__all__ = ["DATABASES", "Database", "Location", "list_collections", "open_store", "own_index"]
+
+
+class Database(NamedTuple):
+    """A database that URLs name by their scheme.
+
+    `store` is the MODULE:CLASS of its `VectorStore`, `foreign` that of its `ForeignStore` if it has one; `place` is
+    what follows "://": a path, HOST:PORT or nothing. A server has its own `port`, and a variable that may hold a `key`.
+    """
+
+    store: str
+    place: str
+    foreign: str = ""
+    port: int = 0
+    key: str = ""
+
+
+class Location(NamedTuple):
+    """What a store is opened with; `place` is what the URL names: a path, an http(s) address or nothing."""
+
+    place: str
+    collection: str = "code"
+    key: str | None = None
+    wait: float | None = None
+
 
 EDGE = "qdrant+edge://"
-SCHEMES = (
-    f"{EDGE}PATH",
-    "qdrant+memory://",
-    "qdrant+http(s)://HOST:PORT",
-    "milvus+lite://PATH.db",
-    "milvus+http(s)://HOST:PORT",
-)
-LOCAL = ("qdrant+edge", "qdrant+memory", "milvus+lite")
-# Where each server listens unless the URL says otherwise: its own default, and 443 where Zilliz Cloud puts Milvus.
-PORTS = {"qdrant+http": 6333, "qdrant+https": 6333, "milvus+http": 19530, "milvus+https": 443}
-KEYS = {"qdrant": "QDRANT_API_KEY", "milvus": "MILVUS_TOKEN"}
+_QDRANT = "c2llm_integrations.stores.qdrant.store:QdrantStore"
+_FOREIGN_QDRANT = "c2llm_integrations.stores.qdrant.foreign:ForeignQdrantStore"
+_MILVUS = "c2llm_integrations.stores.milvus.store:MilvusStore"
+_FOREIGN_MILVUS = "c2llm_integrations.stores.milvus.foreign:ForeignMilvusStore"
+# A new database is one line here, and one module whose class passes the contract's tests. A server listens at its own
+# default port unless the URL says otherwise, and at 443 where Zilliz Cloud puts Milvus.
+DATABASES = {
+    "qdrant+edge": Database("c2llm_integrations.stores.qdrant.edge_shared:SharedEdgeStore", "PATH"),
+    "qdrant+memory": Database(_QDRANT, ""),
+    "qdrant+http": Database(_QDRANT, "HOST:PORT", _FOREIGN_QDRANT, 6333, "QDRANT_API_KEY"),
+    "qdrant+https": Database(_QDRANT, "HOST:PORT", _FOREIGN_QDRANT, 6333, "QDRANT_API_KEY"),
+    "milvus+lite": Database("c2llm_integrations.stores.milvus.lite:MilvusLiteStore", "PATH.db", _FOREIGN_MILVUS),
+    "milvus+http": Database(_MILVUS, "HOST:PORT", _FOREIGN_MILVUS, 19530, "MILVUS_TOKEN"),
+    "milvus+https": Database(_MILVUS, "HOST:PORT", _FOREIGN_MILVUS, 443, "MILVUS_TOKEN"),
+}
 
 # Safe as a file name on every system and as a collection name in Qdrant; Milvus takes fewer.
 _COLLECTION = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,126}[A-Za-z0-9_-])?")
@@ -32,64 +65,61 @@ _CREDENTIALS = re.compile(r"[^/\\]*:[^/\\]*@")
 
 
 def open_store(
-    url: str, collection: str = "code", *, api_key: str | None = None, wait: float | None = None
+    url: str,
+    collection: str = "code",
+    *,
+    api_key: str | None = None,
+    wait: float | None = None,
+    layout: Layout | None = None,
 ) -> VectorStore:
-    """Open the store that a URL names; `SCHEMES` lists the URLs there are.
+    """Open the store that a URL names; `DATABASES` lists the schemes.
 
-    PATH is taken as it stands (relative, absolute or `~`, any drive letter, no percent-decoding). `api_key` is for
-    servers only; without it QDRANT_API_KEY or MILVUS_TOKEN (also USER:PASSWORD) is read. With `wait`, an embedded
-    Qdrant is shared with other processes that open it so: each call waits up to so many seconds for its turn. Nothing
-    is created until `VectorStore.create`. Raises InputError for a URL, collection name or key that cannot be used,
-    MissingExtra if the client is not installed, StoreBusy if another process has the collection open, StoreError if
-    no server answers.
+    PATH is taken as it stands (relative, absolute or `~`, any drive letter, no percent-decoding). Nothing is created
+    until `VectorStore.create`. A collection that this user cannot write to (a read-only mount, another owner's folder)
+    is searched in a private copy by any number of processes, as it was when it was opened.
+
+    Args:
+        url: Such as "qdrant+edge://PATH" or "milvus+http://HOST:PORT".
+        collection: One named set of rows in that database.
+        api_key: For servers only; without it QDRANT_API_KEY or MILVUS_TOKEN (also USER:PASSWORD) is read.
+        wait: How many seconds each call waits for its turn: an embedded Qdrant is then shared with other processes that
+            open it so.
+        layout: What the fields of a collection that somebody else made are called (`stores.foreign.Layout`); it is read
+            and searched, and never changed.
+
+    Raises:
+        InputError: For a URL, collection name, key or layout that cannot be used.
+        MissingExtra: If the client is not installed.
+        StoreBusy: If another process has the collection open.
+        StoreError: If no server answers.
+
     """
     if not _COLLECTION.fullmatch(collection) or ".." in collection:
         raise InputError(
-            f"collection {collection!r} is no usable name; use 1 to 128 letters, digits, '.', '_', '-', "
+            f"collection name {collection!r} cannot be used; use 1 to 128 letters, digits, '.', '_', '-', "
             "starting with a letter, digit or '_', without '..' or a '.' at the end"
         )
-    scheme, place, key = _place(url, api_key)
-    if scheme == "qdrant+edge" and wait is not None:
-        from c2llm_integrations.stores.turns import EdgeInTurns
-
-        return EdgeInTurns(place, collection, wait)
-    if scheme == "qdrant+edge":
-        from c2llm_integrations.stores.qdrant_edge import QdrantEdgeStore
-
-        return QdrantEdgeStore(place, collection)
-    if scheme == "milvus+lite":
-        from c2llm_integrations.stores.milvus_lite import MilvusLiteStore
-
-        return MilvusLiteStore(place, collection)
-    if scheme.startswith("milvus"):
-        from c2llm_integrations.stores.milvus import MilvusStore
-
-        return MilvusStore.connect(place, collection, key)
-    from c2llm_integrations.stores.qdrant import QdrantStore
-
-    return QdrantStore.connect(place, collection, key) if place else QdrantStore.in_memory(collection)
+    database, place, key = _located(url, api_key)
+    location = Location(place, collection, key, wait)
+    opened: VectorStore
+    if layout is None:
+        opened = _class(database.store).open(location)
+    elif database.foreign:
+        opened = _class(database.foreign).open(location, layout)
+    else:
+        raise InputError(f"{url.partition('://')[0]}:// holds only collections made here; leave the layout out")
+    return opened
 
 
 def list_collections(url: str, *, api_key: str | None = None) -> list[str]:
     """Return the names of the collections that this package made in a store, sorted; errors are `open_store`'s."""
-    scheme, place, key = _place(url, api_key)
-    if scheme == "qdrant+edge":
-        from c2llm_integrations.stores import edge_folder
+    database, place, key = _located(url, api_key)
+    return sorted(_class(database.store).list_collections(Location(place, key=key)))
 
-        return edge_folder.list_collections(place)
-    if scheme in ("qdrant+http", "qdrant+https"):
-        from c2llm_integrations.stores import qdrant
 
-        return qdrant.list_collections(place, key)
-    if scheme == "milvus+lite":
-        from c2llm_integrations.stores import milvus_lite
-
-        return milvus_lite.list_collections(place)
-    if scheme.startswith("milvus"):
-        from c2llm_integrations.stores import milvus
-
-        return milvus.list_collections(place, key)
-    return []
+def _class(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
 
 
 def own_index(root: Path) -> str:
@@ -97,44 +127,48 @@ def own_index(root: Path) -> str:
     return f"{EDGE}{root / INDEX_FOLDER}"
 
 
-def _place(url: str, api_key: str | None) -> tuple[str, str, str | None]:
-    """Return a URL's scheme, what it names there (a path, an http(s) address, nothing), and the key to send."""
+def _located(url: str, api_key: str | None) -> tuple[Database, str, str | None]:
+    """Return a URL's database, what it names there, and the key to send."""
     scheme, separator, rest = url.partition("://")
     if _CREDENTIALS.match(rest if separator else url):
         raise InputError("the store URL holds credentials; take them out, URLs end up in logs and shell histories")
-    if separator and scheme in PORTS:
-        return scheme, _address(scheme, rest), _key(scheme, api_key)
-    if not separator or scheme not in LOCAL:
+    database = DATABASES.get(scheme) if separator else None
+    if database is None:
         named = f"scheme {scheme!r}" if separator else "a store without a scheme"
-        raise InputError(f"{named} is not supported; this release knows {', '.join(SCHEMES)}")
+        known = ", ".join(_example(one) for one in DATABASES if not one.endswith("https"))
+        raise InputError(f"{named} is not supported; this release knows {known}")
+    if database.port:
+        return database, _address(scheme, rest, database.port), _key(database.key, api_key)
     if api_key is not None:
         raise InputError(f"{scheme}:// is a store of this machine and takes no API key; leave it out")
-    if scheme == "qdrant+memory":
-        if rest:
-            raise InputError("qdrant+memory:// takes nothing after it; every opening is a new, empty store")
-    elif not rest:
-        raise InputError(f"{scheme}:// names no folder; write {next(one for one in SCHEMES if scheme in one)}")
-    return scheme, _native(rest), None
+    if rest and not database.place:
+        raise InputError(f"{scheme}:// takes nothing after it; every opening is a new, empty store")
+    if database.place and not rest:
+        raise InputError(f"{scheme}:// names no folder; write {_example(scheme)}")
+    return database, _native(rest), None
 
 
-def _address(scheme: str, rest: str) -> str:
-    """Return http(s)://HOST:PORT; what a wrong URL holds is never repeated, for it may be a key."""
+def _example(scheme: str) -> str:
+    return f"{re.sub('http$', 'http(s)', scheme)}://{DATABASES[scheme].place}"
+
+
+def _address(scheme: str, rest: str, default_port: int) -> str:
+    """Return http(s)://HOST:PORT; what a wrong URL holds is never repeated, because it may be a key."""
     try:
         parts = urlsplit(f"//{rest}")
-        host, port = parts.hostname, parts.port or PORTS[scheme]
+        host, port = parts.hostname, parts.port or default_port
     except ValueError:
         host, port = None, 0
     if not host or parts.path not in ("", "/") or parts.query or parts.fragment or "@" in rest:
         raise InputError(
-            f"{scheme}:// is not followed by HOST:PORT alone; write it like {scheme}://localhost:{PORTS[scheme]} "
+            f"{scheme}:// is not followed by HOST:PORT alone; write it like {scheme}://localhost:{default_port} "
             "and give a key by argument or environment"
         )
     return f"{scheme.partition('+')[2]}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _key(scheme: str, argument: str | None) -> str | None:
+def _key(variable: str, argument: str | None) -> str | None:
     """Return the key to send, or None; a client would show one that cannot stand in a header in its error."""
-    variable = KEYS[scheme.partition("+")[0]]
     key = (os.environ.get(variable, "") if argument is None else argument).strip()
     if not (key.isascii() and key.isprintable()):
         raise InputError(f"the API key ({variable} or the argument) holds characters that no key has; copy it again")

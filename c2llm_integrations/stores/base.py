@@ -6,29 +6,33 @@ implements, may trust what they get.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from numbers import Integral
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from typing_extensions import Self
 
+from c2llm_integrations.code.analyzer import document_terms
 from c2llm_integrations.code.chunk import CodeChunk
-from c2llm_integrations.code.terms import document_terms
-from c2llm_integrations.errors import C2LLMError, InputError, RowsRefused, StoreError
+from c2llm_integrations.errors import InputError, RowsRefused, StoreError
+from c2llm_integrations.stores import Location
+from c2llm_integrations.stores.backend import Backend, Terms
+from c2llm_integrations.stores.records import AnyRecord, Filter, Hit, Record, RecordId, Row, Vector
 from c2llm_integrations.stores.rows import (
     Candidates,
-    Filter,
-    Hit,
-    Row,
     Stored,
-    Vector,
-    cut_text,
+    listed,
     parts,
-    refused_chunks,
+    path_of,
+    prepared_for,
+    refused_records,
     refused_vectors,
+    require,
     row_ids,
     slices,
     unit,
@@ -36,12 +40,25 @@ from c2llm_integrations.stores.rows import (
 )
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
 
-__all__ = ["Candidates", "Capabilities", "CollectionSpec", "Filter", "Hit", "Row", "Stored", "Vector", "VectorStore"]
+__all__ = [
+    "Candidates",
+    "Capabilities",
+    "CollectionSpec",
+    "Filter",
+    "Hit",
+    "Record",
+    "Row",
+    "Stored",
+    "Vector",
+    "VectorStore",
+]
+
+Where = Filter | Mapping[str, Any]
 
 _T = TypeVar("_T")
 
 
-class VectorStore(ABC):
+class VectorStore(Backend):
     """One collection of one database.
 
     Every write outlives this process once the call returns, however the process ends. While the collection
@@ -50,13 +67,15 @@ class VectorStore(ABC):
     After `close` every method but `close` raises StoreError.
     """
 
-    capabilities: Capabilities = Capabilities()
+    @classmethod
+    @abstractmethod
+    def open(cls, at: Location) -> VectorStore:
+        """Return the store that a URL names; see `stores.open_store`."""
 
-    def __init__(self, url: str, collection: str) -> None:
-        """`url` names the database without credentials; `collection` one named set of rows in it."""
-        self.url = url
-        self.collection = collection
-        self._closed = False
+    @classmethod
+    @abstractmethod
+    def list_collections(cls, at: Location) -> list[str]:
+        """Return the names of the collections that this package made in the database."""
 
     # ---- the collection
 
@@ -69,8 +88,9 @@ class VectorStore(ABC):
     def create(self, spec: CollectionSpec) -> None:
         """Create the collection with its spec; if it exists, check that the specs agree.
 
-        Raises SpecMismatch if they do not, StoreError if this store cannot honour the spec.
+        Raises SpecMismatch if they do not, StoreError if this store cannot honor the spec.
         """
+        require(spec, CollectionSpec, "a CollectionSpec")
         with self._open():
             self.capabilities.require(spec)
             if self._read_spec() is None:
@@ -84,6 +104,8 @@ class VectorStore(ABC):
 
     def claim(self, repository: str, checkout: str) -> None:
         """Record that `checkout` fills `repository` from now on."""
+        for name in (repository, checkout):
+            require(name, str, "a repository's name and a checkout's id")
         with self._open():
             self._existing()
             self._claim(repository, checkout)
@@ -104,12 +126,15 @@ class VectorStore(ABC):
         with self._open():
             self._existing()
             self._defer()
+            was_private, self._is_private = self._is_private, self._is_private or not self._total()
         try:
             yield
         except BaseException:
             with suppress(StoreError), self._open():  # what cannot be restored now must not hide what went wrong
                 self._restore()
             raise
+        finally:
+            self._is_private = self._is_private and was_private
         self.optimize()
 
     def successor(self) -> VectorStore:
@@ -126,135 +151,258 @@ class VectorStore(ABC):
 
         Readers by name find the old rows or the new ones. This store then serves the new ones, `successor` is closed.
         """
+        require(successor, VectorStore, "what `successor` returned")
         with self._open():
             successor._existing()
             successor.close()
+            self.changes += 1
             self._replace()
 
     def drop(self) -> None:
         """Delete the collection and all its rows; no error if there is none."""
         with self._open():
+            self.changes += 1
             self._drop()
 
+    @property
+    def client(self) -> Any:
+        """The database's own client, for what this contract has no verb for; None while nothing is open.
+
+        A QdrantClient, a MilvusClient, or Qdrant Edge's EdgeShard; it belongs to the store, which closes it.
+        """
+        with self._open():
+            self._read_spec()
+            self._is_private = False
+            return self._client
+
     def close(self) -> None:
-        """Release the database; calling it twice is no error."""
-        if not self._closed:
-            self._closed = True
-            with self._errors():
-                self._close()
+        """Release the database; calling it twice is allowed."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._executor is not None:
+            self._executor.shutdown(cancel_futures=True)
+        with self._errors():
+            self._close()
 
     # ---- writing
 
     def upsert(self, rows: Sequence[Row]) -> int:
-        """Insert or overwrite rows by id; vectors are stored at unit length. Return how many texts were cut.
+        """Insert rows, or overwrite those of the same id; vectors are stored at unit length.
+
+        Fields that others have added to a row are kept. Return how many texts were cut.
 
         Raises RowsRefused, before anything is sent, if a row could not be found again: wrong width,
-        NaN or infinity, zero length, an id that is no UUID or stands twice in one call, text that is no
-        valid Unicode or over the store's byte limit (unless the spec says to cut it). Raises BatchRefused if
-        the database refuses what these checks let pass.
+        NaN or infinity, zero length, an id that cannot be one or stands twice in one call, metadata that is not JSON
+        or named like the store's own fields, text that is not valid Unicode or over the store's byte limit (unless the
+        spec says to cut it). Raises BatchRefused if the database refuses what these checks let pass.
         """
-        rows = list(rows)
+        rows = listed(rows, Row, "rows")
         with self._open():
             spec = self._existing()
-            whole = [row.chunk for row in rows]
-            chunks = self._cut(whole, spec)
-            refused = refused_vectors(rows, spec.width) | refused_chunks(chunks, self.capabilities.max_text_bytes)
-            if refused:
-                raise RowsRefused(refused)
-            for part in slices(chunks, spec.width):
-                terms = None if spec.analyser is None else [document_terms(one.path, one.text) for one in whole[part]]
-                self._upsert(chunks[part], unit(np.stack([row.vector for row in rows[part]])), terms)
-        return sum(one is not other for one, other in zip(whole, chunks, strict=True))
+            whole = listed(
+                (row.record for row in rows), (Record, CodeChunk), "rows whose record is a Record or CodeChunk"
+            )
+            records = self._checked(whole, spec, refused_vectors(rows, spec.width))
+            self.changes += 1
+            for part in slices(records, spec.width):
+                vectors = unit(np.stack([row.vector for row in rows[part]]))
+                self._send(records[part], vectors, _terms(spec, whole[part]))
+        return sum(len(one.text) > len(other.text) for one, other in zip(whole, records, strict=True))
 
-    def update(self, chunks: Sequence[CodeChunk]) -> None:
-        """Overwrite everything but the vector of rows that exist.
+    def update(self, records: Sequence[AnyRecord]) -> None:
+        """Overwrite everything but the vector of rows that exist; fields that others have added are kept.
 
         Raises RowsRefused, before anything is sent, for what `upsert` refuses and for ids not in the collection.
         """
+        whole = listed(records, (Record, CodeChunk), "records or chunks")
         with self._open():
             spec = self._existing()
-            chunks = self._cut(chunks, spec)
-            refused = refused_chunks(chunks, self.capabilities.max_text_bytes)
-            ids = [chunk.id for chunk in chunks if chunk.id not in refused]
-            known = {id for part in parts(ids) for id in self._known(part)}
-            refused.update({id: "there is no such row; upsert it with its vector" for id in ids if id not in known})
-            if refused:
-                raise RowsRefused(refused)
-            for part in slices(chunks, spec.width):
-                self._update(chunks[part])
+            records = self._checked(whole, spec, {})
+            fields: dict[RecordId, Sequence[str]] = {}
+            for ids in parts([record.row_id for record in records]):
+                fields |= self._written_fields(ids)
+            unknown = [record.id for record in records if record.row_id not in fields]
+            if unknown:
+                raise RowsRefused(dict.fromkeys(unknown, "there is no such row; upsert it with its vector"))
+            self.changes += 1
+            for part in slices(records, spec.width):
+                gone = _gone(records[part], fields)
+                self._update(records[part], None, _terms(spec, whole[part]), gone)
 
-    def delete(self, ids: Sequence[str]) -> None:
-        """Delete rows by id; ids that are not there are no error."""
-        ids = row_ids(ids)
+    def delete(
+        self, ids: Iterable[RecordId] | RecordId | None = None, source: str | None = None, *, where: Where | None = None
+    ) -> None:
+        """Delete rows by the ids of their records, or those that match a filter.
+
+        Args:
+            ids: One id or several; ids that are not there are no error. A UUID or an integer is the id of the row
+                itself, whatever source that is of.
+            source: The source in which all other ids are names; with `where`, the source whose rows are deleted, None
+                for all.
+            where: A filter, instead of ids. Only rows that this package wrote are deleted.
+
+        Raises:
+            InputError: For what cannot be an id, for ids and a filter together or neither, and for a filter without
+                conditions unless a source is named.
+
+        """
+        if (ids is None) == (where is None):
+            raise InputError("delete takes ids or where=…, one of them; `drop` deletes the whole collection")
+        keys = {} if ids is None else row_ids(ids, source or "")
+        chosen, source = Filter(where), _source(source)
+        if ids is None and source is None and not chosen:
+            raise InputError("where=… has no conditions and would delete every row; name a source, or use `drop`")
         with self._open():
-            if self._read_spec() is not None:
-                for part in parts(ids):
-                    self._delete(part)
+            if self._read_spec() is None:
+                return
+            self._require_moments(chosen)
+            self.changes += 1
+            found = list(keys) if ids is not None else [row.id for row in self._scan(source, chosen)]
+            for part in parts(found):
+                self._delete(part)
 
     # ---- reading
 
-    def scan(self, repository: str | None = None) -> Iterator[Stored]:
-        """Yield every row this package wrote (of one repository), in no particular order."""
-        with self._open():
-            return iter(()) if self._read_spec() is None else self._guarded(self._scan, repository)
+    def get(self, ids: Iterable[RecordId] | RecordId, source: str = "") -> dict[RecordId, AnyRecord]:
+        """Return id → record, without vectors; ids that are not in the collection are left out.
 
-    def rows(self, repository: str | None = None) -> Iterator[Row]:
-        """Yield every row this package wrote (of one repository) whole, vectors at unit length, in no order."""
-        with self._open():
-            return iter(()) if self._read_spec() is None else self._guarded(self._rows, repository)
+        Args:
+            ids: One id or several, as they were given to `Record`.
+            source: The source in which ids that are neither UUIDs nor integers are names.
 
-    def count(self, repository: str | None = None) -> int:
-        """Count exactly the rows this package wrote (of one repository)."""
+        Raises:
+            InputError: For what cannot be an id.
+
+        """
+        keys = row_ids(ids, source)
         with self._open():
-            return 0 if self._read_spec() is None else self._count(repository)
+            if self._read_spec() is None:
+                return {}
+            return {keys[one.row_id]: one for part in parts(list(keys)) for one in self._get(part)}
+
+    def scroll(self, where: Where | None = None, *, source: str | None = None) -> Iterator[AnyRecord]:
+        """Yield the records this package wrote that match a filter (of one source), in no particular order."""
+        return self._each(self._records, source, where)
+
+    def rows(self, source: str | None = None, where: Where | None = None) -> Iterator[Row]:
+        """Yield what `scroll` does with its vectors, at unit length."""
+        return self._each(self._rows, source, where)
+
+    def scan(self, source: str | None = None, where: Where | None = None) -> Iterator[Stored]:
+        """Yield what an incremental run compares of the same rows: no text, no vector."""
+        return self._each(self._scan, source, where)
+
+    def count(self, source: str | None = None, where: Where | None = None) -> int:
+        """Count exactly the rows this package wrote (of one source) that match a filter."""
+        chosen, source = Filter(where), _source(source)
+        with self._open():
+            if self._read_spec() is None:
+                return 0
+            self._require_moments(chosen)
+            return self._count(source, chosen)
 
     def total(self) -> int:
         """Count exactly all rows, those of other programs too, which most stores do faster than `count`."""
         with self._open():
             return 0 if self._read_spec() is None else self._total()
 
-    def known(self, ids: Sequence[str]) -> set[str]:
-        """Return those of `ids` that are in the collection, whoever wrote them."""
-        ids = row_ids(ids)
+    def known(self, ids: Iterable[RecordId] | RecordId, source: str = "") -> set[RecordId]:
+        """Return those of `ids` (see `delete`) that are in the collection, whoever wrote them."""
+        keys = row_ids(ids, source)
         with self._open():
             if self._read_spec() is None:
                 return set()
-            return {id for part in parts(ids) for id in self._known(part)}
+            return {keys[id] for part in parts(list(keys)) for id in self._known(part)}
 
-    def vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
-        """Read back vectors, unit length, by id; ids that are not there are left out."""
-        ids = row_ids(ids)
+    def vectors(self, ids: Iterable[RecordId] | RecordId, source: str = "") -> dict[RecordId, Vector]:
+        """Read back vectors, unit length, by id (see `delete`); ids that are not there are left out."""
+        keys = row_ids(ids, source)
         with self._open():
             if self._read_spec() is None:
                 return {}
-            return {id: vector for part in parts(ids) for id, vector in self._vectors(part).items()}
+            return {keys[id]: vector for part in parts(list(keys)) for id, vector in self._vectors(part).items()}
 
-    def search(self, vector: Vector, limit: int, where: Filter | None = None) -> list[Hit]:
+    def search(self, vector: Vector, limit: int, where: Where | None = None) -> list[Hit]:
         """Return the `limit` nearest rows, best first; arguments and errors are those of `candidates`."""
         return self.candidates(vector, (), limit, where).dense
 
     def candidates(
-        self, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter | None = None
+        self, vector: Vector | None, terms: Sequence[str], limit: int, where: Where | None = None
     ) -> Candidates:
-        """Return the `limit` nearest rows and the `limit` rows that share most with `terms`, in one round trip.
+        """Return the `limit` nearest rows and the `limit` rows that share most with `terms`.
 
         `vector`: (width,) of any length; `terms` as `query_terms` gives them. Without a vector, without terms,
-        or in a collection without an analyser, that list is empty. Rows that others wrote are found too.
-        Raises InputError for a vector or limit that cannot be used.
+        or in a collection without an analyzer, that list is empty. Rows that others wrote are found too. A row of one
+        list also has its score in the other: each list goes on with the other's rows, as far as they score there.
+        Raises InputError for a vector, limit or filter that cannot be used.
         """
+        chosen = Filter(where)
+        terms = listed(terms, str, "terms")
         with self._open():
             spec = self._existing()
-            if limit < 1:
-                raise InputError(f"limit must be at least 1, got {limit}")
+            if isinstance(limit, bool) or not isinstance(limit, Integral) or limit < 1:
+                raise InputError(f"limit must be a whole number of at least 1, got {limit!r:.60}")
             if vector is not None:
-                why = why_vector_refused(np.asarray(vector), spec.width)
+                why = why_vector_refused(vector, spec.width)
                 if why is not None:
                     raise InputError(f"the query's {why}")
                 vector = unit(np.asarray(vector)[None])[0]
-            terms = terms if spec.analyser is not None else ()
+            terms = terms if spec.analyzer is not None else ()
             if vector is None and not terms:
                 return Candidates([], [])
-            return self._candidates(vector, terms, limit, where or Filter())
+            self._require_moments(chosen)
+            found = self._candidates(vector, terms, int(limit), chosen)
+            return found if vector is None or not terms else self._completed(found, vector, terms)
+
+    def _completed(self, found: Candidates, vector: Vector, terms: Sequence[str]) -> Candidates:
+        """Add to each list the rows of the other, whose score there is close to the last one and not zero."""
+        near = {hit.record.row_id: hit.record for hit in found.dense}
+        worded = {hit.record.row_id: hit.record for hit in found.lexical}
+        far = [id for id in worded if id not in near]
+        rest = [id for id in near if id not in worded]
+        vectors = self._vectors(far) if far else {}
+        scores = self._lexical_scores(terms, rest) if rest else {}
+        # Others may have written a vector of zeros, which is at no angle to anything.
+        with np.errstate(invalid="ignore"):
+            cosines = unit(np.stack([*vectors.values()])) @ vector if vectors else np.zeros(0)
+        found_far = zip(vectors, cosines.tolist(), strict=True)
+        dense = [Hit(worded[id], cosine) for id, cosine in found_far if math.isfinite(cosine)]
+        lexical = [Hit(near[id], score) for id, score in scores.items()]
+        return Candidates(
+            [*found.dense, *sorted(dense, key=lambda hit: -hit.score)],
+            [*found.lexical, *sorted(lexical, key=lambda hit: -hit.score)],
+        )
+
+    # ---- awaited: a thread of the store's own does the work, so that the event loop is never blocked
+
+    async def aget(self, ids: Iterable[RecordId] | RecordId, source: str = "") -> dict[RecordId, AnyRecord]:
+        """Await `get`."""
+        return await self._in_thread(self.get, ids, source)
+
+    async def asearch(self, vector: Vector, limit: int, where: Where | None = None) -> list[Hit]:
+        """Await `search`."""
+        return await self._in_thread(self.search, vector, limit, where)
+
+    async def acandidates(
+        self, vector: Vector | None, terms: Sequence[str], limit: int, where: Where | None = None
+    ) -> Candidates:
+        """Await `candidates`."""
+        return await self._in_thread(self.candidates, vector, terms, limit, where)
+
+    async def acount(self, source: str | None = None, where: Where | None = None) -> int:
+        """Await `count`."""
+        return await self._in_thread(self.count, source, where)
+
+    async def aupsert(self, rows: Sequence[Row]) -> int:
+        """Await `upsert`."""
+        return await self._in_thread(self.upsert, rows)
+
+    async def adelete(
+        self, ids: Iterable[RecordId] | RecordId | None = None, source: str | None = None, *, where: Where | None = None
+    ) -> None:
+        """Await `delete`."""
+        await self._in_thread(lambda: self.delete(ids, source, where=where))
 
     def __enter__(self) -> Self:
         return self
@@ -264,65 +412,7 @@ class VectorStore(ABC):
     ) -> None:
         self.close()
 
-    # ---- what a database implements; the collection exists wherever it is not said otherwise
-
-    @abstractmethod
-    def _read_spec(self) -> CollectionSpec | None:
-        """Return the spec, or None while the collection does not exist; called often, so cheap."""
-
-    @abstractmethod
-    def _create(self, spec: CollectionSpec) -> None:
-        """Create a missing collection with its spec, in one step that a crash cannot halve."""
-
-    @abstractmethod
-    def _claims(self) -> dict[str, str]: ...
-
-    @abstractmethod
-    def _claim(self, repository: str, checkout: str) -> None: ...
-
-    @abstractmethod
-    def _optimize(self) -> None: ...
-
-    @abstractmethod
-    def _drop(self) -> None:
-        """Delete the collection, which may be missing."""
-
-    @abstractmethod
-    def _close(self) -> None:
-        """Release everything, called once."""
-
-    @abstractmethod
-    def _known(self, ids: Sequence[str]) -> set[str]:
-        """Return those of `ids` that are in the collection."""
-
-    @abstractmethod
-    def _upsert(self, chunks: Sequence[CodeChunk], vectors: Vector, terms: Sequence[Sequence[str]] | None) -> None:
-        """Write one batch; `vectors`: (len(chunks), width) float32, unit length; terms if the spec has an analyser."""
-
-    @abstractmethod
-    def _update(self, chunks: Sequence[CodeChunk]) -> None: ...
-
-    @abstractmethod
-    def _delete(self, ids: Sequence[str]) -> None: ...
-
-    @abstractmethod
-    def _scan(self, repository: str | None) -> Iterator[Stored]: ...
-
-    @abstractmethod
-    def _count(self, repository: str | None) -> int: ...
-
-    @abstractmethod
-    def _total(self) -> int: ...
-
-    @abstractmethod
-    def _vectors(self, ids: Sequence[str]) -> dict[str, Vector]: ...
-
-    @abstractmethod
-    def _rows(self, repository: str | None) -> Iterator[Row]: ...
-
-    @abstractmethod
-    def _candidates(self, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter) -> Candidates:
-        """Search with a unit vector of the right width, with terms if the spec has an analyser, or with both."""
+    # ---- shared by all
 
     @abstractmethod
     def _successor(self) -> VectorStore: ...
@@ -331,50 +421,62 @@ class VectorStore(ABC):
     def _replace(self) -> None:
         """Put the filled, closed successor in place."""
 
-    def _defer(self) -> None:  # noqa: B027 (most stores have nothing to put off)
-        """Put off index building; nothing to do where the index is only built by `_optimize`."""
+    def _checked(
+        self, whole: Sequence[AnyRecord], spec: CollectionSpec, refused: dict[RecordId, str]
+    ) -> list[AnyRecord]:
+        """Return records as they are stored; raises RowsRefused for `refused` and for those that cannot be."""
+        limit = self.capabilities.max_text_bytes
+        records = [prepared_for(record, limit if spec.long_text == "cut" else None) for record in whole]
+        refused = refused | refused_records(records, limit, spec.fields)
+        if refused:
+            raise RowsRefused(refused)
+        return records
 
-    def _restore(self) -> None:  # noqa: B027
-        """Undo `_defer`, also that of a run that was killed."""
+    def _send(self, records: Sequence[AnyRecord], vectors: Vector, terms: Terms) -> None:
+        """Write one batch: rows that exist are updated, for writing them anew would wipe what others added."""
+        fields = {} if self._is_private else self._written_fields([record.row_id for record in records])
+        for exists in (False, True):
+            places = [place for place, record in enumerate(records) if (record.row_id in fields) == exists]
+            some, words = [records[place] for place in places], terms and [terms[place] for place in places]
+            if some and exists:
+                self._update(some, vectors[places], words, _gone(some, fields))
+            elif some:
+                self._upsert(some, vectors[places], words)
 
-    def _translate(self, error: BaseException) -> StoreError:
-        """Return the error to raise for one of the database's own."""
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        return StoreError(f"collection {self.collection!r} of {self.url} failed: {lines[0]}")
-
-    # ---- shared by all
-
-    @contextmanager
-    def _open(self) -> Iterator[None]:
-        if self._closed:
-            raise StoreError(f"the store {self.url} is closed; open it again")
-        with self._errors():
-            yield
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except C2LLMError:
-            raise
-        except Exception as error:
-            raise self._translate(error) from error
-        except BaseException as error:
-            # What a database written in Rust raises where it would have crashed; it has no importable name.
-            if type(error).__name__ != "PanicException":
-                raise
-            raise self._translate(error) from error
-
-    def _existing(self) -> CollectionSpec:
-        spec = self._read_spec()
-        if spec is None:
-            raise StoreError(f"{self.url} has no collection {self.collection!r}; index a repository into it first")
-        return spec
-
-    def _cut(self, chunks: Sequence[CodeChunk], spec: CollectionSpec) -> list[CodeChunk]:
-        limit = self.capabilities.max_text_bytes if spec.long_text == "cut" else None
-        return [cut_text(chunk, limit) for chunk in chunks]
-
-    def _guarded(self, read: Callable[[str | None], Iterator[_T]], repository: str | None) -> Iterator[_T]:
+    def _each(
+        self, read: Callable[[str | None, Filter], Iterator[_T]], source: str | None, where: Where | None
+    ) -> Iterator[_T]:
+        chosen, source = Filter(where), _source(source)
         with self._open():
-            yield from read(repository)
+            if self._read_spec() is None:
+                return iter(())
+            self._require_moments(chosen)
+            return self._guarded(read(source, chosen))
+
+    def _require_moments(self, where: Filter) -> None:
+        fields = self._existing().fields
+        others = sorted(name for name in where.periods() if fields.get(name) != "datetime")
+        if others:
+            raise InputError(
+                f"filter {others[0]!r} has moments as its bounds, but {self.collection!r} does not know it as one; "
+                f"create the collection with fields={{{others[0]!r}: 'datetime'}}"
+            )
+
+    def _guarded(self, found: Iterator[_T]) -> Iterator[_T]:
+        with self._open():
+            yield from found
+
+
+def _source(source: str | None) -> str | None:
+    require(source, (str, type(None)), "a source's name or None")
+    return source
+
+
+def _terms(spec: CollectionSpec, records: Sequence[AnyRecord]) -> Terms:
+    if spec.analyzer is None:
+        return None
+    return [document_terms(path_of(record), record.text) for record in records]
+
+
+def _gone(records: Sequence[AnyRecord], fields: Mapping[RecordId, Sequence[str]]) -> list[list[str]]:
+    return [[name for name in fields[record.row_id] if name not in record.metadata] for record in records]

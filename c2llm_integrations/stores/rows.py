@@ -1,66 +1,76 @@
-"""Rows: how a chunk and its vector are written, filtered, found and read back, and which ones are refused."""
+"""Rows on their way into a store: how many go at once, which ones are refused, and what a listing says of them."""
 
 from __future__ import annotations
 
 import json
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from c2llm_integrations.code.chunk import CodeChunk
+from c2llm_integrations.code.chunk import CHUNK_FIELDS, CodeChunk
 from c2llm_integrations.errors import InputError
+from c2llm_integrations.stores.records import (
+    MAX_INTEGER_ID,
+    AnyRecord,
+    Hit,
+    PreparedRecord,
+    Record,
+    RecordId,
+    Row,
+    Vector,
+    moment_of,
+    prepared,
+    row_id,
+    utf8_bytes,
+    value_of,
+    why_id_refused,
+)
 
-Vector = NDArray[np.float32]
+_T = TypeVar("_T")
 
 # A write is cut into pieces of about this size: well under every engine's limit on one request (Qdrant's
 # write-ahead log and REST body take 32 MiB), large enough that the cost per call vanishes.
 BATCH_BYTES = 8 * 2**20
 # The same for calls that carry only ids.
 BATCH_IDS = 10_000
-# Where a row's fields lie in a Qdrant payload: LangChain's and LlamaIndex's own stores read these names.
+# The metadata of a record as JSON: what a Milvus server takes of all dynamic fields of a row together, less our own.
+MAX_METADATA_BYTES = 60_000
+# Where a row's text lies: LangChain's and LlamaIndex's own stores read this name.
 TEXT_FIELD = "page_content"
-METADATA_FIELD = "metadata"
-# A row's vectors there; the dense one has no name, as those stores expect.
-DENSE, LEXICAL = "", "lexical"
+# Our own fields of a record that is not a chunk: its source, its id where the row has another, the names of its
+# metadata, by which an update tells what it may remove from what others added, and a digest of what was written.
+SOURCE_FIELD, ID_FIELD, FIELDS_FIELD = "c2llm_source", "c2llm_id", "c2llm_fields"
+DIGEST_FIELD = "c2llm_digest"
+# Milvus's own: a record's empty values (null and lists), which `exists` would find on some servers, and what its
+# "datetime" fields name as numbers.
+EMPTY_FIELD, TIMES_FIELD = "c2llm_empty", "c2llm_times"
+# Names that a field of the metadata cannot have on every store.
+RESERVED = frozenset(
+    {
+        *("id", "vector", "terms", "lexical", TEXT_FIELD, "$meta"),
+        *(SOURCE_FIELD, ID_FIELD, FIELDS_FIELD, DIGEST_FIELD, EMPTY_FIELD, TIMES_FIELD),
+    }
+)
 
 _CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A chunk and its vector, float32 of the collection's width."""
-
-    chunk: CodeChunk
-    vector: Vector
 
 
 class Stored(NamedTuple):
     """What an incremental run needs to know of a row that is already there (no text, no vector)."""
 
-    id: str
+    id: Any  # the row's: a string, or an integer of a record that has one; never of a chunk
     path: str
     language: str
     symbol: str
     kind: str
     start_line: int
     end_line: int
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A chunk found, with its score (higher is better) and, after ranking, what the score is made of.
-
-    A row that somebody else wrote may have no repository, path, language, symbol ("") or lines (0).
-    """
-
-    chunk: CodeChunk
-    score: float
-    explanation: Mapping[str, float] = field(default_factory=dict, compare=False)
+    digest: str = ""  # `digest_of` the record; "" of a chunk, and of rows that an earlier release wrote
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,100 +84,55 @@ class Candidates:
     lexical: list[Hit]
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which rows to search: every non-empty field must match one of its values exactly.
-
-    An empty field restricts nothing, so a caller whose glob matched no path must not search at all.
-    """
-
-    repositories: Sequence[str] = ()
-    languages: Sequence[str] = ()
-    paths: Sequence[str] = ()
-    kinds: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        for name in ("repositories", "languages", "paths", "kinds"):
-            if isinstance(getattr(self, name), str):
-                raise InputError(f"Filter.{name} takes a list of strings, got one: {getattr(self, name)!r}")
-
-    @classmethod
-    def of(cls, repository: str | None) -> Filter:
-        """Return what the rows of one repository match; for None, what all do."""
-        return cls(repositories=() if repository is None else (repository,))
-
-    def conditions(self) -> dict[str, list[str]]:
-        """Return row field → the values it may have, for the fields that restrict anything."""
-        fields = {
-            "repository": self.repositories,
-            "language": self.languages,
-            "path": self.paths,
-            "kind": self.kinds,
-        }
-        return {name: list(values) for name, values in fields.items() if values}
-
-
-# The row fields a Filter can name; a store that indexes fields indexes these.
+# The fields of a chunk that are asked for most; a store that indexes fields indexes these.
 FILTER_FIELDS = ("repository", "language", "path", "kind")
 
 
-def payload_of(chunk: CodeChunk) -> dict[str, Any]:
-    """Return a chunk as the payload both Qdrant stores write: the text, and everything else but the id."""
-    metadata = {
-        "repository": chunk.repository,
-        "path": chunk.path,
-        "language": chunk.language,
-        "symbol": chunk.symbol,
-        "kind": chunk.kind,
-        "start_line": chunk.start_line,
-        "end_line": chunk.end_line,
-    }
-    return {TEXT_FIELD: chunk.text, METADATA_FIELD: metadata}
-
-
-def key_of(name: str) -> str:
-    """Return where a field of a chunk other than its text lies in a Qdrant payload."""
-    return f"{METADATA_FIELD}.{name}"
-
-
-def stored_of(id: str, payload: Mapping[str, Any]) -> Stored:
-    """Read back what `payload_of` wrote, without the text."""
-    get = payload[METADATA_FIELD].get
+def stored_of(id: RecordId, metadata: Mapping[str, Any], digest: object = "") -> Stored:
+    """Return what a listing says of a row with this metadata; what is missing is "" or 0."""
+    get = metadata.get
     return Stored(
         id,
-        get("path"),
-        get("language", ""),
-        get("symbol", ""),
-        get("kind", ""),
-        get("start_line", 0),
-        get("end_line", 0),
+        get("path") or "",
+        get("language") or "",
+        get("symbol") or "",
+        get("kind") or "",
+        get("start_line") or 0,
+        get("end_line") or 0,
+        digest if isinstance(digest, str) else "",
     )
 
 
-def chunk_of(id: str, payload: Mapping[str, Any]) -> CodeChunk:
-    """Read back what `payload_of` wrote, or as much as there is of what another program wrote."""
-    metadata = payload.get(METADATA_FIELD)
-    get = metadata.get if isinstance(metadata, Mapping) else payload.get
-    words = {name: _as(str, get(name)) for name in ("repository", "path", "language", "symbol", "kind")}
-    lines = {name: _as(int, get(name)) for name in ("start_line", "end_line")}
-    text = payload.get(TEXT_FIELD)
-    if text is None and "_node_content" in payload:  # LlamaIndex keeps a node, text included, as JSON
-        text = json.loads(payload["_node_content"]).get("text")
-    return CodeChunk(id=id, **words, **lines, text=_as(str, text))
+def made_of(id: RecordId, text: str, metadata: Mapping[str, Any], ours: Mapping[str, Any]) -> AnyRecord:
+    """Return what a row holds as a record, a chunk if it is no more than that; `ours`: where our own fields may be."""
+    if SOURCE_FIELD in ours:
+        return Record(ours.get(ID_FIELD, id), text, metadata, ours[SOURCE_FIELD])
+    if metadata.keys() == CHUNK_FIELDS.keys() and all(type(metadata[name]) is CHUNK_FIELDS[name] for name in metadata):
+        return CodeChunk(id=str(id), text=text, **metadata)
+    repository = metadata.get("repository")
+    return Record(id, text, metadata, repository if isinstance(repository, str) else "")
 
 
-def _as(kind: type[Any], value: Any) -> Any:
-    return value if type(value) is kind else kind()
+def path_of(record: AnyRecord) -> str:
+    """Return the path of a record, whose words count for its lexical terms; "" if it has none."""
+    path = record.metadata.get("path")
+    return path if isinstance(path, str) else ""
 
 
-def batch_bytes(chunks: Sequence[CodeChunk], width: int) -> int:
+def batch_bytes(records: Sequence[AnyRecord], width: int) -> int:
     """Return an upper estimate of what rows take on the wire: UTF-8 has at most 4 bytes a character."""
-    return sum(4 * width + 4 * len(chunk.text) + 512 for chunk in chunks)
+    return sum(4 * width + 4 * len(record.text) + 512 + _metadata_bytes(record) for record in records)
 
 
-def slices(chunks: Sequence[CodeChunk], width: int) -> Iterator[slice]:
+def _metadata_bytes(record: AnyRecord) -> int:
+    if isinstance(record, PreparedRecord):
+        return record.json_bytes
+    return 0 if isinstance(record, CodeChunk) else len(json.dumps(record.metadata))
+
+
+def slices(records: Sequence[AnyRecord], width: int) -> Iterator[slice]:
     """Cut rows into runs of at most about `BATCH_BYTES`, at least one row each."""
-    return runs([batch_bytes([chunk], width) for chunk in chunks], BATCH_BYTES)
+    return runs([batch_bytes([record], width) for record in records], BATCH_BYTES)
 
 
 def runs(sizes: Sequence[int], most: int) -> Iterator[slice]:
@@ -182,83 +147,183 @@ def runs(sizes: Sequence[int], most: int) -> Iterator[slice]:
         yield slice(start, len(sizes))
 
 
-def refused_chunks(chunks: Sequence[CodeChunk], max_text_bytes: int | None) -> dict[str, str]:
-    """Return id → reason for the chunks that could not be stored or found again."""
-    refused: dict[str, str] = {}
-    seen: set[str] = set()
-    for chunk in chunks:
-        why = _why_chunk_refused(chunk, max_text_bytes)
-        if chunk.id in seen:
+def refused_records(
+    records: Sequence[AnyRecord], max_text_bytes: int | None, fields: Mapping[str, str]
+) -> dict[RecordId, str]:
+    """Return id → reason for the records that could not be stored or found again; `fields` as the spec has them."""
+    refused: dict[RecordId, str] = {}
+    seen: set[RecordId] = set()
+    for record in records:
+        why = _why_refused(record, max_text_bytes) or _why_fields_refused(record, fields)
+        if why is None and record.row_id in seen:
             why = "the id stands twice in one batch; ids must be unique"
-        if why is not None:
-            refused.setdefault(chunk.id, why)
-        seen.add(chunk.id)
+        if why is None:
+            seen.add(record.row_id)
+        else:
+            refused.setdefault(_hashable(record.id), why)
     return refused
 
 
-def cut_text(chunk: CodeChunk, max_bytes: int | None) -> CodeChunk:
-    """Return the chunk with its text cut to so many bytes of UTF-8, between two characters."""
-    if max_bytes is None or 4 * len(chunk.text) <= max_bytes:
-        return chunk
-    head = chunk.text.encode(errors="surrogatepass")[:max_bytes].decode(errors="ignore")
-    return chunk if len(head) >= len(chunk.text) else replace(chunk, text=head)
+def _hashable(id: Any) -> RecordId:
+    return id if isinstance(id, Hashable) else repr(id)  # type: ignore[return-value]
 
 
-def _why_chunk_refused(chunk: CodeChunk, max_text_bytes: int | None) -> str | None:
-    if not _CANONICAL_UUID.fullmatch(chunk.id):
-        return f"id {chunk.id!r} is no lower-case UUID; make ids with chunk_id"
-    for name in ("text", "repository", "path", "language", "symbol", "kind"):
+def prepared_for(record: AnyRecord, max_bytes: int | None) -> AnyRecord:
+    """Return a record as a store takes it, its text cut to so many bytes of UTF-8 between two characters.
+
+    One that cannot be prepared comes back as it is; `refused_records` says why it is refused.
+    """
+    text = record.text
+    if not isinstance(text, str):
+        return record
+    if isinstance(record, Record):
         try:
-            size = len(getattr(chunk, name).encode())
-        except UnicodeEncodeError as error:
-            return f"lone surrogate {error.object[error.start]!r} in {error.object[:80]!r}; decode the file again"
-        if max_text_bytes is not None and size > max_text_bytes:
-            return f"{name} has {size} bytes, the store takes {max_text_bytes}; use smaller chunks"
+            record = prepared(record)
+        except (InputError, TypeError, ValueError, RecursionError):
+            return record
+    if max_bytes is None or 4 * len(text) <= max_bytes:
+        return record
+    head = text.encode(errors="surrogatepass")[:max_bytes].decode(errors="ignore")
+    return replace(record, text=head) if len(head) < len(text) else record
+
+
+def _why_refused(record: AnyRecord, max_text_bytes: int | None) -> str | None:
+    is_chunk = isinstance(record, CodeChunk)
+    if is_chunk and not (isinstance(record.id, str) and _CANONICAL_UUID.fullmatch(record.id)):
+        return f"id {record.id!r} is not a lower-case UUID; make ids with chunk_id"
+    why, metadata = why_id_refused(record.id), record.metadata  # made anew by each chunk that is asked
+    if why is None and not isinstance(metadata, Mapping):
+        why = f"metadata is {type(metadata).__name__}, must be a mapping of names to JSON values"
+    if why is not None:
+        return why
+    fields = [("text", record.text), ("source", record.source)]
+    fields += [(name, metadata[name]) for name in CHUNK_FIELDS if name in metadata]
+    for name, value in fields:
+        why = _why_field_refused(name, value, CHUNK_FIELDS.get(name, str), max_text_bytes)
+        if why is not None:
+            return why
+    return None if is_chunk else _why_metadata_refused(record)
+
+
+def _why_field_refused(name: str, value: object, kind: type, max_bytes: int | None) -> str | None:
+    if type(value) is not kind:
+        return f"{name} is {value!r:.60} ({type(value).__name__}), must be {kind.__name__}"
+    if not isinstance(value, str):
+        return None
+    try:
+        size = utf8_bytes(value)
+    except UnicodeEncodeError as error:
+        return f"lone surrogate {error.object[error.start]!r} in {error.object[:80]!r}; decode the file again"
+    if max_bytes is not None and size > max_bytes:
+        return f"{name} has {size} bytes, the store takes {max_bytes}; use smaller chunks"
     return None
 
 
-def row_ids(ids: Iterable[str]) -> list[str]:
-    """Return the ids as a list; raises InputError for one that no row can have."""
-    found = [ids] if isinstance(ids, str) else list(ids)
-    for id in found:
-        if not _CANONICAL_UUID.fullmatch(id):
-            raise InputError(f"id {id!r} is no lower-case UUID; pass a list of row ids")
+_KINDS: dict[str, type | tuple[type, ...]] = {"integer": int, "float": (int, float), "boolean": bool}
+
+
+def _why_fields_refused(record: AnyRecord, fields: Mapping[str, str]) -> str | None:
+    for key, kind in fields.items():
+        value = value_of(record.metadata, key)
+        if kind == "tenant" and not (isinstance(value, str) and value):
+            return f"{key} is {value!r:.60}, and the collection keeps its rows apart by it; name the tenant in a string"
+        # A moment and a tenant are one value; of other kinds there may be a list.
+        elements = value if isinstance(value, list | tuple) and kind not in ("datetime", "tenant") else [value]
+        for one in elements if value is not None else ():
+            wanted = _KINDS.get(kind, str)
+            if not isinstance(one, wanted) or (isinstance(one, bool) and kind != "boolean"):
+                return f"{key} is {one!r:.60} ({type(one).__name__}), the collection's fields say {kind}"
+            if kind == "datetime" and moment_of(one) is None:
+                return f"{key} is {one!r:.60}, which names no moment; write it like '2026-01-31T12:00:00Z'"
+    return None
+
+
+def _why_metadata_refused(record: AnyRecord) -> str | None:
+    for name in record.metadata:
+        if not isinstance(name, str) or not name or '"' in name or "\\" in name:
+            return f"metadata has the field name {name!r:.60}; use strings without quotes or backslashes"
+        if name in RESERVED:
+            return f"metadata has a field {name!r}, which is the store's own; rename it"
+    if isinstance(record, PreparedRecord) and record.json_bytes <= MAX_METADATA_BYTES:
+        return None
+    try:
+        size = len(json.dumps(record.metadata, sort_keys=True, allow_nan=False, ensure_ascii=False).encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        return f"metadata is not JSON ({error}); use strings, finite numbers, true, false, null, lists and mappings"
+    if size > MAX_METADATA_BYTES:
+        return f"metadata has {size} bytes as JSON, stores take {MAX_METADATA_BYTES}; put long texts into the text"
+    return None
+
+
+def listed(values: Iterable[_T], kind: type | tuple[type, ...], what: str) -> list[_T]:
+    """Return values as a list; raises InputError unless each is of a kind."""
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise InputError(f"expected a list of {what}, got {values!r:.60} ({type(values).__name__})")
+    found = list(values)
+    for value in found:
+        if not isinstance(value, kind):
+            require(value, kind, f"a list of {what}")
     return found
 
 
-def packed(id: str) -> bytes:
+def require(value: object, kind: type | tuple[type, ...], what: str) -> None:
+    """Raise InputError unless a value is of a kind."""
+    if not isinstance(value, kind):
+        raise InputError(f"expected {what}, got {value!r:.60} ({type(value).__name__})")
+
+
+def row_ids(ids: Iterable[RecordId] | RecordId, source: str = "") -> dict[RecordId, RecordId]:
+    """Return row id → the id that it was asked by; raises InputError for what cannot be an id."""
+    if isinstance(ids, str | int) or not isinstance(ids, Iterable):
+        ids = [ids]
+    found = list(ids)
+    for why in map(why_id_refused, found):
+        if why is not None:
+            raise InputError(why)
+    require(source, str, "a source's name")
+    return {row_id(source, id): id for id in found}
+
+
+def packed(id: RecordId) -> bytes:
     """Return the 16 bytes of a row id."""
-    return bytes.fromhex(id.replace("-", ""))
+    return id.to_bytes(16, "big") if isinstance(id, int) else bytes.fromhex(id.replace("-", ""))
 
 
-def unpacked(key: bytes) -> str:
+def unpacked(key: bytes) -> Any:
     """Return the row id that `packed` gave `key` for; NUL bytes may be missing at its end, as NumPy leaves them out."""
-    return str(uuid.UUID(bytes=key.ljust(16, b"\0")))
+    number = int.from_bytes(key.ljust(16, b"\0"), "big")
+    return str(uuid.UUID(int=number)) if number > MAX_INTEGER_ID else number
 
 
-def parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+def parts(ids: Sequence[_T]) -> Iterator[Sequence[_T]]:
     """Cut ids into runs of at most `BATCH_IDS`."""
     for start in range(0, len(ids), BATCH_IDS):
         yield ids[start : start + BATCH_IDS]
 
 
-def refused_vectors(rows: Sequence[Row], width: int) -> dict[str, str]:
+def refused_vectors(rows: Sequence[Row], width: int) -> dict[RecordId, str]:
     """Return id → reason for the rows whose vector could not be compared with (width,) others."""
-    if all(np.shape(row.vector) == (width,) for row in rows):
+    if all(isinstance(row.vector, np.ndarray) and row.vector.shape == (width,) for row in rows):
         vectors = np.array([row.vector for row in rows])
-        if np.isfinite(vectors).all() and vectors.any(axis=-1).all():
+        if vectors.dtype.kind in "fiu" and np.isfinite(vectors).all() and vectors.any(axis=-1).all():
             return {}
-    whys = ((row.chunk.id, why_vector_refused(row.vector, width)) for row in rows)
+    whys = ((_hashable(row.record.id), why_vector_refused(row.vector, width)) for row in rows)
     return {id: why for id, why in whys if why is not None}
 
 
-def why_vector_refused(vector: Vector, width: int) -> str | None:
+def why_vector_refused(vector: object, width: int) -> str | None:
     """Return why a vector could not be compared with (width,) others, or None."""
-    if np.shape(vector) != (width,):
-        return f"vector has shape {np.shape(vector)}, the collection holds ({width},)"
-    if not np.isfinite(vector).all():
+    try:
+        numbers = np.asarray(vector)
+    except (TypeError, ValueError):  # lists of unequal lengths
+        numbers = np.asarray(None)
+    if numbers.dtype.kind not in "fiu":
+        return f"vector is {vector!r:.60} ({type(vector).__name__}), expected {width} numbers"
+    if numbers.shape != (width,):
+        return f"vector has shape {numbers.shape}, the collection holds ({width},)"
+    if not np.isfinite(numbers).all():
         return "vector holds NaN or infinity; embed the text again"
-    if not np.any(vector):
+    if not np.any(numbers):
         return "vector is all zeros, which has no direction for cosine"
     return None
 

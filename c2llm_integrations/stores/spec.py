@@ -4,24 +4,122 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Protocol
 
+from c2llm_integrations._utils.json_lines import parse_json
+from c2llm_integrations.code.analyzer import ANALYZER
 from c2llm_integrations.errors import InputError, SpecMismatch, StoreError
+from c2llm_integrations.model.options import Fingerprint, current_fingerprint, is_same_probe
 
-Fingerprint = Mapping[str, str | int | bool | None]
+
+class Embedder(Protocol):
+    """What a spec takes from a `C2LLMEmbedder`."""
+
+    @property
+    def output_dim(self) -> int:
+        """The width of its vectors."""
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """Everything that decides what a vector means."""
+
 
 # The layout of rows and metadata that this release writes and reads.
 LAYOUT = 1
+
+
+# Datatype → bits a dimension of the full vectors; turbo ones are kept rotated and rounded (TurboQuant).
+DATATYPES = {"float32": 32, "float16": 16, "turbo16": 16, "turbo8": 8, "turbo4": 4}
+# Quantization → bits a dimension of the codes that are searched first.
+QUANTIZATIONS = {
+    "int8": 8.0,
+    "turbo8": 8.0,
+    "turbo": 4.0,
+    "turbo2": 2.0,
+    "turbo1.5": 1.5,
+    "turbo1": 1.0,
+    "product": 2.0,
+    "binary2": 2.0,
+    "binary1.5": 1.5,
+    "binary": 1.0,
+    "rabitq": 1.0,
+}
+# Quantization → how many times `limit` candidates are taken by their codes and compared again by full vectors.
+OVERSAMPLING = {"int8": 2.0, "turbo8": 2.0, "turbo": 3.0} | dict.fromkeys(
+    ("turbo2", "turbo1.5", "turbo1", "product", "binary2", "binary1.5", "binary", "rabitq"), 10.0
+)
+# What a field that is indexed for filters can hold.
+FIELD_KINDS = ("keyword", "tenant", "integer", "float", "boolean", "datetime")
+
+
+@dataclass(frozen=True)
+class CompactPlan:
+    """What is stored of a vector: its width, the bits of each dimension, and codes that are searched before it.
+
+    `output_dim` None stands for the embedder's own. `rescore`: how many times the asked number of candidates is taken
+    by the codes and then compared by the full vectors (which lie on disk); 0 compares codes alone; None takes the
+    quantization's own figure (`OVERSAMPLING`).
+    Raises InputError for what no store knows; what one store cannot honor, it refuses itself.
+    """
+
+    output_dim: int | None = None
+    datatype: str = "float32"
+    quantization: str | None = None
+    rescore: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.output_dim is not None and self.output_dim < 1:
+            raise InputError(f"output_dim is {self.output_dim}, must be at least 1")
+        if self.datatype not in DATATYPES:
+            raise InputError(f"datatype {self.datatype!r} is not known, only {', '.join(DATATYPES)}")
+        if self.quantization is not None and self.quantization not in QUANTIZATIONS:
+            raise InputError(f"quantization {self.quantization!r} is not known, only {', '.join(QUANTIZATIONS)}")
+        if self.rescore is None:
+            object.__setattr__(self, "rescore", OVERSAMPLING.get(self.quantization or "", 0.0))
+        elif self.quantization is None and self.rescore:
+            raise InputError(f"rescore is {self.rescore} without a quantization; there are no codes to rescore")
+        elif self.rescore and not self.rescore >= 1:
+            raise InputError(f"rescore is {self.rescore}; say 0 for codes alone, or at least 1")
+
+    def require_width(self, width: int) -> None:
+        """Raise InputError if the plan names another width than that of an embedder's vectors."""
+        if self.output_dim not in (None, width):
+            raise InputError(
+                f"the plan stores {self.output_dim} dimensions, the embedder gives {width}; "
+                "load it with output_dim=N, or plan for its width"
+            )
+
+    @property
+    def code_bytes(self) -> float:
+        """What the searched codes of one vector take, in bytes; 0 without a quantization."""
+        return self._width * QUANTIZATIONS.get(self.quantization or "", 0.0) / 8
+
+    @property
+    def bytes_per_vector(self) -> float:
+        """What one vector takes in all, in bytes: the full one and its codes."""
+        return self._width * DATATYPES[self.datatype] / 8 + self.code_bytes
+
+    @property
+    def _width(self) -> int:
+        if self.output_dim is None:
+            raise InputError("the plan names no output_dim, so what a vector takes is not known; give it one")
+        return self.output_dim
 
 
 @dataclass(frozen=True, slots=True)
 class CollectionSpec:
     """What every row of a collection has in common; written before the first row, checked at every opening.
 
-    `width` counts vector dimensions; `fingerprint` says what the vectors mean (`C2LLMEmbedder.fingerprint`).
-    `datatype`, `quantization` and `rescore` are those of `compression.CompactPlan`. `analyser` names what made the
-    lexical terms (`code.terms.ANALYSER`), None where search is dense only. `long_text` says what becomes of a text
-    over the store's byte limit: "refuse" the row or "cut" the text.
+    Args:
+        width: Dimensions of a vector.
+        fingerprint: What the vectors mean, as `C2LLMEmbedder.fingerprint` says.
+        datatype: As in `CompactPlan`, like `quantization` and `rescore`.
+        analyzer: What makes the lexical terms (`code.analyzer.ANALYZER`), None where search is dense only.
+        long_text: What becomes of a text over the store's byte limit: "refuse" the row or "cut" the text.
+        fields: Field of the metadata → its kind, one of `FIELD_KINDS`. The store indexes these fields for filters, and
+            refuses values of another kind; "tenant" is a keyword by which it keeps the rows of one customer together.
+
     """
 
     width: int
@@ -29,8 +127,9 @@ class CollectionSpec:
     datatype: str = "float32"
     quantization: str | None = None
     rescore: float = 0.0
-    analyser: str | None = None
+    analyzer: str | None = None
     long_text: str = "refuse"
+    fields: Mapping[str, str] = field(default_factory=dict)
     layout: int = LAYOUT
 
     def __post_init__(self) -> None:
@@ -38,7 +137,56 @@ class CollectionSpec:
             raise InputError(f"a collection's vectors need at least 1 dimension, got {self.width}")
         if self.long_text not in ("refuse", "cut"):
             raise InputError(f"long_text is {self.long_text!r}; say 'refuse' or 'cut'")
-        object.__setattr__(self, "fingerprint", dict(self.fingerprint))
+        for name, kind in self.fields.items():
+            if kind not in FIELD_KINDS:
+                raise InputError(f"field {name!r} has kind {kind!r}; known are {', '.join(FIELD_KINDS)}")
+        if list(self.fields.values()).count("tenant") > 1:
+            raise InputError(f"only one field can be the tenant, got {dict(self.fields)}; make the others keywords")
+        object.__setattr__(self, "fingerprint", current_fingerprint(self.fingerprint))
+        object.__setattr__(self, "fields", dict(self.fields))
+
+    @classmethod
+    def for_embedder(
+        cls,
+        embedder: Embedder,
+        *,
+        plan: CompactPlan | None = None,
+        lexical: bool = True,
+        fields: Mapping[str, str] | None = None,
+        long_text: str = "refuse",
+    ) -> CollectionSpec:
+        """Return the spec of a collection for an embedder's vectors.
+
+            CollectionSpec.for_embedder(embedder, plan=CompactPlan(datatype="float16"), fields={"votes": "integer"})
+
+        Args:
+            embedder: A `C2LLMEmbedder`.
+            plan: How vectors are stored; None for float32 as they are.
+            lexical: Whether the collection can be searched by words too.
+            fields: Field of the metadata → its kind; see `CollectionSpec`.
+            long_text: "refuse" or "cut"; see `CollectionSpec`.
+
+        Raises:
+            InputError: For a plan of another width than the embedder gives.
+
+        """
+        plan, width = plan or CompactPlan(), embedder.output_dim
+        plan.require_width(width)
+        return cls(
+            width,
+            embedder.fingerprint,
+            plan.datatype,
+            plan.quantization,
+            plan.rescore or 0.0,
+            ANALYZER if lexical else None,
+            long_text,
+            fields or {},
+        )
+
+    @property
+    def tenant(self) -> str | None:
+        """The field that names the customer a row belongs to, if there is one."""
+        return next((name for name, kind in self.fields.items() if kind == "tenant"), None)
 
     def to_json(self) -> str:
         """Return the spec as one line of JSON, keys sorted."""
@@ -51,8 +199,10 @@ class CollectionSpec:
         Raises SpecMismatch for a layout this release does not know, StoreError for anything else.
         """
         try:
-            data = json.loads(text)
+            data = parse_json(text)
             layout = data["layout"]
+            if "analyser" in data:  # earlier releases
+                data["analyzer"] = data.pop("analyser")
             if layout == LAYOUT:
                 return cls(**data)
         except (ValueError, TypeError, KeyError) as error:
@@ -65,14 +215,18 @@ class CollectionSpec:
         )
 
     def require_model(self, width: int, fingerprint: Fingerprint) -> None:
-        """Raise SpecMismatch unless vectors of this width and fingerprint can be compared with the collection's."""
-        self.require_same(replace(self, width=width, fingerprint=fingerprint))
+        """Raise SpecMismatch unless vectors of this width and fingerprint can be compared with the collection's.
+
+        Of a collection that somebody else made, which has no fingerprint, only the width is known.
+        """
+        self.require_same(replace(self, width=width, fingerprint=fingerprint if self.fingerprint else {}))
 
     def require_same(self, asked: CollectionSpec) -> None:
         """Raise SpecMismatch, naming the differing field and both values, unless `asked` is the same."""
         mine, theirs = _comparable(self), _comparable(asked)
+        mine |= {key: None for key in mine if key.startswith("fields.") and key not in theirs}  # more than asked for
         for key in sorted(mine.keys() | theirs.keys()):
-            if mine.get(key) != theirs.get(key):
+            if mine.get(key) != theirs.get(key) and not is_same_probe(mine.get(key), theirs.get(key)):
                 made, wanted = self.fingerprint.get("model"), asked.fingerprint.get("model")
                 raise SpecMismatch(
                     f"the collection has {key} {mine.get(key)!r} (model {made!r}), asked for {theirs.get(key)!r} "
@@ -84,7 +238,12 @@ def _comparable(spec: CollectionSpec) -> dict[str, object]:
     flat = asdict(spec)
     fingerprint = dict(flat.pop("fingerprint"))
     fingerprint.pop("model", None)  # a name: the weights' digest decides, and a folder may be moved
-    return {**flat, **{f"fingerprint.{key}": value for key, value in fingerprint.items()}}
+    fields = dict(flat.pop("fields"))
+    return {
+        **flat,
+        **{f"fingerprint.{key}": value for key, value in fingerprint.items()},
+        **{f"fields.{key}": value for key, value in fields.items()},
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,5 +266,5 @@ class Capabilities:
         if spec.quantization is not None and spec.quantization not in self.quantizations:
             known = sorted(self.quantizations) or "none"
             raise StoreError(f"quantization {spec.quantization!r} is not supported here, only {known}")
-        if spec.analyser is not None and not self.lexical:
-            raise StoreError(f"lexical search (analyser {spec.analyser!r}) is not supported here; leave it out")
+        if spec.analyzer is not None and not self.lexical:
+            raise StoreError(f"lexical search (analyzer {spec.analyzer!r}) is not supported here; leave it out")

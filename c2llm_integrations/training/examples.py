@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import json
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from c2llm_integrations._utils.files import write_atomically
+from c2llm_integrations._utils.json_lines import read_rows
 from c2llm_integrations.errors import InputError, MissingExtra
-from c2llm_integrations.json_lines import read_rows
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 SUFFIXES = (".jsonl", ".parquet")
+# What scores above 95 % of the positive may well be an answer too (NV-Retriever, arXiv 2407.15831).
+MARGIN = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +33,14 @@ class Example:
 
 
 def read_examples(files: Sequence[Path]) -> tuple[list[Example], Counter[str]]:
-    """All pairs of JSON-lines and Parquet files, in order, and how many of what was left out, by reason.
+    """Return all pairs of JSON-lines and Parquet files, in order, and how many were left out, by reason.
 
     Left out are repeated pairs, pairs with a blank side, and negatives that are blank, repeated or the positive
-    itself. Raises InputError for a file without pairs, a row without both columns, or one of another type.
+    itself.
+
+    Raises:
+        InputError: A file has no pairs, or a row lacks a column or has another type in it.
+
     """
     left_out: Counter[str] = Counter()
     examples: dict[tuple[str, str], Example] = {}
@@ -61,7 +72,7 @@ def _read_parquet(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors, some of several lines
         why = str(error).split("\n")[0]
         raise InputError(
-            f"{file} is no Parquet file of pairs: {why}; write it again, with query and positive"
+            f"{file} is not a Parquet file of pairs: {why}; write it again, with query and positive"
         ) from error
 
 
@@ -70,9 +81,46 @@ def _example(row: dict[str, Any], where: str, left_out: Counter[str]) -> Example
         raise InputError(f"{where} needs query and positive as text, has {', '.join(row) or 'nothing'}")
     negatives = row.get("negatives") or []
     if not isinstance(negatives, list) or not all(isinstance(text, str) for text in negatives):
-        raise InputError(f"{where} has negatives that are no list of texts")
+        raise InputError(f"{where} has negatives that are not a list of texts")
     kept = [text for text in dict.fromkeys(negatives) if text.strip() and text != row["positive"]]
     left_out["negatives that are the positive"] += (same := negatives.count(row["positive"]))
     left_out["negatives blank or repeated"] += len(negatives) - len(kept) - same
     labels = (str(row.get(name) or "") for name in ("dataset", "language"))
     return Example(row["query"], row["positive"], tuple(kept), *labels)
+
+
+# ---- what a model itself ranks high for a question although it does not answer it
+
+
+def with_mined(model: SentenceTransformer, examples: Sequence[Example], count: int, file: Path) -> list[Example]:
+    """Return the examples, each with up to `count` more negatives that `model` finds among all positives.
+
+    They are kept in `file`, so that an interrupted run neither looks for them again nor finds others.
+    """
+    if not file.exists():
+        write_atomically(file, json.dumps(_mine(model, examples, count)))
+    return [
+        replace(example, negatives=tuple(dict.fromkeys((*example.negatives, *found))))
+        for example, found in zip(examples, json.loads(file.read_text()), strict=True)
+    ]
+
+
+def _mine(model: SentenceTransformer, examples: Sequence[Example], count: int) -> list[list[str]]:
+    from datasets import Dataset
+    from sentence_transformers.util import mine_hard_negatives
+
+    pairs = {"query": [e.query for e in examples], "positive": [e.positive for e in examples]}
+    triplets = mine_hard_negatives(
+        Dataset.from_dict(pairs),
+        model,
+        anchor_column_name="query",
+        positive_column_name="positive",
+        num_negatives=count,
+        relative_margin=MARGIN,
+        output_format="triplet",  # the one that keeps pairs of which fewer are found
+        verbose=False,
+    )
+    found: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for row in triplets:
+        found[row["query"], row["positive"]].append(row["negative"])
+    return [found[e.query, e.positive] for e in examples]

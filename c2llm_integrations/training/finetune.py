@@ -2,7 +2,7 @@
 
 As published for C2LLM: InfoNCE at temperature 0.05 over in-batch and hard negatives, batches of one data set and
 language each, LoRA of rank 64 and alpha 32 on the backbone or all of it, PMA always trained, several checkpoints merged
-where that is asked for. A run that was ended goes on from its last whole checkpoint to the same result.
+on request. A stopped run continues from its last complete checkpoint, to the same result.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ import math
 import shutil
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from hashlib import sha256
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from c2llm_integrations.checkpoint import load_checkpoint, save_checkpoint
+from c2llm_integrations._utils.progress import Progress
 from c2llm_integrations.errors import InputError, MissingExtra
-from c2llm_integrations.progress import Progress
-from c2llm_integrations.training.curve import curve
-from c2llm_integrations.training.examples import Example
+from c2llm_integrations.model.checkpoint import load_checkpoint, save_checkpoint
+from c2llm_integrations.training.examples import Example, with_mined
+from c2llm_integrations.training.options import FinetuneOptions
 
 try:
     from datasets import Dataset, DatasetDict
@@ -40,77 +41,57 @@ try:
     from transformers import PrinterCallback, TrainerCallback
 
     from c2llm_integrations.sentence_transformers import load
-    from c2llm_integrations.training.hard_negatives import with_mined
 except ImportError as error:
     raise MissingExtra(error.name or "datasets", "train") from error
 
+CURVE_WIDTH, CURVE_HEIGHT, CURVE_MARGIN = 640, 320, 50  # of the picture of a run's loss
 SCALE = 20.0  # 1 / τ of the published 0.05
 RANK, ALPHA = 64, 32  # of LoRA, as published
 WEIGHTS = "trained.safetensors"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What decides a run; the defaults are the published ones where there are any.
-
-    `batch`: pairs in a batch, whose texts are the negatives; `part`: pairs computed at once, by gradient caching,
-    where that is fewer; `negatives`: hard ones of each pair at most; `mined`: those that `base` is to find besides;
-    `lora`: or all of the backbone; `save_every`: steps between two checkpoints; `averaged`: how many of the last
-    checkpoints make the result.
-    """
-
-    epochs: float = 3.0
-    batch: int = 64
-    part: int | None = None
-    lr: float = 1e-4
-    negatives: int = 7
-    mined: int = 0
-    lora: bool = True
-    max_length: int = 1024
-    save_every: int = 200
-    averaged: int = 1
-    seed: int = 0
 
 
 def train(
     base: str,
     examples: Sequence[Example],
     out: Path,
-    settings: Settings,
+    options: FinetuneOptions,
     *,
     revision: str | None = None,
     progress: Progress | None = None,
 ) -> list[float]:
     """Train `base` on the pairs, write the checkpoint folder `out` and return the loss of each step.
 
-    Checkpoints are kept in `out`.training until it is written; a run of other settings or pairs there is an error.
-    `out` then holds besides training.json and training.svg, the settings and the loss curve. Raises InputError for
-    pairs that fill no batch, an `out` that exists, or a loss that is NaN.
+    Checkpoints are kept in `out`.training until it is written; a run of other options or pairs there is an error.
+    `out` then also holds training.json and training.svg, the options and the loss curve.
+
+    Raises:
+        InputError: The pairs fill no batch, `out` exists, or the loss is NaN.
+
     """
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out} exists and is not empty; name another folder to write the checkpoint to")
-    groups = grouped(examples, settings)
+    groups = grouped(examples, options)
     work = Path(f"{out}.training")
-    _claim(work, base, examples, settings)
-    torch.manual_seed(settings.seed)  # of LoRA's first weights
-    model = load(base, revision=revision, device=None, max_length=settings.max_length)
-    if settings.mined:
-        groups = grouped(with_mined(model, examples, settings.mined, work / "negatives.json"), settings)
-    if settings.lora:
+    _claim(work, base, examples, options)
+    torch.manual_seed(options.seed)  # of LoRA's first weights
+    model = load(base, revision=revision, device=None, max_length=options.max_length)
+    if options.mined:
+        groups = grouped(with_mined(model, examples, options.mined, work / "negatives.json"), options)
+    if options.lora:
         _add_lora(model)
     trainer = _Trainer(
         model=model,
-        args=_arguments(model, groups, settings, work),
+        args=_arguments(model, groups, options, work),
         train_dataset=groups,
-        loss=_loss(model, settings),
+        loss=_loss(model, options),
         callbacks=[_Watch(progress)],
     )
     trainer.remove_callback(PrinterCallback)  # it would print each step among the answers
     trainer.train(resume_from_checkpoint=next(iter(checkpoints(work)[-1:]), None))
-    if settings.averaged > 1:
-        _average(model, checkpoints(work)[-settings.averaged :])
+    if options.averaged > 1:
+        _average(model, checkpoints(work)[-options.averaged :])
     history = [row for row in trainer.state.log_history if "loss" in row]
-    about = {"base": base, "revision": revision, "pairs": len(examples), **asdict(settings), "history": history}
+    about = {"base": base, "revision": revision, "pairs": len(examples), **asdict(options), "history": history}
     losses = [float(row["loss"]) for row in history]
     records = {"training.json": json.dumps(about, indent=1) + "\n", "training.svg": curve(losses, "loss of each step")}
     _write(model, base, revision, out, records)
@@ -118,14 +99,16 @@ def train(
     return losses
 
 
-def grouped(examples: Sequence[Example], settings: Settings) -> DatasetDict:
-    """The pairs by what may share a batch: data set, language and number of negatives.
+def grouped(examples: Sequence[Example], options: FinetuneOptions) -> DatasetDict:
+    """Return the pairs by what may share a batch: data set, language and number of negatives.
 
-    Raises InputError where no group fills a batch.
+    Raises:
+        InputError: No group fills a batch.
+
     """
     groups: defaultdict[str, list[Example]] = defaultdict(list)
     for example in examples:
-        count = min(len(example.negatives), settings.negatives)
+        count = min(len(example.negatives), options.negatives)
         groups[f"{example.dataset or '-'} {example.language or '-'} {count}"].append(example)
     found = {}
     for name, members in sorted(groups.items()):
@@ -140,7 +123,7 @@ def grouped(examples: Sequence[Example], settings: Settings) -> DatasetDict:
 
 
 def checkpoints(work: Path) -> list[str]:
-    """The folders of the checkpoints that were written to their end, where trainer_state.json is; the last one last."""
+    """Return the folders of complete checkpoints, those with a trainer_state.json, oldest first."""
     whole = []
     for folder in work.glob("checkpoint-*"):
         try:
@@ -152,7 +135,7 @@ def checkpoints(work: Path) -> list[str]:
 
 
 class _Trainer(SentenceTransformerTrainer):
-    """Keeps in a checkpoint only what is trained, as safetensors, and never reads code or a pickle back as a model."""
+    """Keep in a checkpoint only what is trained, as safetensors, and never read back code or a pickle."""
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or str(self.args.output_dir))
@@ -167,7 +150,7 @@ class _Trainer(SentenceTransformerTrainer):
 
 
 class _Watch(TrainerCallback):
-    """Reports each step, and ends a run whose loss is no number."""
+    """Report each step, and end a run whose loss is NaN or infinite."""
 
     def __init__(self, progress: Progress | None) -> None:
         self.progress = progress
@@ -197,13 +180,13 @@ def _average(model: torch.nn.Module, folders: Sequence[str]) -> None:
             trained[name].copy_(mean)
 
 
-def _claim(work: Path, base: str, examples: Sequence[Example], settings: Settings) -> None:
-    """Make the folder of checkpoints; raise InputError where that of another run is."""
+def _claim(work: Path, base: str, examples: Sequence[Example], options: FinetuneOptions) -> None:
+    """Make the folder of checkpoints; raise InputError if it belongs to another run."""
     pairs = sha256("\0".join(repr(example) for example in examples).encode("utf-8", "surrogatepass"))
-    wanted = json.dumps({"base": base, "pairs": pairs.hexdigest(), **asdict(settings)}, indent=1)
+    wanted = json.dumps({"base": base, "pairs": pairs.hexdigest(), **asdict(options)}, indent=1)
     file = work / "run.json"
     if file.exists() and file.read_text() != wanted:
-        raise InputError(f"{work} holds a run of other pairs or settings; repeat those, or delete it")
+        raise InputError(f"{work} holds a run of other pairs or options; repeat those, or delete it")
     work.mkdir(parents=True, exist_ok=True)
     file.write_text(wanted)
 
@@ -217,35 +200,35 @@ def _add_lora(model: SentenceTransformer) -> None:
     module.backbone = get_peft_model(module.backbone, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear"))
 
 
-def _loss(model: SentenceTransformer, settings: Settings) -> torch.nn.Module:
+def _loss(model: SentenceTransformer, options: FinetuneOptions) -> torch.nn.Module:
     shared: dict[str, Any] = {"scale": SCALE, "gather_across_devices": torch.distributed.is_initialized()}
-    if settings.part is not None and settings.part < settings.batch:
-        return CachedMultipleNegativesRankingLoss(model, mini_batch_size=settings.part, **shared)
+    if options.part is not None and options.part < options.batch:
+        return CachedMultipleNegativesRankingLoss(model, mini_batch_size=options.part, **shared)
     return MultipleNegativesRankingLoss(model, **shared)
 
 
 def _arguments(
-    model: SentenceTransformer, groups: DatasetDict, settings: Settings, work: Path
+    model: SentenceTransformer, groups: DatasetDict, options: FinetuneOptions, work: Path
 ) -> SentenceTransformerTrainingArguments:
     columns = {column for group in groups.values() for column in group.column_names}
     prompts = {column: model.prompts["query" if column == "query" else "document"] for column in columns}
     return SentenceTransformerTrainingArguments(
         output_dir=str(work),
-        num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch,
-        learning_rate=settings.lr,
+        num_train_epochs=options.epochs,
+        per_device_train_batch_size=options.batch,
+        learning_rate=options.lr,
         warmup_steps=0.05,
         lr_scheduler_type="cosine",
         bf16=torch.cuda.is_available(),
-        seed=settings.seed,
+        seed=options.seed,
         batch_sampler="no_duplicates",
         multi_dataset_batch_sampler="proportional",
         prompts={column: prompt for column, prompt in prompts.items() if prompt},
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_strategy="steps",
-        save_steps=settings.save_every,
-        save_total_limit=max(2, settings.averaged),
+        save_steps=options.save_every,
+        save_total_limit=max(2, options.averaged),
         dataloader_pin_memory=torch.cuda.is_available(),
         report_to=[],
         disable_tqdm=True,
@@ -275,3 +258,25 @@ def _save(model: SentenceTransformer, base: str, revision: str | None, folder: P
     source = load_checkpoint(base, revision)
     kept = {name: tensor.dtype for name, tensor in source.tensors().items()}
     save_checkpoint(source, {name: tensor.cpu().to(kept[name]) for name, tensor in tensors.items()}, folder)
+
+
+def curve(values: Sequence[float], title: str) -> str:
+    """Draw values as SVG from left to right, the vertical axis from 0 to the largest of them."""
+    top = max(values, default=0.0) or 1.0
+    across = (CURVE_WIDTH - 2 * CURVE_MARGIN) / max(1, len(values) - 1)
+    up = (CURVE_HEIGHT - 2 * CURVE_MARGIN) / top
+    points = " ".join(
+        f"{CURVE_MARGIN + across * number:.1f},{CURVE_HEIGHT - CURVE_MARGIN - up * value:.1f}"
+        for number, value in enumerate(values)
+    )
+    texts = [(10, 24, title), (4, CURVE_MARGIN + 4, f"{top:.3g}"), (30, CURVE_HEIGHT - CURVE_MARGIN + 4, "0")]
+    texts.append((CURVE_WIDTH - CURVE_MARGIN - 20, CURVE_HEIGHT - CURVE_MARGIN + 20, str(len(values))))
+    labels = "\n".join(
+        f'<text x="{x}" y="{y}" font-size="13" fill="#222">{escape(text)}</text>' for x, y, text in texts
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{CURVE_WIDTH}" height="{CURVE_HEIGHT}" '
+        f'font-family="sans-serif">\n'
+        f'<rect width="{CURVE_WIDTH}" height="{CURVE_HEIGHT}" fill="white"/>\n{labels}\n'
+        f'<polyline points="{points}" fill="none" stroke="#1f6feb" stroke-width="1.5"/>\n</svg>\n'
+    )

@@ -1,13 +1,8 @@
 """Token states → a head: only a PMA of a new width is trained, on a backbone that stays as it is.
 
 It learns to see texts as the checkpoint's own PMA does (distillation: the softmax of each text's cosines with the
-others of its batch is to be the same; where pairs say which are questions, only of questions with documents) and, from
-pairs, a little to find the positive among the batch (InfoNCE). Measured with nano and one seed on the validation pairs
-of `benchmarks.docstring_retrieval`, 64 of 256 dimensions, loss of nDCG@10 after 500 steps: all texts with all others
-6.1 %, questions with documents 5.2 % (the sum of both 5.2 %), at a learning rate of 1e-2 instead of 3e-3 4.9 %, with a
-tenth of InfoNCE besides 4.6 %; 1,500 steps at 3e-3 without it 4.6 % too. With the weights of nano that followed, at
-1e-2 with that tenth, seed 0: 2,000 steps 2.8 %, 3,000 steps 2.9 %; 2,000 steps at 2e-2 2.8 %, with three tenths 2.9 %;
-1,000 steps of twice the batch 3.0 %. Over three seeds 1,000 and 2,000 steps are alike: 3.2 and 3.3 %.
+others of its batch is to be the same; where pairs say which are questions, only of questions with documents, which
+loses less than all texts with all others) and, from pairs, a little to find the positive among the batch (InfoNCE).
 """
 
 from __future__ import annotations
@@ -15,75 +10,70 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from c2llm_integrations.batching import batches
-from c2llm_integrations.checkpoint import Checkpoint
+from c2llm_integrations._utils.progress import Progress
 from c2llm_integrations.errors import InputError
-from c2llm_integrations.heads import Head
-from c2llm_integrations.model.pma import PMA
-from c2llm_integrations.progress import Progress
-from c2llm_integrations.training.states import TokenStates
+from c2llm_integrations.model.batch_scheduler import plan_batches
+from c2llm_integrations.model.checkpoint import Checkpoint
+from c2llm_integrations.model.output_dim import Head
+from c2llm_integrations.model.pma import PMA, FoldedPMA
+from c2llm_integrations.training.hidden_states import TokenStates
+from c2llm_integrations.training.options import HeadOptions
 
 TEMPERATURE = 0.05  # as published for C2LLM's InfoNCE; distillation at 0.1 was no better
-PART = 8192  # padded tokens pooled at once: bounds memory
-SAMPLE = 512  # texts that decide the directions a head begins with
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What decides a head's training; `contrast` weighs InfoNCE beside distillation, where there are pairs."""
-
-    output_dim: int
-    steps: int = 1000
-    batch: int = 256
-    lr: float = 1e-2
-    warmup: int = 50
-    contrast: float = 0.1
-    seed: int = 0
+PART_TOKENS = 8192  # pooled at once, padding included: bounds memory
+SAMPLE_TEXTS = 512  # texts that decide the directions a head begins with
 
 
 def train_head(
     checkpoint: Checkpoint,
     states: TokenStates,
     groups: Sequence[Sequence[int]],
-    recipe: Recipe,
+    options: HeadOptions,
     progress: Progress | None = None,
 ) -> tuple[Head, list[float]]:
     """Train a head on the cached states of texts and return it with the loss of each step.
 
-    `groups`: rows of `states` that belong together: a text alone, or a query, its positive, and negatives. The same
-    seed gives the same head. Raises InputError for fewer than two texts, a width the heads cannot share, or a loss
-    that is NaN.
+    Args:
+        checkpoint: The model whose pooling is trained anew.
+        states: What its backbone computes for the texts.
+        groups: Rows of `states` that belong together: a text alone, or a query, its positive, and negatives.
+        options: How to train; the same seed gives the same head.
+        progress: Called with (steps done, steps, loss).
+
+    Raises:
+        InputError: There are fewer than two texts, the heads cannot share the width, or the loss is NaN.
+
     """
-    check_width(checkpoint, recipe.output_dim)
+    check_width(checkpoint, options.output_dim)
     if len(states.ends) < 2 or not groups:
         raise InputError(f"a head cannot be trained on {len(states.ends)} texts; give more code, or more pairs")
     with torch.no_grad():
         wanted = encode(pma_of(checkpoint), states, range(len(states.ends)))
-    some = np.random.default_rng(recipe.seed).permutation(len(states.ends))[:SAMPLE].tolist()
-    pma = start(checkpoint, recipe.output_dim, states, some, recipe.seed)
-    optimiser = torch.optim.AdamW(pma.parameters(), lr=recipe.lr, weight_decay=0.01, betas=(0.9, 0.98))
+    some = np.random.default_rng(options.seed).permutation(len(states.ends))[:SAMPLE_TEXTS].tolist()
+    pma = start(checkpoint, options.output_dim, states, some, options.seed)
+    optimizer = torch.optim.AdamW(pma.parameters(), lr=options.lr, weight_decay=0.01, betas=(0.9, 0.98))
     losses: list[float] = []
-    for step, batch in zip(range(recipe.steps), _batches(groups, recipe), strict=False):
-        loss = _loss(pma, states, batch, wanted, recipe)
+    for step, batch in zip(range(options.steps), _batches(groups, options), strict=False):
+        loss = _loss(pma, states, batch, wanted, options)
         losses.append(loss.item())
         if not math.isfinite(losses[-1]):
-            raise InputError(f"the loss is {losses[-1]} at step {step}; lower the learning rate from {recipe.lr}")
-        optimiser.zero_grad()
+            raise InputError(f"the loss is {losses[-1]} at step {step}; lower the learning rate from {options.lr}")
+        optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(pma.parameters(), 1.0)
-        falling = 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
-        optimiser.param_groups[0]["lr"] = recipe.lr * min(1.0, (step + 1) / recipe.warmup) * falling
-        optimiser.step()
+        falling = 0.5 * (1 + math.cos(math.pi * step / options.steps))
+        optimizer.param_groups[0]["lr"] = options.lr * min(1.0, (step + 1) / options.warmup) * falling
+        optimizer.step()
         if progress:
-            progress(step + 1, recipe.steps, f"loss {losses[-1]:.4f}")
-    about = {**asdict(recipe), "texts": len(states.ends), "groups": len(groups)}
+            progress(step + 1, options.steps, f"loss {losses[-1]:.4f}")
+    about = {**asdict(options), "texts": len(states.ends), "groups": len(groups)}
     tensors = {f"pma.{name}": tensor.detach().clone() for name, tensor in pma.state_dict().items()}
     layer_norm = isinstance(pma.mab.ln0, torch.nn.LayerNorm)
     names = (checkpoint.name, checkpoint.revision, checkpoint.digest())
@@ -92,7 +82,7 @@ def train_head(
 
 def check_width(checkpoint: Checkpoint, output_dim: int) -> None:
     """Raise InputError for a width that the checkpoint's heads cannot share, or that is not below its own."""
-    heads, width = int(checkpoint.config.get("pma_num_heads", 32)), checkpoint.output_dim
+    heads, width = checkpoint.sizes.pma_num_heads, checkpoint.output_dim
     if not 0 < output_dim < width or output_dim % heads:
         raise InputError(
             f"a head of {output_dim} dimensions cannot be trained for {checkpoint.name}; "
@@ -100,7 +90,7 @@ def check_width(checkpoint: Checkpoint, output_dim: int) -> None:
         )
 
 
-def _loss(pma: PMA, states: TokenStates, batch: list[Sequence[int]], wanted: Tensor, recipe: Recipe) -> Tensor:
+def _loss(pma: PMA, states: TokenStates, batch: list[Sequence[int]], wanted: Tensor, options: HeadOptions) -> Tensor:
     rows = list(dict.fromkeys(row for group in batch for row in group))
     place = {row: number for number, row in enumerate(rows)}
     own = encode(pma, states, rows)
@@ -109,13 +99,13 @@ def _loss(pma: PMA, states: TokenStates, batch: list[Sequence[int]], wanted: Ten
         return distillation(own, wanted[rows])
     documents = list(dict.fromkeys(row for group in pairs for row in group[1:]))
     loss = ranking_distillation(own, wanted[rows], [group[0] for group in pairs], documents)
-    return loss + recipe.contrast * contrast(own, pairs) if recipe.contrast else loss
+    return loss + options.contrast * contrast(own, pairs) if options.contrast else loss
 
 
-def _batches(groups: Sequence[Sequence[int]], recipe: Recipe) -> Iterator[list[Sequence[int]]]:
-    """Endless batches of about `recipe.batch` queries with their texts, or twice as many texts, each once an epoch."""
-    rng = np.random.default_rng(recipe.seed)
-    size = recipe.batch if any(len(group) > 1 for group in groups) else 2 * recipe.batch
+def _batches(groups: Sequence[Sequence[int]], options: HeadOptions) -> Iterator[list[Sequence[int]]]:
+    """Yield batches of about `options.batch` queries with their texts, or of twice as many texts, without end."""
+    rng = np.random.default_rng(options.seed)
+    size = options.batch if any(len(group) > 1 for group in groups) else 2 * options.batch
     waiting: list[int] = []
     while True:
         while len(waiting) < min(size, max(2, len(groups))):
@@ -124,52 +114,20 @@ def _batches(groups: Sequence[Sequence[int]], recipe: Recipe) -> Iterator[list[S
         waiting = waiting[size:]
 
 
-def pooled(pma: PMA, states: Tensor, mask: Tensor) -> Tensor:
-    """`pma(states, mask)`, (n, T, D) and (n, T) → (n, d), without ever building keys and values.
-
-    The query is the same for all texts, so scores need one vector of D numbers a head, and values only the mixed
-    states: `num_heads` columns of work for each token instead of twice the width.
-    """
-    scorer, query, values = folded(pma)
-    block = pma.mab
-    added = torch.einsum("nhd,hwd->nhw", mix(scorer, states, mask), values).flatten(1) + block.fc_v.bias
-    first = block.ln0(query + added)
-    return block.ln1(first + F.relu(block.fc_o(first)))  # type: ignore[no-any-return]
-
-
-def folded(pma: PMA) -> tuple[Tensor, Tensor, Tensor]:
-    """What scores a state (h, D), the projected seed (d,), and each head's value matrix (h, d / h, D)."""
-    block, width = pma.mab, pma.S.shape[-1]
-    shape = (block.num_heads, width // block.num_heads, -1)
-    query = block.fc_q(pma.S).flatten()
-    scorer = torch.einsum("hwd,hw->hd", block.fc_k.weight.view(shape), query.view(shape[:2])) * width**-0.5
-    return scorer, query, block.fc_v.weight.view(shape)
-
-
-def mix(scorer: Tensor, states: Tensor, mask: Tensor) -> Tensor:
-    """(h, D), (n, T, D), (n, T) → (n, h, D): the states as each head's attention mixes them."""
-    scores = (states @ scorer.T).masked_fill(~mask[:, :, None], -math.inf)
-    return scores.softmax(1).transpose(1, 2) @ states
-
-
 def pma_of(checkpoint: Checkpoint) -> PMA:
-    """The PMA of a checkpoint, or of the head in its place; float32."""
-    layer_norm = bool(checkpoint.config.get("pma_ln", True))
-    heads = int(checkpoint.config.get("pma_num_heads", 32))
-    pma = PMA(int(checkpoint.backbone["hidden_size"]), checkpoint.output_dim, heads, layer_norm)
-    tensors = checkpoint.tensors()
-    pma.load_state_dict({name[4:]: tensor.float() for name, tensor in tensors.items() if name.startswith("pma.")})
-    return pma
+    """Return the PMA of a checkpoint, or of the head in its place; float32."""
+    sizes = checkpoint.sizes
+    return PMA.from_tensors(checkpoint.tensors(), sizes.pma_num_heads, sizes.pma_layer_norm)
 
 
 def encode(pma: PMA, states: TokenStates, rows: Sequence[int]) -> Tensor:
-    """(len(rows), d) unit vectors of some texts."""
-    return F.normalize(_by_parts(states, rows, lambda *part: pooled(pma, *part)), dim=1)
+    """Return the unit vectors of some texts, (len(rows), d)."""
+    return F.normalize(_by_parts(states, rows, FoldedPMA(pma)), dim=1)
 
 
 def _by_parts(states: TokenStates, rows: Sequence[int], compute: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """What `compute` gives for the states and mask of each of some texts; few are padded at once."""
-    parts = list(batches(states.lengths[np.asarray(rows)].tolist(), PART, padded=True))
+    """Return what `compute` gives for the states and mask of each of some texts; few are padded at once."""
+    parts = list(plan_batches(states.lengths[np.asarray(rows)].tolist(), PART_TOKENS, padded=True))
     found = torch.cat([compute(*states.padded([rows[place] for place in part])) for part in parts])
     order = torch.empty(len(rows), dtype=torch.long)
     order[torch.tensor([place for part in parts for place in part])] = torch.arange(len(rows))
@@ -177,18 +135,19 @@ def _by_parts(states: TokenStates, rows: Sequence[int], compute: Callable[[Tenso
 
 
 def distillation(own: Tensor, wanted: Tensor) -> Tensor:
-    """Mean Kullback-Leibler divergence of each text's softmax of cosines with the others, (n, d) and (n, D) unit rows.
+    """Return the mean Kullback-Leibler divergence of each text's softmax of cosines with the others.
 
-    Zero if and only if all differences of a text's cosines are those of `wanted`.
+    The rows, (n, d) and (n, D), have unit length. Zero if and only if all differences of a
+    text's cosines are those of `wanted`.
     """
     itself = torch.eye(len(own), dtype=torch.bool)
     return _divergence(*((rows @ rows.T).masked_fill(itself, -1e9) for rows in (own, wanted)))
 
 
 def ranking_distillation(own: Tensor, wanted: Tensor, questions: Sequence[int], documents: Sequence[int]) -> Tensor:
-    """The same of each question's cosines with the documents and each document's with the questions, their mean.
+    """Return that divergence for each question's cosines with the documents, and each document's with the questions.
 
-    How questions lie among themselves, and documents, never decides an answer, and few dimensions are spared for it.
+    Cosines among questions, or among documents, never decide an answer, so no dimensions are spent on them.
     """
     found, aim = (rows[list(questions)] @ rows[list(documents)].T for rows in (own, wanted))
     return (_divergence(found, aim) + _divergence(found.T, aim.T)) / 2
@@ -200,40 +159,39 @@ def _divergence(cosines: Tensor, wanted: Tensor) -> Tensor:
 
 
 def contrast(own: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
-    """InfoNCE of each group's first row (the query) with its second, against all other documents of the batch."""
+    """Return the InfoNCE of each group's first row (the query) with its second, against the batch's documents."""
     rows = torch.tensor([group[1] for group in groups] + [row for group in groups for row in group[2:]])
     scores = own[[group[0] for group in groups]] @ own[rows].T / TEMPERATURE
     target = torch.arange(len(groups))
-    also = rows == rows[target][:, None]  # a positive that answers several queries of the batch is no negative
+    also = rows == rows[target][:, None]  # a positive that answers several queries of the batch is not a negative
     also[target, target] = False
     return F.cross_entropy(scores.masked_fill(also, -1e9), target)
 
 
 def start(checkpoint: Checkpoint, output_dim: int, states: TokenStates, rows: Sequence[int], seed: int) -> PMA:
-    """A PMA that begins with the checkpoint's attention and, of each head's values, the directions that vary most.
+    """Return a PMA with the checkpoint's attention and, of each head's values, the directions that vary most.
 
     `rows`: the texts that decide the directions.
     """
     torch.manual_seed(seed)
     full = pma_of(checkpoint)
+    folded = FoldedPMA(full)
     heads = full.mab.num_heads
     pma = PMA(full.mab.fc_k.in_features, output_dim, heads, isinstance(full.mab.ln0, torch.nn.LayerNorm))
-    scorer, query, values = (part.detach() for part in folded(full))
-    mixed = _by_parts(states, rows, lambda *part: mix(scorer, *part))
-    outputs = torch.einsum("nhd,hwd->hnw", mixed, values)  # each head's values
+    outputs = folded.outputs(_by_parts(states, rows, folded.mix)).transpose(0, 1)  # (h, n, w)
     outputs = outputs - outputs.mean(1, keepdim=True)
     _, directions = torch.linalg.eigh(outputs.transpose(1, 2) @ outputs)  # ascending: the last vary most
     kept = directions[:, :, -(output_dim // heads) :].transpose(1, 2)  # (h, output_dim / h, w)
     bias = full.mab.fc_v.bias.view(heads, -1)
-    own_query = torch.einsum("hkw,hw->hk", kept, query.view(heads, -1)) + 1e-3
+    own_query = torch.einsum("hkw,hw->hk", kept, folded.query.view(heads, -1)) + 1e-3
     with torch.no_grad():
         block = pma.mab
         torch.nn.init.orthogonal_(block.fc_q.weight)
         pma.S.copy_((own_query.flatten() @ block.fc_q.weight).view(1, 1, -1))
         # The one change of the keys that gives this query the scores of the full head's.
-        keys = own_query[:, :, None] * scorer[:, None, :] / own_query.square().sum(1)[:, None, None]
+        keys = own_query[:, :, None] * folded.scorer[:, None, :] / own_query.square().sum(1)[:, None, None]
         block.fc_k.weight.copy_(keys.flatten(0, 1) * output_dim**0.5)
-        block.fc_v.weight.copy_(torch.einsum("hkw,hwd->hkd", kept, values).flatten(0, 1))
+        block.fc_v.weight.copy_(torch.einsum("hkw,hwd->hkd", kept, folded.values).flatten(0, 1))
         block.fc_v.bias.copy_(torch.einsum("hkw,hw->hk", kept, bias).flatten())
         torch.nn.init.normal_(block.fc_o.weight, std=0.01)
         for linear in (block.fc_q, block.fc_k, block.fc_o):

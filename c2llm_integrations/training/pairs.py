@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import hashlib
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from c2llm_integrations._utils.sampling import sample
 from c2llm_integrations.code.languages import grammar
 
 if TYPE_CHECKING:
@@ -23,7 +27,7 @@ _PATTERNS = {
     ),
 }
 LANGUAGES = frozenset(_PATTERNS)
-"""Languages whose documented definitions are found: all that the chunker has a grammar for."""
+"""Languages whose documented definitions are found: those whose grammars come with the base install."""
 _FRAGMENT = re.compile(r"^(if|for|while|switch|return|try|match|loop|call|select|defer|go|unsafe)_|^(arguments|block)$")
 _SKIPPED = {"attribute_item", "decorator"}  # stand between a doc comment and its definition
 _NAME_FIELDS = ("name", "declarator", "declaration", "left", "key", "property", "body", "value")
@@ -64,17 +68,17 @@ class Definition:
 
 
 def words(name: str) -> list[str]:
-    """Lower-case words of an identifier: `getHTTPServer_name2` → get http server name 2."""
+    """Return the lower-case words of an identifier: `getHTTPServer_name2` → get http server name 2."""
     return [w.lower() for w in re.findall(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+", name)]
 
 
 def masked(code: str, name: str) -> str:
-    """`code` with every whole-word use of `name` replaced by `f`, so that the name cannot give it away."""
+    """Return `code` with every whole-word use of `name` replaced by `f`, so that the name does not give it away."""
     return re.sub(rf"\b{re.escape(name)}\b", "f", code)
 
 
 def first_paragraph(doc: str) -> str:
-    """What a docstring says before its first blank line, parameter list, example or rule; "" if that is nothing."""
+    """Return a docstring up to its first blank line, parameter list, example or rule; "" if that says nothing."""
     text = _CUT.split(doc.strip(), maxsplit=1)[0]
     text = " ".join(_MARKUP.sub(r"\1", text).split())
     if len(re.findall(r"[A-Za-z]{2,}", text)) < 3 or _TRIVIAL.search(text):
@@ -84,7 +88,7 @@ def first_paragraph(doc: str) -> str:
 
 
 def definitions(text: str, language: str) -> Iterator[Definition]:
-    """Every usefully documented definition of a source file, in the file's order."""
+    """Yield every usefully documented definition of a source file, in the file's order."""
     parser, query = _parser(language)
     from tree_sitter import QueryCursor
 
@@ -153,7 +157,7 @@ def _commented(node: Node, source: bytes, language: str) -> Definition | None:
 
 
 def _name(node: Node, depth: int = 0) -> str:
-    """The name that a definition binds, found through its grammar's fields; "" if it binds none."""
+    """Return the name that a definition binds, found through its grammar's fields; "" if it binds none."""
     if node.type in _NAME_TYPES:
         return _text(node)
     if depth > 5 or node.type in {"import_declaration", "import_statement", "package_clause"}:
@@ -178,3 +182,14 @@ def _cut(source: bytes, start: int, end: int) -> str:
 
 def _text(node: Node) -> str:
     return (node.text or b"").decode(errors="replace")
+
+
+def fingerprint(code: str) -> str:
+    """Return a hash of code without its spacing and punctuation: equal for copies that were only reformatted."""
+    return hashlib.sha1(re.sub(r"\W+", "", code).encode()).hexdigest()
+
+
+def read_pairs(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
+    """Return the rows of a pairs.jsonl (package, language, name, doc, source, bare), or a sample of `limit`."""
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in (lines if limit is None else sample(lines, limit))]

@@ -1,0 +1,143 @@
+"""Files that survive a crash, and a lock that the operating system releases when its holder dies."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import IO
+
+from c2llm_integrations.errors import StoreBusy
+
+# How often a lock that another holds is tried again.
+POLL_SECONDS = 0.01
+# What is copied at a time, or left a hole.
+BLOCK_BYTES = 2**16
+
+
+class FileLock:
+    """An exclusive lock on a file, held from construction to `release`.
+
+    Two openings conflict even within one process. The file stays behind: deleting it would let two
+    holders lock two files of the same name.
+    """
+
+    def __init__(self, path: Path, what: str, wait: float = 0.0) -> None:
+        """Create `path` if needed and lock it.
+
+        Raises StoreBusy, naming `what` it guards, if another still holds it after `wait` seconds; OSError if it cannot
+        be locked.
+        """
+        deadline = time.monotonic() + wait
+        while True:
+            self._file, is_shared = _opened(path)
+            try:
+                if self._file is not None:
+                    _lock(self._file.fileno(), is_shared)
+                return
+            except (BlockingIOError, PermissionError) as error:
+                self.release()
+                if time.monotonic() >= deadline:
+                    busy = f"{what} is open in another process or store; wait for it or close it first"
+                    raise StoreBusy(busy) from error
+            except BaseException:
+                self.release()
+                raise
+            time.sleep(POLL_SECONDS)
+
+    def release(self) -> None:
+        """Let others in; calling it twice is no error."""
+        if self._file is not None:
+            self._file.close()
+
+
+def _opened(path: Path) -> tuple[IO[bytes] | None, bool]:
+    """Open a lock file, and say whether it can only be shared; None if there is none and this user cannot make one."""
+    try:
+        return open(path, "ab"), False
+    except OSError as error:
+        if not is_refused(error):
+            raise
+    return (open(path, "rb"), True) if path.exists() else (None, True)
+
+
+def is_refused(error: OSError) -> bool:
+    """Say whether an error means that a place cannot be written to by this user at all."""
+    return error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def is_writable(folder: Path) -> bool:
+    """Say whether this user can write everything that there is in a folder."""
+    return all(os.access(one, os.W_OK) for one in (folder, *folder.rglob("*")))
+
+
+def copy_sparse(source: Path, target: Path) -> None:
+    """Copy a folder, without taking disk for blocks of zeros."""
+    for file in source.rglob("*"):
+        there = target / file.relative_to(source)
+        if file.is_dir():
+            there.mkdir(parents=True, exist_ok=True)
+            continue
+        there.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("rb") as read, there.open("wb") as written:
+            while block := read.read(BLOCK_BYTES):
+                if block.count(0) == len(block):
+                    written.seek(len(block), os.SEEK_CUR)
+                else:
+                    written.write(block)
+            written.truncate()
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(descriptor: int, _is_shared: bool) -> None:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(descriptor: int, is_shared: bool) -> None:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Replace a file so that a crash, even of the machine, leaves the old one or the new one."""
+    temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(file.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder (created, renamed) survive a crash of the machine."""
+    if os.name == "nt":  # a folder cannot be opened there, and its entries are journaled
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def allocated_bytes(folder: Path) -> int:
+    """Return the bytes that the files under a folder take on disk; holes in sparse files take none."""
+    stats = [file.stat() for file in folder.rglob("*") if file.is_file()]
+    return sum(getattr(stat, "st_blocks", stat.st_size // 512) * 512 for stat in stats)
+
+
+def user_cache() -> Path:
+    """Return the folder for what this user's programs can make again; it may not exist yet."""
+    folder = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(folder) / "c2llm"

@@ -1,0 +1,65 @@
+"""JSON that somebody else may have written, and files of JSON lines, gzipped or not."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from c2llm_integrations.errors import InputError
+
+# Of one line: a small file can unpack to one of any length.
+MAX_LINE_BYTES = 2**26
+
+
+def parse_json(document: str | bytes) -> Any:
+    """Return what a JSON document holds; raises ValueError for anything else, also if it is nested too deep."""
+    try:
+        return json.loads(document)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def is_json_lines(file: Path) -> bool:
+    """Say whether a file is one of JSON lines, by its name."""
+    return file.name.removesuffix(".gz").endswith((".jsonl", ".ndjson"))
+
+
+def read_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield where each row of a .jsonl or .jsonl.gz is ("FILE: line N"), and the row; blank lines have none.
+
+    Raises InputError for a line that is not a JSON object in UTF-8, and for a file that is not valid gzip.
+    """
+    return ((where, parse_row(line, where)) for where, line in read_lines(file))
+
+
+def read_lines(file: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield where each line is, and the line, but for blank ones.
+
+    Raises InputError for a file that is not valid gzip, and for a line over `MAX_LINE_BYTES`.
+    """
+    try:
+        with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as lines:
+            for number, line in enumerate(iter(lambda: lines.readline(MAX_LINE_BYTES + 1), b""), 1):
+                if len(line) > MAX_LINE_BYTES:
+                    raise InputError(f"{file}: line {number} has over {MAX_LINE_BYTES:,} bytes; split it")
+                if line.strip():
+                    yield f"{file}: line {number}", line
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{file} cannot be read as JSON lines: {error}; write it again") from error
+
+
+def parse_row(line: bytes, where: str) -> dict[str, Any]:
+    """Return the object in a line; raises InputError for anything else."""
+    try:
+        row = parse_json(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where} cannot be read as JSON lines: {error}; write it again, in UTF-8") from error
+    except ValueError as error:
+        raise InputError(f"{where} is not valid JSON ({error}); expected one object per line") from error
+    if not isinstance(row, dict):
+        raise InputError(f"{where} is a {type(row).__name__}, expected an object")
+    return row

@@ -1,0 +1,18 @@
+"""Text that is safe to print: nothing in it can steer a terminal."""
+
+from __future__ import annotations
+
+import re
+
+# Control characters can rewrite a terminal, bidirectional ones can reorder what is read; both stand in files.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def clean(text: str) -> str:
+    """Return `text` with every character that could steer a terminal replaced; newlines and tabs stay."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
+
+
+def one_line(text: str) -> str:
+    """Return `text` safe to print, line breaks and tabs made spaces."""
+    return clean(text).strip().replace("\n", " ").replace("\t", " ")

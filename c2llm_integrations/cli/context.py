@@ -1,0 +1,195 @@
+"""What a command opens: a store, the model that belongs to it, and the checkouts that fill it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from c2llm_integrations.cli.options import ModelChoice, Place
+from c2llm_integrations.cli.output import Origin
+from c2llm_integrations.code.exclude import INDEX_FOLDER
+from c2llm_integrations.errors import C2LLMError, InputError, StoreBusy
+
+if TYPE_CHECKING:
+    from c2llm_integrations.indexing.ingest import IngestReport
+    from c2llm_integrations.model.embedder import C2LLMEmbedder
+    from c2llm_integrations.stores.base import CollectionSpec, VectorStore
+
+# How long a command waits for a store that another process has open.
+BUSY_SECONDS = 10.0
+# How many checkouts inside an indexed one are named.
+NESTED = 5
+
+
+def load_model(choice: ModelChoice, spec: CollectionSpec | None) -> C2LLMEmbedder:
+    """Load the chosen model, else the one the collection was made with, else nano."""
+    from c2llm_integrations.model.checkpoint import lasting_name
+    from c2llm_integrations.model.embedder import C2LLMEmbedder
+    from c2llm_integrations.model.options import ModelOptions, options_of, remember_model
+    from c2llm_integrations.model.output_dim import remember
+
+    found = ModelOptions() if spec is None else options_of(spec.fingerprint, choice.projection, choice.head)
+    asked = choice.given()
+    if choice.model is not None:
+        found = replace(found, name=lasting_name(choice.model))
+    try:
+        embedder = C2LLMEmbedder.from_options(replace(found, **asked))
+    except C2LLMError as error:
+        if choice.model is not None or spec is None:
+            raise
+        if asked:
+            raise InputError(f"the collection's model cannot be loaded as asked: {error}") from error
+        raise InputError(f"the collection's model cannot be loaded: {error}; --model names its new place") from error
+    if choice.model is not None:
+        remember_model(found.name)
+    if made := embedder.projection or embedder.head:
+        remember(made)
+    return embedder
+
+
+@contextmanager
+def opened(url: str, collection: str) -> Iterator[VectorStore]:
+    """Open a store; while another process uses it, wait up to `BUSY_SECONDS`.
+
+    Raises:
+        InputError: For a store in memory, which would be gone when the command ends.
+
+    """
+    from c2llm_integrations.stores import open_store
+
+    if url.startswith("qdrant+memory:"):
+        raise InputError(f"{url} would be gone when this command ends; name a folder, qdrant+edge://PATH, or a server")
+    patience = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            store = open_store(url, collection, wait=BUSY_SECONDS)
+            break
+        except StoreBusy:
+            if time.monotonic() > patience:
+                raise
+            time.sleep(0.05)
+    with store:
+        yield store
+
+
+def indexed_store() -> str:
+    """Return the URL of the index that the current folder belongs to; raises InputError if there is none."""
+    from c2llm_integrations.stores import own_index
+
+    if (folder := indexed_folder()) is None:
+        raise InputError(f"no {INDEX_FOLDER} in {Path.cwd()} or above; run: c2llm index, or name a --store")
+    return own_index(folder)
+
+
+def indexed_folder() -> Path | None:
+    """Return the current folder, or the nearest above it, that has an index in it; None if there is none."""
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if _has_index(folder, here)), None)
+
+
+def current_checkout() -> Path:
+    """Return the current folder, or the nearest above it, that is indexed or under git; the current one if none is."""
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if _is_checkout(folder, here)), here)
+
+
+def _has_index(folder: Path, here: Path) -> bool:
+    """Say whether there is an index that may decide about the current folder: anybody can put one into /tmp."""
+    from c2llm_integrations.code.git import may_rule
+
+    return (folder / INDEX_FOLDER).is_dir() and may_rule(folder / INDEX_FOLDER, here)
+
+
+def _is_checkout(folder: Path, here: Path) -> bool:
+    from c2llm_integrations.code.git import has_git, may_rule
+
+    return _has_index(folder, here) or (has_git(folder) and may_rule(folder / ".git", here))
+
+
+def store_of(path: Path) -> str:
+    """Return the URL of the index that the repository around `path` has, or would get."""
+    from c2llm_integrations.code.repository import root_of
+    from c2llm_integrations.indexing.ownership import index_of
+
+    return index_of(root_of(path))
+
+
+def origins_of(store: VectorStore) -> dict[str, Origin]:
+    """Return what fills each repository of the store; with its folder, if that is at or above the current one."""
+    from c2llm_integrations.indexing.ownership import Claim, folder_of
+
+    here = Path.cwd()
+    claims = {name: Claim.parse(text) for name, text in store.claims().items()}
+    return {
+        name: Origin(claim.checkout, claim.commit, folder_of(claim, store, [here, *here.parents]))
+        for name, claim in claims.items()
+    }
+
+
+def folders_to_refresh(place: Place) -> list[Path]:
+    """Return the indexed folders of the current checkout and of checkouts inside it, else the current folder."""
+    from c2llm_integrations.indexing.ownership import claim_of, home_of, parts_of
+
+    root = current_checkout()
+    with opened(place.store or store_of(root), place.collection) as held:
+        inside = [one.folder for one in origins_of(held).values() if one.folder and one.folder.is_relative_to(root)]
+        claims = [(folder, claimed[1]) for folder in inside if (claimed := claim_of(folder, held))]
+        if not claims and held.claims() and home_of(held) == root.resolve():
+            return [root]
+    return [folder / part for folder, claim in claims for part in parts_of(claim, "")] or [Path()]
+
+
+def stale_notes(held: VectorStore, place: Place) -> list[str]:
+    """Return why answers of this store may be stale, each reason with the command that fixes it."""
+    from c2llm_integrations.indexing.ownership import claim_of, home_of, parts_of
+    from c2llm_integrations.indexing.staleness import stale
+
+    notes, root, home = [], current_checkout(), home_of(held)
+    folders = [origin.folder for origin in origins_of(held).values() if origin.folder is not None]
+    for folder in folders:
+        claimed, found = claim_of(folder, held), stale(folder, held)
+        if found is not None and claimed is not None:
+            parts = [folder / part for part in parts_of(claimed[1], "")]
+            notes.append(found.told(" && ".join(index_command(part, held, place) for part in parts)))
+    if root.resolve() in folders:
+        return notes
+    if home is not None and home in root.resolve().parents:
+        command = index_command(root, None, place)
+        return [*notes, f"answers come from another checkout, {home}; {root} is not in its index, run: {command}"]
+    if (found := stale(root, held)) is not None:
+        command = index_command(root, held, place)
+        notes.append(found.told(command if home == root.resolve() else f"{command} --force"))
+    return notes
+
+
+def index_command(folder: Path, held: VectorStore | None, place: Place) -> str:
+    """Return the command that indexes `folder` into `held`, or into its own default index."""
+    from c2llm_integrations.indexing.ownership import home_of
+    from c2llm_integrations.stores import EDGE
+
+    path = os.path.relpath(folder)
+    if place.store is None and held is not None and home_of(held) != Path(store_of(folder).removeprefix(EDGE)).parent:
+        place = replace(place, store=held.url)
+    return f"c2llm index{'' if path == '.' else f' {shlex.quote(path)}'}{place.again()}"
+
+
+def nested(path: Path, report: IngestReport, place: Place) -> list[str]:
+    """Return the commands that add the checkouts inside the one that was indexed; each has its own name."""
+    from c2llm_integrations.code.repository import root_of
+    from c2llm_integrations.indexing.ownership import claim_of, is_worktree
+
+    if not (found := report.skipped.get("nested repository")):
+        return []
+    root = root_of(path)
+    with opened(place.store or store_of(path), place.collection) as held:
+        others = [root / one for one in found if not is_worktree(root / one) and claim_of(root / one, held) is None]
+        return [
+            f"{os.path.relpath(one)} is another repository; to search it too, run: " + index_command(one, held, place)
+            for one in others[:NESTED]
+        ]

@@ -1,0 +1,157 @@
+"""`c2llm index`: a repository → the rows of a collection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from c2llm_integrations._utils.options import option
+from c2llm_integrations._utils.progress import shown
+from c2llm_integrations.cli import terminal
+from c2llm_integrations.cli.context import folders_to_refresh, load_model, nested, opened, store_of
+from c2llm_integrations.cli.options import REFUSED, ModelChoice, Output, Place, PlanChoice, command
+from c2llm_integrations.cli.output import say_problems, write_report
+from c2llm_integrations.indexing.options import IngestOptions
+
+if TYPE_CHECKING:
+    from c2llm_integrations.indexing.ingest import IngestReport
+    from c2llm_integrations.indexing.options import VectorsFrom
+    from c2llm_integrations.model.embedder import C2LLMEmbedder
+    from c2llm_integrations.stores.base import VectorStore
+
+LARGER = "codefuse-ai/C2LLM-0.5B (1 GB) or codefuse-ai/C2LLM-7B (15 GB)"
+# Seconds that a run may spend on finding out which files have really changed.
+PATIENCE = 10.0
+
+
+@dataclass(frozen=True)
+class Run(Output):
+    """What a run does besides indexing."""
+
+    dry_run: bool = option(False, "Say what would be done and what it would cost, and do nothing.")
+    watch: bool = option(False, "Keep running and index again on changes, until Ctrl-C.")
+
+
+@command
+def index(
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", show_default=False, help="A repository, or a folder in one.  [default: .]")
+    ] = Path(),
+    *,
+    place: Place,
+    model: ModelChoice,
+    plan: PlanChoice,
+    options: IngestOptions,
+    run: Run,
+) -> int:
+    """Read a repository into a store. A repeated run embeds only what has changed, and remembers the options.
+
+    The bundled model, nano, is the default. For better answers, slower: --model codefuse-ai/C2LLM-0.5B or
+    codefuse-ai/C2LLM-7B, with --replace if the collection was made with another model.
+    """
+    if run.watch and run.dry_run:
+        raise typer.BadParameter("it does nothing that --watch could repeat", param_hint="--dry-run")
+    report, is_new, again = _index(path, place, model, plan, options, dry_run=run.dry_run)
+    write_report(report, planned=run.dry_run, as_json=run.as_json)
+    if is_new and report.stored and not run.dry_run:
+        terminal.say(f'now ask: c2llm search{place.again()} "..."')
+        terminal.say(f"better answers, slower: c2llm index{place.again()} --replace --model {LARGER}")
+    for advice in nested(path, report, place):
+        terminal.say(advice)
+    failed = say_problems(report.refused, options.refused or REFUSED, report.unreadable)
+    if run.watch:
+        with opened(place.store or store_of(path), place.collection) as held:
+            _keep_current(path, held, partial(again, held))
+    return 1 if failed else 0
+
+
+def bring_up_to_date(place: Place, model: ModelChoice) -> None:
+    """Index again what is indexed of the repository around the current folder, or index it for the first time."""
+    for folder in folders_to_refresh(place):
+        report, _, _ = _index(folder, place, model, PlanChoice(), IngestOptions(refused=REFUSED))
+        say_problems(report.refused, REFUSED, report.unreadable)
+
+
+def _index(
+    path: Path, place: Place, model: ModelChoice, plan: PlanChoice, options: IngestOptions, *, dry_run: bool = False
+) -> tuple[IngestReport, bool, Callable[..., IngestReport]]:
+    """Index one repository in this process, or only plan it.
+
+    Returns the report, whether the collection is a new one, and what indexes the same way again, given a store and
+    the paths to look at.
+    """
+    from c2llm_integrations.indexing.ingest import ingest_with
+    from c2llm_integrations.indexing.ingest import plan as plan_run
+    from c2llm_integrations.indexing.ownership import require_known_model
+
+    with opened(place.store or store_of(path), place.collection) as held:
+        spec = None if options.replace else held.spec
+        if spec is not None:
+            require_known_model(held, model.model)
+        embedder = load_model(model, spec)
+        options = replace(options, compact=plan.plan(embedder.output_dim, spec))
+        if dry_run:
+            report = plan_run(path, held, embedder, options)
+        else:
+            stored_as = plan.datatype or (spec.datatype if spec is not None else "float32")
+            others = _known_vectors(place.store is None, path, place.collection, embedder, stored_as)
+            with shown() as progress, others as known:
+                report = ingest_with(path, embedder, held, replace(options, progress=progress, vectors_from=known))
+
+    def again(held: VectorStore, only: frozenset[str] | None = None) -> IngestReport:
+        return ingest_with(path, embedder, held, replace(options, replace=False, only=only))
+
+    return report, spec is None, again
+
+
+@contextmanager
+def _known_vectors(
+    own_store: bool, path: Path, collection: str, embedder: C2LLMEmbedder, datatype: str
+) -> Iterator[VectorsFrom | None]:
+    """Yield a function that gives vectors of the repository's other worktrees; say afterwards how many it gave."""
+    from c2llm_integrations.code.repository import root_of
+    from c2llm_integrations.indexing.vector_reuse import Worktrees
+
+    if not own_store:
+        yield None
+        return
+    with Worktrees(root_of(path), collection, embedder, datatype) as others:
+        yield others.vectors
+    for note in others.notes:
+        terminal.say(note)
+    if others.copied:
+        terminal.say(f"{others.copied:,} vectors were copied from other worktrees")
+
+
+def _keep_current(path: Path, store: VectorStore, run: Callable[..., IngestReport]) -> None:
+    """Call `run(only=paths)` whenever files under `path` differ from what `store` holds, until Ctrl-C."""
+    from c2llm_integrations.code.repository import root_of
+    from c2llm_integrations.indexing.staleness import stale
+    from c2llm_integrations.indexing.watcher import watch
+
+    folder = path.resolve()
+    root = root_of(folder)
+    below = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
+
+    def work() -> None:
+        found = stale(root, store, PATIENCE)
+        if found is None:
+            return
+        paths = frozenset(one for one in found.paths if one.startswith(below))
+        if not found.unknown and not paths:
+            return
+        report = run(only=None if found.unknown else paths)
+        terminal.say(
+            f"{report.repository}: {report.files:,} files, written {report.written:,}, moved {report.moved:,}, "
+            f"deleted {report.deleted:,}, refused {len(report.refused):,} in {report.seconds:.1f} s"
+        )
+
+    terminal.say(f"watching {folder} until you press Ctrl-C")
+    with suppress(KeyboardInterrupt):
+        watch(folder, work, terminal.say)

@@ -1,0 +1,77 @@
+"""`c2llm load`: a file of records → the rows of their source."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from c2llm_integrations._utils.options import option
+from c2llm_integrations._utils.progress import shown
+from c2llm_integrations.cli import terminal
+from c2llm_integrations.cli.context import load_model, opened, store_of
+from c2llm_integrations.cli.options import REFUSED, ModelChoice, Output, Place, PlanChoice, command
+from c2llm_integrations.cli.output import say_problems, write_report
+from c2llm_integrations.indexing.options import RecordOptions
+
+
+@dataclass(frozen=True)
+class RecordsPlace(Place):
+    """Which collection: one apart from that of code."""
+
+    collection: str = option("records", "The set of rows inside the store, apart from that of code.", metavar="NAME")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Output):
+    """Which source is loaded, and what is particular to one run."""
+
+    source: str = option(MISSING, "What the records are from; the same in every run.", metavar="NAME")
+    field: list[str] | None = option(
+        None,
+        "Index a field for filters: keyword, tenant, integer, float, boolean or datetime; may be repeated.",
+        metavar="NAME=KIND",
+    )
+    dry_run: bool = option(False, "Say what would be done, and do nothing.")
+
+
+@command
+def load(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Records: .jsonl, .jsonl.gz or .parquet.")],
+    run: Run,
+    options: RecordOptions,
+    place: RecordsPlace,
+    model: ModelChoice,
+    plan: PlanChoice,
+) -> int:
+    """Load records into a store. A repeated run embeds only what has changed; a killed one goes on where it stopped.
+
+    What is not the text, the id or the vector of a record is its metadata, by which c2llm search can filter.
+    """
+    from c2llm_integrations.indexing.records import ingest_records_with, plan_records
+
+    options = replace(options, fields=_kinds(run.field))
+    with opened(place.store or store_of(Path()), place.collection) as held:
+        spec = held.spec
+        embedder = load_model(model, spec) if options.vectors is None else None
+        options = replace(options, compact=plan.plan(embedder.output_dim if embedder else None, spec))
+        if run.dry_run:
+            report = plan_records(file, embedder, held, run.source, options)
+        else:
+            with shown() as progress:
+                report = ingest_records_with(file, embedder, held, run.source, replace(options, progress=progress))
+    write_report(report, planned=run.dry_run, as_json=run.as_json)
+    if spec is None and report.stored and not run.dry_run and embedder is not None:
+        terminal.say(f'now ask: c2llm search{place.again()} "..."')
+    return 1 if say_problems(report.refused, options.refused or REFUSED) else 0
+
+
+def _kinds(fields: list[str] | None) -> dict[str, str] | None:
+    """Return field → kind, as NAME=KIND says."""
+    pairs = [one.partition("=") for one in fields or ()]
+    for name, _, kind in pairs:
+        if not name or not kind:
+            raise typer.BadParameter(f"{name!r} is not NAME=KIND, such as votes=integer", param_hint="--field")
+    return {name: kind for name, _, kind in pairs} or None

@@ -1,0 +1,116 @@
+"""`c2llm`: index a repository, ask it questions, see and move what is stored.
+
+Exit code 0 is done, 1 something was refused or failed, 2 a wrong command line, 130 interrupted. Answers go to
+standard output, everything else to standard error. Heavy modules load inside the commands that need them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+from c2llm_integrations.cli import (
+    collections,
+    evaluation,
+    export,
+    index,
+    index_ray,
+    load,
+    plan,
+    projection,
+    search,
+    serve,
+    terminal,
+    train,
+)
+from c2llm_integrations.errors import C2LLMError
+
+app = typer.Typer(
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="The bundled model, nano, needs no network. The released models answer better and are fetched once: "
+    f"c2llm index --replace --model {index.LARGER}.",
+)
+app.command(short_help="Index a repository.")(index.index)
+app.command(short_help="Index many repositories on a Ray cluster.")(index_ray.index_ray)
+app.command(short_help="Load records of your own.")(load.load)
+app.command(short_help="Ask an indexed repository a question.")(search.search)
+app.command(short_help="Show what is indexed.")(collections.status)
+app.command(short_help="List the collections of a store.")(collections.collections)
+app.command(short_help="Delete a collection.")(collections.drop)
+app.command(short_help="Write a collection to a file.")(collections.export)
+app.command("import", short_help="Add a file's rows to a collection.")(collections.import_)
+app.command(short_help="Choose how many bits a vector gets.")(plan.plan)
+app.command(short_help="Fit fewer dimensions to your code.")(projection.fit_projection)
+app.command(short_help="Train a model on pairs.")(train.train)
+app.command(short_help="Train fewer dimensions on your code.")(train.train_head)
+app.command(short_help="Make training pairs of your code.")(train.mine_pairs)
+app.command(short_help="Write a model as ONNX.")(export.export_onnx)
+app.command("eval", short_help="Measure how well a model retrieves.")(evaluation.evaluate)
+app.command(short_help="Serve embeddings over HTTP.")(serve.serve)
+app.command(short_help="Measure a model on this machine.")(serve.bench)
+app.command(short_help="Search on a page in your browser.")(serve.browse)
+app.command(short_help="Serve search to a coding agent.")(serve.mcp)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Search code by meaning: index a repository, then ask it questions."""
+    if version:
+        from importlib.metadata import version as installed
+
+        terminal.write(f"c2llm-integrations {installed('c2llm-integrations')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        terminal.write(context.get_help())
+        raise typer.Exit(2)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; every failure becomes one line on standard error."""
+    # pymilvus would take variables from a `.env` in the current folder or above it, which others may have put there.
+    os.environ["PYTHON_DOTENV_DISABLED"] = "1"
+    try:
+        code = int(app(arguments, prog_name="c2llm", standalone_mode=False) or 0)
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except Exception as error:
+        return _explain(error)
+    if code == 130:
+        terminal.say("c2llm: interrupted; run it again to go on where it stopped")
+    return code
+
+
+def _explain(error: Exception) -> int:
+    # typer's base class for a wrong command line has had several names; this method has stayed.
+    if describe := getattr(error, "format_message", None):
+        context = getattr(error, "ctx", None)
+        terminal.say(f"c2llm: {describe().rstrip('.')}; see: {context.command_path if context else 'c2llm'} --help")
+        return 2
+    if os.environ.get("C2LLM_DEBUG"):
+        traceback.print_exception(error)
+    if isinstance(error, (C2LLMError, OSError, MemoryError)):
+        terminal.say(f"c2llm: {str(error) or type(error).__name__}")
+    else:
+        terminal.say(f"c2llm: unexpected {type(error).__name__}: {error}; C2LLM_DEBUG=1 shows where")
+    return 1
+
+
+def main() -> NoReturn:
+    """Run the command line of this process and exit."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started this process
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
+    for stream in (sys.stdout, sys.stderr):
+        # A file's name or a symbol may hold what this terminal's encoding has not.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    sys.exit(run(sys.argv[1:]))

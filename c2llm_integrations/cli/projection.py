@@ -1,0 +1,125 @@
+"""`c2llm fit-projection`: fewer dimensions, fitted on one's own code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from c2llm_integrations._utils.options import option
+from c2llm_integrations._utils.progress import shown
+from c2llm_integrations.cli import terminal
+from c2llm_integrations.cli.context import load_model, opened
+from c2llm_integrations.cli.options import ModelChoice, Place, command, require_new
+from c2llm_integrations.errors import InputError
+
+if TYPE_CHECKING:
+    from c2llm_integrations.model.output_dim import Matrix
+
+# Vectors used at most, drawn at random: enough to decide the directions of 3,584 dimensions.
+SAMPLE = 32_768
+# Of these, vectors kept out of the fit to measure it; and neighbors compared.
+HELD_OUT, NEIGHBORS = 512, 10
+
+
+@dataclass(frozen=True)
+class RowsPlace(Place):
+    """A collection to fit on, instead of a folder."""
+
+    store: str | None = option(None, "Fit on the rows of a collection here.", metavar="URL")
+
+
+@command
+def fit_projection(
+    output_dim: Annotated[int, typer.Option(metavar="N", min=1, help="How many dimensions to keep.")],
+    place: RowsPlace,
+    path: Annotated[
+        Path | None, typer.Argument(metavar="PATH", help="Fit on the chunks of this folder.  [default: .]")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="ID", help="nano, a folder or a hub id.  [default: nano]")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What to write.  [default: c2llm-projection-N.safetensors]")
+    ] = None,
+) -> int:
+    """Fit a map to fewer dimensions on the chunks of a folder, or on the vectors of a collection named by --store.
+
+    Use it by: c2llm index --replace --projection FILE. It says how many of the ten nearest neighbors stay the same
+    among vectors that it was not fitted on.
+    """
+    from c2llm_integrations.model.output_dim import fit_projection as fit
+    from c2llm_integrations.model.output_dim import remember
+
+    file = out or Path(f"c2llm-projection-{output_dim}.safetensors")
+    require_new(file)
+    if path is not None and place.store is not None:
+        raise InputError("both a folder and a --store are given; choose one")
+    if place.store is None:
+        vectors, weights = _of_folder(path or Path(), model)
+    else:
+        vectors, weights = _of_collection(place.store, place.collection, model)
+    held_out = min(HELD_OUT, len(vectors) // 10)
+    projection = fit(vectors[held_out:], output_dim, weights)
+    projection.save(file)
+    remember(projection)
+    terminal.write(str(file))
+    terminal.say(f"fitted {vectors.shape[1]} → {output_dim} dimensions on {len(vectors) - held_out:,} vectors")
+    if held_out and len(vectors) > NEIGHBORS:
+        kept = recall_kept(vectors, vectors @ projection.matrix, held_out)
+        terminal.say(f"of the {NEIGHBORS} nearest of {held_out:,} other vectors, {kept:.1%} stay the same")
+    return 0
+
+
+def _of_folder(path: Path, model: str | None) -> tuple[Matrix, str]:
+    """Return the vectors of chunks in random order, and what stands for the model's weights."""
+    from c2llm_integrations._utils.sampling import sample
+    from c2llm_integrations.code.chunking import chunk_source
+    from c2llm_integrations.code.repository import iter_sources, open_tree
+
+    tree = open_tree(path)
+    embedder = load_model(ModelChoice(model=model), None)
+    sources = iter_sources(tree)
+    texts = sample((c.text for source in sources for c in chunk_source(tree.name, source.path, source.text)), SAMPLE)
+    with shown() as progress:
+        vectors = embedder.encode_documents(texts, progress=progress)
+    return vectors, str(embedder.fingerprint["weights"])
+
+
+def _of_collection(store: str, collection: str, model: str | None) -> tuple[Matrix, str]:
+    import numpy as np
+
+    from c2llm_integrations._utils.sampling import sample
+    from c2llm_integrations.retrieval.search import spec_of
+
+    if model is not None:
+        raise InputError("--model says how to embed a folder; a collection has its vectors already")
+    with opened(store, collection) as held:
+        made = spec_of(held).fingerprint
+        if made["projection"]:
+            raise InputError(f"the collection was made with projection {made['projection']}; fit on one without")
+        vectors = sample((row.vector for row in held.rows()), SAMPLE)
+    if not vectors:
+        raise InputError(f"collection {collection!r} of {store} holds no row; index into it, or name a folder")
+    return np.stack(vectors), str(made["weights"])
+
+
+def recall_kept(vectors: Matrix, projected: Matrix, queries: int) -> float:
+    """Return which share of the nearest neighbors of the first `queries` vectors stay so when they are projected.
+
+    `vectors` (n, width), `projected` (n, fewer); neighbors are compared by cosine among all n.
+    """
+    import numpy as np
+
+    def nearest(rows: Matrix) -> list[list[int]]:
+        rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        scores = rows[:queries] @ rows.T
+        np.fill_diagonal(scores, -np.inf)
+        found: list[list[int]] = np.argpartition(-scores, NEIGHBORS - 1, axis=1)[:, :NEIGHBORS].tolist()
+        return found
+
+    before, after = nearest(vectors), nearest(projected)
+    same = [len(set(one) & set(other)) for one, other in zip(before, after, strict=True)]
+    return float(np.mean(same)) / NEIGHBORS

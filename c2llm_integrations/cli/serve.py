@@ -1,0 +1,138 @@
+"""`c2llm serve`, `mcp` and `browse`: vectors over HTTP, search for an agent or on a page; and `c2llm bench`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from c2llm_integrations.cli import terminal
+from c2llm_integrations.cli.context import indexed_store, load_model, opened, stale_notes
+from c2llm_integrations.cli.options import AnyModel, ModelPlace, Output, Place, command
+from c2llm_integrations.errors import InputError
+from c2llm_integrations.model.options import KEY_VARIABLE, is_loopback
+
+
+@command
+def serve(
+    model: AnyModel,
+    host: Annotated[str, typer.Option(metavar="H", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="P", min=1, max=65535, help="Port to listen on.")] = 8000,
+    cors: Annotated[
+        list[str] | None, typer.Option(metavar="ORIGIN", help="Let this web page ask, such as https://app.example.org.")
+    ] = None,
+) -> int:
+    """Serve embeddings as OpenAI's API does: POST /v1/embeddings, besides /v1/models, /health and /metrics.
+
+    With an API key in C2LLM_API_KEY, embedding needs it. Without one, only this machine can be listened to.
+    """
+    from c2llm_integrations.server.openai import create_app, require_free, run_server
+
+    key = os.environ.get(KEY_VARIABLE, "").strip() or None
+    if key is None and not is_loopback(host):
+        raise InputError(f"{host} can be reached from elsewhere; set {KEY_VARIABLE}, or listen on 127.0.0.1")
+    require_free(host, port)
+    embedder = load_model(model, None)
+    terminal.say(f"{embedder.fingerprint['model']}, {embedder.output_dim} dimensions: http://{host}:{port}/v1")
+    run_server(create_app(embedder, api_key=key, origins=cors or ()), host, port)
+    return 0
+
+
+@command
+def bench(
+    model: Annotated[str, typer.Option(metavar="ID", help="What to measure: nano, a folder or a hub id.")] = "nano",
+    device: Annotated[str, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:N, or several.")] = "auto",
+    seconds: Annotated[float, typer.Option(metavar="S", help="How long to measure.")] = 120.0,
+    *,
+    output: Output,
+) -> int:
+    """Measure a model on this machine with real code: tokens a second, share of the peak, memory, best setting.
+
+    The peak is the best that the model's own matrix products reach here. Let nothing else run meanwhile.
+    """
+    from c2llm_integrations.cli.bench import measure
+
+    found = [one.as_dict() for one in measure(model, seconds, device, terminal.say)]
+    if output.as_json:
+        terminal.write_json({"model": model, "settings": found, "best": found[0]})
+        return 0
+    titles = {
+        "dtype": "{}",
+        "batch_tokens": "{:,}",
+        "tokens_per_second": "{:,.0f}",
+        "texts_per_second": "{:,.1f}",
+        "peak_tflops": "{:.2f}",
+        "mfu": "{:.0%}",
+        "query_ms": "{:.1f}",
+        "memory_mb": "{:,.0f}",
+    }
+    lines = [list(titles)]
+    lines += [["-" if row[name] is None else form.format(row[name]) for name, form in titles.items()] for row in found]
+    widths = [max(len(line[n]) for line in lines) for n in range(len(titles))]
+    for line in lines:
+        terminal.write("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
+    return 0
+
+
+@command
+def mcp(
+    folders: Annotated[list[Path] | None, typer.Argument(metavar="[FOLDER]...", help="What may be searched.")] = None,
+    *,
+    place: Place,
+    model: Annotated[
+        str | None, typer.Option(metavar="ID", help="The model of an index yet to be made.  [default: nano]")
+    ] = None,
+    index: Annotated[bool, typer.Option(help="Make and keep vectors meanwhile.")] = True,
+    idle_minutes: Annotated[
+        float, typer.Option(metavar="N", min=0.1, help="Unload the model after N idle minutes.")
+    ] = 10.0,
+) -> int:
+    """Serve search_code, find_similar and index_status to a coding agent, on standard input and output.
+
+    Answers come at once, from words alone until the folders are indexed, which begins by itself. No file outside the
+    folders is read.
+    """
+    from c2llm_integrations.server.mcp import serve
+
+    serve(folders or [Path(".")], place.store, place.collection, model, index, idle_minutes)
+    sys.stdout.flush()
+    os._exit(0)  # threads that still compute a batch end too; nobody waits for their vectors
+
+
+@command
+def browse(
+    place: Place,
+    port: Annotated[int, typer.Option(metavar="P", min=0, max=65535, help="Port to listen on, 0 any free one.")] = 0,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in your browser.")] = False,
+    *,
+    model: ModelPlace,
+) -> int:
+    """Show hits as a page does: code with the words you asked for marked, scores explained, and where PMA looked.
+
+    The page is served to this machine alone and needs no network.
+    """
+    from c2llm_integrations.indexing.ownership import require_known_model
+    from c2llm_integrations.retrieval.search import spec_of
+    from c2llm_integrations.server.web.app import HOST, Browser, make_server
+
+    with opened(place.store or indexed_store(), place.collection) as held:
+        look = partial(stale_notes, held, place)
+        require_known_model(held, model.model)
+        browser = Browser(held, load_model(model.choice(), spec_of(held)), look)
+        try:
+            server = make_server(browser, port)
+        except OSError as error:
+            raise InputError(f"port {port} cannot be listened on ({error.strerror}); name another --port") from error
+        address = f"http://{HOST}:{server.server_address[1]}/"
+        terminal.say(f"{address} until you press Ctrl-C")
+        if open_page:
+            import webbrowser
+
+            webbrowser.open(address)
+        with server:
+            server.serve_forever()
+    return 0

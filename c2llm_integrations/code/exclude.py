@@ -1,0 +1,161 @@
+"""Decide which files an index leaves out, and why: secrets, and files that were not written by hand.
+
+A reason is a short phrase; `Tree.skipped` lists the paths under each reason.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from c2llm_integrations.code.generated import is_generated
+from c2llm_integrations.code.secret_names import any_of, is_secret_name
+
+SECRET = "secret"
+# These files are indexed, with their secrets replaced.
+BLOTTED = "only the secrets in the text"
+GENERATED = "generated"
+MINIFIED = "minified"
+DATA = "data"
+POINTER = "pointer to a large file"
+VENDORED = "vendored"
+BINARY = "binary"
+TOO_LARGE = "too large"
+UNREADABLE = "unreadable"
+TOO_DEEP = "nested too deep"
+# Guesses that a pattern with "!" in .c2llmignore overrides; secrets and binary files are not among them.
+GUESSES = frozenset({GENERATED, MINIFIED, DATA, VENDORED, TOO_LARGE})
+
+# Bytes. Larger sources are data or generated; GitHub's code search leaves out files over 350 KiB.
+MAX_FILE_BYTES = 1 << 20
+# The limit for a file that .c2llmignore takes back, and for a notebook with its outputs.
+MAX_WANTED_BYTES = 1 << 26
+# Folders in one another, and bytes of a path below the root. Systems open paths of 4,096 bytes with the root's.
+MAX_DEPTH, MAX_PATH_BYTES = 128, 4096
+# Characters a line, on average. Hand-written code stays under 60; prose with one line a paragraph is exempt.
+MAX_AVERAGE_LINE = 500
+# Characters. A smaller file of long lines makes only a few chunks, so no guess is made.
+_SMALL = 5_000
+# A file is data if at least this share of its lines are numbers or table rows, and it is at least this long.
+_NUMBERS = re.compile(r"(?:0[xX][\da-fA-F]+|[\d\s.,;:+eE(){}\[\]-])+")
+_SEPARATORS = re.compile(r"[,;|\t]")
+_TABLE_SEPARATORS = 4
+_DATA_SHARE = 0.9
+_DATA_CHARS = 20_000
+# The share of words and spaces in running text; a long line with less is data.
+_PROSE_SHARE = 0.8
+_POINTER = re.compile(
+    r"version https?://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/|/annex/objects/|#\$# git-fat [\da-f]{40}"
+)
+
+# The file that a run writes into the current folder when rows are refused.
+REFUSED_FILE = "c2llm-refused.jsonl"
+# The index at a repository's root; commands find it from any folder below.
+INDEX_FOLDER = ".c2llm"
+# Never listed and never reported: version control and our own files.
+INTERNAL_NAMES = frozenset({".git", ".hg", ".svn", ".bzr", ".jj", INDEX_FOLDER, "__pycache__", REFUSED_FILE})
+# Folder name → its reason, and the files of which one must be beside it; () if the name alone decides.
+_FOLDERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "node_modules": (VENDORED, ()),
+    "bower_components": (VENDORED, ()),
+    "site-packages": (VENDORED, ()),
+    "dist-packages": (VENDORED, ()),
+    "third_party": (VENDORED, ()),
+    "third-party": (VENDORED, ()),
+    ".venv": (VENDORED, ()),
+    "vendor": (VENDORED, ("go.mod", "composer.json", "Gemfile", "Cargo.toml", "package.json", ".git")),
+    "Pods": (VENDORED, ("Podfile",)),
+    ".eggs": (VENDORED, ()),
+    ".tox": (VENDORED, ()),
+    ".nox": (VENDORED, ()),
+    ".gradle": (GENERATED, ()),
+    ".terraform": (VENDORED, ()),
+    "target": (GENERATED, ("Cargo.toml", "pom.xml")),
+    ".next": (GENERATED, ("package.json",)),
+}
+# A file that marks its folder as a virtual environment, or as a cache (https://bford.info/cachedir/).
+_FOLDER_MARKS = (("pyvenv.cfg", VENDORED), ("CACHEDIR.TAG", GENERATED))
+
+
+_LOCK_FILES = (
+    *("bun.lock", "cargo.lock", "composer.lock", "deno.lock", "flake.lock", "gemfile.lock", "go.sum"),
+    *("go.work.sum", "gradle.lockfile", "mix.lock", "npm-shrinkwrap.json", "package-lock.json"),
+    *("package.resolved", "packages.lock.json", "pdm.lock", "pipfile.lock", "pixi.lock"),
+    *("pnpm-lock.yaml", "podfile.lock", "poetry.lock", "pubspec.lock", "uv.lock", "yarn.lock"),
+)
+_MINIFIED = any_of("*.min.js", "*.min.mjs", "*.min.cjs", "*.min.css", "*-min.js", "*.js.map", "*.css.map")
+
+# A private key: its frame, and 40 characters of it after what string literals, comments and escapes put between.
+_FRAME = r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
+_BETWEEN = r"(?:[\s\"'`+.,;#*/>|&()-]|\\+[rn]?)"
+_FRAMED_KEY = re.compile(
+    rf"\A\s*{_FRAME}"
+    rf"|{_FRAME}{_BETWEEN}{{1,80}}(?:[\w-]{{1,40}}: [^\n\\]{{0,200}}{_BETWEEN}{{1,80}}){{0,9}}[A-Za-z0-9+/=]{{40}}"
+)
+# Without a frame, how its Base64 begins: DER (PKCS #1 and #8, elliptic curves), OpenSSH, a whole PEM file.
+_BARE_KEY = re.compile(
+    r"(?:MI(?:[A-Za-z0-9+/]{3,6}(?:IBA(?:DANBgkqhkiG9w0BAQEF|AKC|AKB)|AgEAAoI|BgkqhkiG9w0BBQ)|[GH][A-Za-z0-9]AgEAMB[AM]GByqGSM49"
+    r"|GkAgEBB|HcAgEBB)|MHcCAQEEI|MC4CAQAwBQYDK2V|b3BlbnNzaC1rZXktdjE"
+    r"|LS0tLS1CRUdJTiB(?:QUklW|SU0EgUFJ|FQyBQUk|PUEVO|FTkNS|EU0EgUFJ))[A-Za-z0-9+/=]{20}"
+)
+
+
+def why_skip_folder(folder: str | Path) -> str | None:
+    """Return why a folder below the indexed one is left out with everything in it, or None."""
+    above, name = os.path.split(folder)
+    reason, beside = _FOLDERS.get(name, (None, ()))
+    if reason and (not beside or any(os.path.lexists(f"{above}/{other}") for other in beside)):
+        return reason
+    return next((why for mark, why in _FOLDER_MARKS if os.path.isfile(f"{folder}/{mark}")), None)
+
+
+def why_skip_name(path: str) -> str | None:
+    """Return why a file is left out by its POSIX path alone, or None."""
+    name = path.lower().rpartition("/")[2]
+    if is_secret_name(path):
+        return SECRET
+    if name in _LOCK_FILES:
+        return GENERATED
+    return MINIFIED if _MINIFIED.match(name) else None
+
+
+def max_bytes(path: str, wanted: bool) -> int:
+    """Return the number of bytes that a file may have; `wanted`: .c2llmignore takes it back."""
+    return MAX_WANTED_BYTES if wanted or path.lower().endswith(".ipynb") else MAX_FILE_BYTES
+
+
+def why_skip_text(text: str, prose: bool, include_secrets: bool = False) -> str | None:
+    """Return why a file is left out by its content, or None.
+
+    Args:
+        text: The content.
+        prose: The file is prose, which may have long lines of words, and tables.
+        include_secrets: A private key is no reason.
+
+    """
+    if not include_secrets and _has_private_key(text):
+        return SECRET
+    if _POINTER.match(text):
+        return POINTER
+    if is_generated(text, prose):
+        return GENERATED
+    if len(text) <= _SMALL:
+        return None
+    lines = [line for line in text.split("\n") if line.strip()]
+    if len(text) > MAX_AVERAGE_LINE * len(lines) and not (prose and _is_words(text)):
+        return MINIFIED
+    if not prose and len(text) > _DATA_CHARS:
+        rows = sum(len(_SEPARATORS.findall(one)) >= _TABLE_SEPARATORS or bool(_NUMBERS.fullmatch(one)) for one in lines)
+        return DATA if rows > _DATA_SHARE * len(lines) else None
+    return None
+
+
+def _has_private_key(text: str) -> bool:
+    is_framed = "PRIVATE KEY" in text and _FRAMED_KEY.search(text) is not None
+    return is_framed or _BARE_KEY.search(text) is not None
+
+
+def _is_words(text: str) -> bool:
+    words = sum(map(len, re.findall(r"[^\W\d_]{1,40}[ \t\n.,;:!?]?|\s", text)))
+    return words > _PROSE_SHARE * len(text)

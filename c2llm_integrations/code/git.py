@@ -1,0 +1,334 @@
+"""Run git safely on repositories that others may have made.
+
+A repository's own configuration is never used: git sees its index, objects and refs through a temporary git folder
+(`GitFolder.view`) with a configuration of ours. So a key, include, hook, filter or work tree that the repository names
+does not exist for git, whoever owns it. The user's own configuration still applies.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
+from threading import Timer
+
+from c2llm_integrations.code.inside import list_inside, read_inside
+from c2llm_integrations.errors import RepositoryError
+
+# How long git may take to answer about local files: over ten times what a million files need.
+ANSWER_SECONDS = 15.0
+# Bytes that git may print, and allocate (on Linux): a few hundred bytes can describe billions of files.
+MAX_OUTPUT, MAX_MEMORY = 2**28, 2**31
+# Bytes that are read of each of git's small files.
+_MAX_BYTES = 2**20
+
+# Variables that point git at another repository are dropped, and those that load a library into it, which a library
+# may have read from a tree's `.env`; those about connections and identity are kept.
+_KEPT_VARIABLE = re.compile(r"(?!GIT_|LD_|DYLD_)|GIT_(CONFIG_|SSH|SSL|HTTP|PROXY|ASKPASS)")
+_ENVIRONMENT = {
+    "LC_ALL": "C",
+    "GIT_ALLOW_PROTOCOL": "",
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_LFS_SKIP_SMUDGE": "1",
+    "GIT_TERMINAL_PROMPT": "0",
+    "SSH_ASKPASS_REQUIRE": "never",
+}
+# Even programs from the user's own configuration must not run in a tree that others made.
+_OVERRIDES = ("-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}", "-c", "gc.auto=0")
+
+# Files that all worktrees share.
+_SHARED = ("packed-refs", "shallow")
+_HEAD = re.compile(r"ref:\s*(refs/\S+)\s*|([0-9a-f]{40,64})\s*")
+_SECTION = re.compile(r'\[([\w.-]+)(?:\s+"([^"\\]*)")?\s*\]')
+
+
+def run_git(*arguments: str, folder: Path | None = None, seconds: float = ANSWER_SECONDS, protocols: str = "") -> bytes:
+    """Run git without prompts, hooks or any repository but `folder`, and return its output.
+
+    Args:
+        arguments: The command line after `git`.
+        folder: A git folder from `GitFolder.view`; None for no repository.
+        seconds: The time limit.
+        protocols: The protocols that git may fetch by, separated by ":".
+
+    Raises:
+        RepositoryError: git failed (with its last line), printed too much or took too long.
+
+    """
+    kept = {key: value for key, value in os.environ.items() if _KEPT_VARIABLE.match(key)}
+    env = {"GIT_ASKPASS": "", **kept, **_ENVIRONMENT, "GIT_ALLOW_PROTOCOL": protocols}
+    with _temporary_folder() as empty, TemporaryFile() as errors:
+        env |= {"GIT_DIR": str(folder)} if folder else {"GIT_CEILING_DIRECTORIES": str(empty.parent)}
+        try:
+            # In an empty folder, and in a session without a terminal to ask at.
+            process = subprocess.Popen(
+                ["git", *_OVERRIDES, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                cwd=empty,
+                env=env,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise RepositoryError(f"git cannot be started: {error.strerror}") from error
+        if not protocols:  # a clone is the user's own wish, and takes what it takes
+            _bound_memory(process)
+        late = Timer(seconds, _kill, [process])
+        late.start()
+        with process:
+            try:
+                assert process.stdout is not None
+                output = process.stdout.read(MAX_OUTPUT)
+                if len(output) < MAX_OUTPUT:
+                    process.wait()
+            finally:
+                is_late = not late.is_alive()
+                late.cancel()
+                if process.poll() is None:
+                    _kill(process)
+        if process.returncode:
+            errors.seek(0)
+            said = errors.read(_MAX_BYTES).decode(errors="replace").strip().splitlines() or ["git said nothing"]
+            raise RepositoryError(f"git did not answer within {seconds:g} s" if is_late else said[-1])
+    return output
+
+
+def _bound_memory(process: subprocess.Popen[bytes]) -> None:
+    if sys.platform == "linux":
+        import resource
+
+        with suppress(OSError, ValueError):  # it has ended already, or has a lower limit
+            resource.prlimit(process.pid, resource.RLIMIT_DATA, (MAX_MEMORY, MAX_MEMORY))
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill git and its child processes."""
+    if os.name == "posix":
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+
+
+def is_git_folder(folder: str | Path) -> bool:
+    """Return whether a folder, whatever its name, is one that git keeps, without files of a work tree.
+
+    A copy may lack a part, such as folders that were empty; what git keeps of a worktree has no objects.
+    """
+    if os.path.lexists(f"{folder}/HEAD"):
+        return any(os.path.lexists(f"{folder}/{part}") for part in ("objects", "refs", "commondir", "config"))
+    return all(os.path.isdir(f"{folder}/{part}") for part in ("objects", "refs")) and os.path.isfile(f"{folder}/config")
+
+
+def has_git(folder: str | Path) -> bool:
+    """Return whether a folder is, or claims to be, the root of a work tree."""
+    return os.path.isfile(f"{folder}/.git") or os.path.isfile(f"{folder}/.git/HEAD")
+
+
+def may_rule(mark: Path, folder: Path) -> bool:
+    """Return whether a `.git` or an index, in a folder above `folder` or there, may decide what `folder` belongs to.
+
+    It may if it is owned by this process's user, the administrator, or the folder's own owner, or if `safe.directory`
+    names its place: anybody may put one into a folder like /tmp.
+    """
+    root = mark.parent
+    if root == folder or os.name != "posix":
+        return True
+    if os.lstat(mark).st_uid in (os.geteuid(), 0, os.stat(folder).st_uid):
+        return True
+    with suppress(RepositoryError):
+        named = run_git("config", "--null", "--type=path", "--get-all", "safe.directory")
+        return any(one in ("*", str(root)) for one in os.fsdecode(named).split("\0"))
+    return False
+
+
+@dataclass(frozen=True)
+class GitFolder:
+    """The git folder of one work tree: `own` has its index and HEAD, `common` what all worktrees share."""
+
+    own: Path
+    common: Path
+
+    @classmethod
+    def of(cls, root: Path) -> GitFolder | None:
+        """Return the git folder of the work tree at `root`, which need not exist; None outside git."""
+        if not has_git(root):
+            return None
+        pointer = _read(root, ".git").removeprefix("gitdir:").strip() if os.path.isfile(root / ".git") else ".git"
+        own = _place(root, pointer or ".git")
+        common = _read(own, "commondir").strip()
+        return cls(own, _place(own, common) if common else own)
+
+    @property
+    def config(self) -> dict[str, str]:
+        """The first value of each key in the repository's own configuration file; includes are not followed."""
+        found: dict[str, str] = {}
+        section = ""
+        for line in map(str.strip, _read(self.common, "config").split("\n")):
+            if match := _SECTION.match(line):
+                section = f"{match[1].lower()}.{match[2]}" if match[2] is not None else match[1].lower()
+                line = line[match.end() :]
+            name, equals, value = map(str.strip, line.partition("="))
+            value = value.split('"')[1] if value.startswith('"') else re.split("[#;]", value, maxsplit=1)[0].strip()
+            found.setdefault(f"{section}.{name.lower()}", value if equals else "true")
+        return found
+
+    @property
+    def head(self) -> str:
+        """The branch that is checked out, the commit where it is on none, "" for neither."""
+        match = _HEAD.fullmatch(_read(self.own, "HEAD"))
+        return (match[1] or match[2]).removeprefix("refs/heads/") if match else ""
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether it has no work tree of its own, so that the folder around it only holds worktrees."""
+        return self.own == self.common and self.config.get("core.bare", "").lower() in ("true", "yes", "on", "1")
+
+    @property
+    def has_index(self) -> bool:
+        """Whether anything was ever tracked."""
+        return _inside(self.own, "index") is not None
+
+    @property
+    def astray(self) -> list[Path]:
+        """The small files that are not read, because they lead out of the git folder or are not files."""
+        places = [(self.own, name) for name in ("HEAD", "commondir", "index")]
+        places += [(self.common, name) for name in ("config", *_SHARED)]
+        return [
+            folder / name for folder, name in places if os.path.lexists(folder / name) and not _inside(folder, name)
+        ]
+
+    def tracked(self) -> frozenset[str]:
+        """Return the paths in the index, deleted ones too; raises RepositoryError if git cannot read it."""
+        with self.view() as view:
+            listed = run_git("ls-files", "-z", "--cached", folder=view)
+        return frozenset(os.fsdecode(listed).split("\0")) - {""}
+
+    def contents(self) -> tuple[str, dict[str, str]]:
+        """Return the commit that is checked out, and path → the name it gives to a file's content."""
+        with self.view() as view:
+            commit = run_git("rev-parse", "--verify", "--quiet", "HEAD^{commit}", folder=view).decode().strip()
+            listed = run_git("ls-tree", "-r", "-z", "--full-tree", commit, folder=view)
+        entries = (entry.partition(b"\t") for entry in listed.split(b"\0")[:-1])
+        return commit, {os.fsdecode(path): about.split()[2].decode() for about, _, path in entries}
+
+    def worktrees(self) -> list[Path]:
+        """Return the folders of the worktrees that this git folder names and that point back to it."""
+        places = [self.common.parent]
+        with suppress(OSError):
+            for name, _ in list_inside(self.common, "worktrees"):
+                pointer = _read(self.common, f"worktrees/{name}/gitdir").strip()
+                places.append(_place(self.common / "worktrees" / name, pointer).parent)
+        return [place for place in places if (git := GitFolder.of(place)) is not None and git.common == self.common]
+
+    @contextmanager
+    def view(self) -> Iterator[Path]:
+        """Yield a temporary git folder that shows this one's index, objects and refs, without its configuration."""
+        with _temporary_folder() as view:
+            try:
+                self._show_in(view)
+            except OSError as error:
+                raise RepositoryError(f"git needs a folder for temporary files with links: {error}") from error
+            yield view
+
+    def _show_in(self, view: Path) -> None:
+        head, config = _read(self.own, "HEAD"), self.config
+        head = head if _HEAD.fullmatch(head) else "ref: refs/heads/none\n"
+        (view / "HEAD").write_bytes(head.encode("utf-8", "surrogateescape"))
+        kept = {key: config.get(f"extensions.{key}", "") for key in ("objectformat", "refstorage")}
+        lines = [f"{key} = {value}" for key, value in kept.items() if value.isalnum() and value.isascii()]
+        core = f"[core]\nrepositoryformatversion = {int(bool(lines))}\nbare = true\n[extensions]\n"
+        (view / "config").write_text(core + "\n".join(lines) + "\n", "utf-8")
+        for folder in ("objects", "refs", "reftable"):
+            if _is_plain(self.common / folder):
+                (view / folder).symlink_to(self.common / folder)
+            elif folder != "reftable":
+                (view / folder).mkdir()
+        files = [self.own / "index", *self.own.glob("sharedindex.*"), *map(self.common.joinpath, _SHARED)]
+        for file in files:
+            if real := _inside(file.parent, file.name):
+                (view / file.name).symlink_to(real)
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    try:
+        folder = TemporaryDirectory(prefix="c2llm-")
+    except OSError as error:
+        raise RepositoryError(f"git needs a folder for temporary files: {error}") from error
+    with folder as name:
+        yield Path(name)
+
+
+def branch_of(root: Path) -> str:
+    """Return the branch that a work tree has checked out, the commit where it is on none, or "" outside git."""
+    git = GitFolder.of(root)
+    return git.head if git is not None else ""
+
+
+def user_excludes() -> Path:
+    """Return the path of the user's own ignore file, which may not exist."""
+    try:
+        named = run_git("config", "--null", "--type=path", "--get", "core.excludesFile")
+    except RepositoryError:
+        home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+        return Path(home, "git", "ignore")
+    return Path(os.fsdecode(named.rstrip(b"\0")))
+
+
+def _place(folder: Path, pointer: str) -> Path:
+    """Return where a pointer of a git folder leads, without links if anything is there."""
+    place = folder / pointer
+    # The system gives up on long paths and on many links to links; without it Python takes the square of their length.
+    return Path(os.path.realpath(place)) if os.path.exists(place) else place
+
+
+def _inside(folder: Path, name: str) -> Path | None:
+    """Return where a file of a git folder really is; None for a link out of the folder, and for what is not a file."""
+    real = _place(folder, name)
+    return real if os.path.isfile(real) and real.is_relative_to(_place(folder, "")) else None
+
+
+def _read(folder: Path, name: str) -> str:
+    """Return the text of one of git's own small files; "" for what is not a file inside the folder."""
+    try:
+        real = _inside(folder, name)
+        text = read_inside(real.parent, real.name, _MAX_BYTES).decode("utf-8", "surrogateescape") if real else ""
+    except (OSError, ValueError):
+        return ""
+    return "" if "\0" in text else text
+
+
+def _is_plain(folder: Path) -> bool:
+    """Return whether a folder has only folders, files, and links to these files: git would wait for a pipe.
+
+    What `objects/info/alternates` names is not looked at: it may be any folder, of any size.
+    """
+    base = str(_place(folder, ""))
+    todo = [base]
+    try:
+        while todo:
+            with os.scandir(todo.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        todo.append(entry.path)
+                    elif entry.is_symlink():
+                        target = os.path.normpath(os.path.join(entry.path, os.pardir, os.readlink(entry.path)))
+                        is_file = os.path.isfile(target) and not os.path.islink(target)
+                        if not target.startswith(base + os.sep) or (os.path.lexists(target) and not is_file):
+                            return False
+                    elif not entry.is_file():
+                        return False
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,228 @@
+"""Translate one pattern of an ignore file (gitignore(5))."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from itertools import count
+from typing import NamedTuple, TypeAlias
+
+
+class Star(Enum):
+    """What stands for any number of characters."""
+
+    NAME = "within a name"
+    FOLDERS = "any number of folders, with a slash after each"
+    ALL = "anything below"
+
+
+class Class(NamedTuple):
+    """One character in (or, `negated`, outside) these ranges, but no slash."""
+
+    ranges: tuple[tuple[str, str], ...]
+    negated: bool
+
+
+# A string is the one character that it holds.
+Token: TypeAlias = str | Star | Class
+
+_ANY = Class((), negated=True)
+# Character class → the first and last character of each range.
+_POSIX_CLASSES = {
+    "alnum": "09AZaz",
+    "alpha": "AZaz",
+    "blank": "  \t\t",
+    "cntrl": "\0\x1f\x7f\x7f",
+    "digit": "09",
+    "graph": "!~",
+    "lower": "az",
+    "print": " ~",
+    "punct": "!/:@[`{~",
+    "space": "  \t\r",
+    "upper": "AZ",
+    "xdigit": "09AFaf",
+}
+_MAGIC = re.compile(r"[*?\[\\]")
+# Characters. No system opens a longer path, and each character of a pattern needs one of the path.
+_LONGEST_PATH = 4096
+
+
+class Glob(NamedTuple):
+    """One line of an ignore file, taken apart.
+
+    `text` must match the whole path below that file's folder, or, if `anywhere`, the path below any folder in it.
+    """
+
+    text: str
+    negated: bool
+    folders_only: bool
+    anywhere: bool
+
+    @classmethod
+    def parse(cls, line: str) -> Glob | None:
+        """Take one line apart; None for blank lines and comments."""
+        line = _strip_trailing_spaces(line.rstrip("\n").removesuffix("\r"))
+        if line.startswith("#"):
+            return None
+        negated = line.startswith("!")
+        text = line[negated:]
+        folders_only = text.endswith("/")
+        text = text[: len(text) - folders_only]
+        return cls(text.removeprefix("/"), negated, folders_only, "/" not in text) if text else None
+
+    @property
+    def is_literal(self) -> bool:
+        """Whether it matches just its own text, which some path may be."""
+        return len(self.text) <= _LONGEST_PATH and not _MAGIC.search(self.text)
+
+    def tokens(self) -> list[Token] | None:
+        """Return what a path must consist of; None where the glob can match nothing."""
+        tokens = _tokens(self.text, self.anywhere)
+        if tokens is None or sum(not isinstance(token, Star) for token in tokens) > _LONGEST_PATH:
+            return None
+        return [Star.FOLDERS, *tokens] if self.anywhere else tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A glob alone: `regex` must match the whole path."""
+
+    regex: re.Pattern[str]
+    folders_only: bool
+
+
+def compile_pattern(line: str) -> Pattern | None:
+    """Translate one line; None for blank lines, comments and patterns that git never matches."""
+    glob = Glob.parse(line)
+    tokens = glob.tokens() if glob else None
+    return Pattern(re.compile(_translate(tokens), re.DOTALL), glob.folders_only) if glob and tokens else None
+
+
+def _strip_trailing_spaces(line: str) -> str:
+    kept = line.rstrip(" ")
+    backslashes = len(kept) - len(kept.rstrip("\\"))
+    return line[: len(kept) + (backslashes % 2 and len(kept) < len(line))]
+
+
+def _translate(tokens: Sequence[Token]) -> str:
+    """Return the regular expression of a glob.
+
+    What follows a star is taken where it first occurs, and no other place is tried: a later one would leave less of the
+    path to the rest of the pattern. So stars never multiply, and the time is at most the two lengths multiplied.
+    """
+    names = map("g{}".format, count())
+    out = ""
+    for number, run in enumerate(_split([*tokens, None], Star.FOLDERS)):
+        body, *pieces = ("".join(map(_regex, part)) for part in _split(run, Star.NAME))
+        for piece in pieces:
+            body += _first(f"[^/]*?{piece}", next(names))
+        out += _first(f"(?:[^/]*/)*?{body}", next(names)) if number else body
+    return out
+
+
+def _first(regex: str, name: str) -> str:
+    """Return what matches only in the first way that `regex` does (from Python 3.11 on also written "(?>…)")."""
+    return f"(?=(?P<{name}>{regex}))(?P={name})"
+
+
+def _split(tokens: Sequence[Token | None], at: Star) -> list[list[Token | None]]:
+    parts: list[list[Token | None]] = [[]]
+    for token in tokens:
+        if token == at:
+            parts.append([])
+        else:
+            parts[-1].append(token)
+    return parts
+
+
+def _regex(token: Token | None) -> str:
+    """Return the regular expression of a character, of Star.ALL, or of the end, which is None."""
+    if token is None:
+        return r"\Z"
+    if isinstance(token, Star):
+        return ".*"
+    if isinstance(token, str):
+        return re.escape(token)
+    body = "".join(f"{re.escape(low)}-{re.escape(high)}" for low, high in token.ranges)
+    if token.negated:
+        return f"[^/{body}]"
+    return f"(?!/)[{body}]" if body else "(?!)"
+
+
+def _tokens(glob: str, anywhere: bool) -> list[Token] | None:
+    """Return the tokens of a glob; None where it can match nothing."""
+    out: list[Token] = []
+    at = 0
+    while at < len(glob):
+        char = glob[at]
+        if char == "*":
+            end = at
+            while glob[end : end + 1] == "*":
+                end += 1
+            before, after = glob[at - 1 : at], glob[end : end + 1]
+            if anywhere or end - at != 2 or before not in ("", "/") or after not in ("", "/"):
+                out.append(Star.NAME)
+            elif not after:
+                out.append(Star.ALL)
+            else:
+                if out[-1:] != [Star.FOLDERS]:
+                    out.append(Star.FOLDERS)
+                end += 1
+            at = end
+        elif char == "[":
+            parsed = _class(glob, at + 1)
+            if parsed is None:
+                return None
+            found, at = parsed
+            out.append(found)
+        elif char == "\\":
+            if at + 1 == len(glob):
+                return None
+            out.append(glob[at + 1])
+            at += 2
+        else:
+            out.append(_ANY if char == "?" else char)
+            at += 1
+    return out
+
+
+def _class(glob: str, at: int) -> tuple[Class, int] | None:
+    """Read a bracket expression whose "[" stands before `at`; return it and where it ends."""
+    negated = glob[at : at + 1] in ("!", "^")
+    at += negated
+    ranges: dict[tuple[str, str], None] = {}
+    low = ""  # the last single character: the lower end of a range, should a "-" follow
+    close = -1
+    first = True
+    while first or glob[at : at + 1] != "]":
+        first = False
+        char, name = glob[at : at + 1], ""
+        if glob.startswith("[:", at):
+            close = close if close > at + 1 else glob.find("]", at + 2)
+            if close < 0:
+                return None
+            name = glob[at + 2 : close - 1] if glob[close - 1] == ":" else ""
+        if not char or (name and name not in _POSIX_CLASSES):
+            return None
+        if name:
+            ends = _POSIX_CLASSES[name]
+            ranges |= dict.fromkeys(zip(ends[::2], ends[1::2], strict=True))
+            low, at = "", at + len(name) + 4
+        elif char == "-" and low and glob[at + 1 : at + 2] not in ("", "]"):
+            at += 2 if glob[at + 1] != "\\" else 3
+            high = glob[at - 1 : at]
+            if not high:
+                return None
+            if low <= high:
+                ranges[low, high] = None
+            low = ""
+        else:
+            at += char == "\\"
+            low = glob[at : at + 1]
+            if not low:
+                return None
+            ranges[low, low] = None
+            at += 1
+    return Class(tuple(ranges), negated), at + 1

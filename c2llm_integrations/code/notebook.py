@@ -1,0 +1,79 @@
+"""Turn a Jupyter notebook into a script of its cells, without their outputs.
+
+A comment `%% cell N`, counted from 1, precedes each cell. Prose becomes comments, and so do lines that are not in the
+kernel's language (`%matplotlib inline`, `!pip install x`). The line numbers of a notebook's chunks are this script's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from c2llm_integrations._utils.json_lines import parse_json
+
+SUFFIX = ".ipynb"
+# Language → the mark that begins a comment; "#" for all others.
+_SLASHES = "c cpp csharp cuda dart fsharp go groovy java javascript kotlin php rust scala swift typescript"
+_COMMENTS = {**dict.fromkeys(_SLASHES.split(), "//"), **dict.fromkeys(("haskell", "lua", "sql"), "--")}
+_COMMENTS |= {"matlab": "%", "octave": "%", "prolog": "%", "clojure": ";;", "lisp": ";;", "racket": ";;"}
+_TITLE = re.compile(r"\W{1,2} %% notebook \((\S+)\)\n")
+_CELL = re.compile(r"\W{1,2} %% cell (\d+)")
+_MAGIC = re.compile(r"[ \t]*[%!]")
+# Half a character, which JSON can hold and no text may.
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def script_of(text: str) -> str | None:
+    """Return a notebook's cells as a script that begins with its language, or None if `text` is not a notebook."""
+    try:
+        notebook = parse_json(text)
+        cells = list(_cells(notebook))
+        language = _language(notebook.get("metadata", {}))
+    except (ValueError, TypeError, AttributeError, KeyError):
+        return None
+    mark = _COMMENTS.get(language, "#")
+    lines = [f"{mark} %% notebook ({language})"]
+    for number, (kind, source) in enumerate(cells, 1):
+        lines += ["", f"{mark} %% cell {number}" + ("" if kind == "code" else f" ({kind})")]
+        own = source.strip("\n").replace("\r\n", "\n").split("\n")
+        is_code = kind == "code" and not source.lstrip().startswith("%%")
+        lines += [line if is_code and not _MAGIC.match(line) else f"{mark} {line}".rstrip() for line in own]
+    return "\n".join(lines) + "\n"
+
+
+def language_of_script(script: str) -> str | None:
+    """Return the language of what `script_of` gave, None for any other text."""
+    title = _TITLE.match(script)
+    return title[1] if title else None
+
+
+def cell_at(lines: list[str], line: int) -> str:
+    """Return the name of the cell that a line of a script (from 0) belongs to, or of the first: "cell 3"."""
+    for one in (*lines[line::-1], *lines[line:]):
+        if found := _CELL.match(one):
+            return f"cell {found[1]}"
+    return ""
+
+
+def _cells(notebook: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (type, source) of each cell of format 4, or of format 3 and before; raises KeyError for neither."""
+    sheets = [notebook] if "cells" in notebook else notebook["worksheets"]
+    for sheet in sheets:
+        for cell in sheet["cells"]:
+            source = cell.get("source", cell.get("input", ""))
+            kind = cell["cell_type"] if cell["cell_type"] in ("code", "markdown") else "raw"
+            yield kind, _SURROGATE.sub("\ufffd", source if isinstance(source, str) else "".join(source))
+
+
+def _language(metadata: dict[str, Any]) -> str:
+    """Return the kernel's language as `languages` calls it; Python if the notebook does not say."""
+    from c2llm_integrations.code.languages import LANGUAGES, language_of
+
+    about, kernel = metadata.get("language_info", {}), metadata.get("kernelspec", {})
+    suffix = str(about.get("file_extension", "")).lstrip(".")
+    name = re.sub(r"[\d. ]+$", "", str(about.get("name") or kernel.get("language") or "python").lower())
+    name = {"c#": "csharp", "f#": "fsharp", "c++": "cpp", "bash": "shell"}.get(name, name)
+    if name not in LANGUAGES and suffix:
+        name = language_of(f"x.{suffix}")
+    return name if name in LANGUAGES else language_of(f"x.{name}")

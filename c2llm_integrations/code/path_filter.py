@@ -1,0 +1,135 @@
+"""Resolve a path filter: a path copied from an answer, a folder, or a pattern in .gitignore syntax."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from urllib.parse import unquote
+
+from c2llm_integrations.code.glob import Pattern, compile_pattern
+from c2llm_integrations.errors import InputError
+
+# Characters. No system opens a longer path.
+MAX_CHARS = 4096
+# How many patterns one with braces may expand to.
+MAX_ALTERNATIVES = 256
+# Line numbers after a path, as answers, compilers and links write them.
+_LINES = re.compile(
+    r":(\d{1,9})(?:[:,]\d{1,9})?(?:-\d{1,9}(?::\d{1,9})?)?:?|#L(\d{1,9})(?:C\d{1,9})?(?:-L?\d{1,9}(?:C\d{1,9})?)?"
+)
+_MAGIC = re.compile(r"[*?\[\]{}\\]")
+_ESCAPED = re.compile(r"\\([^\w/])")
+_BRACES = re.compile(r"(?<!\\)\{([^{}]*,[^{}]*)(?<!\\)\}")
+
+
+def without_lines(path: str) -> tuple[str, int | None]:
+    """Return a path without the line numbers after it, and the first of these, None without any."""
+    for match in _LINES.finditer(path, max(1, len(path) - 50)):
+        if match.end() == len(path):
+            return path[: match.start()], int(match[1] or match[2])
+    return path, None
+
+
+def selected(path: str, indexed: Collection[str]) -> list[str]:
+    """Return the indexed paths that a path or pattern selects, sorted.
+
+    A literal path wins over a pattern; like a pattern it may be that of a folder and, without "/", lie in any folder.
+    "{a,b}" stands for both. Raises InputError for a path that nothing can match.
+    """
+    if path in ("/", ".", "./"):
+        return sorted(indexed)
+    if len(path) > MAX_CHARS:
+        raise InputError(f"path pattern {path[:80]!r}… has {len(path):,} characters, at most {MAX_CHARS:,} are read")
+    readings = [[escaped(one)] for one in _spellings(path)] + [_alternatives(one) for one in _spellings(path)]
+    is_possible = False
+    for reading in readings:
+        patterns = [compiled for one in reading if (compiled := _compiled(one))]
+        if found := sorted(_matched(patterns, indexed)):
+            return found
+        is_possible |= bool(patterns)
+    if not is_possible or path[0] in "#!":
+        raise InputError(f"path pattern {path!r} selects nothing; give one such as 'src/' or '*.py'")
+    return []
+
+
+def literal(path: str, indexed: Collection[str]) -> str | None:
+    """Return the one indexed file that a path names, ignoring line numbers after it; None if there is none."""
+    return next((inner for one in _spellings(path) if (inner := _clean(one)) in indexed), None)
+
+
+def from_root(path: str, root: Path, here: Path) -> str | None:
+    """Return a path given relative to the folder `here` as one from `root` that begins with "/".
+
+    Only an absolute path or a file: URL, a path that begins with "." or "..", or a literal one that exists is
+    converted, and only if it lies below the root; None for any other.
+    """
+    bare = without_lines(path)[0].replace("\0", "")
+    if bare.startswith("file://"):
+        bare = unquote(bare).removeprefix("file://").removeprefix("localhost")
+    full = os.path.normpath(os.path.join(here, bare))
+    is_place = os.path.isabs(bare) or bare.split("/", 1)[0] in (".", "..")
+    is_literal = "/" in bare.rstrip("/") or _MAGIC.search(bare)
+    for one in map(Path, (full, os.path.join(os.path.realpath(os.path.dirname(full)), os.path.basename(full)))):
+        if one.is_relative_to(root) and (is_place or (is_literal and os.path.lexists(one))):
+            inner = one.relative_to(root).as_posix()
+            return "/" if inner == "." else f"/{inner}{'/' * bare.endswith('/')}"
+    return None
+
+
+def escaped(path: str) -> str:
+    """Return a pattern that matches just this path."""
+    return re.sub(r"([*?\[\]{}\\ ])", r"\\\1", path)
+
+
+def _spellings(path: str) -> list[str]:
+    """Return the ways to read a literal path: with line numbers after it, escaped, or with Windows separators."""
+    both = (path, without_lines(path)[0])
+    return list(
+        dict.fromkeys([*both, *(_ESCAPED.sub(r"\1", one) for one in both), *(one.replace("\\", "/") for one in both)])
+    )
+
+
+def _clean(path: str) -> str:
+    return path.removeprefix("./").removeprefix("/")
+
+
+def _alternatives(pattern: str) -> list[str]:
+    """Return the patterns that one with braces expands to."""
+    todo, done = [pattern], []
+    while todo:
+        one = todo.pop()
+        braces = _BRACES.search(one)
+        if braces is None:
+            done.append(one)
+        else:
+            todo += [one[: braces.start()] + part + one[braces.end() :] for part in braces[1].split(",")]
+        if len(todo) + len(done) > MAX_ALTERNATIVES:
+            raise InputError(
+                f"path pattern {pattern[:80]!r} has braces for over {MAX_ALTERNATIVES} patterns; use fewer"
+            )
+    return done
+
+
+def _compiled(pattern: str) -> Pattern | None:
+    return compile_pattern(f"\\{pattern}" if pattern[:1] in ("#", "!") else pattern.removeprefix("./"))
+
+
+def _matched(patterns: Collection[Pattern], paths: Iterable[str]) -> Iterator[str]:
+    """Yield the paths that a pattern matches, or a folder above them."""
+    inside = {"": False}
+    for path in paths:
+        folder = path.rpartition("/")[0]
+        if folder not in inside:
+            above = False
+            for end in (*(at for at, char in enumerate(folder) if char == "/"), len(folder)):
+                if folder[:end] not in inside:
+                    inside[folder[:end]] = above or _fits(patterns, folder[:end], True)
+                above = inside[folder[:end]]
+        if inside[folder] or _fits(patterns, path, False):
+            yield path
+
+
+def _fits(patterns: Iterable[Pattern], path: str, is_folder: bool) -> bool:
+    return any((is_folder or not one.folders_only) and one.regex.fullmatch(path) for one in patterns)

@@ -1,1 +1,0 @@
-"""The encoder: token ids → pooled vectors, from plain tensors, as fast as the machine allows."""

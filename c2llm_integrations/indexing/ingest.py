@@ -1,0 +1,380 @@
+"""Index a repository into a collection: write new rows, verify them, then delete stale ones.
+
+Progress is recorded nowhere but in the collection. A run compares it with the tree, so a repeated run writes nothing,
+and a killed run continues where it stopped.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from dataclasses import replace as with_fields
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from c2llm_integrations._utils.progress import Progress, shown
+from c2llm_integrations.code.analyzer import ANALYZER
+from c2llm_integrations.code.chunk import CodeChunk
+from c2llm_integrations.code.chunking import chunk_source
+from c2llm_integrations.code.exclude import UNREADABLE
+from c2llm_integrations.code.git_commit import CommitSeen
+from c2llm_integrations.code.repository import Tree, iter_sources, open_tree
+from c2llm_integrations.errors import RepositoryError, SpecMismatch
+from c2llm_integrations.indexing.cost import Estimate, Estimator
+from c2llm_integrations.indexing.diff import Change, SameTexts, StoredRows
+from c2llm_integrations.indexing.options import IngestOptions
+from c2llm_integrations.indexing.ownership import (
+    CommitClaim,
+    claim,
+    claim_of,
+    require_alone,
+    require_claim,
+)
+from c2llm_integrations.indexing.snapshot import SnapshotWriter
+from c2llm_integrations.indexing.writing import Work, embed_rows, fill, require_count, write_changes
+from c2llm_integrations.model.options import remember_model
+from c2llm_integrations.stores.base import CollectionSpec, Row, Vector, VectorStore
+from c2llm_integrations.stores.loader import Loader
+from c2llm_integrations.stores.records import RecordId
+from c2llm_integrations.stores.spec import CompactPlan
+
+if TYPE_CHECKING:
+    from c2llm_integrations.indexing.options import VectorsFrom
+    from c2llm_integrations.model.embedder import C2LLMEmbedder
+
+
+@dataclass
+class IngestReport:
+    """What one run found and did. Counts are chunks unless named otherwise; a moved chunk only has other lines.
+
+    `cut`: texts whose end the model did not read; `shortened`: texts that the store cut at its byte limit;
+    `refused`: row id → its place and why it is not in the store; `skipped`: reason → files that were left out;
+    `encodings`: encoding → files that are not plain UTF-8; `notes`: why git's own listing was not used, or which
+    grammars are not installed, if so;
+    `replaced`: the collection took the place of the one before; `estimate`: of a dry run, what the run would cost.
+    """
+
+    repository: str
+    files: int = 0
+    chunks: int = 0
+    tokens: int = 0
+    cut: int = 0
+    shortened: int = 0
+    written: int = 0
+    unchanged: int = 0
+    moved: int = 0
+    deleted: int = 0
+    stored: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, list[str]] = field(default_factory=dict)
+    encodings: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    replaced: bool = False
+    estimate: Estimate | None = None
+    seconds: float = 0.0
+
+    def add(self, other: IngestReport) -> None:
+        """Add what was found and done in another part of the same repository."""
+        for name in ("files", "chunks", "tokens", "cut", "shortened", "written", "unchanged", "moved", "deleted"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.refused |= other.refused
+        self.notes += other.notes
+        for mine, more in ((self.skipped, other.skipped), (self.encodings, other.encodings)):
+            for reason, paths in more.items():
+                mine.setdefault(reason, []).extend(paths)
+
+    @property
+    def unreadable(self) -> list[str]:
+        """Paths that could not be read; their rows stay, and the run counts as failed."""
+        return self.skipped.get(UNREADABLE, [])
+
+
+def ingest(
+    root: str | os.PathLike[str],
+    embedder: C2LLMEmbedder,
+    store: VectorStore,
+    *,
+    repository: str | None = None,
+    compact: CompactPlan | None = None,
+    long_text: str | None = None,
+    replace: bool = False,
+    force: bool = False,
+    include_secrets: bool = False,
+    refused: Path | None = None,
+    only: Collection[str] | None = None,
+    progress: Progress | bool | None = None,
+    vectors_from: VectorsFrom | None = None,
+) -> IngestReport:
+    """Make the store hold exactly the chunks of the tree under `root`, and report what that took.
+
+    Rows of other repositories, of paths outside `root`, of files that could not be read, and rows written by others
+    are never touched. Lexical terms are stored wherever the store searches them.
+
+    Args:
+        root: A repository, or a folder in one.
+        embedder: The model; an existing collection must have been made with the same one.
+        store: The collection, which is created if it does not exist.
+        repository: Name of a checkout that is indexed for the first time, by default that of its origin. It keeps
+            that name, and the collection remembers it.
+        compact: How vectors are stored. Without it an existing collection stays as it is, and a new one keeps float32
+            without codes.
+        long_text: "refuse" or "cut", for a text over the store's byte limit (see `CollectionSpec`).
+        replace: Fill a new collection, which takes the old one's place once it is complete. Until then, and if a row
+            is refused, a file unreadable or the run killed, the old one serves, and the next such run continues.
+            Nothing of the old one is kept, so this needs `force` if other checkouts fill it, too.
+        force: Take over a name that another checkout fills.
+        include_secrets: Store files and values that are otherwise left out because they look like secrets.
+        refused: File that gets one JSON object per row that could not be stored.
+        only: Paths to look at, where nothing else can have changed (`staleness.stale`).
+        progress: Called with (files done, files, path) before each file; True draws a bar on a terminal.
+        vectors_from: Given texts, returns the vector that the embedder would give each, or None for one to embed.
+
+    Returns:
+        What was found and done.
+
+    Raises:
+        RepositoryError: Another checkout fills the same name (unless `force`), this one was indexed under another
+            name, or the folder vanished during the run.
+        SpecMismatch: The collection was made with another model, or differs from what `compact` asks for.
+        StoreError: The store does not hold what it acknowledged.
+
+    """
+    with shown(progress) as report:
+        options = IngestOptions(
+            repository=repository,
+            compact=compact,
+            long_text=long_text,
+            replace=replace,
+            force=force,
+            include_secrets=include_secrets,
+            refused=refused,
+            only=only,
+            progress=report,
+            vectors_from=vectors_from,
+        )
+        return ingest_with(root, embedder, store, options)
+
+
+def ingest_with(
+    root: str | os.PathLike[str], embedder: C2LLMEmbedder, store: VectorStore, options: IngestOptions
+) -> IngestReport:
+    """Do what `ingest` does, its options in one object."""
+    begin = perf_counter()
+    tree = _named_tree(root, store, options)
+    if options.only is not None:
+        tree.restrict(options.only)
+    remember_model(str(embedder.fingerprint["model"]))
+    held = store.spec
+    if held is None or not options.replace:
+        store.create(spec_for(embedder, store, options, held))
+        require_claim(tree, store, options.force)
+        claim(tree, store)
+        with SnapshotWriter(tree, store) as snapshot:
+            report = _fill(tree, embedder, store, options, snapshot.changed)
+            snapshot.finish(report.stored)
+    else:
+        require_alone(tree, store, options.force)
+        with SnapshotWriter(tree, store, anew=True) as snapshot:
+            report = _replace(tree, embedder, store, options)
+            if report.replaced:
+                snapshot.finish(report.stored)
+    report.seconds = perf_counter() - begin
+    return report
+
+
+def plan(
+    root: str | os.PathLike[str],
+    store: VectorStore | None = None,
+    embedder: C2LLMEmbedder | None = None,
+    options: IngestOptions | None = None,
+) -> IngestReport:
+    """Report what `ingest` would write, move and delete, without changing anything.
+
+    Args:
+        root: As for `ingest`.
+        store: None for an empty one.
+        embedder: With one, `estimate` of the report says what the run would cost, and errors are those of `ingest`.
+        options: As for `ingest`.
+
+    """
+    begin = perf_counter()
+    options = options or IngestOptions()
+    tree = _named_tree(root, store, options)
+    report = IngestReport(tree.name, notes=tree.notes)
+    held, spec = StoredRows(), None if store is None else store.spec
+    if store is not None and spec is not None and options.replace:
+        require_alone(tree, store, options.force)
+        spec = None
+    elif store is not None and spec is not None:
+        require_claim(tree, store, options.force)
+        held = StoredRows(store.scan(tree.name))
+    estimator = None
+    if embedder is not None:
+        wanted = spec_for(embedder, store, options, spec)
+        if store is not None:
+            store.capabilities.require(wanted)
+        if spec is not None:
+            spec.require_same(wanted)
+        estimator = Estimator(embedder, wanted)
+    report.stored = len(held)
+    for chunk, change in _compare(tree, held, report):
+        if change is Change.NEW:
+            report.written += 1
+            if estimator is not None:
+                estimator.add(chunk)
+    report.deleted = len(_stale(tree, held))
+    report.estimate = None if estimator is None else estimator.estimate()
+    report.seconds = perf_counter() - begin
+    return report
+
+
+def spec_for(
+    embedder: C2LLMEmbedder, store: VectorStore | None, options: IngestOptions, held: CollectionSpec | None
+) -> CollectionSpec:
+    """Return the spec to ask for: the embedder's width, then the options, then what the collection has.
+
+    Raises:
+        InputError: The plan has another width than the embedder gives.
+
+    """
+    width, compact = embedder.output_dim, options.compact
+    if held is None:
+        lexical = store is None or store.capabilities.lexical
+        held = CollectionSpec(width, {}, analyzer=ANALYZER if lexical else None)
+    asked: dict[str, Any] = {"width": width, "fingerprint": embedder.fingerprint}
+    if held.analyzer is not None:
+        asked["analyzer"] = ANALYZER
+    if options.long_text is not None:
+        asked["long_text"] = options.long_text
+    if compact is not None:
+        compact.require_width(width)
+        asked |= {"datatype": compact.datatype, "quantization": compact.quantization, "rescore": compact.rescore}
+    return with_fields(held, **asked)
+
+
+def _named_tree(root: str | os.PathLike[str], store: VectorStore | None, options: IngestOptions) -> Tree:
+    """List a tree under the name asked for, else the one the store knows its checkout by, else its origin's."""
+    tree = open_tree(root, options.repository, include_secrets=options.include_secrets)
+    known = claim_of(tree.root, store) if store is not None and options.repository is None else None
+    if known is not None:
+        tree.name = known[0]
+    return tree
+
+
+def _replace(tree: Tree, embedder: C2LLMEmbedder, store: VectorStore, options: IngestOptions) -> IngestReport:
+    """Fill a successor, which a killed run may have begun, and let it take the store's place if nothing is missing."""
+    spec = spec_for(embedder, store, options, None)
+    with store.successor() as successor:
+        try:
+            successor.create(spec)
+            usable = not successor.claims().keys() - {tree.name}
+        except SpecMismatch:
+            usable = False
+        if not usable:  # begun for another model or another repository
+            successor.drop()
+            successor.create(spec)
+        claim(tree, successor)
+        report = _fill(tree, embedder, successor, options)
+        if not report.refused and not report.unreadable:
+            store.replace_by(successor)
+            report.replaced = True
+            require_count(store, tree.name, report.stored)
+    return report
+
+
+def _fill(
+    tree: Tree, embedder: C2LLMEmbedder, store: VectorStore, options: IngestOptions, changed: Iterable[str] = ()
+) -> IngestReport:
+    """Compare, write, verify, delete, verify again; `changed`: files that differ from what the rows were read from."""
+    report = IngestReport(tree.name, notes=tree.notes)
+    tokens, cut = embedder.tokens_seen, embedder.texts_cut
+    held, commit = StoredRows(store.scan(tree.name)), CommitClaim(tree, store)
+    # With more files than rows, most of the collection is still to be written.
+    bulk = store.count() < len(tree.files)
+
+    def write(loader: Loader) -> None:
+        changes = commit.before(_compare(tree, held, report, options.progress, commit.seen))
+        known = _Known(store, SameTexts(held, tree.files, changed), options.vectors_from)
+        write_changes(changes, partial(_rows, embedder=embedder, loader=loader, known=known), loader)
+
+    def stale() -> list[RecordId]:
+        require_there(tree)
+        return _stale(tree, held)
+
+    filled = fill(Work(tree.name, held, write, stale), store, bulk=bulk, refused=options.refused)
+    report.written, report.shortened, report.refused = filled.loaded.written, filled.loaded.cut, filled.loaded.refused
+    report.deleted, report.stored = filled.deleted, filled.stored
+    commit.record()
+    report.tokens, report.cut = embedder.tokens_seen - tokens, embedder.texts_cut - cut
+    return report
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Finds vectors without embedding: in rows of the same text, then where the caller knows some."""
+
+    store: VectorStore
+    same: SameTexts
+    vectors_from: VectorsFrom | None
+
+    def vectors(self, chunks: Sequence[CodeChunk]) -> list[Vector | None]:
+        """Return the known vectors, None for a chunk that must be embedded."""
+        ids = [self.same.find(chunk) for chunk in chunks]
+        held = self.store.vectors([id for id in dict.fromkeys(ids) if id is not None])
+        found: list[Vector | None] = [held.get(id or "") for id in ids]
+        rest = [at for at, vector in enumerate(found) if vector is None]
+        if self.vectors_from is not None and rest:
+            for at, vector in zip(rest, self.vectors_from([chunks[at].text for at in rest]), strict=True):
+                found[at] = vector
+        return found
+
+
+def _rows(chunks: list[CodeChunk], embedder: C2LLMEmbedder, loader: Loader, known: _Known) -> list[Row]:
+    """Return the rows of chunks, with known vectors where there are some."""
+    found = list(zip(chunks, known.vectors(chunks), strict=True))
+    rest = embed_rows([chunk for chunk, vector in found if vector is None], embedder, loader.refuse)
+    return [Row(chunk, vector) for chunk, vector in found if vector is not None] + rest
+
+
+def _compare(
+    tree: Tree,
+    held: StoredRows,
+    report: IngestReport,
+    progress: Progress | None = None,
+    seen: CommitSeen | None = None,
+) -> Iterator[tuple[CodeChunk, Change]]:
+    """Yield the chunks to act on, and take the rows of all chunks out of `held`."""
+    for source in iter_sources(tree):
+        if progress is not None:
+            progress(report.files, len(tree.files), source.path)
+        if seen is not None:
+            seen.see(source)
+        report.files += 1
+        for chunk in chunk_source(tree.name, source.path, source.text):
+            report.chunks += 1
+            change = held.take(chunk)
+            if change is Change.NONE:
+                report.unchanged += 1
+                continue
+            report.moved += change is Change.MOVED
+            yield chunk, change
+    report.skipped, report.encodings = dict(tree.skipped), dict(tree.encodings)
+
+
+def _stale(tree: Tree, held: StoredRows) -> list[RecordId]:
+    """Return the ids of rows under the indexed folder whose text is gone; rows of unreadable files are kept."""
+    return [id for id, path in held.left() if tree.can_tell(path)]
+
+
+def require_there(tree: Tree) -> None:
+    """Raise RepositoryError for a tree that vanished, such as a lost network mount, whose files only seem deleted."""
+    folder = tree.root / tree.prefix
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        raise RepositoryError(
+            f"{folder} vanished during the run ({error.strerror}); no row was deleted, run again when it is back"
+        ) from error

@@ -1,0 +1,345 @@
+"""The same ingest on a Ray cluster: `ingest`'s rows, ids, spec and verification, on any number of machines.
+
+    folders, git URLs, Parquet, JSON lines ─ list ─▶ batches ─ chunk ─▶ ─ embed (actors) ─▶ ─ write ─▶ driver ─ finish
+
+Ray Data moves the batches and holds back what runs ahead, so memory does not grow with the corpus; what dies is done
+again, which changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import socket
+import uuid
+import warnings
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+from urllib.parse import urlsplit
+
+from c2llm_integrations.code.exclude import UNREADABLE
+from c2llm_integrations.errors import C2LLMError, InputError, MissingExtra, RepositoryError, StoreError
+from c2llm_integrations.indexing.ingest import IngestReport, spec_for
+from c2llm_integrations.indexing.options import IngestOptions
+from c2llm_integrations.indexing.ray import stages
+from c2llm_integrations.indexing.ray.batches import BatchResult, Place
+from c2llm_integrations.indexing.ray.steps import Chunk, EmbedderOf, ListSource, ListTexts, Write, embedding_actor
+from c2llm_integrations.indexing.ray.tracker import PassTracker, TrackedRepository
+from c2llm_integrations.stores import DATABASES, open_store
+from c2llm_integrations.stores.base import CollectionSpec
+
+try:
+    import ray
+    import ray.data
+except ImportError as error:
+    raise MissingExtra("ray", "ray") from error
+
+DATA_SETS = (".parquet", ".jsonl")
+# Texts of a data set that make one batch.
+BATCH_TEXTS = 256
+# Times a repository that does not verify is gone through before it is an error.
+PASSES = 3
+
+
+@dataclass
+class Cluster:
+    """What a run may use.
+
+    Attributes:
+        address: That of a running cluster; None starts one on this machine.
+        embedders: Actors with a model each.
+        gpus_each: GPUs for each of them.
+        writers: Tasks that write at once.
+        make_embedder: Loads the model in an actor, so it is pickled; None loads nano.
+
+    """
+
+    address: str | None = None
+    embedders: int = 1
+    gpus_each: float = 0.0
+    writers: int = 2
+    make_embedder: EmbedderOf | None = None
+
+
+def ingest_distributed(
+    sources: Sequence[str | os.PathLike[str]],
+    store: str,
+    *,
+    collection: str = "code",
+    api_key: str | None = None,
+    cluster: Cluster | None = None,
+    options: IngestOptions | None = None,
+) -> list[IngestReport]:
+    """Make the collection hold exactly the chunks of every source; return a report for each repository.
+
+    A source that cannot be read, or whose repository another one fills, has a report of its own with the reason under
+    `skipped["unreadable"]`; the others are done all the same.
+
+    Args:
+        sources: Folders that every machine can read, git URLs or bare repositories, and files or folders of Parquet
+            (.parquet) or JSON lines (.jsonl) with columns repository, path and text. All texts of a repository stand
+            in one such data set, each path once.
+        store: URL of a server.
+        collection: Name of the collection.
+        api_key: The server's key; by default it is found in each machine's environment.
+        cluster: The machines to use, and the model; by default this machine and nano.
+        options: As for `ingest`, without those that are for one repository on one machine. `force` also reads again
+            what is done; `progress` gets (batches done, batches, repository).
+
+    Raises:
+        InputError: The store is embedded, a URL holds a password, two folders are in one repository, or an option
+            is for one repository only.
+        RepositoryError: No source can be read.
+        StoreError: Names the repositories that the store does not hold as they are after all passes.
+        SpecMismatch: As `ingest` does.
+
+    """
+    options = options or IngestOptions()
+    require_server(store)
+    require_distributable(options)
+    named = _named(sources)
+    cluster = cluster or Cluster()
+    make = cluster.make_embedder or _nano
+    place = Place(store, collection, api_key, socket.gethostname())
+    begin = perf_counter()
+    with _connected(cluster), _plain_errors(), open_store(store, collection, api_key=api_key) as opened:
+        spec_of = ray.remote(num_cpus=0, num_gpus=cluster.gpus_each)(_spec_of)
+        spec_options = IngestOptions(compact=options.compact, long_text=options.long_text)
+        opened.create(ray.get(spec_of.remote(make, place, spec_options)))
+        is_first = opened.count() == 0
+        with opened.bulk() if is_first else nullcontext():
+            reports, problems = _passes(named, place, make, cluster, options)
+        if not is_first:  # also what a killed run left put off
+            opened.optimize()
+    if problems and not reports:
+        raise RepositoryError("; ".join(f"{source}: {why}" for source, why in problems.items()))
+    reports += [IngestReport(source, skipped={UNREADABLE: [f"{source}: {why}"]}) for source, why in problems.items()]
+    for report in reports:
+        report.seconds = perf_counter() - begin
+    if options.refused is not None:
+        _write_refused(reports, options.refused)
+    return reports
+
+
+def require_server(store: str) -> None:
+    """Raise InputError for the URL of an embedded store."""
+    scheme = store.partition("://")[0]
+    if scheme in DATABASES and not DATABASES[scheme].port:
+        raise InputError(f"{scheme}:// is for one process; a cluster needs a server, such as qdrant+http://HOST:6333")
+
+
+def _named(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """Return the sources as every machine knows them, each once."""
+    named: dict[str, str] = {}
+    for source in map(str, sources):
+        if "://" in source:
+            url = urlsplit(source)
+            # An access token may stand as the user of a web address; "git" does in ssh://git@host.
+            if url.password is not None or (url.scheme in ("http", "https") and url.username is not None):
+                raise InputError("a URL holds a password; take it out, URLs end up in logs; use a credential helper")
+            named[source] = source
+            continue
+        folder = Path(source).resolve()
+        root = next((above for above in (folder, *folder.parents) if (above / ".git").exists()), folder)
+        key = str(folder if source.endswith(DATA_SETS) else root)
+        if named.setdefault(key, str(folder)) != str(folder):
+            raise InputError(f"{named[key]} and {folder} are in one repository, {root}; index that, or one at a time")
+    if not named:
+        raise InputError("there is nothing to index; give at least one source")
+    return list(named.values())
+
+
+def require_distributable(options: IngestOptions) -> None:
+    """Raise InputError for an option that is for one repository in one process."""
+    default = IngestOptions()
+    for name in ("repository", "replace", "include_secrets", "only", "vectors_from"):
+        if getattr(options, name) != getattr(default, name):
+            raise InputError(f"{name} is for one repository on this machine, not for a cluster; leave it out")
+
+
+def _nano() -> Any:
+    from c2llm_integrations.model.embedder import C2LLMEmbedder
+
+    return C2LLMEmbedder.from_pretrained("nano")
+
+
+def _spec_of(make: EmbedderOf, place: Place, options: IngestOptions) -> CollectionSpec:
+    """Return the spec that the collection is to have for vectors of this model."""
+    store = place.open()
+    return spec_for(make(), store, options, store.spec)
+
+
+@contextmanager
+def _connected(cluster: Cluster) -> Iterator[None]:
+    """Connect to the cluster, or start one on this machine, unless this process is connected already."""
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    # Workers import from the folder in which Ray is started: not from a tree that may hold a json.py.
+    here = os.getcwd()
+    os.chdir(Path(__file__).parents[3])
+    try:
+        if cluster.address is not None:
+            ray.init(cluster.address, **quiet)
+        else:
+            # Logical cores: an actor that embeds leaves room for the steps around it, which take little.
+            cores = max(os.cpu_count() or 1, 2) + cluster.embedders
+            ray.init("local", num_cpus=cores, include_dashboard=False, **quiet)
+    finally:
+        os.chdir(here)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"ray\.")  # its own settings, and small inputs
+            yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Raise this package's own errors as they were on the other machine, without Ray's traceback from there."""
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        raise _own_error(error) or error from None
+
+
+def _own_error(error: BaseException | None) -> C2LLMError | None:
+    while error is not None:
+        if isinstance(error, C2LLMError) and not isinstance(error, ray.exceptions.RayError):
+            return error
+        error = getattr(error, "cause", None) or error.__cause__
+    return None
+
+
+def _write_refused(reports: Sequence[IngestReport], file: Path) -> None:
+    file.unlink(missing_ok=True)
+    lines = [
+        json.dumps({"id": id, "repository": report.repository, "reason": why}) + "\n"
+        for report in reports
+        for id, why in report.refused.items()
+    ]
+    if lines:
+        file.write_text("".join(lines), encoding="ascii")
+
+
+# ---- passes: batches stream through the cluster, the driver adds them up
+
+
+def _passes(
+    sources: list[str], place: Place, make: EmbedderOf, cluster: Cluster, options: IngestOptions
+) -> tuple[list[IngestReport], dict[str, str]]:
+    """Go through the sources until all is verified; return the repositories' reports, and source → its problem."""
+    reports: dict[str, IngestReport] = {}
+    began: dict[str, IngestReport] = {}
+    problems: dict[str, str] = {}
+    forced = set(sources if options.force else ())
+    for _ in range(PASSES):
+        here = replace(place, token=uuid.uuid4().hex)
+        texts = {source: _texts(source) for source in sources if source.endswith(DATA_SETS)}
+        tracker = PassTracker({source: data.count() for source, data in texts.items()}, _Finish(here))
+        for done, result in enumerate(_stream(sources, texts, here, make, cluster, forced), 1):
+            tracker.take(result)
+            if options.progress is not None:
+                options.progress(done, tracker.total, result.repository)
+        sources = tracker.end(sources)
+        problems |= tracker.problems
+        forced |= tracker.contested  # the claim may be the other's by now, and rows of it are there
+        for name, report in tracker.verified.items():
+            reports[name] = _added(reports.get(name) or began.get(name), report)
+        for name, one in tracker.failed.items():
+            began[name] = _added(began.get(name), one.report)
+        if not sources:
+            return list(reports.values()), problems
+    missing = ", ".join(sorted(tracker.failed) or sources)
+    raise StoreError(f"not verified after {PASSES} passes: {missing}; run again, and check who else writes there")
+
+
+def _added(before: IngestReport | None, report: IngestReport) -> IngestReport:
+    """Return the report of a repository that took another pass: what it is now, and what was done in all."""
+    if before is not None:
+        report.unchanged = max(0, report.unchanged - before.written)
+        for name in ("written", "moved", "deleted", "tokens", "cut", "shortened"):
+            setattr(report, name, getattr(report, name) + getattr(before, name))
+    return report
+
+
+class _Finish:
+    """Has a repository finished by a task, as `PassTracker` asks for."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    def __call__(self, one: TrackedRepository) -> Callable[[], tuple[int, int]]:
+        task = ray.remote(num_cpus=0.25, max_retries=-1)(stages.finish)
+        wanted = None if one.is_done else one.wanted
+        answer = task.remote(one.report.repository, self.place, wanted, one.stale, one.paths, one.claim)
+
+        def wait() -> tuple[int, int]:
+            with _plain_errors():
+                deleted, stored = ray.get(answer)
+                return deleted, stored
+
+        return wait
+
+
+def _texts(source: str) -> ray.data.Dataset:
+    return ray.data.read_parquet(source) if source.endswith(".parquet") else ray.data.read_json(source)
+
+
+def _stream(
+    sources: Sequence[str],
+    texts: dict[str, ray.data.Dataset],
+    place: Place,
+    make: EmbedderOf,
+    cluster: Cluster,
+    forced: Collection[str],
+) -> Iterator[BatchResult]:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    folders = [source for source in sources if source not in texts]
+    for dataset in _listed(folders, texts, place, forced):
+        chunked = dataset.map(Chunk(stages.chunk, place), num_cpus=0.5)
+        embedded = chunked.map(
+            embedding_actor(make, _actors_a_node(cluster)),
+            compute=ray.data.ActorPoolStrategy(size=cluster.embedders),
+            num_cpus=1,
+            num_gpus=cluster.gpus_each,
+        )
+        written = embedded.map(
+            Write(stages.write, place), compute=ray.data.TaskPoolStrategy(cluster.writers), num_cpus=0.25
+        )
+        for row in written.iter_rows():
+            yield pickle.loads(row["batch"])
+
+
+def _listed(
+    folders: Sequence[str], texts: dict[str, ray.data.Dataset], place: Place, forced: Collection[str]
+) -> Iterator[ray.data.Dataset]:
+    """Yield data sets of batches, one batch a block, so that each is passed on as soon as it is ready.
+
+    `forced`: sources that take over names which others fill, and are read again where they are done.
+    """
+    if folders:
+        listed = ray.data.from_items(list(folders), override_num_blocks=len(folders))
+        step = ListSource(place, forced)
+        yield listed.flat_map(step, num_cpus=0.5).repartition(target_num_rows_per_block=1)
+    for source, dataset in texts.items():
+        parts = dataset.map_batches(ListTexts(place, source, source in forced), batch_size=BATCH_TEXTS, num_cpus=0.5)
+        yield parts.repartition(target_num_rows_per_block=1)
+
+
+def _actors_a_node(cluster: Cluster) -> int:
+    nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
+    return -(-cluster.embedders // max(1, nodes))

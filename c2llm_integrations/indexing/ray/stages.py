@@ -1,0 +1,350 @@
+"""The steps of a distributed run, each of one batch of files: list, chunk and compare, embed, write, finish.
+
+Any step may run twice, on any machine: ids follow from content, writes overwrite, and a repository counts as done only
+when the sum of all its chunks' ids is that of the rows the store holds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy, deepcopy
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+
+from c2llm_integrations.code import exclude
+from c2llm_integrations.code.chunk import CodeChunk
+from c2llm_integrations.code.chunking import chunk_source
+from c2llm_integrations.code.git import GitFolder, is_git_folder, run_git
+from c2llm_integrations.code.git_commit import CommitSeen
+from c2llm_integrations.code.git_origin import normalize_origin
+from c2llm_integrations.code.languages import PROSE, language_of
+from c2llm_integrations.code.repository import Tree, checkout_id, iter_sources, open_tree
+from c2llm_integrations.code.source_file import Source, blotted
+from c2llm_integrations.errors import RepositoryError, StoreError
+from c2llm_integrations.indexing.diff import Change, StoredRows
+from c2llm_integrations.indexing.ingest import IngestReport, require_there
+from c2llm_integrations.indexing.ownership import Claim, require_claim
+from c2llm_integrations.indexing.ray.batches import BatchResult, ChunkedBatch, EmbeddedBatch, FileBatch, Place, Sum
+from c2llm_integrations.indexing.writing import embed_rows
+from c2llm_integrations.stores.base import Row, Stored
+from c2llm_integrations.stores.loader import Loader
+
+if TYPE_CHECKING:
+    from c2llm_integrations.model.embedder import C2LLMEmbedder
+
+# Files in one batch, and their characters: what is chunked, embedded and stored as one, and again after a death.
+BATCH_FILES, BATCH_CHARACTERS = 64, 2**20
+# How long git may take to clone.
+GIT_SECONDS = 3600
+
+
+def list_source(source: str, place: Place, force: bool) -> Iterator[FileBatch]:
+    """List a source, claim its repository, and cut it into batches with the rows that the store has of their files.
+
+    `source`: a folder, or a git URL or bare repository, whose batches carry their texts. A distant repository of which
+    the store says that it holds the very commit is one batch that is done, unless `force`. A source that cannot be
+    listed, cloned or claimed is a batch that failed.
+    """
+    try:
+        if is_remote(source):
+            yield from _list_remote(source, place, force)
+        else:
+            tree = open_tree(source)
+            owner = checkout_id(tree.root, place.host)
+            claims = ((name, Claim.parse(text)) for name, text in place.claims().items())
+            tree.name = next((name for name, claim in claims if claim.checkout == owner), tree.name)
+            yield from _batches(tree, source, place, force, owner)
+    except RepositoryError as error:
+        yield FileBatch(BatchResult(source, source, failed=str(error)))
+
+
+def name_of_remote(source: str, owner: str) -> str:
+    """Return the name of a remote's repository: its owner's digest where the URL holds none that is safe to keep."""
+    return normalize_origin(source) or normalize_origin(os.path.dirname(source)) or owner  # /srv/repo/.git is "repo"
+
+
+def _list_remote(source: str, place: Place, force: bool) -> Iterator[FileBatch]:
+    owner = place.owner_of(source)
+    name = name_of_remote(source, owner)
+    try:
+        with _address(source) as (url, protocols):
+            head = run_git("ls-remote", "--", url, "HEAD", seconds=GIT_SECONDS, protocols=protocols)
+            commit = head.decode().partition("\t")[0]
+            if not force and commit and place.claims().get(name) == str(Claim(owner, commit)):
+                yield FileBatch(BatchResult(name, source, owner, is_done=True))
+                return
+            folder = TemporaryDirectory(prefix="c2llm-")
+            options = ("--quiet", "--depth", "1", "--no-tags", "--no-recurse-submodules")
+            run_git("clone", *options, "--", url, folder.name, seconds=GIT_SECONDS, protocols=protocols)
+    except RepositoryError as error:
+        raise RepositoryError(f"{source} cannot be read: {error}") from error
+    with folder:
+        for batch in _batches(open_tree(folder.name, name), source, place, force, owner):
+            tree = _tree_of(batch)
+            batch.texts = {one.path: one.text for one in iter_sources(tree)}
+            report = batch.result.report
+            report.skipped, report.encodings = {**report.skipped, **tree.skipped}, tree.encodings
+            yield batch
+
+
+@contextmanager
+def _address(source: str) -> Iterator[tuple[str, str]]:
+    """Make an address that git can clone, and name the protocols it may use: none that runs a command.
+
+    A repository on this machine is seen through a view, because git would run in it and believe its configuration.
+    """
+    folder = Path(unquote(urlsplit(source).path) if source.startswith("file://") else source).resolve()
+    git = GitFolder(folder, folder) if is_git_folder(folder) else GitFolder.of(folder)
+    if git is None:
+        yield source, "git:http:https:ssh"
+        return
+    with git.view() as view:
+        yield view.as_uri(), "file"
+
+
+def is_remote(source: str) -> bool:
+    """Say whether a source is a git URL or a bare repository, which is cloned."""
+    return is_git_folder(Path(source)) or "://" in source or source.endswith(".git")
+
+
+def _batches(tree: Tree, source: str, place: Place, force: bool, owner: str) -> list[FileBatch]:
+    """Return the tree's batches; the first one has no files, but what is known of the tree as a whole."""
+    require_claim(tree, place, force, owner)
+    if place.claims().get(tree.name) != owner:  # while rows change, it names no commit
+        place.open().claim(tree.name, owner)
+    by_path = _by_path(place, tree.name)
+    commit = None if tree.prefix else _commit_of(str(tree.root), place.token).commit
+    groups = list(_groups(tree))
+    common = BatchResult(tree.name, source, owner, batches=len(groups) + 1, commit=commit)
+    first = replace(common, report=IngestReport(tree.name, skipped=dict(tree.skipped), notes=tree.notes), stale=[])
+    for path in by_path.keys() - set(tree.files):
+        ids = [str(row.id) for row in by_path[path]]
+        if tree.can_tell(path):
+            first.stale += ids
+        else:
+            first.ids = first.ids.add(ids)
+    found = [FileBatch(first, str(tree.root), tree.prefix)]
+    for paths in groups:
+        result = replace(common, files=paths, report=IngestReport(tree.name))
+        held = [row for path in paths for row in by_path.get(path, ())]
+        found.append(
+            FileBatch(result, str(tree.root), tree.prefix, frozenset(tree.wanted.intersection(paths)), held=held)
+        )
+    return found
+
+
+def _by_path(place: Place, repository: str) -> dict[str, list[Stored]]:
+    rows: dict[str, list[Stored]] = {}
+    for row in place.open().scan(repository):
+        rows.setdefault(row.path, []).append(row)
+    return rows
+
+
+@lru_cache(4)
+def _commit_of(root: str, _token: str) -> CommitSeen:
+    """Return the commit that is checked out, listed once a process and pass; copies are told what was seen."""
+    return CommitSeen(Path(root))
+
+
+def _tree_of(batch: FileBatch) -> Tree:
+    result = batch.result
+    return Tree(Path(batch.root), batch.prefix, result.repository, list(result.files), wanted=set(batch.taken_back))
+
+
+def list_texts(
+    repository: str, paths: Sequence[str], texts: Sequence[str | None], source: str, place: Place, force: bool
+) -> FileBatch:
+    """Make a batch of some texts of a repository that is not a folder, with the rows that the store has of them.
+
+    What would be left out of a folder is left out here. One that another source fills, unless `force`, has failed.
+    """
+    owner, claim = place.owner_of(source), place.claims().get(repository)
+    if claim is not None and Claim.parse(claim).checkout != owner and not force:
+        why = f"repository {repository!r} in this collection was indexed from elsewhere; take it over with --force"
+        return FileBatch(BatchResult(repository, source, batches=0, rows=len(paths), failed=why))
+    if claim != owner:
+        place.open().claim(repository, owner)
+    tree = Tree(Path(), "", repository)
+    kept: dict[str, str] = {}
+    for path, text in zip(paths, texts, strict=True):
+        reason = "no text" if text is None else _why_skip(path, text)
+        if reason is not None:
+            tree.skip(reason, path)
+        elif text is not None:
+            tree.files.append(path)
+            kept[path] = blotted(Source(path, text, "utf-8", b"")).text
+            if kept[path] != text:
+                tree.skip(exclude.BLOTTED, path)
+    held = [row for path in kept for row in _held_of(place, repository).get(path, ())]
+    report = IngestReport(repository, skipped=tree.skipped)
+    result = BatchResult(repository, source, owner, batches=0, files=tree.files, rows=len(paths), report=report)
+    return FileBatch(result, texts=kept, held=held)
+
+
+def _why_skip(path: str, text: str) -> str | None:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        return exclude.BINARY
+    if size > exclude.MAX_FILE_BYTES:
+        return exclude.TOO_LARGE
+    return exclude.why_skip_name(path) or exclude.why_skip_text(text, language_of(path) in PROSE)
+
+
+@lru_cache(4)
+def _held_of(place: Place, repository: str) -> dict[str, list[Stored]]:
+    return _by_path(place, repository)
+
+
+def _groups(tree: Tree) -> Iterator[list[str]]:
+    group: list[str] = []
+    size = 0
+    for path in tree.files:
+        try:
+            more = (tree.root / path).lstat().st_size
+        except OSError:
+            more = 0
+        if group and (len(group) == BATCH_FILES or size + more > BATCH_CHARACTERS):
+            yield group
+            group, size = [], 0
+        group.append(path)
+        size += more
+    if group:
+        yield group
+
+
+def chunk(batch: FileBatch, place: Place) -> ChunkedBatch:
+    """Read and chunk the batch's files, and tell what is new, what has moved and what is stale.
+
+    A file that cannot be chunked costs itself; it counts as unreadable, so that its rows stay.
+    """
+    tree, held, result = _tree_of(batch), StoredRows(batch.held), deepcopy(batch.result)
+    report = result.report
+    is_folder = batch.texts is None and bool(result.files)
+    seen = copy(_commit_of(batch.root, place.token)) if is_folder and result.commit else None
+    done = ChunkedBatch(result)
+    for source in _sources(batch, tree):
+        if seen is not None:
+            seen.see(source)
+        try:
+            chunks = list(chunk_source(tree.name, source.path, source.text))
+        except Exception:
+            tree.skip(exclude.UNREADABLE, source.path)
+            continue
+        report.files += 1
+        _compare(chunks, held, done)
+    for id, path in held.left():
+        if tree.can_tell(path):
+            result.stale.append(str(id))
+        else:
+            result.ids = result.ids.add([str(id)])
+    try:
+        if is_folder:  # where this machine does not have the folder, all its files seem gone
+            require_there(tree)
+    except RepositoryError as error:
+        return ChunkedBatch(replace(result, stale=[], failed=str(error)))
+    report.skipped, report.encodings = {**report.skipped, **tree.skipped}, tree.encodings or report.encodings
+    if seen is not None and seen.commit != result.commit:
+        result.commit = None
+    return done
+
+
+def _compare(chunks: Sequence[CodeChunk], held: StoredRows, done: ChunkedBatch) -> None:
+    report = done.result.report
+    report.chunks += len(chunks)
+    done.result.ids = done.result.ids.add(one.id for one in chunks)
+    for one in chunks:
+        change = held.take(one)
+        if change is Change.NEW:
+            done.new.append(one)
+        elif change is Change.MOVED:
+            done.moved.append(one)
+        else:
+            report.unchanged += 1
+
+
+def _sources(batch: FileBatch, tree: Tree) -> Iterator[Source]:
+    if batch.texts is None:
+        yield from iter_sources(tree)
+        return
+    for path, text in batch.texts.items():
+        yield Source(path, text, "utf-8", text.encode())
+
+
+def embed(batch: ChunkedBatch, embedder: C2LLMEmbedder) -> EmbeddedBatch:
+    """Add the vectors of the batch's new chunks; one that cannot be embedded is refused alone."""
+    tokens, cut = embedder.tokens_seen, embedder.texts_cut
+    result = deepcopy(batch.result)
+    report = result.report
+
+    def refuse(chunks: Sequence[CodeChunk], reasons: Mapping[str, str]) -> None:
+        for one in chunks:
+            report.refused[one.id] = f"{one.path}:{one.start_line}-{one.end_line}: {reasons[one.id]}"
+
+    rows = embed_rows(batch.new, embedder, refuse)
+    report.tokens, report.cut = embedder.tokens_seen - tokens, embedder.texts_cut - cut
+    vectors = np.stack([row.vector for row in rows]) if rows else None
+    return EmbeddedBatch(result, [row.chunk for row in rows], vectors, batch.moved)
+
+
+def write(batch: EmbeddedBatch, place: Place) -> BatchResult:
+    """Store the batch's rows and return what the driver must know."""
+    result, rows = deepcopy(batch.result), []
+    if batch.vectors is not None:
+        rows = [Row(one, vector) for one, vector in zip(batch.new, batch.vectors, strict=True)]
+    with Loader(place.open()) as loader:
+        loader.add(rows)
+        loader.update(batch.moved)
+    try:
+        loader.verify_sample()
+    except StoreError:  # taken back, so that the next pass writes all of it again
+        result.is_lost = True
+        place.open().delete([row.chunk.id for row in rows])
+    report, done = result.report, loader.report
+    report.moved, report.written, report.shortened = len(batch.moved), done.written, done.cut
+    report.refused |= done.refused
+    return result
+
+
+def finish(
+    name: str,
+    place: Place,
+    wanted: Sum | None,
+    stale: Collection[str],
+    paths: Collection[str] | None,
+    claim: Claim,
+) -> tuple[int, int]:
+    """Verify that the store holds what it should of a repository, delete its stale rows, and record its commit.
+
+    `wanted`: the ids it should hold, None if it was done before; `paths`: all that it has, rows of others are stale;
+    None where `stale` names all. Returns rows deleted and rows held.
+    Raises StoreError if the store holds anything else than wanted and stale rows; then nothing is deleted.
+    """
+    store, stale = place.open(), set(stale)
+    if wanted is None:
+        return 0, store.count(name)
+    gone, held = [], Sum()
+    for row in store.scan(name):
+        if row.id in stale or (paths is not None and row.path not in paths):
+            gone.append(row.id)
+        else:
+            held = held.add([row.id])
+    if held == wanted:
+        store.delete(gone)
+        held = replace(held, count=store.count(name))
+    if held != wanted:
+        raise StoreError(
+            f"{store.collection!r} holds {held.count} rows of {name!r}, expected {wanted.count}"
+            f"{'' if held.count != wanted.count else ' others'}; run again, and check who else writes there"
+        )
+    if claim.commit:
+        store.claim(name, str(claim))
+    return len(gone), held.count

@@ -1,0 +1,126 @@
+"""What the driver of a distributed run adds up: a report for each repository, and when it is complete.
+
+It keeps sums, and what was refused, skipped or is stale; of a data set of texts also the paths, because only they tell
+which rows are of a path that is gone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from c2llm_integrations.errors import StoreError
+from c2llm_integrations.indexing.ingest import IngestReport
+from c2llm_integrations.indexing.ownership import Claim
+from c2llm_integrations.indexing.ray.batches import BatchResult, Sum
+
+
+@dataclass
+class TrackedRepository:
+    """What the driver knows of one repository until it is finished.
+
+    `batches`: how many are through; `wanted`: the ids that the store should hold in the end, `stale` those to delete;
+    `commits`: what the batches were read from; `is_done`, `is_lost`: whether any batch is (see `BatchResult`); of a
+    data set of texts, `paths` are those it has, None for a folder, and `has_doubles` says that one came twice.
+    """
+
+    report: IngestReport
+    source: str
+    owner: str = ""
+    batches: int = 0
+    wanted: Sum = field(default_factory=Sum)
+    stale: list[str] = field(default_factory=list)
+    commits: set[str | None] = field(default_factory=set)
+    is_done: bool = False
+    is_lost: bool = False
+    paths: set[str] | None = None
+    has_doubles: bool = False
+
+    @property
+    def claim(self) -> Claim:
+        """The claim it is to get: with a commit if all of it was read from that one."""
+        [commit] = self.commits if len(self.commits) == 1 and not self.report.unreadable else [None]
+        return Claim(self.owner, commit)
+
+    def add(self, result: BatchResult) -> None:
+        """Add what became of a batch."""
+        self.owner = result.owner
+        self.batches += 1
+        self.wanted = (self.wanted + result.ids) - Sum().add(result.report.refused)
+        self.stale += result.stale
+        self.commits.add(result.commit)
+        self.is_done |= result.is_done
+        self.is_lost |= result.is_lost
+        if not result.batches:
+            self.paths = self.paths or set()
+            several = set(result.files)
+            self.has_doubles |= len(several) < len(result.files) or not several.isdisjoint(self.paths)
+            self.paths |= several
+        self.report.add(result.report)
+
+
+# Begins to delete what is stale and to verify. The answer waits for the numbers of rows deleted and held, and raises
+# StoreError if the store does not hold what it should.
+Finish = Callable[[TrackedRepository], Callable[[], tuple[int, int]]]
+
+
+class PassTracker:
+    """One pass over some sources.
+
+    `total`: batches there are, as far as known; `problems`: source → why it cannot be read; `contested`: sources of
+    whose repository's name another one came too, which has claimed it and stored rows of its own. After `end`:
+    `verified` and `failed` are the repositories that the store holds as they are, and the others.
+    """
+
+    def __init__(self, rows: dict[str, int], finish: Finish) -> None:
+        """`rows`: those of each source that is a data set of texts."""
+        self.total = 0
+        self.problems: dict[str, str] = {}
+        self.contested: set[str] = set()
+        self.verified: dict[str, IngestReport] = {}
+        self.failed: dict[str, TrackedRepository] = {}
+        self._rows = rows
+        self._came: Counter[str] = Counter()
+        self._finish = finish
+        self._repositories: dict[str, TrackedRepository] = {}
+        self._finishing: dict[str, Callable[[], tuple[int, int]]] = {}
+
+    def take(self, result: BatchResult) -> None:
+        """Add a batch that is through; with the last one of a repository, have that finished."""
+        name, source = result.repository, result.source
+        self._came[source] += result.rows if source in self._rows else 1
+        if result.failed:
+            self.problems.setdefault(source, result.failed)
+            return
+        one = self._repositories.setdefault(name, TrackedRepository(IngestReport(name), source))
+        if one.source != source:
+            self.problems[source] = f"its repository is called {name!r} like that of {one.source}; index one of them"
+            self.contested.add(one.source)
+            return
+        self.total += 1 if not result.batches else 0 if one.batches else result.batches
+        one.add(result)
+        if one.batches == result.batches and not one.is_lost:
+            self._finishing[name] = self._finish(one)
+
+    def end(self, sources: Sequence[str]) -> list[str]:
+        """Finish what is complete, wait for all, and return the sources to go through again."""
+        again = {source for source in sources if self._came[source] != self._rows.get(source, self._came[source] or 1)}
+        for name, one in self._repositories.items():
+            if one.paths is not None and one.source not in again:
+                if one.has_doubles:
+                    self.problems[one.source] = f"it has several texts of one path of {name!r}"
+                elif not one.is_lost:
+                    self._finishing[name] = self._finish(one)
+        for name, one in self._repositories.items():
+            try:
+                if name not in self._finishing:
+                    raise StoreError(f"not all of {name!r} came through")
+                one.report.deleted, one.report.stored = self._finishing[name]()
+                if one.source in self.contested:
+                    raise StoreError(f"rows of another {name!r} came after")
+                self.verified[name] = one.report
+            except StoreError:
+                self.failed[name] = one
+        again |= {one.source for one in self.failed.values()}
+        return [source for source in sources if source in again and source not in self.problems]

@@ -1,0 +1,386 @@
+"""Index any records as the rows of a source: embed new ones, update changed metadata, delete missing ones.
+
+Each row keeps a digest of its text and its metadata, and nothing else is remembered. So an unchanged record is neither
+embedded nor written, and a killed run continues where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from time import perf_counter
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from c2llm_integrations._utils.progress import Progress, shown
+from c2llm_integrations.errors import InputError
+from c2llm_integrations.indexing.diff import Change
+from c2llm_integrations.indexing.digests import KeySet, StoredDigests
+from c2llm_integrations.indexing.ingest import IngestReport, spec_for
+from c2llm_integrations.indexing.options import IngestOptions, RecordOptions
+from c2llm_integrations.indexing.ownership import claim_records, require_records
+from c2llm_integrations.indexing.record_readers import (
+    Item,
+    Names,
+    how_many,
+    plain_record,
+    read_items,
+    vector_of,
+    why_no_text,
+    why_not_mapping,
+)
+from c2llm_integrations.indexing.writing import (
+    BATCH_CHARS,
+    BATCH_GIVEN,
+    BATCH_RECORDS,
+    Refuse,
+    Work,
+    embed_rows,
+    fill,
+    write_changes,
+)
+from c2llm_integrations.stores.base import CollectionSpec, VectorStore
+from c2llm_integrations.stores.loader import Loader
+from c2llm_integrations.stores.records import PreparedRecord, Record, RecordId, Row, is_chunk, row_id, why_id_refused
+from c2llm_integrations.stores.rows import refused_records
+from c2llm_integrations.stores.spec import CompactPlan
+
+if TYPE_CHECKING:
+    from c2llm_integrations.indexing.options import Transform, Vectors
+    from c2llm_integrations.model.embedder import C2LLMEmbedder
+
+
+def ingest_records(
+    records: Any,
+    embedder: C2LLMEmbedder | None,
+    store: VectorStore,
+    *,
+    source: str,
+    text: str = "text",
+    id: str | None = "id",
+    compact: CompactPlan | None = None,
+    long_text: str | None = None,
+    fields: Mapping[str, str] | None = None,
+    delete_missing: bool = False,
+    batch_size: int | None = None,
+    progress: Progress | bool | None = None,
+    refused: Path | None = None,
+    transform: Transform | None = None,
+    vectors: Vectors | None = None,
+) -> IngestReport:
+    """Make the store hold these records of a source, and say what that took.
+
+    A record without changes costs nothing but its comparison; one with other metadata is updated in place; one with
+    another text is embedded again. A run that was killed is continued by running it again. A record that cannot be
+    stored is refused with its reason, and the others are stored. Everything written is verified. In the report,
+    `chunks` counts records, `written` those embedded and stored, `moved` those of which only the metadata changed.
+
+    Args:
+        records: Any iterable (a generator is read as it goes) of mappings, `Record`s, `Row`s, LangChain documents or
+            LlamaIndex nodes; a `datasets.Dataset` or an Arrow table; the path of a .jsonl, .jsonl.gz or .parquet file.
+        embedder: What embeds the texts; may be None if `vectors` are given.
+        store: Where the rows go.
+        source: The name of the set that the records are from, the same in every run. What another source, a
+            repository or another program wrote is not touched.
+        text: The field of a mapping that is embedded. What is not the text, the id or the vector is metadata.
+        id: The field that tells records apart; UUIDs and unsigned integers become the rows' ids as they are. None, or
+            a record without one: its text decides.
+        compact: How vectors are stored; None keeps what the collection has.
+        long_text: "refuse" or "cut", for a text over the store's byte limit. None keeps what the collection has.
+        fields: Field of the metadata → its kind, for fields that filters use (see `CollectionSpec`); a record with
+            another kind of value is refused. None keeps what the collection has.
+        delete_missing: Delete the rows of this source that are not among `records`, after all others are stored.
+        batch_size: Records embedded and stored together; by default 256, or 1,024 with `vectors`. Long texts make
+            batches smaller.
+        progress: Called with (records done, records or None, source); True draws a bar on a terminal.
+        refused: File that gets one JSON object per record that could not be stored.
+        transform: Called with each record as it is in `records`; returns what to store, or None to leave it out.
+        vectors: Vectors made elsewhere, in the order of the records (after `transform` has left some out), or the
+            name of the field that holds each record's. A record whose text has not changed keeps its vector.
+
+    Raises:
+        InputError: What is given holds no records, or an option cannot be used.
+        RepositoryError: The source is a repository of this collection.
+        SpecMismatch: The collection was made with another model, or otherwise than `compact` says.
+        StoreError: The store failed, does not hold what it acknowledged, or another run writes the same source.
+
+    """
+    with shown(progress) as report:
+        options = RecordOptions(
+            text=text,
+            id=id,
+            compact=compact,
+            long_text=long_text,
+            fields=fields,
+            delete_missing=delete_missing,
+            batch_size=batch_size,
+            progress=report,
+            refused=refused,
+            transform=transform,
+            vectors=vectors,
+        )
+        return ingest_records_with(records, embedder, store, source, options)
+
+
+def ingest_records_with(
+    records: Any, embedder: C2LLMEmbedder | None, store: VectorStore, source: str, options: RecordOptions
+) -> IngestReport:
+    """Do what `ingest_records` does, its options as one object."""
+    begin = perf_counter()
+    items = _items(records, embedder, source, options)
+    require_records(source, store)
+    spec, items = _spec(items, embedder, store, options)
+    store.create(spec)
+    require_mine = claim_records(source, store)
+    run = _Run(source, store, options, how_many(records), embedder)
+    filled = fill(
+        Work(source, run.stored, partial(run.write, items), partial(run.gone, require_mine)),
+        store,
+        bulk=store.total() == 0,
+        refused=options.refused,
+    )
+    require_mine()
+    report, loaded = run.report, filled.loaded
+    report.written, report.shortened, report.refused = loaded.written, loaded.cut, loaded.refused
+    report.deleted, report.stored, report.seconds = filled.deleted, filled.stored, perf_counter() - begin
+    return report
+
+
+def plan_records(
+    records: Any, embedder: C2LLMEmbedder | None, store: VectorStore | None, source: str, options: RecordOptions
+) -> IngestReport:
+    """Return what `ingest_records` would do, without changing anything; `store=None`: with an empty one."""
+    begin = perf_counter()
+    items = _items(records, embedder, source, options)
+    if store is not None:
+        require_records(source, store)
+    if store is not None and (held := store.spec) is not None:
+        wanted, items = _spec(items, embedder, store, options)
+        held.require_same(wanted)
+    run = _Run(source, store, options, how_many(records), embedder)
+    for _, change in run.changes(items, run.note_refused):
+        run.report.written += change is Change.NEW
+    run.report.deleted = sum(1 for _ in run.stored.left()) if run.deletes else 0
+    run.report.stored, run.report.seconds = len(run.stored), perf_counter() - begin
+    return run.report
+
+
+def _items(records: Any, embedder: C2LLMEmbedder | None, source: str, options: RecordOptions) -> Iterator[Item]:
+    """Return the records with their vectors, after a look at the options."""
+    if not isinstance(source, str) or not source:
+        raise InputError(f"source is {source!r:.60}; name the set that the records are from, such as 'answers'")
+    if why := why_id_refused(source):
+        raise InputError(f"source cannot be used: {why}")
+    if options.batch_size is not None and options.batch_size < 1:
+        raise InputError(f"batch_size is {options.batch_size}, must be at least 1")
+    field = options.vectors if isinstance(options.vectors, str) else None
+    items = read_items(records, Names(options.text, options.id, field), source, options.transform)
+    return items if options.vectors is None or field is not None else _with_vectors(items, options.vectors)
+
+
+def _with_vectors(items: Iterator[Item], vectors: Iterable[Any]) -> Iterator[Item]:
+    end, more = object(), iter(vectors)
+    for number, item in enumerate(items):
+        item.vector = next(more, end)
+        if item.vector is end:
+            raise InputError(f"there are {number} vectors and more records; give one for each, in the same order")
+        yield item
+    if next(more, end) is not end:
+        raise InputError("there are more vectors than records; give one for each, in the same order")
+
+
+def _spec(
+    items: Iterator[Item], embedder: C2LLMEmbedder | None, store: VectorStore, options: RecordOptions
+) -> tuple[CollectionSpec, Iterator[Item]]:
+    """Return the spec to ask for, and all items: without an embedder, the first vector decides the width."""
+    held = store.spec
+    describes: Any = embedder
+    if embedder is None and held is not None:
+        describes = SimpleNamespace(output_dim=held.width, fingerprint=held.fingerprint)
+    elif embedder is None:
+        first = list(islice(items, 1))
+        width = np.size(first[0].vector) if first and first[0].vector is not None else 0
+        if not width:
+            raise InputError("there is neither an embedder nor a vector; give an embedder, or vectors=")
+        items = chain(first, items)
+        describes = SimpleNamespace(output_dim=width, fingerprint={})
+    how = IngestOptions(compact=options.compact, long_text=options.long_text)
+    spec = spec_for(describes, store, how, held)
+    return replace(spec, fields={**spec.fields, **(options.fields or {})}), items
+
+
+def _batch(items: Iterator[Item], size: int) -> list[Item]:
+    """Return the next items: `size` of them, fewer of long texts."""
+    batch: list[Item] = []
+    chars = 0
+    for item in islice(items, size):
+        batch.append(item)
+        chars += len(item.text) if isinstance(item.text, str) else 0
+        if chars >= BATCH_CHARS:
+            break
+    return batch
+
+
+class _Run:
+    """One run over the records of a source."""
+
+    def __init__(
+        self,
+        source: str,
+        store: VectorStore | None,
+        options: RecordOptions,
+        total: int | None,
+        embedder: C2LLMEmbedder | None,
+    ) -> None:
+        self.report = IngestReport(source)
+        self.stored = StoredDigests(() if store is None else store.scan(source))
+        self._source = source
+        self._store = store
+        self._options = options
+        self._total = total
+        self._embedder = embedder
+        # Ids that are neither UUIDs nor numbers are the source's own; the others may be taken.
+        self._shared = store is not None and store.total() > len(self.stored)
+        self._seen = KeySet()
+        self._copies: dict[RecordId, int] = {}
+        self._vectors: dict[RecordId, Any] = {}
+        self._unnamed = 0
+
+    # ---- the three steps of `fill`
+
+    def write(self, items: Iterator[Item], loader: Loader) -> None:
+        """Compare all items with the rows, and write what is new or changed."""
+        before = (self._embedder.tokens_seen, self._embedder.texts_cut) if self._embedder else (0, 0)
+        changes = self.changes(items, loader.refuse)
+        write_changes(changes, partial(self._rows, loader), loader, self._size)
+        if self._embedder:
+            self.report.tokens = self._embedder.tokens_seen - before[0]
+            self.report.cut = self._embedder.texts_cut - before[1]
+
+    def gone(self, require_mine: Any) -> list[RecordId]:
+        """Return the rows to delete, if asked for and known for certain."""
+        if not self.deletes:
+            return []
+        require_mine()
+        return list(self.stored.left())
+
+    @property
+    def deletes(self) -> bool:
+        """Whether rows that no record has taken are to go; raises InputError if that would be all of them."""
+        if not self._options.delete_missing:
+            return False
+        if self._unnamed:
+            self.report.notes.append(
+                f"nothing was deleted: {self._unnamed} records have no usable id, each could be any of the rows"
+            )
+            return False
+        if not self.report.chunks and len(self.stored):
+            raise InputError(
+                f"there is not one record, and delete_missing would delete all {len(self.stored)} rows of "
+                f"{self._source!r}; was the generator used up? To empty the source, delete its rows"
+            )
+        return True
+
+    def note_refused(self, records: Sequence[Record], reasons: Mapping[Any, str]) -> None:
+        """Report what would be refused."""
+        self.report.refused.update({id: f"{self._source}: {id}: {why}" for id, why in reasons.items()})
+
+    # ---- one batch after another
+
+    @property
+    def _size(self) -> int:
+        given = self._options.vectors is not None or self._embedder is None
+        return self._options.batch_size or (BATCH_GIVEN if given else BATCH_RECORDS)
+
+    def changes(self, items: Iterator[Item], refuse: Refuse[Record]) -> Iterator[tuple[Record, Change]]:
+        """Yield the records to act on; `refuse(records, id → reason)` gets those that cannot be stored."""
+        while batch := _batch(items, self._size):
+            if self._options.progress is not None:
+                self._options.progress(self.report.chunks, self._total, self._source)
+            self.report.chunks += len(batch)
+            yield from self._compared([checked for item in batch if (checked := self._checked(item, refuse))], refuse)
+
+    def _compared(self, checked: list[_Checked], refuse: Refuse[Record]) -> Iterator[tuple[Record, Change]]:
+        changes = self.stored.take([one.record.key for one in checked], [one.record.digest for one in checked])
+        taken = self._taken([one.record.key for one, change in zip(checked, changes, strict=True) if change is None])
+        for (record, vector), change in zip(checked, changes, strict=True):
+            if change is None and record.key in taken:
+                why = "the id is that of a row which this source did not write; use ids that are other strings"
+                refuse([record], {record.id: why})
+            elif change is Change.NONE:
+                self.report.unchanged += 1
+            else:
+                self.report.moved += change is Change.MOVED
+                if change is not Change.MOVED and vector is not None:
+                    self._vectors[record.key] = vector
+                yield record, change or Change.NEW
+
+    def _taken(self, ids: list[RecordId]) -> set[RecordId]:
+        return self._store.known(ids) if ids and self._store is not None and self._shared else set()
+
+    def _checked(self, item: Item, refuse: Refuse[Record]) -> _Checked | None:
+        """Return an item as a record, None after refusing it."""
+        id, why = item.id, item.problem or (None if item.id is None else why_id_refused(item.id))
+        if why is not None:
+            self._unnamed += 1
+            id = item.where
+        elif (why := why_no_text(item.text, self._options.text) or why_not_mapping(item.metadata)) is None:
+            id = self._from_content(item.text) if id is None else id
+            found = self._compared_with_run(Record(id, item.text, item.metadata, self._source), item.vector)
+            if isinstance(found, _Checked):
+                return found
+            why = found
+        named = Record(item.where if id is None else id, "", {}, self._source)
+        if item.id is not None and id is not item.where:
+            self.stored.keep(named.row_id)  # it is still there, though not as it was
+        refuse([named], {named.id: why})
+        return None
+
+    def _compared_with_run(self, record: Record, vector: Any) -> _Checked | str:
+        """Return a record that can be stored beside those before it, or why it cannot."""
+        key = record.row_id
+        if not self._seen.add(key):
+            return "the id came before in this run; only the first is stored"
+        if vector is None and self._embedder is None:
+            return "it has no vector, and there is no embedder"
+        if is_chunk(record):
+            return f"its metadata is that of a chunk of repository {self._source!r}; name the source otherwise"
+        plain = plain_record(record, key)
+        return plain if isinstance(plain, str) else _Checked(plain, vector)
+
+    def _from_content(self, text: str) -> RecordId:
+        first = row_id(self._source, None, text)
+        if first not in self._seen:
+            return first
+        self._copies[first] = copies = self._copies.get(first, 0) + 1
+        return row_id(self._source, None, text, copies)
+
+    def _rows(self, loader: Loader, records: list[Record]) -> list[Row]:
+        """Return the rows of new records, with their own vectors where they have some."""
+        given = [(record, self._vectors.pop(record.row_id, None)) for record in records]
+        rows = [Row(record, vector_of(vector)) for record, vector in given if vector is not None]
+        rest = [record for record, vector in given if vector is None]
+        if not rest or self._embedder is None:
+            return rows
+        reasons = self._why_refused(rest)
+        loader.refuse(rest, reasons)
+        return rows + embed_rows([one for one in rest if one.id not in reasons], self._embedder, loader.refuse)
+
+    def _why_refused(self, records: list[Record]) -> dict[RecordId, str]:
+        """Return id → reason for what the store would refuse, before it is embedded, which takes longest."""
+        if self._store is None or (spec := self._store.spec) is None:
+            return {}
+        limit = None if spec.long_text == "cut" else self._store.capabilities.max_text_bytes
+        return refused_records(records, limit, spec.fields)
+
+
+class _Checked(NamedTuple):
+    """A record that can be compared, and the vector that came with it."""
+
+    record: PreparedRecord
+    vector: Any

@@ -1,0 +1,224 @@
+"""Snapshots: the state of each source file when it was indexed, in a file beside the collection.
+
+The file is a cache: losing it costs work, and it cannot hide a change. A run removes it before its first write and
+writes it again after verifying the rows, so it never describes what a killed run left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from typing_extensions import Self
+
+from c2llm_integrations._utils.files import FileLock, user_cache
+from c2llm_integrations._utils.json_lines import parse_json
+from c2llm_integrations.code.git import branch_of
+from c2llm_integrations.code.inside import parts_inside
+from c2llm_integrations.code.repository import IGNORE_FILE, Tree
+from c2llm_integrations.code.source_file import FileState, is_settled, read_source
+from c2llm_integrations.errors import StoreError
+from c2llm_integrations.indexing.ownership import checkout_of, edge_folder, outermost
+from c2llm_integrations.stores.base import VectorStore
+
+# Seconds that a run waits for a search that is writing the states it verified.
+LOCK_SECONDS = 5.0
+# Seconds that it waits for another run: child processes of a killed one may hold the lock a little longer.
+RUN_SECONDS = 1.0
+LAYOUT = 1
+
+# Path → the fields of its `FileState`, which as bare tuples are read in half the time.
+States = dict[str, tuple[int, int, int, int, str]]
+# Path of an ignore file → its times, size and inode; () if they may change without a trace.
+Rules = dict[str, tuple[int, ...]]
+
+
+@dataclass
+class Snapshot:
+    """What a collection was filled from: the folders, the rows they gave, and the state of each file read.
+
+    `rules` are the states of the ignore files that no listing shows to have changed.
+    """
+
+    rows: int
+    branch: str
+    prefixes: list[str]
+    rules: Rules
+    states: States = field(default_factory=dict)
+
+
+class SnapshotWriter:
+    """One run on one checkout and collection: a `with` block around all that it reads and writes.
+
+    The record is taken away when the block is entered and written again by `finish`.
+    """
+
+    def __init__(self, tree: Tree, store: VectorStore, anew: bool = False) -> None:
+        """Take a listed tree and its store; `anew`: nothing that the store holds of this repository will be kept.
+
+        `changed`, once entered: files that differ from what the rows were read from, as far as a record says.
+        """
+        self._tree = tree
+        self._store = store
+        self._anew = anew
+        self._file = record_file(tree.root, store)
+        self._run: FileLock | None = None
+        self._kept: Snapshot | None = None
+        self._branch = ""
+        self._rules: Rules = {}
+        self.changed: list[str] = []
+
+    def __enter__(self) -> Self:
+        """Raise StoreBusy if another run on the same is under way."""
+        tree = self._tree
+        if self._file is not None:
+            with suppress(OSError):  # a folder that nothing can be written to holds no record
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                what = f"a run that indexes {tree.root} into {self._store.collection!r}"
+                self._run = FileLock(self._file.with_suffix(".run.lock"), what, RUN_SECONDS)
+        self._branch = branch_of(tree.root)  # now: a switch during the run must show
+        with locked(self._file, LOCK_SECONDS):
+            earlier = load(self._file)
+            try:
+                if self._file is not None:
+                    self._file.unlink(missing_ok=True)
+            except OSError as error:  # a record that stayed would describe what this run is about to change
+                raise StoreError(
+                    f"{self._file} cannot be written to ({error.strerror}); "
+                    "to index name another place with --store qdrant+edge://PATH"
+                ) from error
+        if earlier is not None and not self._anew and earlier.rows == self._store.count(tree.name):
+            self._kept = earlier
+        known = self._kept.states if self._kept else {}
+        self.changed = differing(tree.root, known)[0]
+        self._rules = ignore_rules(tree.root, (*tree.files, *known), settle=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._run is not None:
+            self._run.release()
+
+    def finish(self, rows: int) -> None:
+        """Snapshot what was read, after the store was found to hold the `rows` that it gave."""
+        tree, kept = self._tree, self._kept
+        before = kept.states.items() if kept else ()
+        states = {path: state for path, state in before if not tree.can_tell(path)}
+        states |= {path: _settled(tree.root, path, state) for path, state in tree.states.items()}
+        prefixes = [tree.prefix, *(kept.prefixes if kept else ())]
+        record = Snapshot(rows, self._branch, list(outermost(prefixes)) or [""], self._rules, states)
+        with locked(self._file, LOCK_SECONDS):
+            save(self._file, record)
+
+
+def _settled(root: Path, path: str, state: FileState) -> FileState:
+    """Return the state of a file that was read too soon after a change, now that some time has passed."""
+    if state.changed:
+        return state
+    again = read_source(root, path)[1]
+    return again if again is not None and again.digest == state.digest else state
+
+
+def differing(root: Path, states: States) -> tuple[list[str], list[str]]:
+    """Return the files whose state is not the recorded one, and those that are gone."""
+    suspects, gone = [], []
+    below, lstat = f"{root}{os.sep}", os.lstat
+    for path, (modified, changed, size, inode, _) in states.items():
+        try:
+            info = lstat(below + path)
+        except (OSError, ValueError):  # a record in a checkout may hold any name
+            gone.append(path)
+            continue
+        if info.st_mtime_ns != modified or info.st_ctime_ns != changed or info.st_size != size or info.st_ino != inode:
+            suspects.append(path)
+    return suspects, gone
+
+
+def ignore_rules(root: Path, paths: Iterable[str], settle: bool = False) -> Rules:
+    """Return the states of the ignore files in all folders of `paths`: git may hide them from the listing.
+
+    With `settle`, for a record, the state of one that may still change without a trace equals no other.
+    """
+    now = time.time_ns()
+    folders = {path.rpartition("/")[0] for path in paths}
+    for folder in tuple(folders):
+        while folder:
+            folder = folder.rpartition("/")[0]
+            folders.add(folder)
+    found: Rules = {}
+    for folder in {"", *folders}:
+        path = f"{folder}/{IGNORE_FILE}" if folder else IGNORE_FILE
+        with suppress(OSError):
+            info = os.lstat(f"{root}{os.sep}{path}")
+            is_known = not settle or is_settled(info, now)
+            found[path] = (info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino) if is_known else ()
+    return found
+
+
+def record_file(root: Path, store: VectorStore) -> Path | None:
+    """Return where the record lies: in an embedded store's own folder, else in the user's cache."""
+    checkout = hashlib.sha256(checkout_of(root, store).encode()).hexdigest()[:16]
+    folder = edge_folder(store)
+    if folder is not None:
+        return folder / f".{store.collection}.{checkout}.states"
+    if store.url.startswith("qdrant+memory"):
+        return None
+    name = hashlib.sha256(f"{store.url}\0{store.collection}\0{checkout}".encode()).hexdigest()[:32]
+    return user_cache() / f"{name}.states"
+
+
+def load(file: Path | None) -> Snapshot | None:
+    """Read a record; None if there is none, or one that another release, a crash or somebody else's checkout left."""
+    try:
+        data = parse_json(file.read_bytes()) if file is not None else {}
+        if data.pop("layout", None) != LAYOUT:
+            return None
+        columns = (data.pop(name) for name in FileState._fields)
+        states = zip(*columns, strict=True)
+        rules = {path: tuple(state) for path, state in data.pop("rules").items()}
+        found = Snapshot(rules=rules, states=dict(zip(data.pop("paths"), states, strict=True)), **data)
+        for prefix in found.prefixes:
+            parts_inside(prefix)
+        return found if all(isinstance(path, str) for path in found.states) else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def save(file: Path | None, record: Snapshot) -> None:
+    """Write a record, if its folder can be written to."""
+    if file is None:
+        return
+    data = {"layout": LAYOUT, "paths": list(record.states)}
+    columns = zip(*record.states.values(), strict=True) if record.states else [()] * len(FileState._fields)
+    data |= dict(zip(FileState._fields, map(list, columns), strict=True))
+    data |= {name: getattr(record, name) for name in ("rows", "branch", "prefixes", "rules")}
+    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(data), "utf-8")
+        os.replace(temporary, file)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+@contextmanager
+def locked(file: Path | None, wait: float = 0.0) -> Iterator[None]:
+    """Hold the record; raises StoreBusy if another still holds it after `wait` seconds."""
+    lock = None
+    if file is not None:
+        with suppress(OSError):  # a folder that nothing can be written to holds no record
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(file.with_suffix(".lock"), str(file), wait)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()

@@ -1,0 +1,160 @@
+"""Export a collection to one Parquet file, and import it into any store without embedding again."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import perf_counter
+
+from c2llm_integrations._utils.progress import Progress
+from c2llm_integrations.code.analyzer import ANALYZER
+from c2llm_integrations.errors import InputError, RepositoryError, StoreError
+from c2llm_integrations.indexing.options import WriteOptions
+from c2llm_integrations.indexing.ownership import Claim, portable
+from c2llm_integrations.stores.base import CollectionSpec, Row, VectorStore
+from c2llm_integrations.stores.loader import load
+from c2llm_integrations.stores.parquet import Contents, contents_of, read_rows, require_whole, write_rows
+
+# Rows between two calls of `progress`.
+TELL = 1000
+
+
+def export(
+    store: VectorStore, file: Path, *, repository: str | None = None, progress: Progress | None = None
+) -> Contents:
+    """Write a collection's rows to a Parquet file, which takes its name once it is complete.
+
+    Args:
+        store: The collection.
+        file: The file to write.
+        repository: Only rows of this repository.
+        progress: Called with (rows done, rows, path) now and then.
+
+    Raises:
+        StoreError: There is no collection, or its rows changed while they were read.
+        InputError: `file` is a folder.
+        OSError: The file cannot be written.
+
+    """
+    spec = store.spec
+    if spec is None:
+        raise StoreError(f"{store.url} holds no collection {store.collection!r}; there is nothing to export")
+    if file.is_dir():
+        raise InputError(f"{file} is a folder; name a file in it")
+    claims = {name: portable(by, store) for name, by in store.claims().items() if repository in (None, name)}
+    contents = Contents(spec, claims, store.count(repository))
+    partial = file.with_name(f"{file.name}.partial")
+    try:
+        with open(partial, "wb") as stream:
+            written = write_rows(stream, contents, _told(store.rows(repository), contents.rows, progress))
+            stream.flush()
+            os.fsync(stream.fileno())
+        if written != contents.rows:
+            raise StoreError(f"{contents.rows} rows were counted, {written} read: another run is writing; export again")
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+    return contents
+
+
+def _told(rows: Iterator[Row], total: int, progress: Progress | None) -> Iterator[Row]:
+    for done, row in enumerate(rows):
+        if progress is not None and done % TELL == 0:
+            progress(done, total, row.chunk.path)
+        yield row
+
+
+@dataclass
+class ImportReport:
+    """What an import did with a file's rows; `held`: were there before; the rest as in `loader.LoadReport`."""
+
+    rows: int
+    held: int = 0
+    written: int = 0
+    cut: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def import_rows(
+    file: Path, store: VectorStore, options: WriteOptions | None = None, *, lexical: bool | None = None
+) -> ImportReport:
+    """Add the rows of a file that the collection does not hold, and verify them; repeating it adds nothing.
+
+    Args:
+        file: What `export` wrote.
+        store: A missing collection is created with the file's spec, where the options do not say otherwise; one that
+            exists keeps its own.
+        options: How the rows are written.
+        lexical: Whether terms are stored, too. None: as in the file.
+
+    Raises:
+        SpecMismatch: The collection was made with another model, or otherwise than asked.
+        RepositoryError: Another checkout fills one of the repositories.
+        InputError: The file was not written by `export`, or is damaged.
+        StoreError: The store failed, or cannot do what is asked.
+
+    """
+    options = options or WriteOptions()
+    begin = perf_counter()
+    contents = contents_of(file)
+    _require_unclaimed(contents, store)
+    require_whole(file)  # before the first row is written, for a damaged one would be found and trusted
+    spec = store.spec
+    if spec is not None:
+        spec.require_model(contents.spec.width, contents.spec.fingerprint)
+    store.create(_adapted(spec or contents.spec, options, lexical))
+    for name in contents.claims.keys() - store.claims().keys():
+        store.claim(name, Claim.parse(contents.claims[name]).checkout)
+    report, is_empty = ImportReport(contents.rows), store.total() == 0
+    seen: Counter[str] = Counter()
+
+    def missing() -> Iterator[list[Row]]:
+        for rows in read_rows(file):
+            if options.progress is not None:
+                options.progress(seen.total(), contents.rows, rows[0].chunk.path)
+            seen.update(row.record.source for row in rows)
+            known = set() if is_empty else store.known(row.record.row_id for row in rows)
+            yield [row for row in rows if row.record.row_id not in known]
+
+    with store.bulk():
+        loaded = load(missing(), store, refused=options.refused)
+    _carry_commits(contents, store, seen)
+    report.written, report.cut, report.refused = loaded.written, loaded.cut, loaded.refused
+    report.held = contents.rows - loaded.written - len(loaded.refused)
+    report.seconds = perf_counter() - begin
+    return report
+
+
+def _adapted(spec: CollectionSpec, options: WriteOptions, lexical: bool | None) -> CollectionSpec:
+    if (compact := options.compact) is not None:
+        spec = replace(
+            spec, datatype=compact.datatype, quantization=compact.quantization, rescore=compact.rescore or 0.0
+        )
+    if lexical is not None:
+        spec = replace(spec, analyzer=ANALYZER if lexical else None)
+    return spec if options.long_text is None else replace(spec, long_text=options.long_text)
+
+
+def _require_unclaimed(contents: Contents, store: VectorStore) -> None:
+    claims = store.claims()
+    for name, text in contents.claims.items():
+        here, there = (Claim.parse(portable(one, store)).checkout for one in (claims.get(name, text), text))
+        if here != there:
+            raise RepositoryError(
+                f"repository {name!r} in this collection was filled from checkout {here}, in the file from {there}; "
+                "import into another --collection"
+            )
+
+
+def _carry_commits(contents: Contents, store: VectorStore, rows: Mapping[str, int]) -> None:
+    """A repository is as it was at a commit only if its rows here are the file's and no others."""
+    claims = store.claims()
+    for name, text in contents.claims.items():
+        whole = store.count(name) == rows[name]
+        claim = text if whole else Claim.parse(text).checkout
+        if claims.get(name) != claim:
+            store.claim(name, claim)

@@ -1,0 +1,114 @@
+"""Reuse vectors of equal texts from the indexes of a repository's other worktrees."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from typing_extensions import Self
+
+from c2llm_integrations.code.exclude import INDEX_FOLDER
+from c2llm_integrations.code.git import GitFolder
+from c2llm_integrations.errors import StoreError
+from c2llm_integrations.stores import open_store, own_index
+from c2llm_integrations.stores.base import Vector, VectorStore
+from c2llm_integrations.stores.loader import MIN_COSINE
+
+if TYPE_CHECKING:
+    from c2llm_integrations.model.embedder import C2LLMEmbedder
+
+# Embedding fewer chunks is faster than reading another index.
+WORTHWHILE = 64
+# Seconds to wait for another worktree's index; it only saves work.
+WAIT_SECONDS = 5.0
+# Texts of each index that are embedded to check that its vectors are this model's.
+CHECKED = 4
+
+
+class Worktrees:
+    """The indexes of a repository's other worktrees, read when first needed: a `with` block around one run.
+
+    `copied` counts the vectors taken; `notes` says in lines which indexes were not used.
+    """
+
+    def __init__(self, root: Path, collection: str, embedder: C2LLMEmbedder, datatype: str = "float32") -> None:
+        """Take the checkout and collection to fill, the model, and the datatype that its vectors are stored in."""
+        self.copied = 0
+        self.notes: list[str] = []
+        self._root = root
+        self._collection = collection
+        self._embedder = embedder
+        self._datatype = datatype
+        self._stores: list[tuple[VectorStore, dict[bytes, str]]] | None = None
+
+    def vectors(self, texts: Sequence[str]) -> list[Vector | None]:
+        """Return for each text the vector that the embedder would give it as a document, or None."""
+        found: list[Vector | None] = [None] * len(texts)
+        if self._stores is None:
+            if len(texts) < WORTHWHILE:
+                return found
+            self._stores = list(self._read())
+        keys = [_key(text) for text in texts]
+        for store, ids in self._stores:
+            wanted = {place: ids[key] for place, key in enumerate(keys) if found[place] is None and key in ids}
+            held = store.vectors(list(dict.fromkeys(wanted.values())))
+            for place, id in wanted.items():
+                found[place] = held.get(id)
+        self.copied += sum(vector is not None for vector in found)
+        return found
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for store, _ in self._stores or ():
+            store.close()
+
+    def _read(self) -> Iterator[tuple[VectorStore, dict[bytes, str]]]:
+        for other in other_worktrees(self._root):
+            if not (other / INDEX_FOLDER / self._collection).is_dir():
+                continue
+            try:
+                store = open_store(own_index(other), self._collection, wait=WAIT_SECONDS)
+                ids = self._texts(store)
+            except StoreError as error:
+                self.notes.append(f"nothing was copied from {other}: {error}")
+            else:
+                yield store, ids
+
+    def _texts(self, store: VectorStore) -> dict[bytes, str]:
+        """Return digest of a text → id of a row that holds it; raises StoreError if the vectors are not ours."""
+        spec = store.spec
+        if spec is None:
+            return {}
+        spec.require_model(self._embedder.output_dim, self._embedder.fingerprint)
+        if spec.datatype not in ("float32", self._datatype):
+            raise StoreError(f"its vectors are {spec.datatype}, those wanted {self._datatype}")
+        ids: dict[bytes, str] = {}
+        sample: dict[str, Vector] = {}
+        for row in store.rows():
+            ids[_key(row.chunk.text)] = row.chunk.id
+            if len(sample) < CHECKED:
+                sample[row.chunk.text] = row.vector
+        given = self._embedder.encode_documents(list(sample))
+        for vector, held in zip(given, sample.values(), strict=True):
+            cosine = float(vector @ held) / float(np.linalg.norm(vector))
+            if not cosine >= MIN_COSINE:
+                raise StoreError(f"a vector has cosine {cosine:.4f} to what the model gives, expected {MIN_COSINE}")
+        return ids
+
+
+def other_worktrees(root: Path) -> list[Path]:
+    """Return the folders of the repository's other worktrees, as they and git know them; none outside git."""
+    git = GitFolder.of(root)
+    return [folder for folder in git.worktrees() if folder != root.resolve()] if git is not None else []
+
+
+def _key(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()

@@ -1,0 +1,113 @@
+"""Call a function after every burst of changes in a folder (extra `watch`)."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event
+
+from c2llm_integrations.code.exclude import INTERNAL_NAMES
+from c2llm_integrations.code.git import GitFolder
+from c2llm_integrations.errors import C2LLMError, MissingExtra, RepositoryError
+
+# Milliseconds without a change that end a burst, and the longest burst.
+QUIET_MS, BURST_MS = 300, 5_000
+# Events get lost (a full queue, a network file system), so work is also done after this many seconds.
+LOOK_SECONDS = 30.0
+# How long to wait for git to finish a checkout.
+GIT_SECONDS = 60.0
+POLL_SECONDS = 0.2
+
+
+def watch(folder: Path, work: Callable[[], None], say: Callable[[str], None], stopped: Event | None = None) -> None:
+    """Call `work` now, after each burst of changes under `folder` and every `LOOK_SECONDS`, until stopped.
+
+    Args:
+        folder: The folder; while it is gone, nothing is done.
+        work: What to do; an error is passed to `say`, and `work` is called again after the next change.
+        say: Called with one line for the user.
+        stopped: Ends the watch once it is set.
+
+    Raises:
+        RepositoryError: The system cannot watch so many folders.
+        MissingExtra: `watchfiles` is not installed.
+
+    """
+    stopped = stopped or Event()
+    folder = folder.resolve()
+    while not stopped.is_set():
+        if not folder.is_dir():
+            say(f"{folder} is gone; waiting until it is back")
+            while not folder.is_dir() and not stopped.wait(POLL_SECONDS):
+                pass
+            continue
+        place = _identity(folder)
+        for _ in _bursts(folder, stopped):
+            if stopped.is_set() or _identity(folder) != place:
+                break  # gone, or another folder in its place, of which this watch sees nothing
+            _wait_for_git(folder, stopped)
+            _attempt(work, say)
+
+
+def _bursts(folder: Path, stopped: Event) -> Iterator[None]:
+    """Yield at once, so that no change before the first event is missed, then after each burst."""
+    try:
+        from watchfiles import Change, watch
+    except ImportError as error:
+        raise MissingExtra("watchfiles", "watch") from error
+
+    start = len(str(folder)) + 1
+
+    def is_source(_change: Change, path: str) -> bool:
+        return INTERNAL_NAMES.isdisjoint(path[start:].split(os.sep))
+
+    try:
+        changes = watch(
+            folder,
+            watch_filter=is_source,
+            step=QUIET_MS,
+            debounce=BURST_MS,
+            stop_event=stopped,
+            rust_timeout=int(POLL_SECONDS * 1000),
+            yield_on_timeout=True,
+            ignore_permission_denied=True,
+        )
+        looked = -LOOK_SECONDS
+        for found in changes:
+            if found or time.monotonic() > looked + LOOK_SECONDS or not folder.is_dir():
+                yield
+                looked = time.monotonic()
+    except OSError as error:
+        if folder.is_dir():
+            raise RepositoryError(
+                f"{folder} cannot be watched: {error}; on Linux raise fs.inotify.max_user_watches, "
+                "or run c2llm index from time to time"
+            ) from error
+
+
+def _attempt(work: Callable[[], None], say: Callable[[str], None]) -> None:
+    try:
+        work()
+    except (C2LLMError, OSError, MemoryError) as error:
+        say(f"not indexed: {str(error) or type(error).__name__}; trying again with the next change")
+
+
+def _wait_for_git(folder: Path, stopped: Event) -> None:
+    """Wait until a checkout, merge or rebase has written all its files."""
+    git = GitFolder.of(folder)
+    if git is None:
+        return
+    lock = git.own / "index.lock"
+    patience = time.monotonic() + GIT_SECONDS
+    while lock.exists() and time.monotonic() < patience and not stopped.wait(POLL_SECONDS):
+        pass
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        info = folder.stat()
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino

@@ -1,0 +1,131 @@
+"""Apply the changes of a source to its rows: write new ones, verify them, delete stale ones, count the rest.
+
+Repositories and other records both use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from c2llm_integrations.errors import InputError, StoreError
+from c2llm_integrations.indexing.diff import Change
+from c2llm_integrations.stores.base import Row, VectorStore
+from c2llm_integrations.stores.loader import Loader, LoadReport
+from c2llm_integrations.stores.records import AnyRecord, RecordId
+
+if TYPE_CHECKING:
+    from c2llm_integrations.model.embedder import C2LLMEmbedder
+
+# Records embedded and stored together: what a killed run may have to embed again. Those with vectors cost it nothing.
+BATCH_RECORDS, BATCH_GIVEN = 256, 1_024
+# Characters of text after which a batch ends early, so that memory stays flat whatever the texts.
+BATCH_CHARS = 8 * 2**20
+
+_Record = TypeVar("_Record", bound=AnyRecord)
+Refuse = Callable[[Sequence[_Record], Mapping[Any, str]], None]
+
+
+class Stored(Protocol):
+    """The rows of a source as they were at first."""
+
+    def __len__(self) -> int: ...
+
+    def among(self, keys: NDArray[np.bytes_]) -> int:
+        """Count the rows whose packed id is in `keys`."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """The work of a run for one source.
+
+    `before`: its rows at first; `write(loader)` writes what is new or changed; `gone()` then names the rows to delete.
+    """
+
+    source: str
+    before: Stored
+    write: Callable[[Loader], None]
+    gone: Callable[[], Sequence[RecordId]]
+
+
+@dataclass(frozen=True)
+class Filled:
+    """The outcome for a source's rows."""
+
+    loaded: LoadReport
+    deleted: int
+    stored: int
+
+
+def fill(work: Work, store: VectorStore, *, bulk: bool, refused: Path | None) -> Filled:
+    """Write, verify, delete, verify again.
+
+    `bulk`: most rows are still to be written, so the index is built once all are there; `refused` is that of `load`.
+    """
+    alone = bulk and store.total() == 0
+    with store.bulk() if bulk else nullcontext(), Loader(store, refused=refused) as loader:
+        work.write(loader)
+    keys = loader.keys()
+    rows = len(work.before) + len(keys) - work.before.among(keys)
+    found = loader.verify(rows, None if alone else work.source)  # all rows are counted faster than those of a source
+    stale = work.gone()
+    store.delete(stale)
+    if stale or not bulk:
+        store.optimize()
+    rows -= len(stale)
+    if stale or found != rows:  # counting may take as long as a scan
+        require_count(store, work.source, rows)
+    return Filled(loader.report, len(stale), rows)
+
+
+def write_changes(
+    changes: Iterable[tuple[_Record, Change]],
+    rows: Callable[[list[_Record]], list[Row]],
+    loader: Loader,
+    size: int | None = None,
+) -> None:
+    """Embed new records, one batch ahead of what is being stored, and update moved ones."""
+    size = size or BATCH_RECORDS
+    new: list[_Record] = []
+    moved: list[_Record] = []
+    chars = 0
+    for record, change in changes:
+        (new if change is Change.NEW else moved).append(record)
+        chars += len(record.text)
+        if max(len(new), len(moved)) == size or chars >= BATCH_CHARS:
+            loader.add(rows(new))
+            loader.update(moved)
+            new, moved, chars = [], [], 0
+    loader.add(rows(new))
+    loader.update(moved)
+
+
+def embed_rows(records: Sequence[_Record], embedder: C2LLMEmbedder, refuse: Refuse[_Record]) -> list[Row]:
+    """Return the rows of records, without those that cannot be embedded; `refuse(records, id → reason)` gets these."""
+    if not records:
+        return []
+    try:
+        vectors = embedder.encode_documents([record.text for record in records])
+    except InputError as error:
+        if len(records) == 1:
+            refuse(records, {records[0].id: str(error)})
+            return []
+        middle = len(records) // 2
+        return embed_rows(records[:middle], embedder, refuse) + embed_rows(records[middle:], embedder, refuse)
+    return [Row(record, vector) for record, vector in zip(records, vectors, strict=True)]
+
+
+def require_count(store: VectorStore, source: str, expected: int) -> None:
+    """Raise StoreError unless the store holds so many rows of a source."""
+    found = store.count(source)
+    if found != expected:
+        raise StoreError(
+            f"{store.collection!r} holds {found} rows of {source!r} where {expected} were acknowledged; "
+            "run the command again, and check who else writes there"
+        )

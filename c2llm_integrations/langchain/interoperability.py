@@ -1,0 +1,87 @@
+"""How LangChain's own stores open our collections."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from c2llm_integrations.code.analyzer import ANALYZER
+from c2llm_integrations.errors import InputError
+from c2llm_integrations.retrieval.search import spec_of
+from c2llm_integrations.stores import DATABASES
+from c2llm_integrations.stores.base import VectorStore
+from c2llm_integrations.stores.rows import TEXT_FIELD
+
+_VECTOR, _TERMS, _LEXICAL = "vector", "terms", "lexical"
+
+
+def langchain_milvus_arguments(store: VectorStore) -> dict[str, Any]:
+    """Return the arguments that open one of our collections in `langchain_milvus.Milvus`.
+
+        Milvus(embeddings, **langchain_milvus_arguments(store))
+
+    If the collection has a lexical index, the result searches words and vectors together. Close a Milvus Lite store
+    first: its file can be opened only once. A store made from your own client has no address; add `connection_args`.
+
+    Raises:
+        InputError: If the store is not a Milvus store.
+        StoreError: If the collection does not exist.
+
+    """
+    spec = spec_of(store)
+    scheme, _, place = store.url.partition("://")
+    if "milvus" not in store.url.lower():
+        raise InputError(f"{store.url} is not a Milvus store; langchain_milvus opens no other")
+    arguments: dict[str, Any] = {
+        "collection_name": store.collection,
+        "primary_field": "id",
+        "text_field": TEXT_FIELD,
+        "vector_field": _VECTOR,
+        "search_params": {"metric_type": "COSINE"},
+        "enable_dynamic_field": True,
+    }
+    if place:
+        uri = place if scheme == "milvus+lite" else f"{scheme.removeprefix('milvus+')}://{place}"
+        token = os.environ.get(DATABASES["milvus+http"].key, "").strip()
+        arguments["connection_args"] = {"uri": uri} | ({"token": token} if token and scheme != "milvus+lite" else {})
+    if spec.analyzer == ANALYZER:
+        from langchain_milvus import BM25BuiltInFunction
+
+        arguments |= {
+            "vector_field": [_VECTOR, _LEXICAL],
+            "builtin_function": BM25BuiltInFunction(input_field_names=_TERMS, output_field_names=_LEXICAL),
+            "search_params": [{"metric_type": "COSINE"}, {"metric_type": "BM25"}],
+        }
+    return arguments
+
+
+def langchain_qdrant_arguments(store: VectorStore) -> dict[str, Any]:
+    """Return the arguments that open one of our collections in `langchain_qdrant.QdrantVectorStore`.
+
+        QdrantVectorStore(embedding=embeddings, **langchain_qdrant_arguments(store))
+
+    If the collection has a lexical index, the result searches words and vectors together. It works as long as `store`
+    is open.
+
+    Raises:
+        InputError: If the store is neither on a Qdrant server nor in memory.
+        StoreError: If the collection does not exist.
+
+    """
+    from langchain_qdrant import RetrievalMode
+
+    from c2llm_integrations.langchain.qdrant import C2LLMSparseEmbeddings
+
+    spec = spec_of(store)
+    if not hasattr(store.client, "query_points"):
+        raise InputError(
+            f"{store.url} has no Qdrant client; langchain_qdrant opens only Qdrant servers and qdrant+memory://"
+        )
+    arguments: dict[str, Any] = {"client": store.client, "collection_name": store.collection}
+    if spec.analyzer == ANALYZER:
+        arguments |= {
+            "retrieval_mode": RetrievalMode.HYBRID,
+            "sparse_embedding": C2LLMSparseEmbeddings(),
+            "sparse_vector_name": _LEXICAL,
+        }
+    return arguments

@@ -1,0 +1,101 @@
+"""Our search as LangChain's retriever."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, get_type_hints
+
+from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
+from pydantic import ConfigDict, Field, PrivateAttr, create_model, field_validator
+
+from c2llm_integrations.langchain.embeddings import C2LLMEmbeddings
+from c2llm_integrations.retrieval.documents import refuse_unknown
+from c2llm_integrations.retrieval.fields import given_metadata
+from c2llm_integrations.retrieval.options import SearchOptions
+from c2llm_integrations.retrieval.shared import WAIT_SECONDS, SharedStore, shared_store
+from c2llm_integrations.stores.base import Filter, Hit, VectorStore
+
+# Every option of `search` becomes a field. LangChain calls the limit `k`.
+_types = get_type_hints(SearchOptions, localns={"Filter": Filter})
+_options: dict[str, Any] = {
+    one.name: (_types[one.name], one.default) for one in fields(SearchOptions) if one.name != "limit"
+}
+_Options: Any = create_model("_Options", __base__=BaseRetriever, **_options)
+# What `invoke` takes as well.
+PER_CALL = ("k", "score_threshold", *_options)
+
+
+class C2LLMRetriever(_Options):  # type: ignore[misc]
+    """Search a collection that `c2llm index`, `ingest`, one of our vector stores or one of LangChain's has filled.
+
+        retriever = C2LLMRetriever(store="qdrant+edge://.c2llm", k=5, language=["go", "rust"])
+        retriever.invoke("retry with backoff", path="src/", where={"votes": {"gte": 10}})
+
+    Args:
+        store: A URL, opened on first use and shared by all objects with that URL, or an open store. The key of a server
+            comes from the environment.
+        collection: The collection to open; an open store has its own.
+        embeddings: The model that embeds the query; None for the model that the collection was made with.
+        k: How many documents to return.
+        score_threshold: The lowest score (0…1) of a document to return.
+        wait: Seconds to wait for an embedded collection that another process uses.
+        options: Those of `search`: `language`, `path`, `repository`, `kind`, `where`, `mode`, `rules`.
+        search_kwargs: The same options again, in the form that `as_retriever` takes.
+
+    `invoke` takes `k`, `score_threshold` and the options too. A document's metadata are those of its row, "score", and
+    "_id", the id of the row, for `EnsembleRetriever(id_key="_id")`. Retrieving raises the errors of `search` and
+    `open_store`.
+
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    store: str | VectorStore
+    collection: str = "code"
+    embeddings: C2LLMEmbeddings | None = None
+    k: int = 10
+    score_threshold: float | None = None
+    wait: float = WAIT_SECONDS
+    search_kwargs: dict[str, Any] = Field(default_factory=dict)
+
+    _shared: SharedStore | None = PrivateAttr(default=None)
+
+    @field_validator("search_kwargs")
+    @classmethod
+    def _known(cls, given: dict[str, Any]) -> dict[str, Any]:
+        refuse_unknown(given, PER_CALL)
+        return given
+
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **asked: Any
+    ) -> list[Document]:
+        return self._search(self._source(), query, asked)
+
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **asked: Any
+    ) -> list[Document]:
+        source = self._source()
+        return await source.hand_over(self._search, source, query, asked)
+
+    def _source(self) -> SharedStore:
+        self._shared = shared_store(self.store, self.collection, self.wait)
+        return self._shared
+
+    def _search(self, source: SharedStore, query: str, asked: Mapping[str, Any]) -> list[Document]:
+        refuse_unknown(asked, PER_CALL)
+        given = {**{name: getattr(self, name) for name in PER_CALL}, **self.search_kwargs, **asked}
+        threshold = given.pop("score_threshold")
+        options = SearchOptions(limit=given.pop("k"), **given)
+        own = self.embeddings
+        model, task = (None, None) if own is None else (own.shared, own.query_task)
+        hits = source.search(query, options, model=model, task=task, score_threshold=threshold)
+        return [_found(hit) for hit in hits]
+
+
+def _found(hit: Hit) -> Document:
+    record = hit.record
+    metadata = {"score": hit.score, **given_metadata(record), "_id": record.row_id}
+    return Document(id=str(record.id), page_content=record.text, metadata=metadata)

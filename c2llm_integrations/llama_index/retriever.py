@@ -1,0 +1,78 @@
+"""Our search as LlamaIndex's retriever."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.schema import NodeWithScore, QueryBundle
+
+from c2llm_integrations.llama_index.embedding import C2LLMEmbedding
+from c2llm_integrations.llama_index.nodes import NODE_FIELDS, node_of
+from c2llm_integrations.retrieval.documents import refuse_unknown
+from c2llm_integrations.retrieval.fields import given_metadata
+from c2llm_integrations.retrieval.options import SearchOptions
+from c2llm_integrations.retrieval.shared import WAIT_SECONDS, shared_store
+from c2llm_integrations.stores.base import Hit, VectorStore
+
+# The options of `search` that the retriever takes by the same name.
+OPTIONS = tuple(one.name for one in fields(SearchOptions) if one.name != "limit")
+
+
+class C2LLMRetriever(BaseRetriever):
+    """Search a collection that `c2llm index`, `ingest`, one of our vector stores or one of LlamaIndex's has filled."""
+
+    def __init__(
+        self,
+        store: str | VectorStore,
+        collection: str = "code",
+        *,
+        embed_model: C2LLMEmbedding | None = None,
+        similarity_top_k: int = 10,
+        score_threshold: float | None = None,
+        callback_manager: CallbackManager | None = None,
+        **options: Any,
+    ) -> None:
+        """Name a store; `similarity_top_k`, `score_threshold` and the mapping `options` can be set later too.
+
+        Args:
+            store: A URL, opened on first use and shared by all objects with that URL, or an open store. The key of a
+                server comes from the environment.
+            collection: The collection to open; an open store has its own.
+            embed_model: The model that embeds the query; None for the model that the collection was made with.
+            similarity_top_k: How many nodes to return.
+            score_threshold: The lowest score (0…1) of a node to return.
+            callback_manager: Receives LlamaIndex's events.
+            options: Those of `search`: `language`, `path`, `repository`, `kind`, `where`, `mode`, `rules`.
+
+        Raises:
+            InputError: If an option does not exist. Retrieving raises the errors of `search` and `open_store`.
+
+        """
+        super().__init__(callback_manager)
+        refuse_unknown(options, OPTIONS)
+        self._source = shared_store(store, collection, WAIT_SECONDS)
+        self.embed_model = embed_model
+        self.similarity_top_k = similarity_top_k
+        self.score_threshold = score_threshold
+        self.options = options
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return self._search(query_bundle.query_str)
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return await self._source.hand_over(self._search, query_bundle.query_str)
+
+    def _search(self, query: str) -> list[NodeWithScore]:
+        refuse_unknown(self.options, OPTIONS)
+        own = self.embed_model
+        model, task = (None, None) if own is None else (own.shared, own.query_task)
+        options = SearchOptions(limit=self.similarity_top_k, **self.options)
+        hits = self._source.search(query, options, model=model, task=task, score_threshold=self.score_threshold)
+        return [_found(hit) for hit in hits]
+
+
+def _found(hit: Hit) -> NodeWithScore:
+    return NodeWithScore(node=node_of(hit.record, given_metadata(hit.record, NODE_FIELDS)), score=hit.score)

@@ -1,0 +1,170 @@
+"""Texts laid end to end on a GPU: attention and pooling in a few calls, however many texts there are.
+
+A GPU waits for Python where every text is a call of its own. Attention in half precision goes through PyTorch's
+variable-length kernel, which needs no padding. What that kernel does not take (float32, an older GPU or PyTorch), and
+pooling, is padded in blocks of neighbors of which none is shorter than half the longest: as batches come longest text
+first, that is at most a dozen blocks for texts of 1 to 2,048 tokens, and less than twice the memory. The linear layers
+are never padded.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Groups = Sequence[tuple[int, int, int]]  # runs of texts of equal length: start token, texts, tokens in each
+# Heads that flash attention takes: a multiple of 8 wide, at most 256.
+WIDTH_MULTIPLE, MOST_WIDTH = 8, 256
+
+
+@dataclass(frozen=True)
+class Block:
+    """Neighboring texts padded to the longest of them, which is the first.
+
+    `rows`: (texts, longest) rows of the packed matrix, the text's first where there is padding; `real`: the same shape,
+    False where there is padding, or None where there is none; `places`: (tokens,) where `begin` to `end` of the packed
+    rows stand in the flattened block.
+    """
+
+    begin: int
+    end: int
+    rows: Tensor
+    real: Tensor | None
+    places: Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A batch's texts as the device needs them; `offsets`: (texts + 1,) int32; `longest` and `tokens` are counts."""
+
+    offsets: Tensor
+    longest: int
+    tokens: int
+    blocks: list[Block]
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, texts: Layout, *, causal: bool) -> Tensor:
+    """See `attention.attend`; by the variable-length kernel where it takes these rows, else padded."""
+    way = attend_varlen if _takes_varlen(query) else attend_padded
+    return way(query, key, value, texts, causal=causal).flatten(1)
+
+
+def attend_varlen(query: Tensor, key: Tensor, value: Tensor, texts: Layout, *, causal: bool) -> Tensor:
+    """PyTorch's variable-length flash attention: half precision on CUDA. → (tokens, heads, width)."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    lengths = (texts.offsets, texts.offsets, texts.longest, texts.longest)
+    options: Any = {"window_size": (-1, 0 if causal else -1)}
+    if query.shape[1] != key.shape[1]:
+        if "enable_gqa" in _varlen_options():
+            options["enable_gqa"] = True
+        else:
+            key, value = _repeated(query, key, value)
+    mixed: Any = varlen_attn(query, key, value, *lengths, **options)
+    mixed[texts.tokens :].zero_()  # rows that the kernel leaves as they were
+    return mixed  # type: ignore[no-any-return]
+
+
+def attend_padded(query: Tensor, key: Tensor, value: Tensor, texts: Layout, *, causal: bool) -> Tensor:
+    """Any precision on any device, padded in blocks. → (tokens, heads, width)."""
+    mixed = torch.zeros_like(query)
+    key, value = _repeated(query, key, value)  # the fused kernels take grouped queries in half precision only
+    for block in texts.blocks:
+        q, k, v = (part[block.rows].transpose(1, 2) for part in (query, key, value))
+        # Padding is on the right, where no real token looks anyway if later tokens are hidden.
+        mask = None if causal or block.real is None else block.real[:, None, None]
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal).transpose(1, 2)
+        mixed[block.begin : block.end] = out.flatten(0, 1)[block.places]
+    return mixed
+
+
+def _repeated(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Return keys and values once for each head of the queries."""
+    shared = query.shape[1] // key.shape[1]
+    return (key, value) if shared == 1 else (key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1))
+
+
+def pool(scores: Tensor, states: Tensor, texts: Layout) -> Tensor:
+    """(tokens, heads), (tokens, D) → (texts, heads, D): each text's states, weighted by its scores' softmax."""
+    pooled = []
+    for block in texts.blocks:
+        weights = scores[block.rows]
+        if block.real is not None:
+            weights = weights.masked_fill(~block.real[:, :, None], -torch.inf)
+        pooled.append(torch.bmm(weights.softmax(1).transpose(1, 2), states[block.rows]))
+    return torch.cat(pooled)
+
+
+def layout(lengths: Sequence[int], device: torch.device, offsets: Tensor | None = None) -> Layout:
+    """Describe texts that follow each other from token 0 on; made once a batch, on the device, without waiting for it.
+
+    Args:
+        lengths: Tokens of each text.
+        device: Where attention and pooling run.
+        offsets: (texts + 1,) int32, where each text begins, if they are on the device already.
+
+    """
+    begins = [0, *accumulate(lengths)]
+    if offsets is None:
+        offsets = moved(torch.tensor(begins, dtype=torch.int32), device)
+    blocks = [
+        _block(offsets[first : last + 1].long(), lengths[first], begins[first], begins[last])
+        for first, last in _alike(lengths)
+    ]
+    return Layout(offsets, max(lengths), begins[-1], blocks)
+
+
+def _alike(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Runs of neighbors between the length of the first and half of that: the first text, and the one after."""
+    first = 0
+    for index in range(1, len(lengths) + 1):
+        if index == len(lengths) or not lengths[first] <= 2 * lengths[index] <= 2 * lengths[first]:
+            yield first, index
+            first = index
+
+
+def _block(offsets: Tensor, longest: int, begin: int, end: int) -> Block:
+    starts, sizes = offsets[:-1], offsets.diff()
+    columns = torch.arange(longest, device=offsets.device)
+    real = columns < sizes[:, None]
+    rows = torch.where(real, starts[:, None] + columns, starts[:, None])
+    texts = torch.arange(len(sizes), device=offsets.device)
+    owners = torch.repeat_interleave(texts, sizes, output_size=end - begin)
+    places = torch.arange(begin, end, device=offsets.device) - starts[owners] + owners * longest
+    return Block(begin, end, rows, real if end - begin < real.numel() else None, places)
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a CPU tensor to the device; to a GPU from pinned memory, so that nobody waits for the copy."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def _takes_varlen(query: Tensor) -> bool:
+    width = query.shape[-1]
+    return (
+        query.is_cuda
+        and query.dtype in (torch.bfloat16, torch.float16)
+        and width % WIDTH_MULTIPLE == 0
+        and width <= MOST_WIDTH
+        and "window_size" in _varlen_options()
+        and torch.backends.cuda.is_flash_attention_available()
+        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+    )
+
+
+@cache
+def _varlen_options() -> frozenset[str]:
+    """Return the arguments that this PyTorch's kernel takes; before 2.13 it takes no grouped queries."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return frozenset()
+    return frozenset(inspect.signature(varlen_attn).parameters)

@@ -1,0 +1,374 @@
+"""Many callers, one or several encoders: texts that wait at the same time are computed together.
+
+Each encoder has a thread that computes. What fits into one batch (a question) is merged with all else that waits and
+fits; larger jobs take turns with those and with each other, so none of them keeps a question waiting. While more waits
+than one batch, an encoder's batches go side by side in lanes, and many questions are shared out among these, so that
+some callers ask their next one while the others' are computed. An encoder that raises gets no more batches, and the
+others redo what it had taken. Where none is left, the batches themselves are to blame: their callers get the error, and
+every encoder is used again.
+
+`plan_batches`, `choose` and `Budget` decide; `BatchScheduler` holds the threads and the lock.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from enum import Enum, auto
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from c2llm_integrations.model.encoder import Encoder, Texts, is_out_of_memory
+from c2llm_integrations.model.threads import lane_count, lanes
+
+SHARE_TOKENS = 288  # fewer are not shared out among lanes
+LEAST_TOKENS = 256  # the budget never falls below, however often a device's memory ends
+GROW_AFTER, GROW_AFTER_MOST = 16, 1024  # batches that fit before the budget doubles again; twice as many each time
+GATHER_SECONDS = 0.002  # in which a lane that ran out of work, beside one that computes, lets questions gather
+
+
+def plan_batches(lengths: Sequence[int], budget: int, *, padded: bool = False) -> Iterator[list[int]]:
+    """Yield lists of indices, longest texts first, each at most `budget` tokens (a longer text stands alone).
+
+    Like lengths come together, and every index is yielded exactly once.
+
+    Args:
+        lengths: Tokens of each text.
+        budget: What a batch may cost.
+        padded: Whether a batch costs its size times its longest text, not the sum.
+
+    """
+    batch: list[int] = []
+    used = 0
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        cost = lengths[batch[0]] if padded and batch else lengths[index]
+        if batch and used + cost > budget:
+            yield batch
+            batch, used = [], 0
+            cost = lengths[index]
+        batch.append(index)
+        used += cost
+    if batch:
+        yield batch
+
+
+def cost_of(lengths: Sequence[int], padded: bool) -> int:
+    """Return the tokens computed for texts of these lengths."""
+    return max(lengths) * len(lengths) if padded else sum(lengths)
+
+
+class Turn(Enum):
+    """Which jobs the next batch is taken from, where both wait."""
+
+    SMALL = auto()  # one batch is left of them: many of these are merged
+    LARGE = auto()
+
+
+class Waiting(NamedTuple):
+    """A job as the policy sees it: the lengths in its next batch, and whether more batches follow."""
+
+    lengths: Sequence[int]
+    is_large: bool
+
+
+class Choice(NamedTuple):
+    """The places of the jobs whose next batches are computed together, and whose turn is next."""
+
+    places: list[int]
+    turn: Turn
+
+
+def choose(waiting: Sequence[Waiting], turn: Turn, *, budget: int, lanes: int, padded: bool) -> Choice:
+    """Choose what is computed next: one batch of the first large job, or the small jobs that fit into one batch.
+
+    Args:
+        waiting: The jobs, in the order of their turns.
+        turn: Whose turn it is where both kinds wait.
+        budget: Tokens that fit into one batch.
+        lanes: Batches computed side by side: of many small jobs only one lane's share is taken.
+        padded: See `plan_batches`.
+
+    Returns:
+        At least one job where any waits.
+
+    """
+    large = [place for place, job in enumerate(waiting) if job.is_large]
+    small = [place for place, job in enumerate(waiting) if not job.is_large]
+    if large and (turn is Turn.LARGE or not small):
+        return Choice(large[:1], Turn.SMALL)
+    tokens = sum(sum(waiting[place].lengths) for place in small)
+    limit = min(budget, max(SHARE_TOKENS, -(-tokens // lanes)))
+    chosen: list[int] = []
+    lengths: list[int] = []
+    for place in small:
+        more = waiting[place].lengths
+        if not chosen or cost_of([*lengths, *more], padded) <= limit:
+            chosen.append(place)
+            lengths += more
+    return Choice(chosen, Turn.LARGE)
+
+
+class Budget:
+    """How many tokens go into one batch: fewer for a while after a memory ended, `full` again when batches fit."""
+
+    def __init__(self, full: int) -> None:
+        self.full = self.tokens = full
+        self._fitted, self._grow_after = 0, GROW_AFTER
+
+    def shrink(self, cost: int) -> None:
+        """Halve after a batch of this cost found no memory."""
+        self.tokens = max(min(LEAST_TOKENS, self.full), min(self.tokens, cost) // 2)
+        self._fitted, self._grow_after = 0, min(2 * self._grow_after, GROW_AFTER_MOST)
+
+    def fits(self, cost: int) -> None:
+        """Double again after enough batches of about the full size: what ended a memory once may be gone."""
+        if self.tokens < self.full and cost > self.tokens // 2:
+            self._fitted += 1
+        if self._fitted >= self._grow_after:
+            self.tokens, self._fitted = min(self.full, 2 * self.tokens), 0
+
+
+class Planned(NamedTuple):
+    """One batch of a job: the places of its texts there and their lengths, longest first."""
+
+    rows: list[int]
+    lengths: list[int]
+
+
+class Job:
+    """The texts of one caller; `vectors` (len(tokens), width) float32 fills as batches end."""
+
+    def __init__(self, tokens: Texts, width: int, batches: Sequence[list[int]], lock: threading.RLock) -> None:
+        self.tokens = tokens
+        self.vectors: NDArray[np.float32] = np.empty((len(tokens), width), np.float32)
+        self.batches = deque(Planned(rows, [len(tokens[row]) for row in rows]) for rows in batches)
+        self.done = 0
+        self.error: BaseException | None = None
+        self.changed = threading.Condition(lock)
+
+    def take(self) -> Batch:
+        """Return the texts of the next batch, which nobody else computes then."""
+        return [Text(self, row) for row in self.batches.popleft().rows]
+
+
+class Text(NamedTuple):
+    """One text of a job."""
+
+    job: Job
+    row: int
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        """The text's token ids."""
+        return self.job.tokens[self.row]
+
+
+Batch = list[Text]  # computed together, longest first
+
+
+class State(Enum):
+    """What a worker's thread does."""
+
+    ASLEEP = auto()  # nothing: `_wake` starts it
+    AWAKE = auto()  # computes, or will look for batches
+    FAILED = auto()  # its encoder raised: it gets no batch while another one works
+
+
+class Worker:
+    """An encoder, where it computes, and the thread that calls it or lets its lanes do so.
+
+    `busy`: how many lanes compute.
+    """
+
+    def __init__(self, encoder: Encoder, device: torch.device) -> None:
+        self.encoder = encoder
+        self.device = device
+        self.lanes = lane_count(device)
+        self.thread = ThreadPoolExecutor(1, "c2llm-encoder")
+        self.state = State.ASLEEP
+        self.busy = 0
+
+    @cached_property
+    def threads(self) -> ThreadPoolExecutor:
+        """The lanes' threads, started when they are first needed."""
+        return lanes(self.device)
+
+
+class BatchScheduler:
+    """Computes the jobs of any number of threads on encoders of one model."""
+
+    def __init__(self, encoders: Sequence[tuple[Encoder, torch.device]], width: int, budget: int) -> None:
+        """`width`: of the encoders' vectors; `budget`: tokens in one batch, fewer for a while when a memory ends."""
+        self.workers = [Worker(encoder, device) for encoder, device in encoders]
+        self.width = width
+        self.budget = Budget(budget)
+        self._padded = encoders[0][0].padded
+        self._lock = threading.RLock()
+        self._arrived = threading.Condition(self._lock)
+        self._jobs: list[Job] = []
+        self._again: deque[Batch] = deque()  # taken by workers that raised
+        self._turn = Turn.SMALL
+        self._has_warned = False
+
+    def limit(self, budget: int) -> None:
+        """Compute at most so many tokens at once from now on."""
+        self.budget = Budget(budget)
+
+    def submit(self, *many: Texts) -> list[Job]:
+        """Begin to compute texts of at least one token each, a job for each list of them.
+
+        Call `wait` for a job's result, or `cancel` it. The jobs of one call arrive at the same time.
+        """
+        jobs = []
+        for tokens in many:
+            planned = list(plan_batches([len(ids) for ids in tokens], self.budget.tokens, padded=self._padded))
+            jobs.append(Job(tokens, self.width, planned, self._lock))
+        with self._lock:
+            self._jobs += jobs
+            self._wake()
+        return jobs
+
+    def wait(self, job: Job, report: Callable[[int], None]) -> NDArray[np.float32]:
+        """Return the job's vectors; `report(texts done)` is called in this thread. Raises what the encoder raised."""
+        seen = 0
+        while seen < len(job.tokens):
+            with self._lock:
+                while job.error is None and job.done == seen:
+                    job.changed.wait()
+                if job.error is not None:
+                    raise job.error
+                seen = job.done
+            report(seen)
+        return job.vectors
+
+    def cancel(self, job: Job) -> None:
+        """Compute no further batch of a job that nobody waits for; canceling a finished one does nothing."""
+        with self._lock:
+            job.batches.clear()
+
+    def _wake(self) -> None:
+        """Wake the workers that could compute what waits; the caller holds the lock."""
+        self._arrived.notify_all()
+        for worker in self.workers:
+            if worker.state is State.ASLEEP:
+                worker.state = State.AWAKE
+                worker.thread.submit(self._drain, worker)
+
+    def _drain(self, worker: Worker) -> None:
+        """Compute until nothing waits; runs in the worker's thread."""
+        while first := self._first(worker):
+            if len(first) == 1:
+                self._compute(worker, first[0])
+                continue
+            worker.busy = worker.lanes
+            idle: list[Batch] = [[]] * (worker.lanes - len(first))
+            list(worker.threads.map(lambda batch: self._run_lane(worker, batch), first + idle))
+
+    def _first(self, worker: Worker) -> list[Batch]:
+        """Return a batch to compute alone, or two to begin with side by side; none when nothing waits."""
+        with self._lock:
+            found = [batch for _ in range(min(worker.lanes, 2)) if (batch := self._next(worker))]
+            if not found and worker.state is State.AWAKE:
+                worker.state = State.ASLEEP
+            return found
+
+    def _run_lane(self, worker: Worker, batch: Batch) -> None:
+        """Compute a batch, if there is one, and those after it, until no lane of the worker has any."""
+        while batch or (batch := self._next_beside(worker)):
+            self._compute(worker, batch)
+            batch = []
+
+    def _next_beside(self, worker: Worker) -> Batch:
+        """Return a lane's next batch, which it waits for while other lanes compute; none when no lane does."""
+        with self._lock:
+            if batch := self._next(worker):
+                return batch
+            worker.busy -= 1
+            while worker.busy:
+                self._arrived.wait()
+                self._arrived.wait_for(lambda: not worker.busy, GATHER_SECONDS)
+                if batch := self._next(worker):
+                    worker.busy += 1
+                    return batch
+            self._arrived.notify_all()  # the other lanes that wait end, too
+            return []
+
+    def _compute(self, worker: Worker, batch: Batch) -> None:
+        try:
+            found = self._within_memory(worker, [text.tokens for text in batch]).numpy()
+        except BaseException as error:
+            self._give_up(worker, batch, error)
+            return
+        with self._lock:
+            for text, vector in zip(batch, found, strict=True):
+                text.job.vectors[text.row] = vector
+                text.job.done += 1
+            for job in {text.job for text in batch}:
+                job.changed.notify_all()
+
+    def _give_up(self, worker: Worker, taken: Batch, error: BaseException) -> None:
+        """Leave a batch on which a worker raised to the others; where none is left, to the callers, with its error."""
+        with self._lock:
+            is_first = worker.state is not State.FAILED  # its lanes may all raise
+            worker.state = State.FAILED
+            others = [other for other in self.workers if other.state is not State.FAILED]
+            if others:
+                self._again.append(taken)
+            else:
+                for job in {text.job for text in taken}:
+                    job.error = error
+                    job.batches.clear()
+                    job.changed.notify_all()
+                for other in self.workers:
+                    other.state = State.ASLEEP
+            self._wake()
+        if others and is_first:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            left = ", ".join(str(other.device) for other in others)
+            warnings.warn(f"{worker.device} failed ({reason}); its batches go to {left}", stacklevel=2)
+
+    def _next(self, worker: Worker) -> Batch:
+        """Return the texts that this worker has to compute next, none when nothing waits; the caller holds the lock."""
+        if worker.state is State.FAILED:
+            return []
+        if self._again:
+            return self._again.popleft()
+        self._jobs = [job for job in self._jobs if job.batches]
+        waiting = [Waiting(job.batches[0].lengths, len(job.batches) > 1) for job in self._jobs]
+        chosen, turn = choose(waiting, self._turn, budget=self.budget.tokens, lanes=worker.lanes, padded=self._padded)
+        if not chosen:
+            return []
+        self._turn = turn
+        batch = [text for place in chosen for text in self._jobs[place].take()]
+        if turn is Turn.SMALL:  # a large job, which goes behind the others
+            self._jobs.append(self._jobs.pop(chosen[0]))
+        return sorted(batch, key=lambda text: -len(text.tokens))
+
+    def _within_memory(self, worker: Worker, texts: Texts) -> torch.Tensor:
+        """Encode a batch; where it does not fit the device's memory, in halves, and smaller batches for a while."""
+        cost = cost_of([len(text) for text in texts], self._padded)
+        try:
+            found = worker.encoder(texts)
+        except (RuntimeError, MemoryError) as error:
+            if len(texts) == 1 or not is_out_of_memory(error):
+                raise
+        else:
+            with self._lock:
+                self.budget.fits(cost)
+            return found
+        if worker.device.type == "cuda":
+            torch.cuda.empty_cache()  # its free blocks may lie in pieces
+        with self._lock:
+            warn, self._has_warned = not self._has_warned, True
+            self.budget.shrink(cost)
+        if warn:
+            warnings.warn(f"{worker.device} has no memory for {sum(map(len, texts))} tokens at once", stacklevel=2)
+        middle = len(texts) // 2
+        return torch.cat([self._within_memory(worker, half) for half in (texts[:middle], texts[middle:])])

@@ -1,0 +1,130 @@
+"""Which data type this CPU multiplies fastest: measured once for some milliseconds and kept for the machine.
+
+A name or a flag does not say it: bfloat16 may be emulated (up to a hundred times slower), 8-bit products may be slower
+than float32, or overflow inside where pairs are summed in 16 bits (AVX2 without VNNI).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache, partial
+
+import torch
+from torch.nn import functional as F
+
+from c2llm_integrations._utils.files import user_cache
+from c2llm_integrations.model.int8 import Product, weight_steps
+from c2llm_integrations.model.threads import lanes
+
+# What is measured: rows of tokens, and at most so many columns and outputs of a layer.
+ROWS, MOST_COLUMNS, MOST_OUTPUTS = 128, 512, 1024
+# Turns in which every type is timed once: so many at first, and at most, where a busy machine makes them disagree.
+TURNS, MOST_TURNS = 7, 63
+# A type of fewer bits must win by this much; what takes this many times as long as float32 is not tried again.
+GAIN, HOPELESS = 1.15, 5.0
+_ENVIRONMENT = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+
+
+def times(width: int, inner: int) -> dict[str, float]:
+    """Return the milliseconds of a product of `width` columns and `inner` outputs on one thread, by data type.
+
+    "int8" is missing where its products are not available. The first call on a machine measures, later ones read.
+    """
+    return dict(_times(min(width, MOST_COLUMNS), min(inner, MOST_OUTPUTS)))
+
+
+def fastest(milliseconds: Mapping[str, float]) -> torch.dtype:
+    """Return the data type to compute in; one of fewer bits where it is faster than those of more by `GAIN`."""
+    chosen = "float32"
+    for name in ("bfloat16", "int8"):
+        if milliseconds.get(name, float("inf")) * GAIN < milliseconds[chosen]:
+            chosen = name
+    found: torch.dtype = getattr(torch, chosen)
+    return found
+
+
+@cache
+def _times(width: int, inner: int) -> dict[str, float]:
+    file = user_cache() / "cpu.json"
+    kept: dict[str, dict[str, float]] = {}
+    with suppress(OSError, ValueError):
+        kept = json.loads(file.read_text(encoding="utf-8"))
+    key = f"{_machine()}, {width} x {inner}"
+    found = kept.get(key) if isinstance(kept, dict) else None
+    if isinstance(found, dict) and "float32" in found and all(isinstance(ms, float) for ms in found.values()):
+        return found
+    found, is_settled = _measured(width, inner)
+    if is_settled:
+        with suppress(OSError):  # a home that cannot be written to: the next process measures again
+            file.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = file.with_name(f"{file.name}.{os.getpid()}")
+            known = kept if isinstance(kept, dict) else {}
+            unfinished.write_text(json.dumps({**known, key: found}), encoding="utf-8")
+            unfinished.replace(file)
+    return found
+
+
+def _machine() -> str:
+    """Describe all that decides the figures: homes are shared by unlike machines."""
+    about: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    flags = sorted(name for name, value in about.items() if value is True)
+    limits = [f"{name}={os.environ[name]}" for name in _ENVIRONMENT if name in os.environ]
+    return " ".join([str(about.get("cpu_name", platform.machine())), torch.__version__, *flags, *limits])
+
+
+def _measured(width: int, inner: int) -> tuple[dict[str, float], bool]:
+    with lanes(torch.device("cpu")) as threads:  # on one thread, as batches are computed
+        return threads.submit(_by_type, width, inner).result()
+
+
+@torch.inference_mode()
+def _by_type(width: int, inner: int) -> tuple[dict[str, float], bool]:
+    x, weight = torch.rand(ROWS, width) - 0.5, torch.rand(inner, width) - 0.5
+    rough_x, rough_weight = x.bfloat16(), weight.bfloat16()
+    ways: dict[str, Callable[[], object]] = {
+        "float32": lambda: F.linear(x, weight),
+        "bfloat16": lambda: F.linear(rough_x, rough_weight),
+    }
+    if weight_steps():
+        product = Product(weight, torch.zeros(inner), torch.full((width,), 0.5))
+        ways["int8"] = lambda: product(product.rounded(x), torch.float32)
+    for way in ways.values():
+        way()  # the first time kernels are built
+    return compared({name: partial(_milliseconds, way) for name, way in ways.items()})
+
+
+def compared(timers: Mapping[str, Callable[[], float]]) -> tuple[dict[str, float], bool]:
+    """Return each way's milliseconds, and whether the turns agree which way is the fastest.
+
+    What else runs on the machine meets the ways of one turn alike, so each is compared with float32's time in its own
+    turn, and the median of these ratios counts. While the quartiles would choose differently, more turns are taken.
+    """
+    turns: list[dict[str, float]] = []
+    hopeless: dict[str, float] = {}
+    while True:
+        turns.append({name: timer() for name, timer in timers.items() if name not in hopeless})
+        ratios = {name: sorted(turn[name] / turn["float32"] for turn in turns if name in turn) for name in timers}
+        if len(turns) == 2:
+            hopeless = {name: found[0] for name, found in ratios.items() if found[0] > HOPELESS}
+        if len(turns) >= TURNS:
+            low, middle, high = ({name: _quartile(found, part) for name, found in ratios.items()} for part in (1, 2, 3))
+            is_settled = fastest(low) == fastest(middle) == fastest(high)
+            if is_settled or len(turns) == MOST_TURNS:
+                unit = statistics.median(turn["float32"] for turn in turns)
+                return {name: round(unit * ratio, 4) for name, ratio in middle.items()}, is_settled
+
+
+def _quartile(ordered: Sequence[float], number: int) -> float:
+    return ordered[number * (len(ordered) - 1) // 4]
+
+
+def _milliseconds(work: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    work()
+    return 1000 * (time.perf_counter() - begin)

@@ -1,0 +1,79 @@
+"""The configuration of a C2LLM checkpoint, in the keys of the released `config.json`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoConfig, PretrainedConfig, Qwen2Config
+
+from c2llm_integrations.errors import CheckpointError
+
+_OWN_KEYS = frozenset(
+    {
+        "compressed_dim",
+        "pma_num_heads",
+        "pma_ln",
+        "pma_norm",
+        "pma_norm_mode",
+        "embedding_method",
+        "backbone_config",
+        "model_type",
+        "auto_map",
+        "architectures",
+        "tokenizer_name_or_path",
+        "padding_side",
+    }
+)
+
+
+class C2LLMConfig(Qwen2Config):
+    """A backbone and the PMA on top of it.
+
+    The keys of a Qwen2 backbone stand beside the PMA's own, as in the released checkpoints; any other text
+    backbone is described by a nested `backbone_config` with a `model_type` of its own.
+
+    `compressed_dim` is the output width; None means the backbone's hidden size.
+    """
+
+    model_type = "c2llm"
+
+    def __init__(
+        self,
+        *,
+        compressed_dim: int | None = None,
+        pma_num_heads: int = 32,
+        pma_ln: bool = True,
+        pma_norm: bool = False,
+        pma_norm_mode: str = "post_normal",
+        embedding_method: str = "pma",
+        backbone_config: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Raise CheckpointError for a pooling that is not the published PMA or a width its heads cannot share."""
+        # The released files ask for FlashAttention 2, which is absent on most machines: the kernel is ours to choose.
+        kwargs.pop("attn_implementation", None)
+        kwargs.pop("_attn_implementation", None)
+        super().__init__(**kwargs)
+        self.backbone_config = backbone_config
+        self.compressed_dim = compressed_dim or self.backbone().hidden_size
+        self.pma_num_heads = pma_num_heads
+        self.pma_ln = pma_ln
+        self.pma_norm = pma_norm
+        self.pma_norm_mode = pma_norm_mode
+        self.embedding_method = embedding_method
+        if embedding_method != "pma" or pma_norm:
+            raise CheckpointError(
+                f"embedding_method {embedding_method!r} with pma_norm {pma_norm} is not the published pooling; "
+                "only 'pma' with pma_norm false is supported"
+            )
+        if self.compressed_dim % pma_num_heads:
+            raise CheckpointError(
+                f"compressed_dim {self.compressed_dim} is not a multiple of pma_num_heads {pma_num_heads}; "
+                "choose a head count that divides the width"
+            )
+
+    def backbone(self) -> PretrainedConfig:
+        """Return the configuration of the backbone alone."""
+        if self.backbone_config is not None:
+            return AutoConfig.for_model(**{key: v for key, v in self.backbone_config.items() if key != "auto_map"})
+        return Qwen2Config(**{key: value for key, value in self.to_dict().items() if key not in _OWN_KEYS})

@@ -1,0 +1,361 @@
+"""Vectors from a server that answers as OpenAI's /v1/embeddings does: vLLM with our plugin, `c2llm serve`, others.
+
+    C2LLMEmbedder.from_pretrained("http://localhost:8000/v1")
+
+Prompts, widths and unit length are made on this side; the server only embeds. `c2llm serve` says what its vectors mean.
+Any other server is asked for the vectors of a few known texts, and these stand for its weights.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+from c2llm_integrations._utils.json_lines import parse_json
+from c2llm_integrations._utils.progress import Progress
+from c2llm_integrations._utils.retry import retrying, seconds_of
+from c2llm_integrations.errors import InputError, ServerError, did_you_mean
+from c2llm_integrations.model import prompts
+from c2llm_integrations.model.batch_scheduler import plan_batches
+from c2llm_integrations.model.embedder import C2LLMEmbedder, checked, progress_bar, unit_rows
+from c2llm_integrations.model.options import KEY_VARIABLE, ModelOptions, is_loopback, probe_of, remember_model
+
+# In the place of http:// where a server elsewhere is to be asked without encryption.
+INSECURE = "http+insecure"
+# Requests under way at the same time, what goes into one, and how long one may take.
+CONCURRENT = 8
+REQUEST_TOKENS, REQUEST_TEXTS = 16384, 256
+TIMEOUT_SECONDS = 120.0
+# Bytes of a token, to make requests of about the same work: code has 3 to 4.
+BYTES_PER_TOKEN = 3
+# Answers that another try may change.
+TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+# Their vectors stand for the weights of a server that does not say which it has. Never change them.
+PROBES = (
+    "def add(first, second):\n    return first + second",
+    "SELECT name FROM users WHERE id = 7",
+    "retry with backoff",
+)
+
+Vectors = NDArray[np.float32]
+
+
+class RemoteEmbedder(C2LLMEmbedder):
+    """A `C2LLMEmbedder` whose vectors a server computes; made by `from_pretrained` and `from_options` for a URL.
+
+    It keeps no texts and no key but in its connections.
+    """
+
+    def __init__(self, options: ModelOptions) -> None:
+        """Ask the server for its models, and for a first vector.
+
+        Raises:
+            InputError: For a URL or an option that cannot be used.
+            ServerError: For a server that cannot be reached, refuses, or answers what is no vector.
+
+        """
+        _require_default(options, "revision", "dtype", "device", "head", "projection")
+        self.options = options
+        self.url, name = _address(options.name)
+        self._client = _client(self.url)
+        self._dimensions: int | None = None
+        served = _named(self._models(), name, self.url)
+        self._model = str(served["id"])
+        self._is_ours = _is_ours(served)
+        self.normalize = options.normalize
+        self.projection = self.head = None
+        self.prompts = dict(served["prompts"]) if self._is_ours else {}
+        self.tokens_seen = self.texts_cut = 0
+        self._counting = threading.Lock()
+        self._process = os.getpid()
+        self.max_length = self._length(served)
+        self._fingerprint = self._identify(served)
+        remember_model(options.name)
+
+    def _length(self, served: Mapping[str, Any]) -> int:
+        """Return the tokens of a text that are read; only vLLM takes fewer than it has room for."""
+        if not self._is_ours:
+            most = served.get("max_model_len")
+            return min(self.options.max_length, most) if isinstance(most, int) and most > 0 else self.options.max_length
+        length: int = served["fingerprint"]["max_length"]
+        if self.options.max_length < length:
+            raise InputError(
+                f"max_length is {self.options.max_length}, but {self.url} reads {length} tokens of a text; leave it out"
+            )
+        return length
+
+    def _identify(self, served: Mapping[str, Any]) -> dict[str, str | int | bool | None]:
+        """Find the width, and what decides the vectors: as the server says it, else by the vectors of known texts."""
+        vectors, _ = self._post(list(PROBES), None)
+        wanted, cut = self.options.output_dim, self.options.truncate_dim
+        if wanted not in (None, vectors.shape[1], cut):
+            self._dimensions = wanted
+            vectors, _ = self._post(list(PROBES), wanted)
+        self._width = vectors.shape[1]
+        if cut is not None and cut > self._width:
+            raise InputError(f"truncate_dim is {cut}, but {self.url} gives {self._width} dimensions")
+        self.output_dim = cut or self._width
+        found: dict[str, str | int | bool | None] = {
+            "weights": probe_of(vectors),
+            "projection": None,
+            "document_prompt": prompts.document_prompt(self.prompts),
+            "max_length": self.max_length,
+            **(served["fingerprint"] if self._is_ours else {"normalize": False}),
+        }
+        if found["normalize"] and not self.normalize:
+            raise InputError(f"normalize=False is given, but {self.url} gives vectors of unit length")
+        if cut is not None and cut < self._width:
+            found["truncate_dim"] = cut
+        return found | {"model": self.options.name, "normalize": self.normalize, "output_dim": self.output_dim}
+
+    @property
+    def fingerprint(self) -> Mapping[str, str | int | bool | None]:
+        """Everything that decides what a document vector means; "model" is the server's address."""
+        assert self._fingerprint is not None
+        return self._fingerprint
+
+    def attention(self, text: str) -> list[tuple[int, int, float]]:
+        """Raise InputError: a server gives vectors only."""
+        raise InputError(f"{self.url} gives vectors only, not where the model looks; load the model here for that")
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Raise InputError: a server has the tokenizer."""
+        raise InputError(f"{self.url} has the tokenizer; load the model here to count tokens")
+
+    def unknown_share(self, text: str) -> float:
+        """Return 0.0: which letters the server's tokenizer knows is not known here."""
+        return 0.0
+
+    def _encode(
+        self, texts: list[str], prompt: str, progress: Progress | bool | None = None
+    ) -> tuple[Vectors, NDArray[np.int64]]:
+        """See `C2LLMEmbedder._encode`; a request's tokens are shared out evenly among its texts."""
+        self._require_own_process()
+        texts = checked(texts, prompt)
+        vectors = np.empty((len(texts), self._width), np.float32)
+        counts = np.zeros(len(texts), np.int64)
+        done = 0
+        with progress_bar(len(texts), progress) as report:
+            for rows, found, tokens in self._answers(texts):
+                vectors[rows], counts[rows] = found, -(-tokens // len(rows))
+                done += len(rows)
+                report(done)
+        vectors = vectors[:, : self.output_dim]
+        return (unit_rows(vectors) if self.normalize else vectors), counts
+
+    def _answers(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Vectors, int]]:
+        """Yield the rows of each request, their vectors and tokens, as they come; few requests wait at a time."""
+        lengths = [min(self.max_length, len(text.encode()) // BYTES_PER_TOKEN + 1) for text in texts]
+        planned = plan_batches(lengths, self.options.batch_tokens or REQUEST_TOKENS)
+        batches = (batch[at : at + REQUEST_TEXTS] for batch in planned for at in range(0, len(batch), REQUEST_TEXTS))
+        with ThreadPoolExecutor(CONCURRENT, "c2llm-remote") as threads:
+            waiting: dict[Future[tuple[Vectors, int]], list[int]] = {}
+            try:
+                while True:
+                    for rows in islice(batches, CONCURRENT + 1 - len(waiting)):
+                        waiting[threads.submit(self._split, [texts[row] for row in rows])] = rows
+                    if not waiting:
+                        return
+                    for ended in wait(waiting, return_when=FIRST_COMPLETED).done:
+                        rows = waiting.pop(ended)
+                        yield rows, *ended.result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _split(self, texts: list[str]) -> tuple[Vectors, int]:
+        """Embed texts; those that are too much for one request in halves."""
+        try:
+            vectors, tokens = self._post(texts, self._width)
+        except _TooLarge:
+            if len(texts) == 1:
+                raise
+            middle = len(texts) // 2
+            (first, some), (second, others) = self._split(texts[:middle]), self._split(texts[middle:])
+            return np.concatenate([first, second]), some + others
+        with self._counting:
+            self.tokens_seen += tokens
+        return vectors, tokens
+
+    def _post(self, texts: list[str], width: int | None) -> tuple[Vectors, int]:
+        body: dict[str, Any] = {"model": self._model, "input": texts, "encoding_format": "base64"}
+        if self._dimensions is not None:
+            body["dimensions"] = self._dimensions
+        body |= {"input_type": "text"} if self._is_ours else {"truncate_prompt_tokens": self.max_length}
+        answer = self._asked(lambda: self._client.post("/embeddings", json=body))
+        vectors = _vectors(answer, len(texts), self.url)
+        if width is not None and vectors.shape[1] != width:
+            raise ServerError(
+                f"{self.url} gave {vectors.shape[1]} dimensions, expected {width}; "
+                "load the embedder again, or ask for another output_dim"
+            )
+        usage = answer.get("usage")
+        tokens = usage.get("total_tokens") if isinstance(usage, Mapping) else 0
+        return vectors, tokens if isinstance(tokens, int) else 0
+
+    def _models(self) -> list[Mapping[str, Any]]:
+        found = self._asked(lambda: self._client.get("/models")).get("data")
+        if not isinstance(found, list) or not all(isinstance(one, Mapping) and one.get("id") for one in found):
+            raise ServerError(f"{self.url}/models lists no models; check the address, which ends with /v1")
+        return found
+
+    def _asked(self, ask: Callable[[], httpx.Response]) -> dict[str, Any]:
+        """Return the JSON object of an answer, after further tries where these may help."""
+
+        def once() -> dict[str, Any]:
+            response = ask()
+            if response.status_code != 200:
+                raise _refusal(response, self.url)
+            try:
+                answer = parse_json(response.content)
+            except ValueError:
+                answer = None
+            if not isinstance(answer, dict):
+                raise ServerError(f"{self.url} answered with {response.text[:80]!r}, expected a JSON object")
+            return answer
+
+        try:
+            return retrying(once, _pause_after)
+        except httpx.TimeoutException as error:
+            raise ServerError(f"{self.url} did not answer within {TIMEOUT_SECONDS:.0f} s; ask it for less") from error
+        except httpx.HTTPError as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ServerError(f"{self.url} cannot be reached ({reason}); start the server, or check the URL") from error
+
+
+class _Refused(ServerError):
+    """An answer other than 200; `pause`: the least seconds before another try, None where none helps."""
+
+    pause: float | None = None
+
+
+class _TooLarge(_Refused):
+    """The request was too large."""
+
+
+def _refusal(response: httpx.Response, url: str) -> Exception:
+    status, said = response.status_code, _message(response)
+    if status == 400:
+        return InputError(f"{url} refused the texts: {said}")
+    if status in (401, 403):
+        return _Refused(f"{url} refused the API key ({status}: {said}); set {KEY_VARIABLE} to the right one")
+    if status == 404:
+        return _Refused(f"{url} has no such thing ({said}); check the address, which ends with /v1, and the model")
+    if status == 413:
+        return _TooLarge(f"{url} refused a request as too large ({said}); raise its limit, or send shorter texts")
+    refused = _Refused(f"{url} answered {status}: {said}")
+    if status in TRANSIENT:
+        refused.pause = seconds_of(response.headers.get("Retry-After"))
+    return refused
+
+
+def _message(response: httpx.Response) -> str:
+    try:
+        found = parse_json(response.content)
+        found = found.get("error", found)
+        said = found.get("message") if isinstance(found, Mapping) else found
+    except (ValueError, AttributeError):
+        said = response.text
+    return " ".join(str(said or response.reason_phrase).split())[:300]
+
+
+def _pause_after(error: Exception) -> float | None:
+    if isinstance(error, _Refused):
+        return error.pause
+    if isinstance(error, httpx.ConnectError):
+        return None  # nobody listens there: said at once, not after two minutes
+    lost = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError)
+    return 0.0 if isinstance(error, lost) else None
+
+
+def _vectors(answer: Mapping[str, Any], count: int, url: str) -> Vectors:
+    """Return (count, width) from an answer in base64 or numbers; raises ServerError for anything else."""
+    data = answer.get("data")
+    rows: dict[int, Vectors] = {}
+    try:
+        for place, one in enumerate(data or ()):
+            given = one["embedding"]
+            row = np.frombuffer(base64.b64decode(given, validate=True), "<f4") if isinstance(given, str) else given
+            rows[one.get("index", place)] = np.asarray(row, np.float32)
+        if sorted(rows) != list(range(count)):
+            raise ServerError(f"{url} gave {len(rows)} vectors for {count} texts; nothing of them was used")
+        vectors = np.stack([rows[place] for place in range(count)])
+    except (TypeError, KeyError, AttributeError, ValueError, binascii.Error) as error:
+        raise ServerError(f"{url} answered with what is not a list of vectors ({error!r})") from error
+    if vectors.ndim != 2 or not vectors.shape[1] or not np.isfinite(vectors).all():
+        raise ServerError(f"{url} gave vectors of shape {vectors.shape} or with NaN; nothing of them was used")
+    return vectors
+
+
+def _named(served: Sequence[Mapping[str, Any]], name: str, url: str) -> Mapping[str, Any]:
+    known = [str(one["id"]) for one in served]
+    if name in known:
+        return served[known.index(name)]
+    if name or len(known) != 1:
+        if name:
+            raise InputError(f"{url} has no model {name!r}{did_you_mean(name, known)}")
+        raise InputError(f"{url} has {len(known)} models{did_you_mean(name, known)}; name one as {url}#MODEL")
+    return served[0]
+
+
+def _is_ours(served: Mapping[str, Any]) -> bool:
+    """Whether a server says what its vectors mean, as `c2llm serve` does."""
+    made, own = served.get("fingerprint"), served.get("prompts")
+    return (
+        (served.get("owned_by") == "c2llm" and isinstance(made, Mapping) and isinstance(own, Mapping))
+        and (isinstance(made.get("max_length"), int) and isinstance(made.get("normalize"), bool))
+        and all(isinstance(prompt, str) for prompt in own.values())
+    )
+
+
+def _address(name: str) -> tuple[str, str]:
+    """URL[#MODEL] → the URL that is asked, and the model; raises InputError for one that must not be."""
+    try:
+        parts = urlsplit(name)
+        host = parts.hostname or ""
+        _ = parts.port
+    except ValueError:  # whose message may hold a password
+        raise InputError("the server's URL is not valid; write it like https://host:8000/v1") from None
+    if parts.scheme not in ("http", "https", INSECURE):
+        raise InputError(f"{parts.scheme}:// is not how a model server is asked; write https://HOST:8000/v1")
+    if not host or parts.username or parts.password or parts.query:
+        raise InputError(
+            "the server's URL needs a host and nothing secret; "
+            f"write it like https://host:8000/v1, and put the key into {KEY_VARIABLE}"
+        )
+    if parts.scheme == "http" and not is_loopback(host):
+        raise InputError(
+            f"http://{host} would be sent your texts and key in the clear; use https://, "
+            f"or write {INSECURE}:// if that network is yours"
+        )
+    scheme = "http" if parts.scheme == INSECURE else parts.scheme
+    return f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}", parts.fragment
+
+
+def _client(url: str) -> httpx.Client:
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    return httpx.Client(
+        base_url=url,
+        headers={"Authorization": f"Bearer {key}"} if key else {},
+        timeout=httpx.Timeout(TIMEOUT_SECONDS, connect=10.0),
+        limits=httpx.Limits(max_connections=CONCURRENT),
+        trust_env=not is_loopback(urlsplit(url).hostname or ""),  # no proxy stands before this machine
+    )
+
+
+def _require_default(options: ModelOptions, *names: str) -> None:
+    plain = ModelOptions()
+    given = [name for name in names if getattr(options, name) != getattr(plain, name)]
+    if given:
+        raise InputError(f"{' and '.join(given)} cannot be chosen for a server's model; leave it out")

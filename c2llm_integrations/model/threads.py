@@ -1,0 +1,113 @@
+"""Batches side by side: on a CPU one thread each, on a GPU so that Python prepares one while another is computed."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import cache
+from itertools import chain, islice
+from threading import Barrier, RLock
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from c2llm_integrations.model.encoder import Texts
+
+GPU_LANES = 2
+# PyTorch's setting is the process's for a moment while lanes begin: nobody else may take it for the caller's then.
+_SETTING = RLock()
+
+# From malloc.h: sizes from which a block is the system's own, and from which free memory goes back to the system.
+M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
+KEPT_BYTES = 256 * 2**20
+# From which size a block is the system's own; glibc up to 2.34 or so takes the second only.
+LARGE_BLOCK_BYTES = 64 * 2**20, 32 * 2**20
+
+
+def lane_count(device: torch.device) -> int:
+    """Return how many batches go side by side on a device."""
+    with _SETTING:
+        return torch.get_num_threads() if device.type == "cpu" else GPU_LANES
+
+
+def lanes(device: torch.device) -> ThreadPoolExecutor:
+    """Start threads, one for each lane of a device; PyTorch's setting elsewhere stays.
+
+    On a CPU each computes on itself alone: threads that share a batch wait for each other in every layer.
+    """
+    with _SETTING:
+        return _started(lane_count(device), torch.get_num_threads(), device)
+
+
+def _started(count: int, others: int, device: torch.device) -> ThreadPoolExecutor:
+    """Start threads that compute on themselves alone; all other threads go on with `others`."""
+    started = Barrier(count + 1)
+
+    def start() -> None:
+        try:
+            if device.type == "cuda" and torch.cuda.is_available():
+                _take_own_stream(device)
+            torch.set_num_threads(1)  # holds for the calling thread, and for those that ask for it first after this
+            torch.get_num_threads()  # has the thread take it now, not at its first work, when it is another again
+        finally:
+            started.wait()
+
+    threads = ThreadPoolExecutor(count, "c2llm-lane")
+    for _ in range(count):
+        threads.submit(start)
+    started.wait()
+    torch.set_num_threads(others)
+    return threads
+
+
+def _take_own_stream(device: torch.device) -> None:
+    """Have the calling thread queue its work on a stream of its own.
+
+    On a shared one, a lane that waits for its vectors waits for what the other lane has queued since, too.
+    """
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.default_stream(device))  # on which the weights were copied
+    torch.cuda.set_stream(stream)
+
+
+def run(encode: Callable[[Texts], Tensor], batches: Iterable[Texts], device: torch.device) -> Iterator[Tensor]:
+    """Yield what `encode` returns for each batch, in order; batches are drawn one by one as lanes become free."""
+    batches = iter(batches)
+    start = list(islice(batches, 2))
+    if lane_count(device) == 1 or len(start) < 2:
+        yield from map(encode, chain(start, batches))
+        return
+    waiting: deque[Future[Tensor]] = deque()
+    with lanes(device) as threads:
+        for batch in chain(start, batches):
+            waiting.append(threads.submit(encode, batch))
+            if len(waiting) > lane_count(device):  # few at a time, so that an interrupted run ends soon
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+@cache
+def keep_freed_memory() -> bool:
+    """Have glibc keep up to `KEPT_BYTES` of free memory for this process's next batch; return whether it does.
+
+    By itself glibc gives a layer's activations back to the system as soon as they are freed, and the system clears
+    every page when the next layer asks for them again, which costs a quarter of the speed on a CPU. Set when a model
+    is loaded on a CPU, never by an import: it changes nothing that a program can see but the memory it keeps.
+    """
+    if sys.platform == "linux":
+        with suppress(AttributeError, OSError):  # musl has no such settings
+            return _set_thresholds(ctypes.CDLL(None).mallopt)
+    return False
+
+
+def _set_thresholds(mallopt: Callable[[int, int], int]) -> bool:
+    """Set both, or neither: with the second alone every large block is taken from the system and given back."""
+    accepted = any(mallopt(M_MMAP_THRESHOLD, size) for size in LARGE_BLOCK_BYTES)
+    return accepted and bool(mallopt(M_TRIM_THRESHOLD, KEPT_BYTES))

@@ -1,0 +1,13 @@
+"""Qdrant: the stores for a server and for the engine inside this process.
+
+from qdrant_client import QdrantClient
+from c2llm_integrations.qdrant import QdrantStore
+
+store = QdrantStore.from_client(QdrantClient("http://localhost:6333"), "snippets")
+"""
+
+from c2llm_integrations.stores.qdrant.edge import QdrantEdgeStore
+from c2llm_integrations.stores.qdrant.foreign import ForeignQdrantStore
+from c2llm_integrations.stores.qdrant.store import QdrantStore
+
+__all__ = ["ForeignQdrantStore", "QdrantEdgeStore", "QdrantStore"]

@@ -1,0 +1,264 @@
+"""What both frameworks' vector stores do alike: their documents are records of a source in one of our stores."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from c2llm_integrations.code.analyzer import ANALYZER, query_terms
+from c2llm_integrations.code.chunk import piece_id
+from c2llm_integrations.errors import InputError, did_you_mean
+from c2llm_integrations.model.options import Fingerprint
+from c2llm_integrations.retrieval.fields import Where, given_metadata, stored_key, stored_name, stored_where
+from c2llm_integrations.retrieval.memory_index import LexicalIndex
+from c2llm_integrations.retrieval.options import RULES, Mode
+from c2llm_integrations.retrieval.ranking import rank
+from c2llm_integrations.retrieval.search import CANDIDATES, answerable
+from c2llm_integrations.retrieval.shared import SharedStore, readable_mode
+from c2llm_integrations.stores.base import Candidates, VectorStore
+from c2llm_integrations.stores.records import AnyRecord, Filter, Hit, Record, RecordId, Row, Vector, chunk_of
+from c2llm_integrations.stores.spec import CollectionSpec, CompactPlan
+
+if TYPE_CHECKING:
+    from c2llm_integrations.model.embedder import C2LLMEmbedder
+
+# A store gives back every document that it was given: two that say the same are both found.
+DOCUMENT_RULES = tuple(rule for rule in RULES if rule != "copies")
+# Texts embedded and written together.
+BATCH_TEXTS = 512
+
+
+class Documents:
+    """The documents of one source in a collection, which the first one written creates.
+
+    Metadata and filters name fields as they were given; see `fields`.
+    """
+
+    def __init__(
+        self,
+        shared: SharedStore,
+        source: str,
+        compact: CompactPlan | None = None,
+        fields: Mapping[str, str] | None = None,
+        own: Collection[str] = (),
+    ) -> None:
+        """Name a source in a collection.
+
+        Args:
+            shared: The collection.
+            source: The set that the documents belong to.
+            compact: How vectors are stored in a new collection.
+            fields: Field of the metadata → its kind, for fields that a new collection indexes.
+            own: More fields that the framework's adapter writes, which filters and `fields` name as they are.
+
+        """
+        self.shared = shared
+        self.source = source
+        self._compact = compact or CompactPlan()
+        self._own = frozenset(own)
+        self._fields = {stored_key(name, self._own): kind for name, kind in (fields or {}).items()}
+
+    # ---- names and ids
+
+    def record(self, id: RecordId | None, text: str, metadata: Mapping[str, Any], ordinal: int = 0) -> Record:
+        """Return a document as it is stored; without an id it gets one from its text, metadata and ordinal."""
+        if id is None:
+            id = piece_id(str(ordinal or ""), text, metadata)
+        return Record(id, text, {stored_name(name, self._own): value for name, value in metadata.items()}, self.source)
+
+    def records(
+        self, ids: Sequence[RecordId | None], texts: Sequence[str], metadatas: Sequence[Mapping[str, Any]]
+    ) -> list[Record]:
+        """Return documents as they are stored; of equal ones without an id, each gets an id of its own."""
+        made: list[Record] = []
+        seen: Counter[RecordId] = Counter()
+        for id, text, metadata in zip(ids, texts, metadatas, strict=True):
+            one = self.record(id, text, metadata)
+            if id is None and seen[one.id]:
+                one = self.record(id, text, metadata, seen[one.id])
+            seen[one.id] += 1
+            made.append(one)
+        return made
+
+    def metadata(self, record: AnyRecord) -> dict[str, Any]:
+        """Return the metadata of a row as they were given."""
+        return given_metadata(record, self._own)
+
+    def where(self, chosen: Where | None) -> Filter:
+        """Return a filter on the fields as they were given as one on those that are stored."""
+        return stored_where(chosen, self._own)
+
+    # ---- writing
+
+    def add(
+        self,
+        records: Sequence[Record],
+        embed: Callable[[list[str]], Sequence[Sequence[float]]],
+        fingerprint: Callable[[], Fingerprint],
+    ) -> None:
+        """Write documents; a text that the collection holds under the same id, or at the same path, is not embedded.
+
+        Args:
+            records: What `records` made.
+            embed: Returns the vectors of texts.
+            fingerprint: Returns what the vectors mean.
+
+        Raises:
+            RowsRefused: For a document that could not be found again, before anything of its batch is written.
+            SpecMismatch: If the collection's vectors mean something else.
+
+        """
+        for start in range(0, len(records), BATCH_TEXTS):
+            batch = records[start : start + BATCH_TEXTS]
+            with self.shared.opened() as store:
+                found, vectors = self._existing(store, batch)
+            new = [record for record in batch if record.row_id not in found and record.text not in vectors]
+            texts = list(dict.fromkeys(record.text for record in new))
+            made = dict(zip(texts, embed(texts), strict=True)) if texts else {}
+            vectors |= {text: np.asarray(vector, np.float32) for text, vector in made.items()}
+            with self.shared.opened() as store:
+                if made:
+                    self._create(store, len(next(iter(made.values()))), fingerprint())
+                store.update([record for record in batch if record.row_id in found])
+                store.upsert([Row(one, vectors[one.text]) for one in batch if one.row_id not in found])
+
+    def put(self, rows: Sequence[Row], fingerprint: Fingerprint | None) -> None:
+        """Write documents whose vectors are made; without a fingerprint they are taken for the collection's own."""
+        if rows:
+            with self.shared.opened() as store:
+                if fingerprint is not None or store.spec is None:
+                    self._create(store, len(rows[0].vector), fingerprint or {"vectors": "given"})
+                store.upsert(rows)
+
+    def _existing(self, store: VectorStore, batch: Sequence[Record]) -> tuple[set[RecordId], dict[str, Vector]]:
+        """Return the ids whose rows hold the same text, and the vectors of texts that other rows of a file hold."""
+        kept = {record.row_id: record.text for record in store.get([one.id for one in batch], self.source).values()}
+        same = {record.row_id for record in batch if kept.get(record.row_id) == record.text}
+        # A piece that only moved in its file has another id.
+        paths = {one.metadata.get("path") for one in batch if one.row_id not in same}
+        paths = {path for path in paths if isinstance(path, str) and path}
+        if not paths:
+            return same, {}
+        wanted = {one.text for one in batch}
+        there = store.scroll(Filter({"path": sorted(paths)}), source=self.source)
+        moved = {record.text: record.row_id for record in there if record.text in wanted}
+        vectors = store.vectors(list(moved.values()))
+        return same, {text: vectors[id] for text, id in moved.items() if id in vectors}
+
+    def _create(self, store: VectorStore, width: int, fingerprint: Fingerprint) -> None:
+        if store.spec is not None:
+            store.spec.require_model(width, fingerprint)
+            return
+        plan = self._compact
+        plan.require_width(width)
+        store.create(
+            CollectionSpec(
+                width,
+                fingerprint,
+                plan.datatype,
+                plan.quantization,
+                plan.rescore or 0.0,
+                ANALYZER if store.capabilities.lexical else None,
+                fields=self._fields,
+            )
+        )
+
+    # ---- reading
+
+    def get(self, ids: Sequence[RecordId]) -> list[AnyRecord]:
+        """Return the documents of these ids, in their order; those that are not there are left out."""
+        with self.shared.opened() as store:
+            found = store.get(ids, self.source)
+        return [found[id] for id in ids if id in found]
+
+    def mode(self, query: str, asked: Mode, embedder: C2LLMEmbedder | None) -> Mode:
+        """Return how a question is answered here, with `embedder`: see `answerable` and `readable_mode`."""
+        with self.shared.opened() as store:
+            mode = asked if store.spec is None else answerable(asked, store.spec, store)
+        return readable_mode(query, mode, embedder)
+
+    def ranked(
+        self,
+        query: str,
+        vector: Sequence[float] | None,
+        limit: int,
+        where: Filter,
+        mode: Mode = "hybrid",
+        *,
+        weight: float | None = None,
+    ) -> list[Hit]:
+        """Return the best documents for a question, ranked as `search` ranks; none while there is no collection.
+
+        With a `weight` of words against vectors (0…1), the ranking is their sum, without rules.
+        """
+        if limit < 1:
+            raise InputError(f"the number of documents to return is {limit}, must be at least 1")
+        with self.shared.opened() as store:
+            spec = store.spec
+            if spec is None:
+                return []
+            mode = answerable(mode, spec, store)
+            terms = query_terms(query) if mode != "dense" else []
+            asked = None if vector is None or mode == "lexical" else np.asarray(vector, np.float32)
+            found = store.candidates(asked, terms, max(limit, CANDIDATES), where)
+        return rank(query, found, limit, mode, DOCUMENT_RULES if weight is None else (), weight)
+
+    def nearest(self, vector: Sequence[float], limit: int, where: Filter) -> list[Hit]:
+        """Return the documents nearest to a vector, with their cosines."""
+        with self.shared.opened() as store:
+            return [] if store.spec is None else store.search(np.asarray(vector, np.float32), limit, where)
+
+    def vectors(self, hits: Sequence[Hit]) -> list[Vector]:
+        """Return the vectors of documents that were found."""
+        with self.shared.opened() as store:
+            found = store.vectors([hit.record.row_id for hit in hits])
+        return [found[hit.record.row_id] for hit in hits]
+
+
+def rerank(
+    query: str,
+    found: Sequence[tuple[str, Mapping[str, Any]]],
+    query_vector: Sequence[float] | None,
+    vectors: Sequence[Sequence[float]],
+    limit: int,
+) -> list[tuple[int, float]]:
+    """Rank what something else has found by the rules of `search`.
+
+    Args:
+        query: The question.
+        found: The text and the metadata of each.
+        query_vector: (width,), of any length; None compares words alone.
+        vectors: (len(found), width), not used without `query_vector`.
+        limit: How many to return.
+
+    Returns:
+        The places in `found` of the best, best first, and their scores in 0…1.
+
+    """
+    if not found:
+        return []
+    pieces = [chunk_of(Record(place, text, metadata)) for place, (text, metadata) in enumerate(found)]
+    index = LexicalIndex()
+    index.add(pieces)
+    cosines = np.zeros(len(pieces)) if query_vector is None else _unit(vectors) @ _unit([query_vector])[0]
+    dense = [Hit(piece, float(cosine)) for piece, cosine in zip(pieces, cosines, strict=True)]
+    lexical = index.candidates(None, query_terms(query), len(pieces)).lexical
+    hits = rank(query, Candidates(dense, lexical), limit, rules=DOCUMENT_RULES)
+    return [(int(hit.record.id), hit.score) for hit in hits]
+
+
+def _unit(vectors: Sequence[Sequence[float]]) -> Vector:
+    """(n, width) → the same at unit length; a vector of zeros, which is like no other, stays as it is."""
+    wide = np.asarray(vectors, np.float64)
+    scaled: Vector = (wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+    return scaled
+
+
+def refuse_unknown(given: Collection[str], known: Collection[str]) -> None:
+    """Raise InputError for an argument that would otherwise be left out silently."""
+    for name in given:
+        if name not in known:
+            raise InputError(f"there is no argument {name!r}{did_you_mean(name, known)}")

@@ -1,0 +1,40 @@
+"""What may be asked of a search, declared once: for Python, the command line, the frameworks and the servers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from c2llm_integrations._utils.options import option
+
+if TYPE_CHECKING:
+    from c2llm_integrations.stores.records import Filter
+
+Mode = Literal["hybrid", "dense", "lexical"]
+RULES = (
+    *("kind", "exact", "definition", "symbol", "path", "location", "file"),
+    *("tests", "generated", "legacy", "prose", "coverage", "copies"),
+)
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How many hits to return, which rows to search, and how to rank them; `search` explains each option."""
+
+    _: KW_ONLY
+    limit: int = option(10, "How many answers.", metavar="N", min=1, max=10_000)
+    language: str | Sequence[str] | None = option(None, "Only this language, such as python.", metavar="L")
+    path: str | None = option(
+        None, "Only these files: a path of an answer, or a pattern, 'src/**/*.py'.", metavar="GLOB"
+    )
+    kind: str | None = option(None, "Only function, method, class, module, section or text.", metavar="K")
+    repository: str | None = option(None, "Only this repository.", metavar="NAME")
+    where: Filter | Mapping[str, Any] | None = None
+    mode: Mode = "hybrid"
+    rules: Collection[str] = RULES
+
+    @property
+    def languages(self) -> Sequence[str]:
+        """The names in `language`, () for any language."""
+        return () if not self.language else [self.language] if isinstance(self.language, str) else self.language

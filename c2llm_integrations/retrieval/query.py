@@ -1,0 +1,110 @@
+"""A question taken apart: what it looks like, its terms, and the name or the places it asks for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from c2llm_integrations.code.analyzer import query_terms, stem
+
+Kind = Literal["words", "symbol", "code", "error"]
+
+# What of a pasted file or log decides its kind.
+_HEAD_CHARS = 10_000
+_NAME = re.compile(r"[\w$]+(?:(?:\.|::|#|->)[\w$]+)*[?!]?(?:\(\))?")
+_SEPARATOR = re.compile(r"\.|::|#|->")
+# The bounds here and below keep the time linear in any text.
+_ERROR = re.compile(
+    r"Traceback \(most recent|\b\w{0,80}(?:Error|Exception|Warning)\b[ \t]{0,3}:|panicked at|"
+    r"^[ \t]{0,40}at \S{1,200} ?\(|^[ \t]{0,40}File \"[^\"\n]{1,300}\", line \d|"
+    r"^(?:error|fatal|panic)\b.{0,12}:|^(?=\w{3,80}: )\w*[a-z][A-Z]",
+    re.MULTILINE,
+)
+# A place ends in a line number, which runtimes write in a few ways; what stands before it on its line names the file.
+_LINE_NUMBER = re.compile(
+    r"(?:[\"')]?,? (?:on )?line |[\"')]?:line |\?[\w=&.%-]{0,80}:|:|\((?=\d{1,7}[,)])| line )(\d{1,7})\b(?![.\w])"
+)
+_PATH_CHARS = 300
+# What ends the name of a file to the left.
+_OUTSIDE = re.compile(r"[\"'`<>|*?\n\t,;=]")
+_URL = re.compile(r"\w+://[^/\s]*/")
+_ABSOLUTE = re.compile(r"(?:^|\s)(?:[A-Za-z]:)?/")
+_PATH_WORDS = 4
+_SUFFIX = re.compile(r"[^.\s]\.[A-Za-z]\w{0,14}$")
+# Files without a suffix that tools name without a folder.
+_BARE_NAMES = frozenset(
+    (
+        *("Makefile", "GNUmakefile", "makefile", "Dockerfile", "Containerfile"),
+        *("Jenkinsfile", "Rakefile", "Gemfile"),
+    )
+)
+_MARK = re.compile(r"[{}()\[\];<>]|=+")
+_CODE_LINE = re.compile(r"[ \t]+\S.*|.*[,:;{}()\[\]=]|(?:import|from|def|class|return|[@#/]).*")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the ranking rules need to know of a question.
+
+    `stems` are those of its `terms`; `name` the parts of the qualified name it consists of, or nothing;
+    `locations` the (path, line) pairs that a stack trace names.
+    """
+
+    kind: Kind
+    terms: Sequence[str]
+    stems: frozenset[str]
+    name: Sequence[str]
+    locations: Sequence[tuple[str, int]]
+
+
+def read(query: str) -> Question:
+    """Take a question apart."""
+    kind, terms = kind_of(query), query_terms(query)
+    name = _SEPARATOR.split(query.strip().removesuffix("()").rstrip("?!")) if kind == "symbol" else []
+    return Question(kind, terms, frozenset(map(stem, terms)), name, _places(query[:_HEAD_CHARS]))
+
+
+def _places(text: str) -> list[tuple[str, int]]:
+    """Return the (path, line) pairs that a text names; a path that may have spaces also without the words before."""
+    found = []
+    for number in _LINE_NUMBER.finditer(text):
+        before = _OUTSIDE.split(text[max(0, number.start() - _PATH_CHARS) : number.start()].rstrip("\"'"))[-1]
+        before = _URL.sub("", before[_open_bracket(before) :]).replace("\\", "/").strip()
+        if absolute := _ABSOLUTE.search(before):
+            paths = [before[absolute.end() - 1 :]]
+        else:
+            words = before.split(" ")[-_PATH_WORDS:]
+            paths = [" ".join(words[start:]) for start in range(len(words))]
+        found += [(path, int(number[1])) for path in paths if _is_file(path)]
+    return found
+
+
+def _open_bracket(text: str) -> int:
+    """Return where the text after the last "(" begins that is not closed, as in `at Page (app/(auth)/page.tsx`."""
+    closed = 0
+    for at in range(len(text) - 1, -1, -1):
+        closed += (text[at] == ")") - (text[at] == "(")
+        if closed < 0:
+            return at + 1
+    return 0
+
+
+def _is_file(path: str) -> bool:
+    """Return whether a name looks like one of a file: with a suffix or a folder, or known without."""
+    name = path.rpartition("/")[2]
+    return bool(_SUFFIX.search(name) or ("/" in path and name) or name in _BARE_NAMES) and ":" not in path
+
+
+def kind_of(query: str) -> Kind:
+    """Return what a question looks like: one name, an error message or stack trace, code, or words."""
+    head = query.strip()[:_HEAD_CHARS]
+    if _NAME.fullmatch(head):
+        return "symbol"
+    if _ERROR.search(head):
+        return "error"
+    lines = head.splitlines()
+    marks = len(_MARK.findall(head))
+    coded = sum(_CODE_LINE.fullmatch(line) is not None for line in lines)
+    return "code" if 3 <= marks >= 0.04 * len(head) or 2 * coded > len(lines) > 1 else "words"

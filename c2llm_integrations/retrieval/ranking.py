@@ -1,0 +1,245 @@
+"""Two ranked lists → one, by a few rules that can each be switched off.
+
+A score lies in 0…1. The lists are fused to `(1 - w)·cosine + w·BM25 / best BM25`, where w depends on the kind of
+question. A rule then closes a share of the gap to 1 (definition, symbol, path, location, file) or takes a share of the
+score away (tests, generated, legacy, prose; `file` from all but the best hit of a file); `exact` gives 1 to a text that
+is the question. Last, `coverage` lowers all scores alike where even the best lexical hit holds only some of the
+question's terms: that changes no order, and makes scores of different questions comparable. A hit's `explanation` says
+what each step added or took; its values sum to the score.
+
+The constants lie where their neighbors score alike, on 85 labeled questions about five public repositories and on
+1,200 made from the docstrings, names, code and error messages of eleven others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import get_args
+
+from c2llm_integrations.code.analyzer import defines, document_terms, stems
+from c2llm_integrations.code.chunk import CodeChunk
+from c2llm_integrations.code.languages import is_prose
+from c2llm_integrations.errors import InputError, did_you_mean
+from c2llm_integrations.retrieval.options import RULES, Mode
+from c2llm_integrations.retrieval.query import Kind, Question, read
+from c2llm_integrations.stores.records import AnyRecord, Hit, RecordId
+from c2llm_integrations.stores.rows import Candidates
+
+# How much the lexical list counts: names, messages and copied code are found by their very words. A name a little less,
+# so that no mere use of it can score above its definition.
+LEXICAL_WEIGHT: dict[Kind, float] = {"words": 0.35, "symbol": 0.6, "code": 0.8, "error": 0.8}
+# Shares of the gap to 1 that are closed by a chunk which …
+DEFINITION = 0.95  # defines the name that is asked for
+SYMBOL = 0.15  # has a symbol all of whose words are in the question
+STEM = 0.3  # lies in a file all of whose name's words are in the question
+PATH = 0.3  # has a path that holds all words of the question
+LOCATION = 0.9  # holds the line that a stack trace names
+FILE = 0.3  # is its file's best hit, times the sum of the other hits' scores, each halved once more than the one before
+FILE_DECAY = 0.5
+# The share of its score that a file's second hit keeps, the third the square of it, …: a page shows more files.
+FURTHER = 0.8
+# Shares of the score that are left to tests and examples; to generated, vendored and declaration files; to older copies
+# kept for compatibility; and to running text, which speaks the question's language and would else hide the code that
+# it describes.
+LEFT = {"tests": 0.5, "generated": 0.7, "legacy": 0.7, "prose": 0.8}
+# Two hits are copies if this share of their lines is common.
+COPY = 0.9
+
+_TESTS = re.compile(
+    r"(^|/)(tests?|__tests__|testing|testdata|specs?|__mocks__|mocks?|fixtures?|examples?|samples?|demos?|"
+    r"bench|benchmarks?)/|(^|/)(test_[^/]*|conftest\.py|[^/]*([._-](test|tests|spec|bench)|Tests?|Spec)\.[^/.]+)$"
+)
+_GENERATED = re.compile(
+    r"(^|/)(_?vendor(ed)?|third_party|node_modules|dist|(__)?generated(__)?|locales?)/"
+    r"|\.(d\.[mc]?ts|pyi|min\.js|pb\.go|g\.dart)$|(_pb2(_grpc)?\.py|[._]generated\.[^/.]+)$"
+)
+_LEGACY = re.compile(r"(^|/)_?(legacy|deprecated|compat|v1)/")
+# A question with one of these words wants just what would be put last.
+_TEST_WORDS = frozenset(stems("test spec example sample demo benchmark mock fixture"))
+_LEGACY_WORDS = frozenset(stems("legacy deprecated compat compatibility v1 old older"))
+_PROSE_WORDS = frozenset(stems("readme docs documentation documented changelog license guide tutorial"))
+
+
+@lru_cache(2**14)
+def _stems(text: str) -> tuple[str, ...]:
+    return stems(text)
+
+
+@lru_cache(3 * 2**14)
+def _is_one(places: re.Pattern[str], path: str) -> bool:
+    return places.search(path) is not None
+
+
+@dataclass(slots=True)
+class _Scored:
+    record: AnyRecord
+    chunk: CodeChunk
+    score: float = 0.0
+    steps: dict[str, float] = field(default_factory=dict)
+    is_exact: bool = False
+
+    def add(self, step: str, amount: float) -> None:
+        if amount:
+            self.steps[step] = self.steps.get(step, 0.0) + amount
+            self.score += amount
+
+    def approach_one(self, step: str, share: float) -> None:
+        self.add(step, (1 - self.score) * min(share, 1.0))
+
+
+def rank(
+    query: str,
+    found: Candidates,
+    limit: int,
+    mode: Mode = "hybrid",
+    rules: Collection[str] = RULES,
+    weight: float | None = None,
+) -> list[Hit]:
+    """Return the `limit` best of the candidates, best first, with scores in 0…1 and their explanations.
+
+    "dense" and "lexical" look at one list only. `rules`: those of `RULES` to apply; without "kind" every question is
+    taken for words. `weight` (0…1) of the lexical list replaces that of the question's kind.
+    Raises InputError for a mode or a rule that does not exist, or a weight outside its bounds.
+    """
+    require_known(mode, rules)
+    if weight is not None and not 0 <= weight <= 1:
+        raise InputError(f"the weight of words is {weight}, must be in 0…1; that of vectors is the rest")
+    question = read(query) if "kind" in rules else replace(read(query), kind="words")
+    # One list alone is scaled as if the other had found nothing, so that the rules have room above it.
+    weight = LEXICAL_WEIGHT[question.kind] if weight is None else weight
+    weight = {"dense": 0.0, "lexical": max(LEXICAL_WEIGHT.values())}.get(mode, weight)
+    scored = _fused([] if mode == "lexical" else found.dense, [] if mode == "dense" else found.lexical, weight)
+    for hit in scored:
+        _apply(hit, question, rules)
+        hit.is_exact = "exact" in rules and hit.chunk.text.strip() == query.strip()
+        hit.approach_one("exact", float(hit.is_exact))  # rows of other programs have no lexical terms to show it
+    scored.sort(key=_order)
+    if "file" in rules:
+        _add_files(scored)
+        scored.sort(key=_order)
+    if "coverage" in rules and weight and found.lexical:
+        lost = weight * (1 - _coverage(question, found.lexical[0].chunk))
+        for hit in scored:
+            hit.add("coverage", -lost * hit.score)
+    kept = _without_copies(scored, limit) if "copies" in rules else scored[:limit]
+    return [Hit(hit.record, hit.score, hit.steps) for hit in kept]
+
+
+def require_known(mode: str, rules: Collection[str]) -> None:
+    """Raise InputError for a mode or a rule that does not exist."""
+    if mode not in get_args(Mode):
+        raise InputError(f"mode is {mode!r}, must be one of: {', '.join(get_args(Mode))}")
+    for rule in rules:
+        if rule not in RULES:
+            raise InputError(f"there is no ranking rule {rule!r}{did_you_mean(rule, RULES)}")
+
+
+def _order(hit: _Scored) -> tuple[float, bool, str, int, str]:
+    # Places and ids decide between equal scores, so that every store gives the same order.
+    return -hit.score, not hit.is_exact, hit.chunk.path, hit.chunk.start_line, str(hit.record.row_id)
+
+
+def _fused(dense: Sequence[Hit], lexical: Sequence[Hit], weight: float) -> list[_Scored]:
+    """Merge the lists by row; a negative cosine counts as none."""
+    scored: dict[RecordId, _Scored] = {}
+    for hit in dense:
+        amount = (1 - weight) * min(max(hit.score, 0.0), 1.0)
+        scored.setdefault(hit.record.row_id, _Scored(hit.record, hit.chunk)).add("dense", amount)
+    best = max((hit.score for hit in lexical), default=0.0)
+    for hit in lexical if best > 0 else ():
+        amount = weight * max(hit.score, 0.0) / best
+        scored.setdefault(hit.record.row_id, _Scored(hit.record, hit.chunk)).add("lexical", amount)
+    return list(scored.values())
+
+
+def _apply(hit: _Scored, question: Question, rules: Collection[str]) -> None:
+    chunk = hit.chunk
+    if question.kind == "symbol" and "definition" in rules:
+        hit.approach_one("definition", DEFINITION * _defined(chunk, question.name))
+    if question.kind == "words" and "symbol" in rules:
+        hit.approach_one("symbol", SYMBOL * _share(_stems(chunk.symbol), question.stems))
+    if question.kind in ("words", "symbol") and "path" in rules:
+        folders, _, name = chunk.path.rpartition("/")
+        own = _stems(name.partition(".")[0])
+        hit.approach_one("path", STEM * _share(own, question.stems))
+        hit.approach_one("path", PATH * _share(question.stems, {*own, *_stems(folders)}))
+    if question.locations and "location" in rules:
+        hit.approach_one("location", LOCATION * any(_holds(chunk, *place) for place in question.locations))
+    for rule in _penalties(chunk, question):
+        if rule in rules:
+            hit.add(rule, (LEFT[rule] - 1) * hit.score)
+
+
+def _penalties(chunk: CodeChunk, question: Question) -> Iterator[str]:
+    if _is_one(_TESTS, chunk.path) and not question.stems & _TEST_WORDS:
+        yield "tests"
+    if _is_one(_GENERATED, chunk.path):
+        yield "generated"
+    if _is_one(_LEGACY, chunk.path) and not question.stems & _LEGACY_WORDS:
+        yield "legacy"
+    if is_prose(chunk.path, chunk.language) and not question.stems & _PROSE_WORDS:
+        yield "prose"
+
+
+def _defined(chunk: CodeChunk, name: Sequence[str]) -> float:
+    """Return how much of a qualified name, from its end, the chunk defines: 0…1."""
+    wanted, symbol = list(map(_plain, name)), list(map(_plain, chunk.symbol.split(".")))
+    equal = 0
+    while equal < min(len(wanted), len(symbol)) and wanted[-1 - equal] == symbol[-1 - equal]:
+        equal += 1
+    return equal / len(name) if equal else float(defines(chunk.text, name[-1]))
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").rstrip("?!").lower()
+
+
+def _share(part: Collection[str], whole: Collection[str]) -> float:
+    return sum(word in whole for word in part) / len(part) if part else 0.0
+
+
+def _holds(chunk: CodeChunk, path: str, line: int) -> bool:
+    """Return whether a chunk holds a line; a trace may name the file by its absolute path or by its name only."""
+    same = f"/{path}".endswith(f"/{chunk.path}") or f"/{chunk.path}".endswith(f"/{path}")
+    return same and chunk.start_line <= line <= chunk.end_line
+
+
+def _add_files(scored: Sequence[_Scored]) -> None:
+    """Raise each file's best hit by what its other hits are worth, and lower those; `scored`: best first."""
+    files: defaultdict[tuple[str, str], list[_Scored]] = defaultdict(list)
+    for hit in scored:
+        files[hit.chunk.repository, hit.chunk.path].append(hit)
+    for best, *others in files.values():
+        if best.chunk.path:
+            worth = sum(hit.score * FILE_DECAY**place for place, hit in enumerate(others))
+            best.approach_one("file", FILE * worth)
+            for place, hit in enumerate(others, 1):
+                if not hit.is_exact:
+                    hit.add("file", (FURTHER**place - 1) * hit.score)
+
+
+def _coverage(question: Question, chunk: CodeChunk) -> float:
+    return _share(question.terms, set(document_terms(chunk.path, chunk.text)))
+
+
+def _without_copies(scored: Sequence[_Scored], limit: int) -> list[_Scored]:
+    kept: list[_Scored] = []
+    seen: list[frozenset[str]] = []
+    for hit in scored:
+        lines = frozenset(filter(None, map(str.strip, hit.chunk.text.splitlines())))
+        if len(kept) == limit:
+            break
+        if not lines or not any(_alike(lines, other) for other in seen):
+            kept.append(hit)
+            seen.append(lines)
+    return kept
+
+
+def _alike(one: frozenset[str], other: frozenset[str]) -> bool:
+    if min(len(one), len(other)) < COPY * max(len(one), len(other)):
+        return False
+    return len(one & other) >= COPY * len(one | other)

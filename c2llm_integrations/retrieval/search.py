@@ -1,0 +1,261 @@
+"""A question → the chunks that answer it, best first."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from weakref import WeakKeyDictionary
+
+from c2llm_integrations.code.analyzer import ANALYZER, UNSPACED, query_terms
+from c2llm_integrations.code.chunk import KINDS, CodeChunk
+from c2llm_integrations.code.languages import LANGUAGES, languages_called
+from c2llm_integrations.code.path_filter import from_root, selected
+from c2llm_integrations.code.repository import checkout_id
+from c2llm_integrations.errors import InputError, StoreError, did_you_mean
+from c2llm_integrations.indexing.ownership import Claim
+from c2llm_integrations.retrieval.options import RULES, Mode, SearchOptions
+from c2llm_integrations.retrieval.ranking import rank, require_known
+from c2llm_integrations.stores.base import Candidates, CollectionSpec, Filter, Hit, Stored, Vector, VectorStore
+
+if TYPE_CHECKING:
+    from c2llm_integrations.model.embedder import C2LLMEmbedder
+
+# A question with a larger share of unknown letters has about the vector of any other such question.
+MAX_UNKNOWN = 0.5
+UNREADABLE_NOTE = "answered by words alone: the model does not know the script of the question"
+# Rows asked of each list: with 50 the fewest questions find their file, from 100 to 400 as many do.
+CANDIDATES = 100
+# How long the paths of a collection are remembered without looking: another process may rename a file.
+PATHS_SECONDS = 5.0
+
+_GLUED = re.compile(f"(?<=[A-Za-z0-9_])(?=[{UNSPACED}])|(?<=[{UNSPACED}])(?=[A-Za-z0-9_])")
+
+
+class Source(Protocol):
+    """What can be searched: a store, or an index in memory. `changes` grows with each change made through it."""
+
+    changes: int
+
+    def scan(self, repository: str | None = None) -> Iterator[Stored] | Iterator[CodeChunk]:
+        """Yield everything there is (of one repository)."""
+
+    def count(self, repository: str | None = None) -> int:
+        """Return how many rows there are (of one repository)."""
+
+    def candidates(
+        self, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter | None = None
+    ) -> Candidates:
+        """Return the best by vector and the best by terms."""
+
+
+def search(
+    query: str,
+    embedder: C2LLMEmbedder | None,
+    store: VectorStore,
+    *,
+    limit: int = 10,
+    language: str | Sequence[str] | None = None,
+    path: str | None = None,
+    kind: str | None = None,
+    repository: str | None = None,
+    where: Filter | Mapping[str, Any] | None = None,
+    mode: Mode = "hybrid",
+    rules: Collection[str] = RULES,
+) -> list[Hit]:
+    """Return up to `limit` hits, best first.
+
+        search("retry with backoff", embedder, store, language="go", where={"votes": {"gte": 10}})
+
+    "hybrid" falls back to "dense" where the collection has no lexical index that this version can ask, and to
+    "lexical" where the model does not know the script of the question (`mode_for`).
+
+    Args:
+        query: Words, a name, code, an error message or a stack trace.
+        embedder: The model that the collection was made with; may be None in mode "lexical".
+        store: An open store.
+        limit: How many hits to return at most.
+        language: A name such as "python" or "c++", or several, of which a row has one.
+        path: A path that a hit has, which wins over a pattern, or a pattern in .gitignore syntax ("*.py", "src/",
+            "src/**/test_*.{go,rs}").
+        repository: The repository to search; records that are not chunks are of none, and are chosen by `where`.
+        kind: One of `KINDS`, such as "function".
+        where: Conditions on any metadata, of records that are not chunks too; see `Filter`.
+        mode: "dense" compares vectors only, "lexical" words only, "hybrid" both.
+        rules: The ranking rules to apply; see `ranking`.
+
+    Returns:
+        Hits with scores in 0…1, and in `explanation` the parts that a score is the sum of.
+
+    Raises:
+        InputError: The query is blank, the limit below 1, or a filter, mode or rule does not exist.
+        StoreError: Nothing is indexed, or there is no lexical index to ask.
+        SpecMismatch: The collection was made with another model.
+
+    """
+    options = SearchOptions(
+        limit=limit,
+        language=language,
+        path=path,
+        repository=repository,
+        kind=kind,
+        where=where,
+        mode=mode,
+        rules=rules,
+    )
+    return search_with(query, embedder, store, options)
+
+
+def search_with(query: str, embedder: C2LLMEmbedder | None, store: VectorStore, options: SearchOptions) -> list[Hit]:
+    """Return what `search` returns, for options as one object."""
+    require_question(query, options)
+    spec = spec_of(store)
+    mode = answerable(options.mode, spec, store)
+    vector = None
+    if embedder is not None:
+        spec.require_model(embedder.output_dim, embedder.fingerprint)
+        mode = mode_for(query, embedder, spec, mode)
+        vector = embedder.encode_queries([apart(query)])[0] if mode != "lexical" else None
+    elif mode != "lexical":
+        raise InputError(f"mode {mode!r} needs an embedder; pass one, or use mode 'lexical'")
+    path = None if options.path is None else _within_checkout(options.path, store)
+    return find(query, vector, store, replace(options, mode=mode, path=path))
+
+
+def answerable(mode: Mode, spec: CollectionSpec, store: VectorStore) -> Mode:
+    """Return "dense" where the collection cannot be asked for terms; raises StoreError if only they were wanted."""
+    if spec.analyzer == ANALYZER:
+        return mode
+    if mode == "lexical":
+        raise StoreError(
+            f"{store.url} has no lexical index of version {ANALYZER!r} (it has {spec.analyzer!r}); "
+            "search without --lexical, or index again with --replace"
+        )
+    return "dense"
+
+
+def mode_for(query: str, embedder: C2LLMEmbedder, spec: CollectionSpec, mode: Mode = "hybrid") -> Mode:
+    """Return the mode that answers a question: words alone where "hybrid" would compare a vector that says nothing."""
+    if mode != "hybrid" or spec.analyzer != ANALYZER:
+        return mode
+    return mode if is_readable(query, embedder) else "lexical"
+
+
+def is_readable(query: str, embedder: C2LLMEmbedder) -> bool:
+    """Return whether the model knows the script of a question, so that its vector says something."""
+    return embedder.unknown_share(apart(query)) <= MAX_UNKNOWN
+
+
+def apart(query: str) -> str:
+    """Part names from a script without spaces that they are glued to: a model's vocabulary has none of both."""
+    return query if query.isascii() else _GLUED.sub(" ", query)
+
+
+def find(query: str, vector: Vector | None, source: Source, options: SearchOptions) -> list[Hit]:
+    """Return what `search` returns, for a query whose vector is known, or None in mode "lexical".
+
+    Raises InputError as `search` does, and for a lexical search without a word to look for.
+    """
+    require_question(query, options)
+    terms = query_terms(query) if options.mode != "dense" else []
+    if options.mode == "lexical" and not terms:
+        raise InputError(f"the query {query[:40]!r} has no word that lexical search could look for; add one")
+    where = _filter(source, options)
+    if where is None:
+        return []
+    found = source.candidates(vector, terms, max(options.limit, CANDIDATES), where)
+    return rank(query, found, options.limit, options.mode, options.rules)
+
+
+def require_question(query: str, options: SearchOptions) -> None:
+    """Raise InputError for a query that nothing can answer, or for options that do not exist."""
+    if not query.strip():
+        raise InputError("the query is empty; ask in words, or give a name or a piece of code")
+    if options.limit < 1:
+        raise InputError(f"limit is {options.limit}, must be at least 1")
+    require_known(options.mode, options.rules)
+    for language in options.languages:
+        if not languages_called(language):
+            raise InputError(f"there is no language {language!r}{did_you_mean(language, LANGUAGES)}")
+    if options.kind is not None and options.kind not in KINDS:
+        raise InputError(f"there is no kind {options.kind!r}{did_you_mean(options.kind, KINDS)}")
+
+
+def unmatched(source: Source, options: SearchOptions) -> str:
+    """Return the first filter that no row passes: "path", "language" or "kind"; "" if each lets some pass."""
+    is_filtered = options.path or options.languages or options.kind
+    rows: list[Stored | CodeChunk] = list(source.scan(options.repository)) if is_filtered else []
+    if options.path and not selected(options.path, {row.path for row in rows}):
+        return "path"
+    languages = _languages(options)
+    if languages and not any(row.language in languages for row in rows):
+        return "language"
+    return "kind" if options.kind and all(row.kind != options.kind for row in rows) else ""
+
+
+def spec_of(store: VectorStore) -> CollectionSpec:
+    """Return the collection's spec; raises StoreError while nothing is indexed."""
+    spec = store.spec
+    if spec is None:
+        raise StoreError(f"{store.url} holds no collection {store.collection!r}, nothing is indexed; run: c2llm index")
+    return spec
+
+
+def _languages(options: SearchOptions) -> list[str]:
+    return list(dict.fromkeys(one for name in options.languages for one in languages_called(name)))
+
+
+def _filter(source: Source, options: SearchOptions) -> Filter | None:
+    """Return the filter, or None if no path matches."""
+    asked: dict[str, Any] = {"repository": options.repository, "language": _languages(options), "kind": options.kind}
+    if options.path is not None:
+        paths = _Paths.of(source, options.repository)
+        chosen = paths.selected(options.path) or _Paths.of(source, options.repository, anew=True).selected(options.path)
+        if not chosen:
+            return None
+        asked["path"] = chosen if len(chosen) < len(paths.all) else None
+    return Filter({name: value for name, value in asked.items() if value}) & Filter(options.where)
+
+
+class _Paths:
+    """The paths of a collection, which take a scan to know: remembered until it changes.
+
+    What other processes change shows in the number of rows, and after `PATHS_SECONDS` at the latest.
+    """
+
+    _known: ClassVar[WeakKeyDictionary[Source, dict[str | None, _Paths]]] = WeakKeyDictionary()
+
+    def __init__(self, source: Source, repository: str | None, stamp: tuple[int, int]) -> None:
+        self.all = frozenset(row.path for row in source.scan(repository))
+        self._stamp = stamp
+        self._end = time.monotonic() + PATHS_SECONDS
+        self._selected: dict[str, list[str]] = {}
+
+    @classmethod
+    def of(cls, source: Source, repository: str | None, anew: bool = False) -> _Paths:
+        """Return the paths of a source (of one repository); `anew`: as they are in this very moment."""
+        known = cls._known.setdefault(source, {})
+        stamp = source.changes, source.count(repository)
+        paths = known.get(repository)
+        if paths is None or anew or paths._stamp != stamp or time.monotonic() > paths._end:
+            paths = known[repository] = cls(source, repository, stamp)
+        return paths
+
+    def selected(self, path: str) -> list[str]:
+        """Return those that a path or pattern means."""
+        if path not in self._selected:
+            self._selected[path] = selected(path, self.all)
+        return self._selected[path]
+
+
+def _within_checkout(path: str, store: VectorStore) -> str:
+    """Return an absolute path as one from the root of the checkout that it lies in, if that fills the collection."""
+    if not os.path.isabs(path) or "\0" in path:
+        return path
+    here = {Claim.parse(text).checkout for text in store.claims().values()}
+    roots = (folder for folder in (Path(path), *Path(path).parents) if checkout_id(folder) in here)
+    return next((found for root in roots if (found := from_root(path, root, root))), path)

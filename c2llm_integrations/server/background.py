@@ -1,0 +1,163 @@
+"""Keeping live indexes current while questions come, and releasing memory when none do.
+
+Each run has a process of its own: the memory that computing vectors takes goes back to the system when it ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from c2llm_integrations.errors import C2LLMError, StoreBusy
+from c2llm_integrations.server.live_index import LiveIndex, LiveIndexConfig
+
+# A run that failed is tried again after so long, if somebody asks.
+RETRY_SECONDS = 5.0
+# Less urgent than the questions that are answered meanwhile.
+NICENESS = 5
+# This process's own module path, and never the current folder: a repository may hold a json.py. The threads that
+# compute a batch end with the process.
+_PROGRAM = """
+import os, sys
+sys.path[:] = {path!r}
+from c2llm_integrations.server.background import run_once
+run_once(sys.argv[1])
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+class BackgroundIndexer:
+    """Index what is not current, one folder after the other, whenever `wake` is called and once at first."""
+
+    def __init__(self, indexes: Sequence[LiveIndex], index: bool, idle_seconds: float) -> None:
+        """Nothing runs before `start`.
+
+        Args:
+            indexes: What to keep current.
+            index: False only releases memory.
+            idle_seconds: Without a question for so long, an index releases its model.
+
+        """
+        self._indexes = indexes
+        self._index = index
+        self._idle_seconds = idle_seconds
+        self._awake = threading.Event()
+        self._stopped = threading.Event()
+        self._run: IndexingProcess | None = None
+        self._thread = threading.Thread(target=self._work, name="c2llm-indexer", daemon=True)
+        for one in indexes:
+            one.on_stale = self.wake
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._awake.set()
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Have the thread look at the indexes soon."""
+        self._awake.set()
+
+    def stop(self, seconds: float) -> bool:
+        """Stop the thread and a run under way; return whether that took at most so many seconds."""
+        self._stopped.set()
+        self._awake.set()
+        if (run := self._run) is not None:
+            run.stop()
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        while not self._stopped.is_set():
+            if self._awake.wait(self._idle_seconds / 2):
+                self._awake.clear()
+                went_well = [self._keep(one) for one in self._indexes]
+                if not all(went_well):
+                    self._stopped.wait(RETRY_SECONDS)
+            for one in self._indexes:
+                if time.monotonic() > one.state.used + self._idle_seconds:
+                    one.release()
+
+    def _keep(self, index: LiveIndex) -> bool:
+        """Bring one up to date; return whether that went well."""
+        try:
+            found = index.look()
+            if found is None:
+                index.update(problem="")
+            index.warm()
+            if found is None or not self._index or self._stopped.is_set():
+                return True
+            self._run = IndexingProcess(index)
+            if self._stopped.is_set():  # by now: `stop` may have seen no run
+                self._run.stop()
+            went_well = self._run.finish()
+            index.warm()
+            return went_well
+        except (C2LLMError, OSError) as error:
+            index.update(problem=f"indexing failed: {error}")
+            return False
+
+
+class IndexingProcess:
+    """A run that brings an index up to date, begun; `finish` waits for it."""
+
+    def __init__(self, index: LiveIndex) -> None:
+        """Start the process; it ends by itself if this one dies."""
+        program = _PROGRAM.format(path=[folder for folder in sys.path if folder])
+        command = [sys.executable, "-c", program, index.config.to_json()]
+        self._index = index
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        index.update(progress=(0, None))
+
+    def finish(self) -> bool:
+        """Wait for the end, pass on progress and problem, and return whether all went well."""
+        problem: str | None = None
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            said = json.loads(line)
+            if "problem" in said:
+                problem = said["problem"]
+            else:
+                self._index.update(progress=(said["done"], said["total"]))
+        code = self._process.wait()
+        self._process.stdout.close()
+        if problem is None:
+            problem = f"indexing failed: its process ended with {code}"
+        self._index.update(progress=None, problem=problem)
+        with suppress(C2LLMError):  # which the next question says
+            self._index.look()
+        return not problem
+
+    def stop(self) -> None:
+        """End the run; the next one goes on where it stopped."""
+        self._process.terminate()
+
+
+def run_once(config: str) -> None:
+    """Do one run on a `LiveIndexConfig` in JSON; progress and problem go to standard output, one object a line."""
+    with suppress(AttributeError, OSError):
+        os.nice(NICENESS)
+    with suppress(BrokenPipeError):
+        _say(problem=_problem_of_run(LiveIndexConfig.from_json(config)))
+
+
+def _problem_of_run(config: LiveIndexConfig) -> str:
+    try:
+        return LiveIndex(config).refresh(lambda done, total: _say(done=done, total=total))
+    except StoreBusy:
+        return "another process is indexing"
+    except BrokenPipeError:
+        raise
+    except (C2LLMError, OSError, MemoryError) as error:
+        return f"indexing failed: {str(error) or type(error).__name__}"
+
+
+def _say(**what: Any) -> None:
+    print(json.dumps(what), flush=True)

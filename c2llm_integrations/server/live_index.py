@@ -1,0 +1,378 @@
+"""A checkout that answers questions and keeps its collection current, for programs that run as long as an agent does.
+
+Until a run has completed its collection it answers from a lexical index in this process, then as the command line
+does. Questions may come from any thread.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from c2llm_integrations.code.chunk import CodeChunk
+from c2llm_integrations.code.chunking import chunk_source
+from c2llm_integrations.code.path_filter import escaped, from_root, literal
+from c2llm_integrations.code.repository import find_root, iter_sources, open_tree
+from c2llm_integrations.errors import C2LLMError, CheckpointError, InputError, RepositoryError, ServerError, StoreError
+from c2llm_integrations.indexing.ownership import claim_of, index_of, parts_of, require_known_model
+from c2llm_integrations.indexing.staleness import Staleness, stale
+from c2llm_integrations.model.checkpoint import lasting_name
+from c2llm_integrations.model.options import remember_model
+from c2llm_integrations.retrieval.memory_index import FolderIndex
+from c2llm_integrations.retrieval.options import SearchOptions
+from c2llm_integrations.retrieval.search import UNREADABLE_NOTE, mode_for, search_with, spec_of, unmatched
+from c2llm_integrations.stores import open_store
+from c2llm_integrations.stores.base import Hit, VectorStore
+
+if TYPE_CHECKING:
+    from c2llm_integrations.model.embedder import C2LLMEmbedder
+    from c2llm_integrations.model.shared import SharedModel
+
+# How long a question, and a run that writes, wait for a collection that others use.
+WAIT_SECONDS = 30.0
+# How old the last look at the tree may be when a question is answered.
+LOOK_SECONDS = 2.0
+# How long a question waits for the files to be read before it is answered from those that are.
+READ_SECONDS = 2.0
+
+NOTHING_INDEXED = "nothing is indexed yet"
+_NEVER = Staleness(unknown=NOTHING_INDEXED)
+WORDS_ALONE = "found by words alone: there are no vectors to compare meanings by"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Hits, best first, and lines that the asker should read with them; `unmatched`: the filter that no row passes."""
+
+    hits: list[Hit]
+    notes: list[str]
+    unmatched: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveIndexConfig:
+    """What a live index is of.
+
+    Attributes:
+        folder: Where questions are answered from, a repository or a folder in one.
+        store: URL, by default the repository's own index.
+        collection: Name of the collection.
+        model: That of a collection yet to be made, by default nano.
+
+    """
+
+    folder: Path
+    store: str | None = None
+    collection: str = "code"
+    model: str | None = None
+
+    def to_json(self) -> str:
+        """Return it as one line for another process."""
+        return json.dumps({**asdict(self), "folder": str(self.folder)})
+
+    @classmethod
+    def from_json(cls, text: str) -> LiveIndexConfig:
+        """Read what `to_json` wrote."""
+        data = json.loads(text)
+        return cls(**{**data, "folder": Path(data["folder"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _State:
+    """What is known by now: replaced as a whole under the lock, so that every reader sees one moment.
+
+    `name`: of the repository in the collection, None before a run has completed it; `parts`: the folders that a run
+    reads, () before the first; `looked`, `used`: when the tree was looked at and the index asked, by the monotonic
+    clock; `progress`: of a run under way, files done and files; `problem`: what went wrong with the last run.
+    """
+
+    name: str | None = None
+    parts: tuple[str, ...] = ()
+    staleness: Staleness | None = _NEVER
+    looked: float = -LOOK_SECONDS
+    used: float = 0.0
+    progress: tuple[int, int | None] | None = None
+    problem: str = ""
+
+
+class LiveIndex:
+    """One folder of a repository, its collection, and the model that the collection was made with."""
+
+    def __init__(self, config: LiveIndexConfig, on_stale: Callable[[], None] = lambda: None) -> None:
+        """Raise RepositoryError if the folder cannot be listed.
+
+        `on_stale` is called when a question finds the collection out of date.
+        """
+        model = config.model
+        if model is not None:
+            model = lasting_name(model)  # for the collection may be searched from anywhere
+            remember_model(model)
+        self.config = replace(config, folder=config.folder.resolve(), model=model)
+        self.folder = self.config.folder
+        self.root, self._tree_notes = find_root(self.folder)
+        self.prefix = "" if self.folder == self.root else self.folder.relative_to(self.root).as_posix()
+        self.url = config.store or index_of(self.root)
+        self.on_stale = on_stale
+        self._lock = threading.Lock()  # over all that follows
+        self._state = _State(used=time.monotonic())
+        self._store: VectorStore | None = None
+        self._model: SharedModel | None = None
+        self._words: FolderIndex | None = None
+
+    @property
+    def state(self) -> _State:
+        """What is known at this moment."""
+        with self._lock:
+            return self._state
+
+    def update(self, **changes: Any) -> None:
+        """Change fields of the state; any thread may."""
+        with self._lock:
+            self._state = replace(self._state, **changes)
+
+    # ---- questions
+
+    def search(self, question: str, limit: int = 10, path: str | None = None, **options: Any) -> Answer:
+        """Answer a question.
+
+        Args:
+            question: Words, a name, an error message or code.
+            limit: How many hits.
+            path: Only files of this path or pattern, relative to the folder.
+            options: Further `SearchOptions`.
+
+        Raises:
+            InputError: For a question that cannot be answered.
+            RepositoryError: If the folder is gone.
+
+        """
+        self.update(used=time.monotonic())
+        asked = SearchOptions(limit=limit, path=self._in_repository(path), **options)
+        notes = self._notes()
+        if (name := self.state.name) is not None:
+            named = replace(asked, repository=name)
+            try:
+                hits = self._compare(question, named)
+                if asked.mode == "hybrid" and mode_for(question, self.embedder, spec_of(self.store)) == "lexical":
+                    notes = [*notes, UNREADABLE_NOTE]
+                return Answer(hits, notes, "" if hits else unmatched(self.store, named))
+            except (StoreError, CheckpointError, ServerError) as error:
+                notes = [*notes, str(error), WORDS_ALONE]
+        words = self._read()
+        hits = words.search(question, asked)
+        notes += words.notes()
+        return Answer(hits, notes, "" if hits else unmatched(words.index, asked))
+
+    def chunk_at(self, path: str, line: int) -> CodeChunk:
+        """Return the chunk of a file that holds a line (1-based); `path` is relative to the folder.
+
+        Raises InputError unless the file is one that is indexed and has that line.
+        """
+        self._require_folder()
+        tree = open_tree(self.folder)
+        inner = self._file(path, tree.files)
+        if inner is None:
+            raise InputError(f"{path!r} is not an indexed file of {self.folder}; give a path as search_code shows it")
+        tree.files = [inner]
+        chunks = [chunk for source in iter_sources(tree) for chunk in chunk_source(tree.name, inner, source.text)]
+        for chunk in chunks:
+            if chunk.start_line <= line <= chunk.end_line:
+                return chunk
+        last = chunks[-1].end_line if chunks else 0
+        raise InputError(f"{path!r} has {last} lines that are indexed, asked for line {line}")
+
+    def has(self, path: str) -> bool:
+        """Say whether a path, as for `chunk_at`, is that of a file that is indexed, without reading any."""
+        return self._file(path, open_tree(self.folder).files) is not None
+
+    def inside(self, hit: Hit) -> str:
+        """Return the hit's path relative to the folder."""
+        return hit.chunk.path.removeprefix(f"{self.prefix}/") if self.prefix else hit.chunk.path
+
+    def status(self) -> dict[str, Any]:
+        """Return what there is to know, as JSON would hold it; raises RepositoryError if the folder is gone."""
+        notes = self._notes()
+        rows, name = None, self.state.name
+        if name is not None:
+            try:
+                rows = self.store.count(name)
+            except C2LLMError as error:
+                notes = [*notes, str(error)]
+        return {
+            "folder": str(self.folder),
+            "store": self.url,
+            "answers_from": "words alone" if name is None else "vectors and words",
+            "rows": rows,
+            "notes": notes,
+        }
+
+    @property
+    def embedder(self) -> C2LLMEmbedder:
+        """The collection's model, else the wanted one; loaded on first use and again after `release`."""
+        from c2llm_integrations.model.options import ModelOptions, options_of
+        from c2llm_integrations.model.shared import shared_model
+
+        spec = self.store.spec
+        require_known_model(self.store)
+        options = ModelOptions(name=self.config.model or "nano") if spec is None else options_of(spec.fingerprint)
+        with self._lock:
+            model = self._model
+        if model is None or model.options != options:  # somebody has replaced the collection
+            model = shared_model(options)
+            with self._lock:
+                self._model = model
+        return model.embedder
+
+    @property
+    def store(self) -> VectorStore:
+        """The collection, shared with other processes; raises StoreError or SpecMismatch if it cannot be read."""
+        with self._lock:
+            if self._store is None:
+                self._store = open_store(self.url, self.config.collection, wait=WAIT_SECONDS)
+            return self._store
+
+    # ---- keeping current
+
+    def look(self) -> Staleness | None:
+        """Compare the tree with the collection and return what a run would have to do, None if nothing.
+
+        Raises StoreError if the collection cannot be read, RepositoryError if the folder is gone.
+        """
+        if self.state.progress is not None:  # the run looks for itself
+            self.update(looked=time.monotonic())
+            return self.state.staleness
+        claimed, found = claim_of(self.root, self.store), None
+        parts = parts_of(claimed[1], self.prefix) if claimed else ()
+        if claimed is None or not parts:
+            found = _NEVER
+        elif (found := stale(self.root, self.store)) is not None and self.prefix:
+            found = found.within(f"{self.prefix}/")
+        with self._lock:
+            name = self._state.name
+            if claimed is not None and (found is None or not found.unknown):
+                name = claimed[0]  # a run has completed it; the next one does not make it worse
+                self._words = None
+            self._state = replace(self._state, name=name, parts=parts, staleness=found, looked=time.monotonic())
+        return found
+
+    def warm(self) -> None:
+        """Do now what the next question would wait for: load the model or, without vectors, read the words."""
+        if self.state.name is None:
+            self._read()
+        else:
+            with suppress(C2LLMError):  # which the next question says
+                _ = self.embedder
+
+    def refresh(self, show: Callable[[int, int | None], None]) -> str:
+        """Bring the collection up to date and return what went wrong all the same, or "".
+
+        `show(files done, files)` is called before each file. Raises what `look` and `ingest` raise.
+        """
+        from c2llm_integrations.indexing.ingest import ingest_with
+        from c2llm_integrations.indexing.options import IngestOptions
+        from c2llm_integrations.indexing.vector_reuse import Worktrees
+
+        self._require_folder()
+        found = self.look()
+        if found is None:
+            return ""
+        with Worktrees(self.root, self.config.collection, self.embedder) as others:
+            options = IngestOptions(
+                progress=lambda done, total, _path: show(done, total),
+                only=None if found.unknown else found.paths,
+                vectors_from=others.vectors if self.config.store is None else None,
+            )
+            parts = self.state.parts or (self.prefix,)
+            reports = [ingest_with(self.root / part, self.embedder, self.store, options) for part in parts]
+        self.look()
+        refused = sum(len(report.refused) for report in reports)
+        return f"{refused} chunks were refused; run: c2llm index" if refused else ""
+
+    def close(self) -> None:
+        """Close the collection; asking afterwards opens it again."""
+        with self._lock:
+            store, self._store = self._store, None
+        if store is not None:
+            with suppress(StoreError):  # it vanished with its folder: what it acknowledged is on disk or nowhere
+                store.close()
+
+    def release(self) -> None:
+        """Unload the model and the words, until the next question; the collection closes by itself."""
+        with self._lock:
+            loaded = self._model is not None or self._words is not None
+            self._model = self._words = None
+        if loaded:
+            gc.collect()  # a model's threads refer to it in circles
+
+    def _compare(self, question: str, options: SearchOptions) -> list[Hit]:
+        """Search the collection; raises StoreError or CheckpointError where its vectors cannot be used."""
+        try:
+            embedder = self.embedder
+        except InputError as error:  # its model or projection is not where it was
+            raise CheckpointError(str(error)) from error
+        return search_with(question, embedder, self.store, options)
+
+    def _notes(self) -> list[str]:
+        """Look at the tree, unless somebody just did, and return what to say about the collection."""
+        self._require_folder()
+        state = self.state
+        notes = [*self._tree_notes, *([state.problem] if state.problem else [])]
+        if time.monotonic() > state.looked + LOOK_SECONDS:
+            try:
+                if self.look() is not None or state.problem:
+                    self.on_stale()
+            except RepositoryError:
+                raise
+            except C2LLMError as error:
+                self.update(name=None)
+                notes.append(str(error))
+        state = self.state
+        if state.name is None:
+            notes.append(WORDS_ALONE)
+        if state.progress is not None:
+            done, total = state.progress
+            notes.append(f"indexing: {done:,} of {total:,} files done" if total else "indexing has begun")
+        elif state.staleness is not None:
+            notes.append(state.staleness.reason)
+        return notes
+
+    def _read(self) -> FolderIndex:
+        """Return the words, as far as they could be read by now; reading goes on in a thread of its own."""
+        with self._lock:
+            if self._words is None or self._words.is_old():
+                self._words = FolderIndex(self.folder)
+            words = self._words
+        words.read.wait(READ_SECONDS)
+        return words
+
+    def _file(self, path: str, files: Sequence[str]) -> str | None:
+        inner = (from_root(path, self.folder, self.folder) or path).removeprefix("./").removeprefix("/")
+        return literal(f"{self.prefix}/{inner}" if self.prefix else inner, files)
+
+    def _in_repository(self, path: str | None) -> str | None:
+        """Return a path or pattern from the folder as one from the root; None for all."""
+        if path is not None:
+            path = from_root(path, self.folder, self.folder) or path
+        return _below(escaped(self.prefix), None if path == "/" else path)
+
+    def _require_folder(self) -> None:
+        if not self.folder.is_dir():
+            raise RepositoryError(f"{self.folder} is gone; bring it back, or start again with another folder")
+
+
+def _below(prefix: str, pattern: str | None) -> str | None:
+    """Return a path pattern for the whole repository that matches what `pattern` does in the folder `prefix`."""
+    if not prefix:
+        return pattern
+    if pattern is None:
+        return f"/{prefix}/"
+    pattern = pattern.removeprefix("./")
+    is_anchored = "/" in pattern.rstrip("/")
+    return f"/{prefix}/{pattern.removeprefix('/')}" if is_anchored else f"/{prefix}/**/{pattern}"

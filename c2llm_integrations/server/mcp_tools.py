@@ -1,0 +1,162 @@
+"""The tools that agents call: questions about a set of live indexes in, bounded text out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from c2llm_integrations._utils.text import clean, one_line
+from c2llm_integrations.code.chunk import CodeChunk
+from c2llm_integrations.code.path_filter import without_lines
+from c2llm_integrations.errors import InputError
+from c2llm_integrations.server.live_index import Answer, LiveIndex
+from c2llm_integrations.stores.base import Hit
+
+# What an agent can take in at once: hits, and of an answer the lines of one hit, characters of a line, and of it all.
+MAX_HITS, MAX_LINES, MAX_LINE, MAX_CHARS = 50, 40, 300, 20_000
+# Characters of a question that an answer repeats.
+SHOWN_CHARS = 80
+
+
+class SearchTools:
+    """The tools: questions in, text out. An error that an agent can correct is a C2LLMError."""
+
+    def __init__(self, indexes: Sequence[LiveIndex]) -> None:
+        """`indexes`: what may be searched."""
+        self._indexes = indexes
+
+    def search_code(
+        self, query: str, limit: int, folder: str | None, language: str | None, path: str | None, kind: str | None
+    ) -> str:
+        """Return hits as text.
+
+        Args:
+            query: Words, a name, an error message or a stack trace.
+            limit: How many hits.
+            folder: One of the served folders, None for all.
+            language: Only this language.
+            path: Only these files: a pattern, or a path as an answer shows it.
+            kind: Only this kind of code.
+
+        A blank option counts as None.
+
+        """
+        language, path, kind = map(_given, (language, path, kind))
+        answers = []
+        for one in self._chosen(folder):
+            inner = path if path is None else self._in_folder(one, path) or path
+            answers.append((one, one.search(query, limit=limit, language=language, path=inner, kind=kind)))
+        text = self._text(f"for {_short(query)}", answers, limit)
+        failed = {answer.unmatched for _, answer in answers}
+        if any(answer.hits for _, answer in answers) or not all(failed):
+            return text
+        given = {"language": language, "path": path, "kind": kind}
+        return "\n".join(
+            [text, *(f"note: nothing indexed has the {name} {_short(str(given[name]))}" for name in failed)]
+        )
+
+    def find_similar(self, code: str | None, file: str | None, line: int, limit: int, folder: str | None) -> str:
+        """Return what resembles a piece of code, or the code at a line of a file, which is left out itself."""
+        code, file = map(_given, (code, file))
+        if (code is None) == (file is None):
+            raise InputError("give either code, or a file with a line")
+        chunk = None
+        if file is not None:
+            file, shown = without_lines(file)
+            line = shown if shown and line == 1 else line
+            chunk = self._chunk_at(file, line, self._chosen(folder))
+        question = chunk.text if chunk is not None else str(code)
+        answers = []
+        for one in self._chosen(folder):
+            answer = one.search(question, limit=limit + 1)
+            others = [hit for hit in answer.hits if chunk is None or hit.chunk.id != chunk.id]
+            answers.append((one, Answer(others[:limit], answer.notes)))
+        return self._text(f"similar to {file}:{line}" if file else "similar to the code", answers, limit)
+
+    def index_status(self) -> str:
+        """Return what is indexed, where, and whether it is current."""
+        lines = []
+        for index in self._indexes:
+            for name, value in index.status().items():
+                shown = "; ".join(value) or "current" if name == "notes" else value
+                lines.append(one_line(f"{name.replace('_', ' ')}: {shown}"))
+            lines.append("")
+        return "\n".join(lines).strip()
+
+    def _chosen(self, folder: str | None) -> Sequence[LiveIndex]:
+        if _given(folder) is None:
+            return self._indexes
+        name = str(folder).rstrip("/\\").removeprefix("./")
+        wanted = [one for one in self._indexes if name in (self._name(one), str(one.folder))]
+        if not wanted:
+            names = ", ".join(map(self._name, self._indexes))
+            raise InputError(f"folder {_short(name)} is not served, only {names}; leave it out to search all")
+        return wanted
+
+    def _chunk_at(self, file: str, line: int, chosen: Sequence[LiveIndex]) -> CodeChunk:
+        if len(chosen) > 1:
+            chosen = [one for one in chosen if self._in_folder(one, file)] or chosen
+        if len(chosen) > 1:
+            raise InputError(f"say in which folder {file!r} is: {', '.join(map(self._name, chosen))}")
+        (one,) = chosen
+        inner = self._in_folder(one, file)
+        return one.chunk_at(file if inner is None or one.has(file) else inner, line)
+
+    def _in_folder(self, index: LiveIndex, path: str) -> str | None:
+        """Return a path in a folder whose name it begins with, as answers show it where there are several."""
+        for name in dict.fromkeys((self._name(index), str(index.folder))):
+            if path.startswith(f"{name}/"):
+                return path.removeprefix(f"{name}/") or "/"
+        return None
+
+    def _name(self, index: LiveIndex) -> str:
+        """A folder's own name where that is enough to tell it from the others."""
+        names = [one.folder.name for one in self._indexes]
+        return index.folder.name if names.count(index.folder.name) == 1 else str(index.folder)
+
+    def _text(self, what: str, answers: Sequence[tuple[LiveIndex, Answer]], limit: int) -> str:
+        several = len(self._indexes) > 1
+        found = [(hit, index) for index, answer in answers for hit in answer.hits]
+        found = sorted(found, key=lambda one: -one[0].score)[:limit]
+        lines = [f"{len(found) or 'no'} {'hit' if len(found) == 1 else 'hits'} {what}"]
+        for index, answer in answers:
+            place = f" ({self._name(index)})" if several else ""
+            lines += [f"note{place}: {one_line(note)}" for note in answer.notes]
+        room = MAX_CHARS - sum(map(len, lines))
+        for number, (hit, index) in enumerate(found):
+            place = f"{self._name(index)}/{index.inside(hit)}" if several else index.inside(hit)
+            shown = _hit_text(hit, place, room // (len(found) - number))
+            room -= len(shown)
+            lines += ["", shown]
+        return "\n".join(lines)
+
+
+def _hit_text(hit: Hit, place: str, room: int) -> str:
+    """Return one hit in at most about `room` characters: where, what, and as much of the code as fits."""
+    chunk = hit.chunk
+    what = " ".join(part for part in (chunk.kind, chunk.symbol) if part)
+    heading = one_line(f"{place}:{chunk.start_line}-{chunk.end_line}  {what}  score {hit.score:.3f}")
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", chunk.text)), default=0))
+    room -= len(heading) + 2 * len(fence) + len(chunk.language) + 40
+    lines = clean(chunk.text).rstrip().split("\n")
+    shown: list[str] = []
+    for line in lines[:MAX_LINES]:
+        line = line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]} …"
+        room -= len(line) + 1
+        if room < 0:
+            break
+        shown.append(line)
+    left = len(lines) - len(shown)
+    return "\n".join(
+        [heading, fence + one_line(chunk.language), *shown, fence, *([f"… {left} more lines"] if left else [])]
+    )
+
+
+def _given(text: str | None) -> str | None:
+    """Some agents send every option, blank where they mean none."""
+    return text if text and text.strip() else None
+
+
+def _short(text: str) -> str:
+    line = one_line(text[: 2 * SHOWN_CHARS])
+    return repr(line if len(line) <= SHOWN_CHARS else line[:SHOWN_CHARS] + "…")

@@ -1,0 +1,321 @@
+"""`c2llm serve`: an OpenAI-compatible embedding server over one loaded model.
+
+Requests that wait at the same time are computed together. What would wait too long is answered 429 at
+once; what was accepted is answered, also while the server shuts down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hmac
+import ipaddress
+import os
+import re
+import socket
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from c2llm_integrations._utils.json_lines import parse_json
+from c2llm_integrations.errors import InputError, MissingExtra, ServerError
+from c2llm_integrations.model.embedder import C2LLMEmbedder
+
+try:
+    import orjson
+    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+    from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
+    from starlette.middleware import Middleware
+    from starlette.middleware.cors import CORSMiddleware
+    from starlette.requests import ClientDisconnect, Request
+    from starlette.responses import JSONResponse, Response
+    from starlette.routing import Route
+except ImportError as error:
+    raise MissingExtra(error.name or "starlette", "serve") from error
+
+# Of one request: OpenAI's own limit on inputs, and room for that many long ones.
+MAX_INPUTS = 2048
+MAX_BODY_BYTES = 32 * 2**20
+# How long a client may take to send its body.
+BODY_SECONDS = 30.0
+# Requests computed or waiting; each holds a thread, which only waits.
+MAX_REQUESTS = 128
+RETRY_SECONDS = 1
+
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the server takes: `texts` waiting in all, `requests` at once, `body_bytes` and `inputs` of one request."""
+
+    texts: int = 8192
+    requests: int = MAX_REQUESTS
+    body_bytes: int = MAX_BODY_BYTES
+    inputs: int = MAX_INPUTS
+
+
+class Refused(Exception):
+    """An answer other than 200: its status, what is wrong, the parameter at fault, and OpenAI's name for the error."""
+
+    def __init__(self, status: int, message: str, parameter: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.parameter = parameter
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request body, checked."""
+
+    texts: list[str]
+    kind: str
+    as_base64: bool
+    model: str | None = None
+
+    @classmethod
+    def read(cls, body: bytes, width: int, limits: Limits) -> Asked:
+        """Read a body; raises Refused (400) naming the parameter that cannot be honored."""
+        try:
+            data = parse_json(body)
+        except ValueError:
+            raise Refused(400, "the body is not valid JSON") from None
+        if not isinstance(data, dict):
+            raise Refused(400, f"the body is a JSON {type(data).__name__}, expected an object")
+        texts = [data["input"]] if isinstance(data.get("input"), str) else data.get("input")
+        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+            raise Refused(400, "input must be a string or a list of strings; tokens are not taken", "input")
+        if len(texts) > limits.inputs:
+            raise Refused(400, f"input has {len(texts)} texts, at most {limits.inputs} go into one request", "input")
+        if data.get("dimensions") not in (None, width):
+            why = f"this model gives {width}; serve it with --output-dim N for another width"
+            raise Refused(400, f"dimensions is {data['dimensions']!r}, {why}", "dimensions")
+        return cls(
+            texts,
+            _choice(data, "input_type", ("document", "query", "text")),
+            _choice(data, "encoding_format", ("float", "base64")) == "base64",
+            _model(data),
+        )
+
+
+def create_app(
+    embedder: C2LLMEmbedder, *, api_key: str | None = None, limits: Limits = Limits(), origins: Sequence[str] = ()
+) -> Starlette:
+    """Return the ASGI application.
+
+    Args:
+        embedder: Computes the vectors.
+        api_key: What embedding then needs as a bearer token.
+        limits: What one request, and all that wait, may hold.
+        origins: Pages that may ask from a browser, such as https://app.example.org; "*" allows every page.
+
+    Raises:
+        InputError: For a value in `origins` that is not an origin.
+
+    """
+    for origin in origins:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise InputError(f"{origin!r} is not an origin; write it like https://app.example.org:8443, or '*' for all")
+    server = _Server(embedder, api_key, limits)
+    headers = ["*"]  # the OpenAI clients send some of their own
+    cors = Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=headers)
+    return Starlette(
+        routes=[
+            Route("/v1/embeddings", server.embeddings, methods=["POST"]),
+            Route("/v1/models", server.models),
+            Route("/v1/models/{name:path}", server.model),
+            Route("/health", server.health),
+            Route("/metrics", server.metrics),
+        ],
+        exception_handlers={Refused: _refusal, HTTPException: _no_route},
+        middleware=[cors] if origins else [],
+    )
+
+
+class _Server:
+    def __init__(self, embedder: C2LLMEmbedder, api_key: str | None, limits: Limits) -> None:
+        self.embedder = embedder
+        given = str(embedder.fingerprint["model"])
+        # Where a folder lies is nobody else's business, but whoever knows may say it.
+        self.name = Path(given).name if os.path.isabs(given) else given
+        self._names = (None, given, self.name)
+        self.limits = limits
+        self._about = {"id": self.name, "object": "model", "created": 0, "owned_by": "c2llm"}
+        # What an embedder that asks this server needs, so that its vectors are those of one that loads the model.
+        self._about |= {"fingerprint": {**embedder.fingerprint, "model": self.name}, "prompts": dict(embedder.prompts)}
+        self._expected = None if api_key is None else f"Bearer {api_key}".encode()
+        self._threads = ThreadPoolExecutor(limits.requests, "c2llm-serve")
+        self._waiting = 0  # texts accepted and not answered
+        self._running = 0  # requests
+        registry = self._registry = CollectorRegistry()
+        self._answers = Counter("c2llm_requests", "Answered requests", ["status"], registry=registry)
+        self._texts = Counter("c2llm_texts", "Embedded texts", registry=registry)
+        self._tokens = Counter("c2llm_tokens", "Computed tokens", registry=registry)
+        self._seconds = Histogram("c2llm_request_seconds", "Time to answer a request", registry=registry)
+        Gauge("c2llm_texts_waiting", "Accepted texts not yet answered", registry=registry).set_function(
+            lambda: self._waiting
+        )
+
+    async def embeddings(self, request: Request) -> Response:
+        """POST /v1/embeddings."""
+        begin, status = perf_counter(), 500
+        try:
+            response = await self._embed(request)
+            status = response.status_code
+            return response
+        except Refused as refusal:
+            status = refusal.status
+            raise
+        finally:
+            self._answers.labels(str(status)).inc()
+            self._seconds.observe(perf_counter() - begin)
+
+    async def _embed(self, request: Request) -> Response:
+        self._require_key(request)
+        asked = Asked.read(await _body(request, self.limits.body_bytes), self.embedder.output_dim, self.limits)
+        self._require_model(asked.model)
+        full = self._waiting > 0 and self._waiting + len(asked.texts) > self.limits.texts
+        if full or self._running >= self.limits.requests:
+            raise Refused(429, f"{self._waiting} texts wait already; try again in {RETRY_SECONDS} s")
+        self._waiting += len(asked.texts)
+        self._running += 1
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads, self._answer, asked)
+        except InputError as error:
+            raise Refused(400, str(error), "input") from None
+        except ServerError as error:  # of the server that this one asks
+            raise Refused(502, str(error)) from None
+        finally:
+            self._waiting -= len(asked.texts)
+            self._running -= 1
+
+    def _answer(self, asked: Asked) -> Response:
+        vectors, counts = self.embedder.encode_and_count(asked.texts, asked.kind)
+        tokens = int(counts.sum())
+        self._texts.inc(len(asked.texts))
+        self._tokens.inc(tokens)
+        rows = [_base64(vector) for vector in vectors] if asked.as_base64 else np.ascontiguousarray(vectors)
+        data = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rows)]
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        body = {"object": "list", "data": data, "model": self.name, "usage": usage}
+        # Python's own writer takes 15 times as long, and would be the server's limit.
+        return Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
+
+    def _require_key(self, request: Request) -> None:
+        """Raise Refused without the key; if there is none to ask for, for a name that a web page may have led here."""
+        if self._expected is None and not _is_local(request.headers.get("host", "")):
+            raise Refused(403, "without an API key this server answers to localhost and addresses only")
+        given = request.headers.get("authorization", "").encode()
+        if self._expected is not None and not hmac.compare_digest(given, self._expected):
+            raise Refused(401, "the API key is missing or wrong")
+
+    def _require_model(self, name: str | None) -> None:
+        if name is not None and name not in self._names:
+            why = f"the model {name[:200]!r} does not exist, this server has {self.name!r}"
+            raise Refused(404, why, "model", "model_not_found")
+
+    async def models(self, request: Request) -> Response:
+        """GET /v1/models."""
+        self._require_key(request)
+        return JSONResponse({"object": "list", "data": [self._about]})
+
+    async def model(self, request: Request) -> Response:
+        """GET /v1/models/NAME."""
+        self._require_key(request)
+        self._require_model(request.path_params["name"])
+        return JSONResponse(self._about)
+
+    async def health(self, _request: Request) -> Response:
+        """GET /health."""
+        return JSONResponse({"status": "ok", "model": self.name, "dimensions": self.embedder.output_dim})
+
+    async def metrics(self, _request: Request) -> Response:
+        """GET /metrics, as Prometheus reads it."""
+        return Response(generate_latest(self._registry), media_type="text/plain; version=0.0.4")
+
+
+async def _body(request: Request, most: int) -> bytes:
+    """Read the body, but not more than `most` bytes nor for longer than `BODY_SECONDS`."""
+
+    async def read() -> bytes:
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > most:
+                raise Refused(413, f"the body has over {most} bytes; send fewer texts at once")
+        return bytes(body)
+
+    try:
+        return await asyncio.wait_for(read(), BODY_SECONDS)
+    except asyncio.TimeoutError:
+        raise Refused(408, f"the body did not arrive within {BODY_SECONDS:.0f} s") from None
+    except ClientDisconnect:
+        raise Refused(400, "the client went away") from None
+
+
+def _is_local(host: str) -> bool:
+    """Return whether a Host header is localhost or an IP address, which no name server can point elsewhere."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False
+
+
+def _choice(data: dict[str, Any], name: str, values: tuple[str, ...]) -> str:
+    value = data.get(name) or values[0]
+    if value not in values:
+        raise Refused(400, f"{name} is {value!r}, expected one of {', '.join(values)}", name)
+    return str(value)
+
+
+def _model(data: dict[str, Any]) -> str | None:
+    name = data.get("model")
+    if name is not None and not isinstance(name, str):
+        raise Refused(400, f"model is a JSON {type(name).__name__}, expected a string", "model")
+    return name
+
+
+def _base64(vector: NDArray[np.float32]) -> str:
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+
+
+async def _refusal(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    kind = {401: "authentication_error", 429: "rate_limit_error"}.get(error.status, "invalid_request_error")
+    body = {"error": {"message": str(error), "type": kind, "param": error.parameter, "code": error.code}}
+    headers = {"Retry-After": str(RETRY_SECONDS)} if error.status == 429 else {}
+    return JSONResponse(body, error.status, headers)
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    answer = await _refusal(request, Refused(error.status_code, f"{request.method} {request.url.path}: {error.detail}"))
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+def require_free(host: str, port: int) -> None:
+    """Raise InputError if the address cannot be listened on: uvicorn would log its own line and exit with code 3."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        socket.create_server(address, family=family).close()
+    except OSError as error:
+        raise InputError(f"{host}:{port} cannot be listened on ({error.strerror}); name another --port") from error
+
+
+def run_server(app: Starlette, host: str, port: int) -> None:
+    """Serve until the process is told to stop; requests accepted by then are still answered."""
+    import uvicorn
+
+    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, backlog=4096)

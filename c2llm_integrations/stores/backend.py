@@ -1,0 +1,165 @@
+"""What a database implements of the contract: each method may trust what it gets.
+
+`base.VectorStore` checks arguments and the store's state before it calls any of these; unless a method says otherwise,
+the collection exists by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from c2llm_integrations.errors import C2LLMError, StoreError
+from c2llm_integrations.stores.records import AnyRecord, Filter, RecordId, Row, Vector
+from c2llm_integrations.stores.rows import Candidates, Stored
+from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
+
+Terms = Sequence[Sequence[str]] | None  # one list per row, None where the spec has no analyzer
+
+_T = TypeVar("_T")
+
+
+class Backend(ABC):
+    """One collection of one database."""
+
+    capabilities: Capabilities = Capabilities()
+
+    def __init__(self, url: str, collection: str) -> None:
+        """`url` names the database without credentials; `collection` one named set of rows in it."""
+        self.url = url
+        self.collection = collection
+        self.changes = 0  # grows with each change made through this object
+        self._client: Any = None
+        # Whether no row can hold what others have added: this store made the collection and nobody else can write to
+        # it, or it was empty when `bulk` began. Then rows are written without a look at what is there.
+        self._is_private = False
+        self._closed = False
+        self._executor: ThreadPoolExecutor | None = None
+
+    @abstractmethod
+    def _read_spec(self) -> CollectionSpec | None:
+        """Return the spec, or None while the collection does not exist; called often, so cheap."""
+
+    @abstractmethod
+    def _create(self, spec: CollectionSpec) -> None:
+        """Create a missing collection with its spec, in one step that a crash cannot halve."""
+
+    @abstractmethod
+    def _claims(self) -> dict[str, str]: ...
+
+    @abstractmethod
+    def _claim(self, repository: str, checkout: str) -> None: ...
+
+    @abstractmethod
+    def _optimize(self) -> None: ...
+
+    @abstractmethod
+    def _drop(self) -> None:
+        """Delete the collection, which may be missing."""
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Release everything, called once."""
+
+    # All ids below are those of rows: UUIDs in lower case and integers.
+
+    def _known(self, ids: Sequence[RecordId]) -> Iterable[RecordId]:
+        """Return those of `ids` that are in the collection."""
+        return self._written_fields(ids)
+
+    @abstractmethod
+    def _written_fields(self, ids: Sequence[RecordId]) -> Mapping[RecordId, Sequence[str]]:
+        """Return id → fields of the metadata that we wrote, beyond a chunk's, for the `ids` that are there."""
+
+    @abstractmethod
+    def _upsert(self, records: Sequence[AnyRecord], vectors: Vector, terms: Terms) -> None:
+        """Write one batch of new rows; `vectors`: (len(records), width) float32, unit length."""
+
+    @abstractmethod
+    def _update(
+        self, records: Sequence[AnyRecord], vectors: Vector | None, terms: Terms, gone: Sequence[Sequence[str]]
+    ) -> None:
+        """Overwrite our fields of rows that exist, and their vectors if given; `gone`: the fields to remove of each."""
+
+    @abstractmethod
+    def _delete(self, ids: Sequence[RecordId]) -> None: ...
+
+    @abstractmethod
+    def _get(self, ids: Sequence[RecordId]) -> Iterable[AnyRecord]:
+        """Return the records of those of `ids` that are in the collection."""
+
+    @abstractmethod
+    def _vectors(self, ids: Sequence[RecordId]) -> dict[RecordId, Vector]: ...
+
+    # The next four read the rows of this package: those of one source, or of all with None, that match the filter.
+
+    @abstractmethod
+    def _count(self, source: str | None, where: Filter) -> int: ...
+
+    @abstractmethod
+    def _scan(self, source: str | None, where: Filter) -> Iterator[Stored]: ...
+
+    @abstractmethod
+    def _records(self, source: str | None, where: Filter) -> Iterator[AnyRecord]: ...
+
+    @abstractmethod
+    def _rows(self, source: str | None, where: Filter) -> Iterator[Row]: ...
+
+    @abstractmethod
+    def _total(self) -> int: ...
+
+    @abstractmethod
+    def _candidates(self, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter) -> Candidates:
+        """Search with a unit vector of the right width, with terms if the spec has an analyzer, or with both."""
+
+    def _lexical_scores(self, terms: Sequence[str], ids: Sequence[RecordId]) -> Mapping[RecordId, float]:
+        """Return id → what lexical search scores it, for those of `ids` that share a term."""
+        return {}  # of a store without lexical search
+
+    def _defer(self) -> None:  # noqa: B027 (most stores have nothing to put off)
+        """Put off index building; nothing to do where the index is only built by `_optimize`."""
+
+    def _restore(self) -> None:  # noqa: B027
+        """Undo `_defer`, also that of a run that was killed."""
+
+    def _translate(self, error: BaseException) -> StoreError:
+        """Return the error to raise for one of the database's own."""
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        return StoreError(f"collection {self.collection!r} of {self.url} failed: {lines[0]}")
+
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        if self._closed:
+            raise StoreError(f"the store {self.url} is closed; open it again")
+        with self._errors():
+            yield
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except C2LLMError:
+            raise
+        except Exception as error:
+            raise self._translate(error) from error
+        except BaseException as error:
+            # What a database written in Rust raises where it would have crashed; it has no importable name.
+            if type(error).__name__ != "PanicException":
+                raise
+            raise self._translate(error) from error
+
+    async def _in_thread(self, call: Callable[..., _T], *args: Any) -> _T:
+        # As many threads as the store can take: calls that wait for one are answered in the order in which they came.
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(self.capabilities.uploads, "c2llm-store")
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call, *args)
+
+    def _existing(self) -> CollectionSpec:
+        spec = self._read_spec()
+        if spec is None:
+            raise StoreError(f"{self.url} has no collection {self.collection!r}; index a repository into it first")
+        return spec

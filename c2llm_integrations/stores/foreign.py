@@ -1,0 +1,202 @@
+"""Collections that somebody else made: read and searched under their own names of fields, never changed."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import numpy as np
+
+from c2llm_integrations.code.analyzer import ANALYZER
+from c2llm_integrations.errors import InputError, StoreError
+from c2llm_integrations.stores import Location
+from c2llm_integrations.stores.base import VectorStore
+from c2llm_integrations.stores.records import (
+    AnyRecord,
+    Filter,
+    Hit,
+    Record,
+    RecordId,
+    Row,
+    Vector,
+    why_id_refused,
+)
+from c2llm_integrations.stores.rows import Candidates, Stored, listed, stored_of, unit
+from c2llm_integrations.stores.spec import CollectionSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What the fields of a collection that somebody else made are called.
+
+        open_store("qdrant+http://localhost:6333", "docs", layout=Layout(text="content", vector="dense"))
+
+    Args:
+        text: The field that holds a row's text.
+        id: The field that holds a row's id; None for the database's own.
+        vector: The name of the dense vector; "" for a Qdrant collection's only, unnamed one.
+        sparse: The sparse vector or field that words are searched in: in Qdrant one that our analyzer made
+            (`C2LLMSparseEmbeddings`), in Milvus one with a BM25 function; None for dense search only.
+        metadata: The field that holds the metadata as a mapping; None where each has a field of its own.
+        fields: Field of the metadata → its kind, as in `CollectionSpec`; only "datetime" matters, which lets filters
+            compare it with moments. Qdrant only.
+
+    """
+
+    text: str = "page_content"
+    id: str | None = None
+    vector: str = ""
+    sparse: str | None = None
+    metadata: str | None = "metadata"
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+def _refuse(store: VectorStore, *_: object, **__: object) -> NoReturn:
+    raise StoreError(
+        f"collection {store.collection!r} of {store.url} was not made by this package and is only read; "
+        "write into another one"
+    )
+
+
+class ForeignStore(VectorStore):
+    """A collection that somebody else made. Whatever would change it raises StoreError."""
+
+    layout: Layout
+
+    # ---- what a database implements
+
+    @abstractmethod
+    def _width(self) -> int | None:
+        """Return the width of the vectors, None if the collection is missing; InputError for a wrong layout."""
+
+    @abstractmethod
+    def _read(self, where: Filter, vectors: bool) -> Iterator[tuple[AnyRecord, Vector | None]]:
+        """Yield the records that match, with their vectors as they are stored if asked for."""
+
+    @abstractmethod
+    def _with_ids(self, ids: Sequence[RecordId], vectors: bool) -> Iterator[tuple[AnyRecord, Vector | None]]:
+        """Yield what `_read` does for the records of these ids."""
+
+    @abstractmethod
+    def _counted(self, where: Filter) -> int: ...
+
+    @abstractmethod
+    def _nearest(self, vector: Vector, limit: int, where: Filter) -> Iterable[tuple[AnyRecord, Vector]]: ...
+
+    @abstractmethod
+    def _lexical(self, terms: Sequence[str], limit: int, where: Filter) -> list[Hit]: ...
+
+    # ---- reading
+
+    def get(self, ids: Iterable[RecordId] | RecordId, source: str = "") -> dict[RecordId, AnyRecord]:
+        """See `VectorStore.get`."""
+        return {record.id: record for record, _ in self._by_id(ids, vectors=False)}
+
+    def known(self, ids: Iterable[RecordId] | RecordId, source: str = "") -> set[RecordId]:
+        """See `VectorStore.known`."""
+        return set(self.get(ids))
+
+    def vectors(self, ids: Iterable[RecordId] | RecordId, source: str = "") -> dict[RecordId, Vector]:
+        """See `VectorStore.vectors`."""
+        return {record.id: _unit(vector) for record, vector in self._by_id(ids, vectors=True)}
+
+    def _by_id(self, ids: Iterable[RecordId] | RecordId, *, vectors: bool) -> list[tuple[AnyRecord, Vector | None]]:
+        found = [ids] if isinstance(ids, str | int) else listed(ids, (str, int), "ids")
+        for why in map(why_id_refused, found):
+            if why is not None:
+                raise InputError(why)
+        with self._open():
+            return list(self._with_ids(found, vectors)) if found and self._read_spec() is not None else []
+
+    def _read_spec(self) -> CollectionSpec | None:
+        width = self._width()
+        if width is None:
+            return None
+        analyzer = None if self.layout.sparse is None else ANALYZER
+        return CollectionSpec(width, {}, analyzer=analyzer, fields=self.layout.fields)
+
+    def _count(self, source: str | None, where: Filter) -> int:
+        return self._counted(where) if source is None else 0
+
+    def _total(self) -> int:
+        return self._counted(Filter())
+
+    def _records(self, source: str | None, where: Filter) -> Iterator[AnyRecord]:
+        return (record for record, _ in self._read(where, vectors=False)) if source is None else iter(())
+
+    def _rows(self, source: str | None, where: Filter) -> Iterator[Row]:
+        if source is None:
+            for record, vector in self._read(where, vectors=True):
+                yield Row(record, _unit(vector))
+
+    def _scan(self, source: str | None, where: Filter) -> Iterator[Stored]:
+        return (stored_of(record.id, record.metadata) for record in self._records(source, where))
+
+    def _candidates(self, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter) -> Candidates:
+        # Whatever distance the collection has, a score is the cosine.
+        dense = []
+        if vector is not None:
+            found = self._nearest(vector, limit, where)
+            dense = [Hit(record, float(vector @ _unit(other))) for record, other in found]
+        return Candidates(
+            sorted(dense, key=lambda hit: -hit.score), self._lexical(terms, limit, where) if terms else []
+        )
+
+    def _completed(self, found: Candidates, vector: Vector, terms: Sequence[str]) -> Candidates:
+        """Add to the nearest rows those of the lexical list, which stays: its engine scores no chosen rows."""
+        near = {hit.record.id for hit in found.dense}
+        far = [hit.record.id for hit in found.lexical if hit.record.id not in near]
+        rows = self._with_ids(far, vectors=True) if far else ()
+        dense = [Hit(record, float(vector @ _unit(other))) for record, other in rows if other is not None]
+        return Candidates([*found.dense, *sorted(dense, key=lambda hit: -hit.score)], found.lexical)
+
+    def _claims(self) -> dict[str, str]:
+        return {}
+
+    @classmethod
+    def list_collections(cls, at: Location) -> list[str]:
+        """Return an empty list: no collection here is ours."""
+        return []
+
+    # ---- what is refused
+
+    create: Any = _refuse
+    claim: Any = _refuse
+    optimize: Any = _refuse
+    bulk: Any = _refuse
+    successor: Any = _refuse
+    replace_by: Any = _refuse
+    drop: Any = _refuse
+    upsert: Any = _refuse
+    update: Any = _refuse
+    delete: Any = _refuse
+    _create: Any = _refuse
+    _claim: Any = _refuse
+    _optimize: Any = _refuse
+    _successor: Any = _refuse
+    _replace: Any = _refuse
+    _drop: Any = _refuse
+    _upsert: Any = _refuse
+    _update: Any = _refuse
+    _delete: Any = _refuse
+    _written_fields: Any = _refuse
+    _get: Any = _refuse
+    _vectors: Any = _refuse
+
+
+def foreign_record(layout: Layout, id: RecordId, fields: Mapping[str, Any]) -> Record:
+    """Return a row's fields as a record."""
+    outside = {layout.text, layout.id}
+    metadata = fields.get(layout.metadata) if layout.metadata else None
+    if not isinstance(metadata, Mapping):
+        metadata = {name: value for name, value in fields.items() if name not in outside}
+    own, text = id if layout.id is None else fields.get(layout.id, id), fields.get(layout.text)
+    return Record(own, text if isinstance(text, str) else "", metadata)
+
+
+def _unit(vector: Vector | None) -> Vector:
+    whole = np.asarray(vector, np.float32)
+    one: Vector = unit(whole[None])[0] if whole.any() else whole
+    return one

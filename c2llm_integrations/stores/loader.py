@@ -1,0 +1,228 @@
+"""Rows → a store, while the caller makes the next ones.
+
+What the store refuses is set aside, with its reason, and the rest is stored; afterwards the store's own count and
+some vectors read back are compared with what was meant.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Queue
+from time import perf_counter
+from types import TracebackType
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import Self
+
+from c2llm_integrations.errors import BatchRefused, RowsRefused, StoreError
+from c2llm_integrations.stores.base import Row, Vector, VectorStore
+from c2llm_integrations.stores.records import AnyRecord, RecordId, chunk_of, is_chunk
+from c2llm_integrations.stores.rows import packed, parts, unpacked
+
+# Vectors read back after a load. Each must be what was sent up to the rounding of float16, which at unit length costs
+# less than 1e-6; every engine gives back full vectors, whatever codes it searches.
+VERIFIED = 32
+MIN_COSINE = 0.999
+
+_Item = TypeVar("_Item", Row, AnyRecord)
+
+
+@dataclass
+class LoadReport:
+    """What became of the rows of one load.
+
+    `cut`: texts cut at the store's byte limit; `refused`: record id → its place and why it is not in the store.
+    """
+
+    written: int = 0
+    cut: int = 0
+    refused: dict[Any, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def load(batches: Iterable[Sequence[Row]], store: VectorStore, *, refused: Path | None = None) -> LoadReport:
+    """Write batches of rows into an existing collection, as they come, and verify that it holds them.
+
+    An id belongs into one batch only. `refused`: a file that gets a line of JSON for each row that was refused; one
+    from an earlier load is removed first. Around many rows, put `with store.bulk()`.
+    Raises StoreError when the store fails, or does not hold what it acknowledged.
+    """
+    begin = perf_counter()
+    before = store.total()
+    with Loader(store, refused=refused) as loader:
+        for rows in batches:
+            loader.add(rows)
+    loader.verify(before + len(loader.keys()))
+    loader.report.seconds = perf_counter() - begin
+    return loader.report
+
+
+class Loader:
+    """Writes batches with as many threads as the store takes; leaving its `with` block waits until all is written.
+
+    As many batches again may wait; then `add` and `update` do. An error of the store is raised by the next call, or
+    at the end, and drops what waits. However the block is left, what was acknowledged is in `report` and stored.
+    """
+
+    def __init__(self, store: VectorStore, *, refused: Path | None = None) -> None:
+        """`refused` is that of `load`."""
+        uploads = store.capabilities.uploads
+        self.report = LoadReport()
+        self._store = store
+        self._refused = refused
+        self._ids = bytearray()
+        self._sample: dict[RecordId, Vector] = {}
+        self._random = random.Random(0)
+        self._lock = threading.Lock()
+        self._error: BaseException | None = None
+        self._tasks: Queue[Callable[[], None] | None] = Queue(uploads)
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(uploads)]
+        if refused is not None:
+            refused.unlink(missing_ok=True)
+        for thread in self._threads:
+            thread.start()
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Have rows written, in one call of `upsert` unless some are refused; they must not be changed any more."""
+        if len(rows):
+            self._put(lambda: self._send(list(rows), self._upsert))
+
+    def update(self, records: Sequence[AnyRecord]) -> None:
+        """Have everything but the vectors of existing rows written."""
+        if len(records):
+            self._put(lambda: self._send(list(records), self._store.update))
+
+    def keys(self) -> NDArray[np.bytes_]:
+        """Return the packed ids of the rows that were acknowledged, each once, in order."""
+        return np.unique(np.frombuffer(self._ids, "S16"))
+
+    def verify(self, expected: int, source: str | None = None) -> int:
+        """Compare what the store holds now with what was written; `expected`: rows (of a source) there should be.
+
+        Return how many there are.
+
+        If there are not, because rows were overwritten or others write too, every id is looked up. Some vectors are
+        read back. Raises StoreError for what is missing or different.
+        """
+        found = self._store.total() if source is None else self._store.count(source)
+        keys = self.keys()
+        missing = [] if found == expected else self._missing(keys)
+        if missing:
+            raise StoreError(
+                f"{self._store.collection!r} holds {found} rows, expected {expected}; of {len(keys)} that it "
+                f"acknowledged it lacks {len(missing)}, such as {missing[0]}; run again, check who else writes there"
+            )
+        self.verify_sample()
+        return found
+
+    def _missing(self, keys: NDArray[np.bytes_]) -> list[RecordId]:
+        ids = list(map(unpacked, keys))
+        return [id for part in parts(ids) for id in sorted(set(part) - self._store.known(part), key=str)]
+
+    def verify_sample(self) -> None:
+        """Read some of the written vectors back; raises StoreError for one that is missing or different."""
+        held = self._store.vectors(list(self._sample))
+        for key, sent in self._sample.items():
+            if key not in held:
+                raise StoreError(f"row {key} was acknowledged but cannot be read back; run the command again")
+            cosine = float(sent @ held[key] / (np.linalg.norm(sent) * np.linalg.norm(held[key])))
+            if not cosine >= MIN_COSINE:
+                raise StoreError(
+                    f"row {key} reads back with cosine {cosine:.4f} to what was sent, expected at least {MIN_COSINE}; "
+                    "the store is damaged or another model writes to it"
+                )
+
+    def refuse(self, records: Iterable[AnyRecord], reasons: Mapping[Any, str]) -> None:
+        """Report and file those records whose id has a reason as refused."""
+        for record in records:
+            why = reasons.get(record.id)
+            if why is None:
+                continue
+            place, line = f"{record.source}: {record.id}", {"id": record.id, "source": record.source}
+            if is_chunk(record):
+                chunk = chunk_of(record)
+                lines = f"{chunk.start_line}-{chunk.end_line}"
+                place = f"{chunk.path}:{lines}"
+                line = {"id": chunk.id, "repository": chunk.repository, "path": chunk.path, "lines": lines}
+                line["symbol"] = chunk.symbol
+            with self._lock:
+                self.report.refused[record.id] = f"{place}: {why}"
+                if self._refused is not None:
+                    with open(self._refused, "a", encoding="ascii") as file:
+                        file.write(json.dumps({**line, "reason": why}) + "\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for _ in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads:
+            thread.join()
+        if error is None and self._error is not None:
+            raise self._error
+
+    def _put(self, task: Callable[[], None]) -> None:
+        if self._error is None:
+            self._tasks.put(task)
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            if self._error is not None:
+                continue  # drop it: the caller may be waiting for room
+            try:
+                task()
+            except BaseException as error:
+                self._error = error
+
+    def _send(self, items: list[_Item], call: Callable[[list[_Item]], None]) -> None:
+        """Call with as many of the items as the store takes; set the others aside."""
+        try:
+            call(items)
+        except RowsRefused as refusal:
+            good = [item for item in items if _record(item).id not in refusal.reasons]
+            if len(good) == len(items):  # it names none of these
+                raise
+            self.refuse(map(_record, items), refusal.reasons)
+            if good:
+                self._send(good, call)
+        except BatchRefused as refusal:
+            if len(items) == 1:
+                self.refuse(map(_record, items), {_record(items[0]).id: str(refusal)})
+                return
+            middle = len(items) // 2
+            self._send(items[:middle], call)
+            self._send(items[middle:], call)
+
+    def _upsert(self, rows: list[Row]) -> None:
+        cut = self._store.upsert(rows)
+        with self._lock:
+            self.report.cut += cut
+            for row in rows:
+                self._ids += packed(row.record.row_id)
+                self.report.written += 1
+                self._choose(row)
+
+    def _choose(self, row: Row) -> None:
+        """A reservoir: every row of the load is equally likely to be read back."""
+        if len(self._sample) >= VERIFIED and row.record.row_id not in self._sample:
+            place = self._random.randrange(self.report.written)
+            if place >= VERIFIED:
+                return
+            del self._sample[list(self._sample)[place]]
+        self._sample[row.record.row_id] = row.vector.copy()  # a view would keep its whole batch
+
+
+def _record(item: Row | AnyRecord) -> AnyRecord:
+    return item.record if isinstance(item, Row) else item

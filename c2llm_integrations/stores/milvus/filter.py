@@ -1,0 +1,167 @@
+"""Filters and ids in Milvus's filter language: every value is written by `literal`, and nowhere else.
+
+Fields of a chunk are columns with the default "" or 0; all others are dynamic, where Milvus Lite computes with unknown
+values as SQL does and servers do not, so that "not" is only ever put in front of a condition on a field that is there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime, timedelta, timezone
+
+from c2llm_integrations.code.chunk import CHUNK_FIELDS
+from c2llm_integrations.stores.records import All, AnyOf, Condition, Exists, Filter, In, Not, Period, Range, RecordId
+from c2llm_integrations.stores.rows import FIELDS_FIELD, SOURCE_FIELD, TIMES_FIELD
+
+_ESCAPES = str.maketrans({'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_SIGNS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+# What no row is, and every row.
+NOTHING, EVERYTHING = 'id == ""', 'id != ""'
+# Words of the language, which as the name of a field would be read as themselves.
+_WORDS = frozenset({"and", "or", "not", "in", "like", "exists", "is", "null", "true", "false", "id"})
+
+
+def literal(value: str | float) -> str:
+    r"""Return a string, number or boolean as Milvus's filter language writes it.
+
+    Every other character of a string stands for itself, control characters and non-ASCII ones included: they find
+    exactly themselves on Milvus Lite and on servers, whereas Lite refuses ``\u`` and servers refuse escaped surrogates.
+    """
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f'"{value.translate(_ESCAPES)}"' if isinstance(value, str) else repr(value)
+
+
+def microseconds(moment: datetime) -> int:
+    """Return what a moment is written as: microseconds since 1970 in UTC."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def source_value(source: str) -> str:
+    """Return what the source's column holds; rows of others, and chunks, have "" there."""
+    return f":{source}"
+
+
+def ours(source: str | None, *, has_records: bool, after: str = "") -> str:
+    """Return what only rows of this package (of one repository or other source) match.
+
+    `has_records`: the collection may hold records that are not chunks. `after` leaves out ids up to it. A chunk is told
+    from the rows of others by its lines, which count from 1.
+    """
+    chunk, record = "start_line > 0", f'{SOURCE_FIELD} > ""'
+    if source is not None:
+        none = f' and {SOURCE_FIELD} == ""' if has_records else ""
+        chunk = f"repository == {literal(source)} and start_line > 0{none}"
+        record = f"{SOURCE_FIELD} == {literal(source_value(source))}"
+    found = f"(({chunk}) or ({record}))" if has_records else chunk
+    return f"{found} and id > {literal(after)}" if after else found
+
+
+def ids_in(ids: Sequence[RecordId]) -> str:
+    """Return what only the rows of these ids match."""
+    return f"id in [{', '.join(literal(str(id)) for id in ids)}]"
+
+
+def expression(where: Filter, *, has_records: bool = True) -> str:
+    """Return a Filter in Milvus's filter language; "" if it restricts nothing."""
+    chunk = f'start_line > 0 and {SOURCE_FIELD} == ""' if has_records else "start_line > 0"
+    return _written(where.condition, True, CHUNK_FIELDS, lambda one: _on_column(one, chunk)) if where else ""
+
+
+def foreign_expression(where: Filter, columns: Collection[str], metadata: str | None) -> str:
+    """Return a Filter on a collection of others: fields are columns, or lie in the column `metadata`."""
+    return _written(where.condition, True, columns, _on_foreign_column, metadata)
+
+
+def _written(
+    condition: Condition,
+    holds: bool,
+    columns: Collection[str],
+    on_column: Callable[[In | Range | Exists], str],
+    outer: str | None = None,
+) -> str:
+    """Return a condition, or that it does not hold; fields without a column are dynamic, or lie in that of `outer`."""
+    if isinstance(condition, Not):
+        return _written(condition.condition, not holds, columns, on_column, outer)
+    if isinstance(condition, All | AnyOf):
+        both = isinstance(condition, All) == holds
+        parts = [_written(one, holds, columns, on_column, outer) for one in condition.conditions]
+        if not parts:
+            return EVERYTHING if both else NOTHING
+        return _joined("and" if both else "or", parts)
+    if isinstance(condition, Period):
+        moments = {sign: microseconds(bound) for sign, bound in condition.bounds.items()}
+        condition = Range(f"{TIMES_FIELD}.{condition.key}", moments)
+    if condition.key in columns:
+        found = on_column(condition)
+        return found if holds else f"not ({found})"
+    field = _field(condition.key if outer is None else f"{outer}.{condition.key}")
+    there = f"exists {field}"
+    if isinstance(condition, Exists):
+        return f"({there})" if holds else f"(not ({there}))"
+    found = _on_dynamic(condition, field)
+    return found if holds else f"((not ({there})) or (not ({found})))"
+
+
+def _joined(word: str, parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else "(" + f" {word} ".join(f"({part})" for part in parts) + ")"
+
+
+def _on_column(condition: In | Range | Exists, chunk: str) -> str:
+    name, kind = condition.key, CHUNK_FIELDS[condition.key]
+    default = literal(kind())
+    # A chunk has every column; of another row, the default means that the field is missing, unless it says otherwise.
+    there = f"({name} != {default} or ({chunk}) or json_contains({FIELDS_FIELD}, {literal(name)}))"
+    if isinstance(condition, Exists):
+        return there
+    if isinstance(condition, Range):
+        if kind is str:
+            return NOTHING
+        bounds = [f"{name} {_SIGNS[sign]} {_whole(sign, to)}" for sign, to in condition.bounds.items()]
+        return _joined("and", [*bounds, there])
+    if kind is str:
+        values: list[str | int] = [value for value in condition.values if isinstance(value, str)]
+    else:
+        numbers = [one for one in condition.values if isinstance(one, int | float) and not isinstance(one, bool)]
+        values = [int(one) for one in numbers if one == int(one)]
+    if not values:
+        return NOTHING
+    found = f"{name} in [{', '.join(map(literal, values))}]"
+    return _joined("and", [found, there]) if kind() in values else found
+
+
+def _whole(sign: str, bound: float) -> int:
+    """Return the whole number that bounds a column of whole numbers alike; servers compare them with no other."""
+    inside = max(-(2.0**62), min(2.0**62, bound)) if isinstance(bound, float) else bound
+    return math.floor(inside) if sign in ("gt", "lte") else math.ceil(inside)
+
+
+def _on_foreign_column(condition: In | Range | Exists) -> str:
+    if isinstance(condition, Exists):
+        return f"{condition.key} is not null"
+    return _on_dynamic(condition, condition.key, is_list=False)
+
+
+def _field(key: str) -> str:
+    """Return a dynamic field, or one of the mapping in it."""
+    name, *rest = key.split(".")
+    own = name if _is_plain(name) else f"$meta[{literal(name)}]"
+    return own + "".join(f"[{literal(part)}]" for part in rest)
+
+
+def _is_plain(name: str) -> bool:
+    return name.isascii() and name.isidentifier() and name.lower() not in _WORDS
+
+
+def _on_dynamic(condition: In | Range, field: str, *, is_list: bool = True) -> str:
+    if isinstance(condition, Range):
+        return _joined("and", [f"{field} {_SIGNS[sign]} {literal(to)}" for sign, to in condition.bounds.items()])
+    # Not `in`, at which Milvus Lite fails where the field holds a list.
+    parts = [f"{field} == {literal(one)}" for one in condition.values]
+    if is_list and _is_plain(field):  # Milvus Lite looks into no other lists
+        for kind in (str, int, float, bool):
+            written = [literal(one) for one in condition.values if type(one) is kind]
+            parts += [f"json_contains_any({field}, [{', '.join(written)}])"] if written else []
+    return _joined("or", parts) if parts else NOTHING

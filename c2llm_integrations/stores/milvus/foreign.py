@@ -1,0 +1,154 @@
+"""A Milvus collection that somebody else made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from c2llm_integrations._utils.retry import retrying
+from c2llm_integrations.errors import InputError, MissingExtra, StoreError
+from c2llm_integrations.stores import Location
+from c2llm_integrations.stores.foreign import ForeignStore, Layout, foreign_record
+from c2llm_integrations.stores.milvus import collections
+from c2llm_integrations.stores.milvus.errors import pause_after, reason
+from c2llm_integrations.stores.milvus.filter import foreign_expression, literal
+from c2llm_integrations.stores.milvus.schema import id_from, vector_from
+from c2llm_integrations.stores.records import AnyRecord, Filter, Hit, RecordId, Vector
+
+try:
+    from pymilvus import DataType, MilvusClient
+except ImportError as error:
+    raise MissingExtra("pymilvus", "milvus") from error
+
+_Found = Iterator[tuple[AnyRecord, Vector | None]]
+PAGE = 1_000
+STRONG = {"consistency_level": "Strong"}
+
+
+class ForeignMilvusStore(ForeignStore):
+    """A collection behind a `MilvusClient`, read under the names of its layout."""
+
+    def __init__(
+        self,
+        client: MilvusClient,
+        collection: str,
+        layout: Layout,
+        *,
+        url: str = "the given Milvus client",
+        owned: bool = False,
+    ) -> None:
+        """`url` is what messages call the database; an `owned` client is closed with the store."""
+        super().__init__(url, collection)
+        if "datetime" in layout.fields.values():
+            raise InputError("Milvus compares moments only in collections made here; leave fields out of the Layout")
+        self.layout = layout
+        self._client = client
+        self._release: Callable[[], object] = client.close if owned else lambda: None
+        self._schema: dict[str, Any] | None = None
+
+    @classmethod
+    def open(cls, at: Location, layout: Layout | None = None) -> ForeignMilvusStore:
+        """Return a store at a location: a server's address or the folder of a local database."""
+        layout = layout or Layout()
+        if at.place.startswith(("http://", "https://")):
+            client, _ = collections.connect(at.place, at.key)
+            return cls(client, at.collection, layout, url=f"milvus+{at.place}", owned=True)
+        from c2llm_integrations.stores.milvus.lite import acquire, release, resolved
+
+        folder = resolved(at.place)
+        client = acquire(folder)
+        store = cls(client, at.collection, layout, url=f"milvus+lite://{at.place}")
+        store._release = lambda: release(folder, client)
+        return store
+
+    def _width(self) -> int | None:
+        if self._schema is None:
+            described = collections.described(self._client, self.collection)
+            if described is None:
+                return None
+            fields = {one["name"]: one for one in described["fields"]}
+            layout = self.layout
+            for what, name in (("vector", layout.vector), ("sparse", layout.sparse), ("id", layout.id)):
+                if name is not None and name not in fields:
+                    raise InputError(
+                        f"collection {self.collection!r} has no field {name!r} for {what}, only {sorted(fields)}; "
+                        "name it in the Layout"
+                    )
+            collections.call(self._client, "load_collection", self.collection)
+            self._schema = fields
+        return int(self._schema[self.layout.vector]["params"]["dim"])
+
+    @property
+    def _fields(self) -> dict[str, Any]:
+        return self._schema or {}
+
+    @property
+    def _key(self) -> str:
+        return next(name for name, field in self._fields.items() if field.get("is_primary"))
+
+    @property
+    def _output(self) -> list[str]:
+        names = [name for name, one in self._fields.items() if not DataType(one["type"]).name.endswith("_VECTOR")]
+        return [*names, "$meta"]
+
+    def _read(self, where: Filter, vectors: bool) -> _Found:
+        return self._pages(self._chosen(where), vectors)
+
+    def _with_ids(self, ids: Sequence[RecordId], vectors: bool) -> _Found:
+        field = self._fields.get(self.layout.id or self._key)
+        is_text = field is None or field["type"] == DataType.VARCHAR
+        wanted = [str(id) if is_text else id for id in ids if is_text or isinstance(id, int)]
+        if not wanted:
+            return iter(())
+        return self._pages(f"{self.layout.id or self._key} in [{', '.join(map(literal, wanted))}]", vectors)
+
+    def _pages(self, where: str, vectors: bool) -> _Found:
+        output = [*self._output, *([self.layout.vector] if vectors else [])]
+        pages = self._call("query_iterator", batch_size=PAGE, filter=where, output_fields=output, **STRONG)
+        try:
+            while rows := retrying(pages.next, pause_after):
+                for row in rows:
+                    yield self._pair(row[self._key], row)
+        finally:
+            pages.close()
+
+    def _counted(self, where: Filter) -> int:
+        [found] = self._call("query", filter=self._chosen(where), output_fields=["count(*)"], **STRONG)
+        return int(found["count(*)"])
+
+    def _nearest(self, vector: Vector, limit: int, where: Filter) -> Iterable[tuple[AnyRecord, Vector]]:
+        output = [*self._output, self.layout.vector]
+        hits = self._search(vector, self.layout.vector, limit, where, output)
+        return [(record, vector) for record, vector in map(self._found, hits) if vector is not None]
+
+    def _lexical(self, terms: Sequence[str], limit: int, where: Filter) -> list[Hit]:
+        hits = self._search(" ".join(terms), self.layout.sparse or "", limit, where, self._output)
+        # Milvus Lite returns BM25 as a distance.
+        return [Hit(self._found(hit)[0], abs(hit["distance"])) for hit in hits]
+
+    def _search(self, query: Any, field: str, limit: int, where: Filter, output: list[str]) -> Any:
+        options = {"anns_field": field, "limit": limit, "filter": self._chosen(where), "output_fields": output}
+        return self._call("search", data=[query], **options, **STRONG)[0]
+
+    def _chosen(self, where: Filter) -> str:
+        return foreign_expression(where, self._fields.keys(), self.layout.metadata) if where else ""
+
+    def _found(self, hit: Any) -> tuple[AnyRecord, Vector | None]:
+        return self._pair(hit.get("id", hit.get(self._key)), hit["entity"])
+
+    def _pair(self, key: Any, row: dict[str, Any]) -> tuple[AnyRecord, Vector | None]:
+        vector = row.get(self.layout.vector)
+        inner = {name: value for name, value in row.items() if name not in (self.layout.vector, self._key)}
+        if self.layout.id == self._key:
+            inner[self._key] = key
+        id = id_from(key) if isinstance(key, str) else int(key)
+        return foreign_record(self.layout, id, inner), None if vector is None else vector_from(vector)
+
+    def _call(self, method: str, **options: Any) -> Any:
+        return collections.call(self._client, method, self.collection, **options)
+
+    def _close(self) -> None:
+        self._release()
+
+    def _translate(self, error: BaseException) -> StoreError:
+        return StoreError(f"collection {self.collection!r} of {self.url} failed: {reason(error)}")

@@ -1,0 +1,476 @@
+"""Milvus through pymilvus: a server, Zilliz Cloud, or any `MilvusClient` the user already has.
+
+`milvus_schema` says what a collection is made of; its properties hold the spec and the claims. Other libraries open
+it with these arguments, and may add rows of their own:
+
+    langchain_milvus.Milvus(embeddings, collection_name="code", connection_args={"uri": ...}, primary_field="id",
+        vector_field="vector", text_field="page_content", enable_dynamic_field=True,
+        search_params={"metric_type": "COSINE"})
+    llama_index.vector_stores.milvus.MilvusVectorStore(uri=..., collection_name="code__1", overwrite=False,
+        embedding_field="vector", text_key="page_content", similarity_metric="COSINE",
+        output_fields=["path", "symbol", "start_line", "end_line"])
+
+LlamaIndex's store takes no alias: `client.describe_collection("code")["collection_name"]` tells what is behind it. A
+folder of Milvus Lite has to be loaded for it first, `client.load_collection("code")`; LangChain does it by itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from time import monotonic
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from c2llm_integrations._utils.retry import retrying
+from c2llm_integrations.errors import BatchRefused, InputError, MissingExtra, StoreError
+from c2llm_integrations.stores import Location
+from c2llm_integrations.stores.backend import Terms
+from c2llm_integrations.stores.base import VectorStore
+from c2llm_integrations.stores.milvus import collections
+from c2llm_integrations.stores.milvus.collections import CLAIM_KEY, SPEC_KEY, call
+from c2llm_integrations.stores.milvus.errors import (
+    is_refusal,
+    is_too_large,
+    is_too_much,
+    is_unloaded,
+    pause_after,
+    reason,
+)
+from c2llm_integrations.stores.milvus.filter import expression, ids_in, ours
+from c2llm_integrations.stores.milvus.schema import (
+    LEXICAL_FIELD,
+    RECORD_FIELDS,
+    STORED_FIELDS,
+    TERMS_FIELD,
+    VECTOR_FIELD,
+    Server,
+    entities_of,
+    id_from,
+    record_from,
+    search_params_of,
+    vector_from,
+)
+from c2llm_integrations.stores.records import AnyRecord, Filter, Hit, RecordId, Row, Vector, is_chunk
+from c2llm_integrations.stores.rows import (
+    DIGEST_FIELD,
+    EMPTY_FIELD,
+    FIELDS_FIELD,
+    SOURCE_FIELD,
+    Candidates,
+    Stored,
+    stored_of,
+)
+from c2llm_integrations.stores.spec import CollectionSpec
+
+try:
+    from pymilvus import MilvusClient
+except ImportError as error:
+    raise MissingExtra("pymilvus", "milvus") from error
+
+# Milvus's own limit on the hits of one search.
+MAX_HITS = 16_384
+# Rows a page: large, because a server may take 0.2 s to make sure that a page misses no write (16,384 at most).
+SCAN_PAGE = 16_000
+# A page of so few rows is late for another reason: Milvus Lite goes over the whole collection for each.
+LATE_PAGE = 100
+# Vectors and texts are read back in pages of about this size; a server sends at most 64 MB at once.
+PAGE_BYTES = 8 * 2**20
+USUAL_TEXT_BYTES = 2_048
+# A read sees every write that was acknowledged to anybody.
+STRONG = {"consistency_level": "Strong"}
+# A claim is written again so often when another writer of the properties wiped it out.
+CLAIM_TRIES = 5
+SETTLING_SECONDS = 0.05
+
+
+class Held(NamedTuple):
+    """What a collection's name stands for, and until when nobody drops it even if it is replaced.
+
+    `has_records`: it may hold records that are not chunks; those of earlier releases may not.
+    """
+
+    physical: str
+    spec: CollectionSpec
+    until: float
+    has_records: bool
+
+
+class MilvusStore(VectorStore):
+    """One collection behind a `MilvusClient`."""
+
+    def __init__(
+        self,
+        client: MilvusClient | None,
+        server: Server,
+        collection: str = "code",
+        *,
+        url: str = "",
+        owned: bool = True,
+        physical: bool = False,
+    ) -> None:
+        """`url` is what messages call the database; an `owned` client is closed with the store.
+
+        `physical`: `collection` is what an alias will stand for, a successor's. Raises InputError for a name that
+        Milvus does not take.
+        """
+        super().__init__(url, collection if physical else collections.usable(collection))
+        self.capabilities = server.capabilities
+        self._client: Any = client
+        self._server = server
+        self._owned = owned
+        self._is_physical = physical
+        self._held: Held | None = None
+        self._loaded = ""
+        # Whether this store made the collection and has written nothing, and whether `_defer` has taken its indexes.
+        self._is_new = self._is_deferred = False
+
+    @classmethod
+    def open(cls, at: Location) -> MilvusStore:
+        """Return a store on the server at a location."""
+        return cls.connect(at.place, at.collection, at.key)
+
+    @classmethod
+    def list_collections(cls, at: Location) -> list[str]:
+        """See `VectorStore.list_collections`."""
+        client, _ = collections.connect(at.place, at.key)
+        try:
+            return collections.names(client)
+        finally:
+            client.close()
+
+    @classmethod
+    def connect(cls, address: str, collection: str = "code", token: str | None = None) -> MilvusStore:
+        """Return a store on the server at `address`, http(s)://HOST:PORT; `token` is an API key or user:password.
+
+        Raises StoreError if the server does not answer within 10 seconds.
+        """
+        collections.usable(collection)
+        return cls(*collections.connect(address, token), collection, url=f"milvus+{address}")
+
+    @classmethod
+    def from_client(cls, client: MilvusClient, collection: str = "code") -> MilvusStore:
+        """Return a store over a client that the caller opened and will close."""
+        server = Server.of(client.get_server_version())
+        return cls(client, server, collection, url="the given Milvus client", owned=False)
+
+    # ---- the collection
+
+    def _read_spec(self) -> CollectionSpec | None:
+        held = self._held
+        if held is None or monotonic() > held.until:
+            held = self._held = self._find()
+        return None if held is None else held.spec
+
+    def _find(self) -> Held | None:
+        """Return what has the name now."""
+        described = collections.described(self._client, self.collection)
+        if described is None:
+            return None
+        properties = described.get("properties") or {}
+        if SPEC_KEY not in properties:
+            raise StoreError(
+                f"collection {self.collection!r} of {self.url} was not made by this package; "
+                "choose another --collection"
+            )
+        until = monotonic() + collections.FRESH_SECONDS
+        has_records = any(field["name"] == SOURCE_FIELD for field in described["fields"])
+        return Held(str(described["collection_name"]), collections.spec_of(properties), until, has_records)
+
+    @property
+    def _now(self) -> Held:
+        """What the name stood for when the spec was read: nothing goes to a collection whose spec was not looked at."""
+        while (held := self._held) is None:
+            self._existing()
+        return held
+
+    @property
+    def _physical(self) -> str:
+        return self._now.physical
+
+    @property
+    def _fields(self) -> list[str]:
+        """The fields that a record is made of."""
+        return [*RECORD_FIELDS, SOURCE_FIELD] if self._now.has_records else RECORD_FIELDS
+
+    def _create(self, spec: CollectionSpec) -> None:
+        begin = collections.make if self._is_physical else collections.begin
+        begin(self._client, self.collection, spec, self._server)
+        self._is_new = True
+
+    def _claims(self) -> dict[str, str]:
+        properties = collections.properties_of(self._client, self._physical)
+        return {key.removeprefix(CLAIM_KEY): value for key, value in properties.items() if key.startswith(CLAIM_KEY)}
+
+    def _claim(self, repository: str, checkout: str) -> None:
+        for _ in range(CLAIM_TRIES):
+            self._call("alter_collection_properties", properties={CLAIM_KEY + repository: checkout})
+            if self._server.kind != "lite":
+                return
+            time.sleep(SETTLING_SECONDS)  # Milvus Lite may forget one of two changes made at the same moment
+            if self._claims().get(repository) == checkout:
+                return
+        raise StoreError(f"{self.url} lost ownership of {repository!r} to a concurrent writer; run again")
+
+    def _defer(self) -> None:
+        """Take the indexes of an empty collection away until all rows are there, or one is read.
+
+        Otherwise a server indexes the same rows two or three times while it merges what arrives. A collection with
+        rows keeps its indexes, because it may be searched meanwhile. Milvus Lite has nothing to build.
+        """
+        if self._server.kind == "lite" or not (self._is_new or self._counted("") == 0):
+            return
+        self._loaded, self._is_deferred, self._is_new = "", True, True
+        collections.drop_indexes(self._client, self._physical)
+
+    def _restore(self) -> None:
+        self._is_deferred = False
+        if self._server.kind == "lite":
+            return  # nothing was put off; to list indexes, the engine counts all rows
+        collections.make_indexes(self._client, self._physical, self._existing(), self._server)
+
+    def _optimize(self) -> None:
+        collections.finish_indexes(self._client, self._physical)
+        self._load()
+
+    def _successor(self) -> VectorStore:
+        name = collections.successor_of(self._client, self._physical, self.collection)
+        return MilvusStore(self._client, self._server, name, url=self.url, owned=False, physical=True)
+
+    def _replace(self) -> None:
+        collections.replace(self._client, self._physical, self.collection, self._server)
+        self._held = None
+
+    def _drop(self) -> None:
+        if self._read_spec() is not None:
+            collections.drop(self._client, self._physical, self.collection)
+        self._held = None
+
+    def _close(self) -> None:
+        if self._owned and self._client is not None:
+            self._client.close()
+
+    # ---- writing
+
+    def _upsert(self, records: Sequence[AnyRecord], vectors: Vector, terms: Terms) -> None:
+        self._require_room(records)
+        self._write(entities_of(records, vectors, terms, self._existing(), has_records=self._now.has_records))
+
+    def _update(
+        self, records: Sequence[AnyRecord], vectors: Vector | None, terms: Terms, gone: Sequence[Sequence[str]]
+    ) -> None:
+        self._require_room(records)
+        entities = entities_of(records, vectors, terms, self._existing(), has_records=self._now.has_records)
+        gone = [[*names, *entity.get(EMPTY_FIELD, ())] for names, entity in zip(gone, entities, strict=True)]
+        if self._server.updates_partly:
+            changed = [{**dict.fromkeys(names), **entity} for names, entity in zip(gone, entities, strict=True)]
+            for chunks in (False, True):  # all of one call have the same columns
+                some = [one for one, record in zip(changed, records, strict=True) if is_chunk(record) == chunks]
+                if some:
+                    self._write(some, partial_update=True)
+            return
+        lexical = [TERMS_FIELD] if self._existing().analyzer is not None else []
+        held = self._fetch([record.row_id for record in records], [VECTOR_FIELD, *lexical, *self._fields])
+        whole = []
+        for record, names, entity in zip(records, gone, entities, strict=True):
+            kept = {name: value for name, value in held[record.row_id].items() if name not in names}
+            whole.append({**kept, **entity})
+        self._write(whole)
+
+    def _require_room(self, records: Sequence[AnyRecord]) -> None:
+        if not self._now.has_records and not all(map(is_chunk, records)):
+            raise StoreError(
+                f"collection {self.collection!r} of {self.url} was made by an earlier release and takes only chunks of "
+                "files; write records into another collection"
+            )
+
+    def _write(self, entities: list[dict[str, Any]], **options: Any) -> None:
+        self._is_new = False
+        # Never `insert`: it takes an id twice without a word.
+        try:
+            self._call("upsert", data=entities, **options)
+        except Exception as error:
+            if is_refusal(error):
+                raise BatchRefused(f"{self.url} refused {len(entities)} rows: {reason(error)}") from error
+            raise
+
+    def _delete(self, ids: Sequence[RecordId]) -> None:
+        self._call("delete", ids=list(map(str, ids)))
+
+    # ---- reading
+
+    def _known(self, ids: Sequence[RecordId]) -> Iterable[RecordId]:
+        return {id_from(row["id"]) for row in self._query(["id"], ids=list(map(str, ids)))}
+
+    def _written_fields(self, ids: Sequence[RecordId]) -> Mapping[RecordId, Sequence[str]]:
+        found = self._query(["id", FIELDS_FIELD], ids=list(map(str, ids)))
+        return {id_from(row["id"]): row.get(FIELDS_FIELD) or () for row in found}
+
+    def _count(self, source: str | None, where: Filter) -> int:
+        return self._counted(self._chosen(source, where))
+
+    def _total(self) -> int:
+        return self._counted("")
+
+    def _counted(self, where: str) -> int:
+        if self._is_deferred and self._is_new:
+            return 0  # asked for real, the indexes would be made now
+        return int(self._query(["count(*)"], filter=where)[0]["count(*)"])
+
+    def _get(self, ids: Sequence[RecordId]) -> Iterable[AnyRecord]:
+        return [record_from(row["id"], row) for row in self._fetch(ids, self._fields).values()]
+
+    def _scan(self, source: str | None, where: Filter) -> Iterator[Stored]:
+        for row in self._scroll(source, where, STORED_FIELDS, SCAN_PAGE):
+            yield stored_of(id_from(row["id"]), row, row.get(DIGEST_FIELD))
+
+    def _records(self, source: str | None, where: Filter) -> Iterator[AnyRecord]:
+        for row in self._scroll(source, where, ["id", *self._fields], self._page(USUAL_TEXT_BYTES)):
+            yield record_from(row["id"], row)
+
+    def _rows(self, source: str | None, where: Filter) -> Iterator[Row]:
+        page = self._page(4 * self._existing().width + USUAL_TEXT_BYTES)
+        for row in self._scroll(source, where, ["id", VECTOR_FIELD, *self._fields], page):
+            yield Row(record_from(row["id"], row), vector_from(row[VECTOR_FIELD]))
+
+    def _page(self, row_bytes: int) -> int:
+        # Milvus Lite sorts the whole collection anew for every page.
+        return SCAN_PAGE if self._server.kind == "lite" else max(1, min(PAGE_BYTES // row_bytes, SCAN_PAGE))
+
+    def _chosen(self, source: str | None, where: Filter, after: str = "") -> str:
+        """Return what our rows match that a filter chooses."""
+        has_records = self._now.has_records
+        mine = ours(source, has_records=has_records, after=after)
+        return f"{mine} and ({expression(where, has_records=has_records)})" if where else mine
+
+    def _scroll(self, source: str | None, where: Filter, fields: list[str], page: int) -> Iterator[dict[str, Any]]:
+        """Yield our rows by ascending id, in pages; one that is too large or takes too long is read again in halves."""
+        self._existing()
+        last, physical = "", self._physical
+        while True:
+            chosen = self._chosen(source, where, after=last)
+            pages = self._read("query_iterator", batch_size=page, filter=chosen, output_fields=fields, **STRONG)
+            try:
+                while rows := retrying(pages.next, partial(_pause_after, page)):
+                    yield from rows
+                    last = rows[-1]["id"]
+                break
+            except Exception as error:
+                if not _is_halved(page, error):
+                    raise
+                page //= 2
+            finally:
+                pages.close()
+        if (now := self._find()) is None or now.physical != physical:
+            raise StoreError(f"{self.collection!r} of {self.url} was replaced while it was read; read it again")
+
+    def _vectors(self, ids: Sequence[RecordId]) -> dict[RecordId, Vector]:
+        return {id: vector_from(row[VECTOR_FIELD]) for id, row in self._fetch(ids, [VECTOR_FIELD]).items()}
+
+    def _fetch(self, ids: Sequence[RecordId], fields: list[str]) -> dict[RecordId, dict[str, Any]]:
+        """Return id → those fields of it."""
+        page = max(1, PAGE_BYTES // (4 * self._existing().width))
+        found: dict[RecordId, dict[str, Any]] = {}
+        for start in range(0, len(ids), page):
+            for row in self._query(["id", *fields], ids=list(map(str, ids[start : start + page]))):
+                found[id_from(row["id"])] = row
+        return found
+
+    def _candidates(self, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter) -> Candidates:
+        if limit > MAX_HITS:
+            raise InputError(f"limit {limit} is over the {MAX_HITS} hits that Milvus returns at most")
+        rows = expression(where, has_records=self._now.has_records)
+        dense = [] if vector is None else self._nearest(vector, limit, rows)
+        lexical = self._lexical(terms, limit, rows, self._fields) if terms else []
+        return Candidates(dense, [Hit(record_from(id, fields), score) for id, score, fields in lexical])
+
+    def _nearest(self, vector: Vector, limit: int, rows: str) -> list[Hit]:
+        spec = self._existing()
+        asked = vector.astype(np.float16) if spec.datatype == "float16" else vector
+        if not spec.rescore:
+            found = self._search(
+                VECTOR_FIELD, asked, limit, rows, search_params_of(spec, self._server, limit), self._fields
+            )
+            return [Hit(record_from(id, fields), score) for id, score, fields in found]
+        # A server could compare by full vectors itself, but would keep every one of them in memory.
+        many = min(int(limit * spec.rescore), MAX_HITS)
+        params, fields = search_params_of(spec, self._server, many), [*self._fields, VECTOR_FIELD]
+        found = self._search(VECTOR_FIELD, asked, many, rows, params, fields)
+        hits = [Hit(record_from(id, row), float(vector @ vector_from(row[VECTOR_FIELD]))) for id, _, row in found]
+        return sorted(hits, key=lambda hit: -hit.score)[:limit]
+
+    def _lexical_scores(self, terms: Sequence[str], ids: Sequence[RecordId]) -> Mapping[RecordId, float]:
+        found = self._lexical(terms, len(ids), ids_in(ids), [])
+        return {id_from(id): score for id, score, _ in found if score > 0}
+
+    def _lexical(
+        self, terms: Sequence[str], limit: int, rows: str, fields: list[str]
+    ) -> list[tuple[str, float, dict[str, Any]]]:
+        found = self._search(LEXICAL_FIELD, " ".join(terms), limit, rows, {"metric_type": "BM25"}, fields)
+        # Milvus Lite returns BM25 as a distance.
+        sign = -1 if self._server.kind == "lite" else 1
+        return [(id, sign * score, row) for id, score, row in found]
+
+    def _search(
+        self, field: str, query: Any, limit: int, rows: str, params: dict[str, Any], fields: list[str]
+    ) -> list[tuple[str, float, dict[str, Any]]]:
+        """Return id, score and fields of what is found among the rows of an expression, best first."""
+        [found] = self._read(
+            "search",
+            data=[query],
+            anns_field=field,
+            limit=limit,
+            filter=rows,
+            output_fields=fields,
+            search_params=params,
+            # All that this process wrote is found; waiting for what others wrote takes a server 0.2 s.
+            consistency_level="Session",
+        )
+        return [(str(hit["id"]), float(hit["distance"]), hit["entity"]) for hit in found]
+
+    # ---- the client
+
+    def _call(self, method: str, **options: Any) -> Any:
+        """Call the client's `method` for this collection."""
+        return call(self._client, method, self._physical, **options)
+
+    def _load(self) -> None:
+        spec, physical = self._existing(), self._physical
+        if self._loaded != physical:
+            if self._is_deferred:
+                self._restore()
+                collections.finish_indexes(self._client, physical)
+            collections.load(self._client, physical, spec, self._server)
+            self._loaded = physical
+
+    def _read(self, method: str, **options: Any) -> Any:
+        """Call a reading method; once more if the collection has been replaced or released meanwhile."""
+        self._load()
+        try:
+            return self._call(method, **options)
+        except Exception as error:
+            before, self._held = self._held, None
+            spec = self._read_spec()
+            if before is None or spec is None or not (self._physical != before.physical or is_unloaded(error)):
+                raise
+            spec.require_same(before.spec)
+        self._loaded = ""
+        self._load()
+        return self._call(method, **options)
+
+    def _query(self, fields: list[str], **what: Any) -> list[dict[str, Any]]:
+        return list(self._read("query", output_fields=fields, **what, **STRONG))
+
+    def _translate(self, error: BaseException) -> StoreError:
+        return StoreError(f"collection {self.collection!r} of {self.url} failed: {reason(error)}")
+
+
+def _is_halved(page: int, error: Exception) -> bool:
+    return is_too_much(error) and page > (1 if is_too_large(error) else LATE_PAGE)
+
+
+def _pause_after(page: int, error: Exception) -> float | None:
+    """Return what `pause_after` does, but None for a page that is halved instead."""
+    return None if _is_halved(page, error) else pause_after(error)

@@ -1,0 +1,441 @@
+"""Qdrant Edge, the embedded default: the real engine in this process, one folder a collection (see `edge_folder`)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from c2llm_integrations._utils.files import FileLock, allocated_bytes, copy_sparse, is_refused, is_writable, sync_folder
+from c2llm_integrations.errors import StoreError
+from c2llm_integrations.stores import Location
+from c2llm_integrations.stores.backend import Terms
+from c2llm_integrations.stores.base import VectorStore
+from c2llm_integrations.stores.qdrant.edge_files import (
+    NEXT_FILE,
+    SPEC_FILE,
+    Settings,
+    cleared_scratch,
+    ignore_in_git,
+    is_sealed,
+    read_ahead,
+    require_plain_files,
+    seal,
+    seal_of,
+    sweep,
+)
+from c2llm_integrations.stores.qdrant.edge_schema import (
+    DATATYPES,
+    QUANTIZATIONS,
+    TYPES,
+    config_of,
+    edge,
+    field_indexes,
+    lexical_scores_of,
+    needs_graph,
+    points_of,
+    queries_of,
+    updates_of,
+)
+from c2llm_integrations.stores.qdrant.payload import DENSE, LISTED, listed_of, ours, point_id, record_of, written_fields
+from c2llm_integrations.stores.records import AnyRecord, Filter, Hit, RecordId, Row, Vector
+from c2llm_integrations.stores.rows import FIELDS_FIELD, Candidates, Stored, batch_bytes, unit
+from c2llm_integrations.stores.seal import Entries, break_seal
+from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
+
+# The engine maps its files into memory and dies of SIGBUS where a full disk cannot back a page. It grows
+# them in sparse steps of 32 MiB: vectors, terms, payload and two log segments make 160 MiB, the field indexes 30.
+RESERVE_BYTES = 256 * 2**20
+# A batch is written to the log, then to the segment, whose files round up.
+WRITE_AMPLIFICATION = 3
+# The engine logs each operation before it applies it, and the log outlives this process; only the death of the
+# machine can take what was not flushed, and the next run writes that again. Flushing costs 10 to 150 ms.
+FLUSH_BYTES = 16 * 2**20
+# The same within `bulk`, where opening after a crash may take longer: twice the speed at 100,000 rows of 256.
+BULK_FLUSH_BYTES = 256 * 2**20
+# How many rows are written before the engine is asked to rewrite what it keeps in memory of them (terms) or still has
+# to make (codes).
+TIDY_ROWS = 50_000
+# Rows a page of the scan, which reads everything but text and vector, and of the export, which reads all.
+SCAN_PAGE, ROWS_PAGE = 256, 500  # 300,000 rows are listed in pages of 256 in 2.5 s, of 2,000 in 2.8 s
+
+
+class QdrantEdgeStore(VectorStore):
+    """One collection in a folder, opened by one process at a time.
+
+    One that this user cannot write to is searched in a private copy, as it was when it was opened, by any number.
+    """
+
+    capabilities = Capabilities(
+        datatypes=frozenset(DATATYPES), quantizations=frozenset(QUANTIZATIONS), lexical=True, uploads=1
+    )
+    _settings_file = SPEC_FILE
+
+    def __init__(self, path: str | Path, collection: str = "code") -> None:
+        """Open PATH/`collection` if it exists; nothing is written if it does not.
+
+        Raises StoreBusy if it is open elsewhere, SpecMismatch or StoreError if it cannot be read.
+        """
+        super().__init__(f"qdrant+edge://{path}", collection)
+        self.root = Path(os.path.abspath(Path(path).expanduser()))
+        self.folder = self.root / collection
+        self._file = self.folder / self._settings_file
+        self._lock: FileLock | None = None
+        self._copy: TemporaryDirectory[str] | None = None
+        self._spec: CollectionSpec | None = None
+        self._next: _Successor | None = None
+        self._place = self.folder
+        self._has_graph = False
+        self._sealed: Entries = {}
+        self._unflushed = self._untidied = 0
+        self._flush_bytes = FLUSH_BYTES
+        with self._errors():
+            require_plain_files(self.root, collection)
+            self._read_spec()
+
+    @classmethod
+    def open(cls, at: Location) -> QdrantEdgeStore:
+        """Return a store over the folder at a location."""
+        return cls(at.place, at.collection)
+
+    @classmethod
+    def list_collections(cls, at: Location) -> list[str]:
+        """See `VectorStore.list_collections`; a missing folder has none."""
+        found = (file.parent.name for file in Path(at.place).expanduser().glob(f"*/{SPEC_FILE}"))
+        return [name for name in found if not name.startswith(".")]
+
+    # ---- the collection
+
+    def _read_spec(self) -> CollectionSpec | None:
+        if self._client is None and self._file.exists():
+            self._attach()
+        return self._spec
+
+    def _create(self, spec: CollectionSpec) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        self._require_space(0)
+        self._hold()
+        try:
+            if not self._file.exists():
+                self._build(spec)
+                self._is_private = True  # until the lock is released: nobody else can open it
+        except BaseException:
+            self._let_go()
+            raise
+        self._attach()
+
+    def _build(self, spec: CollectionSpec) -> None:
+        ignore_in_git(self.root)
+        if any(self.folder.glob("shard*/segments")):
+            raise StoreError(f"{self._file} is missing; delete {self.folder} and index again")
+        if self.folder.exists() and any(self.folder.iterdir()):
+            raise StoreError(f"{self.folder} holds something else; choose another --collection or --store")
+        new, _ = cleared_scratch(self.root, self.collection)
+        settings = Settings(spec, {})
+        _make_shard(new / settings.shard, spec)
+        settings.save(new / SPEC_FILE)
+        if self.folder.exists():
+            self.folder.rmdir()
+        os.rename(new, self.folder)
+        sync_folder(self.root)
+
+    def _attach(self) -> None:
+        self._hold()
+        try:
+            if not self._file.exists():  # dropped since we looked
+                self._let_go()
+                return
+            settings = Settings.load(self._file)
+            shard = self._place = self.folder / settings.shard
+            is_whole = is_sealed(shard)
+            if is_writable(self.folder):
+                self._sweep()
+                # The engine applies its log to its files whenever it loads them, even if nobody writes a row.
+                self._sealed = break_seal(seal_of(shard)) if is_whole else {}
+            else:
+                shard = self._copied(shard)
+            try:
+                self._client = edge.EdgeShard.load(str(shard))
+            except Exception as error:
+                raise StoreError(f"{self.folder} is damaged ({error}); delete that folder and index again") from error
+            self._spec, self._has_graph = settings.spec, False
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _copied(self, shard: Path) -> Path:
+        """Return a copy of a shard that cannot be written to: the engine opens every file for writing."""
+        self._copy = TemporaryDirectory(prefix="c2llm-", ignore_cleanup_errors=True)
+        # Where a hole that the engine maps cannot be filled, the process dies without a word.
+        need = sum(file.stat().st_size for file in shard.rglob("*") if file.is_file())
+        free = shutil.disk_usage(self._copy.name).free
+        if free < need:
+            raise StoreError(
+                f"{self.folder} cannot be written to, so it is searched in a copy, which needs {need // 2**20} MiB; "
+                f"{Path(self._copy.name).parent} has {free // 2**20} MiB free, name another folder in TMPDIR"
+            )
+        copy_sparse(shard, Path(self._copy.name))
+        self._let_go()
+        return Path(self._copy.name)
+
+    def _hold(self) -> None:
+        # The engine's own lock comes too late: loading first deletes segments it takes for unfinished ones,
+        # which may be those that the holder is just writing.
+        if self._lock is None:
+            self._lock = FileLock(self.root / f".{self.collection}.lock", f"{self.folder}")
+
+    def _let_go(self) -> None:
+        self._is_private = False
+        if self._lock is not None:
+            self._lock.release()
+        self._lock = None
+
+    def _claims(self) -> dict[str, str]:
+        return Settings.load(self._file).claims
+
+    def _claim(self, repository: str, checkout: str) -> None:
+        self._require_space(0)
+        settings = Settings.load(self._file)
+        replace(settings, claims={**settings.claims, repository: checkout}).save(self._file)
+
+    def _defer(self) -> None:
+        self._flush_bytes = BULK_FLUSH_BYTES
+
+    def _restore(self) -> None:
+        self._flush_bytes = FLUSH_BYTES
+
+    def _optimize(self) -> None:
+        spec, shard = self._existing(), self._place
+        # Segments are rewritten beside the old ones before those go.
+        self._require_space(allocated_bytes(shard))
+        if not self._has_graph and needs_graph(spec, self._shard.info().points_count):
+            self._shard.flush()
+            self._shard.close()
+            self._client = edge.EdgeShard.load(str(shard), config_of(spec, graph=True))
+            self._has_graph = True
+        self._shard.optimize()
+        self._shard.flush()
+        self._untidied = 0
+
+    def _successor(self) -> VectorStore:
+        if self._next is None or self._next._closed:
+            self._next = _Successor(self.root, self.collection)
+        return self._next
+
+    def _replace(self) -> None:
+        self._release_shard()
+        os.replace(self.folder / NEXT_FILE, self._file)  # from here on the new rows are the collection
+        sync_folder(self.folder)
+        self._attach()
+
+    def _drop(self) -> None:
+        if self._read_spec() is None:
+            return
+        self._release_shard()
+        _, old = cleared_scratch(self.root, self.collection)
+        os.rename(self.folder, old)  # from here on the collection is gone, even if this run is killed
+        cleared_scratch(self.root, self.collection)
+        self._let_go()
+
+    def _close(self) -> None:
+        try:
+            self._release_shard()
+        finally:
+            self._let_go()
+
+    def _release_shard(self) -> None:
+        if self._next is not None:  # it stands under this store's lock
+            self._next.close()
+        handle, self._client, self._spec = self._client, None, None
+        if handle is not None:
+            if self._unflushed:
+                handle.flush()
+                self._unflushed = 0
+            handle.close()
+            copy, self._copy = self._copy, None
+            if copy is not None:
+                copy.cleanup()
+            else:
+                seal(self._place, self._sealed)
+
+    # ---- writing
+
+    def _upsert(self, records: Sequence[AnyRecord], vectors: Vector, terms: Terms) -> None:
+        operation = edge.UpdateOperation.upsert_points(points_of(records, vectors, terms))
+        self._write([operation], _bytes(records, vectors, terms), len(records))
+
+    def _update(
+        self, records: Sequence[AnyRecord], vectors: Vector | None, terms: Terms, gone: Sequence[Sequence[str]]
+    ) -> None:
+        self._write(updates_of(records, vectors, terms, gone), _bytes(records, vectors, terms), len(records))
+
+    def _delete(self, ids: Sequence[RecordId]) -> None:
+        self._write([edge.UpdateOperation.delete_points(list(ids))], 16 * len(ids), 0)
+
+    def _write(self, operations: Sequence[edge.UpdateOperation], size: int, rows: int) -> None:
+        self._require_space(WRITE_AMPLIFICATION * size)
+        for operation in operations:
+            self._shard.update(operation)
+        self._unflushed += size
+        self._untidied += rows
+        tidy = self._untidied >= TIDY_ROWS and self._is_rewritten
+        if tidy:
+            self._shard.optimize()
+            self._untidied = 0
+        if tidy or self._unflushed >= self._flush_bytes:
+            self._shard.flush()
+            self._unflushed = 0
+
+    # ---- reading
+
+    def _known(self, ids: Sequence[RecordId]) -> Iterable[RecordId]:
+        return {point_id(record.id) for record in self._shard.retrieve(list(ids), False, False)}
+
+    def _written_fields(self, ids: Sequence[RecordId]) -> Mapping[RecordId, Sequence[str]]:
+        found = self._shard.retrieve(list(ids), [FIELDS_FIELD], False)
+        return {point_id(one.id): written_fields(one.payload) for one in found}
+
+    def _get(self, ids: Sequence[RecordId]) -> Iterable[AnyRecord]:
+        for record in self._shard.retrieve(list(ids), True, False):
+            yield record_of(record.id, record.payload)
+
+    def _scan(self, source: str | None, where: Filter) -> Iterator[Stored]:
+        for record in self._scroll(source, where, SCAN_PAGE, LISTED, False):
+            yield listed_of(record.id, record.payload)
+
+    def _records(self, source: str | None, where: Filter) -> Iterator[AnyRecord]:
+        for record in self._scroll(source, where, ROWS_PAGE, True, False):
+            yield record_of(record.id, record.payload)
+
+    def _rows(self, source: str | None, where: Filter) -> Iterator[Row]:
+        for record in self._scroll(source, where, ROWS_PAGE, True, [DENSE]):
+            yield Row(record_of(record.id, record.payload), _vector_of(record))
+
+    def _scroll(
+        self,
+        source: str | None,
+        where: Filter,
+        page: int,
+        payload: edge.WithPayloadType,
+        vector: edge.WithVectorType,
+    ) -> Iterator[edge.Record]:
+        settings = Settings.load(self._file)
+        if not where and (source is None or settings.claims.keys() <= {source}):
+            read_ahead(self.folder / settings.shard)
+        offset: edge.PointId | None = None
+        chosen = ours(TYPES, source, where)
+        while True:
+            request = edge.ScrollRequest(offset, page, chosen, payload, vector)
+            records, offset = self._shard.scroll(request)
+            yield from records
+            if offset is None:
+                return
+
+    def _count(self, source: str | None, where: Filter) -> int:
+        return self._shard.count(edge.CountRequest(exact=True, filter=ours(TYPES, source, where)))
+
+    def _total(self) -> int:
+        return self._shard.count(edge.CountRequest(exact=True))
+
+    def _vectors(self, ids: Sequence[RecordId]) -> dict[RecordId, Vector]:
+        found = self._shard.retrieve(list(ids), False, [DENSE])
+        return {point_id(record.id): _vector_of(record) for record in found if record.vector}  # others may write none
+
+    def _candidates(self, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter) -> Candidates:
+        queries = queries_of(self._existing(), vector, terms, limit, where)
+        found = [
+            [Hit(record_of(point.id, point.payload), point.score) for point in points]
+            for points in self._shard.query_batch(edge.QueryBatchRequest(queries))
+        ]
+        dense = found.pop(0) if vector is not None else []
+        return Candidates(dense, found.pop() if found else [])
+
+    def _lexical_scores(self, terms: Sequence[str], ids: Sequence[RecordId]) -> Mapping[RecordId, float]:
+        found = self._shard.query(lexical_scores_of(terms, ids))
+        return {point_id(point.id): point.score for point in found}
+
+    # ---- the folder
+
+    @property
+    def _is_rewritten(self) -> bool:
+        return self._spec is not None and (self._spec.analyzer or self._spec.quantization) is not None
+
+    @property
+    def _shard(self) -> edge.EdgeShard:
+        shard: edge.EdgeShard | None = self._client
+        if shard is None:
+            raise StoreError(f"collection {self.collection!r} of {self.url} was closed or dropped; open it again")
+        return shard
+
+    def _translate(self, error: BaseException) -> StoreError:
+        if isinstance(error, OSError) and is_refused(error):
+            return StoreError(
+                f"{self.root} cannot be written to ({error.strerror}); its collections can be searched, "
+                "to index name another place with --store qdrant+edge://PATH"
+            )
+        return super()._translate(error)
+
+    def _require_space(self, size: int) -> None:
+        if self._copy is not None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        need, free = RESERVE_BYTES + size, shutil.disk_usage(self.root).free
+        if free < need:
+            raise StoreError(
+                f"{self.root} has {free // 2**20} MiB of disk free, writing needs {need // 2**20} MiB; "
+                "make room and run again, nothing written is lost"
+            )
+
+    def _sweep(self) -> None:
+        sweep(self.folder)
+
+
+class _Successor(QdrantEdgeStore):
+    """What is to take a collection's place, in its folder and under the lock of the store that made this one."""
+
+    _settings_file = NEXT_FILE
+
+    def _build(self, spec: CollectionSpec) -> None:
+        settings = Settings(spec, {}, Settings.load(self.folder / SPEC_FILE).next_shard)
+        if (self.folder / settings.shard).exists():
+            shutil.rmtree(self.folder / settings.shard)
+        _make_shard(self.folder / settings.shard, spec)
+        settings.save(self._file)
+
+    def _drop(self) -> None:
+        if self._read_spec() is None:
+            return
+        self._release_shard()
+        self._file.unlink()  # from here on there is none, even if this run is killed
+        sync_folder(self.folder)
+        seal_of(self._place).unlink(missing_ok=True)
+        shutil.rmtree(self._place)
+
+    def _hold(self) -> None: ...
+
+    def _sweep(self) -> None: ...
+
+
+def _make_shard(folder: Path, spec: CollectionSpec) -> None:
+    folder.mkdir(parents=True)
+    shard = edge.EdgeShard.create(str(folder), config_of(spec, graph=False))
+    for index in field_indexes(spec):
+        shard.update(index)
+    shard.flush()
+    shard.close()
+
+
+def _bytes(records: Sequence[AnyRecord], vectors: Vector | None, terms: Terms) -> int:
+    width = 0 if vectors is None else vectors.shape[1]
+    return batch_bytes(records, width) + sum(8 * len(words) for words in terms or ())
+
+
+def _vector_of(record: edge.Record) -> Vector:
+    # At unit length when written, but halves are rounded.
+    whole: Vector = unit(np.asarray([record.vector], dtype=np.float32))[0]
+    return whole

@@ -1,0 +1,232 @@
+"""A collection, its rows, filters and searches in Qdrant Edge's own types."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from c2llm_integrations.code.analyzer import sparse, sparse_query
+from c2llm_integrations.errors import StoreError
+from c2llm_integrations.stores.qdrant.payload import (
+    DENSE,
+    LEXICAL,
+    METADATA_FIELD,
+    Types,
+    filter_of,
+    indexed,
+    payload_of,
+    quoted,
+)
+from c2llm_integrations.stores.records import AnyRecord, Filter, RecordId, Vector
+from c2llm_integrations.stores.spec import CollectionSpec, CompactPlan
+
+try:
+    import qdrant_edge as edge
+except ImportError as error:
+    raise StoreError(
+        "qdrant-edge-py is not installed; run: pip install qdrant-edge-py (no wheel for this platform? "
+        'pip install "c2llm-integrations[qdrant]" and use a Qdrant server)'
+    ) from error
+
+__all__ = [
+    "DATATYPES",
+    "QUANTIZATIONS",
+    "TYPES",
+    "config_of",
+    "edge",
+    "field_indexes",
+    "lexical_scores_of",
+    "needs_graph",
+    "points_of",
+    "queries_of",
+    "updates_of",
+]
+
+# Exact search takes 5 ms on 100 MB (100,000 float32 vectors of 256, or 400,000 int8 codes; two cores), where building
+# a graph takes 35 s. So a graph is made only where more than this is searched.
+GRAPH_BYTES = 256 * 2**20
+# `optimize` rewrites segments with more rows than these. Codes are made by rewriting alone, so hardly anything stays as
+# it was written. The terms of a segment that is written to are in memory, and read whole at each opening (2 s for
+# 100,000 rows where 0.2 s do), so these are kept small. A plain segment would gain only a graph.
+CODED_ROWS, LEXICAL_ROWS = 1_000, 40_000
+# More segments than these are joined, two at a time, into ones of at most so many rows: joining takes 3 to 8 KB of
+# memory a row.
+SEGMENTS, SEGMENT_ROWS = 8, 100_000
+# What the engine takes for a row's size: its vector or its terms, whichever is more. Code has 35 to 70 terms a chunk.
+TERMS_BYTES = 500
+# The engine's own defaults: links of a row in the graph, and from how many kilobytes filtered rows it is walked.
+GRAPH_LINKS = 16
+DATATYPES = {
+    "float32": edge.VectorStorageDatatype.Float32,
+    "float16": edge.VectorStorageDatatype.Float16,
+    "turbo16": edge.VectorStorageDatatype.Turbo16,
+    "turbo8": edge.VectorStorageDatatype.Turbo8,
+    "turbo4": edge.VectorStorageDatatype.Turbo4,  # type: ignore[attr-defined] # its stub lacks this one
+}
+TURBO = {
+    "turbo8": edge.TurboQuantBitSize.Bits8,
+    "turbo": edge.TurboQuantBitSize.Bits4,
+    "turbo2": edge.TurboQuantBitSize.Bits2,
+    "turbo1.5": edge.TurboQuantBitSize.Bits1_5,
+    "turbo1": edge.TurboQuantBitSize.Bits1,
+}
+BINARY = {
+    "binary2": edge.BinaryQuantizationEncoding.TwoBits,
+    "binary1.5": edge.BinaryQuantizationEncoding.OneAndHalfBits,
+    "binary": edge.BinaryQuantizationEncoding.OneBit,
+}
+# What filters are made of; the engine takes Python's own booleans for integers, but not NumPy's.
+TYPES = Types(
+    edge.Filter,
+    edge.FieldCondition,
+    edge.MatchAny,
+    edge.MatchValue,
+    edge.RangeFloat,
+    edge.RangeDateTime,
+    np.bool_,
+)
+QUANTIZATIONS = ("int8", *TURBO, "product", *BINARY)
+
+
+def config_of(spec: CollectionSpec, *, graph: bool) -> edge.EdgeConfig:
+    """Return how a shard is kept; with a graph, `optimize` builds what is missing of it.
+
+    Payload stays on disk and vectors in mapped files, so resident memory is what the system can spare; where there
+    are codes, those alone are kept in memory.
+    """
+    quantization = _quantization(spec.quantization)
+    vectors = edge.EdgeVectorParams(
+        size=spec.width,
+        distance=edge.Distance.Cosine,
+        datatype=DATATYPES[spec.datatype],
+        quantization_config=quantization,
+        hnsw_config=edge.HnswIndexConfig(m=GRAPH_LINKS if graph else 0, ef_construct=100, full_scan_threshold=10_000),
+        memory=edge.Memory.Cached if quantization is None else edge.Memory.Cold,
+    )
+    lexical = edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf, memory=edge.Memory.Cached)
+    row = CompactPlan(spec.width, spec.datatype).bytes_per_vector
+    largest = row if spec.analyzer is None else max(row, TERMS_BYTES)
+    rewritten = CODED_ROWS if spec.quantization else LEXICAL_ROWS if spec.analyzer else GRAPH_BYTES / row
+    optimizers = edge.EdgeOptimizersConfig(
+        default_segment_number=SEGMENTS,
+        indexing_threshold=math.ceil(rewritten * largest / 1024),
+        max_segment_size=math.ceil(SEGMENT_ROWS * largest / 1024),
+    )
+    return edge.EdgeConfig(
+        vectors=vectors,
+        sparse_vectors=None if spec.analyzer is None else {LEXICAL: lexical},
+        payload_memory=edge.Memory.Cold,
+        optimizers=optimizers,
+    )
+
+
+def needs_graph(spec: CollectionSpec, rows: int) -> bool:
+    """Say whether so many rows are too many to compare each of them with a query."""
+    plan = CompactPlan(spec.width, spec.datatype, spec.quantization)
+    return rows * (plan.code_bytes or plan.bytes_per_vector) > GRAPH_BYTES
+
+
+def _quantization(name: str | None) -> Any:
+    pinned = edge.Memory.Pinned
+    if name is None:
+        return None
+    if name == "int8":
+        return edge.ScalarQuantizationConfig(edge.ScalarType.Int8, memory=pinned)
+    if name in TURBO:
+        return edge.TurboQuantQuantizationConfig(bits=TURBO[name], memory=pinned)
+    if name == "product":
+        return edge.ProductQuantizationConfig(edge.CompressionRatio.X16, memory=pinned)
+    return edge.BinaryQuantizationConfig(
+        encoding=BINARY[name],
+        query_encoding=edge.BinaryQuantizationQueryEncoding.Scalar8Bits,
+        memory=pinned,
+    )
+
+
+def field_indexes(spec: CollectionSpec) -> list[edge.UpdateOperation]:
+    """Return what indexes the fields that are asked for most, and those that the spec names."""
+    cold = edge.Memory.Cold
+    made: dict[str, Any] = {
+        "keyword": edge.KeywordIndexParams(memory=cold),
+        "tenant": edge.KeywordIndexParams(is_tenant=True, memory=cold),
+        "integer": edge.IntegerIndexParams(memory=cold),
+        "float": edge.FloatIndexParams(memory=cold),
+        "boolean": edge.BoolIndexParams(memory=cold),
+        "datetime": edge.DatetimeIndexParams(memory=cold),
+    }
+    return [edge.UpdateOperation.create_field_index(key, made[kind]) for key, kind in indexed(spec).items()]
+
+
+def points_of(records: Sequence[AnyRecord], vectors: Vector, terms: Sequence[Sequence[str]] | None) -> list[edge.Point]:
+    """Return rows as points; `vectors`: (len(records), width)."""
+    changed = _vectors_of(vectors, terms)
+    return [edge.Point(one.row_id, vector, payload_of(one)) for one, vector in zip(records, changed, strict=True)]
+
+
+def _vectors_of(vectors: Vector | None, terms: Sequence[Sequence[str]] | None) -> Iterator[Any]:
+    """Yield the vectors of each row as points take them: dense, lexical or both."""
+    dense = (vector.tolist() for vector in vectors) if vectors is not None else None
+    if terms is None:
+        return dense or iter(())  # one at a time stays in the cache: half the time of all at once
+    lexical = (edge.SparseVector(*weighted) for weighted in sparse(terms))
+    if dense is None:
+        return ({LEXICAL: words} for words in lexical)
+    return ({DENSE: numbers, LEXICAL: words} for numbers, words in zip(dense, lexical, strict=True))
+
+
+def updates_of(
+    records: Sequence[AnyRecord],
+    vectors: Vector | None,
+    terms: Sequence[Sequence[str]] | None,
+    gone: Sequence[Sequence[str]],
+) -> list[edge.UpdateOperation]:
+    """Return what overwrites our fields of existing rows and leaves those of others; see `VectorStore._update`."""
+    update = edge.UpdateOperation
+    ids = (record.row_id for record in records)
+    changed = [edge.PointVectors(id, vector) for id, vector in zip(ids, _vectors_of(vectors, terms), strict=False)]
+    operations = [update.update_vectors(changed)] if changed else []
+    for record, names in zip(records, gone, strict=True):
+        payload = payload_of(record)
+        points: list[Any] = [record.row_id]
+        metadata = payload.pop(METADATA_FIELD)
+        if names:
+            operations.append(update.delete_payload(points, [f"{METADATA_FIELD}.{quoted(name)}" for name in names]))
+        # The digest goes last, with the text: whatever a kill leaves out, it does not claim to be there.
+        operations += [update.set_payload(points, metadata, METADATA_FIELD), update.set_payload(points, payload)]
+    return operations
+
+
+def queries_of(
+    spec: CollectionSpec, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter
+) -> list[edge.QueryRequest]:
+    """Return the searches of one question: by its vector if it has one, by its terms if it has any."""
+    asked: list[tuple[Any, edge.SearchParams | None]] = []
+    if vector is not None:
+        asked.append((edge.Query.Nearest(vector.tolist()), _params(spec)))
+    if terms:
+        asked.append((_lexical(terms), None))
+    rows = filter_of(TYPES, where)
+    return [
+        edge.QueryRequest(query=query, limit=limit, filter=rows, params=params, with_payload=True)
+        for query, params in asked
+    ]
+
+
+def lexical_scores_of(terms: Sequence[str], ids: Sequence[RecordId]) -> edge.QueryRequest:
+    """Return the search for the lexical scores of these rows alone."""
+    rows = edge.Filter(must=[edge.HasIdCondition(set(ids))])
+    return edge.QueryRequest(query=_lexical(terms), limit=len(ids), filter=rows)
+
+
+def _lexical(terms: Sequence[str]) -> Any:
+    return edge.Query.Nearest(edge.SparseVector(*sparse_query(terms)), using=LEXICAL)
+
+
+def _params(spec: CollectionSpec) -> edge.SearchParams | None:
+    if spec.quantization is None:
+        return None
+    rescore = edge.QuantizationSearchParams(rescore=spec.rescore > 0, oversampling=spec.rescore or None)
+    return edge.SearchParams(quantization=rescore)

@@ -1,0 +1,132 @@
+"""A Qdrant collection that somebody else made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from c2llm_integrations._utils.retry import retrying
+from c2llm_integrations.errors import InputError, MissingExtra, StoreError
+from c2llm_integrations.stores import Location
+from c2llm_integrations.stores.foreign import ForeignStore, Layout, foreign_record
+from c2llm_integrations.stores.qdrant.errors import is_gone, pause_after, reason
+from c2llm_integrations.stores.qdrant.payload import filter_of, point_id
+from c2llm_integrations.stores.qdrant.store import QdrantStore
+from c2llm_integrations.stores.qdrant.types import TYPES, lexical_query
+from c2llm_integrations.stores.records import All, AnyRecord, Condition, Filter, Hit, In, RecordId, Vector
+
+try:
+    from qdrant_client import QdrantClient
+except ImportError as error:
+    raise MissingExtra("qdrant-client", "qdrant") from error
+
+_T = TypeVar("_T")
+_Found = Iterator[tuple[AnyRecord, Vector | None]]
+PAGE = 500
+
+
+class ForeignQdrantStore(ForeignStore):
+    """A collection behind a `QdrantClient`, read under the names of its layout."""
+
+    def __init__(
+        self,
+        client: QdrantClient,
+        collection: str,
+        layout: Layout,
+        *,
+        url: str = "the given Qdrant client",
+        owned: bool = False,
+    ) -> None:
+        """`url` is what messages call the database; an `owned` client is closed with the store."""
+        super().__init__(url, collection)
+        self.layout = layout
+        self._client = client
+        self._owned = owned
+        self._checked_width: int | None = None
+        self._types = TYPES._replace(prefix=(layout.metadata,) if layout.metadata else ())
+
+    @classmethod
+    def open(cls, at: Location, layout: Layout | None = None) -> ForeignQdrantStore:
+        """Return a store on the server at a location."""
+        opened = QdrantStore.connect(at.place, at.collection, at.key)
+        return cls(opened._client, at.collection, layout or Layout(), url=opened.url, owned=True)
+
+    def _width(self) -> int | None:
+        if self._checked_width is None:
+            try:
+                made = self._ask(lambda: self._client.get_collection(self.collection)).config.params
+            except Exception as error:
+                if is_gone(error):
+                    return None
+                raise
+            dense = made.vectors if isinstance(made.vectors, dict) else {"": made.vectors}
+            _require_vector(self.layout.vector, dense, "vector", self.collection)
+            if self.layout.sparse is not None:
+                _require_vector(self.layout.sparse, made.sparse_vectors or {}, "sparse vector", self.collection)
+            self._checked_width = int(dense[self.layout.vector].size)
+        return self._checked_width
+
+    def _read(self, where: Filter, vectors: bool) -> _Found:
+        offset: Any = None
+        chosen, parts = filter_of(self._types, where), self._parts(vectors)
+        while True:
+            records, offset = self._ask(
+                lambda: self._client.scroll(self.collection, chosen, limit=PAGE, offset=offset, **parts)  # noqa: B023
+            )
+            yield from map(self._pair, records)
+            if offset is None:
+                return
+
+    def _with_ids(self, ids: Sequence[RecordId], vectors: bool) -> _Found:
+        if self.layout.id is not None:
+            condition: Condition = In(self.layout.id, ids)
+            chosen = filter_of(self._types._replace(prefix=()), Filter._of(All((condition,))))
+            call = lambda: self._client.scroll(self.collection, chosen, limit=len(ids), **self._parts(vectors))[0]  # noqa: E731
+        else:
+            call = lambda: self._client.retrieve(self.collection, list(ids), **self._parts(vectors))  # noqa: E731
+        return map(self._pair, self._ask(call))
+
+    def _counted(self, where: Filter) -> int:
+        chosen = filter_of(self._types, where)
+        return int(self._ask(lambda: self._client.count(self.collection, chosen, exact=True)).count)
+
+    def _nearest(self, vector: Vector, limit: int, where: Filter) -> Iterable[tuple[AnyRecord, Vector]]:
+        points = self._query(vector.tolist(), self.layout.vector, limit, where, vectors=True)
+        return [(record, vector) for record, vector in map(self._pair, points) if vector is not None]
+
+    def _lexical(self, terms: Sequence[str], limit: int, where: Filter) -> list[Hit]:
+        points = self._query(lexical_query(terms), self.layout.sparse or "", limit, where, vectors=False)
+        return [Hit(self._pair(point)[0], point.score) for point in points]
+
+    def _query(self, query: Any, using: str, limit: int, where: Filter, *, vectors: bool) -> Any:
+        options = {"using": using or None, "limit": limit, "query_filter": filter_of(self._types, where)}
+        return self._ask(
+            lambda: self._client.query_points(self.collection, query, **options, **self._parts(vectors))
+        ).points
+
+    def _parts(self, vectors: bool) -> dict[str, Any]:
+        return {"with_payload": True, "with_vectors": [self.layout.vector] if vectors else False}
+
+    def _pair(self, point: Any) -> tuple[AnyRecord, Vector | None]:
+        vector = point.vector.get(self.layout.vector) if isinstance(point.vector, dict) else point.vector
+        record = foreign_record(self.layout, point_id(point.id), point.payload or {})
+        return record, None if vector is None else np.asarray(vector, np.float32)
+
+    def _ask(self, call: Callable[[], _T]) -> _T:
+        return retrying(call, pause_after)
+
+    def _close(self) -> None:
+        if self._owned:
+            self._client.close()
+
+    def _translate(self, error: BaseException) -> StoreError:
+        return StoreError(f"collection {self.collection!r} of {self.url} failed: {reason(error)}")
+
+
+def _require_vector(name: str, known: dict[str, Any], what: str, collection: str) -> None:
+    if name not in known:
+        raise InputError(
+            f"collection {collection!r} has no {what} {name!r}, only {sorted(known)}; name it in the Layout"
+        )

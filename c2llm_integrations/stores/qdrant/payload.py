@@ -1,0 +1,193 @@
+"""A record as the payload that both Qdrant stores write, and filters in the types of either client.
+
+    {"page_content": text, "metadata": {…}}                       a chunk; LangChain's own store reads these names
+    {…, "c2llm_source": "answers", "c2llm_fields": "votes", "c2llm_digest": "…"}     any other record of ours
+    {…, "c2llm_id": "doc-17"}                                     and its id, where the row could not have it
+
+Fields that others add, to the payload or to the metadata, are kept by every update and come back with the record.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from c2llm_integrations.stores.records import (
+    MAX_EXACT_INTEGER,
+    All,
+    AnyOf,
+    AnyRecord,
+    Condition,
+    Exists,
+    Filter,
+    Not,
+    Period,
+    Range,
+    RecordId,
+    digest_of,
+    is_chunk,
+)
+from c2llm_integrations.stores.rows import (
+    DIGEST_FIELD,
+    FIELDS_FIELD,
+    FILTER_FIELDS,
+    ID_FIELD,
+    SOURCE_FIELD,
+    TEXT_FIELD,
+    Stored,
+    made_of,
+    stored_of,
+)
+from c2llm_integrations.stores.spec import CollectionSpec
+
+METADATA_FIELD = "metadata"
+# A row's vectors; the dense one has no name, as the frameworks' own stores expect.
+DENSE, LEXICAL = "", "lexical"
+# What a listing reads of each row: everything but the text.
+LISTED = [METADATA_FIELD, SOURCE_FIELD, DIGEST_FIELD]
+
+
+def payload_of(record: AnyRecord) -> dict[str, Any]:
+    """Return what is written of a record beside its vectors."""
+    payload: dict[str, Any] = {TEXT_FIELD: record.text, METADATA_FIELD: dict(record.metadata)}
+    if not is_chunk(record):
+        # One string, since Edge takes ten times as long for a list; no name of a field holds a quote.
+        fields = '"'.join(sorted(record.metadata))
+        payload |= {SOURCE_FIELD: record.source, FIELDS_FIELD: fields, DIGEST_FIELD: digest_of(record)}
+        if record.id != record.row_id:
+            payload[ID_FIELD] = record.id
+    return payload
+
+
+def record_of(id: Any, payload: Mapping[str, Any] | None) -> AnyRecord:
+    """Read back what `payload_of` wrote, or as much as there is of what another program wrote."""
+    payload = payload or {}
+    metadata = payload.get(METADATA_FIELD)
+    if not isinstance(metadata, Mapping):
+        metadata = {name: value for name, value in payload.items() if name != TEXT_FIELD}
+    # An update cannot write null, which removes the field there.
+    metadata = {**metadata, **{name: None for name in written_fields(payload) if name not in metadata}}
+    text = payload.get(TEXT_FIELD)
+    if text is None and "_node_content" in payload:  # LlamaIndex keeps a node, text included, as JSON
+        text = json.loads(payload["_node_content"]).get("text")
+    text = text if isinstance(text, str) else ""
+    return made_of(point_id(id), text, metadata, payload)
+
+
+def written_fields(payload: Mapping[str, Any] | None) -> Sequence[str]:
+    """Return the fields of the metadata that we wrote, as `payload_of` keeps them."""
+    names: str | Sequence[str] = (payload or {}).get(FIELDS_FIELD) or ()
+    return names.split('"') if isinstance(names, str) else names
+
+
+def point_id(id: Any) -> RecordId:
+    """Return a row's id, however a client spells it."""
+    return id if isinstance(id, int) else str(id)
+
+
+def listed_of(id: Any, payload: Mapping[str, Any] | None) -> Stored:
+    """Read back a row without its text."""
+    payload = payload or {}
+    metadata = payload.get(METADATA_FIELD)
+    return stored_of(point_id(id), metadata if isinstance(metadata, Mapping) else {}, payload.get(DIGEST_FIELD))
+
+
+def key_of(name: str, prefix: tuple[str, ...] = (METADATA_FIELD,)) -> str:
+    """Return where a field of the metadata lies in a payload; "a.b" is in the mapping in "a"."""
+    return ".".join([*prefix, *map(quoted, name.split("."))])
+
+
+def quoted(name: str) -> str:
+    """Return the name of one field as a path in a payload takes it."""
+    return name if name.isidentifier() and name.isascii() else f'"{name}"'
+
+
+def indexed(spec: CollectionSpec) -> dict[str, str]:
+    """Return key of the payload → the kind of index it gets (`spec.FIELD_KINDS`)."""
+    kinds = {**dict.fromkeys(FILTER_FIELDS, "keyword"), **spec.fields}
+    if spec.tenant is None:
+        kinds["repository"] = "tenant"
+    return {**{key_of(name): kind for name, kind in kinds.items()}, SOURCE_FIELD: "keyword"}
+
+
+class Types(NamedTuple):
+    """What a filter is made of in the client at hand."""
+
+    Filter: Any
+    FieldCondition: Any
+    MatchAny: Any
+    MatchValue: Any
+    Range: Any
+    Period: Any
+    boolean: Callable[[bool], Any]
+    prefix: tuple[str, ...] = (METADATA_FIELD,)  # where the metadata lies in a payload
+
+
+def ours(types: Types, source: str | None, where: Filter) -> Any:
+    """Return what only rows of this package (of one source) match, and of those the ones that a filter chooses."""
+    chunk = types.Filter(
+        must=[] if source is None else [_match(types, key_of("repository"), [source])],
+        must_not=[
+            _is_empty(types, key_of("repository")),
+            _is_empty(types, key_of("path")),
+            _is_there(types, SOURCE_FIELD),
+        ],
+    )
+    record = _is_there(types, SOURCE_FIELD) if source is None else _match(types, SOURCE_FIELD, [source])
+    chosen = [_condition(types, where.condition)] if where else []
+    return types.Filter(should=[chunk, record], must=chosen)
+
+
+def filter_of(types: Types, where: Filter) -> Any:
+    """Return a filter in a client's own types; None if it restricts nothing."""
+    return _condition(types, All((where.condition,))) if where else None
+
+
+def _condition(types: Types, condition: Condition) -> Any:
+    if isinstance(condition, All):
+        return types.Filter(must=[_condition(types, one) for one in condition.conditions])
+    if isinstance(condition, AnyOf):
+        if not condition.conditions:  # an empty `should` restricts nothing
+            return _match(types, SOURCE_FIELD, [])
+        return types.Filter(should=[_condition(types, one) for one in condition.conditions])
+    if isinstance(condition, Not):
+        return types.Filter(must_not=[_condition(types, condition.condition)])
+    key = key_of(condition.key, types.prefix)
+    if isinstance(condition, Exists):
+        return _is_there(types, key)
+    if isinstance(condition, Range):
+        # A range would look into lists; "key[]" is empty for whatever is not one.
+        bounds = types.FieldCondition(key=key, range=types.Range(**condition.bounds))
+        return types.Filter(must=[bounds, _is_empty(types, f"{key}[]")])
+    if isinstance(condition, Period):
+        moments = {name: bound.isoformat() for name, bound in condition.bounds.items()}
+        return types.FieldCondition(key=key, range=types.Period(**moments))
+    return _in(types, key, condition.values)
+
+
+def _in(types: Types, key: str, values: Sequence[str | float]) -> Any:
+    strings = [value for value in values if isinstance(value, str)]
+    others = [_equal(types, key, value) for value in values if not isinstance(value, str)]
+    if not others:
+        return _match(types, key, strings)
+    return types.Filter(should=[_match(types, key, strings), *others])
+
+
+def _equal(types: Types, key: str, value: float) -> Any:
+    if isinstance(value, bool) or (isinstance(value, int) and abs(value) > MAX_EXACT_INTEGER):
+        plain = types.boolean(value) if isinstance(value, bool) else value
+        return types.FieldCondition(key=key, match=types.MatchValue(value=plain))
+    return types.FieldCondition(key=key, range=types.Range(gte=value, lte=value))  # 5 is 5.0 too
+
+
+def _match(types: Types, key: str, values: Sequence[str]) -> Any:
+    return types.FieldCondition(key=key, match=types.MatchAny(any=list(values)))
+
+
+def _is_empty(types: Types, key: str) -> Any:
+    return types.FieldCondition(key=key, is_empty=True)
+
+
+def _is_there(types: Types, key: str) -> Any:
+    return types.Filter(must_not=[_is_empty(types, key)])

