@@ -4,11 +4,12 @@ import base64
 import json
 import shutil
 import subprocess
-import time
 import urllib.request
 from contextlib import ExitStack
 
 from websockets.sync.client import connect
+
+from tests.waiting import until
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
@@ -29,7 +30,7 @@ class Page:
         self._process = subprocess.Popen(
             [find(), f"--user-data-dir={profile}", *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        port = wait(lambda: (profile / "DevToolsActivePort").exists() and _port(profile), 60)
+        port = until(lambda: (profile / "DevToolsActivePort").exists() and _port(profile))
         found = json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/json"))
         page = next(one for one in found if one["type"] == "page")
         self._opened = ExitStack()
@@ -61,9 +62,9 @@ class Page:
         self.command("Page.navigate", url=address)
         self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
 
-    def until(self, expression, seconds=60):
+    def until(self, expression):
         """Wait until an expression is true and return its value."""
-        return wait(lambda: self.evaluate(expression), seconds)
+        return until(lambda: self.evaluate(expression))
 
     def click(self, selector):
         """Click with the mouse on the middle of the first element that a selector finds."""
@@ -108,12 +109,3 @@ class Page:
 
 def _port(profile):
     return (profile / "DevToolsActivePort").read_text().split("\n")[0]
-
-
-def wait(look, seconds):
-    """Return the first true value that `look` gives."""
-    deadline = time.monotonic() + seconds
-    while not (value := look()):
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
-    return value

@@ -4,20 +4,23 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 # Set before any test imports a library that would read it.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("C2LLM_DEBUG", None)
 # A shell starts what runs in the background with SIGINT ignored, and the commands under test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long one example takes says more about the machine's other work than about the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "data" / "golden"
@@ -50,6 +53,28 @@ export function retryDelay(attempt) {
 """,
     ".env": "PASSWORD=hunter2\n",
 }
+
+
+STARTS_A_SERVER = {"milvus_server", "milvus_address", "milvus_lite_address"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a server by its fixtures; of two workers one has the servers, and a file stays whole."""
+    for item in items:
+        needs_server = bool(STARTS_A_SERVER & set(getattr(item, "fixturenames", ())))
+        if needs_server:
+            item.add_marker(pytest.mark.server)
+        item.add_marker(pytest.mark.xdist_group("servers" if needs_server else str(item.path)))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU where there is none."""
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs an NVIDIA GPU")
 
 
 @pytest.fixture(scope="session")
@@ -101,38 +126,14 @@ def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def milvus_lite_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The http:// address of Milvus Lite in a process of its own, over gRPC."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = tmp_path_factory.mktemp("milvus-lite")
-    command = (sys.executable, "-m", "milvus_lite", "server", "--host", "127.0.0.1")
-    process = subprocess.Popen(
-        [*command, "--data-dir", str(folder / "data"), "--port", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        _wait_for(port, process)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
+    from tests.milvus_proxy import LiteServer  # here, because gRPC is an extra
 
-
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            return socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            assert process.poll() is None, "the server ended"
-            assert time.monotonic() < deadline, "the server does not listen"
-            time.sleep(0.1)
+    with LiteServer(tmp_path_factory.mktemp("milvus-lite")) as server:
+        yield server.address
 
 
 def _wait_until_free(port: int) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
+    for _ in range(60):
         with socket.socket() as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

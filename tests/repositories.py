@@ -8,10 +8,10 @@ SETTINGS = (
 )
 
 
-def git(folder, *arguments):
+def git(folder, *arguments, input=None):
     """Run git in a folder as somebody with a name, and return what it says."""
     command = ["git", *SETTINGS, "-C", *map(str, (folder, *arguments))]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(command, check=True, capture_output=True, text=True, input=input).stdout.strip()
 
 
 def commit_modules(folder, count):

@@ -11,6 +11,8 @@ import pytest
 from tests.conftest import PROJECT, write_project
 from tests.golden import TIED
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PLACE = r"[\w./]+:\d+-\d+"
 
@@ -49,15 +51,39 @@ def test_the_llama_index_pipeline_names_three_places(project, run):
     assert int(re.search(r"\d+", last)[0]) > 100
 
 
-def test_snippets_are_loaded_into_qdrant_once(tmp_path, run):
+def test_records_are_loaded_into_qdrant_and_kept_current(tmp_path, run):
     file = tmp_path / "snippets.jsonl"
-    records = [{"path": f"{n}.py", "text": f"def f{n}():\n    return {n}\n"} for n in range(600)]
-    file.write_text("\n".join(map(json.dumps, records)))
-    arguments = ("bulk_qdrant.py", file, "f7", "--url", f"qdrant+edge://{tmp_path / 'rows'}")
-    first, *hits = run(*arguments)
-    assert first.startswith("600 snippets written, 0 refused")
+    records = [
+        {"id": f"f{n}", "text": f"def f{n}():\n    return {n}\n", "language": "python", "votes": n} for n in range(600)
+    ]
+    file.write_text("\n".join(map(json.dumps, [*records, {"id": "bad", "votes": "many"}])))
+    arguments = (
+        "records_into_qdrant.py",
+        file,
+        "f7",
+        "--language",
+        "python",
+        "--url",
+        f"qdrant+edge://{tmp_path / 'rows'}",
+    )
+    first, refused, *hits = run(*arguments)
+    assert first == "600 written, 0 updated, 0 unchanged, 0 deleted, 1 refused"
+    assert refused.startswith("refused: snippets: bad: it has no text")
     assert len(hits) == 3
-    assert run(*arguments)[1:] == hits
+    assert run(*arguments)[2:] == hits
+    file.write_text("\n".join(map(json.dumps, [{**records[0], "votes": 9}, *records[2:]])))
+    assert run(*arguments)[0] == "0 written, 1 updated, 598 unchanged, 1 deleted, 0 refused"
+
+
+def test_records_of_one_customer_are_found_in_milvus(tmp_path, run):
+    file = tmp_path / "tickets.parquet"
+    rows = [{"id": n, "text": f"ticket {n}", "customer": "ab"[n % 2]} for n in range(200)]
+    pytest.importorskip("pyarrow.parquet").write_table(pytest.importorskip("pyarrow").Table.from_pylist(rows), file)
+    arguments = ("records_into_milvus.py", file, "a", "ticket 7", "--url", f"milvus+lite://{tmp_path / 'rows.db'}")
+    first, *hits = run(*arguments)
+    assert first == "200 written, 0 unchanged, 0 refused"
+    assert [int(hit.split()[1]) % 2 for hit in hits] == [0, 0, 0]
+    assert run(*arguments) == ["0 written, 200 unchanged, 0 refused", *hits]
 
 
 def test_many_repositories_share_a_milvus_collection(tmp_path, run):
@@ -83,6 +109,22 @@ def test_a_collection_moves_and_answers_alike(tmp_path, run, there):
     assert moved.startswith("4 of 4 rows moved")
     assert before.split()[:2] == after.split()[:2]
     assert run("bulk_milvus.py", tmp_path / "all", "sum up", "--url", target)[0].startswith("shop: 0 written")
+
+
+@pytest.mark.parametrize("url", ["qdrant+memory://", "milvus+lite://{}/rows.db"])
+def test_hybrid_search_in_our_store_and_in_langchains(project, tmp_path, run, url):
+    lines = run("langchain_hybrid.py", project, "retryDelay", "--url", url.format(tmp_path))
+    assert [line.split()[0] for line in lines] == ["ours"] * 3 + ["theirs"] * 3
+    files = [line.split()[1].partition(":")[0] for line in lines]
+    assert files[0] == "web/retry.js"
+    assert "web/retry.js" in files[3:]
+
+
+@pytest.mark.parametrize("url", ["qdrant+memory://", "qdrant+edge://{}/rows", "milvus+lite://{}/rows.db"])
+def test_an_async_handler_answers_many_at_once(project, tmp_path, run, url):
+    lines = run("async_handler.py", project, "retryDelay", "class Cart", "--url", url.format(tmp_path))
+    files = [re.match(rf"(.*): ({PLACE})", line)[2].partition(":")[0] for line in lines]
+    assert files == ["web/retry.js", "shop/prices.py"]
 
 
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.py")), ids=lambda file: file.stem)

@@ -1,5 +1,6 @@
 """The built wheel, installed into a clean environment, does the main job from there."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -7,12 +8,14 @@ import sys
 import sysconfig
 import venv
 import zipfile
-from importlib.metadata import requires
+from importlib.metadata import requires, version
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = "Scripts" if sys.platform == "win32" else "bin"
@@ -60,7 +63,13 @@ def test_the_wheel_holds_the_package_its_model_and_its_licence(wheel):
     packaged = {name.split("/", 1)[1] for name in names if name.startswith("c2llm_integrations/")}
     sources = {path.relative_to(ROOT / "c2llm_integrations").as_posix() for path in _sources()}
     assert packaged == sources
-    assert {"py.typed", "cli.py", "nano/config.json", "nano/tokenizer.json", "nano/model.safetensors"} <= packaged
+    assert {
+        "py.typed",
+        "cli/main.py",
+        "model/nano/config.json",
+        "model/nano/tokenizer.json",
+        "model/nano/model.safetensors",
+    } <= packaged
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"c2llm_integrations"}
 
@@ -89,3 +98,48 @@ def test_every_dependency_is_pinned_in_the_tested_set_and_inside_its_range():
             (pin,) = versions[canonicalize_name(needed.name)]
             assert pin.operator == "=="
             assert needed.specifier.contains(pin.version)
+
+
+@pytest.fixture(scope="module")
+def thin_packages(tmp_path_factory):
+    """A folder with what the frameworks' thin packages install."""
+    wheels, site = tmp_path_factory.mktemp("thin"), tmp_path_factory.mktemp("thin-site")
+    run(sys.executable, ROOT / "packages" / "build.py", wheels, cwd=wheels)
+    install = (sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", site)
+    run(*install, *wheels.glob("*.whl"), cwd=wheels)
+    return site
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "extra"),
+    [
+        ("langchain_c2llm", "langchain", "langchain"),
+        ("llama_index.embeddings.c2llm", "llama_index", "llama-index"),
+        ("llama_index.vector_stores.c2llm", "llama_index", "llama-index"),
+    ],
+)
+def test_a_thin_package_gives_the_names_of_the_whole_one(thin_packages, module, source, extra):
+    shown = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.path.insert(0, {str(thin_packages)!r})\n"
+        f"import json, {module} as thin, c2llm_integrations.{source} as whole\n"
+        "from importlib.metadata import requires\n"
+        f"distribution = {module.replace('.', '-').replace('_', '-')!r}\n"
+        "same = all(getattr(thin, name) is getattr(whole, name) for name in thin.__all__)\n"
+        "print(json.dumps([thin.__file__, thin.__all__, same, requires(distribution)]))"
+    )
+    file, names, same, (needed,) = json.loads(run(sys.executable, "-c", shown, cwd=thin_packages))
+    assert Path(file).is_relative_to(thin_packages)
+    assert names
+    assert same
+    assert Requirement(needed).extras == {extra}
+    assert Requirement(needed).specifier.contains(version("c2llm-integrations"))
+
+
+def test_a_thin_package_lies_beside_the_framework(thin_packages):
+    """No file of theirs hides the framework's own namespace."""
+    files = {path.relative_to(thin_packages).as_posix() for path in thin_packages.rglob("*.py")}
+    assert files == {
+        "langchain_c2llm/__init__.py",
+        "llama_index/embeddings/c2llm/__init__.py",
+        "llama_index/vector_stores/c2llm/__init__.py",
+    }

@@ -9,6 +9,8 @@ import threading
 import time
 import urllib.request
 import uuid
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,27 +20,36 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster as RayCluster
 
-from c2llm_integrations.cli import run
-from c2llm_integrations.distributed import Cluster, ingest_distributed
-from c2llm_integrations.embedder import C2LLMEmbedder
+from c2llm_integrations.cli.main import run
 from c2llm_integrations.errors import InputError, RepositoryError, StoreError
-from c2llm_integrations.ingest import ingest
+from c2llm_integrations.indexing.ingest import ingest
+from c2llm_integrations.indexing.options import IngestOptions
+from c2llm_integrations.indexing.ray.run import Cluster, ingest_distributed
+from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.stores import open_store
 from tests.golden import COMPRESSED, TIED
 from tests.ingesting import ROOT, assert_equal, contents_at, write_tree
+from tests.qdrant_facade import ServerProcess
 from tests.repositories import git
-from tests.stores.qdrant_facade import ServerProcess
 
-CLUSTER = Cluster(embedders=2)
+LOAD = partial(C2LLMEmbedder.from_pretrained, str(TIED), dtype="float32")
+CLUSTER = Cluster(embedders=2, make_embedder=LOAD)
 
 # A run in a process of its own, the driver; its model takes time, so that there is something to interrupt.
 DRIVER = """
 import sys
-from c2llm_integrations.distributed import Cluster, ingest_distributed
+from functools import partial
+from c2llm_integrations.indexing.options import IngestOptions
+from c2llm_integrations.indexing.ray.run import Cluster, ingest_distributed
+from c2llm_integrations.model.embedder import C2LLMEmbedder
 address, url, *folders = sys.argv[1:]
 reports = ingest_distributed(
-    folders, url, model=MODEL, options={"dtype": "float32"}, cluster=Cluster(address, embedders=2),
-    progress=lambda *step: print(*step, flush=True),
+    folders,
+    url,
+    cluster=Cluster(
+        address, embedders=2, make_embedder=partial(C2LLMEmbedder.from_pretrained, MODEL, dtype="float32")
+    ),
+    options=IngestOptions(progress=lambda *step: print(*step, flush=True)),
 )
 print("written", sum(report.written for report in reports), flush=True)
 """.replace("MODEL", repr(str(TIED)))
@@ -81,7 +92,7 @@ def local(url, embedder, *folders):
 
 def distributed(server, *sources, **options):
     url = f"qdrant+{server.address}"
-    return ingest_distributed(sources, url, model=str(TIED), options={"dtype": "float32"}, cluster=CLUSTER, **options)
+    return ingest_distributed(sources, url, cluster=CLUSTER, **options)
 
 
 def two_trees(tmp_path, version):
@@ -223,7 +234,7 @@ def real_url(request):
 def test_a_real_server_holds_the_same(cluster, real_url, embedder, tmp_path):
     trees = two_trees(tmp_path, 0)
     name = f"c2llm_test_{uuid.uuid4().hex}"
-    options = {"model": str(TIED), "collection": name, "options": {"dtype": "float32"}, "cluster": CLUSTER}
+    options = {"collection": name, "cluster": CLUSTER}
     try:
         ingest_distributed(trees, real_url, **options)
         two_trees(tmp_path, 1)
@@ -238,11 +249,11 @@ def test_a_real_server_holds_the_same(cluster, real_url, embedder, tmp_path):
 
 def test_the_command_reports_and_refuses(cluster, server, tmp_path, capsys):
     trees = two_trees(tmp_path, 0)
-    url, common = f"qdrant+{server.address}", ["index", "--engine", "ray"]
+    url, common = f"qdrant+{server.address}", ["index-ray"]
     arguments = [*common, *map(str, trees), "--store", url, "--model", str(TIED), "--quantization", "int8"]
     assert run(arguments) == 0
     assert capsys.readouterr().out.startswith(("one: ", "two: "))
-    assert run([*arguments[:4], "--store", url, "--json"]) == 0
+    assert run([*arguments[:2], "--store", url, "--json"]) == 0
     [report] = json.loads(capsys.readouterr().out)
     assert (report["repository"], report["written"]) == ("one", 0)
     with open_store(url) as store:
@@ -278,9 +289,8 @@ def test_a_text_that_cannot_be_embedded_costs_itself_alone(cluster, server, tmp_
     tree = write_tree(tmp_path / "one", 0)
     (tree / "bad.py").write_text("def bad():\n    return 'UNLUCKY'\n")
     url = f"qdrant+{server.address}"
-    [report] = ingest_distributed(
-        [tree], url, cluster=CLUSTER, make_embedder=Unlucky, refused=tmp_path / "refused.jsonl"
-    )
+    options = IngestOptions(refused=tmp_path / "refused.jsonl")
+    [report] = ingest_distributed([tree], url, cluster=replace(CLUSTER, make_embedder=Unlucky), options=options)
     [record] = [json.loads(line) for line in (tmp_path / "refused.jsonl").read_text().splitlines()]
     assert {record["id"]: record["reason"]} == report.refused
     assert "bad.py:1-2" in next(iter(report.refused.values()))
@@ -347,7 +357,7 @@ def kill_one(cluster, fragment, random):
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finding Ray's workers needs /proc")
-@pytest.mark.parametrize("victim", ["Embedding", "_Chunk", "_Write", "driver", "server"])
+@pytest.mark.parametrize("victim", ["Embedding", "Chunk", "Write", "driver", "server"])
 def test_whatever_is_killed_nothing_is_lost_twice_or_stale(cluster, server, embedder, tmp_path, victim):
     """An actor, a task, the driver, the server: killed at random moments, then run to the end."""
     random = np.random.default_rng(int(os.environ.get("C2LLM_SEED", "0")))

@@ -2,20 +2,28 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from c2llm_integrations.code.gitignore import compile_pattern, read_patterns
-from c2llm_integrations.code.listing import list_git, walk
+from c2llm_integrations.code import gitignore
+from c2llm_integrations.code.gitignore import MAX_WILDCARDS, Rules, read_rules
+from c2llm_integrations.code.glob import compile_pattern
+from c2llm_integrations.code.glob_set import GlobSet
+from c2llm_integrations.code.listing import list_files
+from c2llm_integrations.code.repository import open_tree
 from c2llm_integrations.errors import RepositoryError
 
 
 def matches(line: str, path: str) -> bool:
+    """Match one pattern alone, and as the only one of an ignore file."""
     pattern = compile_pattern(line)
-    return pattern is not None and pattern.regex.fullmatch(path) is not None
+    alone = pattern is not None and pattern.regex.fullmatch(path) is not None
+    assert (Rules(line.encode()).says(path, is_folder=True) is not None) is alone
+    return alone
 
 
 @pytest.mark.parametrize(
@@ -47,6 +55,12 @@ def matches(line: str, path: str) -> bool:
         ("", "x", False),
         ("/", "x", False),
         ("a?c", "a/c", False),
+        ("*a*b*c", "a/xaxbxbc", True),
+        ("a/**/x*/**/c", "a/b/xx/y/xz/c", True),
+        ("**/a/**/b", "b/a/a/c", False),
+        ("*?" * 500 + "#", "e" * 999, False),
+        ("**/*e" * 300 + "#", "e/" * 299 + "e", False),
+        ("x" * 5000, "x" * 5000, False),
     ],
 )
 def test_one_pattern(line: str, path: str, expected: bool) -> None:
@@ -56,28 +70,28 @@ def test_one_pattern(line: str, path: str, expected: bool) -> None:
 def test_an_ignore_file_that_is_a_link_or_missing_has_no_rules(tmp_path: Path) -> None:
     (tmp_path / "real").write_text("x\n")
     (tmp_path / "link").symlink_to("real")
-    assert len(read_patterns(tmp_path / "real")) == 1
-    assert read_patterns(tmp_path / "link") == []
-    assert read_patterns(tmp_path / "missing") == []
-    assert read_patterns(tmp_path / "real" / "below") == []
+    assert len(read_rules(tmp_path, "real")) == 1
+    for without in ("link", "missing", "real/below"):
+        assert len(read_rules(tmp_path, without)) == 0
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_pattern(tmp_path: Path) -> None:
     (tmp_path / "rules").write_bytes(b"\xef\xbb\xbfx\n")
-    assert read_patterns(tmp_path / "rules")[0].regex.fullmatch("x")
+    assert read_rules(tmp_path, "rules").says("x", is_folder=False)
 
 
 def test_rules_that_cannot_be_read_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "rules").write_text("x\n")
 
-    def refuse(self: Path) -> bytes:
+    def refuse(*_: object) -> bytes:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(gitignore, "read_inside", refuse)
     with pytest.raises(RepositoryError, match="rules: Permission denied"):
-        read_patterns(tmp_path / "rules")
+        read_rules(tmp_path, "rules")
 
 
+NAMES = (".gitignore", ".c2llmignore")
 FOLDERS = ("", "a", "b", "ab", "keep", "a/b", "a/keep", "b/a", "a/b/a")
 FILES = ("c", "a b", "é", "x.py", "y.txt", "#h", "!n", "[z]", "-", "a\\b", "B", "ca")
 PLACES = ("", "a", "a/b")
@@ -111,7 +125,7 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names that other systems refuse")
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rules=st.tuples(RULES, RULES, RULES), exclude=RULES)
 @example(rules=("*\n!*/\n!*.py", "!c", ""), exclude="")
 @example(rules=("a/**/b\n/a/b", "", "!x.py"), exclude="!c\nc")
@@ -120,6 +134,68 @@ def test_the_walker_lists_what_git_lists(repo: Path, rules: tuple[str, str, str]
     (repo / ".git" / "info" / "exclude").write_bytes(exclude.encode())
     for place, lines in zip(PLACES, rules, strict=True):
         (repo / place / ".gitignore").write_bytes(lines.encode())
-    walked = walk(repo, "", lambda path: path == ".git")
-    assert walked.paths == list_git(repo, "").paths
-    assert walked.unreadable == []
+    listing = list_files(repo, "", lambda path: path == ".git")
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=repo, capture_output=True, check=True).stdout
+    assert listing.paths == sorted({os.fsdecode(path) for path in listed.split(b"\0")[:-1]})
+    assert listing.unreadable == listing.notes == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a\n" * 20_000, "*?" * 4000, "**/a/" * 3000 + "b", "*a*b\n" * 2000, "[!a-y]*\n" * 2000, "*\n!*\n" * 2500],
+    ids=["literals", "stars", "folders", "middles", "classes", "negations"],
+)
+def test_a_byte_of_a_path_costs_one_step_whatever_the_patterns(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = []
+    reached = GlobSet._reached
+    monkeypatch.setattr(GlobSet, "_reached", lambda *args: steps.append(1) or reached(*args))
+    rules = Rules(text.encode())
+    assert rules.globs.start.bit_length() <= rules.globs.size <= MAX_WILDCARDS
+    rules.says("a/" * 100 + "abc", is_folder=False)
+    assert len(steps) <= 1 + 203
+
+
+def test_the_last_of_many_patterns_decides() -> None:
+    lines = [
+        f"{'!' * (number % 2)}{name}" for number, name in enumerate(["a.py", "*.py", "/d/a.py", "?.py", "a.*", "d/"])
+    ]
+    for count in range(1, len(lines) + 1):
+        said = Rules("\n".join(lines[:count]).encode()).says("d/a.py", is_folder=False)
+        assert said is (min(count, 5) % 2 == 1)
+
+
+@pytest.mark.parametrize("place", [".gitignore", "a/.gitignore", "a/.c2llmignore", ".git/info/exclude"])
+def test_more_wildcards_than_are_followed_are_told(tmp_path: Path, place: str) -> None:
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b.py").write_text("x = 1\n")
+    (tmp_path / place).write_text("*.x\n" * 3000)
+    assert "a/b.py" in open_tree(tmp_path).files
+    (tmp_path / place).write_text("*.x\n" * 6000)
+    with pytest.raises(RepositoryError, match=r"30,000 characters of ignore patterns with wildcards apply to .*16,384"):
+        open_tree(tmp_path)
+
+
+def test_ignore_files_above_one_another_count_together(tmp_path: Path) -> None:
+    for folder in ("", "a", "a/b", "c"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / ".gitignore").write_text(f"x\n#{'-' * 800_006}\n")
+        (tmp_path / folder / "f.py").write_text("x = 1\n")
+    with pytest.raises(RepositoryError, match=r"2,400,030 bytes of ignore files apply to .*/a/b, at most 2,097,152"):
+        open_tree(tmp_path)
+    (tmp_path / "a" / "b" / ".gitignore").unlink()
+    assert {"a/b/f.py", "c/f.py"} <= set(open_tree(tmp_path).files)
+
+
+def test_no_ignore_file_is_read_for_each_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    monkeypatch.setattr(gitignore, "read_rules", lambda root, path: read.append(path) or read_rules(root, path))
+    folders = ["", *("/".join(["d"] * depth) for depth in range(1, 100)), *(f"e{number}" for number in range(50))]
+    for folder in folders:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        for name in ("a.py", "z.py"):
+            (tmp_path / folder / name).write_text("x = 1\n")
+    assert len(open_tree(tmp_path).files) == 2 * len(folders)
+    assert set(read) == {f"{folder}/{name}".lstrip("/") for folder in folders for name in NAMES}
+    assert max(Counter(read).values()) <= 2  # when folders are listed, and when their files are judged

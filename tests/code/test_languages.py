@@ -6,7 +6,7 @@ import sys
 import pytest
 from tree_sitter import Parser
 
-from c2llm_integrations.code.languages import grammar, language_of
+from c2llm_integrations.code.languages import PROSE, grammar, is_prose, language_of, languages_called
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_every_grammar_loads_and_parses(language: str) -> None:
 
 
 def test_other_languages_have_no_grammar() -> None:
-    assert grammar("sql") is None
+    assert grammar("dart") is None
 
 
 def test_a_grammar_is_imported_only_when_asked_for() -> None:
@@ -94,3 +94,58 @@ def test_a_grammar_is_imported_only_when_asked_for() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "['tree_sitter_go']\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "languages"),
+    [
+        ("TypeScript", ("typescript", "tsx")),
+        ("ts", ("typescript", "tsx")),
+        ("tsx", ("tsx",)),
+        ("jsx", ("javascript",)),
+        ("c#", ("csharp",)),
+        ("C++", ("cpp",)),
+        ("golang", ("go",)),
+        ("Objective-C", ("objectivec",)),
+        ("node.js", ("javascript",)),
+        ("python3", ("python",)),
+        ("shell script", ("shell",)),
+        (".kt", ("kotlin",)),
+        ("VB.NET", ("vb",)),
+        ("Emacs Lisp", ("lisp",)),
+        ("solidity", ("solidity",)),
+        ("klingon", ()),
+        ("", ()),
+    ],
+)
+def test_what_people_call_a_language(name: str, languages: tuple[str, ...]) -> None:
+    assert languages_called(name) == languages
+
+
+@pytest.mark.parametrize(
+    "suffix",
+    "sol pas v sv vhd gd pyx astro cshtml erb jsp hx d cob abap bzl star hbs cls nf bicep cairo ex mojo".split(),  # noqa: SIM905
+)
+def test_code_without_a_grammar_is_no_prose(suffix: str) -> None:
+    assert language_of(f"a.{suffix}") not in PROSE
+    assert languages_called(language_of(f"a.{suffix}"))
+
+
+def test_only_running_text_is_prose() -> None:
+    assert all(is_prose(path, language_of(path)) for path in ("README", "a.txt", "b.md", "docs/c.rst", "LICENSE"))
+    assert not any(is_prose(path, language_of(path)) for path in ("a.unknown", "b.sol", "v1.2/c.xyz", "BUILD"))
+
+
+def test_classes_of_three_languages_share_a_suffix() -> None:
+    assert language_of("a.cls", "public class A {\n}\n") == "apex"
+    assert language_of("a.cls", "% thesis\n\\NeedsTeXFormat{LaTeX2e}\n") == "tex"
+    assert language_of("a.cls", "VERSION 1.0 CLASS\nBEGIN\n") == "vb"
+
+
+def test_matlab_and_objective_c_share_a_suffix() -> None:
+    for text in ("#import <A/A.h>\n", "@interface A\n@end\n", "// A\nint main() {}\n", "- (void)run {\n}\n"):
+        assert language_of("a.m", text) == "objectivec"
+    for text in ("function y = f(x)\n  y = x';\nend\n", "% A script.\nx = 1;\n", "classdef A\nend\n"):
+        assert language_of("a.m", text) == "matlab"
+    assert languages_called("MATLAB") == languages_called("octave") == ("matlab",)
+    assert language_of("a.m") == "objectivec"

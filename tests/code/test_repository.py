@@ -183,6 +183,19 @@ def test_sources_are_the_file_byte_for_byte(plain: Path) -> None:
     assert found == contents
 
 
+def test_what_is_not_plain_utf_8_is_named_with_what_it_was_read_as(plain: Path) -> None:
+    russian, chinese = "# проверка подписи документа\n" * 3, "# 计算订单的运费按重量和地区\n" * 3
+    (plain / "a.py").write_bytes(russian.encode("koi8-r"))
+    (plain / "b.py").write_bytes(chinese.encode("utf-16-le"))
+    (plain / "c.py").write_bytes(chinese.encode() + b"# Jos\xe9\n")
+    (plain / "d.py").write_bytes(chinese.encode() + "# \ufffd\n".encode())
+    (plain / "e.py").write_bytes("# größe\n".encode("cp1252"))
+    tree = open_tree(plain)
+    assert len(list(iter_sources(tree))) == 5
+    named = {path: name.lower().replace("windows-", "cp") for name, paths in tree.encodings.items() for path in paths}
+    assert named == {"a.py": "koi8-u", "b.py": "utf-16-le", "c.py": "utf-8, damaged", "e.py": "cp1252"}
+
+
 @posix
 @pytest.mark.parametrize("with_git", [True, False])
 def test_links_are_never_followed(repo: Path, plain: Path, with_git: bool, tmp_path: Path) -> None:
@@ -235,7 +248,7 @@ def test_odd_names(repo: Path, plain: Path, with_git: bool) -> None:
     tree = open_tree(root)
     assert paths(tree) == sorted(odd)
     assert tree.skipped.pop("undecodable name") == ["caf\\udce9.py"]
-    assert tree.skipped == ({} if with_git else {"not a regular file": ["pipe"]})
+    assert tree.skipped == {"not a regular file": ["pipe"]}
 
 
 @pytest.fixture
@@ -284,15 +297,6 @@ def test_a_root_that_cannot_be_listed_is_an_error(powerless: Path) -> None:
     for name, why in (("closed", "Permission denied"), ("file", "Not a directory"), ("missing", "No such file")):
         with pytest.raises(RepositoryError, match=rf"cannot list .*{name}: {why}"):
             open_tree(powerless / name)
-
-
-def test_a_warning_that_names_no_folder_makes_everything_unknown() -> None:
-    from c2llm_integrations.code.listing import _closed_folders
-
-    one = "warning: could not open directory 'a b/': Permission denied\n"
-    assert _closed_folders(one) == ["a b"]
-    assert _closed_folders(one + "warning: could not open directory 'new\nline/': Permission denied\n") == [""]
-    assert _closed_folders("warning: something else\n") == []
 
 
 def test_a_file_that_vanishes_while_indexing_is_gone(plain: Path) -> None:
@@ -376,7 +380,7 @@ def test_a_checkout_has_its_own_stable_id(repo: Path, plain: Path, monkeypatch: 
 @pytest.mark.parametrize("url", ["https://name:hunter2@example.com/a/b.git", "ssh://name:hunter2@example.com/a"])
 def test_a_url_is_no_folder_and_is_not_repeated(url):
     for path in (url, Path(url)):
-        with pytest.raises(RepositoryError, match="a URL is no folder; clone it") as caught:
+        with pytest.raises(RepositoryError, match="a URL is not a folder; clone it") as caught:
             open_tree(path)
         assert "hunter2" not in str(caught.value)
 
@@ -387,3 +391,44 @@ def test_a_bare_repository_has_no_files_to_index(tmp_path):
         open_tree(tmp_path / "store.git")
     with pytest.raises(RepositoryError, match="bare"):
         root_of(tmp_path / "store.git")
+
+
+@pytest.mark.parametrize("kind", ["plain", "tracked", "below"])
+def test_what_is_nested_too_deep_is_left_out_and_told_once(plain: Path, kind: str) -> None:
+    deepest = "/".join(["d"] * 128)
+    write(plain, f"{deepest}/a.py", f"{deepest}/d/b.py", f"{deepest}/d/d/d/c.py", "e.py")
+    if kind == "tracked":
+        git(plain, "init", "-q")
+        git(plain, "add", ".")
+    tree = open_tree(plain)
+    assert tree.files == [f"{deepest}/a.py", "e.py"]
+    assert tree.skipped == {"nested too deep": [f"{deepest}/d/"]}
+    if kind == "below":
+        git(plain, "init", "-q")
+        assert open_tree(plain / deepest / "d").files == [f"{deepest}/d/b.py", f"{deepest}/d/d/d/c.py"]
+
+
+@posix
+def test_a_path_longer_than_systems_open_is_left_out(plain: Path) -> None:
+    write(plain, "a.py")
+    name, above = "d" * 255, os.open(plain, os.O_RDONLY)
+    for _ in range(18):
+        os.mkdir(name, dir_fd=above)
+        below = os.open(name, os.O_RDONLY, dir_fd=above)
+        os.close(above)
+        above = below
+    os.close(above)
+    tree = open_tree(plain)
+    assert tree.files == ["a.py"]
+    assert tree.skipped == {"nested too deep": ["/".join([name] * 17) + "/"]}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_nested_repository_is_told_from_a_folder_with_tracked_files(repo: Path, order: int) -> None:
+    write(repo, *[f"n{number}/x.py" for number in range(5)])
+    git(repo, "add", *[f"n{number}" for number in range(5)[::2][::order]])
+    for number in range(5):
+        write(repo, f"n{number}/.git/HEAD", text="ref: refs/heads/main\n")
+    tree = open_tree(repo)
+    assert tree.files == ["n0/x.py", "n2/x.py", "n4/x.py"]
+    assert tree.skipped == {"nested repository": ["n1", "n3"]}

@@ -14,10 +14,10 @@ from llama_index.core import VectorStoreIndex
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters, VectorStoreQuery
 from llama_index.vector_stores.milvus import MilvusVectorStore
 
-from c2llm_integrations.ingest import ingest
+from c2llm_integrations.indexing.ingest import ingest
 from c2llm_integrations.llama_index import C2LLMEmbedding
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.milvus import MilvusStore
+from c2llm_integrations.stores.milvus.store import MilvusStore
 from tests.conftest import write_project
 from tests.golden import TIED
 

@@ -10,40 +10,26 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from pymilvus import MilvusClient
 from qdrant_client import QdrantClient
 
+from c2llm_integrations import stores
+from c2llm_integrations.code.analyzer import ANALYZER
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
-from c2llm_integrations.code.terms import ANALYSER
-from c2llm_integrations.stores import open_store
+from c2llm_integrations.stores import DATABASES, open_store
 from c2llm_integrations.stores.base import CollectionSpec, Row, VectorStore
-from c2llm_integrations.stores.milvus_collections import CONNECTION
-from c2llm_integrations.stores.qdrant import QdrantStore
-from tests.stores.qdrant_facade import serve
+from c2llm_integrations.stores.milvus.collections import CONNECTION
+from c2llm_integrations.stores.qdrant.store import QdrantStore
+from tests.qdrant_facade import serve
 
 WIDTH = 16
 # A collection takes two seconds to make there and a read a third of one; the whole contract takes six minutes.
 SLOW = ("milvus-server",)
-STRESS, QDRANT_URL = "C2LLM_STRESS", "QDRANT_URL"
-# What runs there too, unless the variable asks for everything.
-CORE = {
-    "test_missing_collection_reads_as_empty_and_refuses_writes",
-    "test_claims_survive_reopening_and_can_move",
-    "test_rows_come_back_as_written",
-    "test_one_repository_is_scanned_and_counted_alone",
-    "test_repeated_upsert_changes_nothing",
-    "test_update_replaces_every_field_and_keeps_the_vector",
-    "test_search_ranks_by_cosine",
-    "test_filters_combine",
-    "test_every_hostile_string_at_once_finds_exactly_itself",
-    "test_a_filter_may_name_very_many_paths",
-    "test_rows_of_others_are_found_but_never_listed_counted_or_kept_back",
-    "test_lexical_search_is_there_or_refused_by_name",
-    "test_a_successor_takes_the_place_with_its_own_model",
-}
+QDRANT_URL = "QDRANT_URL"
 
 
 class Database:
@@ -66,13 +52,16 @@ class Database:
             store.close()
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is too slow for every run, and all but one of the tests that would only be skipped."""
-    left_out = [] if STRESS in os.environ else [one for one in _on(items, SLOW) if one.originalname not in CORE]
+    """Leave what no `core` test shows on a slow server to make test-stress, and skip an absent server but once."""
+    for one in _on(items, SLOW):
+        if one.get_closest_marker("core") is None:
+            one.add_marker(pytest.mark.stress)
     if not os.environ.get(QDRANT_URL):
-        left_out += _on(items, ("qdrant-server",))[1:]
-    items[:] = [one for one in items if one not in set(left_out)]
-    config.hook.pytest_deselected(items=left_out)
+        left_out = _on(items, ("qdrant-server",))[1:]
+        items[:] = [one for one in items if one not in set(left_out)]
+        config.hook.pytest_deselected(items=left_out)
 
 
 def _on(items: list[pytest.Item], kinds: Sequence[str]) -> list[pytest.Function]:
@@ -91,12 +80,21 @@ def quick_path(tmp_path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.fixture(params=["edge", "memory", "http", "qdrant-server", "milvus-lite", "milvus-grpc", "milvus-server"])
+# What a database is besides Qdrant Edge, which every quick run checks.
+ALSO = dict.fromkeys(("memory", "milvus-lite"), pytest.mark.slow)
+ALSO |= dict.fromkeys(("http", "qdrant-server", "milvus-grpc", "milvus-server"), pytest.mark.server)
+
+
+@pytest.fixture(params=["toy", "edge", *(pytest.param(name, marks=mark) for name, mark in ALSO.items())])
 def open_(request: pytest.FixtureRequest, quick_path: Path) -> Iterator[Database]:
     """Open a collection of one database after another."""
     kind = request.param
     with ExitStack() as cleanup:
-        if kind == "edge":
+        if kind == "toy":
+            # All that a new database takes: a file, and this line of the registry.
+            cleanup.enter_context(patch.dict(DATABASES, toy=stores.Database("tests.stores.toy_store:ToyStore", "NAME")))
+            database = Database(kind, f"toy://{quick_path}")
+        elif kind == "edge":
             database = Database(kind, f"qdrant+edge://{quick_path / 'store'}")
         elif kind == "memory":
             database = Database(kind, "qdrant+memory://", QdrantClient(":memory:"))
@@ -145,7 +143,7 @@ def lexical(open_: Database, spec: CollectionSpec) -> VectorStore:
     opened = open_()
     if not opened.capabilities.lexical:
         pytest.skip(f"{open_.kind} has no lexical search")
-    opened.create(replace(spec, analyser=ANALYSER))
+    opened.create(replace(spec, analyzer=ANALYZER))
     return opened
 
 

@@ -7,21 +7,59 @@ from typing import Any
 import qdrant_edge as edge
 from qdrant_client import models
 
+from c2llm_integrations.code.analyzer import query_terms, sparse
 from c2llm_integrations.stores.base import Vector, VectorStore
-from c2llm_integrations.stores.milvus import MilvusStore
-from c2llm_integrations.stores.qdrant import QdrantStore
-from c2llm_integrations.stores.qdrant_edge import QdrantEdgeStore
+from c2llm_integrations.stores.milvus.store import MilvusStore
+from c2llm_integrations.stores.qdrant.edge import QdrantEdgeStore
+from c2llm_integrations.stores.qdrant.payload import LEXICAL, METADATA_FIELD
+from c2llm_integrations.stores.qdrant.store import QdrantStore
+from c2llm_integrations.stores.records import RecordId
+from tests.stores.toy_store import ToyStore
 
 
 def write_foreign(store: VectorStore, id: str, vector: Vector, text: str, metadata: dict[str, Any]) -> None:
     """Write a row into a store's collection as LangChain's own store for that database does."""
     payload = {"page_content": text, "metadata": metadata}
-    if isinstance(store, QdrantEdgeStore):
-        store._shard.update(edge.UpdateOperation.upsert_points([edge.Point(id, vector.tolist(), payload)]))
+    if isinstance(store, ToyStore):
+        store.write_foreign(id, vector, text, metadata)
+    elif isinstance(store, QdrantEdgeStore):
+        store.client.update(edge.UpdateOperation.upsert_points([edge.Point(id, vector.tolist(), payload)]))
     elif isinstance(store, QdrantStore):
         point = models.PointStruct(id=id, vector=vector.tolist(), payload=payload)
-        store._client.upsert(store.collection, [point])
+        store.client.upsert(store.collection, [point])
     else:
         assert isinstance(store, MilvusStore)
         row = {"id": id, "vector": vector.tolist(), "page_content": text, **metadata}
-        store._client.insert(store.collection, [row])
+        store.client.insert(store.collection, [row])
+
+
+def write_words(store: VectorStore, id: str, text: str, dense: dict[str, Any] | None = None) -> None:
+    """Write a row that has the sparse vector of a text, and the `dense` one that is given, if any."""
+    [(indices, values)] = sparse([query_terms(text)])
+    if isinstance(store, QdrantEdgeStore):
+        vectors = {LEXICAL: edge.SparseVector(indices, values), **(dense or {})}
+        point = edge.Point(id, vectors, {"page_content": text})
+        store.client.update(edge.UpdateOperation.upsert_points([point]))
+    else:
+        assert isinstance(store, QdrantStore)
+        vector = {LEXICAL: models.SparseVector(indices=indices, values=values), **(dense or {})}
+        store.client.upsert(
+            store.collection, [models.PointStruct(id=id, vector=vector, payload={"page_content": text})]
+        )
+
+
+def add_fields(store: VectorStore, id: RecordId, fields: dict[str, Any]) -> None:
+    """Add fields to the metadata of a row, past our stores, as another program does."""
+    if isinstance(store, ToyStore):
+        store.add_fields(id, fields)
+    elif isinstance(store, QdrantEdgeStore):
+        store.client.update(edge.UpdateOperation.set_payload([id], fields, METADATA_FIELD))
+    elif isinstance(store, QdrantStore):
+        operation = models.SetPayload(payload=fields, points=[id], key=METADATA_FIELD)
+        store.client.batch_update_points(store.collection, [models.SetPayloadOperation(set_payload=operation)])
+    else:
+        assert isinstance(store, MilvusStore)
+        store.count()
+        [row] = store.client.query(store._physical, ids=[str(id)], output_fields=["*"], consistency_level="Strong")
+        row = {name: value for name, value in row.items() if name != "lexical"}
+        store.client.upsert(store._physical, [{**row, **fields}])

@@ -99,6 +99,7 @@ def fill(successor: VectorStore, spec: CollectionSpec, rows: list[Row]) -> None:
         successor.upsert(rows)
 
 
+@pytest.mark.core
 def test_a_successor_takes_the_place_with_its_own_model(
     open_: Database, old: VectorStore, spec: CollectionSpec, make_rows: MakeRows
 ) -> None:
@@ -220,3 +221,21 @@ def test_collections_are_listed_under_their_names(open_: Database, spec: Collect
     with open_("one") as store:
         store.drop()
     assert open_.prefix + "one" not in list_collections(open_.url)
+
+
+def test_an_empty_store_is_filled_without_reading_it(
+    store: VectorStore, make_rows: MakeRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = make_rows(20)
+    looked: list[int] = []
+    look_up = store._written_fields
+    monkeypatch.setattr(store, "_written_fields", lambda ids: looked.append(len(ids)) or look_up(ids))
+    with store.bulk():
+        store.upsert(rows[:10])
+        store.upsert(rows[10:])
+    assert looked == []
+    assert store.count() == 20
+    assert store.client is not None  # whoever has it may add fields of their own
+    with store.bulk():
+        store.upsert(rows)
+    assert sum(looked) == 20

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import sys
@@ -13,16 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from c2llm_integrations.code.terms import ANALYSER, query_terms
+from c2llm_integrations.code.analyzer import ANALYZER, query_terms
 from c2llm_integrations.stores.base import CollectionSpec
-from c2llm_integrations.stores.qdrant_edge import QdrantEdgeStore
+from c2llm_integrations.stores.qdrant.edge import QdrantEdgeStore
+from tests.repeats import KILLS
 
-KILLS = int(os.environ.get("C2LLM_KILLS", "5"))
+pytestmark = pytest.mark.slow
+
 BATCH = 100
 SPECS = {
     "plain": CollectionSpec(32, {"weights": "abc"}),
-    "lexical": CollectionSpec(32, {"weights": "abc"}, analyser=ANALYSER),
-    "coded": CollectionSpec(32, {"weights": "abc"}, quantization="binary", rescore=10.0, analyser=ANALYSER),
+    "lexical": CollectionSpec(32, {"weights": "abc"}, analyzer=ANALYZER),
+    "coded": CollectionSpec(32, {"weights": "abc"}, quantization="binary", rescore=10.0, analyzer=ANALYZER),
 }
 
 # Segments are rewritten after so little that it happens all the time.
@@ -30,13 +31,13 @@ COMMON = """
 import sys, uuid
 import numpy as np
 from c2llm_integrations.code.chunk import CodeChunk
-from c2llm_integrations.stores import edge_types, qdrant_edge
+from c2llm_integrations.stores.qdrant import edge, edge_schema
 from c2llm_integrations.stores.base import Row
 from tests.stores.test_edge_kill import SPECS
 
 root, start, spec = sys.argv[1], int(sys.argv[2]), SPECS[sys.argv[3]]
-edge_types.LEXICAL_ROWS = edge_types.CODED_ROWS = 100
-qdrant_edge.TIDY_ROWS = 300
+edge_schema.LEXICAL_ROWS = edge_schema.CODED_ROWS = 100
+edge.TIDY_ROWS = 300
 
 def rows(batch, size=100):
     for i in range(batch * size, batch * size + size):
@@ -47,7 +48,7 @@ def rows(batch, size=100):
 """
 
 WRITE = """
-store = qdrant_edge.QdrantEdgeStore(root)
+store = edge.QdrantEdgeStore(root)
 store.create(spec)
 for batch in range(start, start + 10_000):
     store.upsert(list(rows(batch)))
@@ -61,7 +62,7 @@ for batch in range(start, start + 10_000):
 
 REMAKE = """
 for batch in range(10_000):
-    store = qdrant_edge.QdrantEdgeStore(root)
+    store = edge.QdrantEdgeStore(root)
     store.create(spec)
     store.upsert(list(rows(0, 5)))
     store.claim("repo", str(batch))
@@ -71,7 +72,7 @@ for batch in range(10_000):
 """
 
 REPLACE = """
-store = qdrant_edge.QdrantEdgeStore(root)
+store = edge.QdrantEdgeStore(root)
 store.create(spec)
 for batch in range(start, start + 10_000):
     successor = store.successor()
@@ -129,7 +130,7 @@ def check_last(store: QdrantEdgeStore, batch: int) -> None:
     last = wanted[-1]
     found = store.candidates(vectors[id_of(last)], query_terms(f"only_{last}"), 1)
     spec = store.spec
-    for hits in [found.dense, found.lexical] if spec and spec.analyser else [found.dense]:
+    for hits in [found.dense, found.lexical] if spec and spec.analyzer else [found.dense]:
         [hit] = hits
         assert (hit.chunk.id, hit.chunk.start_line) == (id_of(last), last)
         assert hit.chunk.text == f"def only_{last}():\n" + "    x = 1\n" * 50

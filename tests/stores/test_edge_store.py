@@ -7,7 +7,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,16 @@ import numpy as np
 import pytest
 import qdrant_edge as edge
 
-from c2llm_integrations.code.terms import ANALYSER
+from c2llm_integrations.code.analyzer import ANALYZER
 from c2llm_integrations.errors import SpecMismatch, StoreBusy, StoreError
-from c2llm_integrations.stores import edge_folder, edge_types, list_collections, qdrant_edge
+from c2llm_integrations.stores import list_collections
 from c2llm_integrations.stores.base import CollectionSpec, Row
-from c2llm_integrations.stores.edge_folder import read_ahead
-from c2llm_integrations.stores.qdrant_edge import QdrantEdgeStore
+from c2llm_integrations.stores.qdrant import edge as qdrant_edge
+from c2llm_integrations.stores.qdrant import edge_files, edge_schema
+from c2llm_integrations.stores.qdrant.edge import QdrantEdgeStore
+from c2llm_integrations.stores.qdrant.edge_files import read_ahead
+
+pytestmark = pytest.mark.slow
 
 MakeRow = Callable[..., Row]
 MakeRows = Callable[..., list[Row]]
@@ -67,7 +71,7 @@ def test_more_than_memory_may_hold_is_not_read_ahead(filled: Path, monkeypatch: 
     read_ahead(shard)
     assert opened
     opened.clear()
-    monkeypatch.setattr(edge_folder, "READ_AHEAD_BYTES", 1)
+    monkeypatch.setattr(edge_files, "READ_AHEAD_BYTES", 1)
     read_ahead(shard)
     assert opened == []
 
@@ -125,7 +129,7 @@ def test_the_engine_holds_the_documented_payload(filled: Path, make_rows: MakeRo
         },
     }
     assert isinstance(record.vector, list)
-    assert indexed == {"metadata.repository", "metadata.path", "metadata.language", "metadata.kind"}
+    assert indexed == {"metadata.repository", "metadata.path", "metadata.language", "metadata.kind", "c2llm_source"}
 
 
 def test_rows_of_others_are_found_but_not_counted(filled: Path, make_rows: MakeRows) -> None:
@@ -175,7 +179,7 @@ def test_a_second_opening_in_this_process_is_refused(filled: Path) -> None:
 
 def test_a_second_process_is_refused_until_the_first_is_gone(filled: Path) -> None:
     code = (
-        "import sys; from c2llm_integrations.stores.qdrant_edge import QdrantEdgeStore\n"
+        "import sys; from c2llm_integrations.stores.qdrant.edge import QdrantEdgeStore\n"
         f"store = QdrantEdgeStore({str(filled)!r}); print('open', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
@@ -227,6 +231,14 @@ def test_what_a_killed_maker_leaves_is_repaired(root: Path, spec: CollectionSpec
         assert left - {".gitignore"} == {"code", ".code.lock"}, step
 
 
+def rewrite(root: Path, **changes: object) -> None:
+    """Change what c2llm.json says, as a release that wrote no checksum."""
+    file = root / "code" / "c2llm.json"
+    data = {**json.loads(file.read_text()), **changes}
+    del data["checksum"]
+    file.write_text(json.dumps({name: value for name, value in data.items() if value is not ...}))
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"spec": {}}', '{"spec": {"layout": 1}, "claims": {}}'])
 def test_a_damaged_spec_is_one_clear_line(filled: Path, text: str) -> None:
     (filled / "code" / "c2llm.json").write_text(text)
@@ -236,9 +248,8 @@ def test_a_damaged_spec_is_one_clear_line(filled: Path, text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_newer_layout_is_named(filled: Path) -> None:
-    file = filled / "code" / "c2llm.json"
-    file.write_text(file.read_text().replace('"layout": 1', '"layout": 2'))
+def test_a_newer_layout_is_named(filled: Path, spec: CollectionSpec) -> None:
+    rewrite(filled, spec={**asdict(spec), "layout": 2})
     with pytest.raises(SpecMismatch, match="layout 2, this release reads 1"):
         QdrantEdgeStore(filled)
 
@@ -283,7 +294,7 @@ def test_a_full_disk_stops_writing_but_not_reading(
 @pytest.fixture
 def replaced(filled: Path, spec: CollectionSpec, make_rows: MakeRows) -> Path:
     with QdrantEdgeStore(filled) as store:
-        succeed(store, replace(spec, width=16, analyser=ANALYSER), make_rows(7, repository="new"))
+        succeed(store, replace(spec, width=16, analyzer=ANALYZER), make_rows(7, repository="new"))
     return filled
 
 
@@ -304,7 +315,7 @@ def test_a_successor_takes_the_place_in_one_rename(filled: Path, spec: Collectio
     with QdrantEdgeStore(filled) as store:
         successor = store.successor()
         assert successor.spec is None
-        successor.create(replace(spec, analyser=ANALYSER))
+        successor.create(replace(spec, analyzer=ANALYZER))
         successor.upsert(make_rows(7, repository="new"))
         successor.claim("new", "there")
         assert (store.count(), store.claims(), successor.count()) == (20, {"repo": "here"}, 7)
@@ -316,7 +327,7 @@ def test_a_successor_takes_the_place_in_one_rename(filled: Path, spec: Collectio
         with pytest.raises(StoreError, match="closed"):
             successor.count()
     with QdrantEdgeStore(filled) as store:
-        assert (store.count(), store.spec) == (7, replace(spec, analyser=ANALYSER))
+        assert (store.count(), store.spec) == (7, replace(spec, analyzer=ANALYZER))
 
 
 def test_successors_follow_each_other(replaced: Path, spec: CollectionSpec, make_rows: MakeRows) -> None:
@@ -324,7 +335,7 @@ def test_successors_follow_each_other(replaced: Path, spec: CollectionSpec, make
         for n in (3, 4):
             succeed(store, spec, make_rows(n))
             assert store.count() == n
-    assert inside(replaced) == {"c2llm.json", "shard-4"}
+    assert inside(replaced) == {"c2llm.json", "shard-4", "shard-4.seal"}
 
 
 def test_a_begun_successor_is_found_again(filled: Path, spec: CollectionSpec, make_rows: MakeRows) -> None:
@@ -369,22 +380,18 @@ def test_shards_that_a_killed_run_left_are_swept(replaced: Path) -> None:
         (replaced / "code" / left / "segments").mkdir(parents=True)
     with QdrantEdgeStore(replaced) as store:
         assert store.count() == 7
-    assert inside(replaced) == {"c2llm.json", "shard-2"}
+    assert inside(replaced) == {"c2llm.json", "shard-2", "shard-2.seal"}
 
 
 def test_a_collection_that_names_no_shard_opens(filled: Path) -> None:
-    file = filled / "code" / "c2llm.json"
-    data = json.loads(file.read_text())
-    assert data.pop("shard") == "shard"
-    file.write_text(json.dumps(data))
+    rewrite(filled, shard=...)
     with QdrantEdgeStore(filled) as store:
         assert store.count() == 20
 
 
 @pytest.mark.parametrize("shard", ["..", "shard/../..", "/tmp", "elsewhere", 7, None])
 def test_a_shard_is_only_ever_a_folder_of_ours(filled: Path, shard: object) -> None:
-    file = filled / "code" / "c2llm.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "shard": shard}))
+    rewrite(filled, shard=shard)
     with pytest.raises(StoreError, match="shard"):
         QdrantEdgeStore(filled)
     assert (filled / "code" / "shard").exists()
@@ -418,7 +425,19 @@ def parts_of(root: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("quantization", "bytes_per_row"), [("int8", 64 + 4), ("turbo", 32 + 8), ("product", 16), ("binary", 16)]
+    ("quantization", "bytes_per_row"),
+    [
+        ("int8", 64 + 4),
+        ("turbo8", 64 + 8),
+        ("turbo", 32 + 8),
+        ("turbo2", 16 + 8),
+        ("turbo1.5", 12 + 8),
+        ("turbo1", 8 + 8),
+        ("product", 16),
+        ("binary2", 16),
+        ("binary1.5", 16),
+        ("binary", 16),
+    ],
 )
 def test_codes_are_made_and_searched(
     root: Path, spec: CollectionSpec, make_row: MakeRow, quantization: str, bytes_per_row: int
@@ -436,7 +455,7 @@ def test_codes_are_made_and_searched(
             assert "quantized.data" not in parts_of(folder)
             store.optimize()
             assert "quantized.data" in parts_of(folder)
-            assert store._shard.info().indexed_vectors_count == n
+            assert store.client.info().indexed_vectors_count == n
             scores[rescore] = {hit.chunk.text: hit.score for hit in store.search(vectors[7], 10)}
     [codes] = (root / "0.0").glob("code/shard/segments/*/vector_storage/quantized.data")
     assert codes.stat().st_size <= n * bytes_per_row + 4096
@@ -458,7 +477,7 @@ def test_a_graph_is_built_where_comparing_every_row_would_be_slow(
         store.upsert(rows)
         store.optimize()
         few = linked_bytes(root)
-        monkeypatch.setattr(edge_types, "GRAPH_BYTES", 16 * 1_000)
+        monkeypatch.setattr(edge_schema, "GRAPH_BYTES", 16 * 1_000)
         store.optimize()
         assert linked_bytes(root) > 5 * few
         assert [store.search(row.vector, 1)[0].chunk for row in rows[:50]] == [row.chunk for row in rows[:50]]
@@ -477,13 +496,13 @@ def test_a_long_load_is_rewritten_on_the_way(
     root: Path, spec: CollectionSpec, make_rows: MakeRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(qdrant_edge, "TIDY_ROWS", 500)
-    monkeypatch.setattr(edge_types, "LEXICAL_ROWS", 20)
+    monkeypatch.setattr(edge_schema, "LEXICAL_ROWS", 20)
     rows = make_rows(1_200)
     with QdrantEdgeStore(root) as store:
-        store.create(replace(spec, analyser=ANALYSER))
+        store.create(replace(spec, analyzer=ANALYZER))
         for start in range(0, 1_200, 200):
             store.upsert(rows[start : start + 200])
-        assert store._shard.info().segments_count > 1
+        assert store.client.info().segments_count > 1
         assert store.count() == 1_200
         [hit] = store.candidates(None, ["f777"], 5).lexical
         assert hit.chunk == rows[777].chunk
@@ -501,7 +520,7 @@ def test_a_disk_that_fills_up_stops_the_load_and_loses_nothing(
     try:
         rows, written = make_rows(40_000, language="x" * 2_000), 0
         with QdrantEdgeStore(disk / "index") as store:
-            store.create(replace(spec, analyser=ANALYSER, quantization=quantization))
+            store.create(replace(spec, analyzer=ANALYZER, quantization=quantization))
             refusal = ""
             while not refusal:
                 try:

@@ -4,7 +4,7 @@ import grpc
 import pytest
 from pymilvus.exceptions import DataNotMatchException, MilvusException
 
-from c2llm_integrations.stores.milvus_errors import (
+from c2llm_integrations.stores.milvus.errors import (
     is_missing,
     is_refusal,
     is_too_large,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import sys
@@ -17,21 +16,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from c2llm_integrations.code.terms import ANALYSER, query_terms
-from c2llm_integrations.loading import load
-from c2llm_integrations.stores import milvus_collections, open_store, retrying
+from c2llm_integrations._utils import retry
+from c2llm_integrations.code.analyzer import ANALYZER, query_terms
+from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.base import CollectionSpec, Row, VectorStore
+from c2llm_integrations.stores.loader import load
+from c2llm_integrations.stores.milvus import collections as milvus_collections
+from tests.milvus_proxy import KINDS, Faults, LiteServer, between
+from tests.repeats import KILLS
 from tests.stores.conftest import empty_milvus
-from tests.stores.milvus_proxy import KINDS, Faults, LiteServer, between
+
+pytestmark = pytest.mark.server
 
 MakeRows = Callable[..., list[Row]]
-KILLS = int(os.environ.get("C2LLM_KILLS", "5"))
 BATCH = 25
 
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retrying, "FIRST_SECONDS", 0.01)
+    monkeypatch.setattr(retry, "FIRST_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -41,7 +44,7 @@ def rows(make_rows: MakeRows) -> list[Row]:
 
 @pytest.fixture
 def spec(spec: CollectionSpec) -> CollectionSpec:
-    return replace(spec, analyser=ANALYSER)
+    return replace(spec, analyzer=ANALYZER)
 
 
 def load_all(store: VectorStore, rows: list[Row], spec: CollectionSpec) -> None:
@@ -127,7 +130,7 @@ COMMON = """
 import sys, uuid
 import numpy as np
 from c2llm_integrations.code.chunk import CodeChunk
-from c2llm_integrations.code.terms import ANALYSER
+from c2llm_integrations.code.analyzer import ANALYZER
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.base import CollectionSpec, Row
 
@@ -138,7 +141,7 @@ def row(i):
 """
 WRITE = """
 store = open_store(sys.argv[1])
-store.create(CollectionSpec(32, {}, analyser=ANALYSER))
+store.create(CollectionSpec(32, {}, analyzer=ANALYZER))
 for batch in range(int(sys.argv[2]), 10_000):
     store.upsert([row(100 * batch + i) for i in range(100)])
     print("upsert", batch, flush=True)

@@ -19,12 +19,12 @@ import pytest
 from pymilvus import MilvusClient
 
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
-from c2llm_integrations.compression import OVERSAMPLING
-from c2llm_integrations.loading import load
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.base import CollectionSpec, Row, VectorStore
-from c2llm_integrations.stores.milvus_collections import CONNECTION
-from tests.stores.conftest import STRESS, empty_milvus
+from c2llm_integrations.stores.loader import load
+from c2llm_integrations.stores.milvus.collections import CONNECTION
+from c2llm_integrations.stores.spec import OVERSAMPLING
+from tests.stores.conftest import empty_milvus
 
 MakeRows = Callable[..., list[Row]]
 BATCH = 500
@@ -124,7 +124,6 @@ def test_repositories_are_told_apart_although_rows_are_upserted(store: VectorSto
 
 LOAD = """
 import sys
-from c2llm_integrations.loading import load
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.base import CollectionSpec
 from tests.stores.test_milvus_server import batches, wide_rows
@@ -154,7 +153,7 @@ def test_a_killed_load_is_continued_without_loss_or_repetition(store: VectorStor
     assert store.count() == len(list(store.scan())) == 20_000
 
 
-@pytest.mark.skipif(STRESS not in os.environ, reason=f"takes two minutes; runs with {STRESS}=1")
+@pytest.mark.stress
 def test_a_killed_server_that_comes_back_has_it_all(store: VectorStore, milvus_server: Any) -> None:
     rows, begun = wide_rows(20_000), Event()
     store.create(CollectionSpec(64, {}))

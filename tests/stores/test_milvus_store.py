@@ -13,21 +13,27 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import grpc
 import pytest
 from pymilvus import MilvusClient
+from pymilvus.exceptions import MilvusException
 
-from c2llm_integrations.code.terms import ANALYSER
+from c2llm_integrations._utils import retry
+from c2llm_integrations.code.analyzer import ANALYZER
 from c2llm_integrations.errors import BatchRefused, InputError, RowsRefused, SpecMismatch, StoreBusy, StoreError
-from c2llm_integrations.loading import load
 from c2llm_integrations.stores import list_collections, open_store
-from c2llm_integrations.stores import milvus_collections as collections
 from c2llm_integrations.stores.base import CollectionSpec, Row, VectorStore
-from c2llm_integrations.stores.milvus import MilvusStore
-from c2llm_integrations.stores.milvus_collections import CONNECTION
-from c2llm_integrations.stores.milvus_schema import MAX_VARCHAR_BYTES, Server
+from c2llm_integrations.stores.loader import load
+from c2llm_integrations.stores.milvus import collections
+from c2llm_integrations.stores.milvus.collections import CONNECTION
+from c2llm_integrations.stores.milvus.errors import reason
+from c2llm_integrations.stores.milvus.schema import MAX_VARCHAR_BYTES, Server
+from c2llm_integrations.stores.milvus.store import MilvusStore
 from tests.stores.conftest import empty_milvus
+
+pytestmark = pytest.mark.slow
 
 MakeRow = Callable[..., Row]
 MakeRows = Callable[..., list[Row]]
@@ -61,7 +67,7 @@ def test_lite_takes_only_names_that_milvus_knows_for_local(tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"does not end in \.db"):
         open_store(f"milvus+lite://{tmp_path / 'store'}")
     (tmp_path / "old.db").write_text("SQLite format 3")
-    with pytest.raises(StoreError, match="is no folder"):
+    with pytest.raises(StoreError, match="is not a folder"):
         open_store(f"milvus+lite://{tmp_path / 'old.db'}")
 
 
@@ -119,9 +125,13 @@ def test_lite_opens_after_a_kill_amid_an_index(
         store.upsert(rows)
         store.optimize()
     [index] = (tmp_path / "folder").glob("**/*.idx")
-    index.write_bytes(index.read_bytes()[:200])
-    with open_store(url) as store:
-        assert store.search(rows[7].vector, 1)[0].chunk == rows[7].chunk
+    (tmp_path / "folder" / "store.db" / "c2llm.seal").unlink()  # a killed run leaves none
+    whole = index.read_bytes()
+    for held in (b"", whole[:200], whole[:-100], bytes(len(whole))):
+        index.write_bytes(held)
+        with open_store(url) as store:
+            assert store.search(rows[7].vector, 1)[0].chunk == rows[7].chunk
+        (tmp_path / "folder" / "store.db" / "c2llm.seal").unlink()
 
 
 def test_lite_makes_a_collection_whose_making_was_killed(url: str, tmp_path: Path, spec: CollectionSpec) -> None:
@@ -139,7 +149,7 @@ def test_lite_makes_a_collection_whose_making_was_killed(url: str, tmp_path: Pat
 @pytest.mark.parametrize("name", ["my-repo", "v1.0", "1st", "code__1"])
 def test_names_that_milvus_does_not_take_are_refused(tmp_path: Path, name: str) -> None:
     for url in (f"milvus+lite://{tmp_path / 'x.db'}", "milvus+http://localhost:1"):
-        with pytest.raises(InputError, match=r"no usable name for Milvus; use 1 to 128 letters"):
+        with pytest.raises(InputError, match=r"not a name that Milvus takes; use 1 to 128 letters"):
             open_store(url, name)
     assert list(tmp_path.iterdir()) == []
 
@@ -159,7 +169,7 @@ def test_a_collection_of_somebody_else_is_refused_and_kept(milvus_lite_address: 
 
 def names(store: VectorStore) -> list[str]:
     assert isinstance(store, MilvusStore)
-    return sorted(store._client.list_collections())
+    return sorted(store.client.list_collections())
 
 
 @contextmanager
@@ -185,7 +195,7 @@ def test_a_killed_creation_is_made_good(
             open_store(url).create(spec)
         with open_store(url) as created:
             assert created.spec is None
-            wanted = spec if again == "same" else replace(spec, analyser=ANALYSER)
+            wanted = spec if again == "same" else replace(spec, analyzer=ANALYZER)
             created.create(wanted)
             created.upsert([make_row()])
             assert (created.spec, len(created.search(make_row().vector, 1))) == (wanted, 1)
@@ -264,7 +274,7 @@ def test_a_collection_with_a_name_like_ours_is_left_alone(milvus_lite_address: s
 
 
 def test_a_store_notices_that_another_model_has_taken_the_place(
-    milvus_lite_address: str, spec: CollectionSpec, make_rows: MakeRows
+    milvus_lite_address: str, spec: CollectionSpec, make_rows: MakeRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, rows = f"milvus+{milvus_lite_address}", make_rows(5)
     other = replace(spec, fingerprint={**spec.fingerprint, "weights": "xyz"})
@@ -281,7 +291,8 @@ def test_a_store_notices_that_another_model_has_taken_the_place(
         successor = store.successor()
         successor.create(spec)
         store.replace_by(successor)
-        time.sleep(collections.FRESH_SECONDS + 0.1)
+        later = time.monotonic() + collections.FRESH_SECONDS
+        monkeypatch.setattr("c2llm_integrations.stores.milvus.store.monotonic", lambda: later)
         assert reader.spec == spec
     empty_milvus(milvus_lite_address)
 
@@ -316,36 +327,67 @@ def test_a_refused_write_is_cut_until_the_bad_row_is_alone(lite: VectorStore, ma
     assert (report.written, set(report.refused), lite.count()) == (39, {bad.id}, 39)
 
 
-def test_pages_that_are_too_large_for_a_message_are_cut(
-    lite: VectorStore, make_rows: MakeRows, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows, sizes, open_pages = make_rows(100), [], MilvusClient.query_iterator
+class Failed(grpc.RpcError):
+    """What gRPC raises."""
 
-    def refuse() -> list[dict[str, Any]]:
-        raise TooLarge
+    def __init__(self, code: grpc.StatusCode, details: str) -> None:
+        self.code, self.details = lambda: code, lambda: details
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Failed(grpc.StatusCode.RESOURCE_EXHAUSTED, "grpc: received message larger than max (71556093 vs. 67108864)"),
+        Failed(grpc.StatusCode.RESOURCE_EXHAUSTED, "out of memory"),
+        Failed(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"),
+        MilvusException(65535, "rpc error: code = DeadlineExceeded desc = context deadline exceeded"),
+    ],
+)
+def test_pages_that_are_too_much_are_halved(
+    lite: VectorStore, make_rows: MakeRows, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    rows, sizes, open_pages = make_rows(600), [], MilvusClient.query_iterator
 
     def limited(client: MilvusClient, *arguments: Any, **options: Any) -> Any:
         sizes.append(options["batch_size"])
         pages = open_pages(client, *arguments, **options)
-        if sizes[-1] > 10:
-            pages.next = refuse
+        if sizes[-1] > 250:
+            pages.next = Mock(side_effect=error)
+        elif sizes[-1] > 125:  # its second page fails
+            pages.next = Mock(side_effect=[pages.next(), error])
         return pages
 
-    monkeypatch.setattr(MilvusClient, "query_iterator", limited)
-    assert {row.chunk.id: row.chunk for row in lite.rows()} == {}
     lite.upsert(rows)
-    assert {row.chunk.id: row.chunk for row in lite.rows()} == {row.chunk.id: row.chunk for row in rows}
-    assert sizes[-1] <= 10 < sizes[0]
+    monkeypatch.setattr(MilvusClient, "query_iterator", limited)
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("a page that can be halved was waited for"))
+    read = list(lite.rows())
+    assert len(read) == 600
+    assert {row.chunk.id: row.chunk for row in read} == {row.chunk.id: row.chunk for row in rows}
+    assert sizes == [16_000, 8_000, 4_000, 2_000, 1_000, 500, 250, 125]
 
 
-class TooLarge(grpc.RpcError):
-    """What gRPC raises for a message over 64 MB."""
+@pytest.mark.parametrize(
+    ("error", "least"),
+    [
+        (Failed(grpc.StatusCode.RESOURCE_EXHAUSTED, "received message larger than max"), 1),
+        (Failed(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"), 62),
+    ],
+)
+def test_a_page_of_few_rows_that_is_still_too_much_is_an_error(
+    lite: VectorStore, monkeypatch: pytest.MonkeyPatch, error: Exception, least: int
+) -> None:
+    sizes = []
 
-    def code(self) -> grpc.StatusCode:
-        return grpc.StatusCode.RESOURCE_EXHAUSTED
+    def failing(client: MilvusClient, *arguments: Any, **options: Any) -> Mock:
+        sizes.append(options["batch_size"])
+        return Mock(next=Mock(side_effect=error))
 
-    def details(self) -> str:
-        return "grpc: received message larger than max (71556093 vs. 67108864)"
+    monkeypatch.setattr(MilvusClient, "query_iterator", failing)
+    monkeypatch.setattr(retry, "FIRST_SECONDS", 0.01)
+    monkeypatch.setattr(retry.retrying, "__kwdefaults__", {"limit": 0.0})
+    with pytest.raises(StoreError, match=reason(error)):
+        list(lite.scan())
+    assert sizes[-1] == least
 
 
 # ---- keys and failures

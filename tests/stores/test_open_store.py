@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from c2llm_integrations.errors import C2LLMError, InputError
-from c2llm_integrations.stores import _address, open_store
+from c2llm_integrations.stores import DATABASES, _address, open_store
 from c2llm_integrations.stores.base import CollectionSpec
-from c2llm_integrations.stores.qdrant import QdrantStore
-from c2llm_integrations.stores.qdrant_edge import QdrantEdgeStore
+from c2llm_integrations.stores.qdrant.edge import QdrantEdgeStore
+from c2llm_integrations.stores.qdrant.store import QdrantStore
 
 
 def edge_root(url: str) -> Path:
@@ -83,7 +83,7 @@ def test_a_server_is_a_host_and_a_port(scheme: str, rest: str) -> None:
     ],
 )
 def test_the_port_has_a_default(scheme: str, rest: str, address: str) -> None:
-    assert _address(scheme, rest) == address
+    assert _address(scheme, rest, DATABASES[scheme].port) == address
 
 
 @pytest.mark.parametrize("url", ["qdrant+edge://x", "qdrant+memory://", "milvus+lite://x.db"])
@@ -129,7 +129,7 @@ def test_usable_collection_names(tmp_path: Path, name: str) -> None:
     "name", ["", ".", "..", "a..b", "../x", "a/b", "a\\b", ".git", "a.", "x" * 129, "a b", "é", "a\n", "-x", "C:"]
 )
 def test_unusable_collection_names(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InputError, match="no usable name"):
+    with pytest.raises(InputError, match="cannot be used"):
         open_store(f"qdrant+edge://{tmp_path}", name)
 
 

@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
+from c2llm_integrations.code.analyzer import ANALYZER
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
-from c2llm_integrations.code.terms import ANALYSER
 from c2llm_integrations.errors import InputError, RowsRefused, StoreError
-from c2llm_integrations.stores import list_collections, open_store, qdrant
+from c2llm_integrations.stores import list_collections, open_store
 from c2llm_integrations.stores.base import CollectionSpec, Row
-from c2llm_integrations.stores.qdrant import DEFERRED_KEY, QdrantStore
-from tests.stores.qdrant_engine import Collections
-from tests.stores.qdrant_facade import Faults, serve
+from c2llm_integrations.stores.qdrant import store as qdrant
+from c2llm_integrations.stores.qdrant.store import DEFERRED_KEY, QdrantStore
+from tests.qdrant_engine import Collections
+from tests.qdrant_facade import Faults, serve
+
+pytestmark = pytest.mark.server
 
 KEY = "s3cret-key"
 
@@ -75,11 +78,29 @@ def test_a_server_that_would_lose_the_spec_is_refused(quick_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "turbo"), [("1.16.3", False), ("1.17.0", False), ("1.18.0", True), ("1.20.1", True)]
+    ("version", "datatypes", "quantizations"),
+    [
+        ("1.16.3", set(), set()),
+        ("1.17.0", set(), set()),
+        ("1.18.0", set(), {"turbo", "turbo2", "turbo1.5", "turbo1"}),
+        ("1.19.0", {"turbo4"}, {"turbo", "turbo2", "turbo1.5", "turbo1"}),
+        ("1.20.1", {"turbo4", "turbo8", "turbo16"}, {"turbo8", "turbo", "turbo2", "turbo1.5", "turbo1"}),
+    ],
 )
-def test_only_what_the_server_has_is_offered(quick_path: Path, version: str, turbo: bool) -> None:
+def test_only_what_the_server_has_is_offered(
+    quick_path: Path, version: str, datatypes: set[str], quantizations: set[str]
+) -> None:
     with serve(quick_path, version=version) as address, open_store(f"qdrant+{address}") as store:
-        assert store.capabilities.quantizations == {"int8", "binary", "product", *(["turbo"] if turbo else [])}
+        can = store.capabilities
+        assert can.datatypes == {"float32", "float16"} | datatypes
+        assert can.quantizations == {"int8", "product", "binary", "binary1.5", "binary2"} | quantizations
+
+
+def test_an_older_client_offers_what_it_knows(quick_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("c2llm_integrations.stores.qdrant.store.distribution_version", lambda _: "1.18.2")
+    with serve(quick_path, version="1.20.1") as address, open_store(f"qdrant+{address}") as store:
+        assert "turbo" in store.capabilities.quantizations
+        assert "turbo8" not in store.capabilities.quantizations | store.capabilities.datatypes
 
 
 def test_in_memory_there_is_nothing_compact() -> None:
@@ -93,9 +114,9 @@ def test_busy_servers_are_waited_for_when_opening(quick_path: Path) -> None:
         assert store.spec is None
 
 
-@pytest.mark.parametrize("analyser", [None, ANALYSER])
+@pytest.mark.parametrize("analyzer", [None, ANALYZER])
 def test_wide_vectors_stay_under_the_limit_of_a_request(
-    quick_path: Path, analyser: str | None, monkeypatch: pytest.MonkeyPatch
+    quick_path: Path, analyzer: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # [a REST body over 32 MiB shows as a time-out]
     sizes: list[int] = []
@@ -108,7 +129,7 @@ def test_wide_vectors_stay_under_the_limit_of_a_request(
     chunks = [CodeChunk(chunk_id("r", "p", "t", i), "r", "p", "", "", "", 1, 1, words) for i in range(250)]
     rows = [Row(chunk, rng.standard_normal(width).astype(np.float32)) for chunk in chunks]  # 12 or 16 MB as JSON
     with serve(quick_path) as address, open_store(f"qdrant+{address}") as store:
-        store.create(CollectionSpec(width, {}, analyser=analyser))
+        store.create(CollectionSpec(width, {}, analyzer=analyzer))
         store.upsert(rows)
         assert len(store.vectors([chunk.id for chunk in chunks])) == len(list(store.rows())) == 250
     assert 3 <= len(sizes) <= 6
@@ -119,7 +140,7 @@ def test_the_largest_texts_stay_under_the_limit_of_a_request(quick_path: Path, m
     size = 2 * 2**20
     words = " ".join(f"{number:x}" for number in range(2**19))[:size]  # as many terms as so many bytes can hold
     with serve(quick_path) as address, open_store(f"qdrant+{address}") as store:
-        store.create(CollectionSpec(16, {}, analyser=ANALYSER))
+        store.create(CollectionSpec(16, {}, analyzer=ANALYZER))
         store.upsert([make_row(text="\x01" * size), make_row(text=words)])
         with pytest.raises(RowsRefused, match=f"text has {size + 1} bytes, the store takes {size}"):
             store.upsert([make_row(text="x" * (size + 1))])
@@ -172,7 +193,7 @@ def server(quick_path: Path) -> Iterator[tuple[QdrantStore, Callable[[], dict[st
     with serve(quick_path) as address, QdrantStore.connect(address) as store:
 
         def config() -> dict[str, Any]:
-            config = store._client.get_collection("code").config
+            config = store.client.get_collection("code").config
             metadata = config.metadata or {}
             return {"kb": config.optimizer_config.indexing_threshold, "before": metadata.get(DEFERRED_KEY)}
 
@@ -182,7 +203,7 @@ def server(quick_path: Path) -> Iterator[tuple[QdrantStore, Callable[[], dict[st
 def test_indexing_is_put_off_and_restored(server: Any, spec: CollectionSpec, make_rows: Any) -> None:
     store, config = server
     store.create(spec)
-    store._client.update_collection("code", optimizers_config=models.OptimizersConfigDiff(indexing_threshold=777))
+    store.client.update_collection("code", optimizers_config=models.OptimizersConfigDiff(indexing_threshold=777))
     with store.bulk():
         store.upsert(make_rows(10))
         assert config() == {"kb": 0, "before": 777}
@@ -201,7 +222,7 @@ def test_a_killed_load_leaves_no_index_put_off(server: Any, spec: CollectionSpec
     store.create(spec)
     store._defer()  # as `bulk` does, and never leaves it
     assert config() == {"kb": 0, "before": 20_000}
-    with QdrantStore.from_client(store._client) as again:
+    with QdrantStore.from_client(store.client) as again:
         if repaired_by == "optimize":
             again.optimize()
         else:
@@ -273,4 +294,5 @@ def test_fields_are_indexed_and_the_repository_is_the_tenant(
         "metadata.path": {"type": "keyword"},
         "metadata.language": {"type": "keyword"},
         "metadata.kind": {"type": "keyword"},
+        "c2llm_source": {"type": "keyword"},
     }

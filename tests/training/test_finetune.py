@@ -14,16 +14,17 @@ pytest.importorskip("accelerate")
 pytest.importorskip("datasets")
 pytest.importorskip("peft")
 
-from c2llm_integrations.checkpoint import load_checkpoint
-from c2llm_integrations.embedder import C2LLMEmbedder
 from c2llm_integrations.errors import InputError
-from c2llm_integrations.training import finetune, hard_negatives
+from c2llm_integrations.model.checkpoint import load_checkpoint
+from c2llm_integrations.model.embedder import C2LLMEmbedder
+from c2llm_integrations.training import examples, finetune
 from c2llm_integrations.training.examples import Example
-from c2llm_integrations.training.finetune import WEIGHTS, Settings, checkpoints, grouped, train
+from c2llm_integrations.training.finetune import WEIGHTS, checkpoints, grouped, train
+from c2llm_integrations.training.options import FinetuneOptions
 from tests.golden import TIED
 
 EXAMPLES = [Example(f"question {n}", f"def answer_{n}(): return {n}", (f"wrong {n}",)) for n in range(24)]
-FAST = Settings(epochs=2, batch=6, lr=1e-3, max_length=16, save_every=3)
+FAST = FinetuneOptions(epochs=2, batch=6, lr=1e-3, max_length=16, save_every=3)
 
 
 def weights(folder):
@@ -32,7 +33,7 @@ def weights(folder):
 
 @pytest.mark.parametrize("lora", [True, False])
 def test_training_finds_more_and_writes_a_whole_checkpoint(lora, tmp_path):
-    losses = train(str(TIED), EXAMPLES, tmp_path / "out", Settings(**{**vars(FAST), "epochs": 6, "lora": lora}))
+    losses = train(str(TIED), EXAMPLES, tmp_path / "out", FinetuneOptions(**{**vars(FAST), "epochs": 6, "lora": lora}))
     assert sum(losses[-4:]) < sum(losses[:4])
     before, after = weights(TIED), weights(tmp_path / "out")
     assert before.keys() == after.keys()
@@ -105,7 +106,7 @@ def test_the_base_finds_hard_negatives_once(tmp_path, monkeypatch):
     inner = finetune.grouped
     monkeypatch.setattr(finetune, "grouped", lambda *args: seen.append(inner(*args)) or seen[-1])
     monkeypatch.setattr("shutil.rmtree", lambda folder, **_: None)
-    monkeypatch.setattr(hard_negatives, "MARGIN", -100)  # weights by chance rank the positives anywhere
+    monkeypatch.setattr(examples, "MARGIN", -100)  # weights by chance rank the positives anywhere
     train(str(TIED), EXAMPLES, tmp_path / "out", replace(FAST, epochs=1, mined=2))
     before, after = seen
     assert [group.column_names for group in before.values()] == [["query", "positive", "negative_1"]]
@@ -119,9 +120,9 @@ def test_the_base_finds_hard_negatives_once(tmp_path, monkeypatch):
     ]
     assert mined
     assert all(negative in positives.values() and negative != positives[query] for query, negative in mined)
-    monkeypatch.setattr(hard_negatives, "mine_hard_negatives", None)  # would fail if it were asked
+    monkeypatch.setattr("sentence_transformers.util.mine_hard_negatives", None)  # would fail if it were asked
     kept = tmp_path / "out.training" / "negatives.json"
-    again = hard_negatives.with_mined(None, EXAMPLES, 2, kept)
+    again = examples.with_mined(None, EXAMPLES, 2, kept)
     assert sum(len(example.negatives) for example in again) == len(EXAMPLES) + len(mined)
     assert all(example.negatives[0].startswith("wrong") for example in again)
 
@@ -129,7 +130,8 @@ def test_the_base_finds_hard_negatives_once(tmp_path, monkeypatch):
 def test_cached_gradients_are_those_of_the_whole_batch(tmp_path):
     settings = {**vars(FAST), "epochs": 1, "lora": False}
     losses = [
-        train(str(TIED), EXAMPLES, tmp_path / str(part), Settings(**{**settings, "part": part})) for part in (None, 2)
+        train(str(TIED), EXAMPLES, tmp_path / str(part), FinetuneOptions(**{**settings, "part": part}))
+        for part in (None, 2)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
@@ -137,13 +139,13 @@ def test_cached_gradients_are_those_of_the_whole_batch(tmp_path):
 def test_only_pairs_of_one_kind_share_a_batch():
     mixed = [Example("a", "b", (), "d", "go"), Example("c", "d", (), "d", "go"), Example("e", "f", (), "d", "c")]
     mixed += [Example("g", "h", ("i", "j"), "d", "go"), Example("k", "l", ("m", "n"), "d", "go")]
-    groups = grouped(mixed, Settings(negatives=1))
+    groups = grouped(mixed, FinetuneOptions(negatives=1))
     assert {name: (len(group), group.column_names) for name, group in groups.items()} == {
         "d go 0": (2, ["query", "positive"]),
         "d go 1": (2, ["query", "positive", "negative_1"]),
     }
     with pytest.raises(InputError, match="1 pairs fill no batch"):
-        grouped(mixed[:1], Settings())
+        grouped(mixed[:1], FinetuneOptions())
 
 
 def test_what_stands_there_is_left_and_named(tmp_path):
@@ -153,12 +155,12 @@ def test_what_stands_there_is_left_and_named(tmp_path):
         train(str(TIED), EXAMPLES, tmp_path / "out", FAST)
     (tmp_path / "new.training").mkdir()
     (tmp_path / "new.training" / "run.json").write_text("{}")
-    with pytest.raises(InputError, match="run of other pairs or settings"):
+    with pytest.raises(InputError, match="run of other pairs or options"):
         train(str(TIED), EXAMPLES, tmp_path / "new", FAST)
     assert (tmp_path / "out" / "model.safetensors").read_text() == "good"
 
 
 def test_a_loss_that_is_no_number_ends_the_run_without_a_checkpoint(tmp_path):
     with pytest.raises(InputError, match=r"the loss is nan at step \d+; lower the learning rate"):
-        train(str(TIED), EXAMPLES, tmp_path / "out", Settings(**{**vars(FAST), "lr": 1e30, "lora": False}))
+        train(str(TIED), EXAMPLES, tmp_path / "out", FinetuneOptions(**{**vars(FAST), "lr": 1e30, "lora": False}))
     assert not (tmp_path / "out").exists()

@@ -6,21 +6,21 @@ import numpy as np
 import pytest
 import torch
 
-from c2llm_integrations.checkpoint import load_checkpoint
-from c2llm_integrations.embedder import C2LLMEmbedder
 from c2llm_integrations.errors import InputError
+from c2llm_integrations.model.checkpoint import load_checkpoint
+from c2llm_integrations.model.embedder import C2LLMEmbedder
+from c2llm_integrations.model.pma import FoldedPMA
 from c2llm_integrations.training import head as training
 from c2llm_integrations.training.head import (
-    Recipe,
     contrast,
     distillation,
     encode,
     pma_of,
-    pooled,
     ranking_distillation,
     train_head,
 )
-from c2llm_integrations.training.states import TokenStates, cache_states, count_cut, token_ids
+from c2llm_integrations.training.hidden_states import TokenStates, cache_states, count_cut, token_ids
+from c2llm_integrations.training.options import HeadOptions
 from tests.golden import TIED
 
 TEXTS = [f"def f{n}(x):\n    return {'x + ' * (n % 7)}{n}" for n in range(60)]
@@ -56,14 +56,14 @@ def test_texts_that_are_cut_are_counted_once_each(checkpoint, max_length):
 
 def test_states_are_computed_once(checkpoint, tmp_path, monkeypatch):
     first = cache_states(checkpoint, TEXTS[:9], tmp_path)
-    monkeypatch.setattr("c2llm_integrations.training.states.load_encoder", None)  # would fail if it were asked
+    monkeypatch.setattr("c2llm_integrations.training.hidden_states.load_encoder", None)  # would fail if it were asked
     again = cache_states(checkpoint, TEXTS[:9], tmp_path)
     np.testing.assert_array_equal(first.states, again.states)
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_an_interrupted_cache_goes_on_where_it_stopped(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr("c2llm_integrations.training.states.WINDOW", 4)
+    monkeypatch.setattr("c2llm_integrations.training.hidden_states.WINDOW_TEXTS", 4)
     seen = []
 
     def interrupt(done, total, what):
@@ -91,21 +91,22 @@ def test_a_full_disk_is_said_before_anything_is_computed(checkpoint, tmp_path, m
 def test_folded_pooling_is_pma(checkpoint, states):
     pma = pma_of(checkpoint)
     batch = states.padded([3, 1, 59, 7])
-    torch.testing.assert_close(pooled(pma, *batch), pma(*batch), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(FoldedPMA(pma)(*batch), pma(*batch), atol=1e-4, rtol=1e-4)
 
 
 def test_a_head_begins_with_the_checkpoints_attention(checkpoint, states):
     full = pma_of(checkpoint)
     pma = training.start(checkpoint, 32, states, range(40), 0)
     [text] = states.padded([0])[0]
-    torch.testing.assert_close(pma.attention(text), full.attention(text), atol=1e-4, rtol=1e-3)
+    found, wanted = (FoldedPMA(one).scores(text).softmax(0) for one in (pma, full))
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-3)
 
 
 def test_training_comes_closer_to_the_full_width_and_repeats_by_its_seed(checkpoint, states):
-    recipe = Recipe(32, steps=40, batch=16, warmup=5)
+    recipe = HeadOptions(32, steps=40, batch=16, warmup=5)
     head, losses = train_head(checkpoint, states, alone(), recipe)
     again, _ = train_head(checkpoint, states, alone(), recipe)
-    other, _ = train_head(checkpoint, states, alone(), Recipe(32, steps=40, batch=16, warmup=5, seed=1))
+    other, _ = train_head(checkpoint, states, alone(), HeadOptions(32, steps=40, batch=16, warmup=5, seed=1))
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
     assert head.digest == again.digest != other.digest
     assert (head.base, head.weights) == (checkpoint.name, checkpoint.digest())
@@ -114,13 +115,13 @@ def test_training_comes_closer_to_the_full_width_and_repeats_by_its_seed(checkpo
 
 def test_a_few_texts_are_enough(checkpoint, tmp_path):
     few = cache_states(checkpoint, TEXTS[:2], tmp_path)
-    head, losses = train_head(checkpoint, few, alone(2), Recipe(32, steps=2))
+    head, losses = train_head(checkpoint, few, alone(2), HeadOptions(32, steps=2))
     assert (head.output_dim, len(losses)) == (32, 2)
 
 
 def test_pairs_teach_what_belongs_together(checkpoint, states):
     groups = [[row, row + 1, (row + 7) % 60] for row in range(0, 60, 2)]
-    head, losses = train_head(checkpoint, states, groups, Recipe(32, steps=40, batch=10, warmup=5))
+    head, losses = train_head(checkpoint, states, groups, HeadOptions(32, steps=40, batch=10, warmup=5))
     assert losses[-1] < losses[0]
     own = checkpoint.with_head(head)
     before, after = (encode(pma_of(c), states, range(60)).detach() for c in (checkpoint, own))
@@ -153,11 +154,11 @@ def test_a_shared_positive_is_no_negative():
 @pytest.mark.parametrize("width", [0, 3, 64, 96])
 def test_a_width_that_cannot_be_trained_is_said(width, checkpoint, states):
     with pytest.raises(InputError, match=f"head of {width} dimensions.*multiple of its 8 heads below its 64"):
-        train_head(checkpoint, states, alone(), Recipe(width))
+        train_head(checkpoint, states, alone(), HeadOptions(width))
 
 
 def test_too_few_texts_and_a_loss_that_is_no_number_are_errors(checkpoint, states):
     with pytest.raises(InputError, match="cannot be trained on 1 texts"):
-        train_head(checkpoint, TokenStates(states.states[:4], np.array([4]), 0), [[0]], Recipe(32))
+        train_head(checkpoint, TokenStates(states.states[:4], np.array([4]), 0), [[0]], HeadOptions(32))
     with pytest.raises(InputError, match=r"the loss is nan at step 1; lower the learning rate from 1e\+30"):
-        train_head(checkpoint, states, alone(), Recipe(32, steps=9, lr=1e30))
+        train_head(checkpoint, states, alone(), HeadOptions(32, steps=9, lr=1e30))

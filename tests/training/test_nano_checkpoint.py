@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from c2llm_integrations.checkpoint import NANO
-from c2llm_integrations.embedder import C2LLMEmbedder
-from c2llm_integrations.model.modeling import C2LLMModel
-from c2llm_integrations.training.corpus import BENCHMARKED, HELD_OUT
+from benchmarks.nano_recipe.corpus import BENCHMARKED, HELD_OUT
+from c2llm_integrations.model.checkpoint import NANO
+from c2llm_integrations.model.embedder import C2LLMEmbedder
+from c2llm_integrations.model.hf_model import C2LLMModel
 
 PAIRS = Path(__file__).parents[2] / "benchmarks" / "data" / "docstring_pairs.jsonl.gz"
 

@@ -1,0 +1,86 @@
+"""The benchmark for GPUs runs on a CPU with small shapes, so that no time on a GPU goes into typing errors."""
+
+import json
+
+import pytest
+import torch
+
+from benchmarks import gpu
+from benchmarks.gpu import PARTS, Settings, functions, line, run_part
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    return Settings("cpu", True, tmp_path_factory.mktemp("gpu"))
+
+
+def rows_of(name, settings):
+    rows = list(PARTS[name].measure(settings))
+    assert [row for row in rows if "error" in row] == []
+    return {row["what"]: row["value"] for row in rows}
+
+
+def test_golden_vectors_are_compared(settings):
+    assert min(rows_of("golden", settings).values()) > 0.99999
+
+
+@pytest.mark.parametrize("name", ["speed_half", pytest.param("speed_seven", marks=pytest.mark.stress)])
+def test_every_side_has_a_speed_and_its_share_of_the_peak(name, settings):
+    rows = rows_of(name, settings)
+    for side in ("ours", "ours, nothing fused", "sentence-transformers", "released way"):
+        assert rows[f"{side}: share of the peak"] > 0
+        assert rows[side] > 0
+
+
+def test_a_side_that_fails_leaves_the_others(settings, monkeypatch):
+    monkeypatch.setattr(gpu, "_released", lambda *_: 1 / 0)
+    monkeypatch.setattr(gpu, "_library", lambda *_: 1 / 0)
+    rows = list(PARTS["speed_half"].measure(settings))
+    assert [row["what"] for row in rows if "error" in row] == ["sentence-transformers", "released way"]
+
+
+def test_a_batch_is_profiled_by_operator(settings):
+    rows = rows_of("profile", settings)
+    assert 0.5 < sum(value for what, value in rows.items() if what.startswith("aten::")) <= 1
+
+
+def test_memory_that_ran_out_changes_no_vector(settings):
+    rows = rows_of("memory", settings)
+    assert rows["warnings of memory"] == 1
+    assert rows["worst cosine to the vectors before"] > 0.99999
+    assert rows["batch after it"] < rows["batch when it was over"]
+
+
+def test_the_model_is_asked_and_served(settings):
+    assert set(rows_of("questions", settings)) == {"query", "batch", "concurrent"}
+    assert set(rows_of("serve", settings)) == {"offline", "served_base64"}
+
+
+@pytest.mark.stress
+def test_the_tests_for_gpus_are_counted(settings):
+    counts = rows_of("tests", settings)
+    assert counts["failures"] == counts["errors"] == 0
+    assert counts["passed" if torch.cuda.is_available() else "skipped"] >= 12
+
+
+def test_a_part_that_dies_leaves_its_rows_and_a_reason(settings, tmp_path):
+    missing = Settings("no-such-device", True, tmp_path)
+    (tmp_path / "memory.jsonl").write_text(json.dumps({"what": "before", "value": 1.0, "unit": "s"}) + "\n")
+    rows = run_part("memory", missing, 300)
+    assert [row["what"] for row in rows] == ["before", "this part", "time of this part"]
+    assert "no-such-device" in rows[1]["error"]
+    assert "FAILED  ended with 1" in line(rows[1])
+
+
+def test_a_part_that_takes_too_long_is_ended(tmp_path):
+    rows = run_part("golden", Settings("cpu", True, tmp_path), 0.2)
+    assert rows[0]["error"].startswith("ended after 0 s")
+
+
+def test_texts_are_functions_of_unlike_lengths():
+    texts = functions()
+    assert len(texts) == len(set(texts)) > 3000
+    assert all(text.lstrip().startswith("def ") for text in texts)
+    assert len({len(text) for text in texts}) > 1000

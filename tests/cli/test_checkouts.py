@@ -1,0 +1,140 @@
+"""Checkouts inside checkouts, parts of one, and indexes that cannot be written to."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.running import answer, command
+from tests.repositories import git
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def app(tmp_path, tiny_model, monkeypatch, capsys):
+    """An indexed git repository of three packages, and the current folder."""
+    root = tmp_path / "app"
+    for name in ("a", "b", "c"):
+        (root / "packages" / name).mkdir(parents=True)
+        (root / "packages" / name / "m.py").write_text(f"def fn_{name}():\n    return 'zebra {name}'\n")
+    git(root, "init")
+    git(root, "add", "-A")
+    git(root, "commit", "-m", "all")
+    monkeypatch.chdir(root)
+    answer(capsys, "index", "--model", tiny_model)
+    return root
+
+
+def asked(capsys, *arguments):
+    """Return the paths and the notes of an answer."""
+    document = json.loads(answer(capsys, "search", "zebra", "--json", *arguments))
+    return {hit["file"] for hit in document["hits"]}, document["notes"]
+
+
+@pytest.mark.parametrize("kind", ["worktree", "clone", "submodule"])
+@pytest.mark.parametrize("below", ["", "packages/a"])
+def test_a_checkout_inside_another_has_its_own_answers_or_a_note(kind, below, app, tiny_model, monkeypatch, capsys):
+    inner = app / "nested" / "x"
+    if kind == "worktree":
+        git(app, "worktree", "add", "-b", "x", str(inner))
+    else:
+        how = ["submodule", "add"] if kind == "submodule" else ["clone"]
+        origin = app.with_name("origin")
+        git(app.parent, "clone", str(app), str(origin))
+        git(app, "-c", "protocol.file.allow=always", *how, str(origin), "nested/x")
+    monkeypatch.chdir(inner / below)
+    _, notes = asked(capsys)
+    assert any("another checkout" in note and "c2llm index" in note for note in notes), notes
+    (inner / "packages" / "a" / "m.py").write_text("def fn_inner():\n    return 'zebra inner'\n")
+    answer(capsys, "index", inner, "--model", tiny_model)
+    monkeypatch.chdir(inner)
+    files, notes = asked(capsys)
+    assert "packages/a/m.py" in files
+    assert not any("another checkout" in note for note in notes)
+    monkeypatch.chdir(app)
+    files, _ = asked(capsys)
+    assert ("nested/x/packages/a/m.py" in files) == (kind == "submodule")
+
+
+def test_a_nested_repository_is_named_with_the_way_to_add_it(app, capsys, tiny_model):
+    git(app.parent, "clone", str(app), str(app / "vendor"))
+    git(app / "vendor", "remote", "set-url", "origin", "https://example.com/them/vendor.git")
+    process = subprocess.run(command("index"), capture_output=True, text=True, check=True)
+    line = next(line for line in process.stderr.splitlines() if "another repository" in line)
+    assert "c2llm index vendor --store qdrant+edge://" in line
+    answer(capsys, *line.partition("c2llm ")[2].split())
+    files, notes = asked(capsys)
+    assert "vendor/packages/a/m.py" in files
+    assert notes == []
+
+
+@pytest.mark.parametrize("parts", [["packages/a"], ["packages/b", "packages/a"], ["packages/a", "packages/c"]])
+def test_a_part_stays_a_part(parts, app, tiny_model, capsys):
+    for number, part in enumerate(parts):
+        answer(capsys, "index", part, *([] if number else ["--replace"]))
+    (app / parts[0] / "m.py").write_text("def changed():\n    return 'zebra changed'\n")
+    _, notes = asked(capsys)
+    wanted = " && ".join(f"c2llm index {part}" for part in sorted(parts))
+    assert notes[0].endswith(f"run: {wanted}")
+    for record in (app / ".c2llm").glob(".*.states"):
+        record.unlink()  # as a killed run leaves it
+    files, notes = asked(capsys, "--index")
+    assert (files, notes) == ({f"{part}/m.py" for part in parts}, [])
+
+
+@pytest.mark.parametrize("change", ["add origin", "change origin", "rename folder", "remove origin"])
+def test_the_stored_name_is_kept(change, app, monkeypatch, capsys, tiny_model):
+    if change in ("change origin", "remove origin"):
+        git(app, "remote", "add", "origin", "git@github.com:acme/svc.git")
+        answer(capsys, "index", "--replace", "--model", tiny_model)
+    name = json.loads(answer(capsys, "index", "--json"))["repository"]
+    if change == "rename folder":
+        monkeypatch.chdir(app.parent)
+        app.rename(app.with_name("renamed"))
+        monkeypatch.chdir(app.with_name("renamed"))
+    elif change == "remove origin":
+        git(app, "remote", "remove", "origin")
+    else:
+        git(app, "remote", *change.split(), "git@github.com:newco/svc.git") if change == "add origin" else git(
+            app, "remote", "set-url", "origin", "git@github.com:newco/svc.git"
+        )
+    report = json.loads(answer(capsys, "index", "--json"))
+    assert (report["repository"], report["written"]) == (name, 0)
+    assert asked(capsys, "--index")[1] == []
+
+
+def drop_privileges():
+    """Let even root be refused."""
+    import ctypes
+
+    for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+        ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="root is refused differently there")
+@pytest.mark.parametrize("closed", [[".c2llm"], ["."], [".c2llm/code/shard"]])
+def test_an_index_that_cannot_be_written_to_is_searched(closed, app):
+    def run(*arguments):
+        return subprocess.run(
+            command(*arguments), capture_output=True, text=True, check=False, preexec_fn=drop_privileges
+        )
+
+    folders = [one for top in closed for one in (app / top, *(app / top).rglob("*")) if ".git" not in one.parts]
+    modes = {one: one.stat().st_mode for one in folders}
+    for one in reversed(folders):
+        one.chmod(modes[one] & ~0o222)
+    try:
+        found = run("search", "zebra", "--json")
+        assert found.returncode == 0, found.stderr
+        assert len(json.loads(found.stdout)["hits"]) == 3
+        assert run("status").returncode == 0
+        (said,) = run("index", "--replace").stderr.splitlines()[-1:]
+        assert "--store qdrant+edge://PATH" in said
+    finally:
+        for one in folders:
+            one.chmod(modes[one])
+    assert not list(Path(os.environ.get("TMPDIR", "/tmp")).glob("c2llm-*/segments"))

@@ -1,0 +1,131 @@
+"""A link in a git folder leads to no file outside it; pointers of worktrees and submodules do their work."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from c2llm_integrations.code.git import GitFolder, branch_of
+from c2llm_integrations.code.git_commit import CommitSeen
+from c2llm_integrations.code.repository import Tree, open_tree
+from c2llm_integrations.indexing.vector_reuse import other_worktrees
+from tests.repositories import git
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX links")
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Path:
+    root = tmp_path.resolve() / "repo"
+    root.mkdir()
+    (root / "a.py").write_text("a = 1\n")
+    git(root, "init", "-q")
+    git(root, "add", ".")
+    git(root, "commit", "-q", "-m", "one")
+    git(root, "config", "remote.origin.url", "https://example.org/team/private")
+    return root
+
+
+def lead_out(repo: Path, name: str) -> Tree:
+    """Move a file out of the git folder, leave a link to it, and list the repository."""
+    file = repo / ".git" / name
+    if not file.exists():
+        file.write_text("../../other\n")
+    outside = repo.parent / "outside"
+    file.rename(outside)
+    file.symlink_to(outside)
+    return open_tree(repo)
+
+
+def test_a_configuration_elsewhere_gives_no_name(repo: Path) -> None:
+    tree = lead_out(repo, "config")
+    assert tree.name == "repo"
+    assert tree.files == ["a.py"]
+    assert tree.notes == [f"{repo}/.git/config is not a file of its git folder, so it is not read"]
+
+
+@pytest.mark.parametrize("name", ["HEAD", "index", "commondir", "packed-refs", "shallow"])
+def test_a_file_elsewhere_is_not_read_but_told(repo: Path, name: str) -> None:
+    git(repo, "pack-refs", "--all")
+    tree = lead_out(repo, name)
+    assert (tree.name, tree.files) == ("example.org/team/private", ["a.py"])
+    assert tree.notes == [f"{repo}/.git/{name} is not a file of its git folder, so it is not read"]
+    assert branch_of(repo) == ("" if name == "HEAD" else "main")
+    folder = GitFolder.of(repo)
+    assert folder is not None
+    assert folder.common == repo / ".git"
+    with folder.view() as view:
+        assert name == "HEAD" or not os.path.lexists(view / name)
+
+
+def test_a_branch_elsewhere_is_no_commit(repo: Path) -> None:
+    assert CommitSeen(repo).commit
+    assert lead_out(repo, "refs/heads/main").notes == []
+    assert CommitSeen(repo).commit is None
+
+
+def test_a_git_file_elsewhere_names_no_git_folder(repo: Path) -> None:
+    (repo / ".git").rename(repo.parent / "kept")
+    (repo.parent / "pointer").write_text(f"gitdir: {repo.parent}/kept\n")
+    (repo / ".git").symlink_to("../pointer")
+    tree = open_tree(repo)
+    assert tree.name == "repo"
+    assert "names no git folder" in tree.notes[0]
+
+
+@pytest.mark.parametrize("name", ["HEAD", "config", "index", "refs/heads/main"])
+def test_a_link_inside_the_git_folder_is_followed(repo: Path, name: str) -> None:
+    commit = CommitSeen(repo).commit
+    file = repo / ".git" / name
+    file.rename(file.with_name("moved"))
+    file.symlink_to("moved")
+    tree = open_tree(repo)
+    assert (tree.name, tree.files, tree.notes) == ("example.org/team/private", ["a.py"], [])
+    assert (branch_of(repo), CommitSeen(repo).commit) == ("main", commit)
+
+
+@pytest.mark.parametrize("place", ["sources", ".git/HEAD", ".git/refs/heads/main", "gitdir", "commondir"])
+def test_links_to_links_are_not_followed_without_end(repo: Path, place: str) -> None:
+    above = repo / ".git" / "refs" / "heads" if place.startswith(".git") else repo
+    for number in range(1200):
+        (above / f"l{number}").symlink_to(f"l{number + 1}")
+    (above / "l1200").symlink_to(repo / "a.py")
+    if place == "gitdir":
+        (repo / ".git").rename(repo.parent / "kept")
+        (repo / ".git").write_text("gitdir: l0\n")
+    elif place == "commondir":
+        (repo / ".git" / "commondir").write_text("../l0\n")
+    elif place == ".git/HEAD":
+        (repo / ".git" / "HEAD").unlink()
+        (repo / ".git" / "HEAD").symlink_to(above / "l0")
+    tree = open_tree(repo)
+    assert "a.py" in tree.files
+    assert len(tree.skipped.get("symlink", ())) == (0 if above != repo else 1201)
+    assert branch_of(repo) == ("main" if place in ("sources", ".git/refs/heads/main", "commondir") else "")
+    assert (CommitSeen(repo).commit is None) is (place != "sources")
+
+
+@pytest.mark.parametrize("name", [".git", ".git/commondir", ".git/worktrees/w/gitdir"])
+def test_a_pointer_of_many_folders_is_not_walked(repo: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    real = os.lstat
+    monkeypatch.setattr(os, "lstat", lambda path, **how: seen.append(path) or real(path, **how))
+    if name == ".git":
+        (repo / ".git").rename(repo.parent / "kept")
+    (repo / name).parent.mkdir(parents=True, exist_ok=True)
+    (repo / name).write_text(f"{'gitdir: ' * (name == '.git')}{'a/' * 20_000}\n")
+    assert open_tree(repo).files == ["a.py"]
+    assert other_worktrees(repo) == []
+    assert len(seen) < 1000
+
+
+def test_worktrees_and_submodules_keep_their_git_folder_elsewhere(repo: Path, tmp_path: Path) -> None:
+    git(repo, "worktree", "add", "-q", "-b", "side", tmp_path / "side")
+    git(repo, "clone", "-q", repo, tmp_path / "outer")
+    git(tmp_path / "outer", "submodule", "add", "-q", repo, "inner")
+    for root, branch in ((tmp_path / "side", "side"), (tmp_path / "outer" / "inner", "main")):
+        tree = open_tree(root)
+        assert (tree.files, tree.notes, branch_of(root)) == (["a.py"], [], branch)
+        assert CommitSeen(root).commit

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from c2llm_integrations.code.chunking import chunk_source
+
+SOURCE = "def mean(xs):\n    return sum(xs) / len(xs)\n"
+
+
+def notebook(cells: list[dict[str, object]], language: str = "python") -> str:
+    return json.dumps({"cells": cells, "metadata": {"kernelspec": {"language": language}}, "nbformat": 4})
+
+
+def cell(source: str, kind: str = "code") -> dict[str, object]:
+    return {"cell_type": kind, "source": source.splitlines(True), "outputs": [{"data": {"image/png": "A" * 9_000}}]}
+
+
+def test_cells_are_code_without_outputs() -> None:
+    [chunk] = chunk_source("r", "a.ipynb", notebook([cell("%matplotlib inline"), cell(SOURCE)]))
+    assert (chunk.language, chunk.symbol) == ("python", "mean")
+    assert "%% cell 2\n" + SOURCE in chunk.text
+    assert "AAAA" not in chunk.text
+
+
+@pytest.mark.parametrize(("kernel", "language"), [("R", "r"), ("julia", "julia"), ("C#", "csharp"), ("c++17", "cpp")])
+def test_the_kernel_says_the_language(kernel: str, language: str) -> None:
+    [chunk] = chunk_source("r", "a.ipynb", notebook([cell("x"), cell("y")], kernel))
+    assert (chunk.language, chunk.symbol) == (language, "cell 1")
+
+
+def test_what_is_no_notebook_is_json() -> None:
+    for text in ("{}", "[]", '{"cells": 1}', "x"):
+        assert {chunk.language for chunk in chunk_source("r", "a.ipynb", text)} == {"json"}
+
+
+@pytest.mark.parametrize("source", ["\ud83d = 1", "x = '\udfff'", "a\ud800\ud800b"])
+def test_half_a_character_spoils_neither_the_notebook_nor_the_run(source: str) -> None:
+    [chunk] = chunk_source("r", "a.ipynb", notebook([cell(source), cell(SOURCE)]))
+    assert "\ufffd" in chunk.text
+    assert SOURCE in chunk.text
+    assert chunk.text.encode()
+
+
+def test_a_cell_of_another_type_is_raw() -> None:
+    [chunk] = chunk_source("r", "a.ipynb", notebook([cell("x", "evil\n\x1b[2J"), cell(SOURCE)]))
+    assert "%% cell 1 (raw)" in chunk.text

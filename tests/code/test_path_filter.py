@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from c2llm_integrations.code.path_filter import from_root, literal, selected, without_lines
+from c2llm_integrations.errors import InputError
+
+INDEXED = [
+    *("src/app/[slug]/page.tsx", "src/app/s/page.tsx", "src/app/[...all]/route.ts", "src/a.ts", "src/deep/b.go"),
+    *("#odd.py", "!important.css", "web/(group)/+page.svelte", "x{a,b}.c", "a b.py", "Main.java", "old/Main.java"),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("src/app/[slug]/page.tsx", ["src/app/[slug]/page.tsx"]),
+        ("src/app/[slug]/", ["src/app/[slug]/page.tsx"]),
+        ("[slug]", ["src/app/[slug]/page.tsx"]),
+        ("src/app/[...all]/route.ts", ["src/app/[...all]/route.ts"]),
+        ("src/app/[s]/page.tsx", ["src/app/s/page.tsx"]),
+        ("src/a.ts:1-3", ["src/a.ts"]),
+        ("src/a.ts:12:5", ["src/a.ts"]),
+        ("src/a.ts#L3-L9", ["src/a.ts"]),
+        ("./src/a.ts", ["src/a.ts"]),
+        ("/src/a.ts", ["src/a.ts"]),
+        ("src\\a.ts", ["src/a.ts"]),
+        ("src/**/*.{ts,go}", ["src/a.ts", "src/app/[...all]/route.ts", "src/deep/b.go"]),
+        ("src/{deep,a.ts}", ["src/a.ts", "src/deep/b.go"]),
+        ("#odd.py:1-1", ["#odd.py"]),
+        ("!important.css", ["!important.css"]),
+        ("web/(group)/+page.svelte", ["web/(group)/+page.svelte"]),
+        ("x{a,b}.c", ["x{a,b}.c"]),
+        ("a b.py", ["a b.py"]),
+        ("Main.java", ["Main.java", "old/Main.java"]),
+        ("/Main.java", ["Main.java"]),
+        ("nosuch/", []),
+        (".", sorted(INDEXED)),
+    ],
+)
+def test_what_a_path_selects(path: str, expected: list[str]) -> None:
+    assert selected(path, INDEXED) == expected
+
+
+@pytest.mark.parametrize("path", ["", "# note", "!src", "{a,b}" * 9])
+def test_what_can_select_nothing_is_refused(path: str) -> None:
+    with pytest.raises(InputError, match=r"selects nothing|use fewer"):
+        selected(path, INDEXED)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["*?" * 200 + "#", "*e" * 200 + "#", "**/" * 200 + "#", "{*?,*e}" * 4 + "*e" * 99 + "#"]
+)
+def test_stars_do_not_multiply(pattern: str) -> None:
+    assert selected(f"x/{pattern}#", [f"x/{'e' * 200}/{'deep/' * 200}end.py"]) == []
+
+
+def test_lines_after_a_path() -> None:
+    assert without_lines("a.py:10-20") == ("a.py", 10)
+    assert without_lines("a.py#L7") == ("a.py", 7)
+    assert without_lines(":7") == (":7", None)
+    assert literal("./src/a.ts:2", INDEXED) == "src/a.ts"
+    assert literal("src", INDEXED) is None
+
+
+def test_a_path_as_it_is_seen_from_a_folder(tmp_path: Path) -> None:
+    root = tmp_path.resolve()
+    (root / "pkg" / "[id]").mkdir(parents=True)
+    (root / "pkg" / "[id]" / "a.ts").touch()
+    here = root / "pkg"
+    assert from_root("[id]/a.ts:1-2", root, here) == "/pkg/[id]/a.ts"
+    assert from_root(str(here / "*.ts"), root, here) == "/pkg/*.ts"
+    assert from_root("../other/x.py", root, here) == "/other/x.py"
+    assert from_root("..", root, here) == "/"
+    assert from_root("../../outside.py", root, here) is None
+    assert from_root("src/*.py", root, here) is None
+    assert from_root("\0", root, here) is None
+
+
+@pytest.mark.parametrize(
+    "url", ["file://{}/%5Bid%5D/a%20b.ts", "file://localhost{}/[id]/a b.ts", "file://{}/x/../%5bid%5d/a b.ts#L3"]
+)
+def test_a_file_url_is_a_path(url, tmp_path):
+    assert from_root(url.format(tmp_path), tmp_path, tmp_path) == "/[id]/a b.ts"
+    assert from_root(url.format("/elsewhere"), tmp_path, tmp_path) is None
+
+
+@pytest.mark.parametrize("path", ["{" + "," * 60_000, "{" * 100_000, "a" * 10**7, "../" * 10**5, "[" * 5_000])
+def test_a_longer_path_than_any_is_refused_before_it_is_read(path: str) -> None:
+    with pytest.raises(InputError, match="characters, at most 4,096 are read"):
+        selected(path, INDEXED)

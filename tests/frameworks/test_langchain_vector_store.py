@@ -1,0 +1,302 @@
+"""Our stores as LangChain's vector store: its own standard tests, and what they do not ask."""
+
+import asyncio
+import json
+
+import numpy as np
+import pytest
+from langchain_core.documents import Document
+from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.indexing import InMemoryRecordManager, index
+from langchain_tests.integration_tests import VectorStoreIntegrationTests
+
+from c2llm_integrations.errors import InputError, RowsRefused, SpecMismatch
+from c2llm_integrations.langchain import C2LLMCodeLoader, C2LLMEmbeddings, C2LLMRetriever, C2LLMVectorStore
+from c2llm_integrations.retrieval.fields import PREFIX
+from c2llm_integrations.stores import open_store
+from c2llm_integrations.stores.rows import RESERVED
+from c2llm_integrations.stores.spec import CompactPlan
+from tests.golden import TIED
+
+TINY = {"model": str(TIED), "dtype": "float32", "device": "cpu"}
+STORES = ["edge", "memory", "lite"]
+
+
+def url_of(name, folder):
+    return {
+        "edge": f"qdrant+edge://{folder / 'edge'}",
+        "memory": "qdrant+memory://",
+        "lite": f"milvus+lite://{folder / 'lite.db'}",
+    }[name]
+
+
+class Standard(VectorStoreIntegrationTests):
+    search_type = "hybrid"
+    store = ""
+
+    @pytest.fixture
+    def vectorstore(self, tmp_path):
+        with open_store(url_of(self.store, tmp_path), "standard") as store:
+            yield C2LLMVectorStore(store, embedding=self.get_embeddings(), search_type=self.search_type)
+
+
+class TestStandardOnEdge(Standard):
+    store = "edge"
+
+
+class TestStandardInMemory(Standard):
+    store = "memory"
+
+
+class TestStandardOnMilvusLite(Standard):
+    store = "lite"
+
+
+class TestStandardDense(Standard):
+    store = "memory"
+    search_type = "dense"
+
+
+@pytest.fixture(scope="module")
+def embeddings():
+    return C2LLMEmbeddings(**TINY)
+
+
+class Counting(C2LLMEmbeddings):
+    """Notes which texts were embedded."""
+
+    def embed_documents(self, texts):
+        EMBEDDED.extend(texts)
+        return super().embed_documents(texts)
+
+
+EMBEDDED = []
+
+
+@pytest.fixture(params=STORES)
+def store(request, tmp_path, embeddings):
+    with open_store(url_of(request.param, tmp_path), "answers") as opened:
+        yield C2LLMVectorStore(opened, embedding=embeddings)
+
+
+ANSWERS = [
+    Document(
+        page_content="def retry_delay(attempt): return 2 ** attempt",
+        metadata={"tenant": "acme", "votes": 12, "tags": ["http", "retry"], "author": {"name": "Ada"}, "draft": None},
+        id="doc-17",
+    ),
+    Document(page_content="class Cart: pass", metadata={"tenant": "globex", "votes": 3, "tags": []}, id="https://x/1"),
+    Document(
+        page_content="class Cart: pass",
+        metadata={"tenant": "acme", "votes": 3.5},
+        id="7b0e1b1c-7a53-4a53-9f0b-5d7a5a0f3a01",
+    ),
+]
+
+
+def test_documents_come_back_as_they_were_given(store):
+    assert store.add_documents(ANSWERS) == [one.id for one in ANSWERS]
+    assert store.get_by_ids([ANSWERS[2].id, "nowhere", "doc-17", "https://x/1"]) == [ANSWERS[2], ANSWERS[0], ANSWERS[1]]
+    found = store.similarity_search("retry delay", k=3)
+    assert found[0] == ANSWERS[0]
+    assert {one.id for one in found} == {one.id for one in ANSWERS}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "ids"),
+    [
+        ({"tenant": "acme"}, {0, 2}),
+        ({"votes": {"gte": 3.5}}, {0, 2}),
+        ({"tags": "retry"}, {0}),
+        ({"tags": ["other", "http"], "tenant": "acme"}, {0}),
+        ({"author.name": "Ada"}, {0}),
+        ({"not": {"tenant": "acme"}}, {1}),
+        ({"or": [{"votes": 3}, {"tags": {"exists": True}}]}, {0, 1}),
+        ({"draft": {"exists": True}}, set()),
+        ({"tenant": []}, set()),
+    ],
+)
+def test_filters_are_mappings_on_any_field(store, chosen, ids):
+    store.add_documents(ANSWERS)
+    wanted = {ANSWERS[place].id for place in ids}
+    for search_type in ("hybrid", "dense"):
+        found = store.similarity_search("class Cart", k=9, filter=chosen, search_type=search_type)
+        assert {one.id for one in found} == wanted
+    by_vector = store.similarity_search_by_vector(store.embeddings.embed_query("x"), k=9, filter=chosen)
+    assert {one.id for one in by_vector} == wanted
+    assert {one.id for one in store.max_marginal_relevance_search("x", k=9, filter=chosen)} == wanted
+    retriever = store.as_retriever(search_kwargs={"k": 9, "filter": chosen})
+    assert {one.id for one in retriever.invoke("class Cart")} == wanted
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED | {f"{PREFIX}id", f"{PREFIX}{PREFIX}vector", f"{PREFIX}votes"}))
+def test_a_field_named_like_one_of_ours_comes_back_and_filters(name, embeddings):
+    store = C2LLMVectorStore(embedding=embeddings)
+    [id] = store.add_texts(["x = 1"], [{name: 5}])
+    store.add_texts(["x = 2"], [{name: 6}])
+    assert store.get_by_ids([id])[0].metadata == {name: 5}
+    nested = {"or": [{"and": [{name: 5}]}, {"not": {name: {"exists": True}}}]}
+    for chosen in ({name: 5}, {name: {"lt": 6}}, nested):
+        assert [one.metadata for one in store.similarity_search("x", filter=chosen)] == [{name: 5}]
+
+
+def test_words_alone_find_what_vectors_do_not(store):
+    store.add_texts([f"def f{n}(): return {n}" for n in range(30)] + ["raise QuotaExceeded('zanzibar')"])
+    [(best, score), *others] = store.similarity_search_with_score("zanzibar", k=2, search_type="lexical")
+    assert "zanzibar" in best.page_content
+    assert 0 < score <= 1
+    assert not others
+
+
+def test_a_text_without_id_gets_one_from_its_content(embeddings):
+    store = C2LLMVectorStore(embedding=embeddings)
+    twice = ["a = 1", "a = 1"]
+    first = store.add_texts(twice, [{"tenant": "acme"}, {"tenant": "globex"}])
+    assert len({*first}) == 2
+    assert store.add_texts(twice, [{"tenant": "acme"}, {"tenant": "globex"}]) == first
+    same = store.add_texts(["b = 1", "b = 1"])
+    assert len({*same}) == 2
+    assert store.add_texts(["b = 1", "b = 1"]) == same
+    assert len(store.similarity_search("a", k=20)) == 4
+
+
+def test_sources_share_a_collection_and_never_delete_each_others(tmp_path, embeddings):
+    with open_store(url_of("edge", tmp_path)) as opened:
+        one, other = (C2LLMVectorStore(opened, embedding=embeddings, source=name) for name in ("one", "other"))
+        one.add_texts(["a = 1"], ids=["x"])
+        other.add_texts(["b = 1"], ids=["x"])
+        assert one.get_by_ids(["x"])[0].page_content == "a = 1"
+        other.delete()
+        assert [document.page_content for document in one.similarity_search("b", k=9)] == ["a = 1"]
+        one.delete(filter={"nothing": 1})
+        assert one.get_by_ids(["x"])
+        one.delete(["x"])
+        assert one.similarity_search("b") == []
+
+
+def test_scores_and_thresholds_are_relevance(store):
+    store.add_documents(ANSWERS)
+    scored = store.similarity_search_with_relevance_scores("class Cart", k=3)
+    assert all(0 <= score <= 1 for _, score in scored)
+    retriever = store.as_retriever(search_type="similarity_score_threshold", search_kwargs={"score_threshold": 0.99})
+    assert len(retriever.invoke("retry_delay")) < 3
+    assert len(store.as_retriever(search_type="mmr", search_kwargs={"k": 2}).invoke("Cart")) == 2
+
+
+async def test_async_gives_what_sync_gives(store):
+    ids = await store.aadd_documents(ANSWERS)
+    assert [one.id for one in await store.aget_by_ids(ids)] == ids
+    questions = ["retry", "class Cart", "acme"]
+    every = len(ANSWERS)  # the same text for two tenants scores the same, so their order says nothing
+    together = await asyncio.gather(*(store.asimilarity_search_with_score(one, k=every) for one in questions))
+    for question, found in zip(questions, together, strict=True):
+        alone = {one.id: score for one, score in store.similarity_search_with_score(question, k=every)}
+        assert {one.id: score for one, score in found} == pytest.approx(alone, abs=1e-5)
+    assert await store.amax_marginal_relevance_search("x", k=2) == store.max_marginal_relevance_search("x", k=2)
+    assert await store.adelete(ids)
+    assert await store.asimilarity_search("retry") == []
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda store: store.similarity_search("x", filters={"a": 1}),
+        lambda store: store.similarity_search("x", where={"a": 1}),
+        lambda store: store.similarity_search("x", filter={"a": {"$gt": 1}}),
+        lambda store: store.similarity_search("x", filter="a == 1"),
+        lambda store: store.similarity_search("x", search_type="bm25"),
+        lambda store: store.similarity_search("x", k=0),
+        lambda store: store.add_texts(["a"], [{}, {}]),
+        lambda store: store.add_texts(["a"], ids=["a", "b"]),
+        lambda store: store.add_texts(["a"], namespace="b"),
+        lambda store: store.delete(["a"], filter={"a": 1}),
+        lambda store: C2LLMVectorStore(search_type="sparse"),
+        lambda store: C2LLMVectorStore("somewhere").add_texts(["a"]),
+    ],
+)
+def test_bad_arguments_are_refused_in_one_line(call, embeddings):
+    store = C2LLMVectorStore(embedding=embeddings)
+    store.add_texts(["a"])
+    with pytest.raises(InputError) as refused:
+        call(store)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("metadata", [{"a": object()}, {"a": float("nan")}, {"a": "x" * 70_000}, {'"': 1}, {1: 2}])
+def test_metadata_that_cannot_be_stored_is_named(metadata, embeddings):
+    store = C2LLMVectorStore(embedding=embeddings)
+    with pytest.raises(RowsRefused, match="metadata"):
+        store.add_texts(["a"], [metadata], ids=["x"])
+
+
+def test_other_embeddings_fill_a_collection_and_keep_it(tmp_path, embeddings):
+    url = url_of("edge", tmp_path)
+    mine = C2LLMVectorStore(url, embedding=DeterministicFakeEmbedding(size=6), compact=CompactPlan(datatype="float16"))
+    mine.add_texts(["a", "b"])
+    with mine._documents.shared.opened() as store:
+        assert (store.spec.width, store.spec.datatype) == (6, "float16")
+    with pytest.raises(SpecMismatch, match="asked for"):
+        C2LLMVectorStore(url, embedding=embeddings).add_texts(["c"])
+    with pytest.raises(InputError, match="not made by C2LLM"):
+        C2LLMRetriever(store=url, collection="documents").invoke("a")
+    assert C2LLMRetriever(store=url, collection="documents", mode="lexical").invoke("a")
+
+
+def test_a_collection_of_ingest_opens_as_a_vector_store(project, embeddings, tmp_path):
+    from c2llm_integrations import ingest, search
+
+    with open_store(url_of("edge", tmp_path)) as opened:
+        ingest(project, embeddings.embedder, opened, repository="shop")
+        hits = search("sum up prices", embeddings.embedder, opened)
+        found = C2LLMVectorStore(opened, embedding=embeddings).similarity_search_with_score("sum up prices", k=10)
+        assert [(one.id, one.metadata) for one, _ in found] == [
+            (hit.record.id, dict(hit.record.metadata)) for hit in hits
+        ]
+        np.testing.assert_allclose([score for _, score in found], [hit.score for hit in hits], atol=1e-5)
+
+
+# ---- `index` with a record manager
+
+
+@pytest.mark.parametrize("name", STORES)
+@pytest.mark.parametrize("ids", ["our own", "by content"])
+def test_index_leaves_no_stale_places_and_embeds_nothing_twice(tmp_path, name, ids):
+    root = tmp_path / "code"
+    root.mkdir()
+    body = "".join(f'def f{n}(x):\n    """{"word " * 200}"""\n    return x + {n}\n\n\n' for n in range(3))
+    records = InMemoryRecordManager("moved")
+    records.create_schema()
+    options = {"key_encoder": lambda document: document.id} if ids == "our own" else {"key_encoder": "sha256"}
+    with open_store(url_of(name, tmp_path)) as opened:
+        store = C2LLMVectorStore(opened, embedding=Counting(**TINY))
+        for head in ("", "import os\n\n\n" * 300, "", "# licence\n" * 3):
+            (root / "code.py").write_text(head + body)
+            EMBEDDED.clear()
+            documents = C2LLMCodeLoader(root, repository="r").load()
+            texts = {one.page_content for one in documents}
+            known = {record.text for record in opened.scroll()}
+            index(documents, records, store, cleanup="full", source_id_key="path", **options)
+            assert {*EMBEDDED} == texts - known
+            assert len(EMBEDDED) == len({*EMBEDDED})
+            lines = (root / "code.py").read_text().splitlines()
+            kept = list(opened.scroll())
+            assert len(kept) == len(documents)
+            for record in kept:
+                assert record.text.splitlines()[0] == lines[record.metadata["start_line"] - 1]
+
+
+def test_changed_metadata_alone_are_written_without_embedding(embeddings):
+    store = C2LLMVectorStore(embedding=Counting(**TINY))
+    store.add_texts(["a = 1", "b = 2"], [{"votes": 1}, {"votes": 2}], ids=["a", "b"])
+    EMBEDDED.clear()
+    store.add_texts(["a = 1", "b = 3"], [{"votes": 5}, {"stars": 2}], ids=["a", "b"])
+    assert EMBEDDED == ["b = 3"]
+    assert [one.metadata for one in store.get_by_ids(["a", "b"])] == [{"votes": 5}, {"stars": 2}]
+
+
+def test_two_thousand_documents_go_in_and_come_out(embeddings):
+    store = C2LLMVectorStore(embedding=DeterministicFakeEmbedding(size=8))
+    texts = [json.dumps({"n": n}) for n in range(2000)]
+    ids = store.add_texts(texts, [{"n": n} for n in range(2000)])
+    assert len(set(ids)) == 2000
+    assert store.similarity_search(texts[1234], k=1, filter={"n": {"gte": 1000}})[0].metadata == {"n": 1234}

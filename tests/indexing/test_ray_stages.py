@@ -1,0 +1,166 @@
+"""The steps of a distributed run, in one process and without a cluster."""
+
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from c2llm_integrations.code.chunking import chunk_source
+from c2llm_integrations.errors import StoreError
+from c2llm_integrations.indexing.ownership import Claim
+from c2llm_integrations.indexing.ray import batches, stages
+from c2llm_integrations.indexing.ray.batches import EmbeddedBatch, Place, Sum
+from c2llm_integrations.stores.base import CollectionSpec, Row
+from tests.ingesting import write_tree
+
+SPEC = CollectionSpec(4, {"model": "none"})
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A pass over an empty collection."""
+    one = Place("qdrant+memory://", token=str(tmp_path))
+    one.open().create(SPEC)
+    return one
+
+
+def again(place):
+    """The next pass over the same store: whatever was read of it is forgotten."""
+    batches._claims.cache_clear()
+    stages._held_of.cache_clear()
+    stages._commit_of.cache_clear()
+    return place
+
+
+def through(batch, place):
+    """Chunk and store a batch."""
+    done = stages.chunk(batch, place)
+    vectors = np.ones((len(done.new), 4), np.float32) if done.new else None
+    return stages.write(EmbeddedBatch(done.result, done.new, vectors, done.moved), place)
+
+
+def store_tree(folder, place):
+    again(place)
+    return [through(batch, place) for batch in stages.list_source(str(folder), place, False)]
+
+
+@given(st.lists(st.uuids().map(str), unique=True), st.randoms())
+def test_a_sum_knows_a_set_of_ids_in_any_order_and_parts(ids, random):
+    whole = Sum().add(ids)
+    cut = random.randint(0, len(ids))
+    random.shuffle(ids)
+    assert Sum().add(ids[:cut]) + Sum().add(ids[cut:]) == whole
+    assert whole - Sum().add(ids[:cut]) == Sum().add(ids[cut:])
+
+
+def test_a_file_that_cannot_be_chunked_costs_itself_and_keeps_its_rows(place, tmp_path, monkeypatch):
+    tree = write_tree(tmp_path / "one", 0, files=6)
+    store_tree(tree, place)
+    held = place.open().count("one")
+
+    def fail(name, path, text):
+        if path == "file_3.py":
+            raise RecursionError
+        return chunk_source(name, path, text)
+
+    monkeypatch.setattr(stages, "chunk_source", fail)
+    done = store_tree(tree, place)
+    assert sum((batch.ids for batch in done), Sum()).count == held
+    assert [path for batch in done for path in batch.report.skipped.get("unreadable", [])] == ["file_3.py"]
+    assert [id for batch in done for id in batch.stale] == []
+
+
+def test_where_the_folder_is_not_mounted_nothing_is_stale(place, tmp_path):
+    tree = write_tree(tmp_path / "one", 0, files=6)
+    store_tree(tree, place)
+    listed = list(stages.list_source(str(tree), again(place), False))
+    shutil.rmtree(tree)
+    done = [stages.chunk(batch, place) for batch in listed]
+    assert "vanished" in done[1].result.failed
+    assert [id for batch in done for id in batch.result.stale] == []
+
+
+def test_nothing_is_deleted_while_a_new_row_is_missing(place, tmp_path):
+    tree = write_tree(tmp_path / "one", 0, files=6)
+    store_tree(tree, place)
+    write_tree(tree, 1, files=6)
+    done = store_tree(tree, place)
+    wanted = sum((batch.ids for batch in done), Sum())
+    stale = [id for batch in done for id in batch.stale]
+    assert stale
+    [lost, *_] = [row.id for row in place.open().scan("one") if row.id not in stale]
+    vector = place.open().vectors([lost])[lost]
+    [chunk] = [row.chunk for row in place.open().rows("one") if row.chunk.id == lost]
+    place.open().delete([lost])
+    before = place.open().count()
+    with pytest.raises(StoreError, match=f"holds {wanted.count - 1} rows of 'one', expected {wanted.count}"):
+        stages.finish("one", place, wanted, stale, None, Claim("me"))
+    assert place.open().count() == before
+    place.open().upsert([Row(chunk, vector)])
+    for _ in range(2):  # a task may run twice
+        stages.finish("one", place, wanted, stale, None, Claim("me"))
+        assert place.open().count() == wanted.count
+
+
+def test_the_same_folder_and_url_have_one_owner_wherever_they_are_read():
+    here, there = Place("x", host="driver"), Place("x", host="driver", token="other")
+    for source in ("/shared/one", "https://example.org/a/b.git"):
+        assert here.owner_of(source) == there.owner_of(source)
+    assert here.owner_of("/shared/one") != Place("x", host="other").owner_of("/shared/one")
+    assert here.owner_of("https://example.org/a/b.git") == Place("x").owner_of("https://me@example.org/a/b.git")
+
+
+def test_texts_are_left_out_as_files_are(place):
+    paths = ["a.py", "b.py", "c.py", "id_rsa", "e.py", "f.py"]
+    texts = ["x = 1\n", None, "y" * 2_000_000, "secret", "\ud800", "x = 2\n"]
+    batch = stages.list_texts("one", paths, texts, "x.parquet", place, False)
+    assert (batch.result.files, batch.result.rows) == (["a.py", "f.py"], 6)
+    assert batch.result.report.skipped == {
+        "no text": ["b.py"],
+        "too large": ["c.py"],
+        "secret": ["id_rsa"],
+        "binary": ["e.py"],
+    }
+
+
+def test_texts_of_a_repository_that_another_source_fills_are_refused_without_force(place, tmp_path):
+    store_tree(write_tree(tmp_path / "one", 0, files=6), place)
+    refused = stages.list_texts("one", ["a.py"], ["x = 1\n"], "x.parquet", again(place), False)
+    assert "--force" in refused.result.failed
+    taken = stages.list_texts("one", ["a.py"], ["x = 1\n"], "x.parquet", again(place), True)
+    assert (taken.result.failed, place.open().claims()["one"]) == ("", taken.result.owner)
+
+
+def test_a_symbolic_link_in_a_clone_is_no_text(place, tmp_path):
+    tree = write_tree(tmp_path / "work", 0, files=2)
+    (tree / "link.py").symlink_to("file_1.py")
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for arguments in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "one"]):
+        subprocess.run(["git", *arguments], cwd=tree, check=True)
+    listed = list(stages.list_source((tree).as_uri(), place, False))
+    assert [path for batch in listed for path in batch.texts] == ["file_1.py"]
+    assert len({batch.result.commit for batch in listed}) == 1
+
+
+def test_an_empty_folder_is_one_batch(place, tmp_path):
+    (tmp_path / "empty").mkdir()
+    [batch] = store_tree(tmp_path / "empty", place)
+    assert (batch.batches, batch.ids, batch.failed) == (1, Sum(), "")
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("https://example.org/Org/Repo.git", "example.org/Org/Repo"),
+        ("file:///srv/repo/.git", "repo"),
+        ("/srv/repo/.git", "repo"),
+        ("https://example.org/ghp_" + "aBcDeF" * 6, "digest"),
+        ("https://example.org/glpat-" + "aBcDeF" * 4 + ".git", "digest"),
+        ("https://me:s3cret@example.org/", "digest"),
+    ],
+)
+def test_a_remote_without_a_safe_name_is_named_by_its_digest(source, name):
+    assert stages.name_of_remote(source, "digest") == name

@@ -1,0 +1,292 @@
+"""What `ingest_records` reads, what it keeps in memory, and how it says what is wrong."""
+
+from __future__ import annotations
+
+import datetime
+import gzip
+import json
+import tracemalloc
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from c2llm_integrations import CodeChunk, InputError, Record, RepositoryError, ingest, ingest_records, open_store
+from c2llm_integrations.indexing import records, writing
+from c2llm_integrations.indexing.digests import KeySet
+from c2llm_integrations.indexing.options import RecordOptions
+from c2llm_integrations.indexing.records import plan_records
+from tests.conftest import write_project
+from tests.indexing.record_models import CountingEmbedder, held, vectors_of
+
+ROWS = [{"id": "a", "text": "one", "votes": 1}, {"id": "b", "text": "two", "votes": 2}]
+WANTED = {"a": ("one", {"votes": 1}), "b": ("two", {"votes": 2})}
+
+
+@pytest.fixture
+def store():
+    with open_store("qdrant+memory://", "answers") as opened:
+        yield opened
+
+
+def load(store, records, **options):
+    return ingest_records(records, CountingEmbedder(), store, **{"source": "answers", **options})
+
+
+# ---- what is read
+
+
+@dataclass
+class Document:
+    """Has what LangChain's has."""
+
+    page_content: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+    id: str | None = None
+
+
+def langchain():
+    documents = pytest.importorskip("langchain_core.documents")
+    return [documents.Document(row["text"], id=row["id"], metadata={"votes": row["votes"]}) for row in ROWS]
+
+
+def llama_index():
+    schema = pytest.importorskip("llama_index.core.schema")
+    return [schema.TextNode(text=row["text"], id_=row["id"], metadata={"votes": row["votes"]}) for row in ROWS]
+
+
+def data_set():
+    return pytest.importorskip("datasets").Dataset.from_list(ROWS)
+
+
+def arrow():
+    return pytest.importorskip("pyarrow").Table.from_pylist(ROWS)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ROWS,
+        lambda: iter(ROWS),
+        lambda: [Record(row["id"], row["text"], {"votes": row["votes"]}) for row in ROWS],
+        lambda: [Record(row["id"], row["text"], {"votes": row["votes"]}, "answers") for row in ROWS],
+        langchain,
+        llama_index,
+        data_set,
+        arrow,
+    ],
+    ids=["list", "generator", "records", "records-of-it", "langchain", "llama-index", "datasets", "arrow"],
+)
+def test_every_shape_of_records_is_read_alike(store, make):
+    assert load(store, make()).refused == {}
+    assert held(store, "answers") == WANTED
+    assert load(store, ROWS).unchanged == 2
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz", "rows.ndjson", "rows.parquet"])
+def test_every_kind_of_file_is_read_alike(store, tmp_path, name):
+    lines = "".join(json.dumps(row) + "\n\n" for row in ROWS).encode()
+    file = tmp_path / name
+    if name.endswith(".parquet"):
+        pytest.importorskip("pyarrow.parquet").write_table(arrow(), file)
+    else:
+        file.write_bytes(gzip.compress(lines) if name.endswith(".gz") else b"\xef\xbb\xbf" + lines)
+    assert load(store, file).written == load(store, str(file)).unchanged == 2
+    assert held(store, "answers") == WANTED
+
+
+def test_a_bad_line_of_a_file_is_refused_with_its_place(store, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(b'{"id": "a", "text": "one"}\nnonsense\n[1]\n{"text": "\xff"}\n{"id": "b", "text": "two"}\n')
+    report = load(store, file)
+    assert report.written == 2
+    assert list(report.refused) == [f"{file}: line {number}" for number in (2, 3, 4)]
+
+
+def test_fields_have_the_names_that_are_asked_for(store):
+    rows = [{"url": "http://a", "body": "one", "id": 5}, {"url": None, "body": "two"}]
+    report = load(store, rows, text="body", id="url", transform=lambda row: {**row, "id": None})
+    assert (report.written, len(report.refused)) == (0, 2)
+    without_id = [{name: value for name, value in row.items() if name != "id"} for row in rows]
+    assert load(store, without_id, text="body", id="url").written == 2
+    assert held(store, "answers").pop("http://a") == ("one", {})
+
+
+def test_a_document_keeps_its_fields_and_takes_its_id_from_the_one_named(store):
+    documents = [Document("one", {"text": "kept", "url": "http://a"}, id="x"), Document("two", {"url": "http://b"})]
+    load(store, documents)
+    assert held(store, "answers")["x"] == ("one", {"text": "kept", "url": "http://a"})
+    load(store, documents, id="url", source="by url")
+    assert set(held(store, "by url")) == {"http://a", "http://b"}
+
+
+def test_what_transform_returns_is_stored(store):
+    report = load(store, range(5), transform=lambda n: {"text": str(n), "n": n} if n % 2 else None)
+    assert (report.chunks, report.written) == (2, 2)
+    assert sorted(held(store, "answers").values()) == [("1", {"n": 1}), ("3", {"n": 3})]
+
+
+def test_values_of_numpy_and_dates_are_stored_as_json(store):
+    when = datetime.datetime(2026, 1, 31, 12, tzinfo=datetime.timezone.utc)
+    row = {"id": np.int64(7), "text": "x", "n": np.float32(0.5), "day": when.date(), "at": [when], "list": np.arange(2)}
+    for _ in range(2):
+        report = load(store, [row, {"id": uuid.UUID(int=2**127), "text": "y"}])
+        assert report.refused == {}
+    assert report.unchanged == 2
+    expected = {"n": 0.5, "day": "2026-01-31", "at": ["2026-01-31T12:00:00+00:00"], "list": [0, 1]}
+    assert held(store, "answers")[7] == ("x", expected)
+
+
+def test_equal_texts_without_ids_are_rows_of_their_own(store):
+    rows = [{"text": "same", "n": n} for n in range(5)]
+    assert load(store, rows).written == 5
+    assert load(store, rows, id=None, delete_missing=True).unchanged == 5
+    assert load(store, rows[:3], delete_missing=True).deleted == 2
+
+
+# ---- what is refused as a whole
+
+
+@pytest.mark.parametrize(
+    ("records", "options", "message"),
+    [
+        ({"a": 1}, {}, "records is a dict, expected"),
+        (5, {}, "records is a int"),
+        ("rows.csv", {}, "not a file of records"),
+        ("missing.jsonl", {}, "missing.jsonl does not exist"),
+        (ROWS, {"source": ""}, "name the set"),
+        (ROWS, {"source": 5}, "name the set"),
+        (ROWS, {"source": "\ud800"}, "lone surrogate"),
+        (ROWS, {"batch_size": 0}, "batch_size is 0"),
+        (ROWS, {"fields": {"votes": "number"}}, "kind 'number'"),
+    ],
+)
+def test_what_cannot_be_loaded_at_all_is_said_in_one_line(store, records, options, message):
+    with pytest.raises(InputError, match=message) as caught:
+        load(store, records, **options)
+    assert "\n" not in str(caught.value)
+    assert store.spec is None or store.count() == 0
+
+
+def test_a_data_frame_is_told_how_to_be_given(store):
+    with pytest.raises(InputError, match="to_dict"):
+        load(store, pytest.importorskip("pandas").DataFrame(ROWS))
+
+
+def test_a_used_up_generator_deletes_nothing(store):
+    rows = iter(ROWS)
+    load(store, rows, delete_missing=True)
+    with pytest.raises(InputError, match="delete all 2 rows of 'answers'"):
+        load(store, rows, delete_missing=True)
+    assert store.count("answers") == 2
+
+
+def test_a_generator_that_fails_keeps_what_was_stored_and_deletes_nothing(store):
+    load(store, [{"id": "old", "text": "old"}])
+
+    def failing():
+        yield from ROWS
+        raise OSError("the export was cut off")
+
+    with pytest.raises(OSError, match="cut off"):
+        load(store, failing(), delete_missing=True, batch_size=1)
+    assert set(held(store, "answers")) >= {"old", "a"}
+
+
+def test_declared_fields_take_one_kind_and_the_tenant_must_be_there(store):
+    fields = {"votes": "integer", "customer": "tenant"}
+    rows = [
+        {"id": "ok", "text": "x", "votes": 1, "customer": "a"},
+        {"id": "kind", "text": "x", "votes": "1", "customer": "a"},
+        {"id": "nobody", "text": "x", "votes": 1},
+    ]
+    report = load(store, rows, fields=fields)
+    assert (report.written, set(report.refused)) == (1, {"kind", "nobody"})
+    assert set(load(store, rows).refused) == {"kind", "nobody"}
+    assert dict(store.spec.fields) == fields
+
+
+def test_metadata_of_a_chunk_of_the_same_name_is_refused(store):
+    chunk = CodeChunk(str(uuid.UUID(int=5)), "answers", "a.py", "python", "f", "function", 1, 2, "x")
+    report = load(store, [{"id": "a", "text": "x", **chunk.metadata}, {"id": "b", "text": "y"}])
+    assert (report.written, list(report.refused)) == (1, ["a"])
+
+
+# ---- beside a repository
+
+
+def test_records_and_a_repository_share_a_store(tmp_path, project):
+    embedder = CountingEmbedder()
+    url = f"qdrant+edge://{project / '.c2llm'}"
+    with open_store(url) as store:
+        ingest(project, embedder, store, repository="shop")
+        load(store, ROWS, delete_missing=True)
+        with pytest.raises(RepositoryError, match="'shop' is a repository"):
+            load(store, ROWS, source="shop")
+        with pytest.raises(RepositoryError, match="'answers' in this collection was indexed"):
+            ingest(write_project(tmp_path / "other"), embedder, store, repository="answers")
+        assert ingest(project, embedder, store).unchanged == store.count("shop")
+        assert load(store, ROWS, delete_missing=True).unchanged == 2
+
+
+# ---- a plan, memory, ids
+
+
+def test_a_plan_says_what_a_run_would_do_and_does_nothing(store):
+    options = RecordOptions(delete_missing=True)
+    assert plan_records(ROWS, CountingEmbedder(), store, "answers", options).written == 2
+    assert store.spec is None
+    load(store, [*ROWS, {"id": "c", "text": "gone"}])
+    changed = [{**ROWS[0], "votes": 9}, {**ROWS[1], "text": "new"}, {"id": "d"}]
+    planned = plan_records(changed, CountingEmbedder(), store, "answers", options)
+    assert (planned.written, planned.moved, planned.deleted, list(planned.refused)) == (1, 1, 1, ["d"])
+    assert set(held(store, "answers")) == {"a", "b", "c"}
+    assert load(store, changed, delete_missing=True).written == planned.written
+
+
+def test_memory_does_not_grow_with_the_records_of_a_generator(tmp_path):
+    """The rows go to disk; what is kept of each is its id, and less than its text."""
+
+    def peak(count):
+        text = "x" * 10_000
+        records = ({"id": f"doc-{n}", "text": f"{n} {text}"} for n in range(count))
+        vectors = (vector for n in range(0, count, 100) for vector in vectors_of([str(n + at) for at in range(100)]))
+        with open_store(f"qdrant+edge://{tmp_path / str(count)}", "answers") as store:
+            tracemalloc.start()
+            ingest_records(records, None, store, source="answers", vectors=vectors, batch_size=50)
+            most = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        return most
+
+    few, many = peak(500), peak(2_000)
+    assert many - few < 1_500 * 10_000 / 10
+
+
+@given(st.lists(st.integers(0, 2**64 - 1) | st.text(min_size=1, max_size=3) | st.integers(0, 20), max_size=200))
+def test_a_key_set_is_a_set(ids):
+    keys, known = KeySet(), set()
+    for id in ids:
+        assert (id in keys) == (id in known)
+        assert keys.add(id) == (id not in known)
+        known.add(id)
+
+
+def test_a_key_set_grows():
+    keys = KeySet()
+    assert all(keys.add(number) for number in range(5_000))
+    assert not any(keys.add(number) for number in range(5_000))
+
+
+def test_long_texts_make_batches_smaller(store, monkeypatch):
+    monkeypatch.setattr(records, "BATCH_CHARS", 100)
+    monkeypatch.setattr(writing, "BATCH_CHARS", 100)
+    sizes = []
+    upsert = store.upsert
+    monkeypatch.setattr(store, "upsert", lambda rows: sizes.append(len(rows)) or upsert(rows))
+    given = [{"id": f"{at}", "text": "x" * (60 if at < 6 else 2)} for at in range(40)]
+    assert ingest_records(given, CountingEmbedder(), store, source="s").stored == 40
+    assert sorted(sizes) == [2, 2, 2, 34]

@@ -1,0 +1,162 @@
+"""Watching a folder: each burst is worked on once, and nothing that happens ends it."""
+
+import shutil
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+pytest.importorskip("watchfiles", reason="the extra watch is not installed")
+
+from c2llm_integrations.errors import StoreError
+from c2llm_integrations.indexing import watcher
+from c2llm_integrations.indexing.watcher import watch
+from tests.waiting import until
+
+pytestmark = pytest.mark.slow
+
+
+class Watched:
+    """A folder that is being watched; `worked` counts the calls, `said` keeps the lines."""
+
+    def __init__(self, folder, work=lambda: None):
+        self.worked = 0
+        self.said = []
+        self.stopped = threading.Event()
+        self._work = work
+        self._thread = threading.Thread(target=watch, args=(folder, self._count, self.said.append, self.stopped))
+
+    def _count(self):
+        self._work()
+        self.worked += 1
+
+    def __enter__(self):
+        self._thread.start()
+        until(lambda: self.worked or self.said)
+        return self
+
+    def __exit__(self, *_):
+        self.stopped.set()
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture(autouse=True)
+def no_looking(monkeypatch):
+    """Only changes count."""
+    monkeypatch.setattr(watcher, "LOOK_SECONDS", 1000)
+
+
+def test_it_works_once_at_first_and_once_a_burst(project):
+    with Watched(project) as watched:
+        for number in range(50):
+            (project / f"new{number}.py").write_text("x = 1\n")
+        until(lambda: watched.worked > 1)
+        before = watched.worked
+        (project / "web" / "retry.js").unlink()
+        until(lambda: watched.worked > before)
+        before = watched.worked
+        (project / "deep" / "er").mkdir(parents=True)
+        (project / "deep" / "er" / "a.py").write_text("x = 1\n")
+        until(lambda: watched.worked > before)
+        assert watched.worked < 25  # a burst that a busy machine writes slowly may count as several
+
+
+def test_its_own_index_and_git_are_no_change(project):
+    (project / ".git").mkdir()
+    (project / ".c2llm").mkdir()
+    with Watched(project) as watched:
+        for name in (".git/index", ".c2llm/code", "shop/.c2llm"):
+            (project / name).write_text("x")
+        time.sleep(1)
+        assert watched.worked == 1
+
+
+def test_an_endless_burst_is_worked_on_all_the_same(project, monkeypatch):
+    monkeypatch.setattr(watcher, "BURST_MS", 1000)
+    with Watched(project) as watched:
+
+        def worked():
+            (project / "log.py").write_text(f"x = {time.monotonic()}\n")
+            return watched.worked >= 2
+
+        until(worked)  # writes far more often than a burst may take to end
+
+
+def test_a_failed_run_is_told_and_does_not_end_it(project):
+    failures = iter([StoreError("the disk is full"), OSError("no such device"), MemoryError()])
+
+    def work():
+        for failure in failures:
+            raise failure
+
+    with Watched(project, work) as watched:
+        assert watched.said == ["not indexed: the disk is full; trying again with the next change"]
+        for count in (2, 3):
+            (project / "a.py").write_text(f"x = {count}\n")
+            until(lambda count=count: len(watched.said) == count)
+        (project / "a.py").write_text("x = 9\n")
+        until(lambda: watched.worked == 1)
+        assert watched.said[2] == "not indexed: MemoryError; trying again with the next change"
+
+
+def test_it_looks_now_and_then_even_if_no_event_comes(project, monkeypatch):
+    monkeypatch.setattr(watcher, "LOOK_SECONDS", 0.3)
+    with Watched(project) as watched:
+        until(lambda: watched.worked >= 3)
+
+
+def test_a_folder_that_vanishes_and_comes_back(project):
+    kept = project.with_name("kept")
+    with Watched(project) as watched:
+        shutil.move(project, kept)
+        until(lambda: watched.said)
+        assert "is gone" in watched.said[0]
+        before = watched.worked
+        time.sleep(0.5)
+        assert watched.worked == before
+        shutil.copytree(kept, project)
+        until(lambda: watched.worked > before)
+        before = watched.worked
+        (project / "after.py").write_text("x = 1\n")
+        until(lambda: watched.worked > before)
+
+
+def test_another_folder_put_in_its_place_is_watched(project):
+    new = project.with_name("new")
+    shutil.copytree(project, new)
+    with Watched(project) as watched:
+        shutil.move(project, project.with_name("old"))
+        shutil.move(new, project)
+        until(lambda: watched.worked >= 2)
+        before = watched.worked
+        time.sleep(0.5)
+        (project / "after.py").write_text("x = 1\n")
+        until(lambda: watched.worked > before)
+
+
+def test_it_waits_while_git_is_at_work(project):
+    subprocess.run(["git", "init", "-q", str(project)], check=True)
+    with Watched(project) as watched:
+        lock = project / ".git" / "index.lock"
+        lock.touch()
+        (project / "a.py").write_text("x = 1\n")
+        time.sleep(1.2)
+        assert watched.worked == 1
+        lock.unlink()
+        until(lambda: watched.worked == 2)
+
+
+def test_a_folder_that_is_not_there_yet(tmp_path):
+    folder = tmp_path / "later"
+    with Watched(folder) as watched:
+        folder.mkdir()
+        until(lambda: watched.worked == 1)
+
+
+def test_the_extra_is_named_where_it_is_missing(project, monkeypatch):
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
+    with pytest.raises(ImportError, match=r"c2llm-integrations\[watch\]"):
+        watch(project, lambda: None, print)

@@ -1,0 +1,196 @@
+"""Reading and writing the released layout, safely."""
+
+import json
+import pickle
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from c2llm_integrations.errors import CheckpointError, InputError
+from c2llm_integrations.model.checkpoint import load_checkpoint, save_checkpoint
+from tests.golden import COMPRESSED, FOLDER, NAMES, TIED
+
+
+@pytest.fixture
+def copy(tmp_path):
+    shutil.copytree(TIED, tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_saving_writes_the_released_layout_back(name, tmp_path, monkeypatch):
+    source = load_checkpoint(str(FOLDER / name))
+    monkeypatch.setattr("c2llm_integrations.model.checkpoint._SHARD_BYTES", 200_000)
+    save_checkpoint(source, source.tensors(), tmp_path)
+    again = load_checkpoint(str(tmp_path))
+    assert again.config == source.config
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    before, after = source.tensors(), again.tensors()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) and before[key].dtype == after[key].dtype for key in before)
+    original = {key for file in (FOLDER / name).glob("*.safetensors") for key in load_file(file)}
+    saved = {key for file in tmp_path.glob("*.safetensors") for key in load_file(file)}
+    assert saved == {key for key in original if "lm_head" not in key}
+
+
+def test_one_shard_again_removes_the_old_index(tmp_path):
+    source = load_checkpoint(str(COMPRESSED))
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"x": "gone.safetensors"}}')
+    save_checkpoint(source, source.tensors(), tmp_path)
+    assert load_checkpoint(str(tmp_path)).tensors().keys() == source.tensors().keys()
+
+
+def test_any_prefix_of_the_pooling_is_understood(copy):
+    weights = load_file(copy / "model.safetensors")
+    renamed = {key.replace("mha_pma.", "pooler.pma."): tensor for key, tensor in weights.items()}
+    save_file(renamed, copy / "model.safetensors")
+    assert load_checkpoint(str(copy)).tensors().keys() == load_checkpoint(str(TIED)).tensors().keys()
+
+
+def test_a_strange_tensor_is_named(copy):
+    weights = load_file(copy / "model.safetensors")
+    save_file({**weights, "classifier.weight": torch.zeros(2)}, copy / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"classifier\.weight"):
+        load_checkpoint(str(copy)).tensors()
+
+
+def test_pickles_and_code_are_never_touched(copy, tmp_path):
+    trap = tmp_path / "trapped"
+
+    class Bomb:
+        def __reduce__(self):
+            return trap.touch, ()
+
+    (copy / "model.safetensors").unlink()
+    (copy / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
+    (copy / "modeling_c2llm.py").write_text(f"open({str(trap)!r}, 'w')")
+    with pytest.raises(CheckpointError, match=r"no model\.safetensors"):
+        load_checkpoint(str(copy)).tensors()
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "qwen2"}, "'qwen2' checkpoint, not 'c2llm'"),
+        ({"embedding_method": "mean"}, "pools with 'mean'"),
+        ({"pma_norm": True}, "pma_norm True"),
+    ],
+)
+def test_other_checkpoints_are_refused_by_name(copy, change, message):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(str(copy))
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\x00"])
+def test_broken_json_is_one_line(copy, content):
+    (copy / "config.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"config\.json") as caught:
+        load_checkpoint(str(copy))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_index_cannot_point_outside_its_folder(copy):
+    (copy / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../secret.safetensors"}}')
+    with pytest.raises(CheckpointError, match="outside its folder"):
+        load_checkpoint(str(copy)).tensors()
+
+
+@pytest.mark.parametrize("name", ["no such folder", "a/b/c", ""])
+def test_a_name_that_is_nothing_says_what_would_be(name):
+    with pytest.raises(InputError, match="codefuse-ai"):
+        load_checkpoint(name) if name else load_checkpoint(" ")
+
+
+def test_a_hub_id_is_read_from_the_local_cache(tmp_path, monkeypatch):
+    """The real download path, offline, over a cache laid out as the hub's client lays it out."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repo = tmp_path / "models--somebody--c2llm"
+    shutil.copytree(TIED, repo / "snapshots" / commit)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    found = load_checkpoint("somebody/c2llm")
+    assert found.folder.name == commit
+    assert found.digest() == load_checkpoint(str(TIED)).digest()
+    with pytest.raises(CheckpointError, match="somebody/absent"):
+        load_checkpoint("somebody/absent")
+
+
+def test_the_digest_follows_content_not_place(copy):
+    before = load_checkpoint(str(copy)).digest()
+    assert before == load_checkpoint(str(TIED)).digest()
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "pma_num_heads": 4}))
+    assert load_checkpoint(str(copy)).digest() != before
+    (copy / "config.json").write_text(json.dumps({**config, "auto_map": {}}))
+    assert load_checkpoint(str(copy)).digest() == before
+    weights = load_file(copy / "model.safetensors")
+    weights["mha_pma.S"] = weights["mha_pma.S"] + 1
+    save_file(weights, copy / "model.safetensors")
+    assert load_checkpoint(str(copy)).digest() != before
+
+
+def test_a_tokenizer_with_more_tokens_than_embeddings_is_refused(copy):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "vocab_size": 100}))
+    with pytest.raises(CheckpointError, match=r"token \d+, config\.json only 100 rows"):
+        load_checkpoint(str(copy)).tokenizer()
+
+
+def test_a_broken_tokenizer_is_one_line(copy):
+    (copy / "tokenizer.json").write_text("")
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json is not a tokenizer"):
+        load_checkpoint(str(copy)).tokenizer()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_hidden_layers": "two"}, "num_hidden_layers 'two'"),
+        ({"max_position_embeddings": -5}, "max_position_embeddings -5"),
+        ({"num_attention_heads": 0}, "num_attention_heads 0"),
+        ({"num_attention_heads": 3}, "hidden_size by num_attention_heads: 64 by 3"),
+        ({"pma_num_heads": 5}, "compressed_dim by pma_num_heads: 64 by 5"),
+        ({"backbone_config": "qwen2"}, "backbone_config 'qwen2'"),
+    ],
+)
+def test_impossible_sizes_are_named(copy, change, message):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(str(copy))
+
+
+@pytest.mark.parametrize("content", [b"", b"short", pickle.dumps({"a": 1})])
+def test_a_damaged_weight_file_is_named(copy, content):
+    (copy / "model.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is not a valid safetensors file"):
+        load_checkpoint(str(copy)).tensors()
+
+
+def test_a_tensor_that_stands_twice_is_refused(copy):
+    weights = load_file(copy / "model.safetensors")
+    save_file({**weights, "other.S": weights["mha_pma.S"] + 1}, copy / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"are stored twice: (other|mha_pma)\.S"):
+        load_checkpoint(str(copy)).tensors()
+
+
+def test_quantized_weights_are_refused(copy):
+    weights = load_file(copy / "model.safetensors")
+    weights["mha_pma.mab.fc_o.weight"] = weights["mha_pma.mab.fc_o.weight"].to(torch.int8)
+    save_file(weights, copy / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"fc_o\.weight as torch\.int8"):
+        load_checkpoint(str(copy)).tensors()
+
+
+@pytest.mark.parametrize("content", ['{"weight_map": []}', '{"weight_map": {"a": 3}}', "{}"])
+def test_a_broken_index_is_named(copy, content):
+    (copy / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(CheckpointError, match="no weight_map"):
+        load_checkpoint(str(copy)).tensors()

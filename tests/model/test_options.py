@@ -1,0 +1,115 @@
+"""The options of a model are declared once, and what is stored leads back to them."""
+
+import importlib
+import inspect
+import subprocess
+import sys
+from dataclasses import MISSING, fields
+
+import pytest
+
+from c2llm_integrations.errors import InputError
+from c2llm_integrations.model.embedder import C2LLMEmbedder
+from c2llm_integrations.model.options import ModelOptions, current_fingerprint, options_of
+from c2llm_integrations.stores.spec import CollectionSpec
+from tests.golden import TIED
+
+
+def test_from_pretrained_spells_out_the_options():
+    spelled = list(inspect.signature(C2LLMEmbedder.from_pretrained).parameters.values())
+    declared = [(field.name, field.default) for field in fields(ModelOptions)]
+    assert [(one.name, one.default) for one in spelled] == declared
+    assert all(default is not MISSING for _, default in declared)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("c2llm_integrations.langchain", "C2LLMEmbeddings"), ("c2llm_integrations.llama_index", "C2LLMEmbedding")],
+)
+def test_a_frameworks_fields_are_the_options(module, name):
+    adapter = getattr(importlib.import_module(module), name)
+    found = {key: field.default for key, field in adapter.model_fields.items()}
+    found["name"] = found.pop("model_name")
+    for field in fields(ModelOptions):
+        assert found[field.name] == field.default, field.name
+    assert ModelOptions.of(adapter()) == ModelOptions()
+
+
+def test_options_are_comparable_and_plain(tmp_path):
+    one = ModelOptions(name=tmp_path, device=["cuda:0", "cuda:1"], head=tmp_path / "head")
+    two = ModelOptions(name=str(tmp_path), device="cuda:0,cuda:1", head=str(tmp_path / "head"))
+    assert one == two
+    assert hash(one) == hash(two)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"head": "h", "projection": "p"}, {"head": "h", "truncate_dim": 8}, {"projection": "p", "truncate_dim": 8}],
+)
+def test_one_way_to_the_dimensions_at_most(given):
+    with pytest.raises(InputError, match=f"{' and '.join(given)} are given.*choose one"):
+        ModelOptions(**given)
+
+
+@pytest.mark.parametrize("name", ["max_length", "output_dim", "truncate_dim", "batch_tokens"])
+def test_numbers_below_one_are_refused(name):
+    with pytest.raises(InputError, match=f"{name} is 0, must be at least 1"):
+        ModelOptions(**{name: 0})
+
+
+DIGEST = "0123456789abcdef" * 2
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (None, {"projection": None}),
+        (DIGEST, {"projection": DIGEST}),
+        (f"head {DIGEST}", {"projection": None, "head": DIGEST}),
+        ("first 16", {"projection": None, "truncate_dim": 16}),
+        ("first of all", {"projection": "first of all"}),
+    ],
+)
+def test_an_old_fingerprint_equals_the_new_one(written, read):
+    others = {"model": "nano", "weights": "w", "output_dim": 16, "max_length": 9, "normalize": True}
+    assert current_fingerprint({**others, "projection": written}) == {**others, **read}
+    old = CollectionSpec.from_json(CollectionSpec(16, {**others, "projection": written}).to_json())
+    old.require_model(16, {**others, **read})
+
+
+def test_a_truncated_collection_of_an_earlier_release_opens():
+    small = C2LLMEmbedder.from_pretrained(str(TIED), dtype="float32", truncate_dim=16)
+    old = {key: value for key, value in small.fingerprint.items() if key != "truncate_dim"} | {"projection": "first 16"}
+    assert options_of(old) == options_of(small.fingerprint)
+    CollectionSpec(16, old).require_model(16, small.fingerprint)
+
+
+IMPORTED = (
+    "import sys, c2llm_integrations.{}; print(*(name for name in ('torch', 'transformers') if name in sys.modules))"
+)
+
+
+@pytest.mark.parametrize("module", ["model.shared", "model.options", "model.output_dim", "model.prompts"])
+def test_what_adapters_need_imports_no_torch(module):
+    done = subprocess.run([sys.executable, "-c", IMPORTED.format(module)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+OVER = """
+import sys
+{framework}
+before = set(sys.modules)
+import c2llm_integrations.{module}
+print(*(name for name in {heavy} if name in set(sys.modules) - before))
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "framework"),
+    [("langchain", "import langchain_core.retrievers"), ("llama_index", "import llama_index.core")],
+)
+def test_an_adapter_loads_no_torch_and_no_database(module, framework):
+    heavy = ("torch", "transformers", "qdrant_client", "qdrant_edge", "pymilvus")
+    code = OVER.format(framework=framework, module=module, heavy=heavy)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

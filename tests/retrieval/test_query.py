@@ -1,0 +1,94 @@
+"""What a question looks like, and what it names."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from c2llm_integrations.retrieval.query import kind_of, read
+
+TRACE = """Traceback (most recent call last):
+  File "/home/me/shop/prices.py", line 12, in total
+    return sum(self.items)
+TypeError: unsupported operand type(s) for +: 'int' and 'str'
+"""
+
+
+@pytest.mark.parametrize(
+    ("query", "kind"),
+    [
+        ("StaticModel", "symbol"),
+        ("response", "symbol"),
+        ("app.use()", "symbol"),
+        ("std::vector::push_back", "symbol"),
+        ("valid?", "symbol"),
+        ("找到", "symbol"),
+        ("how does dependency injection work", "words"),
+        ("request validation and error handling", "words"),
+        ("how sub-applications are mounted with use() and path prefix stripping", "words"),
+        ("JSON Schema to Zod schema conversion", "words"),
+        ("what is the error: handler", "words"),
+        ("?!...", "words"),
+        ("", "words"),
+        (TRACE, "error"),
+        ("ValueError: level must be 'head', 'row' or 'foot'", "error"),
+        ("InvalidURL: invalid port", "error"),
+        ("TypeError: x is not a function\n    at Layer.handle (lib/router.js:95:5)", "error"),
+        ("thread 'main' panicked at src/main.rs:4:5", "error"),
+        ("error[E0382]: borrow of moved value", "error"),
+        ("def one():\n    return 1\n", "code"),
+        ("for (let i = 0; i < n; i++) { total += items[i]; }", "code"),
+        ("x = sorted(rows, key=len)", "code"),
+        ("from a import b\nfrom c import d", "code"),
+    ],
+)
+def test_kinds(query, kind):
+    assert kind_of(query) == kind
+
+
+def test_a_name_is_cut_at_its_separators():
+    assert list(read("express.Router()").name) == ["express", "Router"]
+    assert list(read("A::b->c").name) == ["A", "b", "c"]
+    assert list(read("how does the router work").name) == []
+
+
+def test_places_in_stack_traces():
+    assert read(TRACE).locations == [("/home/me/shop/prices.py", 12)]
+    assert read("at f (lib/router.js:95:5)").locations == [("lib/router.js", 95)]
+    assert read(r"C:\shop\a.cs(7): error").locations == [("/shop/a.cs", 7)]
+    assert read("at 10:30 in 3.5 hours").locations == []
+
+
+@pytest.mark.parametrize(
+    ("trace", "place"),
+    [
+        ("   at A.B() in C:\\my app\\Foo.vb:line 7", ("/my app/Foo.vb", 7)),
+        ("#0 /var/www/my app/src/Foo.php(42): Bar->baz()", ("/var/www/my app/src/Foo.php", 42)),
+        ("    at x (/p/app/[...all]/(shop)/+server.ts:3:1)", ("/p/app/[...all]/(shop)/+server.ts", 3)),
+        ("Dockerfile:3", ("Dockerfile", 3)),
+        ("PHP Fatal error: x in /app/bin/run on line 7", ("/app/bin/run", 7)),
+    ],
+)
+def test_places_of_other_runtimes(trace: str, place: tuple[str, int]) -> None:
+    assert place in read(trace).locations
+
+
+def test_stems_are_those_of_the_terms():
+    question = read("where are routes registered")
+    assert list(question.terms) == ["rout", "regist"]
+    assert question.stems == {"rout", "regist"}
+
+
+@given(st.text(max_size=200))
+def test_any_text_can_be_read(query):
+    assert read(query).kind in ("words", "symbol", "code", "error")
+
+
+@pytest.mark.parametrize("unit", ["\n", " ", "aB", "a.", "a/", "(", "at ", "a\n ", "é", "Error", '  File "'])
+def test_a_million_characters_take_linear_time(unit):
+    query = "a" + unit * (1_000_000 // len(unit)) + "b"
+    start = time.thread_time()
+    assert read(query).kind in ("words", "symbol", "code", "error")
+    # What is quadratic in a million takes hours.
+    assert time.thread_time() - start < 60

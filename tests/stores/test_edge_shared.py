@@ -1,0 +1,145 @@
+"""One embedded collection, several processes and threads: each gets its turn, and nobody waits for nothing."""
+
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from c2llm_integrations.code.chunk import CodeChunk, chunk_id
+from c2llm_integrations.errors import StoreBusy, StoreError
+from c2llm_integrations.stores import open_store
+from c2llm_integrations.stores.base import CollectionSpec, Row
+from c2llm_integrations.stores.qdrant import edge_shared
+from tests.waiting import until
+
+pytestmark = pytest.mark.slow
+
+SPEC = CollectionSpec(2, {"model": "none"})
+COUNTER = """
+import sys
+from c2llm_integrations.stores import open_store
+store = open_store(sys.argv[1], wait=60)
+for line in sys.stdin:
+    print(store.count(), flush=True)
+"""
+
+
+def rows(start, count):
+    texts = [f"row {number}" for number in range(start, start + count)]
+    return [
+        Row(CodeChunk(chunk_id("r", "a.py", text, 0), "r", "a.py", "python", "", "text", 1, 1, text), np.ones(2))
+        for text in texts
+    ]
+
+
+@pytest.fixture
+def url(tmp_path):
+    """The URL of an embedded collection of five rows."""
+    url = f"qdrant+edge://{tmp_path / 'index'}"
+    with open_store(url) as store:
+        store.create(SPEC)
+        store.upsert(rows(0, 5))
+    return url
+
+
+@pytest.fixture
+def other(url):
+    """Ask another process, which has the collection open in turns, how many rows there are."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", COUNTER, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+    def count():
+        process.stdin.write("\n")
+        process.stdin.flush()
+        return int(process.stdout.readline())
+
+    yield count
+    process.communicate(timeout=60)
+
+
+def test_a_writer_and_a_reader_alternate(url, other):
+    with open_store(url, wait=60) as store:
+        store.create(SPEC)
+        for number in range(1, 4):
+            store.upsert(rows(5 * number, 5))
+            assert other() == 5 * number + 5
+        assert store.count() == 20
+
+
+def test_two_stores_of_one_process_alternate(url):
+    with open_store(url, wait=60) as one, open_store(url, wait=60) as two:
+        for _ in range(3):
+            assert one.count() == two.count() == 5
+
+
+def test_an_idle_holder_lets_go_unasked(url, monkeypatch):
+    monkeypatch.setattr(edge_shared, "IDLE_SECONDS", 0.2)
+    with open_store(url, wait=60) as idle:
+        assert idle.count() == 5
+
+        def opened():
+            try:
+                with open_store(url) as exclusive:
+                    return exclusive.count()
+            except StoreBusy:
+                return None
+
+        assert until(opened) == 5
+        assert idle.count() == 5
+
+
+def test_a_turn_that_does_not_come_is_an_error(url):
+    with open_store(url) as exclusive, pytest.raises(StoreBusy):
+        open_store(url, wait=0.2)
+    assert exclusive.collection == "code"
+
+
+def test_threads_take_turns_on_one_store(url):
+    counted = []
+    with open_store(url, wait=60) as store:
+        threads = [threading.Thread(target=lambda: counted.append(store.count())) for _ in range(64)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert counted == [5] * 64
+
+
+def test_a_scan_in_progress_is_not_interrupted(url, monkeypatch):
+    monkeypatch.setattr(edge_shared, "IDLE_SECONDS", 0)
+    with open_store(url, wait=60) as store:
+        scan = store.scan()
+        first = next(scan)
+        time.sleep(3 * edge_shared.POLL_SECONDS)
+        assert len({first, *scan}) == 5
+
+
+def test_a_successor_is_filled_under_one_turn(url):
+    with open_store(url, wait=60) as store, open_store(url, wait=60) as reader:
+        store.create(SPEC)
+        with store.successor() as successor:
+            successor.create(SPEC)
+            successor.upsert(rows(0, 1))
+            with pytest.raises(StoreBusy):
+                open_store(url, wait=0.3)
+            store.replace_by(successor)
+        assert store.count() == 1
+        assert reader.count() == 1
+
+
+def test_nothing_is_made_where_nothing_is(tmp_path):
+    with open_store(f"qdrant+edge://{tmp_path / 'none'}", wait=1) as store:
+        assert store.spec is None
+        assert store.count() == 0
+    with pytest.raises(StoreError, match="closed"):
+        store.count()
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_server_is_shared_anyway():
+    with open_store("qdrant+memory://", wait=1) as store:
+        assert store.spec is None

@@ -1,0 +1,157 @@
+"""Collections that somebody else made are read and searched under their own names, and never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pymilvus import DataType, MilvusClient
+from qdrant_client import QdrantClient, models
+
+from c2llm_integrations import Layout
+from c2llm_integrations.code.analyzer import query_terms, sparse
+from c2llm_integrations.errors import InputError, StoreError
+from c2llm_integrations.stores import open_store
+from c2llm_integrations.stores.base import CollectionSpec, Row, VectorStore
+from c2llm_integrations.stores.milvus.lite import acquire, release
+from c2llm_integrations.stores.qdrant.foreign import ForeignQdrantStore
+from c2llm_integrations.stores.records import Record
+
+VECTORS = np.array([[3, 0, 0, 0], [0, 2, 0, 0], [1, 1, 0, 0]], np.float32)
+ROWS = [
+    ("doc-a", "retry with backoff", {"votes": 5, "lang": "go"}),
+    ("doc-b", "parse a date", {"votes": 10, "lang": "c"}),
+    ("doc-c", "open a socket", {"lang": "go"}),
+]
+RECORDS = {id: Record(id, text, metadata) for id, text, metadata in ROWS}
+
+
+def in_qdrant(distance: models.Distance, metadata: str | None) -> tuple[VectorStore, Callable[[], int]]:
+    client = QdrantClient(":memory:")
+    client.create_collection(
+        "docs",
+        vectors_config={"dense": models.VectorParams(size=4, distance=distance)},
+        sparse_vectors_config={"bm25": models.SparseVectorParams(modifier=models.Modifier.IDF)},
+    )
+    words = sparse([query_terms(text) for _, text, _ in ROWS])
+    points = []
+    for number, ((id, text, fields), (indices, values)) in enumerate(zip(ROWS, words, strict=True)):
+        vector = {"dense": VECTORS[number].tolist(), "bm25": models.SparseVector(indices=indices, values=values)}
+        payload = {"uuid": id, "content": text, **({metadata: fields} if metadata else fields)}
+        points.append(models.PointStruct(id=number, vector=vector, payload=payload))
+    client.upsert("docs", points)
+    layout = Layout(text="content", id="uuid", vector="dense", sparse="bm25", metadata=metadata)
+    return ForeignQdrantStore(client, "docs", layout), lambda: client.count("docs").count
+
+
+def in_milvus(path: Path, metadata: str | None) -> tuple[VectorStore, Callable[[], int]]:
+    path.mkdir()
+    client = acquire(path)
+    schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=metadata is None)
+    schema.add_field("uuid", DataType.VARCHAR, is_primary=True, max_length=64)
+    schema.add_field("content", DataType.VARCHAR, max_length=1000)
+    schema.add_field("dense", DataType.FLOAT_VECTOR, dim=4)
+    if metadata:
+        schema.add_field(metadata, DataType.JSON)
+    indexes = MilvusClient.prepare_index_params()
+    indexes.add_index("dense", index_type="FLAT", metric_type="L2")
+    client.create_collection("docs", schema=schema, index_params=indexes)
+    rows = []
+    for number, (id, text, fields) in enumerate(ROWS):
+        row = {"uuid": id, "content": text, "dense": VECTORS[number].tolist()}
+        rows.append({**row, metadata: fields} if metadata else {**row, **fields})
+    client.insert("docs", rows)
+    release(path, client)
+    layout = Layout(text="content", id="uuid", vector="dense", metadata=metadata)
+    store = open_store(f"milvus+lite://{path}", "docs", layout=layout)
+    return store, store.total
+
+
+@pytest.fixture(params=["cosine", "euclid", "dot nested", "milvus", "milvus nested"])
+def theirs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[VectorStore, Callable[[], int]]]:
+    kind, _, nested = request.param.partition(" ")
+    metadata = "meta" if nested else None
+    if kind == "milvus":
+        store, total = in_milvus(tmp_path / "theirs.db", metadata)
+    else:
+        store, total = in_qdrant(models.Distance[kind.upper()], metadata)
+    with store:
+        yield store, total
+
+
+def test_rows_are_read_and_searched(theirs: tuple[VectorStore, Callable[[], int]]) -> None:
+    store, _ = theirs
+    assert {one.id: one for one in store.scroll()} == RECORDS
+    assert store.get(["doc-b", "missing"]) == {"doc-b": RECORDS["doc-b"]}
+    assert (store.count(), store.total(), store.count(where={"lang": "go"})) == (3, 3, 2)
+    hits = store.search([1, 0, 0, 0], 2)  # type: ignore[arg-type]
+    assert [hit.record for hit in hits] == [RECORDS["doc-a"], RECORDS["doc-c"]]
+    assert [hit.score for hit in hits] == pytest.approx([1, 0.5**0.5], abs=1e-6)
+    np.testing.assert_allclose(store.vectors("doc-a")["doc-a"], [1, 0, 0, 0], atol=1e-6)
+    assert {row.record.id for row in store.rows(where={"votes": {"gte": 10}})} == {"doc-b"}
+    for where, expected in [
+        ({"votes": {"gt": 4, "lt": 10}}, ["doc-a"]),
+        ({"not": {"lang": "go"}}, ["doc-b"]),
+        ({"votes": {"exists": False}}, ["doc-c"]),
+        ({"lang": ["c", "rust"]}, ["doc-b"]),
+        ({"or": [{"votes": 5}, {"votes": 10}]}, ["doc-a", "doc-b"]),
+    ]:
+        assert sorted(str(hit.record.id) for hit in store.search(np.ones(4), 9, where)) == expected, where
+
+
+def test_words_are_searched_in_their_sparse_vector() -> None:
+    store, _ = in_qdrant(models.Distance.COSINE, None)
+    assert [hit.record.id for hit in store.candidates(None, query_terms("backoff"), 3).lexical] == ["doc-a"]
+
+
+def test_a_row_that_only_words_find_has_its_cosine_too() -> None:
+    store, _ = in_qdrant(models.Distance.EUCLID, None)
+    found = store.candidates(np.array([1, 2, 0, 0], np.float32), query_terms("backoff"), 1)
+    assert [(hit.record.id, round(hit.score, 4)) for hit in found.dense] == [("doc-c", 0.9487), ("doc-a", 0.4472)]
+    assert [hit.record.id for hit in found.lexical] == ["doc-a"]
+
+
+def test_nothing_of_theirs_is_changed(theirs: tuple[VectorStore, Callable[[], int]]) -> None:
+    store, total = theirs
+    row = Row(Record("new", "x"), VECTORS[0])
+    for change in (
+        lambda: store.upsert([row]),
+        lambda: store.update([RECORDS["doc-a"]]),
+        lambda: store.delete("doc-a"),
+        lambda: store.delete(where={"lang": "go"}),
+        lambda: store.create(CollectionSpec(4, {})),
+        lambda: store.claim("a", "b"),
+        lambda: store.optimize(),
+        lambda: store.bulk(),
+        lambda: store.successor(),
+        lambda: store.drop(),
+    ):
+        with pytest.raises(StoreError, match="not made by this package and is only read"):
+            change()
+    assert total() == 3
+
+
+def test_a_layout_that_does_not_fit_names_what_there_is(tmp_path: Path) -> None:
+    store, _ = in_qdrant(models.Distance.COSINE, None)
+    client = store.client
+    with pytest.raises(InputError, match=r"vector 'x', only \['dense'\]"):
+        ForeignQdrantStore(client, "docs", Layout(vector="x")).count()
+    with pytest.raises(InputError, match="'bm25'"):
+        ForeignQdrantStore(client, "docs", Layout(vector="dense", sparse="x")).count()
+    assert ForeignQdrantStore(client, "other", Layout(vector="dense")).count() == 0
+    with pytest.raises(InputError, match="only collections made here"):
+        open_store(f"qdrant+edge://{tmp_path}", layout=Layout())
+    milvus, _ = in_milvus(tmp_path / "theirs.db", None)
+    with milvus, pytest.raises(InputError, match="no field 'x' for vector, only"):
+        open_store(f"milvus+lite://{tmp_path}/theirs.db", "docs", layout=Layout(vector="x")).count()
+
+
+def test_moments_are_compared_where_the_layout_says_so() -> None:
+    client = QdrantClient(":memory:")
+    client.create_collection("docs", models.VectorParams(size=2, distance=models.Distance.COSINE))
+    payload = {"page_content": "x", "metadata": {"at": "2026-01-31T12:00:00Z"}}
+    client.upsert("docs", [models.PointStruct(id=1, vector=[1, 0], payload=payload)])
+    store = ForeignQdrantStore(client, "docs", Layout(fields={"at": "datetime"}))
+    assert (store.count(where={"at": {"gt": "2026-01-31"}}), store.count(where={"at": {"gt": "2026-02-01"}})) == (1, 0)

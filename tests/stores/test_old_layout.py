@@ -1,0 +1,89 @@
+"""Collections and files that were written before rows could be records of any metadata still open."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from qdrant_client import QdrantClient
+
+from c2llm_integrations.code.analyzer import ANALYZER
+from c2llm_integrations.code.chunk import CodeChunk, chunk_id
+from c2llm_integrations.errors import StoreError
+from c2llm_integrations.indexing.transfer import import_rows
+from c2llm_integrations.stores import open_store
+from c2llm_integrations.stores.base import Row, VectorStore
+from c2llm_integrations.stores.qdrant.store import QdrantStore
+from c2llm_integrations.stores.records import Record
+
+PACKED = Path(__file__).parents[1] / "data" / "old_layout" / "collections.tar.xz"
+
+
+def a_chunk(number: int) -> CodeChunk:
+    text, path = f"def f{number}():\n    return {number}\n", f"src/file{number}.py"
+    place = {"path": path, "language": "python", "symbol": f"f{number}", "kind": "function"}
+    return CodeChunk(
+        id=chunk_id("repo", path, text, 0), repository="repo", **place, start_line=1, end_line=2, text=text
+    )
+
+
+CHUNKS = [a_chunk(number) for number in range(4)]
+
+
+@pytest.fixture
+def folder(quick_path: Path) -> Path:
+    with tarfile.open(PACKED) as packed:
+        packed.extractall(quick_path, filter="data")
+    return quick_path
+
+
+@pytest.fixture(params=["edge", "milvus", "qdrant"])
+def old(request: pytest.FixtureRequest, folder: Path) -> Iterator[VectorStore]:
+    client = QdrantClient(path=str(folder / "qdrant")) if request.param == "qdrant" else None
+    if client is not None:
+        store: VectorStore = QdrantStore.from_client(client)
+    else:
+        urls = {"edge": f"qdrant+edge://{folder}/edge", "milvus": f"milvus+lite://{folder}/milvus.db"}
+        store = open_store(urls[request.param])
+    with store:
+        yield store
+    if client is not None:
+        client.close()
+
+
+def test_an_old_collection_is_read_and_searched(old: VectorStore) -> None:
+    assert old.spec is not None
+    assert (old.spec.width, old.spec.analyzer, dict(old.spec.fields)) == (8, "code-1", {})
+    assert (old.claims(), old.count(), old.count("repo")) == ({"repo": "checkout"}, 4, 4)
+    assert sorted(old.scroll(), key=lambda one: one.id) == sorted(CHUNKS, key=lambda one: one.id)
+    assert old.get(CHUNKS[2].id) == {CHUNKS[2].id: CHUNKS[2]}
+    [hit] = old.search(np.eye(8, dtype=np.float32)[1], 1, {"language": "python"})
+    assert hit.record == CHUNKS[1]
+    assert [hit.record for hit in old.candidates(None, ["f3"], 1).lexical] == [CHUNKS[3]]
+
+
+def test_an_old_collection_is_written_to(old: VectorStore) -> None:
+    new = a_chunk(5)
+    old.upsert([Row(new, np.ones(8, np.float32))])
+    old.update([CHUNKS[0]])
+    old.delete(CHUNKS[1].id)
+    assert {one.text for one in old.scroll()} == {new.text, *(one.text for one in CHUNKS if one != CHUNKS[1])}
+    record = Row(Record("doc", "text", {"votes": 1}, "answers"), np.ones(8, np.float32))
+    if old.url.startswith("milvus"):  # whose columns were fixed when it was made
+        with pytest.raises(StoreError, match="earlier release"):
+            old.upsert([record])
+    else:
+        old.upsert([record])
+        assert old.get("doc", "answers") == {"doc": record.record}
+
+
+def test_an_old_file_is_imported(folder: Path, tmp_path: Path) -> None:
+    with open_store(f"qdrant+edge://{tmp_path}/new") as store:
+        report = import_rows(folder / "rows.parquet", store)
+        assert (report.written, report.refused, store.claims()) == (4, {}, {"repo": "checkout"})
+        assert store.spec is not None
+        assert store.spec.analyzer == ANALYZER
+        assert sorted(store.scroll(), key=lambda one: one.id) == sorted(CHUNKS, key=lambda one: one.id)

@@ -1,0 +1,157 @@
+"""A database in one file: rows in a dictionary of this process, compared one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from c2llm_integrations.code.chunk import CodeChunk
+from c2llm_integrations.errors import StoreError
+from c2llm_integrations.stores import Location
+from c2llm_integrations.stores.backend import Terms
+from c2llm_integrations.stores.base import VectorStore
+from c2llm_integrations.stores.records import AnyRecord, Filter, Hit, Record, RecordId, Row, Vector, digest_of, is_chunk
+from c2llm_integrations.stores.rows import Candidates, Stored, stored_of
+from c2llm_integrations.stores.spec import CollectionSpec
+
+
+@dataclass
+class Kept:
+    record: AnyRecord
+    vector: Vector
+    is_ours: bool = True
+    added: dict[str, Any] = field(default_factory=dict)
+
+    def whole(self) -> AnyRecord:
+        """The record with the fields that others have added to it."""
+        one = self.record
+        if isinstance(one, CodeChunk) and not self.added:
+            return one
+        return Record(one.id, one.text, {**one.metadata, **self.added}, one.source)
+
+
+@dataclass
+class Collection:
+    spec: CollectionSpec
+    claims: dict[str, str] = field(default_factory=dict)
+    rows: dict[RecordId, Kept] = field(default_factory=dict)
+
+
+# Place and name → collection; a successor's name ends in "+".
+COLLECTIONS: dict[tuple[str, str], Collection] = {}
+
+
+class ToyStore(VectorStore):
+    def __init__(self, place: str, collection: str) -> None:
+        super().__init__(f"toy://{place}", collection)
+        self._key = (place, collection)
+        self._client = COLLECTIONS
+
+    @classmethod
+    def open(cls, at: Location) -> ToyStore:
+        return cls(at.place, at.collection)
+
+    @classmethod
+    def list_collections(cls, at: Location) -> list[str]:
+        return [name for place, name in COLLECTIONS if place == at.place and not name.endswith("+")]
+
+    def _read_spec(self) -> CollectionSpec | None:
+        kept = COLLECTIONS.get(self._key)
+        return None if kept is None else kept.spec
+
+    @property
+    def _mine(self) -> Collection:
+        self._existing()
+        return COLLECTIONS[self._key]
+
+    def _create(self, spec: CollectionSpec) -> None:
+        COLLECTIONS[self._key] = Collection(spec)
+
+    def _claims(self) -> dict[str, str]:
+        return dict(self._mine.claims)
+
+    def _claim(self, repository: str, checkout: str) -> None:
+        self._mine.claims[repository] = checkout
+
+    def _optimize(self) -> None: ...
+
+    def _drop(self) -> None:
+        COLLECTIONS.pop(self._key, None)
+        COLLECTIONS.pop((self._key[0], f"{self._key[1]}+"), None)
+
+    def _close(self) -> None: ...
+
+    def _successor(self) -> ToyStore:
+        if self.collection.endswith("+"):
+            raise StoreError(f"{self.collection!r} is a successor itself")
+        return ToyStore(self._key[0], f"{self.collection}+")
+
+    def _replace(self) -> None:
+        COLLECTIONS[self._key] = COLLECTIONS.pop((self._key[0], f"{self.collection}+"))
+
+    def _upsert(self, records: Sequence[AnyRecord], vectors: Vector, terms: Terms) -> None:
+        for record, vector in zip(records, vectors, strict=True):
+            self._mine.rows[record.row_id] = Kept(record, vector)
+
+    def _update(
+        self, records: Sequence[AnyRecord], vectors: Vector | None, terms: Terms, gone: Sequence[Sequence[str]]
+    ) -> None:
+        for place, record in enumerate(records):
+            kept = self._mine.rows[record.row_id]
+            kept.record, kept.is_ours = record, True
+            if vectors is not None:
+                kept.vector = vectors[place]
+
+    def _delete(self, ids: Sequence[RecordId]) -> None:
+        for id in ids:
+            self._mine.rows.pop(id, None)
+
+    def _written_fields(self, ids: Sequence[RecordId]) -> Mapping[RecordId, Sequence[str]]:
+        return {id: list(self._mine.rows[id].record.metadata) for id in ids if id in self._mine.rows}
+
+    def _get(self, ids: Sequence[RecordId]) -> Iterable[AnyRecord]:
+        return [self._mine.rows[id].whole() for id in ids if id in self._mine.rows]
+
+    def _vectors(self, ids: Sequence[RecordId]) -> dict[RecordId, Vector]:
+        return {id: self._mine.rows[id].vector for id in ids if id in self._mine.rows}
+
+    def _total(self) -> int:
+        return len(self._mine.rows)
+
+    def _chosen(self, source: str | None, where: Filter) -> list[tuple[AnyRecord, Vector]]:
+        kept = [(one.whole(), one.vector) for one in self._mine.rows.values() if one.is_ours]
+        return [
+            (record, vector)
+            for record, vector in kept
+            if source in (None, record.source) and where.matches(record.metadata)
+        ]
+
+    def _count(self, source: str | None, where: Filter) -> int:
+        return len(self._chosen(source, where))
+
+    def _scan(self, source: str | None, where: Filter) -> Iterator[Stored]:
+        for record, _ in self._chosen(source, where):
+            yield stored_of(record.row_id, record.metadata, "" if is_chunk(record) else digest_of(record))
+
+    def _records(self, source: str | None, where: Filter) -> Iterator[AnyRecord]:
+        return iter([record for record, _ in self._chosen(source, where)])
+
+    def _rows(self, source: str | None, where: Filter) -> Iterator[Row]:
+        return iter([Row(record, vector) for record, vector in self._chosen(source, where)])
+
+    def _candidates(self, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter) -> Candidates:
+        hits = [
+            Hit(one.whole(), float(one.vector @ vector))
+            for one in self._mine.rows.values()
+            if vector is not None and where.matches(one.whole().metadata)
+        ]
+        return Candidates(sorted(hits, key=lambda hit: -hit.score)[:limit], [])
+
+    # ---- what another program does, for the contract's tests
+
+    def write_foreign(self, id: str, vector: Vector, text: str, metadata: dict[str, Any]) -> None:
+        self._mine.rows[id] = Kept(Record(id, text, metadata), vector / sum(vector**2) ** 0.5, is_ours=False)
+
+    def add_fields(self, id: RecordId, fields: dict[str, Any]) -> None:
+        self._mine.rows[id].added |= fields
