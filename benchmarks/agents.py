@@ -21,10 +21,10 @@ from mcp import Client, StdioServerParameters, stdio_client
 from benchmarks.common import report, seconds
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.repository import checkout_id, iter_sources, open_tree
-from c2llm_integrations.keeping.freshness import stale
+from c2llm_integrations.indexing.snapshot import SnapshotWriter
+from c2llm_integrations.indexing.staleness import stale
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.base import CollectionSpec, Row
-from c2llm_integrations.tree_record import Recording
 
 RUNS = 30
 QUESTIONS = ("how is PageRank computed?", "shortest path between two nodes", "find_cliques")
@@ -46,10 +46,10 @@ def look(root: Path) -> list[float]:
         tree = open_tree(root)
         store.create(CollectionSpec(2, {"model": "none"}))
         store.claim(tree.name, checkout_id(root))
-        with Recording(tree, store) as recording:
+        with SnapshotWriter(tree, store) as snapshot:
             chunks = [chunk for one in iter_sources(tree) for chunk in chunk_source(tree.name, one.path, one.text)]
             store.upsert([Row(chunk, np.ones(2, np.float32)) for chunk in chunks])
-            recording.finish(store.count(tree.name))
+            snapshot.finish(store.count(tree.name))
         taken = []
         for _ in range(RUNS + 1):
             begin = time.perf_counter()

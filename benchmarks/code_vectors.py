@@ -45,7 +45,7 @@ def chunks_of(packages: Path) -> Iterator[CodeChunk]:
 
 def make(rows: int) -> None:
     """Embed what is not cached yet."""
-    from c2llm_integrations.embedder import C2LLMEmbedder
+    from c2llm_integrations.model.embedder import C2LLMEmbedder
 
     CACHE.mkdir(parents=True, exist_ok=True)
     listed = CACHE / "chunks.jsonl"

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,14 @@ RESULTS = Path(__file__).parent / "results"
 
 def machine() -> dict[str, Any]:
     """Processor, cores, memory, versions, and what the matrix product reaches, which decides most other figures."""
+    import torch
+
+    kinds = (torch.float32, torch.bfloat16)
+    return {**parts(), "matmul_tflops": {str(d).removeprefix("torch."): matmul_tflops(d) for d in kinds}}
+
+
+def parts() -> dict[str, Any]:
+    """What of the machine can be read without measuring."""
     import torch
 
     cpu = platform.processor() or platform.machine()
@@ -36,10 +44,16 @@ def machine() -> dict[str, Any]:
         "features": [
             name for name in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16") if f" {name}" in flags
         ],
-        "matmul_tflops": {str(d).removeprefix("torch."): matmul_tflops(d) for d in (torch.float32, torch.bfloat16)},
         "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "transformers", "qdrant-edge-py")},
-    }
+        **{name: _version(name) for name in ("torch", "transformers", "qdrant-edge-py")},
+    } | ({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {})
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def matmul_tflops(dtype: Any, rows: int = 4096, inner: int = 896, columns: int = 4864) -> float:
@@ -48,7 +62,7 @@ def matmul_tflops(dtype: Any, rows: int = 4096, inner: int = 896, columns: int =
 
     x, w = torch.randn(rows, inner).to(dtype), torch.randn(columns, inner).to(dtype)
     best = min(seconds(lambda: torch.nn.functional.linear(x, w)) for _ in range(6))
-    return round(2 * rows * inner * columns / best / 1e12, 2)
+    return 2 * rows * inner * columns / best / 1e12
 
 
 def seconds(work: Callable[[], object]) -> float:

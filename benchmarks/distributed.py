@@ -7,7 +7,7 @@ It writes into a Qdrant façade over the real engine (tests/stores); the part wi
 
 equal    rows of installed packages' files, distributed against local, with a small real checkpoint
 speed    chunks a second with nano, one embedding actor against the local engine, side by side
-actors   parcels a second of 1, 2 and 8 actors whose embedder only sleeps
+actors   batches a second of 1, 2 and 8 actors whose embedder only sleeps
 driver   peak memory of the driver, and what the object store spilled, with an embedder that only makes numbers up
 
 Every figure comes from a process of its own; parts that are not run keep theirs in results/distributed.json. "load" is
@@ -27,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from benchmarks import common, memory
 PARTS = ("equal", "speed", "actors", "driver")
 GOLDEN = Path("tests/data/golden/c2llm-tiny-tied")
 MAX_BYTES = 40 * 10**6
-SLEEP, PARCELS, SETTLED = 1.0, 96, 24
+SLEEP, BATCHES, SETTLED = 1.0, 96, 24
 
 
 class Simulated:
@@ -83,21 +84,27 @@ def copy_files(to: Path, most: int) -> int:
     return found
 
 
-def run_distributed(folder: Path, url: str, embedders: int, **options: Any) -> tuple[Any, list[float]]:
-    """Run it; return the report and when each parcel was through."""
-    from c2llm_integrations.distributed import Cluster, ingest_distributed
+def run_distributed(
+    folder: Path, url: str, embedders: int, make: Callable[[], Any] | None = None
+) -> tuple[Any, list[float]]:
+    """Run it; return the report and when each batch was through."""
+    from c2llm_integrations.indexing.options import IngestOptions
+    from c2llm_integrations.indexing.ray.run import Cluster, ingest_distributed
 
     times: list[float] = []
-    cluster = Cluster(embedders=embedders)
+    cluster = Cluster(embedders=embedders, make_embedder=make)
     [report] = ingest_distributed(
-        [folder], url, cluster=cluster, progress=lambda *_: times.append(time.perf_counter()), **options
+        [folder],
+        url,
+        cluster=cluster,
+        options=IngestOptions(progress=lambda *_: times.append(time.perf_counter())),
     )
     return report, times
 
 
 def run_local(folder: Path, url: str, model: str, **options: Any) -> Any:
-    from c2llm_integrations.embedder import C2LLMEmbedder
-    from c2llm_integrations.ingest import ingest
+    from c2llm_integrations.indexing.ingest import ingest
+    from c2llm_integrations.model.embedder import C2LLMEmbedder
     from c2llm_integrations.stores import open_store
 
     with open_store(url) as store:
@@ -105,11 +112,12 @@ def run_local(folder: Path, url: str, model: str, **options: Any) -> Any:
 
 
 def equal(folder: Path, url: str, files: int) -> dict[str, Any]:
+    from c2llm_integrations.model.embedder import C2LLMEmbedder
     from c2llm_integrations.stores import open_store
 
     count = copy_files(folder, files)
     load = {"dtype": "float32"}
-    run_distributed(folder / "sources", url, 1, model=str(GOLDEN), options=load)
+    run_distributed(folder / "sources", url, 1, partial(C2LLMEmbedder.from_pretrained, str(GOLDEN), **load))
     edge = f"qdrant+edge://{folder / 'local'}"
     report = run_local(folder / "sources", edge, str(GOLDEN), **load)
     with open_store(url) as one, open_store(edge) as other:
@@ -126,22 +134,22 @@ def speed(folder: Path, url: str, way: str, files: int) -> dict[str, Any]:
     if way == "local":
         report = run_local(folder / "sources", url, "nano")
         return {"way": way, "chunks": report.chunks, "chunks/s": report.chunks / (time.perf_counter() - begin)}
-    report, times = run_distributed(folder / "sources", url, 1, model="nano")
+    report, times = run_distributed(folder / "sources", url, 1)
     end = time.perf_counter()
-    # Ray and the actor begin once; what remains is the work, its first parcel left out.
+    # Ray and the actor begin once; what remains is the work, its first batch left out.
     steady = (len(times) - 1) / len(times) * report.chunks / (times[-1] - times[0])
     return {"way": way, "chunks": report.chunks, "chunks/s": report.chunks / (end - begin), "steady chunks/s": steady}
 
 
 def actors(folder: Path, url: str, number: int) -> dict[str, Any]:
-    for at in range(max(PARCELS, 48 * number) * 64):  # what had queued up at first must not count for much
+    for at in range(max(BATCHES, 48 * number) * 64):  # what had queued up at first must not count for much
         file = folder / "sources" / f"part_{at // 64}" / f"file_{at}.py"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"def f_{at}(x):\n    return x + {at}\n")
-    _, times = run_distributed(folder / "sources", url, number, make_embedder=Making(SLEEP))
+    _, times = run_distributed(folder / "sources", url, number, Making(SLEEP))
     # Not all actors are there at first, and at the end they have no work for all.
     seconds = times[-SETTLED // 2] - times[SETTLED]
-    return {"actors": number, "parcels/s": (len(times) - SETTLED - SETTLED // 2) / seconds}
+    return {"actors": number, "batches/s": (len(times) - SETTLED - SETTLED // 2) / seconds}
 
 
 def driver(folder: Path, url: str, chunks: int) -> dict[str, Any]:
@@ -151,7 +159,7 @@ def driver(folder: Path, url: str, chunks: int) -> dict[str, Any]:
     memory.generate(folder / "sources", chunks)
     ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     begin, before = time.perf_counter(), common.own_peak_mb()
-    report, _ = run_distributed(folder / "sources", url, 1, make_embedder=Making())
+    report, _ = run_distributed(folder / "sources", url, 1, Making())
     summary = memory_summary(ray.get_runtime_context().gcs_address, stats_only=True)
     return {
         "chunks": report.chunks,
@@ -177,7 +185,7 @@ def measure(part: str, *options: object) -> dict[str, Any]:
 
 
 def started_facade(folder: str) -> tuple[Callable[[], None], str]:
-    from tests.stores.qdrant_facade import ServerProcess
+    from tests.qdrant_facade import ServerProcess
 
     server = ServerProcess(Path(folder) / "server")
     server.start()

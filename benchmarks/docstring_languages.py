@@ -23,10 +23,11 @@ import numpy as np
 from benchmarks.common import RESULTS, report
 from benchmarks.docstring_retrieval import bm25, c2llm_scores, load, minilm_scores, ranks
 from benchmarks.drawing import bars
-from c2llm_integrations.training.corpus import package_of
-from c2llm_integrations.training.fetch import fetch
-from c2llm_integrations.training.mine import fingerprint, read_definitions
-from c2llm_integrations.training.nano import is_archive
+from benchmarks.nano_recipe.corpus import package_of
+from benchmarks.nano_recipe.fetch import fetch
+from benchmarks.nano_recipe.mine import read_definitions
+from benchmarks.nano_recipe.nano import is_archive
+from c2llm_integrations.training.pairs import fingerprint
 
 PACKAGES = Path(__file__).parent / "data" / "language_packages.tsv"
 EACH, OF_ONE_PACKAGE = 250, 150

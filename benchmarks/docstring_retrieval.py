@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import minilm_folder, report
-from c2llm_integrations.evaluation import human_eval_task
-from c2llm_integrations.training.mine import sample
+from benchmarks.nano_recipe.mine import sample
+from c2llm_integrations.training.evaluation import human_eval_task
 from c2llm_integrations.training.pairs import words
 
 DATA = Path(__file__).parent / "data" / "docstring_pairs.jsonl.gz"
@@ -76,7 +76,7 @@ def ranks(scores: np.ndarray) -> np.ndarray:
 
 
 def c2llm_scores(name: str, queries: list[str], documents: list[str], dtype: str = "auto") -> np.ndarray:
-    from c2llm_integrations.embedder import C2LLMEmbedder
+    from c2llm_integrations.model.embedder import C2LLMEmbedder
 
     embedder = C2LLMEmbedder.from_pretrained(name, dtype=dtype)
     return np.matmul(embedder.encode_queries(queries), embedder.encode_documents(documents).T)
@@ -84,8 +84,8 @@ def c2llm_scores(name: str, queries: list[str], documents: list[str], dtype: str
 
 def mean_scores(name: str, queries: list[str], documents: list[str]) -> np.ndarray:
     """By the mean of the token states that the checkpoint's PMA would have pooled."""
-    from c2llm_integrations.checkpoint import load_checkpoint
-    from c2llm_integrations.training.states import cache_states
+    from c2llm_integrations.model.checkpoint import load_checkpoint
+    from c2llm_integrations.training.hidden_states import cache_states
 
     with TemporaryDirectory() as folder:
         states = cache_states(load_checkpoint(name), [*queries, *documents], Path(folder))

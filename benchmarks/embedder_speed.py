@@ -21,11 +21,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.common import RESULTS, report
 from benchmarks.drawing import bars
 from benchmarks.speed_sides import TOKENIZER, make_checkpoint
+
+if TYPE_CHECKING:
+    from c2llm_integrations.model.checkpoint import ModelConfig
 
 # Tokens of a text that are read, where the other side needs a limit: the released path's logits fill the memory
 # otherwise, and all-MiniLM-L6-v2 was made for 256.
@@ -56,6 +59,7 @@ ROWS = [
     Row("concurrent", "nano: 64 askers, a batch of 64", False, "concurrent", "batch", "texts/s", 0.7, 64),
     Row("served", "0.5B: c2llm serve, offline", True, "served", "offline", "tokens/s", 0.85, 96),
     Row("served_nano", "nano: c2llm serve, offline", False, "served_base64", "offline", "texts/s", 0.6, 2048),
+    Row("remote", "nano: an embedder over c2llm serve, offline", False, "remote", "offline", "texts/s", 0.9, 2000),
 ]
 
 
@@ -76,25 +80,29 @@ def amount(row: Row, model: str, texts: Sequence[str]) -> float:
     """How much of the row's unit one run computes."""
     if row.unit not in ("tokens/s", "TFLOP/s"):
         return float(len(texts))
-    from c2llm_integrations.checkpoint import load_checkpoint
+    from c2llm_integrations.model.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(model)
     found = checkpoint.tokenizer().encode_batch(list(texts), add_special_tokens=False)
     lengths = [min(len(encoding.ids), row.max_length) for encoding in found]
     if row.unit == "tokens/s":
         return float(sum(lengths))
-    config = checkpoint.backbone
-    width, layers = config["hidden_size"], config["num_hidden_layers"]
-    keys = width // config["num_attention_heads"] * config["num_key_value_heads"]
-    weights = layers * (2 * width * width + 2 * keys * width + 3 * width * config["intermediate_size"])
-    return sum(n * (2 * weights + 2 * layers * n * width) for n in lengths) / 1e12
+    return flop(checkpoint.sizes, lengths) / 1e12
+
+
+def flop(sizes: ModelConfig, lengths: Sequence[int]) -> float:
+    """Floating-point operations of a Qwen2's layers for texts of so many tokens."""
+    width, layers = sizes.hidden_size, sizes.num_hidden_layers
+    keys = width // sizes.num_attention_heads * sizes.key_heads
+    weights = layers * (2 * width * width + 2 * keys * width + 3 * width * sizes.intermediate_size)
+    return float(sum(n * (2 * weights + 2 * layers * n * width) for n in lengths))
 
 
 class Side:
     """A side in its process; `run` waits for one run of it."""
 
-    def __init__(self, name: str, options: dict[str, Any]) -> None:
-        command = [sys.executable, "-m", "benchmarks.speed_sides", name]
+    def __init__(self, name: str, options: dict[str, Any], module: str = "benchmarks.speed_sides") -> None:
+        command = [sys.executable, "-m", module, name]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.name = name
         self._ask(json.dumps(options))
@@ -140,7 +148,7 @@ def measure(row: Row, model: str, texts: Sequence[str], runs: int, limit: float)
         "reached": values[0] <= row.target if ratio is None else ratio >= row.target,
         "runs": len(turns),
         "texts": len(texts),
-        "ours MB": "" if row.ours.startswith("served") else turns[-1][0]["peak_mb"],
+        "ours MB": "" if row.ours.startswith(("served", "remote")) else turns[-1][0]["peak_mb"],
         "other MB": turns[-1][1]["peak_mb"] if row.other else "",
         "date": time.strftime("%Y-%m-%d"),
     }

@@ -59,7 +59,7 @@ def main(model: str, count: int) -> None:
     langchain, llama = C2LLMEmbeddings(model=model), C2LLMEmbedding(model_name=model)
     embedder = langchain.shared.embedder
     ways = {
-        "the embedder": lambda: embedder.encode_documents(texts, progress=lambda done, total: None),
+        "the embedder": lambda: embedder.encode_documents(texts),
         "LangChain embed_documents": lambda: langchain.embed_documents(texts),
         "LlamaIndex get_text_embedding_batch": lambda: llama.get_text_embedding_batch(texts),
     }

@@ -33,9 +33,9 @@ AT_ONCE = 2**20  # random numbers made at once
 
 def prepare(folder: Path, tokenizer: str) -> int:
     """Write the checkpoint, the texts and a file of states of them all; return the tokens."""
-    from c2llm_integrations.checkpoint import load_checkpoint
-    from c2llm_integrations.training.own_code import own_texts
-    from c2llm_integrations.training.states import token_ids
+    from c2llm_integrations.model.checkpoint import load_checkpoint
+    from c2llm_integrations.training.hidden_states import token_ids
+    from c2llm_integrations.training.mine_pairs import own_texts
 
     make_checkpoint(folder / "model", Path(tokenizer), "bfloat16")
     checkpoint = load_checkpoint(str(folder / "model"))
@@ -43,7 +43,7 @@ def prepare(folder: Path, tokenizer: str) -> int:
     (folder / "texts.json").write_text(json.dumps(texts))
     ends = np.cumsum([len(ids) for ids, _ in token_ids(checkpoint, texts, LENGTH)])
     np.save(folder / "ends.npy", ends)
-    shape = (int(ends[-1]), int(checkpoint.backbone["hidden_size"]))
+    shape = (int(ends[-1]), checkpoint.sizes.hidden_size)
     states = np.lib.format.open_memmap(folder / "states.npy", "w+", np.float16, shape).reshape(-1)
     some = np.random.default_rng(0).standard_normal(AT_ONCE).astype(np.float16)
     for begin in range(0, len(states), AT_ONCE):
@@ -53,8 +53,8 @@ def prepare(folder: Path, tokenizer: str) -> int:
 
 def compute(folder: Path, count: str) -> dict[str, float]:
     """Token states of `count` texts, drawn evenly."""
-    from c2llm_integrations.checkpoint import load_checkpoint
-    from c2llm_integrations.training.states import cache_states
+    from c2llm_integrations.model.checkpoint import load_checkpoint
+    from c2llm_integrations.training.hidden_states import cache_states
 
     texts = json.loads((folder / "texts.json").read_text())[:: TEXTS // int(count)]
     begin = time.perf_counter()
@@ -65,13 +65,14 @@ def compute(folder: Path, count: str) -> dict[str, float]:
 
 def train(folder: Path, steps: str) -> dict[str, float]:
     """`steps` steps on all texts, and what comes before the first."""
-    from c2llm_integrations.checkpoint import load_checkpoint
-    from c2llm_integrations.training.head import Recipe, train_head
-    from c2llm_integrations.training.states import TokenStates
+    from c2llm_integrations.model.checkpoint import load_checkpoint
+    from c2llm_integrations.training.head import train_head
+    from c2llm_integrations.training.hidden_states import TokenStates
+    from c2llm_integrations.training.options import HeadOptions
 
     states = TokenStates(np.load(folder / "states.npy", mmap_mode="r"), np.load(folder / "ends.npy"), 0)
     times = [time.perf_counter()]
-    groups, recipe = [[row] for row in range(len(states.ends))], Recipe(WIDTH, int(steps))
+    groups, recipe = [[row] for row in range(len(states.ends))], HeadOptions(WIDTH, int(steps))
     checkpoint = load_checkpoint(str(folder / "model"))
     with Watch() as watch:
         train_head(checkpoint, states, groups, recipe, lambda *_: times.append(time.perf_counter()))

@@ -33,15 +33,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import memory_mb, own_peak_mb, process, report, seconds
+from c2llm_integrations.code.analyzer import ANALYZER, document_terms
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.repository import iter_sources, open_tree
-from c2llm_integrations.code.terms import ANALYSER, document_terms
-from c2llm_integrations.comparing import Held
-from c2llm_integrations.loading import load
+from c2llm_integrations.indexing.diff import StoredRows
 from c2llm_integrations.stores import base, open_store
 from c2llm_integrations.stores.base import CollectionSpec, Row
-from c2llm_integrations.stores.rows import payload_of
+from c2llm_integrations.stores.loader import load
 
 # As many as an index run stores at once.
 BATCH = 256
@@ -79,7 +78,7 @@ def _again(chunk: CodeChunk, number: int) -> CodeChunk:
     return replace(chunk, id=str(uuid.UUID(bytes=key)), path=f"copy_{number // 8_000}/{chunk.path}")
 
 
-def edge(count: int, width: int, analyser: str | None, *, terms_given: bool = False) -> dict[str, Any]:
+def edge(count: int, width: int, analyzer: str | None, *, terms_given: bool = False) -> dict[str, Any]:
     made = list(batches(count, width, real_chunks()))
     if terms_given:
         known = {
@@ -90,7 +89,7 @@ def edge(count: int, width: int, analyser: str | None, *, terms_given: bool = Fa
         base.document_terms = lambda path, text: known[path, text]  # type: ignore[attr-defined]
     folder = tempfile.mkdtemp()
     with open_store(f"qdrant+edge://{folder}") as store:
-        store.create(CollectionSpec(width, {"model": "given"}, analyser=analyser))
+        store.create(CollectionSpec(width, {"model": "given"}, analyzer=analyzer))
         took = seconds(lambda: _load(store, iter(made)))
     shutil.rmtree(folder)
     return {"rows/s": count / took, "peak_mb": own_peak_mb()}
@@ -101,15 +100,15 @@ def _load(store: Any, made: Iterator[list[Row]]) -> None:
         assert not load(made, store).refused
 
 
-def million(count: int, width: int, analyser: str | None) -> dict[str, Any]:
+def million(count: int, width: int, analyzer: str | None) -> dict[str, Any]:
     chunks = real_chunks()
     begin, own = own_peak_mb(), memory_mb("RssAnon")
     folder = tempfile.mkdtemp()
     with open_store(f"qdrant+edge://{folder}") as store, Watch() as watch:
-        store.create(CollectionSpec(width, {"model": "given"}, analyser=analyser))
+        store.create(CollectionSpec(width, {"model": "given"}, analyzer=analyzer))
         took = seconds(lambda: _load(store, batches(count, width, chunks)))
         added = watch.peak - own
-        listed = seconds(lambda: Held(store.scan()))
+        listed = seconds(lambda: StoredRows(store.scan()))
     shutil.rmtree(folder)
     return {
         "rows/s": count / took,
@@ -173,7 +172,7 @@ def langchain_in_memory(count: int, width: int) -> dict[str, Any]:
             chunks = [row.chunk for row in rows]
             store.add_texts(
                 [chunk.text for chunk in chunks],
-                [payload_of(chunk)["metadata"] for chunk in chunks],
+                [chunk.metadata for chunk in chunks],
                 [chunk.id for chunk in chunks],
                 batch_size=BATCH,
             )
@@ -185,20 +184,21 @@ def langchain_in_memory(count: int, width: int) -> dict[str, Any]:
 
 def overlap(model: str, folder: str, limit: int) -> dict[str, Any]:
     """An index run against embedding its batches alone, three times in turn."""
-    from c2llm_integrations import ingest as module
-    from c2llm_integrations.embedder import C2LLMEmbedder
+    from c2llm_integrations.indexing.ingest import ingest
+    from c2llm_integrations.indexing.writing import BATCH_RECORDS
+    from c2llm_integrations.model.embedder import C2LLMEmbedder
 
     embedder = C2LLMEmbedder.from_pretrained(model)
     root = Path(tempfile.mkdtemp()) / "tree"
     texts = _copy(Path(folder), root, limit)
 
     def embed() -> None:
-        for start in range(0, len(texts), module.BATCH):
-            embedder.encode_documents(texts[start : start + module.BATCH], progress=lambda done, total: None)
+        for start in range(0, len(texts), BATCH_RECORDS):
+            embedder.encode_documents(texts[start : start + BATCH_RECORDS])
 
     def index() -> None:
         with tempfile.TemporaryDirectory() as place, open_store(f"qdrant+edge://{place}/store") as store:
-            assert module.ingest(root, embedder, store).written == len(texts)
+            assert ingest(root, embedder, store).written == len(texts)
 
     embedder.encode_documents(texts[:8])
     pairs = [(both_times(embed), both_times(index)) for _ in range(3)]
@@ -245,8 +245,8 @@ def half_billion(limit: int) -> dict[str, Any]:
 CASES: dict[str, dict[str, Callable[[], dict[str, Any]]]] = {
     "edge": {
         "Edge, 100,000 x 256, dense": lambda: edge(100_000, 256, None),
-        "Edge, 100,000 x 256, terms given": lambda: edge(100_000, 256, ANALYSER, terms_given=True),
-        "Edge, 100,000 x 256, terms made of the text": lambda: edge(100_000, 256, ANALYSER),
+        "Edge, 100,000 x 256, terms given": lambda: edge(100_000, 256, ANALYZER, terms_given=True),
+        "Edge, 100,000 x 256, terms made of the text": lambda: edge(100_000, 256, ANALYZER),
     },
     "qdrant": {
         "Qdrant in memory, 20,000 x 256, ours": lambda: ours_in_memory(20_000, 256),
@@ -254,7 +254,7 @@ CASES: dict[str, dict[str, Callable[[], dict[str, Any]]]] = {
     },
     "million": {
         "Edge, 1,000,000 x 64, dense": lambda: million(1_000_000, 64, None),
-        "Edge, 1,000,000 x 64, terms too": lambda: million(1_000_000, 64, ANALYSER),
+        "Edge, 1,000,000 x 64, terms too": lambda: million(1_000_000, 64, ANALYZER),
     },
     "overlap": {"index run, nano": lambda: overlap("nano", str(package("networkx")), 4_000)},
     "half": {"index run, 0.5B shape": lambda: half_billion(48)},

@@ -21,7 +21,7 @@ QUESTION = "shortest path between two nodes with weighted edges"
 def embedding(root: Path) -> list[dict[str, Any]]:
     from c2llm_integrations.code.chunking import chunk_source
     from c2llm_integrations.code.repository import iter_sources, open_tree
-    from c2llm_integrations.embedder import C2LLMEmbedder
+    from c2llm_integrations.model.embedder import C2LLMEmbedder
 
     tree = open_tree(root)
     texts = [chunk.text for s in iter_sources(tree) for chunk in chunk_source(tree.name, s.path, s.text)]
@@ -29,9 +29,9 @@ def embedding(root: Path) -> list[dict[str, Any]]:
     rows = []
     for name, sample in (("as they come", texts[:2000]), ("longest", sorted(texts, key=len)[-500:])):
         before = embedder.tokens_seen
-        embedder.encode_documents(sample, progress=lambda done, total: None)
+        embedder.encode_documents(sample)
         tokens = embedder.tokens_seen - before
-        took = median(lambda sample=sample: embedder.encode_documents(sample, progress=lambda d, t: None))
+        took = median(lambda sample=sample: embedder.encode_documents(sample))
         rows.append({"what": f"nano, chunks {name}", "value": tokens / took, "unit": "tokens/s"})
         rows.append({"what": f"nano, chunks {name}", "value": len(sample) / took, "unit": "chunks/s"})
     once = statistics.median(seconds(lambda: embedder.encode_queries([QUESTION])) for _ in range(50))
@@ -39,8 +39,8 @@ def embedding(root: Path) -> list[dict[str, Any]]:
 
 
 def commands(root: Path) -> list[dict[str, Any]]:
-    from c2llm_integrations.embedder import C2LLMEmbedder
-    from c2llm_integrations.search import search
+    from c2llm_integrations.model.embedder import C2LLMEmbedder
+    from c2llm_integrations.retrieval.search import search
     from c2llm_integrations.stores import open_store
 
     c2llm = [sys.executable, "-m", "c2llm_integrations"]

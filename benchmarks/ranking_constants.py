@@ -19,11 +19,11 @@ from typing import Any
 from benchmarks.common import report
 from benchmarks.repositories import PACKAGES, Asked, development_set, extract
 from benchmarks.repository_search import CHUNKS, ndcg
-from c2llm_integrations import ranking
-from c2llm_integrations.code.terms import query_terms
-from c2llm_integrations.embedder import C2LLMEmbedder
-from c2llm_integrations.ingest import ingest
-from c2llm_integrations.search import CANDIDATES
+from c2llm_integrations.code.analyzer import query_terms
+from c2llm_integrations.indexing.ingest import ingest
+from c2llm_integrations.model.embedder import C2LLMEmbedder
+from c2llm_integrations.retrieval import ranking
+from c2llm_integrations.retrieval.search import CANDIDATES
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.base import Candidates
 

@@ -44,7 +44,7 @@ class Asked:
 
 
 def development_set() -> list[Asked]:
-    """The labelled questions; relevant and secondary files count alike, as the benchmark has it."""
+    """The labeled questions; relevant and secondary files count alike, as the benchmark has it."""
     rows = [json.loads(line) for line in QUERIES.read_text().splitlines()]
     return [
         Asked(

@@ -4,7 +4,8 @@
     python -m benchmarks.repository_search --unseen    # packages whose docstrings were taken away and are asked for
 
 File-level nDCG@10: the ranked list is the distinct files of the ranked chunks in order of first appearance; every
-labelled file is gain 1. "mean" is over repositories; a category's figure is over its questions. Each repository is
+labeled file is gain 1. "by chunk" ranks each file by its first chunk among the ten best chunks, where further chunks
+of a file take places. "mean" is over repositories; a category's figure is over its questions. Each repository is
 indexed by `ingest` into a Qdrant Edge collection of its own. "BM25 plain" ranks windows of 40 lines by their words,
 identifiers split.
 The sources come from the package registries (pip and npm must be there) and are kept under .work/.
@@ -28,13 +29,13 @@ from benchmarks.common import RESULTS, report, seconds
 from benchmarks.docstring_retrieval import bm25
 from benchmarks.drawing import bars
 from benchmarks.repositories import PACKAGES, UNSEEN, Asked, development_set, extract, without_docstrings
+from c2llm_integrations.code.analyzer import document_terms, sparse
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.repository import iter_sources, open_tree
-from c2llm_integrations.code.terms import document_terms, sparse
-from c2llm_integrations.embedder import C2LLMEmbedder
-from c2llm_integrations.ingest import ingest
-from c2llm_integrations.ranking import RULES
-from c2llm_integrations.search import search
+from c2llm_integrations.indexing.ingest import ingest
+from c2llm_integrations.model.embedder import C2LLMEmbedder
+from c2llm_integrations.retrieval.options import RULES
+from c2llm_integrations.retrieval.search import search
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.base import VectorStore
 
@@ -53,14 +54,21 @@ METHODS: dict[str, dict[str, Any]] = {
 # MinishLab/semble, on the same questions.
 SEMBLE = {"fastapi": 0.784, "model2vec": 0.738, "express": 0.949, "zod": 0.643, "trpc": 0.849}
 
-# method → the nDCG of each question, and the seconds of each
-Results = dict[str, tuple[list[float], list[float]]]
+# method → of each question the nDCG by file and by chunk, and the seconds
+Results = dict[str, tuple[list[float], list[float], list[float]]]
 
 
 def ndcg(ranked: Sequence[str], relevant: frozenset[str]) -> float:
     """nDCG@10 of a ranked list of paths with repetitions."""
     files = list(dict.fromkeys(ranked))[:10]
     gained = sum(1 / math.log2(place + 2) for place, path in enumerate(files) if path in relevant)
+    return gained / sum(1 / math.log2(place + 2) for place in range(min(10, len(relevant))))
+
+
+def ndcg_by_chunk(ranked: Sequence[str], relevant: frozenset[str]) -> float:
+    """nDCG@10 of a ranked list of paths with repetitions, each of which takes a place."""
+    first = [path if path not in ranked[:place] else "" for place, path in enumerate(ranked[:10])]
+    gained = sum(1 / math.log2(place + 2) for place, path in enumerate(first) if path in relevant)
     return gained / sum(1 / math.log2(place + 2) for place in range(min(10, len(relevant))))
 
 
@@ -89,28 +97,30 @@ def measure(
     times = {"index": ingest(root, embedder, store, repository="asked").seconds, "terms": lexical_seconds(root)}
     times["plain"] = seconds(lambda: plain_bm25(root, []))
     plain = plain_bm25(root, [one.query for one in asked])
-    results: Results = {"BM25 plain": ([ndcg(paths, one.files) for paths, one in zip(plain, asked, strict=True)], [])}
+    by_file, by_chunk = (
+        [score(paths, one.files) for paths, one in zip(plain, asked, strict=True)] for score in (ndcg, ndcg_by_chunk)
+    )
+    results: Results = {"BM25 plain": (by_file, by_chunk, [])}
     for method, options in METHODS.items():
-        scores, spent = [], []
+        by_file, by_chunk, spent = [], [], []
         for one in asked:
-            hits = search(one.query, embedder, store, limit=CHUNKS, **options)
-            scores.append(ndcg([hit.chunk.path for hit in hits], one.files))
+            paths = [hit.chunk.path for hit in search(one.query, embedder, store, limit=CHUNKS, **options)]
+            by_file.append(ndcg(paths, one.files))
+            by_chunk.append(ndcg_by_chunk(paths, one.files))
             start = time.perf_counter()
             search(one.query, embedder, store, **options)
             spent.append(time.perf_counter() - start)
-        results[method] = (scores, spent)
+        results[method] = (by_file, by_chunk, spent)
     return results, times
 
 
 def table(asked: Sequence[Asked], results: Results, times: dict[str, float]) -> list[dict[str, Any]]:
     """One row a method: its mean over repositories, then by repository, language and category, then the times."""
     rows = []
-    for method, (scores, spent) in results.items():
-        by: dict[str, list[float]] = {}
-        for one, score in zip(asked, scores, strict=True):
-            by.setdefault(one.repository, []).append(score)
-        means = {name: statistics.fmean(values) for name, values in by.items()}
-        row: dict[str, Any] = {"method": method, "mean": statistics.fmean(means.values()), **means}
+    for method, (scores, by_chunk, spent) in results.items():
+        means = _means(asked, scores)
+        row: dict[str, Any] = {"method": method, "mean": statistics.fmean(means.values())}
+        row |= {"by chunk": statistics.fmean(_means(asked, by_chunk).values()), **means}
         languages = {one.language: {a.repository for a in asked if a.language == one.language} for one in asked}
         if len(languages) > 1:
             row |= {name: statistics.fmean(means[one] for one in ones) for name, ones in languages.items()}
@@ -122,6 +132,14 @@ def table(asked: Sequence[Asked], results: Results, times: dict[str, float]) -> 
         row["p50_ms"] = round(1000 * statistics.median(spent), 1) if spent else ""
         rows.append(row)
     return rows
+
+
+def _means(asked: Sequence[Asked], scores: Sequence[float]) -> dict[str, float]:
+    """Repository → the mean over its questions."""
+    by: dict[str, list[float]] = {}
+    for one, score in zip(asked, scores, strict=True):
+        by.setdefault(one.repository, []).append(score)
+    return {name: statistics.fmean(values) for name, values in by.items()}
 
 
 def main() -> None:
@@ -145,10 +163,9 @@ def main() -> None:
             with open_store(f"qdrant+edge://{folder}/store") as store:
                 found, spent = measure(root, asked, embedder, store)
         every += asked
-        for method, (scores, seconds_each) in found.items():
-            total = results.setdefault(method, ([], []))
-            total[0].extend(scores)
-            total[1].extend(seconds_each)
+        for method, parts in found.items():
+            for total, part in zip(results.setdefault(method, ([], [], [])), parts, strict=True):
+                total.extend(part)
         times = {key: value + spent[key] for key, value in times.items()}
     rows = table(every, results, times)
     if options.unseen:

@@ -3,7 +3,7 @@
     python -m benchmarks.scale      # writes the tables of scale.md
 
 Measured figures are read from results/; what could not be measured here stands under "Assumptions", by name. The last
-table comes from a simulation of the pipeline: parcels pass three stages, each of several servers behind a short queue,
+table comes from a simulation of the pipeline: batches pass three stages, each of several servers behind a short queue,
 and a stage whose next queue is full waits, as in Ray Data.
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import RESULTS
-from c2llm_integrations.compression import CompactPlan
+from c2llm_integrations.stores.spec import CompactPlan
 
 PAGE = Path(__file__).parent / "scale.md"
 CHUNKS = (10**6, 10**8, 10**10)
@@ -43,8 +43,8 @@ GRAPH_BYTES, NODE_BYTES = 128, 48e9
 NODE_ROWS = 100e6
 # Rows a second into one Qdrant shard; the Milvus figure is measured.
 QDRANT_ROWS = 3_000
-# Chunks in a parcel, parcels that wait before a stage, for each of its servers.
-PARCEL, QUEUE = 256, 2
+# Chunks in a batch, batches that wait before a stage, for each of its servers.
+BATCH, QUEUE = 256, 2
 
 
 def result(name: str, **where: object) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def gpu_chunks(model: str) -> float:
 
 @dataclass(frozen=True)
 class Stage:
-    """Servers that each take `seconds` for a parcel, a factor of lognormal spread on it."""
+    """Servers that each take `seconds` for a batch, a factor of lognormal spread on it."""
 
     name: str
     servers: int
@@ -80,9 +80,9 @@ class Stage:
 class Pipeline:
     """Stages with a bounded queue before each but the first; a server keeps what the next queue has no room for."""
 
-    def __init__(self, stages: Sequence[Stage], parcels: int, seed: int) -> None:
+    def __init__(self, stages: Sequence[Stage], batches: int, seed: int) -> None:
         self.stages = stages
-        self.waiting = [parcels, *(0 for _ in stages[1:])]
+        self.waiting = [batches, *(0 for _ in stages[1:])]
         self.idle = [stage.servers for stage in stages]
         self.blocked = [0 for _ in stages]
         self.busy = [0.0 for _ in stages]
@@ -113,23 +113,23 @@ class Pipeline:
         return at == len(self.stages) or self.waiting[at] < QUEUE * self.stages[at].servers
 
 
-def simulate(stages: Sequence[Stage], parcels: int = 20_000, seed: int = 0) -> tuple[float, list[float]]:
-    """Return parcels a second, and the share of time that each stage's servers work."""
-    pipeline, now = Pipeline(stages, parcels, seed), 0.0
+def simulate(stages: Sequence[Stage], batches: int = 20_000, seed: int = 0) -> tuple[float, list[float]]:
+    """Return batches a second, and the share of time that each stage's servers work."""
+    pipeline, now = Pipeline(stages, batches, seed), 0.0
     pipeline.settle(now)
     while pipeline.events:
         now, at = heapq.heappop(pipeline.events)
         pipeline.blocked[at] += 1
         pipeline.settle(now)
-    return parcels / now, [work / now / stage.servers for work, stage in zip(pipeline.busy, stages, strict=True)]
+    return batches / now, [work / now / stage.servers for work, stage in zip(pipeline.busy, stages, strict=True)]
 
 
 def pipeline(embed: float, embedders: int, cores: int, nodes: int, rows: float) -> list[Stage]:
     """The three stages: cores that list and chunk, embedders of `embed` chunks a second, nodes that store `rows`."""
     return [
-        Stage("chunk", cores, PARCEL / CHUNKING),
-        Stage("embed", embedders, PARCEL / embed),
-        Stage("write", nodes, PARCEL / rows),
+        Stage("chunk", cores, BATCH / CHUNKING),
+        Stage("embed", embedders, BATCH / embed),
+        Stage("write", nodes, BATCH / rows),
     ]
 
 
@@ -203,10 +203,8 @@ def simulation() -> list[list[str]]:
         rate, busy = simulate(stages)
         slow = stages[busy.index(max(busy))].name
         share = [f"{100 * one:.0f} %" for one in busy]
-        days = CHUNKS[-1] / (rate * PARCEL) / 86400
-        rows.append(
-            [str(embedders), name, str(cores), str(shards), _n(rate * PARCEL), *share, slow, f"{_n(days)} days"]
-        )
+        days = CHUNKS[-1] / (rate * BATCH) / 86400
+        rows.append([str(embedders), name, str(cores), str(shards), _n(rate * BATCH), *share, slow, f"{_n(days)} days"])
     return rows
 
 
