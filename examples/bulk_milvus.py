@@ -11,9 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from c2llm_integrations import C2LLMEmbedder, open_store
-from c2llm_integrations.ingest import ingest
-from c2llm_integrations.search import search
+from c2llm_integrations import C2LLMEmbedder, ingest, open_store, search
 
 
 def main(folder: str, question: str, url: str, model: str) -> None:

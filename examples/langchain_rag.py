@@ -17,8 +17,7 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnablePassthrough
 
-from c2llm_integrations import open_store
-from c2llm_integrations.ingest import ingest
+from c2llm_integrations import ingest, open_store
 from c2llm_integrations.langchain import C2LLMEmbeddings, C2LLMRetriever
 
 PROMPT = ChatPromptTemplate.from_template("Answer from this code alone:\n\n{context}\n\nQuestion: {question}")
@@ -45,7 +44,7 @@ def main(folder: str, question: str, model: str) -> None:
     """Index `folder` into a temporary place and print the chain's answer."""
     embeddings = C2LLMEmbeddings(model=model)
     with TemporaryDirectory() as rows, open_store(f"qdrant+edge://{rows}") as store:
-        ingest(folder, embeddings.shared.embedder, store)
+        ingest(folder, embeddings.embedder, store)
         retriever = C2LLMRetriever(store=store, embeddings=embeddings, k=3)
         inputs = {"context": retriever | cited, "question": RunnablePassthrough()}
         print((inputs | PROMPT | StandIn() | StrOutputParser()).invoke(question))

@@ -12,11 +12,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 
-from c2llm_integrations import C2LLMEmbedder, open_store
-from c2llm_integrations.code.terms import ANALYSER
-from c2llm_integrations.loading import load
-from c2llm_integrations.search import search, spec_of
-from c2llm_integrations.stores.base import Row, VectorStore
+from c2llm_integrations import C2LLMEmbedder, Row, VectorStore, load, open_store, search
+from c2llm_integrations.code.analyzer import ANALYZER
+from c2llm_integrations.retrieval.search import spec_of
 
 
 def batches(store: VectorStore) -> Iterator[list[Row]]:
@@ -30,8 +28,8 @@ def main(source: str, target: str, question: str, collection: str, model: str) -
     """Copy the collection, and print what each store answers best."""
     embedder = C2LLMEmbedder.from_pretrained(model)
     with open_store(source, collection) as old, open_store(target, collection) as new:
-        words = ANALYSER if new.capabilities.lexical else None
-        new.create(replace(spec_of(old), datatype="float32", quantization=None, rescore=0.0, analyser=words))
+        words = ANALYZER if new.capabilities.lexical else None
+        new.create(replace(spec_of(old), datatype="float32", quantization=None, rescore=0.0, analyzer=words))
         with new.bulk():
             report = load(batches(old), new)
         for repository, checkout in old.claims().items():

@@ -8,9 +8,7 @@ The rows go to a temporary folder; name one that stays, and the next run embeds 
 import argparse
 from tempfile import TemporaryDirectory
 
-from c2llm_integrations import C2LLMEmbedder, open_store
-from c2llm_integrations.ingest import ingest
-from c2llm_integrations.search import search
+from c2llm_integrations import C2LLMEmbedder, ingest, open_store, search
 
 
 def main(folder: str, question: str, model: str) -> None:
