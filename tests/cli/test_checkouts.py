@@ -1,10 +1,8 @@
 """Checkouts inside checkouts, parts of one, and indexes that cannot be written to."""
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -117,7 +115,10 @@ def drop_privileges():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="root is refused differently there")
 @pytest.mark.parametrize("closed", [[".c2llm"], ["."], [".c2llm/code/shard"]])
-def test_an_index_that_cannot_be_written_to_is_searched(closed, app):
+def test_an_index_that_cannot_be_written_to_is_searched(closed, app, tmp_path_factory, monkeypatch):
+    copies = tmp_path_factory.mktemp("copies")
+    monkeypatch.setenv("TMPDIR", str(copies))
+
     def run(*arguments):
         return subprocess.run(
             command(*arguments), capture_output=True, text=True, check=False, preexec_fn=drop_privileges
@@ -137,4 +138,4 @@ def test_an_index_that_cannot_be_written_to_is_searched(closed, app):
     finally:
         for one in folders:
             one.chmod(modes[one])
-    assert not list(Path(os.environ.get("TMPDIR", "/tmp")).glob("c2llm-*/segments"))
+    assert not list(copies.glob("c2llm-*/segments"))

@@ -1,5 +1,6 @@
 """Lanes begin whatever their device does, and a batch takes no new memory where the one before freed enough."""
 
+import os
 import platform
 import subprocess
 import sys
