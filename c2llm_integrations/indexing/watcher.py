@@ -51,22 +51,22 @@ def watch(folder: Path, work: Callable[[], None], say: Callable[[str], None], st
             _attempt(work, say)
 
 
+def is_source(folder: Path, path: str) -> bool:
+    """Return whether a path below a folder is neither git's nor an index's."""
+    return INTERNAL_NAMES.isdisjoint(path[len(str(folder)) + 1 :].split(os.sep))
+
+
 def _bursts(folder: Path, stopped: Event) -> Iterator[None]:
     """Yield at once, so that no change before the first event is missed, then after each burst."""
     try:
-        from watchfiles import Change, watch
+        from watchfiles import watch
     except ImportError as error:
         raise MissingExtra("watchfiles", "watch") from error
-
-    start = len(str(folder)) + 1
-
-    def is_source(_change: Change, path: str) -> bool:
-        return INTERNAL_NAMES.isdisjoint(path[start:].split(os.sep))
 
     try:
         changes = watch(
             folder,
-            watch_filter=is_source,
+            watch_filter=lambda _, path: is_source(folder, path),
             step=QUIET_MS,
             debounce=BURST_MS,
             stop_event=stopped,

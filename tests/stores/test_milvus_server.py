@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -187,7 +186,6 @@ def restart(server: Any) -> None:
     environment, place = {name: value for name, _, value in pairs}, os.readlink(folder / "cwd")
     process.kill()
     process.wait()
-    time.sleep(0.5)
     quiet = subprocess.DEVNULL
     server.server_proc = subprocess.Popen(process.args, env=environment, cwd=place, stdout=quiet, stderr=quiet)
 
