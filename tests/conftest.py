@@ -56,16 +56,20 @@ export function retryDelay(attempt) {
 
 
 STARTS_A_SERVER = {"milvus_server", "milvus_address", "milvus_lite_address"}
+# Marks what asks for `milvus_address` only as it runs: one worker of `pytest -n` has that server.
+ON_MILVUS = [pytest.mark.server, pytest.mark.xdist_group("milvus")]
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a server by its fixtures; of two workers one has the servers, and a file stays whole."""
+    """Mark what needs a server by its fixtures; what one worker of `pytest -n` runs is that server's, or a file."""
     for item in items:
-        needs_server = bool(STARTS_A_SERVER & set(getattr(item, "fixturenames", ())))
-        if needs_server:
+        needed = STARTS_A_SERVER & set(getattr(item, "fixturenames", ()))
+        if needed:
             item.add_marker(pytest.mark.server)
-        item.add_marker(pytest.mark.xdist_group("servers" if needs_server else str(item.path)))
+        if item.get_closest_marker("xdist_group") is None:
+            group = "milvus" if needed - {"milvus_lite_address"} else str(item.path)
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -108,6 +112,11 @@ def milvus_address(milvus_server: Any) -> str:
 def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A real Milvus server, of which a machine runs one at a time: PyPI's milvus 2.3.5."""
     milvus = pytest.importorskip("milvus", reason="PyPI has no Milvus server for this platform")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        try:
+            (tmp_path_factory.getbasetemp().parent / "milvus").mkdir()
+        except FileExistsError:
+            pytest.fail("another worker of this run has the Milvus server; mark what asks for it with ON_MILVUS")
     _wait_until_free(2379)  # the server's own etcd takes no other port
     folder = tmp_path_factory.mktemp("milvus")
     server = milvus.MilvusServer(data_dir=str(folder), wait_for_started=False)

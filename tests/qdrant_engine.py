@@ -107,9 +107,10 @@ class Collections:
         return self.save()
 
     def vector_params(self, params: dict[str, Any]) -> edge.EdgeVectorParams:
-        _only(params, "size", "distance", "datatype", "quantization_config", "on_disk")
+        _only(params, "size", "distance", "datatype", "quantization_config", "on_disk", "hnsw_config")
         assert params["distance"] == "Cosine"
-        quantization = params.get("quantization_config")
+        quantization, graph = params.get("quantization_config"), params.get("hnsw_config") or {}
+        _only(graph, "m", "ef_construct")
         datatype = params.get("datatype") or "float32"
         bits = (quantization or {}).get("turbo", {}).get("bits")
         since = max({"turbo4": "1.19", "turbo8": "1.20", "turbo16": "1.20"}.get(datatype, ""), TURBO.get(bits, ""))
@@ -121,6 +122,7 @@ class Collections:
             datatype=getattr(edge.VectorStorageDatatype, datatype.capitalize()),
             quantization_config=_quantization(quantization),
             on_disk=params.get("on_disk"),
+            hnsw_config=edge.HnswIndexConfig(graph.get("m") or 16, graph.get("ef_construct") or 100, 10_000),
         )
 
     def describe(self, name: str, _: dict[str, Any]) -> dict[str, Any]:

@@ -266,7 +266,8 @@ def _named_tree(root: str | os.PathLike[str], store: VectorStore | None, options
 
 def _replace(tree: Tree, embedder: C2LLMEmbedder, store: VectorStore, options: IngestOptions) -> IngestReport:
     """Fill a successor, which a killed run may have begun, and let it take the store's place if nothing is missing."""
-    spec = spec_for(embedder, store, options, None)
+    old = store.spec
+    spec = with_fields(spec_for(embedder, store, options, None), index={} if old is None else old.index)
     with store.successor() as successor:
         try:
             successor.create(spec)

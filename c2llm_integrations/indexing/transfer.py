@@ -106,7 +106,11 @@ def import_rows(
     spec = store.spec
     if spec is not None:
         spec.require_model(contents.spec.width, contents.spec.fingerprint)
-    store.create(_adapted(spec or contents.spec, options, lexical))
+    if spec is None:  # what another database is told of its index may say nothing here
+        known = store.capabilities.index
+        index = {name: number for name, number in contents.spec.index.items() if name in known}
+        spec = replace(contents.spec, index=index)
+    store.create(_adapted(spec, options, lexical))
     for name in contents.claims.keys() - store.claims().keys():
         store.claim(name, Claim.parse(contents.claims[name]).checkout)
     report, is_empty = ImportReport(contents.rows), store.total() == 0

@@ -119,6 +119,10 @@ class CollectionSpec:
         long_text: What becomes of a text over the store's byte limit: "refuse" the row or "cut" the text.
         fields: Field of the metadata → its kind, one of `FIELD_KINDS`. The store indexes these fields for filters, and
             refuses values of another kind; "tenant" is a keyword by which it keeps the rows of one customer together.
+        index: How the database is to build and spread the collection, in its own words and only when it is made:
+            {"m": 32, "ef_construct": 256} for Qdrant, on a server also "shard_number", "replication_factor" and
+            "write_consistency_factor"; {"M": 32, "efConstruction": 256} for a Milvus server, or {"nlist": 4096} where
+            there is a quantization, and "num_shards" and "replica_number".
 
     """
 
@@ -131,6 +135,7 @@ class CollectionSpec:
     long_text: str = "refuse"
     fields: Mapping[str, str] = field(default_factory=dict)
     layout: int = LAYOUT
+    index: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.width < 1:
@@ -142,8 +147,12 @@ class CollectionSpec:
                 raise InputError(f"field {name!r} has kind {kind!r}; known are {', '.join(FIELD_KINDS)}")
         if list(self.fields.values()).count("tenant") > 1:
             raise InputError(f"only one field can be the tenant, got {dict(self.fields)}; make the others keywords")
+        for name, number in self.index.items():
+            if type(number) is not int or number < 1:
+                raise InputError(f"index {name!r} is {number!r}, must be an integer of at least 1")
         object.__setattr__(self, "fingerprint", current_fingerprint(self.fingerprint))
         object.__setattr__(self, "fields", dict(self.fields))
+        object.__setattr__(self, "index", dict(self.index))
 
     @classmethod
     def for_embedder(
@@ -154,6 +163,7 @@ class CollectionSpec:
         lexical: bool = True,
         fields: Mapping[str, str] | None = None,
         long_text: str = "refuse",
+        index: Mapping[str, int] | None = None,
     ) -> CollectionSpec:
         """Return the spec of a collection for an embedder's vectors.
 
@@ -165,6 +175,7 @@ class CollectionSpec:
             lexical: Whether the collection can be searched by words too.
             fields: Field of the metadata → its kind; see `CollectionSpec`.
             long_text: "refuse" or "cut"; see `CollectionSpec`.
+            index: How the database builds and spreads the collection; see `CollectionSpec`.
 
         Raises:
             InputError: For a plan of another width than the embedder gives.
@@ -181,6 +192,7 @@ class CollectionSpec:
             ANALYZER if lexical else None,
             long_text,
             fields or {},
+            index=index or {},
         )
 
     @property
@@ -190,7 +202,10 @@ class CollectionSpec:
 
     def to_json(self) -> str:
         """Return the spec as one line of JSON, keys sorted."""
-        return json.dumps(asdict(self), sort_keys=True)
+        data = asdict(self)
+        if not self.index:
+            del data["index"]  # as earlier releases wrote it
+        return json.dumps(data, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> CollectionSpec:
@@ -236,6 +251,7 @@ class CollectionSpec:
 
 def _comparable(spec: CollectionSpec) -> dict[str, object]:
     flat = asdict(spec)
+    del flat["index"]  # it changes no answer, so the collection's own holds
     fingerprint = dict(flat.pop("fingerprint"))
     fingerprint.pop("model", None)  # a name: the weights' digest decides, and a folder may be moved
     fields = dict(flat.pop("fields"))
@@ -250,7 +266,8 @@ def _comparable(spec: CollectionSpec) -> dict[str, object]:
 class Capabilities:
     """What a store can do; a plan outside it is refused by name.
 
-    `uploads`: how many threads may call `upsert` at once; 1 where the store is for one thread only.
+    `uploads`: how many threads may call `upsert` at once; 1 where the store is for one thread only. `index`: the names
+    that a spec's `index` may hold.
     """
 
     datatypes: frozenset[str] = frozenset({"float32"})
@@ -258,6 +275,7 @@ class Capabilities:
     lexical: bool = False
     max_text_bytes: int | None = None
     uploads: int = 1
+    index: frozenset[str] = frozenset()
 
     def require(self, spec: CollectionSpec) -> None:
         """Raise StoreError, naming what is missing, unless a collection of this spec can be made."""
@@ -268,3 +286,5 @@ class Capabilities:
             raise StoreError(f"quantization {spec.quantization!r} is not supported here, only {known}")
         if spec.analyzer is not None and not self.lexical:
             raise StoreError(f"lexical search (analyzer {spec.analyzer!r}) is not supported here; leave it out")
+        if unknown := sorted(spec.index.keys() - self.index):
+            raise StoreError(f"index {unknown[0]!r} is not supported here, only {sorted(self.index) or 'none'}")

@@ -15,7 +15,7 @@ from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.retrieval.search import search
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.milvus.store import MilvusStore
-from tests.conftest import write_project
+from tests.conftest import ON_MILVUS, write_project
 from tests.golden import TIED
 from tests.waiting import until
 
@@ -38,7 +38,7 @@ def embeddings():
     return C2LLMEmbeddings(**TINY)
 
 
-@pytest.fixture(scope="module", params=["lite", "server"])
+@pytest.fixture(scope="module", params=["lite", pytest.param("server", marks=ON_MILVUS)])
 def uri(request, embedder, tmp_path_factory):
     """What pymilvus calls a database that our ingest has filled."""
     folder = tmp_path_factory.mktemp("langchain-milvus")

@@ -337,6 +337,14 @@ def other_model() -> C2LLMEmbedder:
     return C2LLMEmbedder.from_pretrained(str(COMPRESSED), dtype="float32")
 
 
+def test_a_replaced_collection_keeps_how_its_index_is_built(repo, embedder, other_model, tmp_path):
+    with open_store(f"qdrant+edge://{tmp_path / 'index'}") as store:
+        store.create(CollectionSpec.for_embedder(embedder, index={"m": 24}))
+        ingest(repo, embedder, store)
+        assert ingest(repo, other_model, store, replace=True).replaced
+        assert store.spec.index == {"m": 24}
+
+
 def test_a_replaced_collection_serves_the_new_model_under_its_name(repo, embedder, other_model, store):
     ingest(repo, embedder, store)
     (repo / "pkg" / "b.py").unlink()

@@ -130,6 +130,16 @@ def test_records_of_any_metadata_pass_through_a_file_unchanged(empty, tmp_path):
     assert {one.row_id: one for one in empty.scroll()} == {one.row_id: one for one in [*records, ROWS[0].chunk]}
 
 
+def test_what_another_database_is_told_of_its_index_stays_behind(tmp_path):
+    file = tmp_path / "rows.parquet"
+    with open_store(f"qdrant+edge://{tmp_path / 'a'}") as store:
+        export(fill(store, spec=replace(SPEC, index={"m": 24})), file)
+    for url, index in ((f"qdrant+edge://{tmp_path / 'b'}", {"m": 24}), (f"milvus+lite://{tmp_path / 'c.db'}", {})):
+        with open_store(url) as store:
+            import_rows(file, store)
+            assert store.spec.index == index
+
+
 def test_the_terms_of_another_release_are_made_anew(edge, empty, tmp_path):
     export(edge, tmp_path / "rows.parquet")
     contents = contents_of(tmp_path / "rows.parquet")

@@ -18,7 +18,7 @@ from c2llm_integrations.indexing.ingest import ingest
 from c2llm_integrations.llama_index import C2LLMEmbedding
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.milvus.store import MilvusStore
-from tests.conftest import write_project
+from tests.conftest import ON_MILVUS, write_project
 from tests.golden import TIED
 
 FIELDS = ["id", "repository", "path", "language", "symbol", "kind", "start_line", "end_line"]
@@ -29,7 +29,7 @@ def embedding():
     return C2LLMEmbedding(model_name=str(TIED), dtype="float32", device="cpu")
 
 
-@pytest.fixture(scope="module", params=["lite", "server"])
+@pytest.fixture(scope="module", params=["lite", pytest.param("server", marks=ON_MILVUS)])
 def uri(request, embedding, tmp_path_factory):
     """What pymilvus calls a database that our ingest has filled."""
     folder = tmp_path_factory.mktemp("llama-milvus")

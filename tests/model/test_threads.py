@@ -18,7 +18,7 @@ from c2llm_integrations.model.threads import (
     lanes,
 )
 
-# On one thread: what several lanes hold at the same moment, and in which of glibc's arenas, differs from run to run.
+# On one thread and in one arena: what several lanes hold at the same moment, and where, differs from run to run.
 COUNT = """
 import resource, sys, torch
 from c2llm_integrations.model import threads
@@ -71,7 +71,7 @@ def test_pages_are_asked_for_once():
     later = {}
     # glibc raises its own threshold when it likes; named, it stays.
     for setting, more in (("kept", {}), ("untouched", {"MALLOC_MMAP_THRESHOLD_": "131072"})):
-        command, environment = [sys.executable, "-c", COUNT, setting], {**os.environ, **more}
+        command, environment = [sys.executable, "-c", COUNT, setting], {**os.environ, "MALLOC_ARENA_MAX": "1", **more}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         later[setting] = [int(line) for line in done.stdout.split()][1:]
     assert max(later["kept"]) < min(later["untouched"]) / 10

@@ -24,6 +24,7 @@ from c2llm_integrations.stores import DATABASES, open_store
 from c2llm_integrations.stores.base import CollectionSpec, Row, VectorStore
 from c2llm_integrations.stores.milvus.collections import CONNECTION
 from c2llm_integrations.stores.qdrant.store import QdrantStore
+from tests.conftest import ON_MILVUS
 from tests.qdrant_facade import serve
 
 WIDTH = 16
@@ -82,7 +83,8 @@ def quick_path(tmp_path: Path) -> Iterator[Path]:
 
 # What a database is besides Qdrant Edge, which every quick run checks.
 ALSO = dict.fromkeys(("memory", "milvus-lite"), pytest.mark.slow)
-ALSO |= dict.fromkeys(("http", "qdrant-server", "milvus-grpc", "milvus-server"), pytest.mark.server)
+ALSO |= dict.fromkeys(("http", "qdrant-server", "milvus-grpc"), pytest.mark.server)
+ALSO |= {"milvus-server": ON_MILVUS}
 
 
 @pytest.fixture(params=["toy", "edge", *(pytest.param(name, marks=mark) for name, mark in ALSO.items())])

@@ -9,7 +9,7 @@ from threading import Event
 
 import pytest
 
-from c2llm_integrations.errors import StoreBusy, StoreError
+from c2llm_integrations.errors import InputError, StoreBusy, StoreError
 from c2llm_integrations.stores import list_collections
 from c2llm_integrations.stores.base import CollectionSpec, Row, VectorStore
 from tests.stores.conftest import Database
@@ -239,3 +239,31 @@ def test_an_empty_store_is_filled_without_reading_it(
     with store.bulk():
         store.upsert(rows)
     assert sum(looked) == 20
+
+
+# ---- how the database builds and spreads a collection
+
+INDEX = {"m": 24, "ef_construct": 150, "M": 24, "efConstruction": 150}
+
+
+def test_what_a_spec_says_of_the_index_is_kept(open_: Database, spec: CollectionSpec, make_rows: MakeRows) -> None:
+    store = open_()
+    index = {name: number for name, number in INDEX.items() if name in store.capabilities.index}
+    store.create(replace(spec, index=index))
+    store.upsert(rows := make_rows(20))
+    store.optimize()
+    store.close()
+    again = open_()
+    again.create(spec)  # who does not care takes what is there
+    assert again.spec is not None
+    assert again.spec.index == index
+    assert again.search(rows[3].vector, 1)[0].chunk == rows[3].chunk
+
+
+def test_what_the_database_does_not_know_of_an_index_is_refused_first(open_: Database, spec: CollectionSpec) -> None:
+    store = open_()
+    with pytest.raises(StoreError, match="index 'links' is not supported here, only"):
+        store.create(replace(spec, index={"links": 3}))
+    assert store.spec is None
+    with pytest.raises(InputError, match="index 'm' is 0, must be an integer of at least 1"):
+        replace(spec, index={"m": 0})

@@ -487,6 +487,20 @@ def test_a_graph_is_built_where_comparing_every_row_would_be_slow(
         assert linked_bytes(root) > 5 * few
 
 
+def test_the_spec_says_how_many_links_a_row_has(
+    root: Path, spec: CollectionSpec, make_rows: MakeRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge_schema, "GRAPH_BYTES", 16 * 1_000)
+    sizes = []
+    for links in (8, 32):
+        with QdrantEdgeStore(root / str(links)) as store:
+            store.create(replace(spec, quantization="int8", rescore=2.0, index={"m": links}))
+            store.upsert(make_rows(2_000))
+            store.optimize()
+        sizes.append(linked_bytes(root / str(links)))
+    assert sizes[1] > sizes[0]
+
+
 def linked_bytes(root: Path) -> int:
     links = root.glob("code/shard/segments/*/vector_index/links*.bin")
     return sum(file.stat().st_size for file in links)

@@ -18,6 +18,7 @@ import pytest
 from pymilvus import MilvusClient
 
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
+from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.base import CollectionSpec, Row, VectorStore
 from c2llm_integrations.stores.loader import load
@@ -84,6 +85,15 @@ def test_the_first_load_is_indexed_once_it_is_over(store: VectorStore, client: M
     assert recall(store, rows) == 1.0
 
 
+def test_the_spec_says_how_the_graph_is_built_and_in_how_many_shards(store: VectorStore, client: MilvusClient) -> None:
+    with pytest.raises(InputError, match="index 'M' is not for quantization 'int8', whose index knows \\['nlist'\\]"):
+        store.create(CollectionSpec(64, {}, quantization="int8", rescore=2.0, index={"M": 32}))
+    store.create(CollectionSpec(64, {}, index={"M": 24, "efConstruction": 96, "num_shards": 2}))
+    index = client.describe_index("code", "vector")
+    assert (index["M"], index["efConstruction"]) == ("24", "96")
+    assert client.describe_collection("code")["num_shards"] == 2
+
+
 def test_rows_that_may_be_searched_keep_their_index_during_a_load(store: VectorStore, client: MilvusClient) -> None:
     rows = wide_rows(2_000)
     store.create(CollectionSpec(64, {}))
@@ -123,6 +133,7 @@ def test_repositories_are_told_apart_although_rows_are_upserted(store: VectorSto
 
 LOAD = """
 import sys
+from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.base import CollectionSpec
 from tests.stores.test_milvus_server import batches, wide_rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from c2llm_integrations.stores import list_collections, open_store
 from c2llm_integrations.stores.base import CollectionSpec, Row
 from c2llm_integrations.stores.qdrant import store as qdrant
 from c2llm_integrations.stores.qdrant.store import DEFERRED_KEY, QdrantStore
+from c2llm_integrations.stores.qdrant.types import creation
 from tests.qdrant_engine import Collections
 from tests.qdrant_facade import Faults, serve
 
@@ -296,3 +298,9 @@ def test_fields_are_indexed_and_the_repository_is_the_tenant(
         "metadata.kind": {"type": "keyword"},
         "c2llm_source": {"type": "keyword"},
     }
+
+
+def test_the_spec_says_how_a_cluster_keeps_the_collection(spec: CollectionSpec) -> None:
+    made = creation(replace(spec, index={"m": 32, "shard_number": 6, "replication_factor": 2}))
+    assert (made["vectors_config"].hnsw_config.m, made["vectors_config"].hnsw_config.ef_construct) == (32, None)
+    assert (made["shard_number"], made["replication_factor"]) == (6, 2)

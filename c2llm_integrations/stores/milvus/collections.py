@@ -130,9 +130,12 @@ def names(client: Any) -> list[str]:
 
 def make(client: Any, physical: str, spec: CollectionSpec, server: Server) -> None:
     """Make a physical collection and its indexes, or what is missing of them."""
+    indexes_of(spec, server)  # raises for what the spec says wrong of them, before anything is made
     options: dict[str, Any] = {"properties": {SPEC_KEY: spec.to_json()}, "consistency_level": "Strong"}
     if server.has_partition_key:
         options["num_partitions"] = PARTITIONS
+    if shards := spec.index.get("num_shards"):
+        options["num_shards"] = shards
     if described(client, physical) is None:
         try:
             call(client, "create_collection", physical, schema=schema_of(spec, server), **options)
@@ -237,7 +240,7 @@ def drop_indexes(client: Any, physical: str) -> None:
 def load(client: Any, physical: str, spec: CollectionSpec, server: Server) -> None:
     """Let a collection be read: a server reads only a loaded one, and loads only an indexed one."""
     make_indexes(client, physical, spec, server)
-    call(client, "load_collection", physical, timeout=WAIT_SECONDS)
+    call(client, "load_collection", physical, timeout=WAIT_SECONDS, replica_number=spec.index.get("replica_number", 1))
 
 
 def finish_indexes(client: Any, physical: str) -> None:

@@ -27,7 +27,7 @@ import numpy as np
 
 from c2llm_integrations.code.analyzer import K1, B
 from c2llm_integrations.code.chunk import CHUNK_FIELDS
-from c2llm_integrations.errors import MissingExtra
+from c2llm_integrations.errors import InputError, MissingExtra
 from c2llm_integrations.stores.milvus.filter import microseconds, source_value
 from c2llm_integrations.stores.records import (
     MAX_INTEGER_ID,
@@ -78,6 +78,8 @@ UPLOADS = 4
 # quarters of the time; Milvus's own AUTOINDEX takes twice as long and finds no more.
 HNSW = {"M": 16, "efConstruction": 64}
 EF = 192
+# What a spec's `index` may say of how a server keeps a collection.
+SPREAD = frozenset({"num_shards", "replica_number"})
 # Clusters, fewer where a segment has less than 39 rows for each, and how many of them a search looks into.
 NLIST = 1024
 NPROBE = 64
@@ -127,6 +129,7 @@ class Server:
             lexical=self.release >= (2, 5),
             max_text_bytes=MAX_VARCHAR_BYTES,
             uploads=UPLOADS,
+            index=SPREAD if self.kind == "cloud" else SPREAD | HNSW.keys() | {"nlist"},
         )
 
 
@@ -184,6 +187,16 @@ def _vector_index(spec: CollectionSpec, server: Server) -> str:
 
 
 def _vector_params(spec: CollectionSpec) -> dict[str, int]:
+    own = {name: number for name, number in spec.index.items() if name not in SPREAD}
+    params = _usual_params(spec)
+    if unused := sorted(own.keys() - params.keys()):
+        raise InputError(
+            f"index {unused[0]!r} is not for quantization {spec.quantization!r}, whose index knows {sorted(params)}"
+        )
+    return params | own
+
+
+def _usual_params(spec: CollectionSpec) -> dict[str, int]:
     if spec.quantization is None:
         return HNSW
     if spec.quantization == "product":

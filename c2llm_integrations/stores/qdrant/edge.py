@@ -32,6 +32,7 @@ from c2llm_integrations.stores.qdrant.edge_files import (
 )
 from c2llm_integrations.stores.qdrant.edge_schema import (
     DATATYPES,
+    GRAPH,
     QUANTIZATIONS,
     TYPES,
     config_of,
@@ -73,7 +74,10 @@ class QdrantEdgeStore(VectorStore):
     """
 
     capabilities = Capabilities(
-        datatypes=frozenset(DATATYPES), quantizations=frozenset(QUANTIZATIONS), lexical=True, uploads=1
+        datatypes=frozenset(DATATYPES),
+        quantizations=frozenset(QUANTIZATIONS),
+        lexical=True,
+        index=frozenset(GRAPH),
     )
     _settings_file = SPEC_FILE
 

@@ -57,8 +57,9 @@ CODED_ROWS, LEXICAL_ROWS = 1_000, 40_000
 SEGMENTS, SEGMENT_ROWS = 8, 100_000
 # What the engine takes for a row's size: its vector or its terms, whichever is more. Code has 35 to 70 terms a chunk.
 TERMS_BYTES = 500
-# The engine's own defaults: links of a row in the graph, and from how many kilobytes filtered rows it is walked.
-GRAPH_LINKS = 16
+# Links of a row in the graph and candidates while it is built, unless a spec's `index` says otherwise: the engine's own
+# defaults, like the kilobytes of filtered rows from which the graph is walked.
+GRAPH = {"m": 16, "ef_construct": 100}
 DATATYPES = {
     "float32": edge.VectorStorageDatatype.Float32,
     "float16": edge.VectorStorageDatatype.Float16,
@@ -98,12 +99,15 @@ def config_of(spec: CollectionSpec, *, graph: bool) -> edge.EdgeConfig:
     are codes, those alone are kept in memory.
     """
     quantization = _quantization(spec.quantization)
+    links = {**GRAPH, **spec.index}
     vectors = edge.EdgeVectorParams(
         size=spec.width,
         distance=edge.Distance.Cosine,
         datatype=DATATYPES[spec.datatype],
         quantization_config=quantization,
-        hnsw_config=edge.HnswIndexConfig(m=GRAPH_LINKS if graph else 0, ef_construct=100, full_scan_threshold=10_000),
+        hnsw_config=edge.HnswIndexConfig(
+            m=links["m"] if graph else 0, ef_construct=links["ef_construct"], full_scan_threshold=10_000
+        ),
         memory=edge.Memory.Cached if quantization is None else edge.Memory.Cold,
     )
     lexical = edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf, memory=edge.Memory.Cached)

@@ -23,8 +23,10 @@ from c2llm_integrations.stores.qdrant.payload import DENSE, LISTED, listed_of, o
 from c2llm_integrations.stores.qdrant.types import (
     BINARY,
     DECIMALS,
+    GRAPH,
     NUMBER_BYTES,
     REQUEST_BYTES,
+    SPREAD,
     TURBO,
     TYPES,
     dense_of,
@@ -73,6 +75,7 @@ SERVER = Capabilities(
     lexical=True,
     max_text_bytes=2 * 2**20,
     uploads=4,
+    index=GRAPH | SPREAD,
 )
 # Release → the datatypes and quantizations that came with it.
 SINCE = {

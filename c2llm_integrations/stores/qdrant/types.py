@@ -38,6 +38,10 @@ REQUEST_BYTES = 4 * 2**20
 TURBO = {"turbo8": "bits8", "turbo": "bits4", "turbo2": "bits2", "turbo1.5": "bits1_5", "turbo1": "bits1"}
 BINARY = {"binary2": "two_bits", "binary1.5": "one_and_half_bits", "binary": "one_bit"}
 
+# What a spec's `index` may say: how the graph is built, and how a cluster keeps the collection.
+GRAPH = frozenset({"m", "ef_construct"})
+SPREAD = frozenset({"shard_number", "replication_factor", "write_consistency_factor"})
+
 # What filters are made of.
 TYPES = Types(
     models.Filter,
@@ -55,14 +59,17 @@ def creation(spec: CollectionSpec) -> dict[str, Any]:
 
     Where there are codes, they alone are kept in memory and the full vectors lie on disk.
     """
+    spread = {name: number for name, number in spec.index.items() if name in SPREAD}
+    graph = models.HnswConfigDiff(m=spec.index.get("m"), ef_construct=spec.index.get("ef_construct"))
     vectors = models.VectorParams(
         size=spec.width,
         distance=models.Distance.COSINE,
         datatype=None if spec.datatype == "float32" else models.Datatype(spec.datatype),
         quantization_config=_quantization(spec.quantization),
         on_disk=None if spec.quantization is None else True,
+        hnsw_config=graph if spec.index.keys() & GRAPH else None,
     )
-    made: dict[str, Any] = {"vectors_config": vectors}
+    made: dict[str, Any] = {"vectors_config": vectors, **spread}
     if spec.analyzer is not None:
         made["sparse_vectors_config"] = {LEXICAL: models.SparseVectorParams(modifier=models.Modifier.IDF)}
     return made
