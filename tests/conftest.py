@@ -56,20 +56,17 @@ export function retryDelay(attempt) {
 
 
 STARTS_A_SERVER = {"milvus_server", "milvus_address", "milvus_lite_address"}
-# Marks what asks for `milvus_address` only as it runs: one worker of `pytest -n` has that server.
+# Of the workers of `pytest -n`, one has that server. What asks for its address only as it runs is marked by hand.
 ON_MILVUS = [pytest.mark.server, pytest.mark.xdist_group("milvus")]
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a server by its fixtures; what one worker of `pytest -n` runs is that server's, or a file."""
+    """Mark what needs a server by its fixtures."""
     for item in items:
         needed = STARTS_A_SERVER & set(getattr(item, "fixturenames", ()))
-        if needed:
-            item.add_marker(pytest.mark.server)
-        if item.get_closest_marker("xdist_group") is None:
-            group = "milvus" if needed - {"milvus_lite_address"} else str(item.path)
-            item.add_marker(pytest.mark.xdist_group(group))
+        for mark in ON_MILVUS if needed - {"milvus_lite_address"} else [pytest.mark.server] if needed else []:
+            item.add_marker(mark)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
