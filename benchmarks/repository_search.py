@@ -157,7 +157,7 @@ def main() -> None:
     if options.development:
         from benchmarks.development_set import scoring  # it imports this module
 
-        rows = scoring.table(scoring.ask_all(options.development, options.work, embedder))
+        rows = scoring.table(scoring.ask_split(options.development, options.work, embedder))
         report(f"development_set_{options.development}", rows)
         return
     every: list[Asked] = []

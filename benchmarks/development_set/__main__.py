@@ -28,9 +28,7 @@ def main() -> None:
     for name, package in packages.items():
         tree = read_tree(fetch(package, options.work))
         vocabularies[name] = vocabulary(tree)
-        drawn = draw(package, tree, of[name], options.seed)
-        print(f"{of[name]:7}{package.language:12}{name:32}{dict(Counter(one.kind for one in drawn))}", flush=True)
-        questions += drawn
+        questions += draw(package, tree, of[name], options.seed)
     questions += unanswerable(packages, vocabularies, questions, options.seed)
     write(questions, options.questions)
     print(f"{len(questions)} questions: {dict(Counter(f'{one.split} {one.kind}' for one in questions))}")

@@ -106,7 +106,7 @@ def _texts(tar: tarfile.TarFile) -> Iterator[tuple[str, str]]:
             continue
         total += member.size
         if number > MAX_MEMBERS or total > MAX_TOTAL:
-            raise SystemExit(f"{tar.name} is larger than {MAX_MEMBERS} files or {MAX_TOTAL} bytes; pin a smaller one")
+            raise SystemExit(f"{tar.name!r} is larger than {MAX_MEMBERS} files or {MAX_TOTAL} bytes; pin a smaller one")
         path = tarfile.data_filter(member, "/nowhere").name.partition("/")[2]
         if member.size > MAX_FILE or _LEFT_OUT.search(path) or language_of(path) not in _KEPT:
             continue

@@ -21,30 +21,21 @@ _VALUES = ("config.yml", "alpha", "user-17", "/tmp/input.dat", "example", "main"
 
 def error(tree: Tree, seed: str = "") -> Iterator[Candidate]:
     """Yield error messages that one place raises, with values where that place fills them in."""
-    found: list[tuple[str, str, int]] = []
-    for path, text in tree.items():
-        if language(path) in LANGUAGES:
-            for match in RAISES.finditer(text):
-                joined = (match[2] or "").strip() in ("+", ".")
-                message = re.sub(r"\\(.)", r"\1", match[1][1:-1].replace("\\n", " ").replace("\\t", " "))
-                found.append(
-                    (" ".join(message.split()) + " {}" * joined, path, text.count("\n", 0, match.start(1)) + 1)
-                )
+    found = [one for path, text in tree.items() if language(path) in LANGUAGES for one in _messages(path, text)]
     times = Counter(message for message, *_ in found)
     for message, path, line in found:
         said = re.sub(r"</?\w+>", "", _HOLE.sub("", message))
-        if (
-            times[message] == 1
-            and len(re.findall(r"(?:^|\s)\W?[A-Za-z]{2,}\b", said)) >= 4
-            and _is_plain(said)
-            and not ASIDE.search(path)
-        ):
-            yield Candidate(filled(message, f"{seed} {message}"), path, line, line)
+        # What is left of a placeholder shows that a string within it ended the message.
+        is_good = len(re.findall(r"(?:^|\s)\W?[A-Za-z]{2,}\b", said)) >= 4 and not re.search(r"[{}\\]|\$\w|\.\(", said)
+        if is_good and times[message] == 1 and not ASIDE.search(path):
+            yield Candidate(filled(message, f"{seed} {message}"), path, line)
 
 
-def _is_plain(said: str) -> bool:
-    """Return whether nothing of a placeholder is left, as where a string within it ended the message."""
-    return not re.search(r"[{}\\]|\$\w|\.\(|#\{", said)
+def _messages(path: str, text: str) -> Iterator[tuple[str, str, int]]:
+    for match in RAISES.finditer(text):
+        message = re.sub(r"\\(.)", r"\1", match[1][1:-1].replace("\\n", " ").replace("\\t", " "))
+        joined = " {}" * ((match[2] or "").strip() in ("+", "."))
+        yield " ".join(message.split()) + joined, path, text.count("\n", 0, match.start(1)) + 1
 
 
 def filled(message: str, seed: str) -> str:
@@ -61,15 +52,14 @@ def symbol(tree: Tree) -> Iterator[Candidate]:
     for name, path, _ in all_definitions(tree):
         for run in _runs(name):
             files[run].add(path)
-    everywhere = {path: f" {' '.join(words(path))} " for path in tree}
+    paths = {path: f" {' '.join(words(path))} " for path in tree}
     asked = [name for name, (path, _) in sorted(homes.items()) if len(words(name)) > 1 and not ASIDE.search(path)]
     for number, name in enumerate(asked):
         path, line = homes[name]
-        parts = [run for run in _runs(name) if len(files[run]) == 1 and not _in_other_path(run, path, everywhere)]
-        if number % 2 == 0:
-            yield Candidate(name, path, line, line)
-        elif parts:
-            yield Candidate(" ".join(parts[0]), path, line, line)
+        parts = [" ".join(run) for run in _runs(name) if len(files[run]) == 1]
+        parts = [one for one in parts if not any(f" {one} " in said for other, said in paths.items() if other != path)]
+        for question in [name] if number % 2 == 0 else parts[:1]:
+            yield Candidate(question, path, line)
 
 
 def _runs(name: str) -> list[tuple[str, ...]]:
@@ -78,8 +68,3 @@ def _runs(name: str) -> list[tuple[str, ...]]:
     sizes = [size for size in (2, 3) if size < len(whole)]
     found = [tuple(whole[start : start + size]) for size in sizes for start in range(len(whole) - size + 1)]
     return [run for run in found if all(len(word) > 2 and word.isalpha() for word in run)]
-
-
-def _in_other_path(run: tuple[str, ...], own: str, everywhere: dict[str, str]) -> bool:
-    """Return whether another file's path has a run of words too."""
-    return any(f" {' '.join(run)} " in said for path, said in everywhere.items() if path != own)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from c2llm_integrations.code.languages import language_of
 
@@ -57,9 +56,7 @@ _DEFINITIONS: dict[str, tuple[str, ...]] = {
     "shell": (r"^(?:function[ \t]+)?(\w+)[ \t]*\(\)",),
 }
 _COMPILED = {language: [re.compile(one, re.MULTILINE) for one in ones] for language, ones in _DEFINITIONS.items()}
-_KEYWORDS = frozenset(
-    ("if", "for", "while", "switch", "catch", "return", "else", "elif", "with", "match", "using", "lock")
-)
+_KEYWORDS = {"if", "for", "while", "switch", "catch", "return", "else", "elif", "with", "match", "using", "lock"}
 # Languages whose words a question of another family is nonsense in.
 _FAMILIES = (
     *({"python", "ruby", "perl", "lua", "shell", "r"}, {"javascript", "typescript"}, {"c", "cpp"}, {"go"}, {"rust"}),
@@ -78,9 +75,9 @@ LINE_DOCS: dict[str, str] = {
 BLOCK_DOCS: dict[str, tuple[str, str]] = {
     **dict.fromkeys(("javascript", "typescript", "java", "kotlin", "php", "swift"), ("/**", "*/")),
     **dict.fromkeys(("c", "cpp"), ("/*", "*/")),
-    "ocaml": ("(**", "*)"),
-    "elixir": ('@doc """', '"""'),
-    "haskell": ("{-|", "-}"),
+    **dict.fromkeys(("ocaml",), ("(**", "*)")),
+    **dict.fromkeys(("elixir",), ('@doc """', '"""')),
+    **dict.fromkeys(("haskell",), ("{-|", "-}")),
 }
 # Between a doc comment and its definition.
 ATTRIBUTE = re.compile(r"\s*(@(?!doc)[\w.]+|#\[|\[\w|template\s*<|#'\s*@)")
@@ -94,34 +91,23 @@ RAISES = re.compile(
 )
 
 
-class Defined(NamedTuple):
-    """A definition: its name, and the 0-based line it begins on."""
-
-    name: str
-    line: int
-
-
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A question, the file and lines (1-based, inclusive) that answer it, and what must go from the indexed copy.
-
-    `removed` are spans PATH:FIRST-LAST.
-    """
+    """A question, the file and line that answer it, and what must go from the indexed copy: "" or PATH:FIRST-LAST."""
 
     question: str
     path: str
-    first: int
-    last: int
-    removed: tuple[str, ...] = ()
+    line: int
+    removed: str = ""
 
 
-def definitions(path: str, text: str) -> Iterator[Defined]:
-    """Yield what a file defines, in no particular order."""
+def definitions(path: str, text: str) -> Iterator[tuple[str, int]]:
+    """Yield the names that a file defines, each with the line that it begins on, counted from 1."""
     for pattern in _COMPILED.get(language(path), ()):
         for match in pattern.finditer(text):
             name = match[1].rpartition("::")[2]
             if name not in _KEYWORDS and len(name) > 2:
-                yield Defined(name, text.count("\n", 0, match.start()))
+                yield name, text.count("\n", 0, match.start()) + 1
 
 
 def language(path: str) -> str:

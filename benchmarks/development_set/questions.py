@@ -6,7 +6,7 @@ import json
 import random
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,8 @@ EACH = 12
 # Half of the packages, a quarter, a quarter: dealt out in this order over the packages of one language after another.
 _DEAL = ("tune", "choose", "tune", "report")
 SPLITS = ("tune", "choose", "report")
+
+Finder = Callable[[Tree], Iterator[Candidate]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +51,12 @@ def splits(packages: Iterable[Package], seed: int) -> dict[str, str]:
 
 def draw(package: Package, tree: Tree, split: str, seed: int) -> list[Question]:
     """Return up to `EACH` questions of each kind about a package, no more than one for a line or of the same words."""
-    kinds: dict[str, Callable[[Tree], Iterable[Candidate]]] = {
-        "behavior": behavior,
-        "central": central,
-        "changelog": changelog,
-        "error": partial(error, seed=f"{seed} {package.name}"),
-        "symbol": symbol,
-    }
+    messages: Finder = partial(error, seed=f"{seed} {package.name}")
+    finders = {"behavior": behavior, "central": central, "changelog": changelog, "error": messages, "symbol": symbol}
     plain = {path: _plain(text) for path, text in tree.items()}
     drawn = []
-    for kind, find in kinds.items():
-        candidates = sorted(find(tree), key=lambda one: (one.path, one.first, one.question))
+    for kind, find in finders.items():
+        candidates = sorted(find(tree), key=lambda one: (one.path, one.line, one.question))
         random.Random(f"{seed} {package.name} {kind}").shuffle(candidates)
         taken: list[Candidate] = []
         for one in candidates:
@@ -68,19 +65,14 @@ def draw(package: Package, tree: Tree, split: str, seed: int) -> list[Question]:
             is_new = all(one.question != other.question and one.path != other.path for other in taken)
             if is_new and (kind != "behavior" or sum(text.count(_plain(one.question)) for text in plain.values()) == 1):
                 taken.append(one)
-        drawn += [_question(package, kind, one, split) for one in taken]
+        for one in taken:
+            where = [one.path], [f"{one.path}:{one.line}-{one.line}"], split, [one.removed] * bool(one.removed)
+            drawn.append(Question(package.name, kind, language(one.path), one.question, *where))
     return drawn
 
 
 def _plain(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", " ", text.lower()).strip()
-
-
-def _question(package: Package, kind: str, one: Candidate, split: str) -> Question:
-    place = f"{one.path}:{one.first}-{one.last}"
-    return Question(
-        package.name, kind, language(one.path), one.question, [one.path], [place], split, sorted(one.removed)
-    )
 
 
 def vocabulary(tree: Tree) -> frozenset[str]:
@@ -89,26 +81,24 @@ def vocabulary(tree: Tree) -> frozenset[str]:
 
 
 def unanswerable(
-    packages: Mapping[str, Package],
-    vocabularies: Mapping[str, frozenset[str]],
-    questions: Sequence[Question],
-    seed: int,
+    packages: Mapping[str, Package], known: Mapping[str, frozenset[str]], asked: Sequence[Question], seed: int
 ) -> list[Question]:
     """Return up to `EACH` questions for each package that belong to packages of another family of languages.
 
     Each has a word that the package does not have anywhere. They come from the same split, so that no split shows
     questions of another.
     """
-    split_of = {one.package: one.split for one in questions}
+    split_of = {one.package: one.split for one in asked}
     found = []
     for name, package in packages.items():
         others = [
             one
-            for one in questions
+            for one in asked
             if one.split == split_of.get(name)
-            and not are_related(packages[one.package].language, package.language)
-            and not are_related(one.language, package.language)
-            and any(len(word) > 3 and word not in vocabularies[name] for word in words(one.question))
+            and not any(
+                are_related(spoken, package.language) for spoken in (packages[one.package].language, one.language)
+            )
+            and any(len(word) > 3 and word not in known[name] for word in words(one.question))
         ]
         few = random.Random(f"{seed} {name} none").sample(others, min(EACH, len(others)))
         found += [Question(name, "none", package.language, one.question, [], [], one.split, []) for one in few]
@@ -127,9 +117,8 @@ def read(split: str, file: Path = QUESTIONS) -> dict[str, list[Question]]:
     """
     if split not in SPLITS:
         raise SystemExit(f"there is no split {split!r}; choose one of {', '.join(SPLITS)}")
-    by_package: defaultdict[str, list[Question]] = defaultdict(list)
-    for line in file.read_text(encoding="utf-8").splitlines():
-        question = Question(**json.loads(line))
+    found: defaultdict[str, list[Question]] = defaultdict(list)
+    for question in (Question(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()):
         if question.split == split:
-            by_package[question.package].append(question)
-    return dict(by_package)
+            found[question.package].append(question)
+    return found

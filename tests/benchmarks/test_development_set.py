@@ -21,9 +21,12 @@ from benchmarks.development_set.questions import (
     unanswerable,
     vocabulary,
 )
-from benchmarks.development_set.scoring import Scored, auc, none_auc, table
+from benchmarks.development_set.scoring import Scored, none_auc, table
+from benchmarks.nano_recipe.corpus import allowed
 from benchmarks.repositories import PACKAGES as TUNED_ON
+from benchmarks.repositories import UNSEEN
 
+CORPUS = Path(__file__).parents[2] / "c2llm_integrations" / "model" / "nano" / "corpus.tsv"
 TREE = {
     "shop/prices.py": '''"""Everything that is paid in cents."""
 
@@ -60,8 +63,8 @@ PACKAGE = Package("pypi:shop=1.0", "python", "shop-1.0.tar.gz", "0" * 64)
 def test_behavior_asks_for_the_first_sentence() -> None:
     found = {one.question: one for one in behavior(TREE)}
     assert set(found) == {"Add what the state wants to a net amount", "Waits longer after each failure that is seen"}
-    assert found["Add what the state wants to a net amount"].removed == ("shop/prices.py:5-8",)
-    assert found["Waits longer after each failure that is seen"].first == 5
+    assert found["Add what the state wants to a net amount"].removed == "shop/prices.py:5-8"
+    assert found["Waits longer after each failure that is seen"].line == 5
 
 
 @pytest.mark.parametrize(
@@ -111,20 +114,20 @@ def test_central_asks_pages_and_heads_for_their_module() -> None:
         "Everything that is paid in cents",
     }
     page = found["Money and the state: This page explains how taxes are added"]
-    assert (page.path, page.removed) == ("shop/prices.py", ("docs/tax.rst:1-7",))
+    assert (page.path, page.removed) == ("shop/prices.py", "docs/tax.rst:1-7")
 
 
 def test_changelog_masks_the_symbol() -> None:
     (found,) = changelog(TREE)
     assert (found.question, found.path) == ("it now rounds half a cent to the even side", "shop/prices.py")
-    assert found.removed == ("CHANGES.md:1-5",)
+    assert found.removed == "CHANGES.md:1-5"
 
 
 def test_error_fills_its_placeholders_alike_for_a_seed() -> None:
     found = {one.path: one for one in error(TREE, "0")}
     assert found["shop/prices.py"].question.startswith("the rate of a tax is ")
     assert "{" not in found["shop/prices.py"].question
-    assert (found["web/retry.js"].first, found["web/retry.js"].last) == (6, 6)
+    assert found["web/retry.js"].line == 6
     assert filled("%d of %s", "a") == filled("%d of %s", "a") != filled("%d of %s", "b")
 
 
@@ -137,8 +140,8 @@ def test_symbol_is_whole_or_a_unique_part() -> None:
     }
 
 
-def test_definitions_count_lines_from_zero() -> None:
-    assert list(definitions("a.py", "\n\nclass Shop:\n    def sell(self): ...\n")) == [("Shop", 2), ("sell", 3)]
+def test_definitions_count_lines_from_one() -> None:
+    assert list(definitions("a.py", "\n\nclass Shop:\n    def sell(self): ...\n")) == [("Shop", 3), ("sell", 4)]
 
 
 def test_none_comes_from_another_family_and_the_same_split() -> None:
@@ -190,12 +193,14 @@ def test_archives_with_ways_out_are_refused(tmp_path: Path) -> None:
         read_tree(tmp_path / "bad.tar")
 
 
-def test_committed_questions_keep_to_their_splits() -> None:
+def test_committed_questions_are_of_packages_nobody_tuned_for() -> None:
     rows = [json.loads(line) for line in QUESTIONS.read_text().splitlines()]
     of = splits(listed(), seed=0)
+    taught = {line.split("=")[0].partition(":")[2].lower() for line in CORPUS.read_text().splitlines()}
     assert {row["package"]: row["split"] for row in rows} == of
     assert len(of) >= 40
-    assert not {package.name for package in listed()} & TUNED_ON.keys()
+    assert not of.keys() & {*TUNED_ON, *UNSEEN, *taught}
+    assert all(allowed(name, "") for name in of)
     assert QUESTIONS.stat().st_size < 1_500_000
     for split in SPLITS:
         for questions in read(split).values():
@@ -209,16 +214,28 @@ def test_read_refuses_an_unknown_split() -> None:
         read("test")
 
 
-def test_auc_counts_pairs() -> None:
-    assert auc([0.9, 0.4], [0.4, 0.1]) == pytest.approx(3.5 / 4)
+def scored(package: str, kind: str, value: float) -> Scored:
+    return Scored(Question(package, kind, "python", "q", ["a"], [], "tune", []), "hybrid", value, value / 2, value)
+
+
+def test_auc_counts_pairs_and_half_a_tie() -> None:
+    assert (
+        none_auc([scored("a", kind, value) for kind, value in (("error", 0.4), ("none", 0.4), ("none", 0.1))]) == 0.75
+    )
 
 
 def test_table_means_over_packages() -> None:
-    def one(package: str, kind: str, value: float) -> Scored:
-        return Scored(Question(package, kind, "python", "q", ["a"], [], "tune", []), "hybrid", value, value / 2, value)
-
     first, second = [package.name for package in listed()[:2]]
-    scored = [one(first, "error", 1.0), one(first, "none", 0.2), one(second, "error", 0.0), one(second, "symbol", 0.5)]
-    (row,) = table(scored)
-    assert (row["by file"], row["by chunk"], row["error"], row["packages"]) == (0.625, 0.3125, 0.5, 2)
-    assert none_auc(scored) == {"none: AUC in a package": 1.0, "none: AUC pooled": pytest.approx(2 / 3)}
+    rows = table(
+        [
+            scored(first, "error", 1.0),
+            scored(first, "none", 0.2),
+            scored(second, "error", 0.0),
+            scored(second, "symbol", 0.5),
+        ]
+    )
+    assert [(row["by_file"], row["by_chunk"], row["error"], row["packages"]) for row in rows] == [
+        (0.625, 0.3125, 0.5, 2)
+    ]
+    assert rows[0]["none, AUC in a package"] == 1.0
+    assert rows[0]["none, AUC over all"] == pytest.approx(2 / 3)
