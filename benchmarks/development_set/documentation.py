@@ -28,7 +28,7 @@ ASIDE = re.compile(
     re.IGNORECASE,
 )
 _TRIVIAL = re.compile(
-    r"(?i)^(param|todo|fixme|xxx|hack|note|see|deprecated|example|usage|internal|override|inherit|eslint|region|default|"
+    r"(?i)^(param|todo|fixme|xxx|hack|note|see|deprecated|example|usage|internal|override|inherit|retained|eslint|region|default|"
     r"constructor|initiali[sz]es a new instance|gets or sets|redistribution|permission is|you (may|should)|"
     r"this (program|(file|library|software) is (part|free)))\b|copyright|licen[sc]e|spdx|\bgenerated\b|inheritdoc|"
     r"https?:|@\w|\\\w|[{}=;<>|]|\bFILE\b|^\W*$|-{3}|\w\(\w|non-javadoc|\bpragma\b|#\d|!\[|"
@@ -65,7 +65,7 @@ _HEAD = re.compile(
     re.MULTILINE,
 )
 _HEADED = frozenset(("javascript", "typescript", "ocaml", "haskell", "elixir", "rust", "lua"))
-_HEAD_CHARS = 4_000
+_HEAD_CHARS, _HEADED_LINES = 4_000, 40
 _LINK = re.compile(r"/(?:blob|tree)/[^/\s]+/([\w./-]+\.\w+)|\]\((?:\.\./)+([\w./-]+\.\w+)(?:#L\d+)?\)")
 
 
@@ -155,7 +155,9 @@ def central(tree: Tree) -> Iterator[Candidate]:
 
 
 def _heads(path: str, text: str) -> Iterator[tuple[str, int, int, int, str]]:
-    """Yield at most what `_documented` does for a whole file."""
+    """Yield at most what `_documented` does for a whole file that holds more than what it hands on."""
+    if path.endswith("/__init__.py") or text.count("\n") < _HEADED_LINES:
+        return
     if language(path) == "python":
         yield from (one for one in _docstrings(text) if not one[0])
     elif language(path) in _HEADED and (match := _HEAD.search(text[:_HEAD_CHARS])):

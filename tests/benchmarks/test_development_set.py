@@ -43,7 +43,8 @@ def with_tax(cents, rate):
 
 def prices(cents):
     """Return the prices of all things in a shop."""
-''',
+'''
+    + "\n" * 30,
     "web/retry.js": """/**
  * Waits longer after each failure that is seen.
  * @param attempt
