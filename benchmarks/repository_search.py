@@ -2,6 +2,7 @@
 
     python -m benchmarks.repository_search             # the five repositories of the development set
     python -m benchmarks.repository_search --unseen    # packages whose docstrings were taken away and are asked for
+    python -m benchmarks.repository_search --development tune --work DIR    # benchmarks.development_set, one split
 
 File-level nDCG@10: the ranked list is the distinct files of the ranked chunks in order of first appearance; every
 labeled file is gain 1. "by chunk" ranks each file by its first chunk among the ten best chunks, where further chunks
@@ -9,7 +10,8 @@ of a file take places. "mean" is over repositories; a category's figure is over 
 indexed by `ingest` into a Qdrant Edge collection of its own. "BM25 plain" ranks windows of 40 lines by their words,
 identifiers split.
 The sources come from the package registries (pip and npm must be there) and are kept under .work/.
-Results: results/repository_search.json and .svg, or results/repository_search_unseen.json.
+Results: results/repository_search.json and .svg, or results/repository_search_unseen.json, or
+results/development_set_SPLIT.json.
 """
 
 from __future__ import annotations
@@ -145,9 +147,19 @@ def _means(asked: Sequence[Asked], scores: Sequence[float]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--unseen", action="store_true", help="ask installed packages for their docstrings instead")
+    parser.add_argument("--development", metavar="SPLIT", help="tune, choose or report, of the development set")
+    parser.add_argument(
+        "--work", type=Path, default=Path(".work/development_set"), help="folder that keeps its archives"
+    )
     parser.add_argument("--model", default="nano")
     options = parser.parse_args()
     embedder = C2LLMEmbedder.from_pretrained(options.model)
+    if options.development:
+        from benchmarks.development_set import scoring  # it imports this module
+
+        rows = scoring.table(scoring.ask_split(options.development, options.work, embedder))
+        report(f"development_set_{options.development}", rows)
+        return
     every: list[Asked] = []
     results: Results = {}
     times = {"index": 0.0, "terms": 0.0, "plain": 0.0}
