@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["hybrid", "dense", "lexical"]
 RULES = (
-    *("kind", "exact", "definition", "symbol", "path", "location", "file"),
+    *("kind", "exact", "definition", "symbol", "path", "location", "phrase", "file"),
     *("tests", "generated", "legacy", "prose", "coverage", "copies"),
 )
 

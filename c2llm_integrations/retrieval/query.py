@@ -13,6 +13,9 @@ Kind = Literal["words", "symbol", "code", "error"]
 
 # What of a pasted file or log decides its kind.
 _HEAD_CHARS = 10_000
+# A message or sentence that is quoted has no more words.
+_QUOTED_WORDS = 64
+_WORD = re.compile(r"\w+")
 _NAME = re.compile(r"[\w$]+(?:(?:\.|::|#|->)[\w$]+)*[?!]?(?:\(\))?")
 _SEPARATOR = re.compile(r"\.|::|#|->")
 # The bounds here and below keep the time linear in any text.
@@ -49,7 +52,8 @@ class Question:
     """What the ranking rules need to know of a question.
 
     `stems` are those of its `terms`; `name` the parts of the qualified name it consists of, or nothing;
-    `locations` the (path, line) pairs that a stack trace names.
+    `locations` the (path, line) pairs that a stack trace names; `words` all its words as they stand, in lower case, or
+    nothing if there are more than anybody quotes.
     """
 
     kind: Kind
@@ -57,13 +61,27 @@ class Question:
     stems: frozenset[str]
     name: Sequence[str]
     locations: Sequence[tuple[str, int]]
+    words: Sequence[str]
 
 
 def read(query: str) -> Question:
     """Take a question apart."""
     kind, terms = kind_of(query), query_terms(query)
     name = _SEPARATOR.split(query.strip().removesuffix("()").rstrip("?!")) if kind == "symbol" else []
-    return Question(kind, terms, frozenset(map(stem, terms)), name, _places(query[:_HEAD_CHARS]))
+    words = words_of(query[:_HEAD_CHARS])
+    return Question(
+        kind,
+        terms,
+        frozenset(map(stem, terms)),
+        name,
+        _places(query[:_HEAD_CHARS]),
+        words if len(words) <= _QUOTED_WORDS else (),
+    )
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of a text as they stand, in lower case."""
+    return _WORD.findall(text.lower())
 
 
 def _places(text: str) -> list[tuple[str, int]]:

@@ -1,18 +1,20 @@
 """Two ranked lists → one, by a few rules that can each be switched off.
 
 A score lies in 0…1. The lists are fused to `(1 - w)·cosine + w·BM25 / best BM25`, where w depends on the kind of
-question. A rule then closes a share of the gap to 1 (definition, symbol, path, location, file) or takes a share of the
-score away (tests, generated, legacy, prose; `file` from all but the best hit of a file); `exact` gives 1 to a text that
-is the question. Last, `coverage` lowers all scores alike where even the best lexical hit holds only some of the
-question's terms: that changes no order, and makes scores of different questions comparable. A hit's `explanation` says
-what each step added or took; its values sum to the score.
+question. A rule then closes a share of the gap to 1 (definition, symbol, path, location, phrase, file) or takes a share
+of the score away (tests, generated, legacy, prose; `file` from all but the best hit of a file); `exact` gives 1 to a
+text that is the question. Last, `coverage` lowers all scores alike where even the best lexical hit holds only some of
+the question's terms: that changes no order, and makes scores of different questions comparable. A hit's `explanation`
+says what each step added or took; its values sum to the score.
 
 The constants lie where their neighbors score alike, on 85 labeled questions about five public repositories and on
-1,200 made from the docstrings, names, code and error messages of eleven others.
+1,200 made from the docstrings, names, code and error messages of eleven others; those of `phrase` on twelve packages of
+the development set's tune split.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
@@ -25,7 +27,7 @@ from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.languages import is_prose
 from c2llm_integrations.errors import InputError, did_you_mean
 from c2llm_integrations.retrieval.options import RULES, Mode
-from c2llm_integrations.retrieval.query import Kind, Question, read
+from c2llm_integrations.retrieval.query import Kind, Question, read, words_of
 from c2llm_integrations.stores.records import AnyRecord, Hit, RecordId
 from c2llm_integrations.stores.rows import Candidates
 
@@ -38,8 +40,11 @@ SYMBOL = 0.15  # has a symbol all of whose words are in the question
 STEM = 0.3  # lies in a file all of whose name's words are in the question
 PATH = 0.3  # has a path that holds all words of the question
 LOCATION = 0.9  # holds the line that a stack trace names
+PHRASE = 0.9  # holds words of the question in a row, as a message's source does, times the square of their share
 FILE = 0.3  # is its file's best hit, times the sum of the other hits' scores, each halved once more than the one before
 FILE_DECAY = 0.5
+# Fewer words in a row say nothing; and a text that holds them has at least this share of the best lexical score.
+PHRASE_WORDS, PHRASE_LEXICAL = 4, 0.5
 # The share of its score that a file's second hit keeps, the third the square of it, …: a page shows more files.
 FURTHER = 0.8
 # Shares of the score that are left to tests and examples; to generated, vendored and declaration files; to older copies
@@ -113,8 +118,9 @@ def rank(
     weight = LEXICAL_WEIGHT[question.kind] if weight is None else weight
     weight = {"dense": 0.0, "lexical": max(LEXICAL_WEIGHT.values())}.get(mode, weight)
     scored = _fused([] if mode == "lexical" else found.dense, [] if mode == "dense" else found.lexical, weight)
+    quoting = PHRASE_LEXICAL * weight or math.inf
     for hit in scored:
-        _apply(hit, question, rules)
+        _apply(hit, question, rules, hit.steps.get("lexical", 0.0) >= quoting)
         hit.is_exact = "exact" in rules and hit.chunk.text.strip() == query.strip()
         hit.approach_one("exact", float(hit.is_exact))  # rows of other programs have no lexical terms to show it
     scored.sort(key=_order)
@@ -156,7 +162,7 @@ def _fused(dense: Sequence[Hit], lexical: Sequence[Hit], weight: float) -> list[
     return list(scored.values())
 
 
-def _apply(hit: _Scored, question: Question, rules: Collection[str]) -> None:
+def _apply(hit: _Scored, question: Question, rules: Collection[str], has_words: bool) -> None:
     chunk = hit.chunk
     if question.kind == "symbol" and "definition" in rules:
         hit.approach_one("definition", DEFINITION * _defined(chunk, question.name))
@@ -169,6 +175,8 @@ def _apply(hit: _Scored, question: Question, rules: Collection[str]) -> None:
         hit.approach_one("path", PATH * _share(question.stems, {*own, *_stems(folders)}))
     if question.locations and "location" in rules:
         hit.approach_one("location", LOCATION * any(_holds(chunk, *place) for place in question.locations))
+    if question.kind in ("words", "error") and has_words and "phrase" in rules:
+        hit.approach_one("phrase", PHRASE * _quoted(question.words, chunk.text) ** 2)
     for rule in _penalties(chunk, question):
         if rule in rules:
             hit.add(rule, (LEFT[rule] - 1) * hit.score)
@@ -200,6 +208,20 @@ def _plain(name: str) -> str:
 
 def _share(part: Collection[str], whole: Collection[str]) -> float:
     return sum(word in whole for word in part) / len(part) if part else 0.0
+
+
+def _quoted(words: Sequence[str], text: str) -> float:
+    """Return the largest share of the words that stands in a text one after the other; 0 for fewer than a phrase."""
+    if len(words) < PHRASE_WORDS:
+        return 0.0
+    places: defaultdict[str, list[int]] = defaultdict(list)
+    for place, word in enumerate(words_of(text)):
+        places[word].append(place)
+    longest, runs = 0, dict[int, int]()  # the place of a word in the text → the run that ends there
+    for word in words:
+        runs = {place: runs.get(place - 1, 0) + 1 for place in places.get(word, ())}
+        longest = max([longest, *runs.values()])
+    return longest / len(words) if longest >= PHRASE_WORDS else 0.0
 
 
 def _holds(chunk: CodeChunk, path: str, line: int) -> bool:

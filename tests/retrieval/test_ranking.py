@@ -95,6 +95,36 @@ def test_each_rule_decides_and_can_be_switched_off(rule, query, better, worse):
     assert set(without[0].explanation) == {"dense"}
 
 
+MESSAGE = "the port 8080 is already in use by another server"
+
+
+@pytest.mark.parametrize(
+    ("query", "source"),
+    [
+        (MESSAGE, 'raise Busy(f"the port {port} is already in use by another server")'),
+        ("OSError: " + MESSAGE, 'raise OSError("the port %d is already in use by another server" % port)'),
+        (MESSAGE, '"The port " + port + " is already in use\\n"'),
+    ],
+)
+def test_the_source_of_a_message_comes_before_texts_with_the_same_words(query, source):
+    quoting, other = chunk("a.py", text=source), chunk("b.py", text="server port in use, already used by another")
+    lists = found([(other, 0.45), (quoting, 0.4)], [(other, 9.0), (quoting, 8.8)])
+    hits = rank(query, lists, 10)
+    assert (order(hits)[0], hits[0].explanation["phrase"] > 0) == ("a.py", True)
+    assert order(rank(query, lists, 10, rules=["kind"]))[0] == "b.py"
+
+
+def test_a_message_in_a_test_stays_behind_its_source():
+    source, test = (chunk(path, text=f'x("{MESSAGE}")') for path in ("lib/a.py", "tests/a_test.py"))
+    assert order(rank(MESSAGE, found([], [(test, 9.0), (source, 8.0)]), 10))[0] == "lib/a.py"
+
+
+@pytest.mark.parametrize("query", ["the port is used", "in use by " * 40])
+def test_few_words_and_long_texts_are_no_phrase(query):
+    hits = rank(query, found([], [(chunk("a.py", text="the port is not used; in use by"), 1.0)]), 10)
+    assert "phrase" not in hits[0].explanation
+
+
 @pytest.mark.parametrize(
     "path", ["src/contest.py", "lib/latest/a.py", "testament.py", "src/attest.ts", "spectrum/a.py"]
 )
