@@ -15,4 +15,4 @@ def clean(text: str) -> str:
 
 def one_line(text: str) -> str:
     """Return `text` safe to print, line breaks and tabs made spaces."""
-    return clean(text).strip().replace("\n", " ").replace("\t", " ")
+    return " ".join(clean(text).strip().splitlines()).replace("\t", " ")

@@ -132,8 +132,11 @@ def origins_of(store: VectorStore) -> dict[str, Origin]:
     }
 
 
-def folders_to_refresh(place: Place) -> list[Path]:
-    """Return the indexed folders of the current checkout and of checkouts inside it, else the current folder."""
+def folders_to_refresh(place: Place) -> list[tuple[Path, Path | None]]:
+    """Return the indexed folders of the current checkout and of those inside it, else the current folder.
+
+    With each goes the root that it must have, None for the current folder.
+    """
     from c2llm_integrations.indexing.ownership import claim_of, home_of, parts_of
 
     root = current_checkout()
@@ -141,8 +144,10 @@ def folders_to_refresh(place: Place) -> list[Path]:
         inside = [one.folder for one in origins_of(held).values() if one.folder and one.folder.is_relative_to(root)]
         claims = [(folder, claimed[1]) for folder in inside if (claimed := claim_of(folder, held))]
         if not claims and held.claims() and home_of(held) == root.resolve():
-            return [root]
-    return [folder / part for folder, claim in claims for part in parts_of(claim, "")] or [Path()]
+            return [(root, None)]
+    if not claims:
+        return [(Path(), None)]
+    return [(folder / part, folder) for folder, claim in claims for part in parts_of(claim, folder)]
 
 
 def stale_notes(held: VectorStore, place: Place) -> list[str]:
@@ -155,7 +160,7 @@ def stale_notes(held: VectorStore, place: Place) -> list[str]:
     for folder in folders:
         claimed, found = claim_of(folder, held), stale(folder, held)
         if found is not None and claimed is not None:
-            parts = [folder / part for part in parts_of(claimed[1], "")]
+            parts = [folder / part for part in parts_of(claimed[1], folder)]
             notes.append(found.told(" && ".join(index_command(part, held, place) for part in parts)))
     if root.resolve() in folders:
         return notes

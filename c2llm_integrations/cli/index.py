@@ -73,8 +73,8 @@ def index(
 
 def bring_up_to_date(place: Place, model: ModelChoice) -> None:
     """Index again what is indexed of the repository around the current folder, or index it for the first time."""
-    for folder in folders_to_refresh(place):
-        report, _, _ = _index(folder, place, model, PlanChoice(), IngestOptions(refused=REFUSED))
+    for folder, root in folders_to_refresh(place):
+        report, _, _ = _index(folder, place, model, PlanChoice(), IngestOptions(refused=REFUSED, root=root))
         say_problems(report.refused, REFUSED, report.unreadable)
 
 
@@ -86,11 +86,14 @@ def _index(
     Returns the report, whether the collection is a new one, and what indexes the same way again, given a store and
     the paths to look at.
     """
+    from c2llm_integrations.code.repository import root_of
     from c2llm_integrations.indexing.ingest import ingest_with
     from c2llm_integrations.indexing.ingest import plan as plan_run
-    from c2llm_integrations.indexing.ownership import require_known_model
+    from c2llm_integrations.indexing.ownership import index_of, require_known_model
 
-    with opened(place.store or store_of(path), place.collection) as held:
+    root = options.root or root_of(path)
+    options = replace(options, root=root)
+    with opened(place.store or index_of(root), place.collection) as held:
         spec = None if options.replace else held.spec
         if spec is not None:
             require_known_model(held, model.model)
@@ -100,7 +103,7 @@ def _index(
             report = plan_run(path, held, embedder, options)
         else:
             stored_as = plan.datatype or (spec.datatype if spec is not None else "float32")
-            others = _known_vectors(place.store is None, path, place.collection, embedder, stored_as)
+            others = _known_vectors(place.store is None, root, place.collection, embedder, stored_as)
             with shown() as progress, others as known:
                 report = ingest_with(path, embedder, held, replace(options, progress=progress, vectors_from=known))
 
@@ -112,16 +115,15 @@ def _index(
 
 @contextmanager
 def _known_vectors(
-    own_store: bool, path: Path, collection: str, embedder: C2LLMEmbedder, datatype: str
+    own_store: bool, root: Path, collection: str, embedder: C2LLMEmbedder, datatype: str
 ) -> Iterator[VectorsFrom | None]:
     """Yield a function that gives vectors of the repository's other worktrees; say afterwards how many it gave."""
-    from c2llm_integrations.code.repository import root_of
     from c2llm_integrations.indexing.vector_reuse import Worktrees
 
     if not own_store:
         yield None
         return
-    with Worktrees(root_of(path), collection, embedder, datatype) as others:
+    with Worktrees(root, collection, embedder, datatype) as others:
         yield others.vectors
     for note in others.notes:
         terminal.say(note)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
 
@@ -133,7 +133,13 @@ def _words(text: str) -> list[str]:
     return _WORD.findall(text)
 
 
-@lru_cache(2**16)
+def _kept(forms: Callable[[str], tuple[str, ...]]) -> Callable[[str], tuple[str, ...]]:
+    """Keep the results for words that may come again: a repository can hold any number of words of any length."""
+    known = lru_cache(2**16)(forms)
+    return lambda word: known(word) if len(word) <= MAX_TERM_CHARS else forms(word)
+
+
+@_kept
 def _document_forms(word: str) -> tuple[str, ...]:
     """Return a word, its parts, and the parts' stems where they differ."""
     forms = _forms(word)
@@ -141,7 +147,7 @@ def _document_forms(word: str) -> tuple[str, ...]:
     return (*forms, *(one for one in stems if one not in forms))
 
 
-@lru_cache(2**16)
+@_kept
 def _forms(word: str) -> tuple[str, ...]:
     """Return a word whole and, if it has several, its parts."""
     parts = _parts(_PART.findall(word)) if word.isascii() else _foreign_parts(word)

@@ -88,6 +88,8 @@ _MINIFIED = any_of("*.min.js", "*.min.mjs", "*.min.cjs", "*.min.css", "*-min.js"
 
 # A private key: its frame, and 40 characters of it after what string literals, comments and escapes put between.
 _FRAME = r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
+# The same of PuTTY, whose number of lines alone says that a key follows, and of commercial SSH.
+_OTHER_KEY = re.compile(r"^(?:Private-Lines: \d|---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----$)", re.MULTILINE)
 _BETWEEN = r"(?:[\s\"'`+.,;#*/>|&()-]|\\+[rn]?)"
 _FRAMED_KEY = re.compile(
     rf"\A\s*{_FRAME}"
@@ -153,7 +155,8 @@ def why_skip_text(text: str, prose: bool, include_secrets: bool = False) -> str 
 
 def _has_private_key(text: str) -> bool:
     is_framed = "PRIVATE KEY" in text and _FRAMED_KEY.search(text) is not None
-    return is_framed or _BARE_KEY.search(text) is not None
+    is_other = "PuTTY-User-Key-File" in text or "---- BEGIN SSH2" in text
+    return is_framed or _BARE_KEY.search(text) is not None or (is_other and _OTHER_KEY.search(text) is not None)
 
 
 def _is_words(text: str) -> bool:

@@ -190,6 +190,11 @@ class GitFolder:
         return (match[1] or match[2]).removeprefix("refs/heads/") if match else ""
 
     @property
+    def excludes(self) -> Path:
+        """The repository's own ignore file, which may not exist."""
+        return _place(self.common, "info") / "exclude"
+
+    @property
     def is_bare(self) -> bool:
         """Whether it has no work tree of its own, so that the folder around it only holds worktrees."""
         return self.own == self.common and self.config.get("core.bare", "").lower() in ("true", "yes", "on", "1")

@@ -1,4 +1,7 @@
-"""Open files and folders of an untrusted tree: no link is followed out of it, and no pipe blocks."""
+"""Open files and folders of an untrusted tree: no link is followed out of it, and no pipe blocks.
+
+A root is a folder without links in its path; one that has become a link meanwhile is not followed either.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,7 @@ def _open(root: Path, path: str, flags: int) -> int:
     parts = parts_inside(path)
     if not parts:
         return os.open(root, flags)
-    at = os.open(root, _ENTER)
+    at = os.open(root, _ENTER | _NO_LINK)
     try:
         for folder in parts[:-1]:
             below = os.open(folder, _ENTER | _NO_LINK, dir_fd=at)

@@ -81,7 +81,7 @@ def _tracked_by(git: GitFolder, _stamp: tuple[int, ...]) -> frozenset[str]:
 
 
 def _rules(root: Path, git: GitFolder | None) -> IgnoreFiles:
-    files = [Path(os.path.realpath(user_excludes())), git.common / "info" / "exclude"] if git is not None else []
+    files = [Path(os.path.realpath(user_excludes())), git.excludes] if git is not None else []
     return IgnoreFiles(root, ".gitignore", [read_rules(file.parent, file.name) for file in files])
 
 

@@ -87,7 +87,13 @@ class Tree:
         return not self._unknown & above
 
 
-def open_tree(path: str | os.PathLike[str], repository: str | None = None, *, include_secrets: bool = False) -> Tree:
+def open_tree(
+    path: str | os.PathLike[str],
+    repository: str | None = None,
+    *,
+    include_secrets: bool = False,
+    root: Path | None = None,
+) -> Tree:
     """List the files to index under a folder.
 
     In a git work tree these are the tracked files and the untracked ones that are not ignored; elsewhere, or where git
@@ -100,18 +106,21 @@ def open_tree(path: str | os.PathLike[str], repository: str | None = None, *, in
         path: A repository, or a folder in one.
         repository: The repository's name; None for that of its origin, else its folder's.
         include_secrets: Leave out no file and no text because it looks like a secret.
+        root: The root that the folder had when it was chosen; a link may have taken its place since.
 
     Raises:
-        RepositoryError: The folder cannot be listed.
+        RepositoryError: The folder cannot be listed, or has another root.
         InputError: The name cannot be stored.
 
     """
     folder = _listable(path)
-    root, notes = _root_of(folder)
-    prefix = folder.relative_to(root).as_posix() if folder != root else ""
-    tree = Tree(root, prefix, _name(root, repository), include_secrets=include_secrets)
+    found, notes = _root_of(folder)
+    if root is not None and found != root:
+        raise RepositoryError(f"{path} lies in {found} now, but in {root} when it was chosen; start again if it moved")
+    prefix = folder.relative_to(found).as_posix() if folder != found else ""
+    tree = Tree(found, prefix, _name(found, repository), include_secrets=include_secrets)
     sieve = _Sieve(tree)
-    listing = list_files(root, prefix, sieve.leave_out)
+    listing = list_files(found, prefix, sieve.leave_out)
     tree.notes = [*notes, *listing.notes]
     _fill(tree, listing, sieve)
     if missing := missing_grammars_note(tree.files):

@@ -79,6 +79,14 @@ _BEFORE_LINE = re.compile(
 _ENVIRONMENT = re.compile(r"[A-Z0-9_]{0,20}=([^\s\"'`;&|<>(),]{6,200})(?=[\s\"'`;&|]|$)")
 _OPTION = re.compile(r"[\w-]{0,20}[=\s]\s{0,3}[\"']?([^\s\"'`;&|<>,]{6,200})", re.I)
 _BEFORE_OPTION = re.compile(r"(?:(?:^|[\s\"'])(?:--?|#\s?define |env |arg |setx? )|[?&])[\w.-]{0,30}$", re.I)
+# A name and its value in two fields, as Kubernetes and Postman write them; a variable of Terraform with its default.
+_PAIR = re.compile(
+    r"[\w-]{0,20}[\"']?\s{0,3},?\s{0,40}(?:\{\s{0,8})?[\"']?(?:value|default)[\"']?\s{0,3}[:=]\s{0,3}[\"']?([^\s\"',;]{6,200})",
+    re.I,
+)
+_BEFORE_PAIR = re.compile(r"(?:\b(?:name|key)[\"']?\s{0,3}[:=]\s{0,3}|variable\s)[\"']?[\w.-]{0,30}$", re.I)
+# The private numbers of a JSON Web Key, and a symmetric one.
+_WEB_KEY = re.compile(r"[\"'](?:d|p|q|dp|dq|qi|k)[\"']\s{0,3}:\s{0,3}[\"']([\w-]{22,2000})[\"']")
 _NEXT = r"(?:[\"',\s]{0,4}|=)"
 _REST = r"[ \t\"',](?:[^\n|;]|\\\n){0,200}?(?<=[\s\"'])"
 _COMMAND = re.compile(
@@ -87,7 +95,8 @@ _COMMAND = re.compile(
     rf"|(?:smbclient|rpcclient){_REST}(?:-U|--user){_NEXT}[^\s%\"']{{1,64}}%"
     rf"|(?:openssl|keytool|jarsigner){_REST}-(?:k|pass(?:in|out)?|(?:src|dest)?(?:store|key)pass){_NEXT}(?:pass:)?"
     r"|(?:auth=|HTTPBasicAuth|\.login)\([\"'][^\"'\s]{1,64}[\"'], ?[\"']|ConvertTo-SecureString (?:-String )?[\"']"
-    r"|login\s\S{1,64}\spassword\s|(?i:identified\sby|(?:with|encrypted|role\s\w{1,64})\spassword)\s[\"']"
+    r"|login\s{1,8}\S{1,64}\s{1,8}password\s{1,8}|(?:bind|root)pw[ \t]{1,8}"
+    r"|(?i:identified\sby|(?:with|encrypted|role\s\w{1,64})\spassword)\s[\"']"
     r"|(?:sshpass|(?:docker|podman|helm(?: registry)?|skopeo|oc|az) login|mongo\w{0,6}|lftp|mosquitto_\w{3}|sqlcmd|bcp"
     r"|zip|unzip|redis-cli|ldap\w{3,9})"
     rf"{_REST}-[pPaw]{_NEXT})([^\s\"'`;&|<>,]{{5,128}})"
@@ -122,6 +131,8 @@ def find_secrets(text: str, settings: bool) -> Iterator[tuple[int, int]]:
             if match[2] and _is_in_url(match[2]):
                 yield match.span(2)
     yield from (match.span(1) for match in _COMMAND.finditer(text) if _is_password(match[1]))
+    if '"kty"' in text:
+        yield from (match.span(1) for match in _WEB_KEY.finditer(text) if _is_random(match[1]))
     yield from _find_set(text, settings)
 
 
@@ -157,7 +168,10 @@ def _values(text: str, word: re.Match[str], settings: bool) -> Iterator[tuple[re
     if (match := _ENVIRONMENT.match(text, at)) and text[word.start() : at].isupper():
         yield match, by_name
     before = text[max(0, word.start() - 64) : word.start()]
-    for pattern, must_precede in ((_PART, _BEFORE_PART), (_LINE, _BEFORE_LINE), (_OPTION, _BEFORE_OPTION)):
+    for pattern, must_precede in (
+        *((_PART, _BEFORE_PART), (_LINE, _BEFORE_LINE), (_OPTION, _BEFORE_OPTION)),
+        *([(_PAIR, _BEFORE_PAIR)] if settings else []),
+    ):
         if (match := pattern.match(text, at)) and must_precede.search(before):
             yield match, by_name
 

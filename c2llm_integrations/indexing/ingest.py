@@ -21,6 +21,7 @@ from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.exclude import UNREADABLE
 from c2llm_integrations.code.git_commit import CommitSeen
+from c2llm_integrations.code.inside import list_inside
 from c2llm_integrations.code.repository import Tree, iter_sources, open_tree
 from c2llm_integrations.errors import RepositoryError, SpecMismatch
 from c2llm_integrations.indexing.cost import Estimate, Estimator
@@ -257,7 +258,7 @@ def spec_for(
 
 def _named_tree(root: str | os.PathLike[str], store: VectorStore | None, options: IngestOptions) -> Tree:
     """List a tree under the name asked for, else the one the store knows its checkout by, else its origin's."""
-    tree = open_tree(root, options.repository, include_secrets=options.include_secrets)
+    tree = open_tree(root, options.repository, include_secrets=options.include_secrets, root=options.root)
     known = claim_of(tree.root, store) if store is not None and options.repository is None else None
     if known is not None:
         tree.name = known[0]
@@ -372,10 +373,10 @@ def _stale(tree: Tree, held: StoredRows) -> list[RecordId]:
 
 def require_there(tree: Tree) -> None:
     """Raise RepositoryError for a tree that vanished, such as a lost network mount, whose files only seem deleted."""
-    folder = tree.root / tree.prefix
     try:
-        os.scandir(folder).close()
+        list_inside(tree.root, tree.prefix)
     except OSError as error:
         raise RepositoryError(
-            f"{folder} vanished during the run ({error.strerror}); no row was deleted, run again when it is back"
+            f"{tree.root / tree.prefix} vanished during the run ({error.strerror}); "
+            "no row was deleted, run again when it is back"
         ) from error

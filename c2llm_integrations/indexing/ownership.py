@@ -10,6 +10,7 @@ import os
 import secrets
 import shlex
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -18,6 +19,7 @@ from urllib.parse import quote, unquote
 from c2llm_integrations.code.exclude import INDEX_FOLDER, UNREADABLE
 from c2llm_integrations.code.git import GitFolder
 from c2llm_integrations.code.git_commit import CommitSeen
+from c2llm_integrations.code.inside import parts_inside
 from c2llm_integrations.code.repository import Tree, checkout_id, name_of
 from c2llm_integrations.errors import InputError, RepositoryError, StoreError
 from c2llm_integrations.model.options import is_known_model
@@ -51,7 +53,7 @@ class Claim:
         """Read what `str` gave."""
         who, *folders = text.split(":")
         checkout, _, commit = who.partition("@")
-        return cls(unquote(checkout), commit or None, tuple(map(unquote, folders)))
+        return cls(unquote(checkout), commit or None, tuple(filter(_is_inside, map(unquote, folders))))
 
 
 class HasClaims(Protocol):
@@ -148,15 +150,23 @@ def is_worktree(root: Path) -> bool:
     return git is not None and git.own != git.common
 
 
-def parts_of(claim: Claim, prefix: str) -> tuple[str, ...]:
-    """Return the folders that a run on the folder `prefix` has to read: no more than is indexed of it already.
+def parts_of(claim: Claim, root: Path, prefix: str = "") -> tuple[str, ...]:
+    """Return the folders under `root` that a run on the folder `prefix` has to read: no more than is indexed already.
 
     () if the claim holds nothing of it.
     """
     folders = claim.folders or ("",)
     if any(not one or f"{prefix}/".startswith(f"{one}/") for one in folders):
         return (prefix,)
-    return tuple(one for one in folders if not prefix or one.startswith(f"{prefix}/"))
+    inside = (one for one in folders if not prefix or one.startswith(f"{prefix}/"))
+    return tuple(one for one in inside if (root / one).resolve().is_relative_to(root))  # no link leads out
+
+
+def _is_inside(folder: str) -> bool:
+    """Return whether a folder of a claim lies in its checkout: a claim is data, and may have come with one."""
+    with suppress(OSError):
+        return parts_inside(folder) is not None
+    return False
 
 
 # ---- models

@@ -176,7 +176,7 @@ class LiveIndex:
         Raises InputError unless the file is one that is indexed and has that line.
         """
         self._require_folder()
-        tree = open_tree(self.folder)
+        tree = open_tree(self.folder, root=self.root)
         inner = self._file(path, tree.files)
         if inner is None:
             raise InputError(f"{path!r} is not an indexed file of {self.folder}; give a path as search_code shows it")
@@ -190,7 +190,7 @@ class LiveIndex:
 
     def has(self, path: str) -> bool:
         """Say whether a path, as for `chunk_at`, is that of a file that is indexed, without reading any."""
-        return self._file(path, open_tree(self.folder).files) is not None
+        return self._file(path, open_tree(self.folder, root=self.root).files) is not None
 
     def inside(self, hit: Hit) -> str:
         """Return the hit's path relative to the folder."""
@@ -249,7 +249,7 @@ class LiveIndex:
             self.update(looked=time.monotonic())
             return self.state.staleness
         claimed, found = claim_of(self.root, self.store), None
-        parts = parts_of(claimed[1], self.prefix) if claimed else ()
+        parts = parts_of(claimed[1], self.root, self.prefix) if claimed else ()
         if claimed is None or not parts:
             found = _NEVER
         elif (found := stale(self.root, self.store)) is not None and self.prefix:
@@ -287,6 +287,7 @@ class LiveIndex:
             options = IngestOptions(
                 progress=lambda done, total, _path: show(done, total),
                 only=None if found.unknown else found.paths,
+                root=self.root,
                 vectors_from=others.vectors if self.config.store is None else None,
             )
             parts = self.state.parts or (self.prefix,)
@@ -347,7 +348,7 @@ class LiveIndex:
         """Return the words, as far as they could be read by now; reading goes on in a thread of its own."""
         with self._lock:
             if self._words is None or self._words.is_old():
-                self._words = FolderIndex(self.folder)
+                self._words = FolderIndex(self.folder, self.root)
             words = self._words
         words.read.wait(READ_SECONDS)
         return words

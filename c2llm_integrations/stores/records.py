@@ -254,6 +254,9 @@ class AnyOf(NamedTuple):
 
 Condition = In | Range | Period | Exists | Not | All | AnyOf
 BOUNDS = ("gt", "gte", "lt", "lte")
+# Conditions in one another: each takes the engines, and Python, a few calls in one another.
+MAX_NESTED = 64
+_TOO_DEEP = f"the filter nests over {MAX_NESTED} conditions in one another; say it with fewer"
 
 
 class Filter:
@@ -276,22 +279,24 @@ class Filter:
     __slots__ = ("condition",)
 
     def __init__(self, where: Mapping[str, Any] | Filter | None = None) -> None:
-        """Raises InputError for an operator that does not exist or a value that cannot be compared."""
-        self.condition: Condition = (
-            where.condition if isinstance(where, Filter) else _all({} if where is None else where)
-        )
+        """Raises InputError for an unknown operator, a value that cannot be compared, and one nested too deep."""
+        try:
+            condition = where.condition if isinstance(where, Filter) else _all({} if where is None else where)
+        except RecursionError:
+            raise InputError(_TOO_DEEP) from None
+        self.condition: Condition = _shallow(condition)
 
     @classmethod
     def _of(cls, condition: Condition) -> Self:
         made = cls()
-        made.condition = condition
+        made.condition = _shallow(condition)
         return made
 
     def __and__(self, other: Filter) -> Filter:
-        return self._of(All((self.condition, other.condition)))
+        return self._of(All(_parts(All, self, other)))
 
     def __or__(self, other: Filter) -> Filter:
-        return self._of(AnyOf((self.condition, other.condition)))
+        return self._of(AnyOf(_parts(AnyOf, self, other)))
 
     def __invert__(self) -> Filter:
         return self._of(Not(self.condition))
@@ -310,6 +315,27 @@ class Filter:
     def matches(self, metadata: Mapping[str, Any]) -> bool:
         """Return whether a record of this metadata matches."""
         return _matches(self.condition, metadata)
+
+
+def _parts(kind: type[All] | type[AnyOf], *filters: Filter) -> tuple[Condition, ...]:
+    """Return what is joined: of a filter of the same kind its parts, so that many joined ones do not nest."""
+    return tuple(
+        part
+        for one in filters
+        for part in (one.condition.conditions if isinstance(one.condition, kind) else (one.condition,))
+    )
+
+
+def _shallow(condition: Condition) -> Condition:
+    """Return a condition; raises InputError for one that nests deeper than every store can follow."""
+    level: Sequence[Condition] = [condition]
+    for _ in range(MAX_NESTED):
+        inner = [one.condition for one in level if isinstance(one, Not)]
+        inner += [part for one in level if isinstance(one, All | AnyOf) for part in one.conditions]
+        level = inner
+        if not level:
+            return condition
+    raise InputError(_TOO_DEEP)
 
 
 def _all(where: object) -> All:

@@ -31,7 +31,8 @@ def test_windows_line_ends_are_line_ends():
 
 @given(st.text())
 def test_one_line_is_one_field_of_one_line(text):
-    assert not {"\n", "\t"} & set(one_line(text))
+    assert not {"\n", "\t", "\u2028", "\u2029"} & set(one_line(text))
+    assert len(one_line(f"{text}\u2028{text}").splitlines()) <= 1
 
 
 def test_spaces_in_a_name_stay():

@@ -272,11 +272,29 @@ def test_an_embedded_store_is_refused_with_the_way_out(url):
         ingest_distributed(["."], url)
 
 
-@pytest.mark.parametrize("user", ["user:hunter2", "hunter2"])
-def test_a_git_url_with_a_password_is_refused_and_not_shown(user):
+TOKEN = "glpat-aB3dE5gH7jK9mN1pQ3sT"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("https://user:hunter2@example.org/x.git", "https://hunter2@example.org/x.git"),
+        *("https://example.org/x.git?t=hunter2", f"https://example.org/{TOKEN}/x.git"),
+        *(f"https://example.org/x;t={TOKEN}/x.git", f"ssh://git@example.org/{TOKEN.replace('-', '%2D')}/x.git"),
+    ],
+)
+def test_a_git_url_with_a_password_is_refused_and_not_shown(url):
     with pytest.raises(InputError, match="holds a password") as told:
-        ingest_distributed([f"https://{user}@example.org/x.git"], "qdrant+http://localhost:1")
+        ingest_distributed([url], "qdrant+http://localhost:1")
     assert "hunter2" not in str(told.value)
+    assert TOKEN not in str(told.value)
+
+
+@pytest.mark.parametrize("url", ["http://[::1/x.git", "http://h/x\n.git", "http://h/\0x.git", "http://h/\ud800.git"])
+def test_what_is_no_git_url_is_refused_in_one_line(url):
+    with pytest.raises(InputError, match="is not a URL") as told:
+        ingest_distributed([url], "qdrant+http://localhost:1")
+    assert len(str(told.value).encode().splitlines()) == 1
 
 
 def test_two_folders_of_one_repository_are_refused(tmp_path):

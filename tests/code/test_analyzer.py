@@ -1,6 +1,7 @@
 """Identifiers whole and in parts, scripts, limits, and the weights of the sparse vectors."""
 
 import time
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -182,3 +183,18 @@ def test_weights_of_many_chunks_are_those_of_each(documents):
 )
 def test_a_noun_shares_terms_with_what_is_glued_to_it(noun: str, inflected: str) -> None:
     assert set(query_terms(noun)) & set(document_terms("", inflected))
+
+
+def test_long_words_are_not_kept_in_memory() -> None:
+    parts = [f"Part{at}" for at in range(1_000)]
+    words = ["".join(parts[at:] + parts[:at]) for at in range(50)]
+    document_terms("a.txt", words[0])  # the parts are kept from here on, and few
+    tracemalloc.start()
+    try:
+        for word in words[1:]:
+            document_terms("a.txt", word)
+            query_terms(word)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 2**20

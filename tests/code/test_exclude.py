@@ -64,6 +64,9 @@ def test_files_that_tools_write(path: str, reason: str) -> None:
         'k = "MHcCAQEEIBx3Kq0Zr7n1m5cQ9uWf2Yd8Vb4Ht6Lp0Se1Xa2Jg3Ko"',
         "k: b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAMwAAAAtzc2gtZW",
         "k: LS0tLS1CRUdJTiBSU0EgUFJJVkFURSBLRVktLS0tLQpNSUlFcEFJQkFBS0NBUUVB",
+        f"PuTTY-User-Key-File-3: ssh-rsa\nPublic-Lines: 1\n{KEY[::-1]}\nPrivate-Lines: 1\n{KEY[::-1]}\n",
+        f"PuTTY-User-Key-File-2: ssh-ed25519\r\nPublic-Lines: 1\r\nA\r\nPrivate-Lines: 1\r\n{KEY[::-1]}\r\n",
+        f'---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\nComment: "me"\n{KEY[::-1]}\n',
     ],
 )
 def test_private_keys_in_any_file(text: str) -> None:

@@ -55,6 +55,22 @@ def test_no_link_is_followed_at_any_depth(root: Path, place: str) -> None:
             list_inside(root, "a/b")
 
 
+def test_a_root_that_became_a_link_is_not_followed(root: Path) -> None:
+    tree = open_tree(root)
+    root.rename(root.parent / "moved")
+    root.symlink_to(root.parent / "outside" / "b")
+    (root / "a").mkdir()
+    (root / "a" / "b").symlink_to(root.parent / "outside" / "b")
+    tree.files.append("c.py")
+    assert list(iter_sources(tree)) == []
+    for path in ("c.py", "a/b/c.py"):
+        with pytest.raises(NotADirectoryError):
+            read_inside(root, path)
+    for folder in ("", "a"):
+        with pytest.raises(NotADirectoryError):
+            list_inside(root, folder)
+
+
 @pytest.mark.parametrize("kind", ["pipe", "socket", "folder", "link", "loop"])
 def test_what_is_not_a_file_is_not_waited_for(root: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)  # a socket's path is short

@@ -131,6 +131,7 @@ def test_an_escaped_password_in_a_url(scheme: str, password: str) -> None:
         ),
         *("java -Dspring.datasource.password=<> -jar a", "kubectl create secret generic a --from-literal=password=<>"),
         *("machine host login me password <>", "CREATE USER me IDENTIFIED BY '<>';", "ALTER ROLE me PASSWORD '<>';"),
+        *("machine host\n  login me\n  password <>", "machine host\n\tlogin\tme\n\tpassword\t<>", "bindpw <>"),
     ],
 )
 def test_a_password_of_a_command(line: str) -> None:
@@ -235,10 +236,23 @@ def test_a_token_by_its_issuer(token: str) -> None:
         '"password": "Tr0ub4dor3x"',
         "<password>Tr0ub4dor3x</password>",
         "storePassword: Tr0ub4dor3x",
+        "- name: DB_PASSWORD\n  value: Tr0ub4dor3x",
+        "- name: DB_PASSWORD\n  value: 'Tr0ub4dor3x'\n",
+        '{"key": "password", "value": "Tr0ub4dor3x"}',
+        '{\n      "key": "adminPassword",\n      "value": "Tr0ub4dor3x"\n}',
+        'variable "db_password" {\n  default = "Tr0ub4dor3x"\n}',
     ],
 )
 def test_settings_need_no_quotes(line: str) -> None:
-    assert "Tr0ub4dor3x" not in without_secrets(line.format("Tr0ub4dor3x"), settings=True)
+    assert "Tr0ub4dor3x" not in without_secrets(line, settings=True)
+
+
+@pytest.mark.parametrize("number", ["d", "p", "dp", "qi", "k"])
+def test_the_private_numbers_of_a_web_key(number: str) -> None:
+    public = f'{{"kty": "RSA", "e": "AQAB", "n": "{drawn(342)}"'
+    assert without_secrets(f'{public}, "{number}": "{drawn(43)}"}}', settings=True) == (
+        f'{public}, "{number}": "{BLOT}"}}'
+    )
 
 
 @pytest.mark.parametrize(
@@ -267,6 +281,8 @@ def test_settings_need_no_quotes(line: str) -> None:
         "self.embed_tokens = M2M100ScaledWordEmbedding(",
         "Authorization: Basic dXNlcm5hbWU6cGFzc3dvcmQ=",
         "auth: oauth2; auth_type = 'sha256'; tokenizer_class: Qwen2Tokenizer",
+        "- name: DB_PASSWORD\n  valueFrom: {secretKeyRef: {name: db-v2, key: pass2}}",
+        '{"name": "token_type", "value": "Bearer2"}; - name: PASSWORD_FILE\n  value: /run/secrets/db1',
     ],
 )
 def test_what_is_no_secret_stays(line: str) -> None:
@@ -274,7 +290,11 @@ def test_what_is_no_secret_stays(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", ["eyJ-", "pwd=", "pwd='a", "://a:bbbbb", "semi;pwd=aaa", "curl -u ", "sig=%", "auth=('a', "]
+    "unit",
+    [
+        *("eyJ-", "pwd=", "pwd='a", "://a:bbbbb", "semi;pwd=aaa", "curl -u ", "sig=%", "auth=('a', "),
+        *("key: pwd ", 'variable pwd"{'),
+    ],
 )
 def test_many_beginnings_come_to_an_end(unit: str) -> None:
     assert len(without_secrets(unit * (2**18 // len(unit)), settings=True)) > 0

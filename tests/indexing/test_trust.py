@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from c2llm_integrations.errors import InputError, StoreError
+from c2llm_integrations.errors import InputError, RepositoryError, StoreError
 from c2llm_integrations.indexing.ingest import ingest
+from c2llm_integrations.indexing.ownership import Claim
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.server.live_index import LiveIndex, LiveIndexConfig
 from c2llm_integrations.stores import open_store, own_index
@@ -239,3 +240,59 @@ def test_an_index_that_is_changed_and_read_again_and_again_is_never_taken_for_da
         for _ in range(2):
             with open_store(own_index(tree)) as store:
                 assert len(list(store.scan())) == store.count() > 0
+
+
+@pytest.fixture
+def outside(tmp_path):
+    """A folder beside the tree, of which nothing may be read."""
+    folder = tmp_path / "outside"
+    folder.mkdir()
+    (folder / "private.py").write_text("def private():\n    return 'of another folder'\n")
+    return folder
+
+
+@pytest.mark.parametrize("part", ["../outside", "sub/../../outside", "/OUTSIDE", "link", "a_link/to/../outside"])
+def test_a_claim_that_came_along_cannot_lead_out_of_the_checkout(part, tree, embedder, outside, capsys):
+    subprocess.run(["git", "init", "-q"], check=True)
+    with open_store(own_index(tree)) as store:
+        ingest(tree, embedder, store)
+    (tree / "link").symlink_to(outside)
+    part = part.replace("/OUTSIDE", str(outside))
+    settings = tree / ".c2llm/code/c2llm.json"
+    changed = json.loads(settings.read_text())
+    del changed["checksum"]
+    changed["claims"] = {"one": str(Claim(".", None, (part, "sub")))}
+    settings.write_text(json.dumps({**changed, "checksum": checksum_of(changed)}))
+    (tree / "sub").mkdir()
+    (tree / "sub/new.py").write_text("def new():\n    return 1\n")
+    for record in (tree / ".c2llm").glob("*.states"):  # as if all files had to be read
+        record.unlink()
+
+    LiveIndex(LiveIndexConfig(folder=tree)).refresh(lambda done, total: None)
+    assert answer(capsys, "search", "--index", "--lexical", "private") == ""
+    assert os.listdir(outside) == ["private.py"]
+    with open_store(own_index(tree)) as store:
+        assert list(store.claims()) == ["one"]
+        assert "sub/new.py" in {row.path for row in store.scan()}
+
+
+@pytest.mark.parametrize("is_git", [True, False])
+def test_a_folder_that_became_a_link_is_not_followed(is_git, tree, embedder, outside):
+    if is_git:
+        subprocess.run(["git", "init", "-q"], check=True)
+    part = tree / "part"
+    part.mkdir()
+    (part / "inside.py").write_text("def inside():\n    return 1\n")
+    index = LiveIndex(LiveIndexConfig(folder=part, model=str(TIED)))
+    assert index.search("inside").hits
+    shutil.rmtree(part)
+    part.symlink_to(outside)
+    index.release()
+
+    answer = index.search("private")
+    assert not answer.hits
+    assert any("when it was chosen" in note for note in answer.notes)
+    with pytest.raises(RepositoryError, match="when it was chosen"):
+        index.chunk_at("private.py", 1)
+    with pytest.raises(RepositoryError, match="when it was chosen"):
+        index.refresh(lambda done, total: None)

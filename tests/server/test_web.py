@@ -44,11 +44,12 @@ def served(browser):
 
 @pytest.fixture(scope="module")
 def store(model, tmp_path_factory):
-    """The project and two hostile files, indexed."""
+    """The project and three hostile files, indexed."""
     project = tmp_path_factory.mktemp("browse") / "shop-project"
     for name, text in {**PROJECT, "hostile.py": HOSTILE, "<b>name.py": "tax_of_name = 1\n"}.items():
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text(text, encoding="utf-8")
+    (project / "exe.\u202eyp").write_text("def turned():\n    return 1\n")
     with open_store(f"qdrant+edge://{project / '.c2llm'}", wait=10) as store:
         ingest(project, model, store)
         yield store
@@ -233,6 +234,10 @@ def test_lines_and_marks():
         ("):", "", False),
     ]
     assert (lines[1], len(lines)) == ([], 3)
+
+
+def test_a_name_reorders_nothing_that_the_page_shows(port):
+    assert "exe.\N{REPLACEMENT CHARACTER}yp:1-2" in {hit["place"] for hit in ask(port, query="turned")["hits"]}
 
 
 def test_weights_are_relative_to_the_heaviest_token():

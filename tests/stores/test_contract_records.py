@@ -5,6 +5,8 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
+from functools import reduce
+from operator import and_, or_
 from typing import Any
 
 import numpy as np
@@ -254,6 +256,14 @@ wheres = st.recursive(
 )
 
 
+def nested(depth: int) -> dict[str, Any]:
+    """Return a filter on votes that is negated so many times."""
+    where: dict[str, Any] = {"votes": 5}
+    for _ in range(depth):
+        where = {"not": where}
+    return where
+
+
 @pytest.mark.core
 def test_filters_mean_the_same_on_every_store(open_: Database, store: VectorStore) -> None:
     @settings(max_examples=5 if open_.kind in SLOW else 40)
@@ -282,6 +292,9 @@ def test_filters_mean_the_same_on_every_store(open_: Database, store: VectorStor
         ({"draft": True}, [4]),
         (Filter({"draft": True}) | Filter({"votes": 5}), [1, 4]),
         (~Filter({"tags": "a"}) & Filter({"votes": {"exists": False}}), [3, 4]),
+        (nested(30), [1]),
+        (reduce(or_, [Filter({"votes": votes}) for votes in range(300)]), [1, 2]),
+        (reduce(and_, [Filter({"votes": {"gt": votes}}) for votes in range(-300, 7)]), [2]),
         ({"votes": []}, []),
         ({"language": 5}, []),
         ({"or": []}, []),
@@ -324,6 +337,8 @@ def test_a_filter_says_what_it_looks_like(store: VectorStore, where: Any, expect
         {"votes": 2**64},
         {"name": "\ud800"},
         {"name": b"x"},
+        nested(70),
+        nested(5_000),
         7,
     ],
 )

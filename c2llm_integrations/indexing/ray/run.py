@@ -21,9 +21,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from c2llm_integrations.code.exclude import UNREADABLE
+from c2llm_integrations.code.secrets import is_token
 from c2llm_integrations.errors import C2LLMError, InputError, MissingExtra, RepositoryError, StoreError
 from c2llm_integrations.indexing.ingest import IngestReport, spec_for
 from c2llm_integrations.indexing.options import IngestOptions
@@ -139,10 +140,11 @@ def _named(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
     named: dict[str, str] = {}
     for source in map(str, sources):
         if "://" in source:
-            url = urlsplit(source)
-            # An access token may stand as the user of a web address; "git" does in ssh://git@host.
-            if url.password is not None or (url.scheme in ("http", "https") and url.username is not None):
-                raise InputError("a URL holds a password; take it out, URLs end up in logs; use a credential helper")
+            if _holds_password(source):
+                raise InputError(
+                    "a URL holds a password, token or parameters; take it out, URLs end up in logs, "
+                    "and use a credential helper"
+                )
             named[source] = source
             continue
         folder = Path(source).resolve()
@@ -153,6 +155,20 @@ def _named(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
     if not named:
         raise InputError("there is nothing to index; give at least one source")
     return list(named.values())
+
+
+def _holds_password(source: str) -> bool:
+    """Return whether a URL holds a password or a token, which may stand anywhere in it; raises InputError for none."""
+    try:
+        source.encode()
+        url = urlsplit(source)
+    except ValueError:
+        url = None
+    if url is None or not source.isprintable():
+        raise InputError(f"{source!r:.200} is not a URL; write it like https://host/owner/name.git")
+    # An access token may stand as the user of a web address; "git" does in ssh://git@host.
+    is_user = url.scheme in ("http", "https") and url.username is not None
+    return url.password is not None or is_user or bool(url.query) or is_token(unquote(source))
 
 
 def require_distributable(options: IngestOptions) -> None:

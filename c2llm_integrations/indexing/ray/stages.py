@@ -156,7 +156,8 @@ def _commit_of(root: str, _token: str) -> CommitSeen:
 
 def _tree_of(batch: FileBatch) -> Tree:
     result = batch.result
-    return Tree(Path(batch.root), batch.prefix, result.repository, list(result.files), wanted=set(batch.taken_back))
+    root = Path(batch.root).resolve()  # where it lies on this machine
+    return Tree(root, batch.prefix, result.repository, list(result.files), wanted=set(batch.taken_back))
 
 
 def list_texts(

@@ -18,6 +18,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from c2llm_integrations._utils.json_lines import parse_json
+from c2llm_integrations._utils.text import one_line
 from c2llm_integrations.code.analyzer import query_terms
 from c2llm_integrations.code.chunk import KINDS, CodeChunk
 from c2llm_integrations.errors import C2LLMError, InputError
@@ -122,8 +123,8 @@ def _hit(hit: Hit, terms: list[str]) -> dict[str, Any]:
     chunk = hit.chunk
     return {
         "id": chunk.id,
-        "place": f"{chunk.path}:{chunk.start_line}-{chunk.end_line}",
-        "what": " ".join(part for part in (chunk.kind, chunk.symbol, f"· {chunk.repository}") if part),
+        "place": one_line(f"{chunk.path}:{chunk.start_line}-{chunk.end_line}"),
+        "what": one_line(" ".join(part for part in (chunk.kind, chunk.symbol, f"· {chunk.repository}") if part)),
         "score": f"{hit.score:.3f}",
         "explanation": [(name, f"{value:+.4f}") for name, value in hit.explanation.items()],
         "start_line": chunk.start_line,
