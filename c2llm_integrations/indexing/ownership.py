@@ -153,13 +153,12 @@ def is_worktree(root: Path) -> bool:
 def parts_of(claim: Claim, root: Path, prefix: str = "") -> tuple[str, ...]:
     """Return the folders under `root` that a run on the folder `prefix` has to read: no more than is indexed already.
 
-    () if the claim holds nothing of it.
+    () if the claim holds nothing of it. A folder that a link leads out of `root` does not count.
     """
-    folders = claim.folders or ("",)
+    folders = [one for one in claim.folders if (root / one).resolve().is_relative_to(root)] or [""]
     if any(not one or f"{prefix}/".startswith(f"{one}/") for one in folders):
         return (prefix,)
-    inside = (one for one in folders if not prefix or one.startswith(f"{prefix}/"))
-    return tuple(one for one in inside if (root / one).resolve().is_relative_to(root))  # no link leads out
+    return tuple(one for one in folders if not prefix or one.startswith(f"{prefix}/"))
 
 
 def _is_inside(folder: str) -> bool:
