@@ -74,7 +74,7 @@ def index(
 def bring_up_to_date(place: Place, model: ModelChoice) -> None:
     """Index again what is indexed of the repository around the current folder, or index it for the first time."""
     for folder, root in folders_to_refresh(place):
-        report, _, _ = _index(folder, place, model, PlanChoice(), IngestOptions(refused=REFUSED, root=root))
+        report, _, _ = _index(folder, place, model, PlanChoice(), IngestOptions(refused=REFUSED, expected_root=root))
         say_problems(report.refused, REFUSED, report.unreadable)
 
 
@@ -91,8 +91,8 @@ def _index(
     from c2llm_integrations.indexing.ingest import plan as plan_run
     from c2llm_integrations.indexing.ownership import index_of, require_known_model
 
-    root = options.root or root_of(path)
-    options = replace(options, root=root)
+    root = options.expected_root or root_of(path)
+    options = replace(options, expected_root=root)
     with opened(place.store or index_of(root), place.collection) as held:
         spec = None if options.replace else held.spec
         if spec is not None:

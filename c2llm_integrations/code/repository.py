@@ -92,7 +92,7 @@ def open_tree(
     repository: str | None = None,
     *,
     include_secrets: bool = False,
-    root: Path | None = None,
+    expected_root: Path | None = None,
 ) -> Tree:
     """List the files to index under a folder.
 
@@ -106,7 +106,7 @@ def open_tree(
         path: A repository, or a folder in one.
         repository: The repository's name; None for that of its origin, else its folder's.
         include_secrets: Leave out no file and no text because it looks like a secret.
-        root: The root that the folder had when it was chosen; a link may have taken its place since.
+        expected_root: The root that the folder had when it was chosen; a link may have taken its place since.
 
     Raises:
         RepositoryError: The folder cannot be listed, or has another root.
@@ -114,13 +114,15 @@ def open_tree(
 
     """
     folder = _listable(path)
-    found, notes = _root_of(folder)
-    if root is not None and found != root:
-        raise RepositoryError(f"{path} lies in {found} now, but in {root} when it was chosen; start again if it moved")
-    prefix = folder.relative_to(found).as_posix() if folder != found else ""
-    tree = Tree(found, prefix, _name(found, repository), include_secrets=include_secrets)
+    root, notes = _root_of(folder)
+    if expected_root not in (None, root):
+        raise RepositoryError(
+            f"{path} lies in {root} now, but in {expected_root} when it was chosen; start again if it moved"
+        )
+    prefix = folder.relative_to(root).as_posix() if folder != root else ""
+    tree = Tree(root, prefix, _name(root, repository), include_secrets=include_secrets)
     sieve = _Sieve(tree)
-    listing = list_files(found, prefix, sieve.leave_out)
+    listing = list_files(root, prefix, sieve.leave_out)
     tree.notes = [*notes, *listing.notes]
     _fill(tree, listing, sieve)
     if missing := missing_grammars_note(tree.files):

@@ -106,6 +106,7 @@ def ingest(
     include_secrets: bool = False,
     refused: Path | None = None,
     only: Collection[str] | None = None,
+    expected_root: Path | None = None,
     progress: Progress | bool | None = None,
     vectors_from: VectorsFrom | None = None,
 ) -> IngestReport:
@@ -130,6 +131,7 @@ def ingest(
         include_secrets: Store files and values that are otherwise left out because they look like secrets.
         refused: File that gets one JSON object per row that could not be stored.
         only: Paths to look at, where nothing else can have changed (`staleness.stale`).
+        expected_root: The repository's folder as it was when `root` was chosen; another one is refused.
         progress: Called with (files done, files, path) before each file; True draws a bar on a terminal.
         vectors_from: Given texts, returns the vector that the embedder would give each, or None for one to embed.
 
@@ -153,6 +155,7 @@ def ingest(
             include_secrets=include_secrets,
             refused=refused,
             only=only,
+            expected_root=expected_root,
             progress=report,
             vectors_from=vectors_from,
         )
@@ -258,7 +261,9 @@ def spec_for(
 
 def _named_tree(root: str | os.PathLike[str], store: VectorStore | None, options: IngestOptions) -> Tree:
     """List a tree under the name asked for, else the one the store knows its checkout by, else its origin's."""
-    tree = open_tree(root, options.repository, include_secrets=options.include_secrets, root=options.root)
+    tree = open_tree(
+        root, options.repository, include_secrets=options.include_secrets, expected_root=options.expected_root
+    )
     known = claim_of(tree.root, store) if store is not None and options.repository is None else None
     if known is not None:
         tree.name = known[0]

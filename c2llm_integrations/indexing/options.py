@@ -40,14 +40,14 @@ class WriteOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class IngestOptions(WriteOptions):
-    """The options of `ingest`, which explains them; `root`: see `open_tree`."""
+    """The options of `ingest`, which explains them."""
 
     repository: str | None = option(None, "What the repository is called.  [default: its origin URL]", metavar="NAME")
     replace: bool = option(False, "Fill a new collection; the old one serves until it is complete.")
     force: bool = option(False, "Take over a name that another checkout fills.")
     include_secrets: bool = option(False, "Store what looks like a secret, too; needed in each run.")
     only: Collection[str] | None = None
-    root: Path | None = None
+    expected_root: Path | None = None
     vectors_from: VectorsFrom | None = None
 
 

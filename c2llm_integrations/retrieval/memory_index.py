@@ -97,10 +97,10 @@ class LexicalIndex:
 class FolderIndex:
     """The lexical index of a folder, filled by a thread. `read` is set when the thread has ended."""
 
-    def __init__(self, folder: Path, root: Path | None = None) -> None:
-        """Begin to read the folder; `root` as for `open_tree`."""
+    def __init__(self, folder: Path, expected_root: Path | None = None) -> None:
+        """Begin to read the folder; `expected_root` as for `open_tree`."""
         self.read = threading.Event()
-        self._folder, self._root = folder, root
+        self._folder, self._root = folder, expected_root
         self.index = LexicalIndex()
         self._files = (0, 0)
         self._problem = ""
@@ -127,7 +127,7 @@ class FolderIndex:
 
     def _fill(self) -> None:
         try:
-            tree = open_tree(self._folder, root=self._root)
+            tree = open_tree(self._folder, expected_root=self._root)
             for done, source in enumerate(iter_sources(tree)):
                 self._files = (done, len(tree.files))
                 if self.index.is_full:

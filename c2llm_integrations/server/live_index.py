@@ -176,7 +176,7 @@ class LiveIndex:
         Raises InputError unless the file is one that is indexed and has that line.
         """
         self._require_folder()
-        tree = open_tree(self.folder, root=self.root)
+        tree = open_tree(self.folder, expected_root=self.root)
         inner = self._file(path, tree.files)
         if inner is None:
             raise InputError(f"{path!r} is not an indexed file of {self.folder}; give a path as search_code shows it")
@@ -190,7 +190,7 @@ class LiveIndex:
 
     def has(self, path: str) -> bool:
         """Say whether a path, as for `chunk_at`, is that of a file that is indexed, without reading any."""
-        return self._file(path, open_tree(self.folder, root=self.root).files) is not None
+        return self._file(path, open_tree(self.folder, expected_root=self.root).files) is not None
 
     def inside(self, hit: Hit) -> str:
         """Return the hit's path relative to the folder."""
@@ -287,7 +287,7 @@ class LiveIndex:
             options = IngestOptions(
                 progress=lambda done, total, _path: show(done, total),
                 only=None if found.unknown else found.paths,
-                root=self.root,
+                expected_root=self.root,
                 vectors_from=others.vectors if self.config.store is None else None,
             )
             parts = self.state.parts or (self.prefix,)

@@ -150,7 +150,7 @@ def test_a_reader_that_goes_away_is_no_error(indexed):
         (("--kind", "func"), "there is no kind 'func'; did you mean function?"),
         (("--kind", "zzz"), "there is no kind 'zzz'; there are: class, function, method, module, section, text"),
         (("--repository", "shop-projekt"), "nothing is indexed as 'shop-projekt'; did you mean shop-project?"),
-        (("--no-rule", "paths"), "there is no ranking rule 'paths'; did you mean path?"),
+        (("--no-rule", "paths"), "there is no ranking rule 'paths'; did you mean path or phrase?"),
     ],
 )
 def test_an_unknown_word_names_close_ones(option, message, indexed, capsys):
