@@ -88,11 +88,13 @@ class _Scored:
     is_exact: bool = False
 
     def add(self, step: str, amount: float) -> None:
+        """Change the score by an amount, and explain it by the step."""
         if amount:
             self.steps[step] = self.steps.get(step, 0.0) + amount
             self.score += amount
 
     def approach_one(self, step: str, share: float) -> None:
+        """Close a share (at most all) of the gap between the score and 1."""
         self.add(step, (1 - self.score) * min(share, 1.0))
 
 
@@ -212,15 +214,10 @@ def _share(part: Collection[str], whole: Collection[str]) -> float:
 
 def _quoted(words: Sequence[str], text: str) -> float:
     """Return the largest share of the words that stands in a text one after the other; 0 for fewer than a phrase."""
-    if len(words) < PHRASE_WORDS:
-        return 0.0
-    places: defaultdict[str, list[int]] = defaultdict(list)
-    for place, word in enumerate(words_of(text)):
-        places[word].append(place)
-    longest, runs = 0, dict[int, int]()  # the place of a word in the text → the run that ends there
-    for word in words:
-        runs = {place: runs.get(place - 1, 0) + 1 for place in places.get(word, ())}
-        longest = max([longest, *runs.values()])
+    text, longest = f" {' '.join(words_of(text))} ", 0
+    for start in range(len(words)):
+        while start + longest < len(words) and f" {' '.join(words[start : start + longest + 1])} " in text:
+            longest += 1
     return longest / len(words) if longest >= PHRASE_WORDS else 0.0
 
 

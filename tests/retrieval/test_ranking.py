@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.errors import InputError
-from c2llm_integrations.retrieval.ranking import DEFINITION, FURTHER, LEFT, LEXICAL_WEIGHT, RULES, rank
+from c2llm_integrations.retrieval.ranking import (
+    DEFINITION,
+    FURTHER,
+    LEFT,
+    LEXICAL_WEIGHT,
+    PHRASE_WORDS,
+    RULES,
+    _quoted,
+    rank,
+)
 from c2llm_integrations.stores.rows import Candidates, Hit
 from tests.work import calls
 
@@ -112,6 +121,14 @@ def test_the_source_of_a_message_comes_before_texts_with_the_same_words(query, s
     hits = rank(query, lists, 10)
     assert (order(hits)[0], hits[0].explanation["phrase"] > 0) == ("a.py", True)
     assert order(rank(query, lists, 10, rules=["kind"]))[0] == "b.py"
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=9), st.text("abc -", max_size=40))
+def test_the_longest_run_of_words_counts(words, text):
+    there = f" {' '.join(text.replace('-', ' ').split())} "
+    spans = [words[start:end] for start in range(len(words)) for end in range(start + PHRASE_WORDS, len(words) + 1)]
+    longest = max([len(span) for span in spans if f" {' '.join(span)} " in there], default=0)
+    assert _quoted(words, text) == (longest / len(words) if longest else 0.0)
 
 
 def test_a_message_in_a_test_stays_behind_its_source():
