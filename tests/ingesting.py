@@ -1,8 +1,11 @@
 """Index runs in processes of their own, a tree to run over in versions, and what a collection then holds."""
 
 import os
+import random
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +41,17 @@ def start(repo, url, model, *options, machine="this"):
     command = [sys.executable, "-c", RUN, str(repo), url, str(model), *options]
     environment = {**os.environ, "XDG_CACHE_HOME": str(repo.parent / f"cache of {machine}")}
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
+
+
+def kill(process, lines):
+    """End a run at a random moment of its first `lines` lines, or soon after; say whether it was still running."""
+    assert process.stdout.readline() == "ready\n"
+    for _ in range(random.randint(0, lines)):
+        process.stdout.readline()
+    time.sleep(random.random() * 0.05)
+    process.send_signal(signal.SIGKILL)
+    process.stdout.close()
+    return process.wait() == -signal.SIGKILL
 
 
 def finish(process):

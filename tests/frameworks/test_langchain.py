@@ -18,7 +18,7 @@ from langchain_qdrant import QdrantVectorStore
 from langchain_tests.integration_tests import EmbeddingsIntegrationTests, RetrieversIntegrationTests
 from langchain_tests.unit_tests import EmbeddingsUnitTests
 from pydantic import ValidationError
-from qdrant_client import QdrantClient, models
+from qdrant_client import models
 
 from c2llm_integrations.errors import InputError, SpecMismatch, StoreError
 from c2llm_integrations.indexing.ingest import ingest
@@ -32,6 +32,7 @@ from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.qdrant.store import QdrantStore
 from c2llm_integrations.stores.rows import unit
 from tests.event_loop import run_beside
+from tests.frameworks.stores import filled_qdrant
 from tests.golden import TIED
 
 TINY = {"model": str(TIED), "dtype": "float32", "device": "cpu"}
@@ -421,10 +422,8 @@ def test_moved_lines_leave_no_stale_places_behind(tmp_path, embeddings, ids):
 @pytest.fixture
 def shared_client(project, embedder):
     """An in-memory Qdrant that our ingest has filled."""
-    client = QdrantClient(":memory:")
-    ingest(project, embedder, QdrantStore.from_client(client), repository="shop")
-    yield client
-    client.close()
+    with filled_qdrant(project, embedder) as client:
+        yield client
 
 
 def test_our_collection_opens_in_langchains_store(shared_client, embeddings, embedder):

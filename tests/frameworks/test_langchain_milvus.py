@@ -13,9 +13,9 @@ from c2llm_integrations.indexing.ingest import ingest
 from c2llm_integrations.langchain import C2LLMEmbeddings, C2LLMRetriever
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.retrieval.search import search
-from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.milvus.store import MilvusStore
-from tests.conftest import ON_MILVUS, write_project
+from tests.conftest import ON_MILVUS
+from tests.frameworks.stores import filled_milvus
 from tests.golden import TIED
 from tests.waiting import until
 
@@ -41,17 +41,9 @@ def embeddings():
 @pytest.fixture(scope="module", params=["lite", pytest.param("server", marks=ON_MILVUS)])
 def uri(request, embedder, tmp_path_factory):
     """What pymilvus calls a database that our ingest has filled."""
-    folder = tmp_path_factory.mktemp("langchain-milvus")
-    write_project(folder / "shop")
-    lite = request.param == "lite"
-    name = str(folder / "rows.db") if lite else request.getfixturevalue("milvus_address")
-    url = f"milvus+lite://{name}" if lite else f"milvus+{name}"
-    with open_store(url) as store:
-        ingest(folder / "shop", embedder, store, repository="shop")
-    yield name
-    if not lite:
-        with open_store(url) as store:
-            store.drop()
+    address = None if request.param == "lite" else request.getfixturevalue("milvus_address")
+    with filled_milvus(tmp_path_factory.mktemp("langchain-milvus"), embedder, address) as name:
+        yield name
 
 
 @pytest.fixture(scope="module")

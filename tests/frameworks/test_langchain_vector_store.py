@@ -16,18 +16,10 @@ from c2llm_integrations.retrieval.fields import PREFIX
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.rows import RESERVED
 from c2llm_integrations.stores.spec import CompactPlan
+from tests.frameworks.stores import STORES, url_of
 from tests.golden import TIED
 
 TINY = {"model": str(TIED), "dtype": "float32", "device": "cpu"}
-STORES = ["edge", "memory", "lite"]
-
-
-def url_of(name, folder):
-    return {
-        "edge": f"qdrant+edge://{folder / 'edge'}",
-        "memory": "qdrant+memory://",
-        "lite": f"milvus+lite://{folder / 'lite.db'}",
-    }[name]
 
 
 class Standard(VectorStoreIntegrationTests):

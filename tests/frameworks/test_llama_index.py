@@ -15,7 +15,6 @@ from llama_index.core.schema import MetadataMode, TextNode
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
 from llama_index.vector_stores.qdrant import QdrantVectorStore
 from pydantic import ValidationError
-from qdrant_client import QdrantClient
 
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.errors import InputError
@@ -26,6 +25,7 @@ from c2llm_integrations.retrieval.search import search
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.qdrant.store import QdrantStore
 from tests.frameworks.embedding_conformance import EmbeddingConformance
+from tests.frameworks.stores import filled_qdrant
 from tests.golden import COMPRESSED, TIED
 
 TINY = {"model_name": str(TIED), "dtype": "float32", "device": "cpu"}
@@ -196,10 +196,8 @@ def test_a_pipeline_of_parser_and_embedding_over_several_processes(embedding):
 @pytest.fixture
 def client(project, embedder):
     """An in-memory Qdrant that our ingest has filled."""
-    client = QdrantClient(":memory:")
-    ingest(project, embedder, QdrantStore.from_client(client), repository="shop")
-    yield client
-    client.close()
+    with filled_qdrant(project, embedder) as client:
+        yield client
 
 
 def test_the_retriever_gives_what_search_gives(client, embedding, embedder):

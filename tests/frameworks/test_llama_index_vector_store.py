@@ -21,18 +21,10 @@ from c2llm_integrations import ingest, search
 from c2llm_integrations.errors import InputError, RowsRefused, SpecMismatch
 from c2llm_integrations.llama_index import C2LLMEmbedding, C2LLMNodeParser, C2LLMRetriever, C2LLMVectorStore
 from c2llm_integrations.stores import open_store
+from tests.frameworks.stores import STORES, url_of
 from tests.golden import TIED
 
 TINY = {"model_name": str(TIED), "dtype": "float32", "device": "cpu"}
-STORES = ["edge", "memory", "lite"]
-
-
-def url_of(name, folder):
-    return {
-        "edge": f"qdrant+edge://{folder / 'edge'}",
-        "memory": "qdrant+memory://",
-        "lite": f"milvus+lite://{folder / 'lite.db'}",
-    }[name]
 
 
 @pytest.fixture(scope="module")

@@ -1,29 +1,16 @@
 """SIGKILL at any moment, then run again: exactly the collection of an undisturbed run."""
 
 import random
-import signal
 import sys
-import time
 
 import pytest
 
 from c2llm_integrations.stores import open_store
 from tests.golden import COMPRESSED, TIED
-from tests.ingesting import assert_equal, contents, contents_at, finish, start, write_tree
+from tests.ingesting import assert_equal, contents, contents_at, finish, kill, start, write_tree
 from tests.repeats import KILLS
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")]
-
-
-def kill(process, lines):
-    """End a run at a random moment of its first `lines` lines, or soon after; say whether it was still running."""
-    assert process.stdout.readline() == "ready\n"
-    for _ in range(random.randint(0, lines)):
-        process.stdout.readline()
-    time.sleep(random.random() * 0.05)
-    process.send_signal(signal.SIGKILL)
-    process.stdout.close()
-    return process.wait() == -signal.SIGKILL
 
 
 def test_a_killed_run_resumes_to_the_same_collection(tmp_path):

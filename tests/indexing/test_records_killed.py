@@ -3,16 +3,14 @@
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from c2llm_integrations.stores import open_store
 from tests.indexing.record_models import held
-from tests.ingesting import ROOT
+from tests.ingesting import ROOT, kill
 
 KILLS = int(os.environ.get("C2LLM_KILLS", "5"))
 RECORDS = 600
@@ -39,17 +37,6 @@ def start(file, url):
     """Begin a run, which prints "ready", a line for each batch, and what it did."""
     command = [sys.executable, "-c", RUN, str(file), url]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-
-
-def kill(process):
-    """End a run at a random moment; say whether it was still running."""
-    assert process.stdout.readline() == "ready\n"
-    for _ in range(random.randint(0, RECORDS // 10)):
-        process.stdout.readline()
-    time.sleep(random.random() * 0.05)
-    process.send_signal(signal.SIGKILL)
-    process.stdout.close()
-    return process.wait() == -signal.SIGKILL
 
 
 def finish(process):
@@ -87,7 +74,7 @@ def test_a_killed_load_resumes_to_the_same_rows(tmp_path, scheme):
         if attempt == KILLS // 2:  # the others interrupt an update: new texts, other metadata, deletions
             finish(start(file, url))
             wanted = write(file, 4)
-        died += kill(start(file, url))
+        died += kill(start(file, url), RECORDS // 10)
     assert died >= KILLS // 2
     finish(start(file, url))
     assert finish(start(file, url)) == (0, 0, 0, 0)

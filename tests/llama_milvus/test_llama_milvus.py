@@ -14,11 +14,10 @@ from llama_index.core import VectorStoreIndex
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters, VectorStoreQuery
 from llama_index.vector_stores.milvus import MilvusVectorStore
 
-from c2llm_integrations.indexing.ingest import ingest
 from c2llm_integrations.llama_index import C2LLMEmbedding
-from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.milvus.store import MilvusStore
-from tests.conftest import ON_MILVUS, write_project
+from tests.conftest import ON_MILVUS
+from tests.frameworks.stores import filled_milvus
 from tests.golden import TIED
 
 FIELDS = ["id", "repository", "path", "language", "symbol", "kind", "start_line", "end_line"]
@@ -32,17 +31,9 @@ def embedding():
 @pytest.fixture(scope="module", params=["lite", pytest.param("server", marks=ON_MILVUS)])
 def uri(request, embedding, tmp_path_factory):
     """What pymilvus calls a database that our ingest has filled."""
-    folder = tmp_path_factory.mktemp("llama-milvus")
-    write_project(folder / "shop")
-    lite = request.param == "lite"
-    name = str(folder / "rows.db") if lite else request.getfixturevalue("milvus_address")
-    url = f"milvus+lite://{name}" if lite else f"milvus+{name}"
-    with open_store(url) as store:
-        ingest(folder / "shop", embedding.shared.embedder, store, repository="shop")
-    yield name
-    if not lite:
-        with open_store(url) as store:
-            store.drop()
+    address = None if request.param == "lite" else request.getfixturevalue("milvus_address")
+    with filled_milvus(tmp_path_factory.mktemp("llama-milvus"), embedding.shared.embedder, address) as name:
+        yield name
 
 
 def open_theirs(uri):
