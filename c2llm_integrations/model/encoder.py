@@ -24,7 +24,7 @@ from c2llm_integrations.model.checkpoint import RANGES, Checkpoint, ModelConfig,
 from c2llm_integrations.model.cpu_choice import fastest, times
 from c2llm_integrations.model.int8 import Int8Bert, weight_steps
 from c2llm_integrations.model.pma import PMA, FoldedPMA
-from c2llm_integrations.model.threads import GPU_LANES, keep_freed_memory
+from c2llm_integrations.model.threads import GPU_LANES, keep_freed_memory, settle_functions
 
 Texts = Sequence[Sequence[int]]
 # The CPU library keeps a compiled kernel for every matrix height it meets: free heights cost 500 MB in 70 batches.
@@ -65,6 +65,7 @@ def load_encoder(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.devic
         raise InputError(f"dtype 'int8' is not available: {reason}; use 'auto'")
     if device.type == "cpu":
         keep_freed_memory()
+        settle_functions()
     config = checkpoint.sizes
     try:
         tensors = checkpoint.tensors()

@@ -94,6 +94,19 @@ def run(encode: Callable[[Texts], Tensor], batches: Iterable[Texts], device: tor
 
 
 @cache
+def settle_functions() -> None:
+    """Call once, alone, each function that PyTorch on a CPU takes from Intel's vector library.
+
+    That library chooses a function's kernel during its first call. Where several threads make that call at the same
+    time, one of them may get a kernel of low precision, once, without a word: sines off by 1.5e-4, vectors by 3e-5
+    (https://github.com/pytorch/pytorch/issues/188792; seen in 3 of 30 new processes with PyTorch 2.13).
+    """
+    one = torch.ones(1)
+    for function in (torch.sin, torch.cos, torch.exp, torch.log, torch.sqrt, torch.tanh, torch.erf):
+        function(one)
+
+
+@cache
 def keep_freed_memory() -> bool:
     """Have glibc keep up to `KEPT_BYTES` of free memory for this process's next batch; return whether it does.
 

@@ -8,7 +8,10 @@ import threading
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from c2llm_integrations.model.checkpoint import load_checkpoint
+from c2llm_integrations.model.encoder import PaddedEncoder, load_encoder
 from c2llm_integrations.model.threads import (
     GPU_LANES,
     KEPT_BYTES,
@@ -16,7 +19,9 @@ from c2llm_integrations.model.threads import (
     M_TRIM_THRESHOLD,
     _set_thresholds,
     lanes,
+    settle_functions,
 )
+from tests.golden import TIED
 
 # On one thread and in one arena: what several lanes hold at the same moment, and where, differs from run to run.
 COUNT = """
@@ -96,3 +101,34 @@ def test_an_older_glibc_gets_a_threshold_it_takes_or_no_setting(most, made):
 
     assert _set_thresholds(mallopt) == bool(made)
     assert taken == made
+
+
+# What PyTorch computes with Intel's vector library (the names that its CPU library imports), by the names of operators.
+VECTOR_FUNCTIONS = {"acos", "asin", "atan", "cos", "erf", "erfc", "erfinv", "exp", "log", "log10", "log2", "sin"}
+VECTOR_FUNCTIONS |= {"sqrt", "tan", "tanh", "trunc"}
+
+
+class Calls(TorchDispatchMode):
+    """Notes which of those functions are called."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names |= VECTOR_FUNCTIONS & {func.overloadpacket.__name__.removesuffix("_")}
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("model", [str(TIED), "nano"])
+def test_no_function_of_the_vector_library_is_called_first_by_several_threads(model):
+    """Its first call chooses a kernel, and of several at once one may get a kernel of low precision."""
+    checkpoint = load_checkpoint(model)
+    settle_functions.cache_clear()
+    with Calls() as loading:
+        packed = load_encoder(checkpoint, torch.float32, torch.device("cpu"))
+    padded = PaddedEncoder(checkpoint, checkpoint.tensors(), torch.float32, torch.device("cpu"))
+    with Calls() as computing:
+        for encoder in (packed, padded):
+            encoder([[1, 2, 3], [4, 5]])
+    assert computing.names <= loading.names != set()
