@@ -72,7 +72,7 @@ test-cluster: $(VENV)/.installed-test
 
 test-llama-milvus: $(OLDER)/constraints.txt
 	@$(MAKE) --no-print-directory VENV=$(OLDER) CONSTRAINTS=$< $(OLDER)/.installed-older
-	$(OLDER)/bin/pytest tests/llama_milvus tests/stores -k milvus
+	OMP_NUM_THREADS=1 $(OLDER)/bin/pytest -n 2 --dist loadgroup tests/llama_milvus tests/stores -k milvus
 
 # vLLM pins versions that the rest of the tests are ahead of, so constraints.txt does not hold there.
 test-vllm:
