@@ -310,7 +310,17 @@ class _Finish:
 
 
 def _texts(source: str) -> ray.data.Dataset:
-    return ray.data.read_parquet(source) if source.endswith(".parquet") else ray.data.read_json(source)
+    if not source.endswith(".parquet"):
+        return ray.data.read_json(source)
+    context = ray.data.DataContext.get_current()
+    newest = getattr(context, "use_datasource_v2", None)
+    if newest is None:
+        return ray.data.read_parquet(source)
+    context.use_datasource_v2 = False  # it starts 32 processes to look into one file
+    try:
+        return ray.data.read_parquet(source)
+    finally:
+        context.use_datasource_v2 = newest
 
 
 def _stream(
