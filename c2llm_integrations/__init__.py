@@ -33,9 +33,10 @@ if TYPE_CHECKING:
     from c2llm_integrations.retrieval.search import search
     from c2llm_integrations.stores import open_store
     from c2llm_integrations.stores.base import VectorStore
+    from c2llm_integrations.stores.filter import Filter
     from c2llm_integrations.stores.foreign import Layout
     from c2llm_integrations.stores.loader import load
-    from c2llm_integrations.stores.records import Filter, Hit, Record, Row
+    from c2llm_integrations.stores.records import Hit, Record, Row
     from c2llm_integrations.stores.spec import CollectionSpec, CompactPlan
 
 __all__ = [
@@ -72,7 +73,7 @@ _HOMES = {
     "CodeChunk": "code.chunk",
     "CollectionSpec": "stores.spec",
     "CompactPlan": "stores.spec",
-    "Filter": "stores.records",
+    "Filter": "stores.filter",
     "Hit": "stores.records",
     "IngestReport": "indexing.ingest",
     "Layout": "stores.foreign",

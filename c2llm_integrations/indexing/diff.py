@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
-from c2llm_integrations.stores.records import RecordId
-from c2llm_integrations.stores.rows import Stored, packed
+from c2llm_integrations.stores.ids import RecordId, packed
+from c2llm_integrations.stores.rows import Stored
 
 # Paths that a new chunk's text is looked for under (each takes microseconds, embedding milliseconds), and the vanished
 # and changed paths that they are chosen from.

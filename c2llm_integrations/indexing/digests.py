@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from c2llm_integrations.indexing.diff import Change
-from c2llm_integrations.stores.records import RecordId
-from c2llm_integrations.stores.rows import Stored, packed, unpacked
+from c2llm_integrations.stores.ids import RecordId, packed, unpacked
+from c2llm_integrations.stores.rows import Stored
 
 # Hexadecimal digits of each half of a digest.
 HALF = 16

@@ -38,8 +38,8 @@ from c2llm_integrations.indexing.snapshot import SnapshotWriter
 from c2llm_integrations.indexing.writing import Work, embed_rows, fill, require_count, write_changes
 from c2llm_integrations.model.options import remember_model
 from c2llm_integrations.stores.base import CollectionSpec, Row, Vector, VectorStore
+from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.loader import Loader
-from c2llm_integrations.stores.records import RecordId
 from c2llm_integrations.stores.spec import CompactPlan
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ import numpy as np
 from c2llm_integrations._utils.json_lines import is_json_lines, parse_row, read_lines
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.errors import InputError
-from c2llm_integrations.stores.records import PreparedRecord, Record, RecordId, Row, prepared, utf8_bytes
+from c2llm_integrations.stores.ids import RecordId
+from c2llm_integrations.stores.records import PreparedRecord, Record, Row, prepared, utf8_bytes
 
 if TYPE_CHECKING:
     from c2llm_integrations.indexing.options import Transform

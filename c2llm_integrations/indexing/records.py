@@ -45,8 +45,9 @@ from c2llm_integrations.indexing.writing import (
     write_changes,
 )
 from c2llm_integrations.stores.base import CollectionSpec, VectorStore
+from c2llm_integrations.stores.ids import RecordId, row_id, why_id_refused
 from c2llm_integrations.stores.loader import Loader
-from c2llm_integrations.stores.records import PreparedRecord, Record, RecordId, Row, is_chunk, row_id, why_id_refused
+from c2llm_integrations.stores.records import PreparedRecord, Record, Row, is_chunk
 from c2llm_integrations.stores.rows import refused_records
 from c2llm_integrations.stores.spec import CompactPlan
 

@@ -19,7 +19,9 @@ from c2llm_integrations.retrieval.ranking import rank
 from c2llm_integrations.retrieval.search import CANDIDATES, answerable
 from c2llm_integrations.retrieval.shared import SharedStore, readable_mode
 from c2llm_integrations.stores.base import Candidates, VectorStore
-from c2llm_integrations.stores.records import AnyRecord, Filter, Hit, Record, RecordId, Row, Vector, chunk_of
+from c2llm_integrations.stores.filter import Filter
+from c2llm_integrations.stores.ids import RecordId
+from c2llm_integrations.stores.records import AnyRecord, Hit, Record, Row, Vector, chunk_of
 from c2llm_integrations.stores.spec import CollectionSpec, CompactPlan
 
 if TYPE_CHECKING:

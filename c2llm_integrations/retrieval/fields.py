@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from c2llm_integrations.stores.records import AnyRecord, Filter
+from c2llm_integrations.stores.filter import Filter
+from c2llm_integrations.stores.records import AnyRecord
 from c2llm_integrations.stores.rows import RESERVED
 
 Where = Filter | Mapping[str, Any]

@@ -22,7 +22,8 @@ from c2llm_integrations.code.repository import iter_sources, open_tree
 from c2llm_integrations.errors import C2LLMError
 from c2llm_integrations.retrieval.options import SearchOptions
 from c2llm_integrations.retrieval.search import find
-from c2llm_integrations.stores.records import Filter, Hit, Vector
+from c2llm_integrations.stores.filter import Filter
+from c2llm_integrations.stores.records import Hit, Vector
 from c2llm_integrations.stores.rows import Candidates
 
 # Bytes of source text, each of which takes about 6 bytes of memory here. A repository beyond it is answered from its

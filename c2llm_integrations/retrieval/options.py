@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from c2llm_integrations._utils.options import option
 
 if TYPE_CHECKING:
-    from c2llm_integrations.stores.records import Filter
+    from c2llm_integrations.stores.filter import Filter
 
 Mode = Literal["hybrid", "dense", "lexical"]
 RULES = (

@@ -28,7 +28,8 @@ from c2llm_integrations.code.languages import is_prose
 from c2llm_integrations.errors import InputError, did_you_mean
 from c2llm_integrations.retrieval.options import RULES, Mode
 from c2llm_integrations.retrieval.query import Kind, Question, read, words_of
-from c2llm_integrations.stores.records import AnyRecord, Hit, RecordId
+from c2llm_integrations.stores.ids import RecordId
+from c2llm_integrations.stores.records import AnyRecord, Hit
 from c2llm_integrations.stores.rows import Candidates
 
 # How much the lexical list counts: names, messages and copied code are found by their very words. A name a little less,

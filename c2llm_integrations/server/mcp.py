@@ -10,7 +10,7 @@ from c2llm_integrations.code.chunk import KINDS
 from c2llm_integrations.errors import C2LLMError, MissingExtra
 from c2llm_integrations.server.background import BackgroundIndexer
 from c2llm_integrations.server.live_index import LiveIndex, LiveIndexConfig
-from c2llm_integrations.server.mcp_tools import MAX_HITS, SearchTools
+from c2llm_integrations.server.mcp_answers import MAX_HITS, SearchTools
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer

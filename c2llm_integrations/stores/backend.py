@@ -14,7 +14,9 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from c2llm_integrations.errors import C2LLMError, StoreError
-from c2llm_integrations.stores.records import AnyRecord, Filter, RecordId, Row, Vector
+from c2llm_integrations.stores.filter import Filter
+from c2llm_integrations.stores.ids import RecordId
+from c2llm_integrations.stores.records import AnyRecord, Row, Vector
 from c2llm_integrations.stores.rows import Candidates, Stored
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
 

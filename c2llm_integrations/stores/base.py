@@ -22,7 +22,9 @@ from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.errors import InputError, RowsRefused, StoreError
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.backend import Backend, Terms
-from c2llm_integrations.stores.records import AnyRecord, Filter, Hit, Record, RecordId, Row, Vector
+from c2llm_integrations.stores.filter import Filter
+from c2llm_integrations.stores.ids import RecordId, row_ids
+from c2llm_integrations.stores.records import AnyRecord, Hit, Record, Row, Vector
 from c2llm_integrations.stores.rows import (
     Candidates,
     Stored,
@@ -33,7 +35,6 @@ from c2llm_integrations.stores.rows import (
     refused_records,
     refused_vectors,
     require,
-    row_ids,
     slices,
     unit,
     why_vector_refused,

@@ -23,7 +23,8 @@ from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.code.analyzer import ANALYZER
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.errors import C2LLMError, InputError, MissingExtra
-from c2llm_integrations.stores.records import AnyRecord, Record, Row, chunk_of, row_id
+from c2llm_integrations.stores.ids import row_id
+from c2llm_integrations.stores.records import AnyRecord, Record, Row, chunk_of
 from c2llm_integrations.stores.rows import slices
 from c2llm_integrations.stores.spec import CollectionSpec, CompactPlan
 

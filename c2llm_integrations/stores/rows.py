@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import uuid
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
@@ -14,22 +13,9 @@ from numpy.typing import NDArray
 
 from c2llm_integrations.code.chunk import CHUNK_FIELDS, CodeChunk
 from c2llm_integrations.errors import InputError
-from c2llm_integrations.stores.records import (
-    MAX_INTEGER_ID,
-    AnyRecord,
-    Hit,
-    PreparedRecord,
-    Record,
-    RecordId,
-    Row,
-    Vector,
-    moment_of,
-    prepared,
-    row_id,
-    utf8_bytes,
-    value_of,
-    why_id_refused,
-)
+from c2llm_integrations.stores.filter import moment_of, value_of
+from c2llm_integrations.stores.ids import RecordId, why_id_refused
+from c2llm_integrations.stores.records import AnyRecord, Hit, PreparedRecord, Record, Row, Vector, prepared, utf8_bytes
 
 _T = TypeVar("_T")
 
@@ -270,29 +256,6 @@ def require(value: object, kind: type | tuple[type, ...], what: str) -> None:
     """Raise InputError unless a value is of a kind."""
     if not isinstance(value, kind):
         raise InputError(f"expected {what}, got {value!r:.60} ({type(value).__name__})")
-
-
-def row_ids(ids: Iterable[RecordId] | RecordId, source: str = "") -> dict[RecordId, RecordId]:
-    """Return row id → the id that it was asked by; raises InputError for what cannot be an id."""
-    if isinstance(ids, str | int) or not isinstance(ids, Iterable):
-        ids = [ids]
-    found = list(ids)
-    for why in map(why_id_refused, found):
-        if why is not None:
-            raise InputError(why)
-    require(source, str, "a source's name")
-    return {row_id(source, id): id for id in found}
-
-
-def packed(id: RecordId) -> bytes:
-    """Return the 16 bytes of a row id."""
-    return id.to_bytes(16, "big") if isinstance(id, int) else bytes.fromhex(id.replace("-", ""))
-
-
-def unpacked(key: bytes) -> Any:
-    """Return the row id that `packed` gave `key` for; NUL bytes may be missing at its end, as NumPy leaves them out."""
-    number = int.from_bytes(key.ljust(16, b"\0"), "big")
-    return str(uuid.UUID(int=number)) if number > MAX_INTEGER_ID else number
 
 
 def parts(ids: Sequence[_T]) -> Iterator[Sequence[_T]]:

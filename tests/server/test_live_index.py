@@ -13,7 +13,7 @@ from c2llm_integrations.retrieval.search import UNREADABLE_NOTE
 from c2llm_integrations.server import live_index as module
 from c2llm_integrations.server.background import BackgroundIndexer, IndexingProcess
 from c2llm_integrations.server.live_index import WORDS_ALONE, LiveIndex, LiveIndexConfig
-from c2llm_integrations.server.mcp_tools import MAX_CHARS, SearchTools
+from c2llm_integrations.server.mcp_answers import MAX_CHARS, SearchTools
 from c2llm_integrations.stores import open_store
 from tests.waiting import until
 

@@ -17,7 +17,7 @@ from mcp import Client, StdioServerParameters, stdio_client
 
 from c2llm_integrations.cli.main import run
 from c2llm_integrations.server.live_index import WORDS_ALONE
-from c2llm_integrations.server.mcp_tools import MAX_CHARS, MAX_HITS
+from c2llm_integrations.server.mcp_answers import MAX_CHARS, MAX_HITS
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta, timezone
 
 from c2llm_integrations.code.chunk import CHUNK_FIELDS
-from c2llm_integrations.stores.records import All, AnyOf, Condition, Exists, Filter, In, Not, Period, Range, RecordId
+from c2llm_integrations.stores.filter import All, AnyOf, Condition, Exists, Filter, In, Not, Period, Range
+from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.rows import FIELDS_FIELD, SOURCE_FIELD, TIMES_FIELD
 
 _ESCAPES = str.maketrans({'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})

@@ -8,12 +8,14 @@ from typing import Any
 from c2llm_integrations._utils.retry import retrying
 from c2llm_integrations.errors import InputError, MissingExtra, StoreError
 from c2llm_integrations.stores import Location
+from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.foreign import ForeignStore, Layout, foreign_record
+from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.milvus import collections
 from c2llm_integrations.stores.milvus.errors import pause_after, reason
 from c2llm_integrations.stores.milvus.filter import foreign_expression, literal
 from c2llm_integrations.stores.milvus.schema import id_from, vector_from
-from c2llm_integrations.stores.records import AnyRecord, Filter, Hit, RecordId, Vector
+from c2llm_integrations.stores.records import AnyRecord, Hit, Vector
 
 try:
     from pymilvus import DataType, MilvusClient

@@ -28,17 +28,10 @@ import numpy as np
 from c2llm_integrations.code.analyzer import K1, B
 from c2llm_integrations.code.chunk import CHUNK_FIELDS
 from c2llm_integrations.errors import InputError, MissingExtra
+from c2llm_integrations.stores.filter import moment_of, value_of
+from c2llm_integrations.stores.ids import MAX_INTEGER_ID, RecordId
 from c2llm_integrations.stores.milvus.filter import microseconds, source_value
-from c2llm_integrations.stores.records import (
-    MAX_INTEGER_ID,
-    AnyRecord,
-    RecordId,
-    Vector,
-    digest_of,
-    is_chunk,
-    moment_of,
-    value_of,
-)
+from c2llm_integrations.stores.records import AnyRecord, Vector, digest_of, is_chunk
 from c2llm_integrations.stores.rows import (
     DIGEST_FIELD,
     EMPTY_FIELD,

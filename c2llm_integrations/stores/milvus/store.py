@@ -29,6 +29,8 @@ from c2llm_integrations.errors import BatchRefused, InputError, MissingExtra, St
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.backend import Terms
 from c2llm_integrations.stores.base import VectorStore
+from c2llm_integrations.stores.filter import Filter
+from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.milvus import collections
 from c2llm_integrations.stores.milvus.collections import CLAIM_KEY, SPEC_KEY, call
 from c2llm_integrations.stores.milvus.errors import (
@@ -53,7 +55,7 @@ from c2llm_integrations.stores.milvus.schema import (
     search_params_of,
     vector_from,
 )
-from c2llm_integrations.stores.records import AnyRecord, Filter, Hit, RecordId, Row, Vector, is_chunk
+from c2llm_integrations.stores.records import AnyRecord, Hit, Row, Vector, is_chunk
 from c2llm_integrations.stores.rows import (
     DIGEST_FIELD,
     EMPTY_FIELD,

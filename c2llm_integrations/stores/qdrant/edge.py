@@ -17,6 +17,8 @@ from c2llm_integrations.errors import StoreError
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.backend import Terms
 from c2llm_integrations.stores.base import VectorStore
+from c2llm_integrations.stores.filter import Filter
+from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.qdrant.edge_files import (
     NEXT_FILE,
     SPEC_FILE,
@@ -45,7 +47,7 @@ from c2llm_integrations.stores.qdrant.edge_schema import (
     updates_of,
 )
 from c2llm_integrations.stores.qdrant.payload import DENSE, LISTED, listed_of, ours, point_id, record_of, written_fields
-from c2llm_integrations.stores.records import AnyRecord, Filter, Hit, RecordId, Row, Vector
+from c2llm_integrations.stores.records import AnyRecord, Hit, Row, Vector
 from c2llm_integrations.stores.rows import FIELDS_FIELD, Candidates, Stored, batch_bytes, unit
 from c2llm_integrations.stores.seal import Entries, break_seal
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec

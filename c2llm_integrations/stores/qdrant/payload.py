@@ -13,21 +13,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from c2llm_integrations.stores.records import (
-    MAX_EXACT_INTEGER,
-    All,
-    AnyOf,
-    AnyRecord,
-    Condition,
-    Exists,
-    Filter,
-    Not,
-    Period,
-    Range,
-    RecordId,
-    digest_of,
-    is_chunk,
-)
+from c2llm_integrations.stores.filter import All, AnyOf, Condition, Exists, Filter, Not, Period, Range
+from c2llm_integrations.stores.ids import RecordId
+from c2llm_integrations.stores.records import MAX_EXACT_INTEGER, AnyRecord, digest_of, is_chunk
 from c2llm_integrations.stores.rows import (
     DIGEST_FIELD,
     FIELDS_FIELD,

@@ -17,6 +17,8 @@ from c2llm_integrations.errors import BatchRefused, InputError, MissingExtra, St
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.backend import Terms
 from c2llm_integrations.stores.base import VectorStore
+from c2llm_integrations.stores.filter import Filter
+from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.qdrant.aliases import NAME_KEY, SPEC_KEY, Parts, Serving, is_local
 from c2llm_integrations.stores.qdrant.errors import REFUSED, is_gone, pause_after, reason, status_of
 from c2llm_integrations.stores.qdrant.payload import DENSE, LISTED, listed_of, ours, point_id, record_of, written_fields
@@ -37,7 +39,7 @@ from c2llm_integrations.stores.qdrant.types import (
     queries_of,
     updates_of,
 )
-from c2llm_integrations.stores.records import AnyRecord, Filter, Hit, RecordId, Row, Vector
+from c2llm_integrations.stores.records import AnyRecord, Hit, Row, Vector
 from c2llm_integrations.stores.rows import FIELDS_FIELD, Candidates, Stored, runs, unit
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
 

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from c2llm_integrations.code.analyzer import sparse, sparse_query
 from c2llm_integrations.errors import MissingExtra
+from c2llm_integrations.stores.filter import Filter
+from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.qdrant.payload import (
     DENSE,
     LEXICAL,
@@ -20,7 +22,7 @@ from c2llm_integrations.stores.qdrant.payload import (
     payload_of,
     quoted,
 )
-from c2llm_integrations.stores.records import AnyRecord, Filter, RecordId, Vector
+from c2llm_integrations.stores.records import AnyRecord, Vector
 from c2llm_integrations.stores.spec import CollectionSpec
 
 try:

@@ -1,0 +1,300 @@
+"""Which rows a question is put to: conditions on the metadata, with one meaning on every store.
+
+Each database has an expression of its own for them; `Filter.matches` is the meaning, which tests hold them to.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import date, datetime, timezone
+from typing import Any, NamedTuple
+
+from typing_extensions import Self
+
+from c2llm_integrations.errors import InputError
+
+# What Python, Qdrant and this module read alike.
+_MOMENT = re.compile(
+    r"(\d{4}-\d\d-\d\d)(?:([T ]\d\d:\d\d(?::\d\d)?)(?:(?<=:\d\d:\d\d)\.(\d{1,6}))?(Z|[+-]\d\d:\d\d)?)?", re.ASCII
+)
+
+
+class In(NamedTuple):
+    """The field, or an element of the list in it, equals one of the values."""
+
+    key: str
+    values: Sequence[str | int | float | bool]
+
+
+class Range(NamedTuple):
+    """The field is a number, none of a list, within the bounds: gt, gte, lt, lte → number."""
+
+    key: str
+    bounds: Mapping[str, float]
+
+
+class Period(NamedTuple):
+    """The field names a moment within the bounds: gt, gte, lt, lte → moment, with its offset from UTC."""
+
+    key: str
+    bounds: Mapping[str, datetime]
+
+
+class Exists(NamedTuple):
+    """The field is there and neither null nor an empty list."""
+
+    key: str
+
+
+class Not(NamedTuple):
+    """The condition does not hold."""
+
+    condition: Condition
+
+
+class All(NamedTuple):
+    """Every condition holds."""
+
+    conditions: Sequence[Condition]
+
+
+class AnyOf(NamedTuple):
+    """At least one condition holds."""
+
+    conditions: Sequence[Condition]
+
+
+Condition = In | Range | Period | Exists | Not | All | AnyOf
+BOUNDS = ("gt", "gte", "lt", "lte")
+# Conditions in one another: each takes the engines, and Python, a few calls in one another.
+MAX_NESTED = 64
+_TOO_DEEP = f"the filter nests over {MAX_NESTED} conditions in one another; say it with fewer"
+
+
+class Filter:
+    """Which rows to search, count or delete: conditions on any fields of the metadata, the same on every store.
+
+        Filter({"language": "go", "votes": {"gte": 10, "lt": 100}, "tags": ["http", "retry"]})
+        Filter({"or": [{"author.name": "Ada"}, {"not": {"draft": True}}], "license": {"exists": True}})
+
+    A field is given a value (it, or an element of the list in it, is equal), a list of values (one of them is), or a
+    mapping of operators: `eq`, `in`, `not` (a value or list), `gt`, `gte`, `lt`, `lte` (numbers, which lists never
+    match, or moments) and `exists` (null and an empty list count as missing). All that is named must hold; `and`, `or`
+    and `not` combine, as do &, | and ~. "a.b" is the field "b" of the mapping in "a". Numbers are equal by value (5 and
+    5.0), values of different types never are; keep one field to one type. Without conditions every row matches.
+
+    A moment is a `datetime`, a `date` or a string like "2026-01-31", "2026-01-31T12:00" or
+    "2026-01-31T12:00:00.5+01:00" (see `moment_of`): a day is its midnight, and without an offset UTC is meant. Only
+    fields that the collection's spec declares as "datetime" can be compared with moments.
+    """
+
+    __slots__ = ("condition",)
+
+    def __init__(self, where: Mapping[str, Any] | Filter | None = None) -> None:
+        """Raises InputError for an unknown operator, a value that cannot be compared, and one nested too deep."""
+        try:
+            condition = where.condition if isinstance(where, Filter) else _all({} if where is None else where)
+        except RecursionError:
+            raise InputError(_TOO_DEEP) from None
+        self.condition: Condition = _shallow(condition)
+
+    @classmethod
+    def _of(cls, condition: Condition) -> Self:
+        made = cls()
+        made.condition = _shallow(condition)
+        return made
+
+    def __and__(self, other: Filter) -> Filter:
+        return self._of(All(_parts(All, self, other)))
+
+    def __or__(self, other: Filter) -> Filter:
+        return self._of(AnyOf(_parts(AnyOf, self, other)))
+
+    def __invert__(self) -> Filter:
+        return self._of(Not(self.condition))
+
+    def __bool__(self) -> bool:
+        """Whether it restricts anything."""
+        return self.condition != All(())
+
+    def __repr__(self) -> str:
+        return f"Filter({self.condition})"
+
+    def periods(self) -> set[str]:
+        """Return the fields that are compared with moments."""
+        return set(_periods(self.condition))
+
+    def matches(self, metadata: Mapping[str, Any]) -> bool:
+        """Return whether a record of this metadata matches."""
+        return _matches(self.condition, metadata)
+
+
+def _parts(kind: type[All] | type[AnyOf], *filters: Filter) -> tuple[Condition, ...]:
+    """Return what is joined: of a filter of the same kind its parts, so that many joined ones do not nest."""
+    return tuple(
+        part
+        for one in filters
+        for part in (one.condition.conditions if isinstance(one.condition, kind) else (one.condition,))
+    )
+
+
+def _shallow(condition: Condition) -> Condition:
+    """Return a condition; raises InputError for one that nests deeper than every store can follow."""
+    level: Sequence[Condition] = [condition]
+    for _ in range(MAX_NESTED):
+        inner = [one.condition for one in level if isinstance(one, Not)]
+        inner += [part for one in level if isinstance(one, All | AnyOf) for part in one.conditions]
+        level = inner
+        if not level:
+            return condition
+    raise InputError(_TOO_DEEP)
+
+
+def _all(where: object) -> All:
+    if not isinstance(where, Mapping):
+        raise InputError(f"a filter is a mapping of field → value, got {where!r:.80}; write {{'language': 'go'}}")
+    return All(tuple(part for key, value in where.items() for part in _conditions(key, value)))
+
+
+def _conditions(key: object, value: Any) -> list[Condition]:
+    if key in ("and", "or"):
+        parts = [_all(one) for one in _listed(key, value)]
+        return [All(parts) if key == "and" else AnyOf(parts)]
+    if key == "not":
+        return [Not(_all(value))]
+    if not isinstance(key, str) or not all(key.split(".")) or '"' in key or "\\" in key:
+        raise InputError(f"filter field {key!r} cannot be one; use names joined by '.', without quotes")
+    if not isinstance(value, Mapping):
+        return [_in(key, value)]
+    bounds = {name: _bound(key, name, bound) for name, bound in value.items() if name in BOUNDS}
+    moments = {name: bound for name, bound in bounds.items() if isinstance(bound, datetime)}
+    numbers = {name: bound for name, bound in bounds.items() if not isinstance(bound, datetime)}
+    conditions: list[Condition] = [Range(key, numbers)] if numbers else []
+    conditions += [Period(key, moments)] if moments else []
+    for name, operand in value.items():
+        if name in ("eq", "in"):
+            conditions.append(_in(key, operand))
+        elif name == "not":
+            conditions.append(Not(All(_conditions(key, operand))))
+        elif name == "exists" and isinstance(operand, bool):
+            conditions.append(Exists(key) if operand else Not(Exists(key)))
+        elif name not in BOUNDS:
+            known = ", ".join(("eq", "in", "not", *BOUNDS))
+            raise InputError(
+                f"filter {key!r} has {name!r}: {operand!r:.60}; known are {known}, and exists: true or false"
+            )
+    return conditions
+
+
+def _in(key: str, value: Any) -> In:
+    values = _listed(key, value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+    for one in values:
+        if not isinstance(one, str | bool) and not _is_number(one):
+            raise InputError(
+                f"filter {key!r} compares with {one!r:.60}; use strings, numbers, true or false, or 'exists'"
+            )
+        if isinstance(one, str):
+            try:
+                one.encode()
+            except UnicodeEncodeError:
+                raise InputError(f"filter {key!r} has a lone surrogate in {one!r:.60}; decode it again") from None
+    return In(key, tuple(values))
+
+
+def _listed(key: object, value: Any) -> list[Any]:
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise InputError(f"filter {key!r} takes a list, got {value!r:.60}")
+    return list(value)
+
+
+def _bound(key: str, name: str, value: Any) -> float | datetime:
+    moment = moment_of(value)
+    if moment is not None:
+        return moment
+    if isinstance(value, bool) or not _is_number(value):
+        raise InputError(
+            f"filter {key!r} has {name} {value!r:.60}; ranges compare numbers, or moments like '2026-01-31T12:00:00Z'"
+        )
+    return float(value) if isinstance(value, float) else int(value)
+
+
+def moment_of(value: object) -> datetime | None:
+    """Return the moment that a datetime, a date or an ISO 8601 string names, or None; without an offset, in UTC."""
+    if isinstance(value, str):
+        found = _MOMENT.fullmatch(value)
+        if found is None:
+            return None
+        day, clock, fraction, offset = found.groups(default="")
+        try:  # spelled as Python 3.10 takes it
+            value = datetime.fromisoformat(
+                f"{day}{clock}{fraction and '.' + fraction.ljust(6, '0')}{offset.replace('Z', '+00:00')}"
+            )
+        except ValueError:  # such as the 31st of February
+            return None
+    elif isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day)
+    if not isinstance(value, datetime):
+        return None
+    return value if value.tzinfo else value.replace(tzinfo=timezone.utc)
+
+
+def _periods(condition: Condition) -> Iterator[str]:
+    if isinstance(condition, Period):
+        yield condition.key
+    elif isinstance(condition, Not):
+        yield from _periods(condition.condition)
+    elif isinstance(condition, All | AnyOf):
+        for one in condition.conditions:
+            yield from _periods(one)
+
+
+def _is_number(value: object) -> bool:
+    return (isinstance(value, int) and abs(value) < 2**63) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _matches(condition: Condition, metadata: Mapping[str, Any]) -> bool:
+    if isinstance(condition, All):
+        return all(_matches(one, metadata) for one in condition.conditions)
+    if isinstance(condition, AnyOf):
+        return any(_matches(one, metadata) for one in condition.conditions)
+    if isinstance(condition, Not):
+        return not _matches(condition.condition, metadata)
+    value = value_of(metadata, condition.key)
+    if isinstance(condition, In):
+        elements = value if isinstance(value, list | tuple) else [value]
+        wanted = {_comparable(one) for one in condition.values}
+        return any(_comparable(one) in wanted for one in elements)
+    if isinstance(condition, Range):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return all(_COMPARE[name](value, bound) for name, bound in condition.bounds.items())
+    if isinstance(condition, Period):
+        moment = moment_of(value) if isinstance(value, str) else None
+        return moment is not None and all(_COMPARE[name](moment, bound) for name, bound in condition.bounds.items())
+    return value not in (None, [], ())
+
+
+_COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
+    "gt": lambda value, bound: value > bound,
+    "gte": lambda value, bound: value >= bound,
+    "lt": lambda value, bound: value < bound,
+    "lte": lambda value, bound: value <= bound,
+}
+
+
+def value_of(metadata: Any, key: str) -> Any:
+    """Return a field of the metadata, None if it is missing; "a.b" is in the mapping in "a"."""
+    for name in key.split("."):
+        metadata = metadata.get(name) if isinstance(metadata, Mapping) else None
+    return metadata
+
+
+def _comparable(value: Any) -> tuple[str, Any]:
+    """Return what is equal for equal values: True and 1 differ, 5 and 5.0 do not."""
+    if isinstance(value, bool):
+        return "bool", value
+    if isinstance(value, int | float):
+        return "number", value
+    return ("string", value) if isinstance(value, str) else ("other", None)
