@@ -17,6 +17,7 @@ from c2llm_integrations.stores.base import Row, VectorStore
 from c2llm_integrations.stores.records import Record
 from tests.indexing.record_models import WIDTH, CountingEmbedder, held, vectors_of
 from tests.stores.conftest import SLOW, Database
+from tests.stores.foreign import add_fields
 
 RECORDS = [
     {"id": "doc-1", "text": "one", "votes": 1, "tags": ["a"], "author": {"name": "Ada"}, "none": None},
@@ -66,6 +67,14 @@ def test_only_what_changed_is_embedded_updated_and_deleted(bare: VectorStore) ->
     found = held(bare, "answers")
     assert found["doc-1"] == ("one", {"votes": 99, "tags": [], "none": None})
     assert found[7] == ("other", {"votes": 2.5})
+
+
+def test_a_field_that_others_have_added_is_no_change(bare: VectorStore) -> None:
+    load(bare, RECORDS)
+    add_fields(bare, 7, {"label": "theirs"})
+    report, texts = load(bare, RECORDS)
+    assert (report.written, report.moved, report.unchanged, texts) == (0, 0, 4, [])
+    assert held(bare, "answers")[7] == ("two", {"votes": 2.5, "label": "theirs"})
 
 
 BAD: dict[str, tuple[Any, str]] = {
