@@ -28,7 +28,6 @@ from c2llm_integrations.indexing.record_readers import (
     Item,
     Names,
     how_many,
-    plain_record,
     read_items,
     vector_of,
     why_no_text,
@@ -47,7 +46,7 @@ from c2llm_integrations.indexing.writing import (
 from c2llm_integrations.stores.base import CollectionSpec, VectorStore
 from c2llm_integrations.stores.loader import Loader
 from c2llm_integrations.stores.records import PreparedRecord, Record, RecordId, Row, is_chunk, row_id, why_id_refused
-from c2llm_integrations.stores.rows import refused_records
+from c2llm_integrations.stores.rows import plain_record, refused_records
 from c2llm_integrations.stores.spec import CompactPlan
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from c2llm_integrations.retrieval.search import CANDIDATES, answerable
 from c2llm_integrations.retrieval.shared import SharedStore, readable_mode
 from c2llm_integrations.stores.base import Candidates, VectorStore
 from c2llm_integrations.stores.records import AnyRecord, Filter, Hit, Record, RecordId, Row, Vector, chunk_of
+from c2llm_integrations.stores.rows import plain_record
 from c2llm_integrations.stores.spec import CollectionSpec, CompactPlan
 
 if TYPE_CHECKING:
@@ -67,7 +68,10 @@ class Documents:
         """Return a document as it is stored; without an id it gets one from its text, metadata and ordinal."""
         if id is None:
             id = piece_id(str(ordinal or ""), text, metadata)
-        return Record(id, text, {stored_name(name, self._own): value for name, value in metadata.items()}, self.source)
+        stored = {stored_name(name, self._own): value for name, value in metadata.items()}
+        record = Record(id, text, stored, self.source)
+        plain = plain_record(record)
+        return record if isinstance(plain, str) else plain  # the store refuses what is not JSON, and says why
 
     def records(
         self, ids: Sequence[RecordId | None], texts: Sequence[str], metadatas: Sequence[Mapping[str, Any]]
