@@ -39,11 +39,9 @@ def text_of(node: BaseNode) -> str:
 
 def kept_of(node: BaseNode) -> dict[str, Any]:
     """Return the fields that hold the rest of a node, beside its text and metadata."""
-    content = node.model_dump(exclude={"embedding", "metadata", "text", "text_resource"})
-    kept = {
-        CONTENT: json.dumps(to_jsonable_python(content, fallback=json_value), ensure_ascii=False),
-        TYPE: node.class_name(),
-    }
+    rest = node.model_dump(exclude={"embedding", "metadata", "text", "text_resource"})
+    content = json.dumps(to_jsonable_python(rest, fallback=json_value), ensure_ascii=False)
+    kept = {CONTENT: content, TYPE: node.class_name()}
     return kept if node.ref_doc_id is None else {**kept, DOCUMENT: node.ref_doc_id}
 
 

@@ -21,7 +21,7 @@ from c2llm_integrations.retrieval.shared import SharedStore, readable_mode
 from c2llm_integrations.stores.base import Candidates, VectorStore
 from c2llm_integrations.stores.records import AnyRecord, Filter, Hit, Record, RecordId, Row, Vector, chunk_of
 from c2llm_integrations.stores.rows import plain_record
-from c2llm_integrations.stores.spec import CollectionSpec, CompactPlan
+from c2llm_integrations.stores.spec import GIVEN_VECTORS, CollectionSpec, CompactPlan
 
 if TYPE_CHECKING:
     from c2llm_integrations.model.embedder import C2LLMEmbedder
@@ -134,7 +134,7 @@ class Documents:
         if rows:
             with self.shared.opened() as store:
                 if fingerprint is not None or store.spec is None:
-                    self._create(store, len(rows[0].vector), fingerprint or {"vectors": "given"})
+                    self._create(store, len(rows[0].vector), fingerprint or GIVEN_VECTORS)
                 store.upsert(rows)
 
     def _existing(self, store: VectorStore, batch: Sequence[Record]) -> tuple[set[RecordId], dict[str, Vector]]:
