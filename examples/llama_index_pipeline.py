@@ -8,25 +8,22 @@ LlamaIndex LLM in its place.
 
 import argparse
 
-from llama_index.core import Document, VectorStoreIndex
+from llama_index.core import VectorStoreIndex
 from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.llms import MockLLM
 
-from c2llm_integrations.code.repository import iter_sources, open_tree
-from c2llm_integrations.llama_index import C2LLMEmbedding, C2LLMNodeParser
+from c2llm_integrations.llama_index import C2LLMCodeReader, C2LLMEmbedding, C2LLMNodeParser, C2LLMVectorStore
 
 
-def main(folder: str, question: str, model: str) -> None:
-    """Index `folder` in memory, print the three places that fit `question` best, and what the model made of them."""
-    tree = open_tree(folder)
-    documents = [
-        Document(text=source.text, id_=source.path, metadata={"path": source.path}) for source in iter_sources(tree)
-    ]
+def main(folder: str, question: str, model: str, store: str) -> None:
+    """Index `folder`, print the three places that fit `question` best, and what the model made of them."""
+    documents = C2LLMCodeReader(folder).load_data()
     embedding = C2LLMEmbedding(model_name=model)
-    pipeline = IngestionPipeline(transformations=[C2LLMNodeParser(repository=tree.name), embedding])
+    vector_store = C2LLMVectorStore(store=store, embed_model=embedding)
+    pipeline = IngestionPipeline(transformations=[C2LLMNodeParser(), embedding], vector_store=vector_store)
     nodes = pipeline.run(documents=documents)
     print(f"{len(documents)} files, {len(nodes)} nodes")
-    index = VectorStoreIndex(nodes, embed_model=embedding)
+    index = VectorStoreIndex.from_vector_store(vector_store, embed_model=embedding)
     answer = index.as_query_engine(llm=MockLLM(), similarity_top_k=3).query(question)
     for found in answer.source_nodes:
         place = found.metadata
@@ -39,4 +36,5 @@ if __name__ == "__main__":
     parser.add_argument("folder")
     parser.add_argument("question")
     parser.add_argument("--model", default="nano")
+    parser.add_argument("--store", default="qdrant+memory://", help="a store URL; the default keeps nothing")
     main(**vars(parser.parse_args()))

@@ -132,7 +132,8 @@ def ingest(
         refused: File that gets one JSON object per row that could not be stored.
         only: Paths to look at, where nothing else can have changed (`staleness.stale`).
         expected_root: The repository's folder as it was when `root` was chosen; another one is refused.
-        progress: Called with (files done, files, path) before each file; True draws a bar on a terminal.
+        progress: Called with (files done, files, path) before each file; True draws a bar on a terminal. A file counts
+            once it is cut and compared: up to two batches of chunks may not be stored yet.
         vectors_from: Given texts, returns the vector that the embedder would give each, or None for one to embed.
 
     Returns:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import date
 from itertools import count
 from numbers import Integral
 from pathlib import Path
@@ -18,8 +16,7 @@ import numpy as np
 from c2llm_integrations._utils.json_lines import is_json_lines, parse_row, read_lines
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.errors import InputError
-from c2llm_integrations.stores.ids import RecordId
-from c2llm_integrations.stores.records import PreparedRecord, Record, Row, prepared, utf8_bytes
+from c2llm_integrations.stores.records import Record, Row, utf8_bytes
 
 if TYPE_CHECKING:
     from c2llm_integrations.indexing.options import Transform
@@ -169,29 +166,6 @@ def why_not_mapping(metadata: object) -> str | None:
     if isinstance(metadata, Mapping):
         return None
     return f"its metadata is {type(metadata).__name__}, must be a mapping of names to JSON values"
-
-
-def plain_record(record: Record, key: RecordId) -> PreparedRecord | str:
-    """Return a record whose metadata is JSON: dates as ISO 8601, NumPy's numbers as numbers; or why there is none."""
-    try:
-        return prepared(record, key)
-    except (TypeError, ValueError, RecursionError) as error:
-        try:
-            whole = json.dumps(record.metadata, sort_keys=True, allow_nan=False, default=_value)
-            return prepared(replace(record, metadata=json.loads(whole)), key)
-        except (TypeError, ValueError, RecursionError):
-            known = "strings, finite numbers, true, false, null, lists and mappings"
-            return f"its metadata is not JSON ({error}); use {known}"
-
-
-def _value(value: object) -> object:
-    if isinstance(value, date):  # a datetime too
-        return value.isoformat()
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    if isinstance(value, uuid.UUID):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} is not JSON")
 
 
 def vector_of(vector: Any) -> Any:

@@ -28,7 +28,6 @@ from c2llm_integrations.indexing.record_readers import (
     Item,
     Names,
     how_many,
-    plain_record,
     read_items,
     vector_of,
     why_no_text,
@@ -48,7 +47,7 @@ from c2llm_integrations.stores.base import CollectionSpec, VectorStore
 from c2llm_integrations.stores.ids import RecordId, row_id, why_id_refused
 from c2llm_integrations.stores.loader import Loader
 from c2llm_integrations.stores.records import PreparedRecord, Record, Row, is_chunk
-from c2llm_integrations.stores.rows import refused_records
+from c2llm_integrations.stores.rows import plain_record, refused_records
 from c2llm_integrations.stores.spec import CompactPlan
 
 if TYPE_CHECKING:
@@ -98,7 +97,8 @@ def ingest_records(
         delete_missing: Delete the rows of this source that are not among `records`, after all others are stored.
         batch_size: Records embedded and stored together; by default 256, or 1,024 with `vectors`. Long texts make
             batches smaller.
-        progress: Called with (records done, records or None, source); True draws a bar on a terminal.
+        progress: Called with (records done, records or None, source); True draws a bar on a terminal. A record counts
+            once it is compared: up to two batches of them may not be stored yet.
         refused: File that gets one JSON object per record that could not be stored.
         transform: Called with each record as it is in `records`; returns what to store, or None to leave it out.
         vectors: Vectors made elsewhere, in the order of the records (after `transform` has left some out), or the
@@ -198,18 +198,19 @@ def _with_vectors(items: Iterator[Item], vectors: Iterable[Any]) -> Iterator[Ite
 def _spec(
     items: Iterator[Item], embedder: C2LLMEmbedder | None, store: VectorStore, options: RecordOptions
 ) -> tuple[CollectionSpec, Iterator[Item]]:
-    """Return the spec to ask for, and all items: without an embedder, the first vector decides the width."""
+    """Return the spec to ask for, and all items: without an embedder, the first vector decides a new one's width."""
     held = store.spec
     describes: Any = embedder
-    if embedder is None and held is not None:
-        describes = SimpleNamespace(output_dim=held.width, fingerprint=held.fingerprint)
-    elif embedder is None:
+    if embedder is None:
         first = list(islice(items, 1))
         width = np.size(first[0].vector) if first and first[0].vector is not None else 0
-        if not width:
+        may_lack_one = held is not None and (not first or first[0].problem or options.vectors is not None)
+        if not width and not may_lack_one:
             raise InputError("there is neither an embedder nor a vector; give an embedder, or vectors=")
         items = chain(first, items)
         describes = SimpleNamespace(output_dim=width, fingerprint={})
+        if held is not None:
+            describes = SimpleNamespace(output_dim=held.width, fingerprint=held.fingerprint)
     how = IngestOptions(compact=options.compact, long_text=options.long_text)
     spec = spec_for(describes, store, how, held)
     return replace(spec, fields={**spec.fields, **(options.fields or {})}), items

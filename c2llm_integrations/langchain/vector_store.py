@@ -122,7 +122,10 @@ class C2LLMVectorStore(VectorStore):
         return made
 
     def delete(self, ids: list[str] | None = None, *, filter: Where | None = None, **unknown: Any) -> bool:
-        """Delete documents of this source: those with these ids, those that match the filter, or all."""
+        """Delete documents of this source: those with these ids, those that match the filter, or all.
+
+        Return True, also for ids that are not there.
+        """
         refuse_unknown(unknown, ("ids", "filter"))
         if ids is not None and filter is not None:
             raise InputError("delete got ids and a filter; give one of them")

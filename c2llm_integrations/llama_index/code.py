@@ -41,7 +41,9 @@ class C2LLMCodeReader(BaseReader):
 
 
 class C2LLMNodeParser(NodeParser):
-    """Split documents into whole functions, methods and classes that fit `max_chars`.
+    """Split documents into whole functions, methods and classes that fit `max_chars`; short neighbors share a node.
+
+    Such a node is named after the class among them, else after the longest.
 
     The metadata field "path", else "file_path", else "file_name" decides the language. Without an `id_func`, a node's
     id depends on the document's id and metadata, on its text and on its lines. A node keeps the metadata of its

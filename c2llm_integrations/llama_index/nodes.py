@@ -9,9 +9,11 @@ from typing import Any
 from llama_index.core.schema import BaseNode, MetadataMode, TextNode
 from llama_index.core.vector_stores.types import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 from llama_index.core.vector_stores.utils import metadata_dict_to_node
+from pydantic_core import to_jsonable_python
 
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores.records import AnyRecord
+from c2llm_integrations.stores.rows import json_value
 
 # Fields of a row that hold the rest of a node, beside its text and metadata.
 DOCUMENT, CONTENT, TYPE = "ref_doc_id", "_node_content", "_node_type"
@@ -37,8 +39,9 @@ def text_of(node: BaseNode) -> str:
 
 def kept_of(node: BaseNode) -> dict[str, Any]:
     """Return the fields that hold the rest of a node, beside its text and metadata."""
-    content = node.model_dump(mode="json", exclude={"embedding", "metadata", "text", "text_resource"})
-    kept = {CONTENT: json.dumps(content, ensure_ascii=False), TYPE: node.class_name()}
+    rest = node.model_dump(exclude={"embedding", "metadata", "text", "text_resource"})
+    content = json.dumps(to_jsonable_python(rest, fallback=json_value), ensure_ascii=False)
+    kept = {CONTENT: content, TYPE: node.class_name()}
     return kept if node.ref_doc_id is None else {**kept, DOCUMENT: node.ref_doc_id}
 
 

@@ -22,7 +22,8 @@ from c2llm_integrations.stores.base import Candidates, VectorStore
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.records import AnyRecord, Hit, Record, Row, Vector, chunk_of
-from c2llm_integrations.stores.spec import CollectionSpec, CompactPlan
+from c2llm_integrations.stores.rows import plain_record
+from c2llm_integrations.stores.spec import GIVEN_VECTORS, CollectionSpec, CompactPlan
 
 if TYPE_CHECKING:
     from c2llm_integrations.model.embedder import C2LLMEmbedder
@@ -69,7 +70,10 @@ class Documents:
         """Return a document as it is stored; without an id it gets one from its text, metadata and ordinal."""
         if id is None:
             id = piece_id(str(ordinal or ""), text, metadata)
-        return Record(id, text, {stored_name(name, self._own): value for name, value in metadata.items()}, self.source)
+        stored = {stored_name(name, self._own): value for name, value in metadata.items()}
+        record = Record(id, text, stored, self.source)
+        plain = plain_record(record)
+        return record if isinstance(plain, str) else plain  # the store refuses what is not JSON, and says why
 
     def records(
         self, ids: Sequence[RecordId | None], texts: Sequence[str], metadatas: Sequence[Mapping[str, Any]]
@@ -132,7 +136,7 @@ class Documents:
         if rows:
             with self.shared.opened() as store:
                 if fingerprint is not None or store.spec is None:
-                    self._create(store, len(rows[0].vector), fingerprint or {"vectors": "given"})
+                    self._create(store, len(rows[0].vector), fingerprint or GIVEN_VECTORS)
                 store.upsert(rows)
 
     def _existing(self, store: VectorStore, batch: Sequence[Record]) -> tuple[set[RecordId], dict[str, Vector]]:

@@ -35,6 +35,7 @@ class Backend(ABC):
         self.url = url
         self.collection = collection
         self.changes = 0  # grows with each change made through this object
+        # The database's own client, which `client` gives out; a store sets it here or when it first connects.
         self._client: Any = None
         # Whether no row can hold what others have added: this store made the collection and nobody else can write to
         # it, or it was empty when `bulk` began. Then rows are written without a look at what is there.
@@ -51,17 +52,19 @@ class Backend(ABC):
         """Create a missing collection with its spec, in one step that a crash cannot halve."""
 
     @abstractmethod
-    def _claims(self) -> dict[str, str]: ...
+    def _claims(self) -> dict[str, str]:
+        """Return repository or source → claim."""
 
     @abstractmethod
-    def _claim(self, repository: str, checkout: str) -> None: ...
+    def _claim(self, repository: str, checkout: str) -> None:
+        """Keep a claim with the collection, in place of the repository's former one."""
 
     @abstractmethod
     def _optimize(self) -> None: ...
 
     @abstractmethod
     def _drop(self) -> None:
-        """Delete the collection, which may be missing."""
+        """Delete the collection, which may be missing, and the successor that a former run has begun, if any."""
 
     @abstractmethod
     def _close(self) -> None:
@@ -79,13 +82,20 @@ class Backend(ABC):
 
     @abstractmethod
     def _upsert(self, records: Sequence[AnyRecord], vectors: Vector, terms: Terms) -> None:
-        """Write one batch of new rows; `vectors`: (len(records), width) float32, unit length."""
+        """Write one batch of new rows; `vectors`: (len(records), width) float32, unit length.
+
+        Each record is a `CodeChunk` or a `PreparedRecord`; store the `digest` of the latter beside it, for `_scan`.
+        """
 
     @abstractmethod
     def _update(
         self, records: Sequence[AnyRecord], vectors: Vector | None, terms: Terms, gone: Sequence[Sequence[str]]
     ) -> None:
-        """Overwrite our fields of rows that exist, and their vectors if given; `gone`: the fields to remove of each."""
+        """Overwrite our fields of rows that exist, and their vectors if given; `gone`: the fields to remove of each.
+
+        Fields of the metadata that another program has added to a row stay. Records are those of `_upsert`. A row that
+        another program wrote is ours from now on.
+        """
 
     @abstractmethod
     def _delete(self, ids: Sequence[RecordId]) -> None: ...
@@ -97,13 +107,15 @@ class Backend(ABC):
     @abstractmethod
     def _vectors(self, ids: Sequence[RecordId]) -> dict[RecordId, Vector]: ...
 
-    # The next four read the rows of this package: those of one source, or of all with None, that match the filter.
+    # The next four read the rows of this package: those of one source, or of all with None, that match the filter. Rows
+    # that another program wrote, and that `_update` never overwrote, must not be among them.
 
     @abstractmethod
     def _count(self, source: str | None, where: Filter) -> int: ...
 
     @abstractmethod
-    def _scan(self, source: str | None, where: Filter) -> Iterator[Stored]: ...
+    def _scan(self, source: str | None, where: Filter) -> Iterator[Stored]:
+        """Yield what `rows.stored_of` makes of each row; the digest is the stored one, "" for a chunk (`is_chunk`)."""
 
     @abstractmethod
     def _records(self, source: str | None, where: Filter) -> Iterator[AnyRecord]: ...
@@ -112,11 +124,15 @@ class Backend(ABC):
     def _rows(self, source: str | None, where: Filter) -> Iterator[Row]: ...
 
     @abstractmethod
-    def _total(self) -> int: ...
+    def _total(self) -> int:
+        """Count all rows, those of other programs too."""
 
     @abstractmethod
     def _candidates(self, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter) -> Candidates:
-        """Search with a unit vector of the right width, with terms if the spec has an analyzer, or with both."""
+        """Search with a unit vector of the right width, with terms if the spec has an analyzer, or with both.
+
+        Rows that another program wrote are found too.
+        """
 
     def _lexical_scores(self, terms: Sequence[str], ids: Sequence[RecordId]) -> Mapping[RecordId, float]:
         """Return id → what lexical search scores it, for those of `ids` that share a term."""

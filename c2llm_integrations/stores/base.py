@@ -76,7 +76,7 @@ class VectorStore(Backend):
     @classmethod
     @abstractmethod
     def list_collections(cls, at: Location) -> list[str]:
-        """Return the names of the collections that this package made in the database."""
+        """Return the names of the collections that this package made in the database, without their successors."""
 
     # ---- the collection
 
@@ -416,7 +416,11 @@ class VectorStore(Backend):
     # ---- shared by all
 
     @abstractmethod
-    def _successor(self) -> VectorStore: ...
+    def _successor(self) -> VectorStore:
+        """Return a store on this collection's successor, the same one after a restart; StoreError if this is one.
+
+        Its name is up to the store: one that no other collection can have, and that `list_collections` does not return.
+        """
 
     @abstractmethod
     def _replace(self) -> None:

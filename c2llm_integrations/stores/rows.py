@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -171,6 +173,33 @@ def prepared_for(record: AnyRecord, max_bytes: int | None) -> AnyRecord:
         return record
     head = text.encode(errors="surrogatepass")[:max_bytes].decode(errors="ignore")
     return replace(record, text=head) if len(head) < len(text) else record
+
+
+def plain_record(record: Record, key: RecordId | None = None) -> PreparedRecord | str:
+    """Return a record whose metadata is JSON, or why there is none; `key` is its row's id where that is known.
+
+    What JSON does not know becomes what `json_value` says.
+    """
+    try:
+        return prepared(record, key)
+    except (TypeError, ValueError, RecursionError) as error:
+        try:
+            whole = json.dumps(record.metadata, sort_keys=True, allow_nan=False, default=json_value)
+            return prepared(replace(record, metadata=json.loads(whole)), key)
+        except (TypeError, ValueError, RecursionError):
+            known = "strings, finite numbers, true, false, null, lists and mappings"
+            return f"its metadata is not JSON ({error}); use {known}"
+
+
+def json_value(value: object) -> object:
+    """Return a date as ISO 8601, a UUID as a string, NumPy's numbers as numbers; raises TypeError for anything else."""
+    if isinstance(value, date):  # a datetime too
+        return value.isoformat()
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
 
 
 def _why_refused(record: AnyRecord, max_text_bytes: int | None) -> str | None:

@@ -49,6 +49,8 @@ QUANTIZATIONS = {
 OVERSAMPLING = {"int8": 2.0, "turbo8": 2.0, "turbo": 3.0} | dict.fromkeys(
     ("turbo2", "turbo1.5", "turbo1", "product", "binary2", "binary1.5", "binary", "rabitq"), 10.0
 )
+# The fingerprint of vectors that came without their model, as the frameworks' stores write it; records leave it empty.
+GIVEN_VECTORS = {"vectors": "given"}
 # What a field that is indexed for filters can hold.
 FIELD_KINDS = ("keyword", "tenant", "integer", "float", "boolean", "datetime")
 
@@ -238,6 +240,12 @@ class CollectionSpec:
 
     def require_same(self, asked: CollectionSpec) -> None:
         """Raise SpecMismatch, naming the differing field and both values, unless `asked` is the same."""
+        if self.fingerprint in ({}, GIVEN_VECTORS) and asked.fingerprint not in ({}, GIVEN_VECTORS):
+            raise SpecMismatch(
+                "the collection was filled with given vectors, so their model is not known, asked for model "
+                f"{asked.fingerprint.get('model')!r}; give that model with the vectors from the first run on: drop the "
+                "collection or use --replace, or take another --collection"
+            )
         mine, theirs = _comparable(self), _comparable(asked)
         mine |= {key: None for key in mine if key.startswith("fields.") and key not in theirs}  # more than asked for
         for key in sorted(mine.keys() | theirs.keys()):

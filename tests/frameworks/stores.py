@@ -1,7 +1,10 @@
 """What the tests of both frameworks put rows into: the stores of this machine by name, and databases filled by us."""
 
 from contextlib import contextmanager
+from datetime import date, datetime
+from uuid import UUID
 
+import numpy as np
 from qdrant_client import QdrantClient
 
 from c2llm_integrations import ingest
@@ -10,6 +13,21 @@ from c2llm_integrations.stores.qdrant.store import QdrantStore
 from tests.conftest import write_project
 
 STORES = ["edge", "memory", "lite"]
+# Metadata as people have it, and what is stored of it.
+OBJECTS = {
+    "day": date(2026, 1, 31),
+    "at": datetime(2026, 1, 31, 12),
+    "key": UUID(int=5),
+    "votes": np.int64(3),
+    "share": np.float32(0.5),
+}
+OBJECTS_AS_JSON = {
+    "day": "2026-01-31",
+    "at": "2026-01-31T12:00:00",
+    "key": "00000000-0000-0000-0000-000000000005",
+    "votes": 3,
+    "share": 0.5,
+}
 
 
 def url_of(name, folder):

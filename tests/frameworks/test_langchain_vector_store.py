@@ -16,7 +16,7 @@ from c2llm_integrations.retrieval.fields import PREFIX
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.rows import RESERVED
 from c2llm_integrations.stores.spec import CompactPlan
-from tests.frameworks.stores import STORES, url_of
+from tests.frameworks.stores import OBJECTS, OBJECTS_AS_JSON, STORES, url_of
 from tests.golden import TIED
 
 TINY = {"model": str(TIED), "dtype": "float32", "device": "cpu"}
@@ -219,6 +219,13 @@ def test_metadata_that_cannot_be_stored_is_named(metadata, embeddings):
     store = C2LLMVectorStore(embedding=embeddings)
     with pytest.raises(RowsRefused, match="metadata"):
         store.add_texts(["a"], [metadata], ids=["x"])
+
+
+def test_dates_uuids_and_numpys_numbers_become_json(embeddings):
+    store = C2LLMVectorStore(embedding=embeddings)
+    store.add_documents([Document(id="x", page_content="a", metadata=OBJECTS)])
+    [got] = store.get_by_ids(["x"])
+    assert got.metadata == OBJECTS_AS_JSON
 
 
 def test_other_embeddings_fill_a_collection_and_keep_it(tmp_path, embeddings):

@@ -21,7 +21,7 @@ from c2llm_integrations import ingest, search
 from c2llm_integrations.errors import InputError, RowsRefused, SpecMismatch
 from c2llm_integrations.llama_index import C2LLMEmbedding, C2LLMNodeParser, C2LLMRetriever, C2LLMVectorStore
 from c2llm_integrations.stores import open_store
-from tests.frameworks.stores import STORES, url_of
+from tests.frameworks.stores import OBJECTS, OBJECTS_AS_JSON, STORES, url_of
 from tests.golden import TIED
 
 TINY = {"model_name": str(TIED), "dtype": "float32", "device": "cpu"}
@@ -76,6 +76,15 @@ def test_other_kinds_of_nodes_come_back_as_their_kind(embedding):
     store.add(embedding([IndexNode(id_="i", text="see there", index_id="there")]))
     [got] = store.get_nodes(["i"])
     assert (type(got), got.index_id, got.text) == (IndexNode, "there", "see there")
+
+
+def test_dates_uuids_and_numpys_numbers_become_json(embedding):
+    store = C2LLMVectorStore(embed_model=embedding)
+    document = Document(id_="d", text="a = 1\n", metadata={"path": "a.py", **OBJECTS})
+    store.add(embedding(C2LLMNodeParser()([document])))
+    [got] = store.get_nodes()
+    assert got.metadata.items() >= OBJECTS_AS_JSON.items()
+    assert got.source_node.metadata == {"path": "a.py", **OBJECTS_AS_JSON}
 
 
 def test_a_document_is_deleted_with_all_its_nodes(filled):

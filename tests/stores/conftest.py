@@ -81,23 +81,23 @@ def quick_path(tmp_path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-# What a database is besides Qdrant Edge, which every quick run checks.
+# Databases without a server and their URLs in a folder; a new one is a line here.
+LOCAL = {"toy": "toy://{}", "edge": "qdrant+edge://{}/store", "milvus-lite": "milvus+lite://{}/store.db"}
+# What a quick run leaves out.
 ALSO = dict.fromkeys(("memory", "milvus-lite"), pytest.mark.slow)
 ALSO |= dict.fromkeys(("http", "qdrant-server", "milvus-grpc"), pytest.mark.server)
 ALSO |= {"milvus-server": ON_MILVUS}
 
 
-@pytest.fixture(params=["toy", "edge", *(pytest.param(name, marks=mark) for name, mark in ALSO.items())])
+@pytest.fixture(params=[pytest.param(name, marks=ALSO.get(name, ())) for name in dict.fromkeys([*LOCAL, *ALSO])])
 def open_(request: pytest.FixtureRequest, quick_path: Path) -> Iterator[Database]:
     """Open a collection of one database after another."""
     kind = request.param
     with ExitStack() as cleanup:
-        if kind == "toy":
-            # All that a new database takes: a file, and this line of the registry.
-            cleanup.enter_context(patch.dict(DATABASES, toy=stores.Database("tests.stores.toy_store:ToyStore", "NAME")))
-            database = Database(kind, f"toy://{quick_path}")
-        elif kind == "edge":
-            database = Database(kind, f"qdrant+edge://{quick_path / 'store'}")
+        # All that a new database takes: a file, this line of the registry, and one of `LOCAL`.
+        cleanup.enter_context(patch.dict(DATABASES, toy=stores.Database("tests.stores.toy_store:ToyStore", "NAME")))
+        if kind in LOCAL:
+            database = Database(kind, LOCAL[kind].format(quick_path))
         elif kind == "memory":
             database = Database(kind, "qdrant+memory://", QdrantClient(":memory:"))
         elif kind == "http":
@@ -105,8 +105,6 @@ def open_(request: pytest.FixtureRequest, quick_path: Path) -> Iterator[Database
         elif kind == "qdrant-server":
             database = _real_qdrant()
             cleanup.callback(_empty_qdrant, database)
-        elif kind == "milvus-lite":
-            database = Database(kind, f"milvus+lite://{quick_path / 'store.db'}")
         else:
             address = request.getfixturevalue("milvus_lite_address" if kind == "milvus-grpc" else "milvus_address")
             cleanup.callback(empty_milvus, address)

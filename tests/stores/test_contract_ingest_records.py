@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from c2llm_integrations import CodeChunk, InputError, RepositoryError, StoreError, ingest_records
-from c2llm_integrations.stores.base import Row, VectorStore
+from c2llm_integrations import CodeChunk, InputError, RepositoryError, SpecMismatch, StoreError, ingest_records
+from c2llm_integrations.stores.base import CollectionSpec, Row, VectorStore
 from c2llm_integrations.stores.records import Record
 from tests.indexing.record_models import WIDTH, CountingEmbedder, held, vectors_of
 from tests.stores.conftest import SLOW, Database
+from tests.stores.foreign import add_fields
 
 RECORDS = [
     {"id": "doc-1", "text": "one", "votes": 1, "tags": ["a"], "author": {"name": "Ada"}, "none": None},
@@ -66,6 +67,14 @@ def test_only_what_changed_is_embedded_updated_and_deleted(bare: VectorStore) ->
     found = held(bare, "answers")
     assert found["doc-1"] == ("one", {"votes": 99, "tags": [], "none": None})
     assert found[7] == ("other", {"votes": 2.5})
+
+
+def test_a_field_that_others_have_added_is_no_change(bare: VectorStore) -> None:
+    load(bare, RECORDS)
+    add_fields(bare, 7, {"label": "theirs"})
+    report, texts = load(bare, RECORDS)
+    assert (report.written, report.moved, report.unchanged, texts) == (0, 0, 4, [])
+    assert held(bare, "answers")[7] == ("two", {"votes": 2.5, "label": "theirs"})
 
 
 BAD: dict[str, tuple[Any, str]] = {
@@ -185,9 +194,26 @@ def test_vectors_may_be_made_elsewhere(bare: VectorStore) -> None:
     for wrong in (vectors_of(texts[:2]), vectors_of([*texts, "more"])):
         with pytest.raises(InputError, match="vectors"):
             ingest_records(records, None, bare, source="answers", vectors=wrong)
-    bare.drop()
-    with pytest.raises(InputError, match="neither an embedder nor a vector"):
-        ingest_records(records, None, bare, source="answers")
+    for _ in range(2):  # the collection exists, then it does not
+        with pytest.raises(InputError, match="neither an embedder nor a vector"):
+            ingest_records(records, None, bare, source="answers")
+        bare.drop()
+
+
+def test_records_with_vectors_of_their_own_may_stand_among_others(bare: VectorStore) -> None:
+    load(bare, RECORDS)
+    row = Row(Record("own", "own", {}), vectors_of(["own"])[0])
+    report = ingest_records([row, {"id": "none", "text": "x"}], None, bare, source="answers")
+    assert (report.written, set(report.refused)) == (1, {"none"})
+    assert ingest_records([], None, bare, source="answers").stored == 5
+
+
+@pytest.mark.parametrize("fingerprint", [{}, {"vectors": "given"}])
+def test_a_model_on_given_vectors_is_refused_with_the_way_out(bare: VectorStore, fingerprint: dict[str, str]) -> None:
+    bare.create(CollectionSpec(WIDTH, fingerprint))
+    with pytest.raises(SpecMismatch, match=r"filled with given vectors, .* drop the collection") as caught:
+        load(bare, RECORDS)
+    assert "\n" not in str(caught.value)
 
 
 SCALARS = st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from(["a", "b"])

@@ -45,6 +45,8 @@ COLLECTIONS: dict[tuple[str, str], Collection] = {}
 
 
 class ToyStore(VectorStore):
+    """What a new database takes, and the two methods below by which tests write as another program does."""
+
     def __init__(self, place: str, collection: str) -> None:
         super().__init__(f"toy://{place}", collection)
         self._key = (place, collection)
@@ -101,7 +103,7 @@ class ToyStore(VectorStore):
     ) -> None:
         for place, record in enumerate(records):
             kept = self._mine.rows[record.row_id]
-            kept.record, kept.is_ours = record, True
+            kept.record, kept.is_ours = record, True  # what others have `added` stays
             if vectors is not None:
                 kept.vector = vectors[place]
 
@@ -121,26 +123,27 @@ class ToyStore(VectorStore):
     def _total(self) -> int:
         return len(self._mine.rows)
 
-    def _chosen(self, source: str | None, where: Filter) -> list[tuple[AnyRecord, Vector]]:
-        kept = [(one.whole(), one.vector) for one in self._mine.rows.values() if one.is_ours]
-        return [
-            (record, vector)
-            for record, vector in kept
-            if source in (None, record.source) and where.matches(record.metadata)
-        ]
+    def _chosen(self, source: str | None, where: Filter) -> Iterator[Kept]:
+        """Yield the rows of ours that match; those of other programs are only found by `_candidates`."""
+        for one in list(self._mine.rows.values()):
+            record = one.whole()
+            if one.is_ours and source in (None, record.source) and where.matches(record.metadata):
+                yield one
 
     def _count(self, source: str | None, where: Filter) -> int:
-        return len(self._chosen(source, where))
+        return sum(1 for _ in self._chosen(source, where))
 
     def _scan(self, source: str | None, where: Filter) -> Iterator[Stored]:
-        for record, _ in self._chosen(source, where):
-            yield stored_of(record.row_id, record.metadata, "" if is_chunk(record) else digest_of(record))
+        for one in self._chosen(source, where):
+            # The digest of what was written, without what others have added since.
+            digest = "" if is_chunk(one.record) else digest_of(one.record)
+            yield stored_of(one.record.row_id, one.whole().metadata, digest)
 
     def _records(self, source: str | None, where: Filter) -> Iterator[AnyRecord]:
-        return iter([record for record, _ in self._chosen(source, where)])
+        return (one.whole() for one in self._chosen(source, where))
 
     def _rows(self, source: str | None, where: Filter) -> Iterator[Row]:
-        return iter([Row(record, vector) for record, vector in self._chosen(source, where)])
+        return (Row(one.whole(), one.vector) for one in self._chosen(source, where))
 
     def _candidates(self, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter) -> Candidates:
         hits = [
