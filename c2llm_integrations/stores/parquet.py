@@ -167,7 +167,11 @@ def read_mappings(file: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of any Parquet file as mappings of its columns; raises InputError where it is damaged."""
     with _opened(file) as parquet:
         for batch in _record_batches(parquet):
-            yield from batch.to_pylist()
+            try:
+                rows = batch.to_pylist()
+            except OverflowError as error:  # a date or a duration beyond Python's
+                raise InputError(f"{file} has a value that cannot be read ({error}); write it as text") from error
+            yield from rows
 
 
 def _checked(file: Path, values: Sequence[Any]) -> AnyRecord:
