@@ -38,6 +38,8 @@ FORMAT = "c2llm-rows-2"
 CHUNKS_FORMAT = "c2llm-rows-1"
 # Rows held at once, on the way out and on the way in.
 BATCH = 1024
+# Repositories without a row that a file may claim: each claim is written to the store by itself.
+EMPTY_REPOSITORIES = 1000
 _FORMAT_KEY, _SPEC_KEY, _CLAIMS_KEY = b"c2llm.format", b"c2llm.spec", b"c2llm.claims"
 _CHECKSUM_KEY = b"c2llm.checksum"
 _LINES = ("start_line", "end_line")
@@ -79,14 +81,19 @@ def write_rows(stream: BinaryIO, contents: Contents, rows: Iterator[Row]) -> int
 def require_whole(file: Path) -> None:
     """Read a whole file; raises InputError if it does not hold what was written. Earlier releases wrote no checksum."""
     with _opened(file) as parquet:
-        _contents(file, parquet)
+        claims = _contents(file, parquet).claims
         metadata = parquet.metadata.metadata or {}
         said = metadata.get(_CHECKSUM_KEY)
         try:
             found = _contents_checksum(metadata[_SPEC_KEY].decode(), metadata[_CLAIMS_KEY].decode())
         except (LookupError, ValueError) as error:
             raise InputError(f"{file} has damaged metadata ({error}); export it again") from error
-    found += sum(map(_rows_checksum, read_rows(file)))
+    rows = 0
+    for batch in read_rows(file):
+        found += _rows_checksum(batch)
+        rows += len(batch)
+    if len(claims) > rows + EMPTY_REPOSITORIES:
+        raise InputError(f"{file} claims {len(claims):,} repositories, but has {rows:,} rows; export it again")
     if said not in (None, str(found).encode()):
         raise InputError(f"{file} is damaged: its checksum is {said!r}, its content gives {found}; export it again")
 
