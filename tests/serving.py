@@ -8,6 +8,7 @@ from typing import Any
 import uvicorn
 
 from c2llm_integrations.model.embedder import C2LLMEmbedder
+from c2llm_integrations.server.connections import BoundedConnection
 from c2llm_integrations.server.openai import create_app
 from tests.waiting import until
 
@@ -15,7 +16,8 @@ from tests.waiting import until
 @contextmanager
 def served(embedder: C2LLMEmbedder, **options: Any) -> Iterator[str]:
     """Serve while the block runs; `options` are `create_app`'s. Yields the address, without /v1."""
-    server = uvicorn.Server(uvicorn.Config(create_app(embedder, **options), port=0, log_level="error"))
+    app = create_app(embedder, **options)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", http=BoundedConnection))
     thread = threading.Thread(target=server.run)
     thread.start()
     until(lambda: server.started)

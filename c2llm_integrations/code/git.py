@@ -49,6 +49,8 @@ _OVERRIDES = ("-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}"
 _SHARED = ("packed-refs", "shallow")
 _HEAD = re.compile(r"ref:\s*(refs/\S+)\s*|([0-9a-f]{40,64})\s*")
 _SECTION = re.compile(r'\[([\w.-]+)(?:\s+"([^"\\]*)")?\s*\]')
+# A path with an empty part, "." or "..", which git refuses to add but lists if an index holds it.
+_ASTRAY = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")
 
 
 def run_git(*arguments: str, folder: Path | None = None, seconds: float = ANSWER_SECONDS, protocols: str = "") -> bytes:
@@ -214,10 +216,13 @@ class GitFolder:
         ]
 
     def tracked(self) -> frozenset[str]:
-        """Return the paths in the index, deleted ones too; raises RepositoryError if git cannot read it."""
+        """Return the paths in the index, deleted ones too, except those that are not paths inside a folder.
+
+        Raises RepositoryError if git cannot read the index.
+        """
         with self.view() as view:
             listed = run_git("ls-files", "-z", "--cached", folder=view)
-        return frozenset(os.fsdecode(listed).split("\0")) - {""}
+        return frozenset(path for path in os.fsdecode(listed).split("\0") if not _ASTRAY.search(path))
 
     def contents(self) -> tuple[str, dict[str, str]]:
         """Return the commit that is checked out, and path → the name it gives to a file's content."""

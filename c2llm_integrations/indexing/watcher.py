@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,9 @@ LOOK_SECONDS = 30.0
 # How long to wait for git to finish a checkout.
 GIT_SECONDS = 60.0
 POLL_SECONDS = 0.2
+# Whether the system watches a folder with all that is in it; elsewhere the library walks through it, and through links.
+_FOLLOWS_NO_LINKS = sys.platform in ("darwin", "win32")
+_ADDED = 1  # watchfiles' Change.added
 
 
 def watch(folder: Path, work: Callable[[], None], say: Callable[[str], None], stopped: Event | None = None) -> None:
@@ -63,9 +67,10 @@ def _bursts(folder: Path, stopped: Event) -> Iterator[None]:
     except ImportError as error:
         raise MissingExtra("watchfiles", "watch") from error
 
-    try:
+    while not stopped.is_set():
         changes = watch(
-            folder,
+            *([folder] if _FOLLOWS_NO_LINKS else _folders(folder)),
+            recursive=_FOLLOWS_NO_LINKS,
             watch_filter=lambda _, path: is_source(folder, path),
             step=QUIET_MS,
             debounce=BURST_MS,
@@ -75,16 +80,36 @@ def _bursts(folder: Path, stopped: Event) -> Iterator[None]:
             ignore_permission_denied=True,
         )
         looked = -LOOK_SECONDS
-        for found in changes:
-            if found or time.monotonic() > looked + LOOK_SECONDS or not folder.is_dir():
-                yield
-                looked = time.monotonic()
-    except OSError as error:
-        if folder.is_dir():
+        try:
+            for found in changes:
+                if not _FOLLOWS_NO_LINKS and any(_is_new_folder(*change) for change in found):
+                    break  # to watch it, too; what is in it by now is looked at when that has begun
+                if found or time.monotonic() > looked + LOOK_SECONDS or not folder.is_dir():
+                    yield
+                    looked = time.monotonic()
+        except FileNotFoundError:  # a folder that was listed is gone
+            if not folder.is_dir():
+                return
+        except OSError as error:
+            if not folder.is_dir():
+                return
             raise RepositoryError(
                 f"{folder} cannot be watched: {error}; on Linux raise fs.inotify.max_user_watches, "
                 "or run c2llm index from time to time"
             ) from error
+
+
+def _folders(folder: Path) -> list[str]:
+    """Return a folder and those in it, but for links, which lead anywhere, and what `is_source` leaves out."""
+    found = []
+    for place, names, _ in os.walk(folder):
+        names[:] = [name for name in names if name not in INTERNAL_NAMES and not os.path.islink(f"{place}/{name}")]
+        found.append(place)
+    return found
+
+
+def _is_new_folder(change: int, path: str) -> bool:
+    return change == _ADDED and os.path.isdir(path) and not os.path.islink(path)
 
 
 def _attempt(work: Callable[[], None], say: Callable[[str], None]) -> None:

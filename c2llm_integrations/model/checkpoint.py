@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.errors import CheckpointError, InputError
-from c2llm_integrations.model.tensor_files import read_tensors, write_tensors
+from c2llm_integrations.model.tensor_files import FLOATS, read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -48,8 +48,8 @@ FILES = (
 _PMA_NAME = re.compile(r"(?:^|\.)(S|mab\.(?:fc_[qkvo]|ln[01])\.(?:weight|bias))$")
 _BACKBONE_PREFIX = "plm_model.model."
 CAUSAL_HEAD = re.compile(r"(?:^|\.)lm_head\.(?:weight|bias)$")
-_DTYPES = frozenset({"torch.float16", "torch.bfloat16", "torch.float32", "torch.float64"})
 _SHARD_BYTES = 5_000_000_000  # the shard size transformers writes
+_MAX_LAYERS = 1_000  # a few times those of the deepest models: each costs time and memory before any weight is read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,13 +86,14 @@ class ModelConfig:
         """Read a config.json.
 
         Raises:
-            CheckpointError: For a size that is not a whole number above zero, heads that do not divide their width,
-                or a backbone without any width.
+            CheckpointError: For a size that is not a whole number above zero, more layers than any model has, heads
+                that do not divide their width, or a backbone without any width.
 
         """
         backbone: Any = raw.get("backbone_config") or {**raw, "model_type": "qwen2"}
         if not isinstance(backbone, Mapping):
             raise CheckpointError(f"{file} has backbone_config {backbone!r}, expected an object")
+        _check_layers(raw, file)
         said = {one.name: backbone[one.name] for one in fields(cls) if backbone.get(one.name) is not None}
         rope = backbone.get("rope_parameters")
         rope = rope if isinstance(rope, Mapping) else {}
@@ -177,10 +178,10 @@ class Checkpoint:
         """Return the token that stands for a text without tokens: the padding token where there is one."""
         candidates = [self.config.get("pad_token_id"), self.sizes.pad_token_id]
         candidates += [tokenizer.token_to_id(name) for name in ("<|endoftext|>", "[PAD]", "<pad>")]
-        token = next((int(token) for token in candidates if token is not None), 0)
-        if not 0 <= token < (self.sizes.vocab_size or token + 1):
+        token = next((token for token in candidates if token is not None), 0)
+        if not isinstance(token, int) or not 0 <= token < (self.sizes.vocab_size or token + 1):
             raise CheckpointError(
-                f"{self.folder} pads with token {token}, but has no such row of embeddings; repair its config.json"
+                f"{self.folder} pads with token {token!r}, but has no such row of embeddings; repair its config.json"
             )
         return token
 
@@ -202,10 +203,10 @@ class Checkpoint:
                 f"{self.folder} holds tensors that are not C2LLM's, or are stored twice: {names}; fetch it again"
             )
         for name, tensor in found.items():
-            if str(tensor.dtype) not in _DTYPES:
+            if str(tensor.dtype) not in FLOATS:
                 raise CheckpointError(
                     f"{self.folder} stores {name} as {tensor.dtype}, quantized by another program; "
-                    f"expected {', '.join(sorted(_DTYPES))}"
+                    f"expected {', '.join(sorted(FLOATS))}"
                 )
         if self.head is not None:
             found = {name: tensor for name, tensor in found.items() if not name.startswith("pma.")}
@@ -334,6 +335,17 @@ def _read_json(file: Path) -> dict[str, Any]:
     return data
 
 
+def _check_layers(config: Mapping[str, Any], file: Path) -> None:
+    """Raise CheckpointError for a number of layers, by whatever name and however deep, that no model has."""
+    todo = [config]
+    while todo:
+        for name, value in todo.pop().items():
+            if isinstance(value, Mapping):
+                todo.append(value)
+            elif "layer" in name and isinstance(value, int) and value > _MAX_LAYERS:
+                raise CheckpointError(f"{file} has {name} {value}, at most {_MAX_LAYERS} are built; repair the file")
+
+
 def _check_sizes(said: Mapping[str, Any], file: Path) -> None:
     # Some backbones have no token types.
     for name in (one.name for one in fields(ModelConfig) if one.type == "int" and one.name != "type_vocab_size"):
@@ -341,6 +353,10 @@ def _check_sizes(said: Mapping[str, Any], file: Path) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             key = "compressed_dim" if name == "output_dim" else name
             raise CheckpointError(f"{file} has {key} {value!r}, expected a whole number above zero")
+    for name in (one.name for one in fields(ModelConfig) if one.type == "float"):
+        value = said.get(name, 0.0)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0:
+            raise CheckpointError(f"{file} has {name} {value!r}, expected a number, at least zero")
     heads, width = said.get("num_attention_heads", 1), said.get("hidden_size", 0)
     for what, whole, part in (
         ("hidden_size by num_attention_heads", width, heads),

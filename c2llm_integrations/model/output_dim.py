@@ -82,6 +82,8 @@ class Head:
         head = cls(tensors, heads, layer_norm, *own)
         if "pma.S" not in tensors or heads < 1 or head.output_dim % heads:
             raise CheckpointError(f"{path} is not a complete head; {remedy}")
+        if others := sorted(name for name in tensors if not name.startswith("pma.")):
+            raise CheckpointError(f"{path} is not a head alone, but holds {others[0][:80]!r}, too; {remedy}")
         return head
 
 
@@ -114,7 +116,10 @@ class Projection:
         tensors, about = read_sealed(path, _PROJECTION_FORMAT, remedy)
         if "matrix" not in tensors or "weights" not in about or tensors["matrix"].dim() != 2:
             raise CheckpointError(f"{path} is not a projection; {remedy}")
-        return cls(tensors["matrix"].numpy(), about["weights"])
+        matrix = tensors["matrix"].float().numpy()
+        if not np.isfinite(matrix).all():
+            raise CheckpointError(f"{path} is not a projection: it holds NaN or infinity; {remedy}")
+        return cls(matrix, about["weights"])
 
 
 def fit_projection(vectors: NDArray[np.floating], output_dim: int, weights: str, *, seed: int = 0) -> Projection:

@@ -16,6 +16,11 @@ from c2llm_integrations.errors import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
+# What weights are stored as.
+FLOATS = frozenset({"torch.float16", "torch.bfloat16", "torch.float32", "torch.float64"})
+# The weights of a pooling have up to three.
+_MAX_DIMENSIONS = 4
+
 
 def read_tensors(
     file: str | Path, *, skip: re.Pattern[str] | None = None, remedy: str = "fetch it again"
@@ -42,13 +47,17 @@ def read_tensors(
 
 
 def read_sealed(file: str | Path, form: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return what `write_sealed` wrote; raises CheckpointError for another format or changed content.
+    """Return what `write_sealed` wrote; raises CheckpointError for another format, or changed or impossible content.
 
     Earlier releases wrote no checksum.
     """
     tensors, about = read_tensors(file, remedy=remedy)
     if about.get("format") != form:
         raise CheckpointError(f"{file} has format {about.get('format')!r}, expected {form!r}; {remedy}")
+    for name, tensor in tensors.items():
+        if str(tensor.dtype) not in FLOATS or not tensor.numel() or not 1 <= tensor.dim() <= _MAX_DIMENSIONS:
+            what = f"{str(tensor.dtype).removeprefix('torch.')} of shape {list(tensor.shape)[:_MAX_DIMENSIONS]}"
+            raise CheckpointError(f"{file} is not usable: {name[:80]!r} is {what}, expected numbers; {remedy}")
     if about.get("checksum") not in (None, found := _checksum(tensors, about)):
         raise CheckpointError(
             f"{file} is damaged: its checksum is {about['checksum']}, its content has {found}; "

@@ -104,7 +104,7 @@ def _server(tools: SearchTools) -> "MCPServer[object]":
     def said(answer: Callable[[], str]) -> str:
         try:
             return answer()
-        except C2LLMError as error:
+        except (C2LLMError, OSError) as error:  # files may be moved while they are looked at
             raise ToolError(one_line(str(error))) from error
 
     @server.tool(annotations=reads, structured_output=False)

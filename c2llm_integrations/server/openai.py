@@ -318,4 +318,6 @@ def run_server(app: Starlette, host: str, port: int) -> None:
     """Serve until the process is told to stop; requests accepted by then are still answered."""
     import uvicorn
 
-    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, backlog=4096)
+    from c2llm_integrations.server.connections import BoundedConnection
+
+    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, backlog=4096, http=BoundedConnection)

@@ -39,6 +39,8 @@ FORMAT = "c2llm-rows-2"
 CHUNKS_FORMAT = "c2llm-rows-1"
 # Rows held at once, on the way out and on the way in.
 BATCH = 1024
+# Repositories without a row that a file may claim: each claim is written to the store by itself.
+EMPTY_REPOSITORIES = 1000
 _FORMAT_KEY, _SPEC_KEY, _CLAIMS_KEY = b"c2llm.format", b"c2llm.spec", b"c2llm.claims"
 _CHECKSUM_KEY = b"c2llm.checksum"
 _LINES = ("start_line", "end_line")
@@ -80,14 +82,19 @@ def write_rows(stream: BinaryIO, contents: Contents, rows: Iterator[Row]) -> int
 def require_whole(file: Path) -> None:
     """Read a whole file; raises InputError if it does not hold what was written. Earlier releases wrote no checksum."""
     with _opened(file) as parquet:
-        _contents(file, parquet)
+        claims = _contents(file, parquet).claims
         metadata = parquet.metadata.metadata or {}
         said = metadata.get(_CHECKSUM_KEY)
         try:
             found = _contents_checksum(metadata[_SPEC_KEY].decode(), metadata[_CLAIMS_KEY].decode())
         except (LookupError, ValueError) as error:
             raise InputError(f"{file} has damaged metadata ({error}); export it again") from error
-    found += sum(map(_rows_checksum, read_rows(file)))
+    rows = 0
+    for batch in read_rows(file):
+        found += _rows_checksum(batch)
+        rows += len(batch)
+    if len(claims) > rows + EMPTY_REPOSITORIES:
+        raise InputError(f"{file} claims {len(claims):,} repositories, but has {rows:,} rows; export it again")
     if said not in (None, str(found).encode()):
         raise InputError(f"{file} is damaged: its checksum is {said!r}, its content gives {found}; export it again")
 
@@ -168,7 +175,11 @@ def read_mappings(file: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of any Parquet file as mappings of its columns; raises InputError where it is damaged."""
     with _opened(file) as parquet:
         for batch in _record_batches(parquet):
-            yield from batch.to_pylist()
+            try:
+                rows = batch.to_pylist()
+            except OverflowError as error:  # a date or a duration beyond Python's
+                raise InputError(f"{file} has a value that cannot be read ({error}); write it as text") from error
+            yield from rows
 
 
 def _checked(file: Path, values: Sequence[Any]) -> AnyRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -304,6 +305,21 @@ def test_the_users_own_ignore_file_counts_and_that_of_the_repository_does_not_le
     (tmp_path / "other").write_text("note.*\n")
     (tmp_path / "mine").write_text(f"[core]\n\texcludesFile = {tmp_path}/other\n")
     assert open_tree(repo).files == ["a.py", "sub/b.py"]
+
+
+@pytest.mark.parametrize(
+    "path", [b"/etc/b.py", b"//tmp/b.py", b"../su/b.p", b"./sub/./b", b"s/../b.py", b"sub//b.py", b"sub/b.py/"]
+)
+def test_a_path_of_the_index_that_git_would_not_add_is_not_listed(repo: Path, path: bytes) -> None:
+    (repo / ("x" * len(path))).write_text("x = 1\n")
+    git(repo, "add", ".")
+    (repo / ("x" * len(path))).unlink()
+    index = repo / ".git" / "index"
+    changed = index.read_bytes()[:-20].replace(b"x" * len(path), path)
+    index.write_bytes(changed + hashlib.sha1(changed, usedforsecurity=False).digest())
+    assert path in git(repo, "ls-files", "-z").encode()
+    tree = open_tree(repo)
+    assert (tree.files, tree.skipped) == (["a.py", "sub/b.py"], {})
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory of another process is bounded on Linux")

@@ -107,6 +107,15 @@ def test_a_bad_line_of_a_file_is_refused_with_its_place(store, tmp_path):
     assert list(report.refused) == [f"{file}: line {number}" for number in (2, 3, 4)]
 
 
+@pytest.mark.parametrize("kind", ["timestamp", "duration"])
+def test_a_date_beyond_pythons_is_told_with_its_file(store, tmp_path, kind):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    value = pa.array([2**58], getattr(pa, kind)("ms"))
+    pq.write_table(pa.table({"id": ["a"], "text": ["one"], "when": value}), tmp_path / "rows.parquet")
+    with pytest.raises(InputError, match=r"rows\.parquet has a value that cannot be read \(.*; write it as text"):
+        load(store, tmp_path / "rows.parquet")
+
+
 def test_fields_have_the_names_that_are_asked_for(store):
     rows = [{"url": "http://a", "body": "one", "id": 5}, {"url": None, "body": "two"}]
     report = load(store, rows, text="body", id="url", transform=lambda row: {**row, "id": None})

@@ -293,6 +293,7 @@ def spec_json(**fields):
         ({"c2llm.spec": spec_json(fingerprint=3)}, "damaged metadata"),
         ({"c2llm.claims": b"[]"}, "damaged metadata"),
         ({"c2llm.claims": b'{"repo": 3}'}, "damaged metadata"),
+        ({"c2llm.claims": json.dumps(dict.fromkeys(map(str, range(5000)), "a")).encode()}, "claims 5,000 repositories"),
     ],
 )
 def test_metadata_that_cannot_be_right_is_one_line(file, empty, metadata, message):

@@ -5,6 +5,8 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -85,6 +87,31 @@ def test_its_own_index_and_git_are_no_change(tmp_path):
     for name in (".git/index", ".c2llm/code", "shop/.c2llm"):
         assert not watcher.is_source(folder, str(folder / name))
     assert watcher.is_source(folder, str(folder / "shop" / "git.py"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux says of watched folders")
+def test_a_link_is_not_watched_through_and_new_folders_are(project, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "deep" / "er").mkdir(parents=True)
+    (project / "out").symlink_to(elsewhere)
+    (project / "round").symlink_to(project)
+
+    def watched_folders():
+        count = 0
+        for file in Path("/proc/self/fdinfo").iterdir():
+            with suppress(FileNotFoundError):  # closed since it was listed
+                count += file.read_text().count("inotify wd:")
+        return count
+
+    folders = 1 + sum(one.is_dir() and not one.is_symlink() for one in project.rglob("*"))
+    with Watched(project) as watched:
+        assert watched_folders() == folders
+        (project / "new" / "er").mkdir(parents=True)
+        (project / "late").symlink_to(elsewhere)
+        until(lambda: watched_folders() == folders + 2)
+        before = watched.worked
+        (project / "new" / "er" / "a.py").write_text("x = 1\n")
+        until(lambda: watched.worked > before)
 
 
 def test_an_endless_burst_is_worked_on_all_the_same(project, monkeypatch):

@@ -158,6 +158,12 @@ def test_a_broken_tokenizer_is_one_line(copy):
         ({"num_attention_heads": 3}, "hidden_size by num_attention_heads: 64 by 3"),
         ({"pma_num_heads": 5}, "compressed_dim by pma_num_heads: 64 by 5"),
         ({"backbone_config": "qwen2"}, "backbone_config 'qwen2'"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers 1000000000, at most"),
+        ({"backbone_config": {"model_type": "gpt2", "n_layer": 10**9}}, "n_layer 1000000000, at most"),
+        ({"backbone_config": {"text_config": {"encoder_layers": 10**9}}}, "encoder_layers 1000000000, at most"),
+        ({"rms_norm_eps": "small"}, "rms_norm_eps 'small'"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps nan"),
+        ({"rope_theta": [10000.0]}, r"rope_theta \[10000.0\]"),
     ],
 )
 def test_impossible_sizes_are_named(copy, change, message):
@@ -165,6 +171,14 @@ def test_impossible_sizes_are_named(copy, change, message):
     (copy / "config.json").write_text(json.dumps({**config, **change}))
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(str(copy))
+
+
+def test_a_padding_token_that_is_no_number_is_named(copy):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "pad_token_id": "x"}))
+    checkpoint = load_checkpoint(str(copy))
+    with pytest.raises(CheckpointError, match="pads with token 'x'"):
+        checkpoint.blank_token(checkpoint.tokenizer())
 
 
 @pytest.mark.parametrize("content", [b"", b"short", pickle.dumps({"a": 1})])

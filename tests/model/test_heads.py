@@ -120,6 +120,32 @@ def test_what_is_no_head_is_refused_by_name(tmp_path):
         C2LLMEmbedder.from_pretrained(str(TIED), head=tmp_path / "part")
 
 
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.tensor(1.0),
+        torch.zeros(1, 1, 0),
+        torch.zeros(1, 1, 16, dtype=torch.int64),
+        torch.zeros(1, 1, 16, dtype=torch.complex64),
+        torch.zeros(1, 1, 16).to(torch.float8_e4m3fn),
+        torch.zeros([1] * 70),
+    ],
+)
+def test_tensors_that_no_pooling_has_are_named(tmp_path, tensor):
+    about = {"format": "c2llm-head-1", "base": "", "revision": "", "weights": "", "training": "", "layer_norm": "1"}
+    save_file({"pma.S": tensor}, tmp_path / "odd", {**about, "num_heads": "4"})
+    with pytest.raises(CheckpointError, match=r"'pma\.S' is .* of shape"):
+        Head.load(tmp_path / "odd")
+
+
+def test_a_head_cannot_replace_the_backbone(file, tmp_path):
+    head = Head.load(file)
+    more = {**head.tensors, "backbone.embed_tokens.weight": torch.zeros(3, 3)}
+    Head(more, 4, True, head.base, None, head.weights).save(tmp_path / "more")
+    with pytest.raises(CheckpointError, match=r"holds 'backbone\.embed_tokens\.weight'"):
+        Head.load(tmp_path / "more")
+
+
 @pytest.fixture
 def folder(tmp_path):
     """A golden checkpoint that brings heads of 16 and 8 dimensions with it."""

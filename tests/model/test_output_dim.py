@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from c2llm_integrations.errors import CheckpointError, InputError
 from c2llm_integrations.model.embedder import C2LLMEmbedder
@@ -103,6 +105,22 @@ def test_another_file_is_no_projection(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(CheckpointError, match="projection"):
         Projection.load(path)
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [torch.full((64, 8), torch.nan), torch.zeros(64, 0), torch.zeros(64, 8, dtype=torch.int64), torch.zeros(())],
+)
+def test_a_map_that_is_no_numbers_is_no_projection(tmp_path, matrix):
+    save_file({"matrix": matrix}, tmp_path / "odd", {"format": "c2llm-projection-1", "weights": "w"})
+    with pytest.raises(CheckpointError, match="odd is not"):
+        Projection.load(tmp_path / "odd")
+
+
+def test_a_projection_in_half_precision_is_read(tmp_path):
+    matrix = torch.ones(64, 8, dtype=torch.bfloat16)
+    save_file({"matrix": matrix}, tmp_path / "half", {"format": "c2llm-projection-1", "weights": "w"})
+    assert Projection.load(tmp_path / "half").matrix.dtype == np.float32
 
 
 def test_a_projection_can_be_read_by_others_of_its_machine(tmp_path):

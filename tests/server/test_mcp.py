@@ -1,6 +1,7 @@
 """The server, run for real and asked through the SDK's own client over standard input and output."""
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -14,10 +15,12 @@ import pytest
 pytest.importorskip("mcp.server.mcpserver", reason="the extra mcp is not installed")
 
 from mcp import Client, StdioServerParameters, stdio_client
+from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 
 from c2llm_integrations.cli.main import run
-from c2llm_integrations.server.live_index import WORDS_ALONE
-from c2llm_integrations.server.mcp_answers import MAX_CHARS, MAX_HITS
+from c2llm_integrations.server.live_index import WORDS_ALONE, LiveIndex, LiveIndexConfig
+from c2llm_integrations.server.mcp import _server
+from c2llm_integrations.server.mcp_answers import MAX_CHARS, MAX_HITS, SearchTools
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -103,6 +106,19 @@ async def test_bad_input_gets_a_clear_answer(project, tmp_path):
         assert "no hits" in await ask(client, query="outside", limit=MAX_HITS)
         project.rename(project.with_name("gone"))
         assert "is gone" in await complaint(client, query="tax")
+
+
+async def test_a_link_that_vanishes_while_it_is_read_is_told(project, monkeypatch):
+    (project / "link").symlink_to(project / "web")
+
+    def gone(path):
+        raise FileNotFoundError(errno.ENOENT, "no such file", path)
+
+    server = _server(SearchTools([LiveIndex(LiveIndexConfig(folder=project))]))
+    monkeypatch.setattr(os, "readlink", gone)  # as if it was removed just before
+    with pytest.raises(ToolError, match=r"no such file: '.*/link'") as raised:
+        await server.call_tool("find_similar", {"file": "link/retry.js"})
+    assert not isinstance(raised.value, UnexpectedToolError)
 
 
 def test_half_an_emoji_and_worse_are_answered(project):

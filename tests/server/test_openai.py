@@ -21,6 +21,7 @@ from langchain_openai import OpenAIEmbeddings
 from c2llm_integrations.cli.main import run
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.model.embedder import C2LLMEmbedder
+from c2llm_integrations.server import connections
 from c2llm_integrations.server import openai as module
 from c2llm_integrations.server.openai import Limits, create_app
 from tests.golden import TIED
@@ -235,7 +236,8 @@ def test_many_single_questions_are_computed_together(embedder):
 
 
 def test_clients_that_hang_or_leave_hurt_nobody(embedder, monkeypatch):
-    monkeypatch.setattr(module, "BODY_SECONDS", 0.5)
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)  # a body may take longer
+    monkeypatch.setattr(module, "BODY_SECONDS", 1.0)
     with served(embedder) as address:
         host, port = address.removeprefix("http://").split(":")
         head = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
@@ -249,6 +251,29 @@ def test_clients_that_hang_or_leave_hurt_nobody(embedder, monkeypatch):
         slow.settimeout(10)
         assert b" 408 " in slow.recv(1000).split(b"\r\n")[0]
         slow.close()
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"GET /health HTTP/1.1\r\nHost: ", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /"]
+)
+def test_a_connection_without_a_whole_head_is_closed(embedder, monkeypatch, said):
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
+    with served(embedder) as address:
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as slow:
+            slow.sendall(said)
+            answers = b"".join(iter(lambda: slow.recv(1000), b""))
+    assert answers.count(b" 200 OK") == said.count(b"\r\n\r\n")
+
+
+def test_silent_connections_leave_room_for_others(embedder, monkeypatch):
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 4)
+    with served(embedder) as address, ExitStack() as opened:
+        host, port = address.removeprefix("http://").split(":")
+        silent = [opened.enter_context(socket.create_connection((host, int(port)), timeout=30)) for _ in range(20)]
+        assert [one.recv(1) for one in silent] == [b""] * 20
+        assert post(address, {"input": "x"}).status_code == 200
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM that a program may answer")
