@@ -185,7 +185,7 @@ def langchain_in_memory(count: int, width: int) -> dict[str, Any]:
 def overlap(model: str, folder: str, limit: int) -> dict[str, Any]:
     """An index run against embedding its batches alone, three times in turn."""
     from c2llm_integrations.indexing.ingest import ingest
-    from c2llm_integrations.indexing.writing import BATCH_RECORDS
+    from c2llm_integrations.indexing.write_changes import BATCH_RECORDS
     from c2llm_integrations.model.embedder import C2LLMEmbedder
 
     embedder = C2LLMEmbedder.from_pretrained(model)

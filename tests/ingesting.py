@@ -17,11 +17,11 @@ ROOT = Path(__file__).parents[1]
 # The same call `c2llm index` makes; small batches, so that there are many moments to go wrong at.
 RUN = """
 import sys, torch
-from c2llm_integrations.indexing import ingest as module, writing
+from c2llm_integrations.indexing import ingest as module, write_changes
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.stores import open_store
 torch.set_num_threads(1)
-writing.BATCH_RECORDS = 4
+write_changes.BATCH_RECORDS = 4
 repo, url, model, *options = sys.argv[1:]
 embedder = C2LLMEmbedder.from_pretrained(model, dtype="float32")
 with open_store(url) as store:

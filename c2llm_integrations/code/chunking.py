@@ -16,7 +16,7 @@ from itertools import count
 
 from tree_sitter import Language, Node, Parser, Range
 
-from c2llm_integrations.code import dialects, markup, notebook, syntax
+from c2llm_integrations.code import markup, more_grammars, notebook, syntax
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
 from c2llm_integrations.code.languages import grammar, language_of
 from c2llm_integrations.code.line_spans import TINY_CHARS, Lines, Piece, cut, join
@@ -104,7 +104,7 @@ def _pieces(lines: Lines, language: str, data: bytes, max_chars: int) -> list[Pi
 
 def _syntax(language: str, root: Node, data: bytes) -> syntax.Syntax:
     if language not in markup.LANGUAGES:
-        return dialects.SYNTAX.get(language) or syntax.Syntax()
+        return more_grammars.SYNTAX.get(language) or syntax.Syntax()
     programs = [_parse(script, data, ranges) for script, ranges in markup.scripts(language, root).items()]
     return markup.syntax_of(program for program in programs if program is not None)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from threading import Timer
 
-from c2llm_integrations.code.inside import list_inside, read_inside
+from c2llm_integrations.code.safe_open import list_inside, read_inside
 from c2llm_integrations.errors import RepositoryError
 
 # How long git may take to answer about local files: over ten times what a million files need.

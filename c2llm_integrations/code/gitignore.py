@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from c2llm_integrations.code.glob import Glob, Token
 from c2llm_integrations.code.glob_set import GlobSet
-from c2llm_integrations.code.inside import NotRegular, read_inside
+from c2llm_integrations.code.safe_open import NotRegular, read_inside
 from c2llm_integrations.errors import RepositoryError
 
 # Bytes of an ignore file, and of all that apply to one folder.

@@ -12,7 +12,7 @@ from shutil import which
 
 from c2llm_integrations.code.git import GitFolder, has_git, user_excludes
 from c2llm_integrations.code.gitignore import IgnoreFiles, read_rules
-from c2llm_integrations.code.inside import list_inside
+from c2llm_integrations.code.safe_open import list_inside
 from c2llm_integrations.errors import RepositoryError
 
 

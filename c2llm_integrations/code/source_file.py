@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from c2llm_integrations.code import exclude, notebook
-from c2llm_integrations.code.inside import NotRegular, open_inside
 from c2llm_integrations.code.languages import is_prose, language_of
+from c2llm_integrations.code.safe_open import NotRegular, open_inside
 from c2llm_integrations.code.secrets import without_secrets
 
 

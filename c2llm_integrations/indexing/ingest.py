@@ -21,8 +21,8 @@ from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.exclude import UNREADABLE
 from c2llm_integrations.code.git_commit import CommitSeen
-from c2llm_integrations.code.inside import list_inside
 from c2llm_integrations.code.repository import Tree, iter_sources, open_tree
+from c2llm_integrations.code.safe_open import list_inside
 from c2llm_integrations.errors import RepositoryError, SpecMismatch
 from c2llm_integrations.indexing.cost import Estimate, Estimator
 from c2llm_integrations.indexing.diff import Change, SameTexts, StoredRows
@@ -35,7 +35,7 @@ from c2llm_integrations.indexing.ownership import (
     require_claim,
 )
 from c2llm_integrations.indexing.snapshot import SnapshotWriter
-from c2llm_integrations.indexing.writing import Work, embed_rows, fill, require_count, write_changes
+from c2llm_integrations.indexing.write_changes import Work, embed_rows, fill, require_count, write_changes
 from c2llm_integrations.model.options import remember_model
 from c2llm_integrations.stores.base import CollectionSpec, Row, Vector, VectorStore
 from c2llm_integrations.stores.ids import RecordId

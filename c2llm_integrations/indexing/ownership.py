@@ -19,8 +19,8 @@ from urllib.parse import quote, unquote
 from c2llm_integrations.code.exclude import INDEX_FOLDER, UNREADABLE
 from c2llm_integrations.code.git import GitFolder
 from c2llm_integrations.code.git_commit import CommitSeen
-from c2llm_integrations.code.inside import parts_inside
 from c2llm_integrations.code.repository import Tree, checkout_id, name_of
+from c2llm_integrations.code.safe_open import parts_inside
 from c2llm_integrations.errors import InputError, RepositoryError, StoreError
 from c2llm_integrations.model.options import is_known_model
 from c2llm_integrations.stores import EDGE, own_index

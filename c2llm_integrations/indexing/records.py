@@ -20,7 +20,6 @@ import numpy as np
 from c2llm_integrations._utils.progress import Progress, shown
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.indexing.diff import Change
-from c2llm_integrations.indexing.digests import KeySet, StoredDigests
 from c2llm_integrations.indexing.ingest import IngestReport, spec_for
 from c2llm_integrations.indexing.options import IngestOptions, RecordOptions
 from c2llm_integrations.indexing.ownership import claim_records, require_records
@@ -33,7 +32,8 @@ from c2llm_integrations.indexing.record_readers import (
     why_no_text,
     why_not_mapping,
 )
-from c2llm_integrations.indexing.writing import (
+from c2llm_integrations.indexing.stored_digests import KeySet, StoredDigests
+from c2llm_integrations.indexing.write_changes import (
     BATCH_CHARS,
     BATCH_GIVEN,
     BATCH_RECORDS,

@@ -21,8 +21,8 @@ from typing_extensions import Self
 from c2llm_integrations._utils.files import FileLock, user_cache
 from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.code.git import branch_of
-from c2llm_integrations.code.inside import parts_inside
 from c2llm_integrations.code.repository import IGNORE_FILE, Tree
+from c2llm_integrations.code.safe_open import parts_inside
 from c2llm_integrations.code.source_file import FileState, is_settled, read_source
 from c2llm_integrations.errors import StoreError
 from c2llm_integrations.indexing.ownership import checkout_of, edge_folder, outermost

@@ -9,7 +9,7 @@ from langchain_core.embeddings import Embeddings
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, create_model
 
 from c2llm_integrations.model.options import ModelOptions
-from c2llm_integrations.model.shared import SharedModel, shared_model
+from c2llm_integrations.model.shared_model import SharedModel, shared_model
 
 if TYPE_CHECKING:
     from c2llm_integrations.model.embedder import C2LLMEmbedder

@@ -12,7 +12,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, create_model
 
 from c2llm_integrations.model.options import ModelOptions
-from c2llm_integrations.model.shared import SharedModel, shared_model
+from c2llm_integrations.model.shared_model import SharedModel, shared_model
 
 if TYPE_CHECKING:
     from c2llm_integrations.model.embedder import C2LLMEmbedder

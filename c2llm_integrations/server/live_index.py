@@ -33,7 +33,7 @@ from c2llm_integrations.stores.base import Hit, VectorStore
 
 if TYPE_CHECKING:
     from c2llm_integrations.model.embedder import C2LLMEmbedder
-    from c2llm_integrations.model.shared import SharedModel
+    from c2llm_integrations.model.shared_model import SharedModel
 
 # How long a question, and a run that writes, wait for a collection that others use.
 WAIT_SECONDS = 30.0
@@ -217,7 +217,7 @@ class LiveIndex:
     def embedder(self) -> C2LLMEmbedder:
         """The collection's model, else the wanted one; loaded on first use and again after `release`."""
         from c2llm_integrations.model.options import ModelOptions, options_of
-        from c2llm_integrations.model.shared import shared_model
+        from c2llm_integrations.model.shared_model import shared_model
 
         spec = self.store.spec
         require_known_model(self.store)

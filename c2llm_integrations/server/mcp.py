@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from c2llm_integrations._utils.text import one_line
 from c2llm_integrations.code.chunk import KINDS
 from c2llm_integrations.errors import C2LLMError, MissingExtra
-from c2llm_integrations.server.background import BackgroundIndexer
+from c2llm_integrations.server.background_indexing import BackgroundIndexer
 from c2llm_integrations.server.live_index import LiveIndex, LiveIndexConfig
 from c2llm_integrations.server.mcp_answers import MAX_HITS, SearchTools
 

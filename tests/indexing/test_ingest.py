@@ -366,7 +366,7 @@ def test_a_replacement_that_fails_leaves_the_old_rows_and_the_next_goes_on(
 ):
     ingest(repo, embedder, store)
     old = rows(store)
-    monkeypatch.setattr("c2llm_integrations.indexing.writing.BATCH_RECORDS", 2)
+    monkeypatch.setattr("c2llm_integrations.indexing.write_changes.BATCH_RECORDS", 2)
 
     class Failing(Counting):
         def encode_documents(self, texts, progress=None):

@@ -64,7 +64,7 @@ def server(tmp_path):
 
 @pytest.fixture
 def small_batches(monkeypatch):
-    monkeypatch.setattr("c2llm_integrations.indexing.writing.BATCH_RECORDS", 4)
+    monkeypatch.setattr("c2llm_integrations.indexing.write_changes.BATCH_RECORDS", 4)
 
 
 def test_five_percent_of_failing_requests_cost_only_time(repo, model, calm, tmp_path, small_batches, monkeypatch):

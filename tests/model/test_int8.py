@@ -17,7 +17,7 @@ from c2llm_integrations.model.checkpoint import NANO, RANGES, load_checkpoint, s
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.model.encoder import float_dtype, load_encoder, why_not_int8
 from c2llm_integrations.model.int8 import LOWEST_GELU, Int8Bert, Product, range_shapes, read_ranges
-from c2llm_integrations.training.calibration import RangeWatch, main, measure_ranges
+from c2llm_integrations.training.int8_ranges import RangeWatch, main, measure_ranges
 from tests.golden import TIED
 
 pytestmark = pytest.mark.slow

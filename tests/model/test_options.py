@@ -89,7 +89,7 @@ IMPORTED = (
 )
 
 
-@pytest.mark.parametrize("module", ["model.shared", "model.options", "model.output_dim", "model.prompts"])
+@pytest.mark.parametrize("module", ["model.shared_model", "model.options", "model.output_dim", "model.prompts"])
 def test_what_adapters_need_imports_no_torch(module):
     done = subprocess.run([sys.executable, "-c", IMPORTED.format(module)], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -11,7 +11,7 @@ from c2llm_integrations.errors import InputError, RepositoryError
 from c2llm_integrations.retrieval import memory_index
 from c2llm_integrations.retrieval.search import UNREADABLE_NOTE
 from c2llm_integrations.server import live_index as module
-from c2llm_integrations.server.background import BackgroundIndexer, IndexingProcess
+from c2llm_integrations.server.background_indexing import BackgroundIndexer, IndexingProcess
 from c2llm_integrations.server.live_index import WORDS_ALONE, LiveIndex, LiveIndexConfig
 from c2llm_integrations.server.mcp_answers import MAX_CHARS, SearchTools
 from c2llm_integrations.stores import open_store
@@ -302,7 +302,7 @@ def test_the_indexer_indexes_refreshes_and_lets_go(project, tiny_model, monkeypa
 
 
 def test_the_indexer_tells_what_failed_and_tries_again(project, tiny_model, monkeypatch):
-    monkeypatch.setattr("c2llm_integrations.server.background.RETRY_SECONDS", 0.1)
+    monkeypatch.setattr("c2llm_integrations.server.background_indexing.RETRY_SECONDS", 0.1)
     monkeypatch.setattr(module, "LOOK_SECONDS", 0)
     one = live(project, model=str(tiny_model))
     indexer = BackgroundIndexer([one], index=True, idle_seconds=60)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from c2llm_integrations.errors import InputError
-from c2llm_integrations.stores.qdrant.plans import PLANS, MeasuredPlan, choose, measure_plans
+from c2llm_integrations.stores.qdrant.plan_recall import PLANS, MeasuredPlan, choose, measure_plans
 from c2llm_integrations.stores.spec import CompactPlan
 
 

@@ -33,7 +33,7 @@ from c2llm_integrations.indexing.diff import Change, StoredRows
 from c2llm_integrations.indexing.ingest import IngestReport, require_there
 from c2llm_integrations.indexing.ownership import Claim, require_claim
 from c2llm_integrations.indexing.ray.batches import BatchResult, ChunkedBatch, EmbeddedBatch, FileBatch, Place, Sum
-from c2llm_integrations.indexing.writing import embed_rows
+from c2llm_integrations.indexing.write_changes import embed_rows
 from c2llm_integrations.stores.base import Row, Stored
 from c2llm_integrations.stores.loader import Loader
 

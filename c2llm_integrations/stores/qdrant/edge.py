@@ -17,6 +17,7 @@ from c2llm_integrations.errors import StoreError
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.backend import Terms
 from c2llm_integrations.stores.base import VectorStore
+from c2llm_integrations.stores.checksums import Entries, break_seal
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.qdrant.edge_files import (
@@ -49,7 +50,6 @@ from c2llm_integrations.stores.qdrant.edge_schema import (
 from c2llm_integrations.stores.qdrant.payload import DENSE, LISTED, listed_of, ours, point_id, record_of, written_fields
 from c2llm_integrations.stores.records import AnyRecord, Hit, Row, Vector
 from c2llm_integrations.stores.rows import FIELDS_FIELD, Candidates, Stored, batch_bytes, unit
-from c2llm_integrations.stores.seal import Entries, break_seal
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
 
 # The engine maps its files into memory and dies of SIGBUS where a full disk cannot back a page. It grows

@@ -26,7 +26,7 @@ from c2llm_integrations._utils.files import write_atomically
 from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.code.exclude import INDEX_FOLDER
 from c2llm_integrations.errors import StoreError
-from c2llm_integrations.stores.seal import Entries, checksum_of, require_whole, write_seal
+from c2llm_integrations.stores.checksums import Entries, checksum_of, require_whole, write_seal
 from c2llm_integrations.stores.spec import CollectionSpec
 
 SPEC_FILE, NEXT_FILE = "c2llm.json", "next.json"

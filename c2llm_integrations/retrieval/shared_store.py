@@ -14,9 +14,9 @@ from weakref import WeakValueDictionary, finalize
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.indexing.ownership import require_known_model
 from c2llm_integrations.model.options import options_of
-from c2llm_integrations.model.shared import Awaited, SharedModel, shared_model
-from c2llm_integrations.retrieval.fields import stored_where
+from c2llm_integrations.model.shared_model import Awaited, SharedModel, shared_model
 from c2llm_integrations.retrieval.options import Mode, SearchOptions
+from c2llm_integrations.retrieval.reserved_fields import stored_where
 from c2llm_integrations.retrieval.search import UNREADABLE_NOTE, answerable, apart, find, is_readable, spec_of
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.base import Hit, VectorStore

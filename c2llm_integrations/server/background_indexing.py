@@ -27,7 +27,7 @@ NICENESS = 5
 _PROGRAM = """
 import os, sys
 sys.path[:] = {path!r}
-from c2llm_integrations.server.background import run_once
+from c2llm_integrations.server.background_indexing import run_once
 run_once(sys.argv[1])
 sys.stdout.flush()
 os._exit(0)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from c2llm_integrations.code.inside import NotRegular, list_inside, open_inside, read_inside
 from c2llm_integrations.code.repository import iter_sources, open_tree
+from c2llm_integrations.code.safe_open import NotRegular, list_inside, open_inside, read_inside
 from c2llm_integrations.code.source_file import read_source
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX links, pipes and sockets")
