@@ -49,6 +49,8 @@ _PMA_NAME = re.compile(r"(?:^|\.)(S|mab\.(?:fc_[qkvo]|ln[01])\.(?:weight|bias))$
 _BACKBONE_PREFIX = "plm_model.model."
 CAUSAL_HEAD = re.compile(r"(?:^|\.)lm_head\.(?:weight|bias)$")
 _SHARD_BYTES = 5_000_000_000  # the shard size transformers writes
+# A letter for private use, which no vocabulary has: a tokenizer needs something to stand for it.
+_STRANGE = "\ue000"
 _MAX_LAYERS = 1_000  # a few times those of the deepest models: each costs time and memory before any weight is read
 
 
@@ -163,7 +165,10 @@ class Checkpoint:
         file = _need(self.folder / "tokenizer.json")
         try:
             tokenizer = Tokenizer.from_file(str(file))
-        except Exception as error:  # the library raises nothing narrower
+            tokenizer.encode(_STRANGE)
+        except BaseException as error:  # the library raises nothing narrower, and panics, which are no Exception
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             raise CheckpointError(f"{file} is not a tokenizer: {error}; fetch the checkpoint again") from error
         largest, rows = max(tokenizer.get_vocab().values(), default=0), self.sizes.vocab_size
         if rows and largest >= rows:
@@ -357,6 +362,9 @@ def _check_sizes(said: Mapping[str, Any], file: Path) -> None:
         value = said.get(name, 0.0)
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0:
             raise CheckpointError(f"{file} has {name} {value!r}, expected a number, at least zero")
+    for name in (one.name for one in fields(ModelConfig) if one.type == "str"):
+        if not isinstance(value := said.get(name, ""), str):
+            raise CheckpointError(f"{file} has {name} {value!r:.80}, expected a name")
     heads, width = said.get("num_attention_heads", 1), said.get("hidden_size", 0)
     for what, whole, part in (
         ("hidden_size by num_attention_heads", width, heads),

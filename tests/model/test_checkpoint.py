@@ -149,6 +149,24 @@ def test_a_broken_tokenizer_is_one_line(copy):
         load_checkpoint(str(copy)).tokenizer()
 
 
+NO_PATTERN = {"type": "Replace", "pattern": {"Regex": "(["}, "content": ""}  # at which the library panics
+NO_UNKNOWN = {
+    "type": "WordPiece",
+    "unk_token": "[UNK]",
+    "continuing_subword_prefix": "##",
+    "max_input_chars_per_word": 100,
+    "vocab": {"a": 0},
+}
+
+
+@pytest.mark.parametrize("changes", [{"normalizer": NO_PATTERN}, {"normalizer": None, "model": NO_UNKNOWN}])
+def test_a_tokenizer_that_would_fail_later_is_refused(copy, changes):
+    file = copy / "tokenizer.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "pre_tokenizer": None, "added_tokens": [], **changes}))
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json is not a tokenizer"):
+        load_checkpoint(str(copy)).tokenizer()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -162,6 +180,7 @@ def test_a_broken_tokenizer_is_one_line(copy):
         ({"backbone_config": {"model_type": "gpt2", "n_layer": 10**9}}, "n_layer 1000000000, at most"),
         ({"backbone_config": {"text_config": {"encoder_layers": 10**9}}}, "encoder_layers 1000000000, at most"),
         ({"rms_norm_eps": "small"}, "rms_norm_eps 'small'"),
+        ({"hidden_act": {"name": "silu"}}, "hidden_act {'name': 'silu'}"),
         ({"rms_norm_eps": float("nan")}, "rms_norm_eps nan"),
         ({"rope_theta": [10000.0]}, r"rope_theta \[10000.0\]"),
     ],
