@@ -9,6 +9,7 @@ from typing import Any
 async def run_beside(work: Coroutine[Any, Any, Any]) -> tuple[Any, int, float]:
     """Return the result, how many turns others got meanwhile, and the loop's longest turn.
 
+    Work that holds the loop until it is done leaves one turn, however fast the machine; work that does not leaves more.
     A turn is measured in seconds of the thread's processor time, so what another process takes is not counted.
     """
     task = asyncio.ensure_future(work)

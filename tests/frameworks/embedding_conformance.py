@@ -117,7 +117,7 @@ class EmbeddingConformance:
         work = embedding.aget_text_embedding_batch([f"{TEXTS[0]}{n}" for n in range(1000)])
         vectors, turns, longest = asyncio.run(run_beside(work))
         assert len(vectors) == 1000
-        assert turns > 5
+        assert turns > 1
         assert longest < self.longest_turn
 
     # ---- settings, caches, copies
