@@ -74,10 +74,11 @@ def chunk_source(repository: str, path: str, text: str, max_chars: int = CHUNK_C
         return []
     language = language_of(path, text)
     is_notebook = is_notebook and language != "json"
+    cells = notebook.cell_names(lines.lines) if is_notebook else []
     seen: Counter[str] = Counter()
     chunks = []
     for piece in join(lines, _pieces(lines, language, data, max_chars), max_chars):
-        symbol = piece.symbol or (notebook.cell_at(lines.lines, piece.start) if is_notebook else "")
+        symbol = piece.symbol or (cells[piece.start] if is_notebook else "")
         for body in _bodies(lines.text(piece.start, piece.end), max(max_chars, MAX_LINE_CHARS)):
             key = chunk_id(repository, path, body, seen[body])
             seen[body] += 1
