@@ -14,12 +14,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from itertools import count
 
-from tree_sitter import Language, Node, Parser, Range
+from tree_sitter import Language, Node, Range
 
 from c2llm_integrations.code import markup, more_grammars, notebook, syntax
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
 from c2llm_integrations.code.languages import grammar, language_of
 from c2llm_integrations.code.line_spans import TINY_CHARS, Lines, Piece, cut, join
+from c2llm_integrations.code.parsing import parse_within
 from c2llm_integrations.errors import InputError
 
 # The bundled model reads 512 tokens, and code has about three characters to a token.
@@ -33,8 +34,6 @@ PARSE_SECONDS_PER_BYTE = 5e-6
 PROBE_SECONDS_PER_BYTE = 8e-6
 PROBE_BYTES = 2**12
 PROBES = 3
-# The parser reads so much at a time, again for each name.
-READ_BYTES = 2**12
 # A syntax tree of which a larger part is errors says nothing about where to cut.
 _MAX_ERRORS = 0.5
 _HEADING = re.compile(r" {0,3}#{1,6}\s+(.*)")
@@ -74,10 +73,11 @@ def chunk_source(repository: str, path: str, text: str, max_chars: int = CHUNK_C
         return []
     language = language_of(path, text)
     is_notebook = is_notebook and language != "json"
+    cells = notebook.cell_names(lines.lines) if is_notebook else []
     seen: Counter[str] = Counter()
     chunks = []
     for piece in join(lines, _pieces(lines, language, data, max_chars), max_chars):
-        symbol = piece.symbol or (notebook.cell_at(lines.lines, piece.start) if is_notebook else "")
+        symbol = piece.symbol or (cells[piece.start] if is_notebook else "")
         for body in _bodies(lines.text(piece.start, piece.end), max(max_chars, MAX_LINE_CHARS)):
             key = chunk_id(repository, path, body, seen[body])
             seen[body] += 1
@@ -118,19 +118,7 @@ def _parse(language: str, data: bytes, ranges: list[Range] | None = None) -> Nod
     read = data if ranges is None else b"".join(data[part.start_byte : part.end_byte] for part in ranges)
     if rules is None or any(_is_slow(rules, read[at : at + PROBE_BYTES]) for at in _probes(len(read))):
         return None
-    return _parse_within(PARSE_SECONDS + PARSE_SECONDS_PER_BYTE * len(read), rules, data, ranges)
-
-
-def _parse_within(seconds: float, rules: Language, data: bytes, ranges: list[Range] | None = None) -> Node | None:
-    end = time.thread_time() + seconds
-    try:
-        # Only a parser that reads through a function asks whether to go on.
-        tree = Parser(rules, included_ranges=ranges).parse(
-            lambda at, _: data[at : at + READ_BYTES], progress_callback=lambda *_: time.thread_time() > end
-        )
-    except ValueError:
-        return None
-    return tree.root_node
+    return parse_within(PARSE_SECONDS + PARSE_SECONDS_PER_BYTE * len(read), rules, data, ranges)
 
 
 def _probes(size: int) -> range:
@@ -145,7 +133,7 @@ def _is_slow(rules: Language, data: bytes) -> bool:
     most = PROBE_SECONDS_PER_BYTE * len(data)
     for _ in range(PROBES):
         begin = time.thread_time()
-        _parse_within(most, rules, data)
+        parse_within(most, rules, data)
         if time.thread_time() - begin < most:
             return False
     return True

@@ -38,7 +38,8 @@ MAX_AVERAGE_LINE = 500
 # Characters. A smaller file of long lines makes only a few chunks, so no guess is made.
 _SMALL = 5_000
 # A file is data if at least this share of its lines are numbers or table rows, and it is at least this long.
-_NUMBERS = re.compile(r"(?:0[xX][\da-fA-F]+|[\d\s.,;:+eE(){}\[\]-])+")
+# There is one way to read each text, so that what is no number at its end costs no more.
+_NUMBERS = re.compile(r"(?:[\d\s.,;:+eE(){}\[\]-]|(?<=0)[xX][\da-fA-F]+(?![\da-fA-F]))+")
 _SEPARATORS = re.compile(r"[,;|\t]")
 _TABLE_SEPARATORS = 4
 _DATA_SHARE = 0.9
@@ -90,10 +91,14 @@ _MINIFIED = any_of("*.min.js", "*.min.mjs", "*.min.cjs", "*.min.css", "*-min.js"
 _FRAME = r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
 # The same of PuTTY, whose number of lines alone says that a key follows, and of commercial SSH.
 _OTHER_KEY = re.compile(r"^(?:Private-Lines: \d|---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----$)", re.MULTILINE)
-_BETWEEN = r"(?:[\s\"'`+.,;#*/>|&()-]|\\+[rn]?)"
+# Each text can be read in one way only, or a few lines that are no key would take for ever: a header begins with a
+# letter, which is never between, and ends with its line, or with its word where all stand on one line.
+_BETWEEN = r"(?:[\s\"'`+.,;#*/>|&()-]|\\(?:[rn]|(?![rn])))"
+_HEADER = r"[A-Za-z][\w-]{0,39}: "
 _FRAMED_KEY = re.compile(
     rf"\A\s*{_FRAME}"
-    rf"|{_FRAME}{_BETWEEN}{{1,80}}(?:[\w-]{{1,40}}: [^\n\\]{{0,200}}{_BETWEEN}{{1,80}}){{0,9}}[A-Za-z0-9+/=]{{40}}"
+    rf"|{_FRAME}{_BETWEEN}{{1,80}}(?:(?:{_HEADER}[^\n\\]{{0,200}}(?=[\n\\]){_BETWEEN}{{1,80}}){{0,9}}"
+    rf"|(?:{_HEADER}\S{{1,200}} {{1,9}}){{1,9}})[A-Za-z0-9+/=]{{40}}"
 )
 # Without a frame, how its Base64 begins: DER (PKCS #1 and #8, elliptic curves), OpenSSH, a whole PEM file.
 _BARE_KEY = re.compile(

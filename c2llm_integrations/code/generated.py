@@ -41,7 +41,9 @@ _ABOVE_PROSE = re.compile(f"{_PROSE_COMMENTS}*", re.DOTALL)
 # ---- notices; a space stands for anything between two words, including a line break and a comment mark
 
 _START = r"^[^\w\n]*"
-_NAME = r"[\w./-]+"
+# They begin and end with a word, which the space beside them does not, so that no dash can belong to either.
+_NAME = r"\w+(?:[./-]+\w+)*"
+_FILE = r"\w+(?:[^\w\s]+\w+)*"
 # Words between the beginning of a line and "generated" in a sentence about this very file. With another subject or verb
 # the sentence is about other files: "Writes generated files".
 _SUBJECT = _any(
@@ -98,11 +100,11 @@ _NOTICE = _compiled(
     rf"{_ABOUT_IT}(?:please )?{_DO_NOT_EDIT}\w*\s*{_THIS}.{{0,300}}?\b{_MADE_BY}\b",
     # This file was auto-generated from WSDL by the Apache Axis
     rf"{_ABOUT_IT}(?:{_NAME} )?(?:{_MADE}|produced|made|created) (?:automatically )?"
-    rf"(?:by|with|using|from \S+ by) {_TOOL}",
+    rf"(?:by|with|using|from {_FILE} by) {_TOOL}",
     # This file is auto-generated from the current state of the database.
     rf"{_ABOUT_IT}auto(?:matically |-?)generated (?:by|from|with|using|via)\b(?!.{{0,60}}\b{_SCAFFOLD}\b)",
     # config.h.  Generated from config.h.in by configure.
-    rf"{_START}{_NAME} generated (?:automatically )?(?:from \S+ )?by {_TOOL}",
+    rf"{_START}{_NAME} generated (?:automatically )?(?:from {_FILE} )?by {_TOOL}",
     rf"{_START}(?:meta object code|form (?:implementation )?generated|resource object code)\b",
     rf"{_START}an? (?:bison parser|lexical scanner|yacc parser)\b.{{0,20}}\b(?:made|generated) by\b",
     rf"{_START}(?:ansi-)?(?:c\+?\+?|kr-c) code produced by\b",

@@ -26,6 +26,8 @@ from c2llm_integrations.errors import RepositoryError
 ANSWER_SECONDS = 15.0
 # Bytes that git may print, and allocate (on Linux): a few hundred bytes can describe billions of files.
 MAX_OUTPUT, MAX_MEMORY = 2**28, 2**31
+# Bytes of the files that a clone may lay out: ten times what the largest known repositories have.
+MAX_CHECKOUT = 2**36
 # Bytes that are read of each of git's small files.
 _MAX_BYTES = 2**20
 
@@ -101,8 +103,29 @@ def run_git(*arguments: str, folder: Path | None = None, seconds: float = ANSWER
         if process.returncode:
             errors.seek(0)
             said = errors.read(_MAX_BYTES).decode(errors="replace").strip().splitlines() or ["git said nothing"]
-            raise RepositoryError(f"git did not answer within {seconds:g} s" if is_late else said[-1])
+            why = f"git printed over {MAX_OUTPUT:,} bytes" if len(output) == MAX_OUTPUT else said[-1]
+            raise RepositoryError(f"git did not answer within {seconds:g} s" if is_late else why)
     return output
+
+
+def check_out(clone: Path, seconds: float) -> None:
+    """Lay out the files of a clone that was made without them, at most `MAX_CHECKOUT` bytes.
+
+    A few hundred bytes can describe billions of files, so they are counted first.
+    Raises RepositoryError for more, or for more paths than git may print.
+    """
+    folder = clone / ".git"
+    try:
+        listed = run_git("ls-tree", "-r", "-l", "-z", "--full-tree", "HEAD", folder=folder, seconds=seconds)
+    except RepositoryError as error:
+        raise RepositoryError(f"its files cannot be counted: {error}") from error
+    sizes = (entry.partition(b"\t")[0].split()[3] for entry in listed.split(b"\0")[:-1])
+    total = sum(int(size) for size in sizes if size.isdigit())  # a submodule has none
+    if total > MAX_CHECKOUT:
+        raise RepositoryError(
+            f"its files have {total:,} bytes, at most {MAX_CHECKOUT:,} are laid out; clone it yourself"
+        )
+    run_git("--work-tree", str(clone), "checkout", "--force", "--quiet", folder=folder, seconds=seconds)
 
 
 def _bound_memory(process: subprocess.Popen[bytes]) -> None:

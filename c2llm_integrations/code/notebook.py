@@ -7,7 +7,8 @@ kernel's language (`%matplotlib inline`, `!pip install x`). The line numbers of 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from typing import Any
 
 from c2llm_integrations._utils.json_lines import parse_json
@@ -48,12 +49,10 @@ def language_of_script(script: str) -> str | None:
     return title[1] if title else None
 
 
-def cell_at(lines: list[str], line: int) -> str:
-    """Return the name of the cell that a line of a script (from 0) belongs to, or of the first: "cell 3"."""
-    for one in (*lines[line::-1], *lines[line:]):
-        if found := _CELL.match(one):
-            return f"cell {found[1]}"
-    return ""
+def cell_names(lines: Iterable[str]) -> list[str]:
+    """Return for each line of a script the name of the cell that it belongs to, or of the first: "cell 3"."""
+    found = [f"cell {match[1]}" if (match := _CELL.match(line)) else "" for line in lines]
+    return list(accumulate(found, lambda before, own: own or before, initial=next(filter(None, found), "")))[1:]
 
 
 def _cells(notebook: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -72,7 +71,7 @@ def _language(metadata: dict[str, Any]) -> str:
 
     about, kernel = metadata.get("language_info", {}), metadata.get("kernelspec", {})
     suffix = str(about.get("file_extension", "")).lstrip(".")
-    name = re.sub(r"[\d. ]+$", "", str(about.get("name") or kernel.get("language") or "python").lower())
+    name = str(about.get("name") or kernel.get("language") or "python").lower().rstrip("0123456789. ")
     name = {"c#": "csharp", "f#": "fsharp", "c++": "cpp", "bash": "shell"}.get(name, name)
     if name not in LANGUAGES and suffix:
         name = language_of(f"x.{suffix}")

@@ -84,7 +84,13 @@ _WORDS = frozenset(
     ("secret", "secrets", "credential", "credentials", "creds", "cred", "apikey", "apikeys", "kubeconfig", "authinfo")
 )
 _DATA = re.compile(r".*\.(?:json|ya?ml|toml|ini|cfg|conf|xml|csv|txt|env|enc|properties)$")
-_LISTS = any_of("passwords.txt", "passwords.csv", "password.txt", "pass.txt", "passwd.txt", "api[-_]key*", "apikey*")
+_LISTS = any_of(
+    *("passwords.txt", "passwords.csv", "password.txt", "pass.txt", "passwd.txt", "api[-_]key*", "apikey*"),
+    # what password managers and browsers write, and what people keep of an account or a wallet
+    *("*[-_]passwords.csv", "logins.csv", "bitwarden*export*", "lastpass*export*", "*.1pif", "*.mnemonic"),
+    *("*recovery[-_]codes.*", "*recovery[-_]codes", "backup[-_]codes.*", "seed[-_]phrase*", "mnemonic.phrase"),
+    *("id_rsa[-_]*", "id_ed25519[-_]*", "wpa_supplicant*.conf", ".clasprc.json", ".sentryclirc", "pgpassword"),
+)
 # Names of one key, one token or one account, and of environments; words for other things end alike: `sort_key.yaml`,
 # `design-tokens.json`, the locale `ar-sa.json`.
 _SINGLE = re.compile(

@@ -438,3 +438,22 @@ def test_names_of_sources_and_of_other_things(path: str) -> None:
 @pytest.mark.parametrize("path", ["identity.age", "Login Data", ".config/gcloud/legacy_credentials/a/adc.json"])
 def test_more_names_of_secrets(path: str) -> None:
     assert is_secret_name(path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("chrome-passwords.csv", "logins.csv", "bitwarden_export_2024.json", "lastpass_export.csv", "vault.1pif"),
+        *("github-recovery-codes.txt", "backup_codes.txt", "seed-phrase.txt", "a.mnemonic", "keys/id_ed25519_work"),
+        *("etc/wpa_supplicant-wlan0.conf", ".clasprc.json", ".sentryclirc", "pgpassword"),
+    ],
+)
+def test_what_password_managers_export_and_people_keep_is_secret(path):
+    assert is_secret_name(path)
+
+
+@pytest.mark.parametrize(
+    "path", ["mnemonic.json", "lastpass_export.py", "recovery_codes.rb", "docs/recovery-codes.md", "seed_phrase.dart"]
+)
+def test_code_and_prose_about_such_files_is_read(path):
+    assert not is_secret_name(path)

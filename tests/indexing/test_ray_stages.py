@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from c2llm_integrations.code.chunking import chunk_source
+from c2llm_integrations.code.git import MAX_OUTPUT
 from c2llm_integrations.errors import StoreError
 from c2llm_integrations.indexing.ownership import Claim
 from c2llm_integrations.indexing.ray import batches, stages
@@ -143,6 +144,40 @@ def test_a_symbolic_link_in_a_clone_is_no_text(place, tmp_path):
     listed = list(stages.list_source((tree).as_uri(), place, False))
     assert [path for batch in listed for path in batch.texts] == ["file_1.py"]
     assert len({batch.result.commit for batch in listed}) == 1
+
+
+def bare(folder, levels, width, text):
+    """Make a bare repository of one text, `width` times in a folder, which stands as often in the next, and so on."""
+    subprocess.run(["git", "init", "-q", "--bare", folder], check=True)
+
+    def git(*arguments, given=""):
+        command = ["git", "-C", folder, "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments]
+        return subprocess.run(command, input=given, capture_output=True, check=True, text=True).stdout.strip()
+
+    kind, one = "100644 blob", git("hash-object", "-w", "--stdin", given=text)
+    for _ in range(levels):
+        one = git("mktree", given="".join(f"{kind} {one}\tf{number}.py\n" for number in range(width)))
+        kind = "040000 tree"
+    git("update-ref", "HEAD", git("commit-tree", one, "-m", "one"))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("levels", "lines", "said"),
+    [
+        (6, 1, f"git printed over {MAX_OUTPUT:,} bytes"),
+        (3, 2**19, "have 103,079,215,104 bytes, at most"),
+    ],
+)
+def test_a_few_objects_that_stand_for_far_more_files_are_not_laid_out(place, tmp_path, levels, lines, said):
+    [batch] = stages.list_source(str(bare(tmp_path / "bomb.git", levels, 32, "x = 1\n" * lines)), place, False)
+    assert said in batch.result.failed
+
+
+def test_a_repository_without_a_commit_has_no_files(place, tmp_path):
+    subprocess.run(["git", "init", "-q", "--bare", tmp_path / "empty.git"], check=True)
+    [batch] = stages.list_source(str(tmp_path / "empty.git"), place, False)
+    assert (batch.result.failed, batch.texts) == ("", {})
 
 
 def test_an_empty_folder_is_one_batch(place, tmp_path):

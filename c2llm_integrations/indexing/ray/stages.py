@@ -22,7 +22,7 @@ import numpy as np
 from c2llm_integrations.code import exclude
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
-from c2llm_integrations.code.git import GitFolder, is_git_folder, run_git
+from c2llm_integrations.code.git import GitFolder, check_out, is_git_folder, run_git
 from c2llm_integrations.code.git_commit import CommitSeen
 from c2llm_integrations.code.git_origin import normalize_origin
 from c2llm_integrations.code.languages import PROSE, language_of
@@ -82,8 +82,10 @@ def _list_remote(source: str, place: Place, force: bool) -> Iterator[FileBatch]:
                 yield FileBatch(BatchResult(name, source, owner, is_done=True))
                 return
             folder = TemporaryDirectory(prefix="c2llm-")
-            options = ("--quiet", "--depth", "1", "--no-tags", "--no-recurse-submodules")
+            options = ("--quiet", "--depth", "1", "--no-tags", "--no-recurse-submodules", "--no-checkout")
             run_git("clone", *options, "--", url, folder.name, seconds=GIT_SECONDS, protocols=protocols)
+            if commit:
+                check_out(Path(folder.name), GIT_SECONDS)
     except RepositoryError as error:
         raise RepositoryError(f"{source} cannot be read: {error}") from error
     with folder:

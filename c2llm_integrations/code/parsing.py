@@ -1,0 +1,53 @@
+"""Parse a text that somebody else may have written, within a time and without keeping its bytes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+from tree_sitter import Language, Node, Parser, Range
+
+# The parser reads a power of two of bytes at a time, at most so many, again for each name.
+READ_BYTES = 2**12
+
+
+class _Buffers(threading.local):
+    """One buffer of each size. The binding never lets go of what it parses from: it may only get the same ones."""
+
+    def __init__(self) -> None:
+        self.of_bits = [bytearray(2**bits) for bits in range(READ_BYTES.bit_length())]
+
+
+_buffers = _Buffers()
+
+
+def parse_within(seconds: float, rules: Language, data: bytes, ranges: Sequence[Range] | None = None) -> Node | None:
+    """Return the root of the syntax tree of a text, or of ranges of it; None if it takes longer.
+
+    `seconds`: of this thread's own time.
+    """
+    end = time.thread_time() + seconds
+    is_late, is_parsed = False, False
+
+    def read(at: int, _: object) -> bytes | bytearray:
+        # While the parser recovers from an error it asks nobody whether to go on, but it reads: the text ends there.
+        nonlocal is_late
+        if is_parsed:  # for the text of a node, which takes bytes alone and lets go of them
+            return data[at : at + READ_BYTES]
+        is_late = is_late or time.thread_time() > end
+        left = min(len(data) - at, READ_BYTES)
+        if is_late or left <= 0:
+            return b""
+        buffer = _buffers.of_bits[left.bit_length() - 1]
+        buffer[:] = data[at : at + len(buffer)]
+        return buffer
+
+    try:
+        # Only a parser that reads through a function asks whether to go on.
+        parser = Parser(rules, included_ranges=ranges)
+        tree = parser.parse(read, progress_callback=lambda *_: time.thread_time() > end)
+    except ValueError:
+        return None
+    is_parsed = True
+    return None if is_late else tree.root_node
