@@ -347,7 +347,9 @@ def _check_layers(config: Mapping[str, Any], file: Path) -> None:
         for name, value in todo.pop().items():
             if isinstance(value, Mapping):
                 todo.append(value)
-            elif "layer" in name and isinstance(value, int) and value > _MAX_LAYERS:
+            elif (
+                "layer" in str(name) and isinstance(value, int) and value > _MAX_LAYERS
+            ):  # labels have numbers for names
                 raise CheckpointError(f"{file} has {name} {value}, at most {_MAX_LAYERS} are built; repair the file")
 
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from c2llm_integrations.errors import CheckpointError, InputError
-from c2llm_integrations.model.checkpoint import load_checkpoint, save_checkpoint
+from c2llm_integrations.model.checkpoint import ModelConfig, load_checkpoint, save_checkpoint
 from tests.golden import COMPRESSED, FOLDER, NAMES, TIED
 
 
@@ -190,6 +190,12 @@ def test_impossible_sizes_are_named(copy, change, message):
     (copy / "config.json").write_text(json.dumps({**config, **change}))
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(str(copy))
+
+
+def test_a_configuration_that_was_never_json_is_read(copy):
+    """What transformers makes of one names its labels by numbers."""
+    config = {**json.loads((copy / "config.json").read_text()), "id2label": {0: "LABEL_0"}}
+    assert ModelConfig.read(config, copy / "config.json") == load_checkpoint(str(copy)).sizes
 
 
 def test_a_padding_token_that_is_no_number_is_named(copy):
