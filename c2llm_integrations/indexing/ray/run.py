@@ -30,7 +30,7 @@ from c2llm_integrations.indexing.ingest import IngestReport, spec_for
 from c2llm_integrations.indexing.options import IngestOptions
 from c2llm_integrations.indexing.ray import stages
 from c2llm_integrations.indexing.ray.batches import BatchResult, Place
-from c2llm_integrations.indexing.ray.steps import Chunk, EmbedderOf, ListSource, ListTexts, Write, embedding_actor
+from c2llm_integrations.indexing.ray.ray_tasks import Chunk, EmbedderOf, ListSource, ListTexts, Write, embedding_actor
 from c2llm_integrations.indexing.ray.tracker import PassTracker, TrackedRepository
 from c2llm_integrations.stores import DATABASES, open_store
 from c2llm_integrations.stores.base import CollectionSpec

@@ -1,6 +1,6 @@
-"""The steps of a distributed run, each of one batch of files: list, chunk and compare, embed, write, finish.
+"""The stages of a distributed run, each of one batch of files: list, chunk and compare, embed, write, finish.
 
-Any step may run twice, on any machine: ids follow from content, writes overwrite, and a repository counts as done only
+Any stage may run twice, on any machine: ids follow from content, writes overwrite, and a repository counts as done only
 when the sum of all its chunks' ids is that of the rows the store holds.
 """
 

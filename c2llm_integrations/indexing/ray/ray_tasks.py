@@ -1,4 +1,4 @@
-"""The stages as Ray calls them: rows in, rows out, a pickled batch in each."""
+"""The stages as the tasks and actors of Ray: rows in, rows out, a pickled batch in each."""
 
 from __future__ import annotations
 
