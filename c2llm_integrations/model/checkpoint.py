@@ -347,9 +347,8 @@ def _check_layers(config: Mapping[str, Any], file: Path) -> None:
         for name, value in todo.pop().items():
             if isinstance(value, Mapping):
                 todo.append(value)
-            elif (
-                "layer" in str(name) and isinstance(value, int) and value > _MAX_LAYERS
-            ):  # labels have numbers for names
+            # What transformers made of a file names its labels by numbers.
+            elif "layer" in str(name) and isinstance(value, int) and value > _MAX_LAYERS:
                 raise CheckpointError(f"{file} has {name} {value}, at most {_MAX_LAYERS} are built; repair the file")
 
 

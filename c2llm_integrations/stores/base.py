@@ -23,7 +23,7 @@ from c2llm_integrations.errors import InputError, RowsRefused, StoreError
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.backend import Backend, Terms
 from c2llm_integrations.stores.filter import Filter
-from c2llm_integrations.stores.ids import RecordId, row_ids
+from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.records import AnyRecord, Hit, Record, Row, Vector
 from c2llm_integrations.stores.rows import (
     Candidates,
@@ -35,6 +35,7 @@ from c2llm_integrations.stores.rows import (
     refused_records,
     refused_vectors,
     require,
+    row_ids,
     slices,
     unit,
     why_vector_refused,

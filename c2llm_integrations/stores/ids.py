@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import sha1
 from typing import Any
@@ -71,19 +70,6 @@ def why_id_refused(id: object) -> str | None:
     except UnicodeEncodeError:
         return f"id {id!r} holds a lone surrogate; decode it again"
     return None
-
-
-def row_ids(ids: Iterable[RecordId] | RecordId, source: str = "") -> dict[RecordId, RecordId]:
-    """Return row id → the id that it was asked by; raises InputError for what cannot be an id."""
-    if isinstance(ids, str | int) or not isinstance(ids, Iterable):
-        ids = [ids]
-    found = list(ids)
-    for why in map(why_id_refused, found):
-        if why is not None:
-            raise InputError(why)
-    if not isinstance(source, str):
-        raise InputError(f"expected a source's name, got {source!r:.60} ({type(source).__name__})")
-    return {row_id(source, id): id for id in found}
 
 
 def packed(id: RecordId) -> bytes:

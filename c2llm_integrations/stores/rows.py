@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from c2llm_integrations.code.chunk import CHUNK_FIELDS, CodeChunk
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores.filter import moment_of, value_of
-from c2llm_integrations.stores.ids import RecordId, why_id_refused
+from c2llm_integrations.stores.ids import RecordId, row_id, why_id_refused
 from c2llm_integrations.stores.records import AnyRecord, Hit, PreparedRecord, Record, Row, Vector, prepared, utf8_bytes
 
 _T = TypeVar("_T")
@@ -285,6 +285,18 @@ def require(value: object, kind: type | tuple[type, ...], what: str) -> None:
     """Raise InputError unless a value is of a kind."""
     if not isinstance(value, kind):
         raise InputError(f"expected {what}, got {value!r:.60} ({type(value).__name__})")
+
+
+def row_ids(ids: Iterable[RecordId] | RecordId, source: str = "") -> dict[RecordId, RecordId]:
+    """Return row id → the id that it was asked by; raises InputError for what cannot be an id."""
+    if isinstance(ids, str | int) or not isinstance(ids, Iterable):
+        ids = [ids]
+    found = list(ids)
+    for why in map(why_id_refused, found):
+        if why is not None:
+            raise InputError(why)
+    require(source, str, "a source's name")
+    return {row_id(source, id): id for id in found}
 
 
 def parts(ids: Sequence[_T]) -> Iterator[Sequence[_T]]:
