@@ -14,10 +14,12 @@ if TYPE_CHECKING:  # importing options alone loads no store
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from c2llm_integrations._utils.progress import Progress
+    from c2llm_integrations.code.chunk import CodeChunk
+    from c2llm_integrations.stores.base import VectorStore
     from c2llm_integrations.stores.records import Vector
     from c2llm_integrations.stores.spec import CompactPlan
 
-    VectorsFrom = Callable[[Sequence[str]], Sequence[Vector | None]]
+    VectorsFrom = Callable[[Sequence[CodeChunk]], Sequence[Vector | None]]
     Transform = Callable[[Any], Any]
 
 Vectors = str | Iterable[Any]
@@ -48,7 +50,7 @@ class IngestOptions(WriteOptions):
     include_secrets: bool = option(False, "Store what looks like a secret, too; needed in each run.")
     only: Collection[str] | None = None
     expected_root: Path | None = None
-    vectors_from: VectorsFrom | None = None
+    vectors_from: VectorStore | VectorsFrom | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
