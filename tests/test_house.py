@@ -140,7 +140,7 @@ def test_a_heavy_package_is_imported_only_at_home(package):
 # What a user calls by keywords that an editor completes, and what another library calls by names of its own.
 MANY_PARAMETERS = {
     "indexing.ingest.ingest",
-    "indexing.records.ingest_records",
+    "indexing.ingest_records.ingest_records",
     "retrieval.search.search",
     "langchain.vector_store.__init__",
     "model.embedder.from_pretrained",

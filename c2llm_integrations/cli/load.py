@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from c2llm_integrations._utils.options import option
+from c2llm_integrations._utils.option_field import option
 from c2llm_integrations._utils.progress import shown
 from c2llm_integrations.cli import terminal
 from c2llm_integrations.cli.context import load_model, opened, store_of
@@ -50,7 +50,7 @@ def load(
 
     What is not the text, the id or the vector of a record is its metadata, by which c2llm search can filter.
     """
-    from c2llm_integrations.indexing.records import ingest_records_with, plan_records
+    from c2llm_integrations.indexing.ingest_records import ingest_records_with, plan_records
 
     options = replace(options, fields=_kinds(run.field))
     with opened(place.store or store_of(Path()), place.collection) as held:

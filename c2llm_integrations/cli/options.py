@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import typer
 
-from c2llm_integrations._utils.options import CLI, option
+from c2llm_integrations._utils.option_field import CLI, option
 from c2llm_integrations.code.exclude import INDEX_FOLDER, REFUSED_FILE
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.model.options import ModelOptions

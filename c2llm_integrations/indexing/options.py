@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from c2llm_integrations._utils.options import option
+from c2llm_integrations._utils.option_field import option
 from c2llm_integrations.code.exclude import REFUSED_FILE
 
 if TYPE_CHECKING:  # importing options alone loads no store

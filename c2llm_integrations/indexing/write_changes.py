@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from c2llm_integrations.errors import InputError, StoreError
 from c2llm_integrations.indexing.diff import Change
 from c2llm_integrations.stores.base import Row, VectorStore
+from c2llm_integrations.stores.bulk_loader import Loader, LoadReport
 from c2llm_integrations.stores.ids import RecordId
-from c2llm_integrations.stores.loader import Loader, LoadReport
 from c2llm_integrations.stores.records import AnyRecord
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from c2llm_integrations._utils.files import user_cache, write_atomically
-from c2llm_integrations._utils.options import option
+from c2llm_integrations._utils.option_field import option
 from c2llm_integrations.errors import InputError
 
 if TYPE_CHECKING:

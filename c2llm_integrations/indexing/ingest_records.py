@@ -44,8 +44,8 @@ from c2llm_integrations.indexing.write_changes import (
     write_changes,
 )
 from c2llm_integrations.stores.base import CollectionSpec, VectorStore
+from c2llm_integrations.stores.bulk_loader import Loader
 from c2llm_integrations.stores.ids import RecordId, row_id, why_id_refused
-from c2llm_integrations.stores.loader import Loader
 from c2llm_integrations.stores.records import PreparedRecord, Record, Row, is_chunk
 from c2llm_integrations.stores.rows import plain_record, refused_records
 from c2llm_integrations.stores.spec import CompactPlan
