@@ -22,9 +22,8 @@ from torch.nn import functional as F
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.model.checkpoint import load_checkpoint
-from c2llm_integrations.model.cpu_choice import fastest
+from c2llm_integrations.model.dtype_choice import cpu_times, fastest, float_dtype, why_not_int8
 from c2llm_integrations.model.embedder import C2LLMEmbedder
-from c2llm_integrations.model.encoder import cpu_times, float_dtype, why_not_int8
 
 # Rows of the products that are timed and how many of them a GPU gets at once, tokens in a batch that are tried, and
 # chunks read at most.

@@ -11,11 +11,12 @@ from torch.nn import functional as F
 
 from c2llm_integrations.cli.bench import _kinds, _peak, _products
 from c2llm_integrations.errors import CheckpointError, InputError
-from c2llm_integrations.model import encoder, int8
+from c2llm_integrations.model import dtype_choice, encoder, int8
 from c2llm_integrations.model.backbones import Linear
 from c2llm_integrations.model.checkpoint import NANO, RANGES, load_checkpoint, save_checkpoint
+from c2llm_integrations.model.dtype_choice import float_dtype, why_not_int8
 from c2llm_integrations.model.embedder import C2LLMEmbedder
-from c2llm_integrations.model.encoder import float_dtype, load_encoder, why_not_int8
+from c2llm_integrations.model.encoder import load_encoder
 from c2llm_integrations.model.int8 import LOWEST_GELU, Int8Bert, Product, range_shapes, read_ranges
 from c2llm_integrations.training.int8_ranges import RangeWatch, main, measure_ranges
 from tests.golden import TIED
@@ -170,7 +171,7 @@ def test_a_broken_weight_is_not_rounded_away(folder):
 
 
 def test_without_the_instructions_nano_is_computed_as_before(monkeypatch):
-    monkeypatch.setattr(encoder, "weight_steps", lambda: None)
+    monkeypatch.setattr(dtype_choice, "weight_steps", lambda: None)
     assert C2LLMEmbedder.from_pretrained("nano").dtype == float_dtype(load_checkpoint("nano"), CPU)
     assert "int8" not in _kinds("nano", CPU)
     with pytest.raises(InputError, match="no right products of bytes"):
@@ -178,7 +179,7 @@ def test_without_the_instructions_nano_is_computed_as_before(monkeypatch):
 
 
 def test_8_bits_are_refused_where_nothing_was_measured(monkeypatch, folder):
-    monkeypatch.setattr(encoder, "weight_steps", lambda: 127)
+    monkeypatch.setattr(dtype_choice, "weight_steps", lambda: 127)
     (folder / RANGES).unlink()
     for name in (str(folder), str(TIED)):
         with pytest.raises(InputError, match=f"has no {RANGES}"):
