@@ -18,7 +18,7 @@ FLOORS = [
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # A heavy or optional package → where it may be imported at all.
 HOMES = {
-    "torch": {"model", "training", "sentence_transformers", "server/vllm", "cli/bench", "cli/train", "indexing/ray"},
+    "torch": {"model", "training", "sentence_transformers", "server/vllm", "cli/train", "indexing/ray"},
     "transformers": {"model", "training", "sentence_transformers", "server/vllm"},
     "sentence_transformers": {"sentence_transformers", "training", "model"},
     "qdrant_client": {"stores/qdrant"},

@@ -15,6 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from c2llm_integrations.cli import (
+    bench,
     collections,
     evaluation,
     export_onnx,
@@ -54,7 +55,7 @@ app.command(short_help="Make training pairs of your code.")(train.mine_pairs)
 app.command(short_help="Write a model as ONNX.")(export_onnx.export_onnx)
 app.command("eval", short_help="Measure how well a model retrieves.")(evaluation.evaluate)
 app.command(short_help="Serve embeddings over HTTP.")(serve.serve)
-app.command(short_help="Measure a model on this machine.")(serve.bench)
+app.command(short_help="Measure a model on this machine.")(bench.bench)
 app.command(short_help="Search on a page in your browser.")(serve.browse)
 app.command(short_help="Serve search to a coding agent.")(serve.mcp)
 
