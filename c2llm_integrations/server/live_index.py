@@ -216,7 +216,8 @@ class LiveIndex:
     @property
     def embedder(self) -> C2LLMEmbedder:
         """The collection's model, else the wanted one; loaded on first use and again after `release`."""
-        from c2llm_integrations.model.options import ModelOptions, options_of
+        from c2llm_integrations.model.fingerprint import options_of
+        from c2llm_integrations.model.options import ModelOptions
         from c2llm_integrations.model.shared_model import shared_model
 
         spec = self.store.spec
