@@ -47,7 +47,8 @@ from c2llm_integrations.stores.base import CollectionSpec, VectorStore
 from c2llm_integrations.stores.bulk_loader import Loader
 from c2llm_integrations.stores.ids import RecordId, row_id, why_id_refused
 from c2llm_integrations.stores.records import PreparedRecord, Record, Row, is_chunk
-from c2llm_integrations.stores.rows import plain_record, refused_records
+from c2llm_integrations.stores.row_checks import refused_records
+from c2llm_integrations.stores.rows import plain_record
 from c2llm_integrations.stores.spec import CompactPlan
 
 if TYPE_CHECKING:
