@@ -8,7 +8,7 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from c2llm_integrations._utils.files import user_cache, write_atomically
 from c2llm_integrations._utils.option_field import option
@@ -57,6 +57,12 @@ class ModelOptions:
         given = [name for name in ("head", "projection", "truncate_dim") if getattr(self, name) is not None]
         if len(given) > 1:
             raise InputError(f"{' and '.join(given)} are given, and each alone decides the dimensions; choose one")
+
+    @classmethod
+    def as_fields(cls) -> dict[str, Any]:
+        """Return name → (type, default) of the fields that a framework's object gets, all but the model's name."""
+        types = get_type_hints(cls)
+        return {one.name: (types[one.name], one.default) for one in fields(cls) if one.name != "name"}
 
     @classmethod
     def of(cls, adapter: Any) -> ModelOptions:
