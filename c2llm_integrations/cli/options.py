@@ -110,6 +110,14 @@ class Place:
 
 
 @dataclass(frozen=True)
+class ClusterChoice:
+    """The Ray cluster that embeds, and with what."""
+
+    address: str | None = option(None, "Ray's cluster, such as auto.  [default: start one here]", metavar="A")
+    gpus_each: float = option(0.0, "GPUs for each of Ray's actors.", metavar="G", min=0)
+
+
+@dataclass(frozen=True)
 class ModelPlace:
     """Where a collection's model is now, where it is not what the collection says."""
 
