@@ -33,7 +33,7 @@ PARTS_EACH = 4
 
 
 class RayEmbedder:
-    """What `ingest_records` and `ingest` need of an embedder, computed by the actors of a cluster.
+    """What `ingest_records` needs of an embedder, computed by the actors of a cluster.
 
         with RayEmbedder.on(Cluster("auto", embedders=8, gpus_each=1, make_embedder=load)) as embedder:
             ingest_records(file, embedder, store, source="answers", batch_size=embedder.batch_size)
@@ -54,7 +54,7 @@ class RayEmbedder:
     @classmethod
     @contextmanager
     def on(cls, cluster: Cluster) -> Iterator[RayEmbedder]:
-        """Start the models, unless this process is connected a cluster too, and stop them at the end.
+        """Start the models, and stop them at the end; so with Ray itself, unless this process is connected already.
 
         An actor that dies is started again, and what it had is computed again.
         """
