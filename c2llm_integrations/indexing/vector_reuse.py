@@ -17,7 +17,7 @@ from c2llm_integrations.code.git import GitFolder
 from c2llm_integrations.errors import StoreError
 from c2llm_integrations.stores import open_store, own_index
 from c2llm_integrations.stores.base import Vector, VectorStore
-from c2llm_integrations.stores.loader import MIN_COSINE
+from c2llm_integrations.stores.bulk_loader import MIN_COSINE
 
 if TYPE_CHECKING:
     from c2llm_integrations.indexing.options import VectorsFrom
