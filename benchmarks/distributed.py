@@ -89,7 +89,8 @@ def run_distributed(
 ) -> tuple[Any, list[float]]:
     """Run it; return the report and when each batch was through."""
     from c2llm_integrations.indexing.options import IngestOptions
-    from c2llm_integrations.indexing.ray.run import Cluster, ingest_distributed
+    from c2llm_integrations.indexing.ray.cluster import Cluster
+    from c2llm_integrations.indexing.ray.run import ingest_distributed
 
     times: list[float] = []
     cluster = Cluster(embedders=embedders, make_embedder=make)

@@ -27,7 +27,7 @@ from benchmarks.nano_recipe.corpus import package_of
 from benchmarks.nano_recipe.fetch import fetch
 from benchmarks.nano_recipe.mine import read_definitions
 from benchmarks.nano_recipe.nano import is_archive
-from c2llm_integrations.training.pairs import fingerprint
+from c2llm_integrations.training.docstring_pairs import fingerprint
 
 PACKAGES = Path(__file__).parent / "data" / "language_packages.tsv"
 EACH, OF_ONE_PACKAGE = 250, 150

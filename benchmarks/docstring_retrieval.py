@@ -27,8 +27,8 @@ import numpy as np
 
 from benchmarks.common import minilm_folder, report
 from benchmarks.nano_recipe.mine import sample
+from c2llm_integrations.training.docstring_pairs import words
 from c2llm_integrations.training.evaluation import human_eval_task
-from c2llm_integrations.training.pairs import words
 
 DATA = Path(__file__).parent / "data" / "docstring_pairs.jsonl.gz"
 VALIDATION = DATA.with_name("validation_pairs.jsonl.gz")

@@ -40,7 +40,7 @@ from c2llm_integrations.code.repository import iter_sources, open_tree
 from c2llm_integrations.indexing.diff import StoredRows
 from c2llm_integrations.stores import base, open_store
 from c2llm_integrations.stores.base import CollectionSpec, Row
-from c2llm_integrations.stores.loader import load
+from c2llm_integrations.stores.bulk_loader import load
 
 # As many as an index run stores at once.
 BATCH = 256

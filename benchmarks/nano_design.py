@@ -40,7 +40,7 @@ from benchmarks.nano_recipe.train import Recipe, train
 from c2llm_integrations.model.checkpoint import load_checkpoint
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.model.hf_model import C2LLMModel
-from c2llm_integrations.training.pairs import read_pairs
+from c2llm_integrations.training.docstring_pairs import read_pairs
 
 WORK = Path(__file__).parents[1] / ".work" / "nano_design"
 PAIRS, TEXTS = 20_000, 512

@@ -34,10 +34,10 @@ from benchmarks.nano_recipe.mine import read_definitions
 from c2llm_integrations.model.checkpoint import Checkpoint, load_checkpoint
 from c2llm_integrations.model.output_dim import Head, fit_projection
 from c2llm_integrations.stores.spec import CompactPlan
+from c2llm_integrations.training.docstring_pairs import fingerprint, read_pairs
 from c2llm_integrations.training.head import encode, pma_of, train_head
 from c2llm_integrations.training.hidden_states import TokenStates, cache_states
 from c2llm_integrations.training.options import HeadOptions
-from c2llm_integrations.training.pairs import fingerprint, read_pairs
 
 WORK = Path(__file__).parents[1] / ".work" / "output_dimensions"
 WIDTHS = (128, 64, 32)

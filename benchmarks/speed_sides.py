@@ -146,7 +146,7 @@ def vllm(model: str, texts: list[str], max_length: int, amount: float) -> Run:
     from vllm import LLM
 
     from c2llm_integrations.model.checkpoint import load_checkpoint
-    from c2llm_integrations.model.encoder import float_dtype
+    from c2llm_integrations.model.dtype_choice import float_dtype
 
     os.environ |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": f"0-{(os.cpu_count() or 1) - 1}"}
     dtype = str(float_dtype(load_checkpoint(model), torch.device("cpu"))).removeprefix("torch.")

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
         StoreError,
     )
     from c2llm_integrations.indexing.ingest import IngestReport, ingest
-    from c2llm_integrations.indexing.records import ingest_records
+    from c2llm_integrations.indexing.ingest_records import ingest_records
     from c2llm_integrations.model.embedder import C2LLMEmbedder
     from c2llm_integrations.retrieval.search import search
     from c2llm_integrations.stores import open_store
     from c2llm_integrations.stores.base import VectorStore
+    from c2llm_integrations.stores.bulk_loader import load
     from c2llm_integrations.stores.filter import Filter
     from c2llm_integrations.stores.foreign import Layout
-    from c2llm_integrations.stores.loader import load
     from c2llm_integrations.stores.records import Hit, Record, Row
     from c2llm_integrations.stores.spec import CollectionSpec, CompactPlan
 
@@ -81,8 +81,8 @@ _HOMES = {
     "Row": "stores.records",
     "VectorStore": "stores.base",
     "ingest": "indexing.ingest",
-    "ingest_records": "indexing.records",
-    "load": "stores.loader",
+    "ingest_records": "indexing.ingest_records",
+    "load": "stores.bulk_loader",
     "open_store": "stores",
     "search": "retrieval.search",
 }

@@ -18,7 +18,7 @@ FLOORS = [
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # A heavy or optional package → where it may be imported at all.
 HOMES = {
-    "torch": {"model", "training", "sentence_transformers", "server/vllm", "cli/bench", "cli/train", "indexing/ray"},
+    "torch": {"model", "training", "sentence_transformers", "server/vllm", "cli/train", "indexing/ray"},
     "transformers": {"model", "training", "sentence_transformers", "server/vllm"},
     "sentence_transformers": {"sentence_transformers", "training", "model"},
     "qdrant_client": {"stores/qdrant"},
@@ -140,7 +140,7 @@ def test_a_heavy_package_is_imported_only_at_home(package):
 # What a user calls by keywords that an editor completes, and what another library calls by names of its own.
 MANY_PARAMETERS = {
     "indexing.ingest.ingest",
-    "indexing.records.ingest_records",
+    "indexing.ingest_records.ingest_records",
     "retrieval.search.search",
     "langchain.vector_store.__init__",
     "model.embedder.from_pretrained",

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from benchmarks.development_set.archives import Tree
 from benchmarks.development_set.documentation import ASIDE, all_definitions, unique_definitions
 from benchmarks.development_set.languages import LANGUAGES, RAISES, Candidate, language
-from c2llm_integrations.training.pairs import words
+from c2llm_integrations.training.docstring_pairs import words
 
 _NUMBER = re.compile(r"%[-+ 0-9.]*l*[dufixX]\b")
 _HOLE = re.compile(

@@ -18,7 +18,7 @@ from benchmarks.development_set.languages import (
     definitions,
     language,
 )
-from c2llm_integrations.training.pairs import words
+from c2llm_integrations.training.docstring_pairs import words
 
 # Nothing is asked about these files, which stay in the index.
 ASIDE = re.compile(

@@ -15,7 +15,7 @@ from benchmarks.development_set.archives import Package, Tree
 from benchmarks.development_set.code import error, symbol
 from benchmarks.development_set.documentation import behavior, central, changelog
 from benchmarks.development_set.languages import Candidate, are_related, language
-from c2llm_integrations.training.pairs import words
+from c2llm_integrations.training.docstring_pairs import words
 
 QUESTIONS = Path(__file__).parents[1] / "data" / "development_questions.jsonl"
 EACH = 12

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from c2llm_integrations.training.pairs import masked, words
+from c2llm_integrations.training.docstring_pairs import masked, words
 
 NAME_SHARE, BODY_SHARE = 0.35, 0.15
 """How often a definition is asked for by the words of its name, and its body by its first lines and documentation,

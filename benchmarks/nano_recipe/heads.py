@@ -27,10 +27,10 @@ from benchmarks.docstring_retrieval import VALIDATION, load
 from benchmarks.nano_recipe.corpus import EXTENSIONS, allowed, wanted
 from benchmarks.nano_recipe.metadata import licence_in, permissive
 from c2llm_integrations.model.checkpoint import load_checkpoint
+from c2llm_integrations.training.docstring_pairs import Definition, definitions, fingerprint
 from c2llm_integrations.training.head import train_head
 from c2llm_integrations.training.hidden_states import cache_states
 from c2llm_integrations.training.options import HeadOptions
-from c2llm_integrations.training.pairs import Definition, definitions, fingerprint
 
 WIDTHS = (128, 64, 32)
 PAIRS_PER_DISTRIBUTION = 2500

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.nano_recipe.corpus import EXTENSIONS, HELD_OUT, allowed, package_of, read_archive
 from benchmarks.nano_recipe.metadata import licence_of, permissive, source_of
-from c2llm_integrations.training.pairs import Definition, definitions, fingerprint
+from c2llm_integrations.training.docstring_pairs import Definition, definitions, fingerprint
 
 PER_PACKAGE = {"python": 4000}
 PER_PACKAGE_OTHERS = 2500

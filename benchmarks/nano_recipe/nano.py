@@ -34,8 +34,8 @@ from c2llm_integrations.model.checkpoint import RANGES, load_checkpoint
 from c2llm_integrations.model.hf_config import C2LLMConfig
 from c2llm_integrations.model.hf_model import C2LLMModel
 from c2llm_integrations.model.tensor_files import write_tensors
+from c2llm_integrations.training.docstring_pairs import read_pairs
 from c2llm_integrations.training.int8_ranges import write_ranges
-from c2llm_integrations.training.pairs import read_pairs
 
 WIDTH, HEADS = 256, 8
 VOCABULARY, NEW_WORDS = 16_000, 3_000

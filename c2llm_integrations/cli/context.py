@@ -31,7 +31,8 @@ def load_model(choice: ModelChoice, spec: CollectionSpec | None) -> C2LLMEmbedde
     """Load the chosen model, else the one the collection was made with, else nano."""
     from c2llm_integrations.model.checkpoint import lasting_name
     from c2llm_integrations.model.embedder import C2LLMEmbedder
-    from c2llm_integrations.model.options import ModelOptions, options_of, remember_model
+    from c2llm_integrations.model.fingerprint import options_of
+    from c2llm_integrations.model.options import ModelOptions, remember_model
     from c2llm_integrations.model.output_dim import remember
 
     found = ModelOptions() if spec is None else options_of(spec.fingerprint, choice.projection, choice.head)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from c2llm_integrations._utils.options import option
+from c2llm_integrations._utils.option_field import option
 from c2llm_integrations._utils.progress import shown
 from c2llm_integrations.cli import terminal
 from c2llm_integrations.cli.context import folders_to_refresh, load_model, nested, opened, store_of
@@ -36,6 +36,9 @@ class Run(Output):
 
     dry_run: bool = option(False, "Say what would be done and what it would cost, and do nothing.")
     watch: bool = option(False, "Keep running and index again on changes, until Ctrl-C.")
+    vectors_from: str | None = option(
+        None, "A store whose collection of the same name has vectors to copy, such as a team's.", metavar="URL"
+    )
 
 
 @command
@@ -57,7 +60,7 @@ def index(
     """
     if run.watch and run.dry_run:
         raise typer.BadParameter("it does nothing that --watch could repeat", param_hint="--dry-run")
-    report, is_new, again = _index(path, place, model, plan, options, dry_run=run.dry_run)
+    report, is_new, again = _index(path, place, model, plan, options, run)
     write_report(report, planned=run.dry_run, as_json=run.as_json)
     if is_new and report.stored and not run.dry_run:
         terminal.say(f'now ask: c2llm search{place.again()} "..."')
@@ -79,7 +82,12 @@ def bring_up_to_date(place: Place, model: ModelChoice) -> None:
 
 
 def _index(
-    path: Path, place: Place, model: ModelChoice, plan: PlanChoice, options: IngestOptions, *, dry_run: bool = False
+    path: Path,
+    place: Place,
+    model: ModelChoice,
+    plan: PlanChoice,
+    options: IngestOptions,
+    run: Run = Run(),
 ) -> tuple[IngestReport, bool, Callable[..., IngestReport]]:
     """Index one repository in this process, or only plan it.
 
@@ -99,12 +107,12 @@ def _index(
             require_known_model(held, model.model)
         embedder = load_model(model, spec)
         options = replace(options, compact=plan.plan(embedder.output_dim, spec))
-        if dry_run:
+        if run.dry_run:
             report = plan_run(path, held, embedder, options)
         else:
             stored_as = plan.datatype or (spec.datatype if spec is not None else "float32")
-            others = _known_vectors(place.store is None, root, place.collection, embedder, stored_as)
-            with shown() as progress, others as known:
+            sources = _Sources(root, place, run.vectors_from)
+            with shown() as progress, sources.open(embedder, stored_as) as known:
                 report = ingest_with(path, embedder, held, replace(options, progress=progress, vectors_from=known))
 
     def again(held: VectorStore, only: frozenset[str] | None = None) -> IngestReport:
@@ -113,22 +121,36 @@ def _index(
     return report, spec is None, again
 
 
-@contextmanager
-def _known_vectors(
-    own_store: bool, root: Path, collection: str, embedder: C2LLMEmbedder, datatype: str
-) -> Iterator[VectorsFrom | None]:
-    """Yield a function that gives vectors of the repository's other worktrees; say afterwards how many it gave."""
-    from c2llm_integrations.indexing.vector_reuse import Worktrees
+@dataclass(frozen=True)
+class _Sources:
+    """Where vectors need not be computed: the repository's other worktrees, and the store that was named."""
 
-    if not own_store:
-        yield None
-        return
-    with Worktrees(root, collection, embedder, datatype) as others:
-        yield others.vectors
-    for note in others.notes:
-        terminal.say(note)
-    if others.copied:
-        terminal.say(f"{others.copied:,} vectors were copied from other worktrees")
+    root: Path
+    place: Place
+    url: str | None
+
+    @contextmanager
+    def open(self, embedder: C2LLMEmbedder, datatype: str) -> Iterator[VectorsFrom | None]:
+        """Yield a function that gives vectors of chunks; say afterwards how many it gave."""
+        from c2llm_integrations.indexing.vector_reuse import SharedIndex, Worktrees, known_vectors
+
+        with ExitStack() as stack:
+            found: list[VectorsFrom] = []
+            others = shared = None
+            if self.place.store is None:
+                others = stack.enter_context(Worktrees(self.root, self.place.collection, embedder, datatype))
+                found.append(others.vectors)
+            if self.url is not None:
+                store = stack.enter_context(opened(self.url, self.place.collection))
+                shared = SharedIndex(store, embedder, datatype)
+                found.append(shared.vectors)
+            yield (lambda chunks: known_vectors(chunks, *found)) if found else None
+        for note in others.notes if others is not None else ():
+            terminal.say(note)
+        if others is not None and others.copied:
+            terminal.say(f"{others.copied:,} vectors were copied from other worktrees")
+        if shared is not None:
+            terminal.say(f"{shared.copied:,} vectors were copied from {self.url}")
 
 
 def _keep_current(path: Path, store: VectorStore, run: Callable[..., IngestReport]) -> None:

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from c2llm_integrations._utils.options import option
+from c2llm_integrations._utils.option_field import option
 from c2llm_integrations._utils.progress import shown
 from c2llm_integrations.cli import terminal
 from c2llm_integrations.cli.context import load_model, opened
-from c2llm_integrations.cli.options import REFUSED, ModelChoice, Output, Place, PlanChoice, command
+from c2llm_integrations.cli.options import REFUSED, ClusterChoice, ModelChoice, Output, Place, PlanChoice, command
 from c2llm_integrations.cli.output import report_lines, say_problems
 from c2llm_integrations.indexing.options import IngestOptions, WriteOptions
 
@@ -25,12 +25,10 @@ class ServerPlace(Place):
 
 
 @dataclass(frozen=True)
-class Run(Output):
+class Run(ClusterChoice, Output):
     """The cluster that a run uses, and what is particular to the run."""
 
-    address: str | None = option(None, "Ray's cluster, such as auto.  [default: start one here]", metavar="A")
     embedders: int = option(1, "Ray's actors with a model each.", metavar="N", min=1)
-    gpus_each: float = option(0.0, "GPUs for each of these.", metavar="G", min=0)
     force: bool = option(False, "Take over names that other checkouts fill, and read again what is done.")
 
 
@@ -50,7 +48,8 @@ def index_ray(
     run: Run,
 ) -> int:
     """Read repositories into a Qdrant or Milvus server, on a Ray cluster. Rows are those that c2llm index writes."""
-    from c2llm_integrations.indexing.ray.run import Cluster, ingest_distributed, require_server
+    from c2llm_integrations.indexing.ray.cluster import Cluster
+    from c2llm_integrations.indexing.ray.run import ingest_distributed, require_server
 
     url = str(place.store)
     require_server(url)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from c2llm_integrations._utils.options import option
+from c2llm_integrations._utils.option_field import option
 from c2llm_integrations._utils.progress import shown
 from c2llm_integrations.cli import terminal
 from c2llm_integrations.cli.context import load_model, opened, store_of
-from c2llm_integrations.cli.options import REFUSED, ModelChoice, Output, Place, PlanChoice, command
+from c2llm_integrations.cli.options import REFUSED, ClusterChoice, ModelChoice, Output, Place, PlanChoice, command
 from c2llm_integrations.cli.output import say_problems, write_report
 from c2llm_integrations.indexing.options import RecordOptions
+
+if TYPE_CHECKING:
+    from c2llm_integrations.indexing.options import DocumentEmbedder
+    from c2llm_integrations.model.embedder import C2LLMEmbedder
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,7 @@ class RecordsPlace(Place):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run(Output):
+class Run(ClusterChoice, Output):
     """Which source is loaded, and what is particular to one run."""
 
     source: str = option(MISSING, "What the records are from; the same in every run.", metavar="NAME")
@@ -33,6 +40,9 @@ class Run(Output):
         None,
         "Index a field for filters: keyword, tenant, integer, float, boolean or datetime; may be repeated.",
         metavar="NAME=KIND",
+    )
+    embedders: int | None = option(
+        None, "Embed with so many of Ray's actors.  [default: in this process]", metavar="N", min=1
     )
     dry_run: bool = option(False, "Say what would be done, and do nothing.")
 
@@ -50,22 +60,40 @@ def load(
 
     What is not the text, the id or the vector of a record is its metadata, by which c2llm search can filter.
     """
-    from c2llm_integrations.indexing.records import ingest_records_with, plan_records
+    from c2llm_integrations.indexing.ingest_records import ingest_records_with, plan_records
 
     options = replace(options, fields=_kinds(run.field))
     with opened(place.store or store_of(Path()), place.collection) as held:
         spec = held.spec
-        embedder = load_model(model, spec) if options.vectors is None else None
-        options = replace(options, compact=plan.plan(embedder.output_dim if embedder else None, spec))
-        if run.dry_run:
-            report = plan_records(file, embedder, held, run.source, options)
-        else:
-            with shown() as progress:
-                report = ingest_records_with(file, embedder, held, run.source, replace(options, progress=progress))
+        with _embedding(run, partial(load_model, model, spec), options) as (embedder, batch_size):
+            width = embedder.output_dim if embedder else None
+            options = replace(options, compact=plan.plan(width, spec), batch_size=batch_size)
+            if run.dry_run:
+                report = plan_records(file, embedder, held, run.source, options)
+            else:
+                with shown() as progress:
+                    report = ingest_records_with(file, embedder, held, run.source, replace(options, progress=progress))
     write_report(report, planned=run.dry_run, as_json=run.as_json)
     if spec is None and report.stored and not run.dry_run and embedder is not None:
         terminal.say(f'now ask: c2llm search{place.again()} "..."')
     return 1 if say_problems(report.refused, options.refused or REFUSED) else 0
+
+
+@contextmanager
+def _embedding(
+    run: Run, load: Callable[[], C2LLMEmbedder], options: RecordOptions
+) -> Iterator[tuple[DocumentEmbedder | None, int | None]]:
+    """Yield the embedder, None where vectors are given, and the records of a batch, None for the usual number."""
+    if run.embedders is None:
+        yield load() if options.vectors is None else None, options.batch_size
+        return
+    if options.vectors is not None or run.dry_run:
+        raise typer.BadParameter("nothing is embedded with --vectors or --dry-run", param_hint="--embedders")
+    from c2llm_integrations.indexing.ray.cluster import Cluster
+    from c2llm_integrations.indexing.ray.ray_embedder import RayEmbedder
+
+    with RayEmbedder.on(Cluster(run.address, run.embedders, run.gpus_each, make_embedder=load)) as embedder:
+        yield embedder, options.batch_size or embedder.batch_size
 
 
 def _kinds(fields: list[str] | None) -> dict[str, str] | None:

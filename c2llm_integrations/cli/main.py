@@ -15,14 +15,15 @@ from typing import Annotated, NoReturn
 import typer
 
 from c2llm_integrations.cli import (
+    bench,
     collections,
     evaluation,
-    export,
+    export_onnx,
+    fit_projection,
     index,
     index_ray,
     load,
     plan,
-    projection,
     search,
     serve,
     terminal,
@@ -47,14 +48,14 @@ app.command(short_help="Delete a collection.")(collections.drop)
 app.command(short_help="Write a collection to a file.")(collections.export)
 app.command("import", short_help="Add a file's rows to a collection.")(collections.import_)
 app.command(short_help="Choose how many bits a vector gets.")(plan.plan)
-app.command(short_help="Fit fewer dimensions to your code.")(projection.fit_projection)
+app.command(short_help="Fit fewer dimensions to your code.")(fit_projection.fit_projection)
 app.command(short_help="Train a model on pairs.")(train.train)
 app.command(short_help="Train fewer dimensions on your code.")(train.train_head)
 app.command(short_help="Make training pairs of your code.")(train.mine_pairs)
-app.command(short_help="Write a model as ONNX.")(export.export_onnx)
+app.command(short_help="Write a model as ONNX.")(export_onnx.export_onnx)
 app.command("eval", short_help="Measure how well a model retrieves.")(evaluation.evaluate)
 app.command(short_help="Serve embeddings over HTTP.")(serve.serve)
-app.command(short_help="Measure a model on this machine.")(serve.bench)
+app.command(short_help="Measure a model on this machine.")(bench.bench)
 app.command(short_help="Search on a page in your browser.")(serve.browse)
 app.command(short_help="Serve search to a coding agent.")(serve.mcp)
 

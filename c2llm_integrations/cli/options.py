@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import typer
 
-from c2llm_integrations._utils.options import CLI, option
+from c2llm_integrations._utils.option_field import CLI, option
 from c2llm_integrations.code.exclude import INDEX_FOLDER, REFUSED_FILE
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.model.options import ModelOptions
@@ -107,6 +107,14 @@ class Place:
             *([] if self.collection == "code" else ["--collection", self.collection]),
         ]
         return "".join(f" {shlex.quote(word)}" for word in options)
+
+
+@dataclass(frozen=True)
+class ClusterChoice:
+    """The Ray cluster that embeds, and with what."""
+
+    address: str | None = option(None, "Ray's cluster, such as auto.  [default: start one here]", metavar="A")
+    gpus_each: float = option(0.0, "GPUs for each of Ray's actors.", metavar="G", min=0)
 
 
 @dataclass(frozen=True)

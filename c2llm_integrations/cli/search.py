@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from c2llm_integrations._utils.options import option
+from c2llm_integrations._utils.option_field import option
 from c2llm_integrations.cli import terminal
 from c2llm_integrations.cli.context import indexed_folder, indexed_store, load_model, opened, origins_of, stale_notes
 from c2llm_integrations.cli.options import ModelPlace, Output, Place, command

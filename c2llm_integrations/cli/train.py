@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from c2llm_integrations._utils.options import option
+from c2llm_integrations._utils.option_field import option
 from c2llm_integrations._utils.progress import shown
 from c2llm_integrations.cli import terminal
 from c2llm_integrations.cli.options import command, require_folder, require_new
@@ -210,7 +210,7 @@ def _agreement(checkpoint: Checkpoint, head: Head, states: TokenStates, rows: li
     """Return how many neighbors of held-out texts stay the same, as text; "" for too few texts."""
     import torch
 
-    from c2llm_integrations.cli.projection import NEIGHBORS, recall_kept
+    from c2llm_integrations.cli.fit_projection import NEIGHBORS, recall_kept
     from c2llm_integrations.training.head import encode, pma_of
 
     if len(rows) <= 2 * NEIGHBORS:

@@ -16,7 +16,7 @@ from itertools import count
 
 from tree_sitter import Language, Node, Range
 
-from c2llm_integrations.code import markup, more_grammars, notebook, syntax
+from c2llm_integrations.code import embedded_scripts, extra_syntax, notebook, syntax
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
 from c2llm_integrations.code.languages import grammar, language_of
 from c2llm_integrations.code.line_spans import TINY_CHARS, Lines, Piece, cut, join
@@ -103,10 +103,10 @@ def _pieces(lines: Lines, language: str, data: bytes, max_chars: int) -> list[Pi
 
 
 def _syntax(language: str, root: Node, data: bytes) -> syntax.Syntax:
-    if language not in markup.LANGUAGES:
-        return more_grammars.SYNTAX.get(language) or syntax.Syntax()
-    programs = [_parse(script, data, ranges) for script, ranges in markup.scripts(language, root).items()]
-    return markup.syntax_of(program for program in programs if program is not None)
+    if language not in embedded_scripts.LANGUAGES:
+        return extra_syntax.SYNTAX.get(language) or syntax.Syntax()
+    programs = [_parse(script, data, ranges) for script, ranges in embedded_scripts.scripts(language, root).items()]
+    return embedded_scripts.syntax_of(program for program in programs if program is not None)
 
 
 def _parse(language: str, data: bytes, ranges: list[Range] | None = None) -> Node | None:

@@ -35,11 +35,12 @@ from c2llm_integrations.indexing.ownership import (
     require_claim,
 )
 from c2llm_integrations.indexing.snapshot import SnapshotWriter
+from c2llm_integrations.indexing.vector_reuse import SharedIndex, known_vectors
 from c2llm_integrations.indexing.write_changes import Work, embed_rows, fill, require_count, write_changes
 from c2llm_integrations.model.options import remember_model
 from c2llm_integrations.stores.base import CollectionSpec, Row, Vector, VectorStore
+from c2llm_integrations.stores.bulk_loader import Loader
 from c2llm_integrations.stores.ids import RecordId
-from c2llm_integrations.stores.loader import Loader
 from c2llm_integrations.stores.spec import CompactPlan
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def ingest(
     only: Collection[str] | None = None,
     expected_root: Path | None = None,
     progress: Progress | bool | None = None,
-    vectors_from: VectorsFrom | None = None,
+    vectors_from: VectorStore | VectorsFrom | None = None,
 ) -> IngestReport:
     """Make the store hold exactly the chunks of the tree under `root`, and report what that took.
 
@@ -134,7 +135,8 @@ def ingest(
         expected_root: The repository's folder as it was when `root` was chosen; another one is refused.
         progress: Called with (files done, files, path) before each file; True draws a bar on a terminal. A file counts
             once it is cut and compared: up to two batches of chunks may not be stored yet.
-        vectors_from: Given texts, returns the vector that the embedder would give each, or None for one to embed.
+        vectors_from: A collection of the same model, such as a team's on a server: vectors that it holds are copied
+            and not computed. Or a function that is given chunks and returns the vector of each, None for one to embed.
 
     Returns:
         What was found and done.
@@ -142,8 +144,9 @@ def ingest(
     Raises:
         RepositoryError: Another checkout fills the same name (unless `force`), this one was indexed under another
             name, or the folder vanished during the run.
-        SpecMismatch: The collection was made with another model, or differs from what `compact` asks for.
-        StoreError: The store does not hold what it acknowledged.
+        SpecMismatch: The collection, or that of `vectors_from`, was made with another model, or the collection differs
+            from what `compact` asks for.
+        StoreError: The store does not hold what it acknowledged, or `vectors_from` does not hold this model's vectors.
 
     """
     with shown(progress) as report:
@@ -173,6 +176,9 @@ def ingest_with(
         tree.restrict(options.only)
     remember_model(str(embedder.fingerprint["model"]))
     held = store.spec
+    if isinstance(source := options.vectors_from, VectorStore):
+        wanted = spec_for(embedder, store, options, None if options.replace else held)
+        options = with_fields(options, vectors_from=SharedIndex(source, embedder, wanted.datatype).vectors)
     if held is None or not options.replace:
         store.create(spec_for(embedder, store, options, held))
         require_claim(tree, store, options.force)
@@ -305,7 +311,9 @@ def _fill(
 
     def write(loader: Loader) -> None:
         changes = commit.before(_compare(tree, held, report, options.progress, commit.seen))
-        known = _Known(store, SameTexts(held, tree.files, changed), options.vectors_from)
+        source = options.vectors_from
+        assert not isinstance(source, VectorStore)  # `ingest_with` has made it a function
+        known = _Known(store, SameTexts(held, tree.files, changed), source)
         write_changes(changes, partial(_rows, embedder=embedder, loader=loader, known=known), loader)
 
     def stale() -> list[RecordId]:
@@ -330,14 +338,13 @@ class _Known:
 
     def vectors(self, chunks: Sequence[CodeChunk]) -> list[Vector | None]:
         """Return the known vectors, None for a chunk that must be embedded."""
+        others = [] if self.vectors_from is None else [self.vectors_from]
+        return known_vectors(chunks, self._same_texts, *others)
+
+    def _same_texts(self, chunks: Sequence[CodeChunk]) -> list[Vector | None]:
         ids = [self.same.find(chunk) for chunk in chunks]
         held = self.store.vectors([id for id in dict.fromkeys(ids) if id is not None])
-        found: list[Vector | None] = [held.get(id or "") for id in ids]
-        rest = [at for at, vector in enumerate(found) if vector is None]
-        if self.vectors_from is not None and rest:
-            for at, vector in zip(rest, self.vectors_from([chunks[at].text for at in rest]), strict=True):
-                found[at] = vector
-        return found
+        return [held.get(id or "") for id in ids]
 
 
 def _rows(chunks: list[CodeChunk], embedder: C2LLMEmbedder, loader: Loader, known: _Known) -> list[Row]:

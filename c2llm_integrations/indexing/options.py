@@ -5,22 +5,42 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from c2llm_integrations._utils.options import option
+from c2llm_integrations._utils.option_field import option
 from c2llm_integrations.code.exclude import REFUSED_FILE
 
 if TYPE_CHECKING:  # importing options alone loads no store
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from c2llm_integrations._utils.progress import Progress
+    from c2llm_integrations.code.chunk import CodeChunk
+    from c2llm_integrations.stores.base import VectorStore
     from c2llm_integrations.stores.records import Vector
     from c2llm_integrations.stores.spec import CompactPlan
 
-    VectorsFrom = Callable[[Sequence[str]], Sequence[Vector | None]]
+    VectorsFrom = Callable[[Sequence[CodeChunk]], Sequence[Vector | None]]
     Transform = Callable[[Any], Any]
 
 Vectors = str | Iterable[Any]
+
+
+class DocumentEmbedder(Protocol):
+    """What loading records needs of a `C2LLMEmbedder`; `RayEmbedder` is another."""
+
+    output_dim: int
+    tokens_seen: int
+    texts_cut: int
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        """All that decides what a vector means."""
+
+    def encode_documents(self, texts: Sequence[str], /) -> NDArray[np.float32]:
+        """Return (len(texts), output_dim) vectors; raises InputError for a text that cannot be embedded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +68,7 @@ class IngestOptions(WriteOptions):
     include_secrets: bool = option(False, "Store what looks like a secret, too; needed in each run.")
     only: Collection[str] | None = None
     expected_root: Path | None = None
-    vectors_from: VectorsFrom | None = None
+    vectors_from: VectorStore | VectorsFrom | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

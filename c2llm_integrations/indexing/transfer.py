@@ -15,7 +15,7 @@ from c2llm_integrations.errors import InputError, RepositoryError, StoreError
 from c2llm_integrations.indexing.options import WriteOptions
 from c2llm_integrations.indexing.ownership import Claim, portable
 from c2llm_integrations.stores.base import CollectionSpec, Row, VectorStore
-from c2llm_integrations.stores.loader import load
+from c2llm_integrations.stores.bulk_loader import load
 from c2llm_integrations.stores.parquet import Contents, contents_of, read_rows, require_whole, write_rows
 
 # Rows between two calls of `progress`.
@@ -69,7 +69,7 @@ def _told(rows: Iterator[Row], total: int, progress: Progress | None) -> Iterato
 
 @dataclass
 class ImportReport:
-    """What an import did with a file's rows; `held`: were there before; the rest as in `loader.LoadReport`."""
+    """What an import did with a file's rows; `held`: were there before; the rest as in `bulk_loader.LoadReport`."""
 
     rows: int
     held: int = 0

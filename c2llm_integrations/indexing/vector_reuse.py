@@ -1,9 +1,9 @@
-"""Reuse vectors of equal texts from the indexes of a repository's other worktrees."""
+"""Reuse vectors of equal texts: from the indexes of a repository's other worktrees, and from an index a team shares."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from typing_extensions import Self
 
+from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.exclude import INDEX_FOLDER
 from c2llm_integrations.code.git import GitFolder
 from c2llm_integrations.errors import StoreError
 from c2llm_integrations.stores import open_store, own_index
 from c2llm_integrations.stores.base import Vector, VectorStore
-from c2llm_integrations.stores.loader import MIN_COSINE
+from c2llm_integrations.stores.bulk_loader import MIN_COSINE
 
 if TYPE_CHECKING:
+    from c2llm_integrations.indexing.options import VectorsFrom
     from c2llm_integrations.model.embedder import C2LLMEmbedder
 
 # Embedding fewer chunks is faster than reading another index.
@@ -27,6 +29,58 @@ WORTHWHILE = 64
 WAIT_SECONDS = 5.0
 # Texts of each index that are embedded to check that its vectors are this model's.
 CHECKED = 4
+
+
+def known_vectors(chunks: Sequence[CodeChunk], *sources: VectorsFrom) -> list[Vector | None]:
+    """Return the vector of each chunk from the first source that knows it, None for one that none of them knows."""
+    found: list[Vector | None] = [None] * len(chunks)
+    for source in sources:
+        rest = [at for at, vector in enumerate(found) if vector is None]
+        if rest:
+            for at, vector in zip(rest, source([chunks[at] for at in rest]), strict=True):
+                found[at] = vector
+    return found
+
+
+class SharedIndex:
+    """A collection that somebody else keeps, such as a team's on a server: it is read, and never written.
+
+    `copied` counts the vectors taken. The same chunk of the same repository has the same id everywhere, so vectors are
+    asked for by id, a batch at a time; the text is always the checkout's own.
+    """
+
+    def __init__(self, store: VectorStore, embedder: C2LLMEmbedder, datatype: str = "float32") -> None:
+        """Take the open collection, the model, and the datatype that vectors are to be stored in.
+
+        Raises:
+            StoreError: There is no such collection, or its vectors are kept in another datatype.
+            SpecMismatch: It was made with another model, or its vectors have another width.
+
+        """
+        self.copied = 0
+        self._store = store
+        self._embedder = embedder
+        self._unchecked = CHECKED
+        if store.spec is None:
+            raise StoreError(f"{store.url} holds no collection {store.collection!r} to take vectors from")
+        _require_usable(store, embedder, datatype)
+
+    def vectors(self, chunks: Sequence[CodeChunk]) -> list[Vector | None]:
+        """Return the vector of each chunk that the collection holds, else None.
+
+        Raises:
+            StoreError: The collection cannot be read, or a vector is not what the model gives for its text.
+
+        """
+        held = self._store.vectors(dict.fromkeys(chunk.id for chunk in chunks))
+        found = [held.get(chunk.id) for chunk in chunks]
+        if self._unchecked and held:
+            sample = {chunk.text: held[chunk.id] for chunk in chunks if chunk.id in held}
+            sample = dict(list(sample.items())[: self._unchecked])
+            _require_own(sample, self._embedder, f"{self._store.collection!r} of {self._store.url}")
+            self._unchecked -= len(sample)
+        self.copied += sum(vector is not None for vector in found)
+        return found
 
 
 class Worktrees:
@@ -45,14 +99,14 @@ class Worktrees:
         self._datatype = datatype
         self._stores: list[tuple[VectorStore, dict[bytes, str]]] | None = None
 
-    def vectors(self, texts: Sequence[str]) -> list[Vector | None]:
-        """Return for each text the vector that the embedder would give it as a document, or None."""
-        found: list[Vector | None] = [None] * len(texts)
+    def vectors(self, chunks: Sequence[CodeChunk]) -> list[Vector | None]:
+        """Return for each chunk the vector that the embedder would give its text as a document, or None."""
+        found: list[Vector | None] = [None] * len(chunks)
         if self._stores is None:
-            if len(texts) < WORTHWHILE:
+            if len(chunks) < WORTHWHILE:
                 return found
             self._stores = list(self._read())
-        keys = [_key(text) for text in texts]
+        keys = [_key(chunk.text) for chunk in chunks]
         for store, ids in self._stores:
             wanted = {place: ids[key] for place, key in enumerate(keys) if found[place] is None and key in ids}
             held = store.vectors(list(dict.fromkeys(wanted.values())))
@@ -84,24 +138,37 @@ class Worktrees:
 
     def _texts(self, store: VectorStore) -> dict[bytes, str]:
         """Return digest of a text → id of a row that holds it; raises StoreError if the vectors are not ours."""
-        spec = store.spec
-        if spec is None:
+        if store.spec is None:
             return {}
-        spec.require_model(self._embedder.output_dim, self._embedder.fingerprint)
-        if spec.datatype not in ("float32", self._datatype):
-            raise StoreError(f"its vectors are {spec.datatype}, those wanted {self._datatype}")
+        _require_usable(store, self._embedder, self._datatype)
         ids: dict[bytes, str] = {}
         sample: dict[str, Vector] = {}
         for row in store.rows():
             ids[_key(row.chunk.text)] = row.chunk.id
             if len(sample) < CHECKED:
                 sample[row.chunk.text] = row.vector
-        given = self._embedder.encode_documents(list(sample))
-        for vector, held in zip(given, sample.values(), strict=True):
-            cosine = float(vector @ held) / float(np.linalg.norm(vector))
-            if not cosine >= MIN_COSINE:
-                raise StoreError(f"a vector has cosine {cosine:.4f} to what the model gives, expected {MIN_COSINE}")
+        _require_own(sample, self._embedder, "it")
         return ids
+
+
+def _require_usable(store: VectorStore, embedder: C2LLMEmbedder, datatype: str) -> None:
+    """Raise SpecMismatch for another model, StoreError for vectors that are stored more coarsely than wanted."""
+    spec = store.spec
+    assert spec is not None
+    spec.require_model(embedder.output_dim, embedder.fingerprint)
+    if spec.datatype not in ("float32", datatype):
+        raise StoreError(f"its vectors are {spec.datatype}, those wanted {datatype}")
+
+
+def _require_own(sample: Mapping[str, Vector], embedder: C2LLMEmbedder, place: str) -> None:
+    """Raise StoreError unless these are the vectors that the model gives for these texts."""
+    given = embedder.encode_documents(list(sample))
+    for vector, held in zip(given, sample.values(), strict=True):
+        cosine = float(vector @ held) / float(np.linalg.norm(vector))
+        if not cosine >= MIN_COSINE:
+            raise StoreError(
+                f"a vector of {place} has cosine {cosine:.4f} to what the model gives, expected {MIN_COSINE}"
+            )
 
 
 def other_worktrees(root: Path) -> list[Path]:

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from c2llm_integrations.errors import InputError, StoreError
 from c2llm_integrations.indexing.diff import Change
 from c2llm_integrations.stores.base import Row, VectorStore
+from c2llm_integrations.stores.bulk_loader import Loader, LoadReport
 from c2llm_integrations.stores.ids import RecordId
-from c2llm_integrations.stores.loader import Loader, LoadReport
 from c2llm_integrations.stores.records import AnyRecord
 
 if TYPE_CHECKING:
-    from c2llm_integrations.model.embedder import C2LLMEmbedder
+    from c2llm_integrations.indexing.options import DocumentEmbedder
 
 # Records embedded and stored together: what a killed run may have to embed again. Those with vectors cost it nothing.
 BATCH_RECORDS, BATCH_GIVEN = 256, 1_024
@@ -107,7 +107,7 @@ def write_changes(
     loader.update(moved)
 
 
-def embed_rows(records: Sequence[_Record], embedder: C2LLMEmbedder, refuse: Refuse[_Record]) -> list[Row]:
+def embed_rows(records: Sequence[_Record], embedder: DocumentEmbedder, refuse: Refuse[_Record]) -> list[Row]:
     """Return the rows of records, without those that cannot be embedded; `refuse(records, id → reason)` gets these."""
     if not records:
         return []

@@ -30,8 +30,8 @@ from c2llm_integrations.langchain.retriever import C2LLMRetriever
 from c2llm_integrations.langchain.vector_store import C2LLMVectorStore
 
 if TYPE_CHECKING:
-    from c2llm_integrations.langchain.milvus import C2LLMMilvusSparseEmbedding
-    from c2llm_integrations.langchain.qdrant import C2LLMSparseEmbeddings
+    from c2llm_integrations.langchain.milvus_sparse import C2LLMMilvusSparseEmbedding
+    from c2llm_integrations.langchain.qdrant_sparse import C2LLMSparseEmbeddings
     from c2llm_integrations.langchain.splitter import C2LLMCodeSplitter
 
 __all__ = [
@@ -50,8 +50,8 @@ __all__ = [
 # Name → its module and the LangChain package that it needs.
 _LAZY = {
     "C2LLMCodeSplitter": ("splitter", "langchain-text-splitters"),
-    "C2LLMMilvusSparseEmbedding": ("milvus", "langchain-milvus"),
-    "C2LLMSparseEmbeddings": ("qdrant", "langchain-qdrant"),
+    "C2LLMMilvusSparseEmbedding": ("milvus_sparse", "langchain-milvus"),
+    "C2LLMSparseEmbeddings": ("qdrant_sparse", "langchain-qdrant"),
 }
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.embeddings import Embeddings
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, create_model
@@ -15,11 +14,7 @@ if TYPE_CHECKING:
     from c2llm_integrations.model.embedder import C2LLMEmbedder
 
 # Every model option becomes a field. The name gets a field of its own, because LangChain calls it `model`.
-_types = get_type_hints(ModelOptions)
-_options: dict[str, Any] = {
-    one.name: (_types[one.name], one.default) for one in fields(ModelOptions) if one.name != "name"
-}
-_Options: Any = create_model("_Options", __base__=BaseModel, **_options)
+_Options: Any = create_model("_Options", __base__=BaseModel, **ModelOptions.as_fields())
 
 
 class C2LLMEmbeddings(_Options, Embeddings):  # type: ignore[misc]

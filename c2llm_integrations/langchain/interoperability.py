@@ -70,7 +70,7 @@ def langchain_qdrant_arguments(store: VectorStore) -> dict[str, Any]:
     """
     from langchain_qdrant import RetrievalMode
 
-    from c2llm_integrations.langchain.qdrant import C2LLMSparseEmbeddings
+    from c2llm_integrations.langchain.qdrant_sparse import C2LLMSparseEmbeddings
 
     spec = spec_of(store)
     if not hasattr(store.client, "query_points"):

@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.langchain.embeddings import C2LLMEmbeddings
-from c2llm_integrations.model.options import Fingerprint
+from c2llm_integrations.model.fingerprint import Fingerprint
 from c2llm_integrations.retrieval.framework_store import Documents, refuse_unknown
 from c2llm_integrations.retrieval.options import Mode
 from c2llm_integrations.retrieval.ranking import require_known

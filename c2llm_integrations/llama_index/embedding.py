@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, create_model
@@ -21,11 +20,7 @@ if TYPE_CHECKING:
 EMBED_BATCH = 512
 
 # Every model option becomes a field. The name gets a field of its own, because LlamaIndex calls it `model_name`.
-_types = get_type_hints(ModelOptions)
-_options: dict[str, Any] = {
-    one.name: (_types[one.name], one.default) for one in fields(ModelOptions) if one.name != "name"
-}
-_Options: Any = create_model("_Options", __base__=BaseEmbedding, **_options)
+_Options: Any = create_model("_Options", __base__=BaseEmbedding, **ModelOptions.as_fields())
 
 
 def _with_own_cache(name: str, role: str) -> Any:

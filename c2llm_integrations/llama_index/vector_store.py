@@ -22,7 +22,7 @@ from llama_index.core.vector_stores.types import (
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.llama_index.embedding import C2LLMEmbedding
 from c2llm_integrations.llama_index.nodes import DOCUMENT, NODE_FIELDS, kept_of, node_of, text_of, where_of
-from c2llm_integrations.model.options import Fingerprint
+from c2llm_integrations.model.fingerprint import Fingerprint
 from c2llm_integrations.retrieval.framework_store import Documents, refuse_unknown
 from c2llm_integrations.retrieval.options import Mode
 from c2llm_integrations.retrieval.search import is_readable

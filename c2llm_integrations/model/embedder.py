@@ -16,7 +16,8 @@ from c2llm_integrations.errors import InputError
 from c2llm_integrations.model import prompts
 from c2llm_integrations.model.batch_scheduler import BatchScheduler, Job
 from c2llm_integrations.model.checkpoint import Checkpoint, load_checkpoint
-from c2llm_integrations.model.encoder import best_dtype, load_encoder, longest_text, token_budget
+from c2llm_integrations.model.dtype_choice import best_dtype
+from c2llm_integrations.model.encoder import load_encoder, longest_text, token_budget
 from c2llm_integrations.model.options import ModelOptions, is_url
 from c2llm_integrations.model.output_dim import Projection, of_width
 

@@ -20,9 +20,9 @@ from torch import Tensor
 from c2llm_integrations.errors import CheckpointError, InputError
 from c2llm_integrations.model.attention_varlen import Groups, Layout, layout, moved, pool
 from c2llm_integrations.model.backbones import Bert, Qwen2, Shape, Weights
-from c2llm_integrations.model.checkpoint import RANGES, Checkpoint, ModelConfig, long_name
-from c2llm_integrations.model.cpu_choice import fastest, times
-from c2llm_integrations.model.int8 import Int8Bert, weight_steps
+from c2llm_integrations.model.checkpoint import Checkpoint, ModelConfig, long_name
+from c2llm_integrations.model.dtype_choice import float_dtype, why_not_int8
+from c2llm_integrations.model.int8 import Int8Bert
 from c2llm_integrations.model.pma import PMA, FoldedPMA
 from c2llm_integrations.model.threads import GPU_LANES, keep_freed_memory, settle_functions
 
@@ -124,10 +124,11 @@ def token_budget(config: ModelConfig, dtype: torch.dtype, device: torch.device) 
     if device.type != "cuda":
         return CPU_BUDGET
     free, _ = torch.cuda.mem_get_info(device)
-    return _gpu_budget(config, dtype.itemsize, free)
+    return gpu_budget(config, dtype.itemsize, free)
 
 
-def _gpu_budget(config: ModelConfig, item: int, free: int) -> int:
+def gpu_budget(config: ModelConfig, item: int, free: int) -> int:
+    """Return the tokens whose activations, of `item` bytes a number, fit `free` bytes of a GPU's memory."""
     # Of each token at the widest place: gate, up and their product, and some rows of the hidden width; in every lane.
     hidden = config.hidden_size or 1024
     bytes_a_token = GPU_LANES * item * (3 * (config.intermediate_size or 4 * hidden) + 12 * hidden)
@@ -310,44 +311,3 @@ def require_shapes(checkpoint: Checkpoint, found: Weights, wanted: dict[str, Sha
             f"{checkpoint.folder} does not fit its config.json: missing tensors: {', '.join(missing) or 'none'}; "
             f"left over: {', '.join(extra) or 'none'}; of another shape: {', '.join(odd) or 'none'}"
         )
-
-
-def best_dtype(checkpoint: Checkpoint, devices: Sequence[torch.device]) -> torch.dtype:
-    """Return what is fastest there and keeps the quality: 8 bits on a CPU only with measured ranges."""
-    if devices[0].type == "cpu":
-        return fastest(cpu_times(checkpoint))
-    return torch.bfloat16 if all(map(_has_bfloat16, devices)) else torch.float32
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    """Whether a GPU computes it itself: Turing, Volta and older emulate it, slower than float32."""
-    if device.type != "cuda":
-        return False
-    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
-
-
-def why_not_int8(checkpoint: Checkpoint, device: torch.device) -> str | None:
-    """Return why this checkpoint cannot be computed in 8 bits there; None if it can."""
-    if device.type != "cpu":
-        return f"it is for CPUs, the device is {device}"
-    if weight_steps() is None:
-        return "this CPU or this PyTorch has no right products of bytes"
-    if not Bert.can_compute(checkpoint.sizes) or not (checkpoint.folder / RANGES).is_file():
-        return f"{checkpoint.name} has no {RANGES}, the measured ranges of what its layers take"
-    return None
-
-
-def cpu_times(checkpoint: Checkpoint) -> dict[str, float]:
-    """Return the milliseconds of a product of this checkpoint's shape on this CPU, by data type."""
-    config = checkpoint.sizes
-    found = times(config.hidden_size or 768, config.intermediate_size or 3072)
-    if why_not_int8(checkpoint, torch.device("cpu")):
-        found.pop("int8", None)
-    return found
-
-
-def float_dtype(checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
-    """Return the better of bfloat16 and float32 there."""
-    if device.type != "cpu":
-        return best_dtype(checkpoint, [device])
-    return fastest({name: ms for name, ms in cpu_times(checkpoint).items() if name != "int8"})

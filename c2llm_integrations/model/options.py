@@ -1,36 +1,21 @@
-"""The options of a model, declared once, and the fingerprint that leads back to them. Imports no torch."""
+"""The options of a model, declared once, and which models this user has chosen. Imports no torch."""
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import ipaddress
 import os
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, get_type_hints
 
 from c2llm_integrations._utils.files import user_cache, write_atomically
-from c2llm_integrations._utils.options import option
+from c2llm_integrations._utils.option_field import option
 from c2llm_integrations.errors import InputError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-# What decides a vector, as a collection keeps it.
-Fingerprint = Mapping[str, str | int | bool | None]
 
 # The environment's variable with the key of an embedding server, for both sides.
 KEY_VARIABLE = "C2LLM_API_KEY"
-
-# Before the numbers that stand for a server's weights, how many there are of each text, and their least cosine.
-_PROBE, _PROBED, _SAME_PROBE = "probe:", 32, 0.98
-
-# How earlier releases wrote, in the place of a projection's digest, plain truncation and a head.
-_OLD_TRUNCATION, _OLD_HEAD = "first ", "head "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +59,12 @@ class ModelOptions:
             raise InputError(f"{' and '.join(given)} are given, and each alone decides the dimensions; choose one")
 
     @classmethod
+    def as_fields(cls) -> dict[str, Any]:
+        """Return name → (type, default) of the fields that a framework's object gets, all but the model's name."""
+        types = get_type_hints(cls)
+        return {one.name: (types[one.name], one.default) for one in fields(cls) if one.name != "name"}
+
+    @classmethod
     def of(cls, adapter: Any) -> ModelOptions:
         """Return the options that a framework's object holds as fields of the same names, the name as `model_name`."""
         shared = (field.name for field in fields(cls) if field.name != "name")
@@ -109,101 +100,3 @@ def is_known_model(name: str) -> bool:
 
 def _model_file(name: str) -> Path:
     return user_cache() / "models" / hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:32]
-
-
-def probe_of(vectors: NDArray[np.float32]) -> str:
-    """Return what stands for a server's weights: some numbers of the vectors of texts that never change.
-
-    Args:
-        vectors: (texts, width), several texts; what all have in common is left out.
-
-    """
-    import numpy as np
-
-    some = (vectors - vectors.mean(0))[:, :_PROBED]
-    return _PROBE + base64.b64encode(np.round(some * (127 / max(1e-9, np.abs(some).max()))).astype("i1")).decode()
-
-
-def is_same_probe(one: object, other: object) -> bool:
-    """Whether two results of `probe_of` are of the same weights, computed in whatever precision."""
-    import numpy as np
-
-    if not (isinstance(one, str) and isinstance(other, str) and one.startswith(_PROBE) and other.startswith(_PROBE)):
-        return False
-    try:
-        a, b = (np.frombuffer(base64.b64decode(text[len(_PROBE) :]), "i1").astype(float) for text in (one, other))
-    except ValueError:
-        return False
-    return a.shape == b.shape and float(a @ b) > _SAME_PROBE * float(np.linalg.norm(a) * np.linalg.norm(b))
-
-
-def current_fingerprint(stored: Fingerprint) -> dict[str, str | int | bool | None]:
-    """Return a stored fingerprint as this release writes it.
-
-    The dimensions come from at most one of "head" (a digest), "projection" (a digest) and "truncate_dim" (a number).
-    Earlier releases wrote all three into "projection".
-    """
-    found = dict(stored)
-    old = found.get("projection")
-    if isinstance(old, str) and old.startswith(_OLD_HEAD):
-        found |= {"projection": None, "head": old.removeprefix(_OLD_HEAD)}
-    elif isinstance(old, str) and old.startswith(_OLD_TRUNCATION) and old.removeprefix(_OLD_TRUNCATION).isdecimal():
-        found |= {"projection": None, "truncate_dim": int(old.removeprefix(_OLD_TRUNCATION))}
-    return found
-
-
-def options_of(
-    fingerprint: Fingerprint,
-    projection: str | os.PathLike[str] | None = None,
-    head: str | os.PathLike[str] | None = None,
-) -> ModelOptions:
-    """Return the options that give the vectors which a fingerprint describes.
-
-    Args:
-        fingerprint: What a collection's spec holds.
-        projection: The file of its projection, where that was never used on this machine.
-        head: The file of its head, where that was never used on this machine and is not bundled with the model.
-
-    Raises:
-        InputError: Where such a file must be named, and for a fingerprint that no embedder wrote.
-
-    """
-    from c2llm_integrations.model.output_dim import bundled_head, remembered
-
-    found = current_fingerprint(fingerprint)
-    try:
-        options = ModelOptions(
-            name=str(found["model"]), max_length=int(found["max_length"] or 0), normalize=bool(found["normalize"])
-        )
-        if str(found.get("projection")).startswith(_OLD_TRUNCATION):
-            raise ValueError(found["projection"])
-        truncate_dim, width = found.get("truncate_dim"), int(found.get("output_dim") or 0)
-        if is_url(options.name):
-            return _options_of_server(options, truncate_dim, width)
-        digests = {kind: str(found[kind]) for kind in ("head", "projection") if found.get(kind)}
-        if truncate_dim is not None:
-            return replace(options, truncate_dim=int(truncate_dim))
-    except (KeyError, TypeError, ValueError, InputError) as error:
-        raise InputError(f"the collection's fingerprint is damaged ({error!r}); index again with --replace") from error
-    for kind, digest in digests.items():
-        if kind == "head" and head is None and bundled_head(options.name, width, digest):
-            return replace(options, output_dim=width)
-        file = {"head": head, "projection": projection}[kind] or remembered(digest)
-        if file is None:
-            raise InputError(
-                f"the collection was made with {kind} {digest}, never used on this machine; "
-                f"name its file with --{kind} FILE, from Python with {kind}=FILE"
-            )
-        path = os.fspath(file)
-        return replace(options, head=path) if kind == "head" else replace(options, projection=path)
-    return options
-
-
-def _options_of_server(options: ModelOptions, truncate_dim: Any, width: int) -> ModelOptions:
-    """Return the options for a server, never one that only a collection names: it would get texts and the key."""
-    if not is_known_model(options.name):
-        raise InputError(
-            f"the collection's vectors come from {options.name}, which you never used on this machine; "
-            f"if you trust that server, name it once with --model {options.name}"
-        )
-    return replace(options, output_dim=width, truncate_dim=truncate_dim)

@@ -29,7 +29,8 @@ from c2llm_integrations.errors import InputError, ServerError, did_you_mean
 from c2llm_integrations.model import prompts
 from c2llm_integrations.model.batch_scheduler import plan_batches
 from c2llm_integrations.model.embedder import C2LLMEmbedder, checked, progress_bar, unit_rows
-from c2llm_integrations.model.options import KEY_VARIABLE, ModelOptions, is_loopback, probe_of, remember_model
+from c2llm_integrations.model.fingerprint import probe_of
+from c2llm_integrations.model.options import KEY_VARIABLE, ModelOptions, is_loopback, remember_model
 
 # In the place of http:// where a server elsewhere is to be asked without encryption.
 INSECURE = "http+insecure"

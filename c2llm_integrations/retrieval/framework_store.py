@@ -11,8 +11,8 @@ import numpy as np
 from c2llm_integrations.code.analyzer import ANALYZER, query_terms
 from c2llm_integrations.code.chunk import piece_id
 from c2llm_integrations.errors import InputError, did_you_mean
-from c2llm_integrations.model.options import Fingerprint
-from c2llm_integrations.retrieval.memory_index import LexicalIndex
+from c2llm_integrations.model.fingerprint import Fingerprint
+from c2llm_integrations.retrieval.lexical_index import LexicalIndex
 from c2llm_integrations.retrieval.options import RULES, Mode
 from c2llm_integrations.retrieval.ranking import rank
 from c2llm_integrations.retrieval.reserved_fields import Where, given_metadata, stored_key, stored_name, stored_where

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from c2llm_integrations._utils.options import option
+from c2llm_integrations._utils.option_field import option
 
 if TYPE_CHECKING:
     from c2llm_integrations.stores.filter import Filter

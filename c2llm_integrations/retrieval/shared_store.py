@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary, finalize
 
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.indexing.ownership import require_known_model
-from c2llm_integrations.model.options import options_of
+from c2llm_integrations.model.fingerprint import options_of
 from c2llm_integrations.model.shared_model import Awaited, SharedModel, shared_model
 from c2llm_integrations.retrieval.options import Mode, SearchOptions
 from c2llm_integrations.retrieval.reserved_fields import stored_where

@@ -25,7 +25,7 @@ from c2llm_integrations.indexing.ownership import claim_of, index_of, parts_of, 
 from c2llm_integrations.indexing.staleness import Staleness, stale
 from c2llm_integrations.model.checkpoint import lasting_name
 from c2llm_integrations.model.options import remember_model
-from c2llm_integrations.retrieval.memory_index import FolderIndex
+from c2llm_integrations.retrieval.lexical_index import FolderIndex
 from c2llm_integrations.retrieval.options import SearchOptions
 from c2llm_integrations.retrieval.search import UNREADABLE_NOTE, mode_for, search_with, spec_of, unmatched
 from c2llm_integrations.stores import open_store
@@ -216,7 +216,8 @@ class LiveIndex:
     @property
     def embedder(self) -> C2LLMEmbedder:
         """The collection's model, else the wanted one; loaded on first use and again after `release`."""
-        from c2llm_integrations.model.options import ModelOptions, options_of
+        from c2llm_integrations.model.fingerprint import options_of
+        from c2llm_integrations.model.options import ModelOptions
         from c2llm_integrations.model.shared_model import shared_model
 
         spec = self.store.spec

@@ -25,21 +25,15 @@ from c2llm_integrations.stores.backend import Backend, Terms
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.records import AnyRecord, Hit, Record, Row, Vector
-from c2llm_integrations.stores.rows import (
-    Candidates,
-    Stored,
+from c2llm_integrations.stores.row_checks import (
     listed,
-    parts,
-    path_of,
-    prepared_for,
     refused_records,
     refused_vectors,
     require,
     row_ids,
-    slices,
-    unit,
     why_vector_refused,
 )
+from c2llm_integrations.stores.rows import Candidates, Stored, parts, path_of, prepared_for, slices, unit
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
 
 __all__ = [

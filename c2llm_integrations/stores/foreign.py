@@ -16,7 +16,8 @@ from c2llm_integrations.stores.base import VectorStore
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId, why_id_refused
 from c2llm_integrations.stores.records import AnyRecord, Hit, Record, Row, Vector
-from c2llm_integrations.stores.rows import Candidates, Stored, listed, stored_of, unit
+from c2llm_integrations.stores.row_checks import listed
+from c2llm_integrations.stores.rows import Candidates, Stored, stored_of, unit
 from c2llm_integrations.stores.spec import CollectionSpec
 
 

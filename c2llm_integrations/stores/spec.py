@@ -10,7 +10,7 @@ from typing import Protocol
 from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.code.analyzer import ANALYZER
 from c2llm_integrations.errors import InputError, SpecMismatch, StoreError
-from c2llm_integrations.model.options import Fingerprint, current_fingerprint, is_same_probe
+from c2llm_integrations.model.fingerprint import Fingerprint, current_fingerprint, is_same_probe
 
 
 class Embedder(Protocol):

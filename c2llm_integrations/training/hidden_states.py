@@ -17,7 +17,8 @@ from c2llm_integrations._utils.progress import Progress
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.model.batch_scheduler import plan_batches
 from c2llm_integrations.model.checkpoint import Checkpoint
-from c2llm_integrations.model.encoder import float_dtype, load_encoder, longest_text, right_padded, token_budget
+from c2llm_integrations.model.dtype_choice import float_dtype
+from c2llm_integrations.model.encoder import load_encoder, longest_text, right_padded, token_budget
 from c2llm_integrations.model.threads import run
 
 WINDOW_TEXTS = 1024  # sorted by length at once, and written before the next

@@ -16,8 +16,8 @@ from c2llm_integrations.model.checkpoint import RANGES, Checkpoint, load_checkpo
 from c2llm_integrations.model.encoder import CPU_BUDGET, PackedEncoder, load_encoder
 from c2llm_integrations.model.int8 import range_shapes
 from c2llm_integrations.model.tensor_files import write_tensors
+from c2llm_integrations.training.docstring_pairs import read_pairs
 from c2llm_integrations.training.hidden_states import token_ids
-from c2llm_integrations.training.pairs import read_pairs
 
 PAIRS = 1000
 # Of a million values behind gelu one is cut: finer steps for the others save more than it loses.

@@ -20,8 +20,8 @@ from c2llm_integrations.code.repository import iter_sources, open_tree
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.model import prompts
 from c2llm_integrations.model.checkpoint import Checkpoint
+from c2llm_integrations.training.docstring_pairs import LANGUAGES, Definition, definitions, fingerprint, masked, words
 from c2llm_integrations.training.examples import Example
-from c2llm_integrations.training.pairs import LANGUAGES, Definition, definitions, fingerprint, masked, words
 
 Row = dict[str, str]
 

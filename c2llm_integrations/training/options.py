@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import MISSING, dataclass
 
-from c2llm_integrations._utils.options import option
+from c2llm_integrations._utils.option_field import option
 
 
 @dataclass(frozen=True)

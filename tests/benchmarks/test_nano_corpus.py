@@ -9,7 +9,7 @@ import pytest
 from benchmarks.nano_recipe.corpus import allowed, package_of, read_archive, wanted
 from benchmarks.nano_recipe.metadata import licence_of, permissive, source_of
 from benchmarks.nano_recipe.mine import mine, sample
-from c2llm_integrations.training.pairs import fingerprint
+from c2llm_integrations.training.docstring_pairs import fingerprint
 
 BODY = '''def {name}(rows):
     """{doc}"""

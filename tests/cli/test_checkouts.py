@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from tests.cli.running import answer, command
+from c2llm_integrations.cli.main import run
+from tests.cli.running import answer, command, complaint
 from tests.repositories import git
 
 pytestmark = pytest.mark.slow
@@ -139,3 +140,25 @@ def test_an_index_that_cannot_be_written_to_is_searched(closed, app, tmp_path_fa
         for one in folders:
             one.chmod(modes[one])
     assert not list(copies.glob("c2llm-*/segments"))
+
+
+def test_vectors_are_copied_from_a_store_that_is_named(app, tiny_model, tmp_path, monkeypatch, capsys):
+    shared = f"qdrant+edge://{tmp_path / 'shared'}"
+    git(app, "remote", "add", "origin", "https://example.org/acme/app.git")
+    answer(capsys, "index", "--store", shared, "--repository", "app", "--model", tiny_model)
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", str(app), str(clone))
+    (clone / "packages" / "a" / "m.py").write_text("def fn_local():\n    return 'zebra local'\n")
+    monkeypatch.chdir(clone)
+    assert run(["index", "--repository", "app", "--vectors-from", shared, "--model", tiny_model]) == 0
+    assert f"2 vectors were copied from {shared}" in capsys.readouterr().err
+    assert asked(capsys)[0] >= {"packages/a/m.py", "packages/b/m.py", "packages/c/m.py"}
+
+
+def test_a_store_that_holds_nothing_gives_no_vectors(app, tiny_model, tmp_path, monkeypatch, capsys):
+    clone, empty = tmp_path / "clone", f"qdrant+edge://{tmp_path / 'empty'}"
+    git(tmp_path, "clone", str(app), str(clone))
+    monkeypatch.chdir(clone)
+    refused = complaint(capsys, 1, "index", "--vectors-from", empty, "--model", tiny_model)
+    assert "holds no collection 'code' to take vectors from" in refused
+    assert not (clone / ".c2llm" / "code").exists()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from c2llm_integrations._utils.options import CLI, option
+from c2llm_integrations._utils.option_field import CLI, option
 from c2llm_integrations.cli.options import ModelChoice, PlanChoice, command
 from c2llm_integrations.indexing.options import IngestOptions, RecordOptions
 from c2llm_integrations.model.options import ModelOptions

@@ -24,7 +24,8 @@ from c2llm_integrations.cli.main import run
 from c2llm_integrations.errors import InputError, RepositoryError, StoreError
 from c2llm_integrations.indexing.ingest import ingest
 from c2llm_integrations.indexing.options import IngestOptions
-from c2llm_integrations.indexing.ray.run import Cluster, ingest_distributed
+from c2llm_integrations.indexing.ray.cluster import Cluster
+from c2llm_integrations.indexing.ray.run import ingest_distributed
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.stores import open_store
 from tests.golden import COMPRESSED, TIED
@@ -40,7 +41,8 @@ DRIVER = """
 import sys
 from functools import partial
 from c2llm_integrations.indexing.options import IngestOptions
-from c2llm_integrations.indexing.ray.run import Cluster, ingest_distributed
+from c2llm_integrations.indexing.ray.cluster import Cluster
+from c2llm_integrations.indexing.ray.run import ingest_distributed
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 address, url, *folders = sys.argv[1:]
 reports = ingest_distributed(

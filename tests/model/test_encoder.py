@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from c2llm_integrations.errors import CheckpointError
-from c2llm_integrations.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from c2llm_integrations.model.encoder import PackedEncoder, PaddedEncoder, load_encoder
+from c2llm_integrations.model.checkpoint import Checkpoint, ModelConfig, load_checkpoint, save_checkpoint
+from c2llm_integrations.model.encoder import PackedEncoder, PaddedEncoder, gpu_budget, load_encoder
 from c2llm_integrations.model.hf_config import C2LLMConfig
 from c2llm_integrations.model.hf_model import C2LLMModel
 from c2llm_integrations.model.threads import lane_count, lanes, run
@@ -188,3 +188,13 @@ def test_each_lane_of_a_cpu_computes_on_one_thread():
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_gpu_gets_batches_that_fit_its_free_memory():
+    small = ModelConfig(output_dim=896, hidden_size=896, intermediate_size=4864)
+    large = ModelConfig(output_dim=3584, hidden_size=3584, intermediate_size=18944)
+    gib = 2**30
+    assert gpu_budget(small, 2, 120 * gib) == 32768
+    assert 2048 <= gpu_budget(large, 2, 2 * gib) < gpu_budget(large, 2, 8 * gib) < 32768
+    assert gpu_budget(large, 2, 0) == 2048
+    assert gpu_budget(small, 4, gib) <= gpu_budget(small, 2, gib)

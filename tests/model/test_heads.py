@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from c2llm_integrations.errors import CheckpointError, InputError
 from c2llm_integrations.model.checkpoint import HEAD_FILE, NANO, load_checkpoint, save_checkpoint
 from c2llm_integrations.model.embedder import C2LLMEmbedder
+from c2llm_integrations.model.fingerprint import options_of
 from c2llm_integrations.model.hf_config import C2LLMConfig
 from c2llm_integrations.model.hf_model import C2LLMModel
-from c2llm_integrations.model.options import options_of
 from c2llm_integrations.model.output_dim import Head, remember
 from c2llm_integrations.model.pma import PMA
 from tests.golden import COMPRESSED, TIED, cosines

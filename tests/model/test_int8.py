@@ -9,13 +9,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from c2llm_integrations.cli.bench import _kinds, _peak, _products
 from c2llm_integrations.errors import CheckpointError, InputError
-from c2llm_integrations.model import encoder, int8
+from c2llm_integrations.model import dtype_choice, encoder, int8
 from c2llm_integrations.model.backbones import Linear
+from c2llm_integrations.model.benchmark import kinds_to_measure, peak_of, product_shapes
 from c2llm_integrations.model.checkpoint import NANO, RANGES, load_checkpoint, save_checkpoint
+from c2llm_integrations.model.dtype_choice import float_dtype, why_not_int8
 from c2llm_integrations.model.embedder import C2LLMEmbedder
-from c2llm_integrations.model.encoder import float_dtype, load_encoder, why_not_int8
+from c2llm_integrations.model.encoder import load_encoder
 from c2llm_integrations.model.int8 import LOWEST_GELU, Int8Bert, Product, range_shapes, read_ranges
 from c2llm_integrations.training.int8_ranges import RangeWatch, main, measure_ranges
 from tests.golden import TIED
@@ -109,7 +110,7 @@ def test_a_vector_does_not_depend_on_its_batch():
 @vnni
 def test_what_bench_compares_it_with_are_products_of_bytes():
     embedder = C2LLMEmbedder.from_pretrained("nano", dtype="int8")
-    assert _peak(embedder, _products(embedder), 0.1) > 0
+    assert peak_of(embedder, product_shapes(embedder), 0.1) > 0
 
 
 @vnni
@@ -170,15 +171,15 @@ def test_a_broken_weight_is_not_rounded_away(folder):
 
 
 def test_without_the_instructions_nano_is_computed_as_before(monkeypatch):
-    monkeypatch.setattr(encoder, "weight_steps", lambda: None)
+    monkeypatch.setattr(dtype_choice, "weight_steps", lambda: None)
     assert C2LLMEmbedder.from_pretrained("nano").dtype == float_dtype(load_checkpoint("nano"), CPU)
-    assert "int8" not in _kinds("nano", CPU)
+    assert "int8" not in kinds_to_measure("nano", CPU)
     with pytest.raises(InputError, match="no right products of bytes"):
         C2LLMEmbedder.from_pretrained("nano", dtype="int8")
 
 
 def test_8_bits_are_refused_where_nothing_was_measured(monkeypatch, folder):
-    monkeypatch.setattr(encoder, "weight_steps", lambda: 127)
+    monkeypatch.setattr(dtype_choice, "weight_steps", lambda: 127)
     (folder / RANGES).unlink()
     for name in (str(folder), str(TIED)):
         with pytest.raises(InputError, match=f"has no {RANGES}"):
@@ -186,8 +187,8 @@ def test_8_bits_are_refused_where_nothing_was_measured(monkeypatch, folder):
         with pytest.raises(InputError, match=f"has no {RANGES}"):
             load_encoder(load_checkpoint(name), torch.int8, CPU)
         assert C2LLMEmbedder.from_pretrained(name).dtype == float_dtype(load_checkpoint(name), CPU)
-        assert "int8" not in _kinds(name, CPU)
-    assert _kinds("nano", CPU)[0] == "int8"
+        assert "int8" not in kinds_to_measure(name, CPU)
+    assert kinds_to_measure("nano", CPU)[0] == "int8"
     assert "for CPUs" in (why_not_int8(load_checkpoint("nano"), torch.device("cuda")) or "")
 
 

@@ -1,4 +1,4 @@
-"""The options of a model are declared once, and what is stored leads back to them."""
+"""The options of a model are declared once, and what adapters need of it is light."""
 
 import importlib
 import inspect
@@ -10,9 +10,7 @@ import pytest
 
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.model.embedder import C2LLMEmbedder
-from c2llm_integrations.model.options import ModelOptions, current_fingerprint, options_of
-from c2llm_integrations.stores.spec import CollectionSpec
-from tests.golden import TIED
+from c2llm_integrations.model.options import ModelOptions
 
 
 def test_from_pretrained_spells_out_the_options():
@@ -57,39 +55,14 @@ def test_numbers_below_one_are_refused(name):
         ModelOptions(**{name: 0})
 
 
-DIGEST = "0123456789abcdef" * 2
-
-
-@pytest.mark.parametrize(
-    ("written", "read"),
-    [
-        (None, {"projection": None}),
-        (DIGEST, {"projection": DIGEST}),
-        (f"head {DIGEST}", {"projection": None, "head": DIGEST}),
-        ("first 16", {"projection": None, "truncate_dim": 16}),
-        ("first of all", {"projection": "first of all"}),
-    ],
-)
-def test_an_old_fingerprint_equals_the_new_one(written, read):
-    others = {"model": "nano", "weights": "w", "output_dim": 16, "max_length": 9, "normalize": True}
-    assert current_fingerprint({**others, "projection": written}) == {**others, **read}
-    old = CollectionSpec.from_json(CollectionSpec(16, {**others, "projection": written}).to_json())
-    old.require_model(16, {**others, **read})
-
-
-def test_a_truncated_collection_of_an_earlier_release_opens():
-    small = C2LLMEmbedder.from_pretrained(str(TIED), dtype="float32", truncate_dim=16)
-    old = {key: value for key, value in small.fingerprint.items() if key != "truncate_dim"} | {"projection": "first 16"}
-    assert options_of(old) == options_of(small.fingerprint)
-    CollectionSpec(16, old).require_model(16, small.fingerprint)
-
-
 IMPORTED = (
     "import sys, c2llm_integrations.{}; print(*(name for name in ('torch', 'transformers') if name in sys.modules))"
 )
 
 
-@pytest.mark.parametrize("module", ["model.shared_model", "model.options", "model.output_dim", "model.prompts"])
+@pytest.mark.parametrize(
+    "module", ["model.shared_model", "model.options", "model.fingerprint", "model.output_dim", "model.prompts"]
+)
 def test_what_adapters_need_imports_no_torch(module):
     done = subprocess.run([sys.executable, "-c", IMPORTED.format(module)], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -21,14 +21,8 @@ from c2llm_integrations.langchain import C2LLMEmbeddings
 from c2llm_integrations.llama_index import C2LLMEmbedding
 from c2llm_integrations.model import remote
 from c2llm_integrations.model.embedder import C2LLMEmbedder
-from c2llm_integrations.model.options import (
-    KEY_VARIABLE,
-    ModelOptions,
-    is_same_probe,
-    options_of,
-    probe_of,
-    remember_model,
-)
+from c2llm_integrations.model.fingerprint import is_same_probe, options_of, probe_of
+from c2llm_integrations.model.options import KEY_VARIABLE, ModelOptions, remember_model
 from c2llm_integrations.model.prompts import DOCUMENT, query_prompt
 from c2llm_integrations.model.remote import RemoteEmbedder, _address, _vectors
 from c2llm_integrations.server.openai import Limits

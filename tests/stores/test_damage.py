@@ -50,7 +50,7 @@ def test_what_another_client_of_the_engine_wrote_is_no_damage(kind, tmp_path):
     if kind == "edge":
         import qdrant_edge as edge
 
-        from c2llm_integrations.stores.qdrant.edge_schema import points_of
+        from c2llm_integrations.stores.qdrant.edge_types import points_of
 
         shard = edge.EdgeShard.load(str(tmp_path / "it" / "code" / "shard"))
         more = row(77)

@@ -31,12 +31,12 @@ COMMON = """
 import sys, uuid
 import numpy as np
 from c2llm_integrations.code.chunk import CodeChunk
-from c2llm_integrations.stores.qdrant import edge, edge_schema
+from c2llm_integrations.stores.qdrant import edge, edge_types
 from c2llm_integrations.stores.base import Row
 from tests.stores.test_edge_kill import SPECS
 
 root, start, spec = sys.argv[1], int(sys.argv[2]), SPECS[sys.argv[3]]
-edge_schema.LEXICAL_ROWS = edge_schema.CODED_ROWS = 100
+edge_types.LEXICAL_ROWS = edge_types.CODED_ROWS = 100
 edge.TIDY_ROWS = 300
 
 def rows(batch, size=100):

@@ -20,7 +20,7 @@ from c2llm_integrations._utils import retry
 from c2llm_integrations.code.analyzer import ANALYZER, query_terms
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.base import CollectionSpec, Row, VectorStore
-from c2llm_integrations.stores.loader import load
+from c2llm_integrations.stores.bulk_loader import load
 from c2llm_integrations.stores.milvus import collections as milvus_collections
 from tests.milvus_proxy import KINDS, Faults, LiteServer, between
 from tests.repeats import KILLS

@@ -21,7 +21,7 @@ from c2llm_integrations.code.chunk import CodeChunk, chunk_id
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.base import CollectionSpec, Row, VectorStore
-from c2llm_integrations.stores.loader import load
+from c2llm_integrations.stores.bulk_loader import load
 from c2llm_integrations.stores.milvus.collections import CONNECTION
 from c2llm_integrations.stores.spec import OVERSAMPLING
 from tests.stores.conftest import empty_milvus

@@ -25,7 +25,7 @@ from c2llm_integrations.code.analyzer import ANALYZER
 from c2llm_integrations.errors import BatchRefused, InputError, RowsRefused, SpecMismatch, StoreBusy, StoreError
 from c2llm_integrations.stores import list_collections, open_store
 from c2llm_integrations.stores.base import CollectionSpec, Row, VectorStore
-from c2llm_integrations.stores.loader import load
+from c2llm_integrations.stores.bulk_loader import load
 from c2llm_integrations.stores.milvus import collections
 from c2llm_integrations.stores.milvus.collections import CONNECTION
 from c2llm_integrations.stores.milvus.errors import reason

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
@@ -10,14 +9,13 @@ from typing import Any
 from c2llm_integrations.errors import InputError, MissingExtra
 from c2llm_integrations.indexing.ray import stages
 from c2llm_integrations.indexing.ray.batches import Place
+from c2llm_integrations.indexing.ray.cluster import EmbedderOf, share_cores
 
 try:
     import ray
     from ray.util import metrics
 except ImportError as error:
     raise MissingExtra("ray", "ray") from error
-
-EmbedderOf = Callable[[], Any]
 
 
 class Step:
@@ -52,9 +50,7 @@ class EmbeddingActor:
     actors: int
 
     def __init__(self) -> None:
-        import torch
-
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.actors))
+        share_cores(self.actors)
         self.embedder = self.make()
         self.tags = {"actor": ray.get_runtime_context().get_actor_id() or ""}
         self.files = metrics.Counter("c2llm_files", "Files read", tag_keys=("actor",))

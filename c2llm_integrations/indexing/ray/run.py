@@ -9,28 +9,33 @@ again, which changes nothing.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import pickle
 import socket
 import uuid
-import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from c2llm_integrations.code.exclude import UNREADABLE
 from c2llm_integrations.code.secrets import is_token
-from c2llm_integrations.errors import C2LLMError, InputError, MissingExtra, RepositoryError, StoreError
+from c2llm_integrations.errors import InputError, MissingExtra, RepositoryError, StoreError
 from c2llm_integrations.indexing.ingest import IngestReport, spec_for
 from c2llm_integrations.indexing.options import IngestOptions
 from c2llm_integrations.indexing.ray import stages
 from c2llm_integrations.indexing.ray.batches import BatchResult, Place
-from c2llm_integrations.indexing.ray.ray_tasks import Chunk, EmbedderOf, ListSource, ListTexts, Write, embedding_actor
+from c2llm_integrations.indexing.ray.cluster import (
+    Cluster,
+    EmbedderOf,
+    actors_a_node,
+    connected,
+    load_nano,
+    plain_errors,
+)
+from c2llm_integrations.indexing.ray.ray_tasks import Chunk, ListSource, ListTexts, Write, embedding_actor
 from c2llm_integrations.indexing.ray.tracker import PassTracker, TrackedRepository
 from c2llm_integrations.stores import DATABASES, open_store
 from c2llm_integrations.stores.base import CollectionSpec
@@ -46,26 +51,6 @@ DATA_SETS = (".parquet", ".jsonl")
 BATCH_TEXTS = 256
 # Times a repository that does not verify is gone through before it is an error.
 PASSES = 3
-
-
-@dataclass
-class Cluster:
-    """What a run may use.
-
-    Attributes:
-        address: That of a running cluster; None starts one on this machine.
-        embedders: Actors with a model each.
-        gpus_each: GPUs for each of them.
-        writers: Tasks that write at once.
-        make_embedder: Loads the model in an actor, so it is pickled; None loads nano.
-
-    """
-
-    address: str | None = None
-    embedders: int = 1
-    gpus_each: float = 0.0
-    writers: int = 2
-    make_embedder: EmbedderOf | None = None
 
 
 def ingest_distributed(
@@ -106,10 +91,10 @@ def ingest_distributed(
     require_distributable(options)
     named = _named(sources)
     cluster = cluster or Cluster()
-    make = cluster.make_embedder or _nano
+    make = cluster.make_embedder or load_nano
     place = Place(store, collection, api_key, socket.gethostname())
     begin = perf_counter()
-    with _connected(cluster), _plain_errors(), open_store(store, collection, api_key=api_key) as opened:
+    with connected(cluster), plain_errors(), open_store(store, collection, api_key=api_key) as opened:
         spec_of = ray.remote(num_cpus=0, num_gpus=cluster.gpus_each)(_spec_of)
         spec_options = IngestOptions(compact=options.compact, long_text=options.long_text)
         opened.create(ray.get(spec_of.remote(make, place, spec_options)))
@@ -179,63 +164,10 @@ def require_distributable(options: IngestOptions) -> None:
             raise InputError(f"{name} is for one repository on this machine, not for a cluster; leave it out")
 
 
-def _nano() -> Any:
-    from c2llm_integrations.model.embedder import C2LLMEmbedder
-
-    return C2LLMEmbedder.from_pretrained("nano")
-
-
 def _spec_of(make: EmbedderOf, place: Place, options: IngestOptions) -> CollectionSpec:
     """Return the spec that the collection is to have for vectors of this model."""
     store = place.open()
     return spec_for(make(), store, options, store.spec)
-
-
-@contextmanager
-def _connected(cluster: Cluster) -> Iterator[None]:
-    """Connect to the cluster, or start one on this machine, unless this process is connected already."""
-    if ray.is_initialized():
-        yield
-        return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-    # Workers import from the folder in which Ray is started: not from a tree that may hold a json.py.
-    here = os.getcwd()
-    os.chdir(Path(__file__).parents[3])
-    try:
-        if cluster.address is not None:
-            ray.init(cluster.address, **quiet)
-        else:
-            # Logical cores: an actor that embeds leaves room for the steps around it, which take little.
-            cores = max(os.cpu_count() or 1, 2) + cluster.embedders
-            ray.init("local", num_cpus=cores, include_dashboard=False, **quiet)
-    finally:
-        os.chdir(here)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"ray\.")  # its own settings, and small inputs
-            yield
-    finally:
-        ray.shutdown()
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Raise this package's own errors as they were on the other machine, without Ray's traceback from there."""
-    try:
-        yield
-    except ray.exceptions.RayError as error:
-        raise _own_error(error) or error from None
-
-
-def _own_error(error: BaseException | None) -> C2LLMError | None:
-    while error is not None:
-        if isinstance(error, C2LLMError) and not isinstance(error, ray.exceptions.RayError):
-            return error
-        error = getattr(error, "cause", None) or error.__cause__
-    return None
 
 
 def _write_refused(reports: Sequence[IngestReport], file: Path) -> None:
@@ -302,7 +234,7 @@ class _Finish:
         answer = task.remote(one.report.repository, self.place, wanted, one.stale, one.paths, one.claim)
 
         def wait() -> tuple[int, int]:
-            with _plain_errors():
+            with plain_errors():
                 deleted, stored = ray.get(answer)
                 return deleted, stored
 
@@ -338,7 +270,7 @@ def _stream(
     for dataset in _listed(folders, texts, place, forced):
         chunked = dataset.map(Chunk(stages.chunk, place), num_cpus=0.5)
         embedded = chunked.map(
-            embedding_actor(make, _actors_a_node(cluster)),
+            embedding_actor(make, actors_a_node(cluster)),
             compute=ray.data.ActorPoolStrategy(size=cluster.embedders),
             num_cpus=1,
             num_gpus=cluster.gpus_each,
@@ -364,8 +296,3 @@ def _listed(
     for source, dataset in texts.items():
         parts = dataset.map_batches(ListTexts(place, source, source in forced), batch_size=BATCH_TEXTS, num_cpus=0.5)
         yield parts.repartition(target_num_rows_per_block=1)
-
-
-def _actors_a_node(cluster: Cluster) -> int:
-    nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
-    return -(-cluster.embedders // max(1, nodes))

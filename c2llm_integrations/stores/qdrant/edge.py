@@ -33,7 +33,7 @@ from c2llm_integrations.stores.qdrant.edge_files import (
     seal_of,
     sweep,
 )
-from c2llm_integrations.stores.qdrant.edge_schema import (
+from c2llm_integrations.stores.qdrant.edge_types import (
     DATATYPES,
     GRAPH,
     QUANTIZATIONS,

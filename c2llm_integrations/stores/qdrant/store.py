@@ -20,9 +20,7 @@ from c2llm_integrations.stores.base import VectorStore
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.qdrant.aliases import NAME_KEY, SPEC_KEY, Parts, Serving, is_local
-from c2llm_integrations.stores.qdrant.errors import REFUSED, is_gone, pause_after, reason, status_of
-from c2llm_integrations.stores.qdrant.payload import DENSE, LISTED, listed_of, ours, point_id, record_of, written_fields
-from c2llm_integrations.stores.qdrant.types import (
+from c2llm_integrations.stores.qdrant.client_types import (
     BINARY,
     DECIMALS,
     GRAPH,
@@ -39,6 +37,8 @@ from c2llm_integrations.stores.qdrant.types import (
     queries_of,
     updates_of,
 )
+from c2llm_integrations.stores.qdrant.errors import REFUSED, is_gone, pause_after, reason, status_of
+from c2llm_integrations.stores.qdrant.payload import DENSE, LISTED, listed_of, ours, point_id, record_of, written_fields
 from c2llm_integrations.stores.records import AnyRecord, Hit, Row, Vector
 from c2llm_integrations.stores.rows import FIELDS_FIELD, Candidates, Stored, runs, unit
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec

@@ -44,20 +44,20 @@ from c2llm_integrations.indexing.write_changes import (
     write_changes,
 )
 from c2llm_integrations.stores.base import CollectionSpec, VectorStore
+from c2llm_integrations.stores.bulk_loader import Loader
 from c2llm_integrations.stores.ids import RecordId, row_id, why_id_refused
-from c2llm_integrations.stores.loader import Loader
 from c2llm_integrations.stores.records import PreparedRecord, Record, Row, is_chunk
-from c2llm_integrations.stores.rows import plain_record, refused_records
+from c2llm_integrations.stores.row_checks import refused_records
+from c2llm_integrations.stores.rows import plain_record
 from c2llm_integrations.stores.spec import CompactPlan
 
 if TYPE_CHECKING:
-    from c2llm_integrations.indexing.options import Transform, Vectors
-    from c2llm_integrations.model.embedder import C2LLMEmbedder
+    from c2llm_integrations.indexing.options import DocumentEmbedder, Transform, Vectors
 
 
 def ingest_records(
     records: Any,
-    embedder: C2LLMEmbedder | None,
+    embedder: DocumentEmbedder | None,
     store: VectorStore,
     *,
     source: str,
@@ -83,7 +83,8 @@ def ingest_records(
     Args:
         records: Any iterable (a generator is read as it goes) of mappings, `Record`s, `Row`s, LangChain documents or
             LlamaIndex nodes; a `datasets.Dataset` or an Arrow table; the path of a .jsonl, .jsonl.gz or .parquet file.
-        embedder: What embeds the texts; may be None if `vectors` are given.
+        embedder: What embeds the texts, a `C2LLMEmbedder` or, on a cluster, a `RayEmbedder`; None if `vectors` are
+            given.
         store: Where the rows go.
         source: The name of the set that the records are from, the same in every run. What another source, a
             repository or another program wrote is not touched.
@@ -129,7 +130,7 @@ def ingest_records(
 
 
 def ingest_records_with(
-    records: Any, embedder: C2LLMEmbedder | None, store: VectorStore, source: str, options: RecordOptions
+    records: Any, embedder: DocumentEmbedder | None, store: VectorStore, source: str, options: RecordOptions
 ) -> IngestReport:
     """Do what `ingest_records` does, its options as one object."""
     begin = perf_counter()
@@ -153,7 +154,7 @@ def ingest_records_with(
 
 
 def plan_records(
-    records: Any, embedder: C2LLMEmbedder | None, store: VectorStore | None, source: str, options: RecordOptions
+    records: Any, embedder: DocumentEmbedder | None, store: VectorStore | None, source: str, options: RecordOptions
 ) -> IngestReport:
     """Return what `ingest_records` would do, without changing anything; `store=None`: with an empty one."""
     begin = perf_counter()
@@ -171,7 +172,7 @@ def plan_records(
     return run.report
 
 
-def _items(records: Any, embedder: C2LLMEmbedder | None, source: str, options: RecordOptions) -> Iterator[Item]:
+def _items(records: Any, embedder: DocumentEmbedder | None, source: str, options: RecordOptions) -> Iterator[Item]:
     """Return the records with their vectors, after a look at the options."""
     if not isinstance(source, str) or not source:
         raise InputError(f"source is {source!r:.60}; name the set that the records are from, such as 'answers'")
@@ -196,7 +197,7 @@ def _with_vectors(items: Iterator[Item], vectors: Iterable[Any]) -> Iterator[Ite
 
 
 def _spec(
-    items: Iterator[Item], embedder: C2LLMEmbedder | None, store: VectorStore, options: RecordOptions
+    items: Iterator[Item], embedder: DocumentEmbedder | None, store: VectorStore, options: RecordOptions
 ) -> tuple[CollectionSpec, Iterator[Item]]:
     """Return the spec to ask for, and all items: without an embedder, the first vector decides a new one's width."""
     held = store.spec
@@ -237,7 +238,7 @@ class _Run:
         store: VectorStore | None,
         options: RecordOptions,
         total: int | None,
-        embedder: C2LLMEmbedder | None,
+        embedder: DocumentEmbedder | None,
     ) -> None:
         self.report = IngestReport(source)
         self.stored = StoredDigests(() if store is None else store.scan(source))

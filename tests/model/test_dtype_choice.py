@@ -11,10 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from c2llm_integrations.model import cpu_choice, encoder
-from c2llm_integrations.model.checkpoint import ModelConfig, load_checkpoint
-from c2llm_integrations.model.cpu_choice import MOST_TURNS, TURNS, compared, fastest, times
-from c2llm_integrations.model.encoder import _gpu_budget, _has_bfloat16, best_dtype, cpu_times, load_encoder
+from c2llm_integrations.model import dtype_choice
+from c2llm_integrations.model.checkpoint import load_checkpoint
+from c2llm_integrations.model.dtype_choice import (
+    MOST_TURNS,
+    TURNS,
+    best_dtype,
+    compared,
+    cpu_times,
+    fastest,
+    product_times,
+    this_machine,
+)
+from c2llm_integrations.model.encoder import load_encoder
 from tests.golden import TIED
 
 pytestmark = pytest.mark.slow
@@ -39,19 +48,19 @@ def test_fewer_bits_must_gain_something(milliseconds, chosen):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(cpu_choice, "user_cache", lambda: tmp_path / "cache")
-    cpu_choice._times.cache_clear()
+    monkeypatch.setattr(dtype_choice, "user_cache", lambda: tmp_path / "cache")
+    dtype_choice._product_times.cache_clear()
     yield tmp_path / "cache" / "cpu.json"
-    cpu_choice._times.cache_clear()
+    dtype_choice._product_times.cache_clear()
 
 
 def test_it_is_measured_once_for_a_machine(cache, monkeypatch):
-    first = times(64, 96)
+    first = product_times(64, 96)
     assert {"float32", "bfloat16"} <= first.keys()
     assert all(ms > 0 for ms in first.values())
-    monkeypatch.setattr(cpu_choice, "_measured", lambda *_: pytest.fail("measured again"))
-    cpu_choice._times.cache_clear()  # as in another process
-    assert times(64, 96) == first
+    monkeypatch.setattr(dtype_choice, "_measured", lambda *_: pytest.fail("measured again"))
+    dtype_choice._product_times.cache_clear()  # as in another process
+    assert product_times(64, 96) == first
 
 
 def timers(load, costs):
@@ -94,40 +103,40 @@ def test_turns_that_disagree_are_taken_on_and_never_kept(cache, monkeypatch):
     found, is_settled = compared({"float32": lambda: 1.0, "bfloat16": lambda: (0.4, 1.6)[next(calls) % 2]})
     assert next(calls) == MOST_TURNS > TURNS
     assert not is_settled
-    monkeypatch.setattr(cpu_choice, "_measured", lambda *_: (found, is_settled))
-    assert times(64, 96) == found
+    monkeypatch.setattr(dtype_choice, "_measured", lambda *_: (found, is_settled))
+    assert product_times(64, 96) == found
     assert not cache.exists()
 
 
 def test_a_machine_without_a_name_of_its_cpu_is_described(monkeypatch):
     monkeypatch.delattr(os, "uname", raising=False)  # as on Windows
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
-    assert platform.machine() in cpu_choice._machine()
+    assert platform.machine() in this_machine()
 
 
 @pytest.mark.parametrize("damage", ["", "[]", "{", '{"x": 1}', "\x00"])
 def test_a_damaged_or_foreign_record_is_measured_anew(cache, damage):
     cache.parent.mkdir()
     cache.write_text(damage)
-    assert times(64, 96)["float32"] > 0
-    assert times(64, 96) in json.loads(cache.read_text()).values()
+    assert product_times(64, 96)["float32"] > 0
+    assert product_times(64, 96) in json.loads(cache.read_text()).values()
 
 
 def test_a_limit_of_the_environment_is_another_machine(cache, monkeypatch):
-    names = [cpu_choice._machine()]
+    names = [this_machine()]
     for name in ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA"):
         monkeypatch.setenv(name, "avx2")
-        names.append(cpu_choice._machine())
+        names.append(this_machine())
     assert len(set(names)) == 3
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(cache):
     cache.parent.write_text("a file where the folder would be")
-    assert times(64, 96)["float32"] > 0
+    assert product_times(64, 96)["float32"] > 0
 
 
 def test_only_what_the_checkpoint_allows_is_chosen(monkeypatch):
-    monkeypatch.setattr(encoder, "times", lambda *_: {"float32": 1.0, "bfloat16": 9.0, "int8": 0.1})
+    monkeypatch.setattr(dtype_choice, "product_times", lambda *_: {"float32": 1.0, "bfloat16": 9.0, "int8": 0.1})
     assert best_dtype(load_checkpoint(str(TIED)), [CPU]) == torch.float32
     assert "int8" not in cpu_times(load_checkpoint(str(TIED)))
 
@@ -146,17 +155,7 @@ def test_a_gpu_that_emulates_bfloat16_computes_float32(capabilities, chosen, mon
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capabilities[device.index])
     devices = [torch.device("cuda", number) for number in range(len(capabilities))]
     assert best_dtype(load_checkpoint(str(TIED)), devices) == chosen
-    assert not _has_bfloat16(torch.device("mps"))
-
-
-def test_a_gpu_gets_batches_that_fit_its_free_memory():
-    small = ModelConfig(output_dim=896, hidden_size=896, intermediate_size=4864)
-    large = ModelConfig(output_dim=3584, hidden_size=3584, intermediate_size=18944)
-    gib = 2**30
-    assert _gpu_budget(small, 2, 120 * gib) == 32768
-    assert 2048 <= _gpu_budget(large, 2, 2 * gib) < _gpu_budget(large, 2, 8 * gib) < 32768
-    assert _gpu_budget(large, 2, 0) == 2048
-    assert _gpu_budget(small, 4, gib) <= _gpu_budget(small, 2, gib)
+    assert best_dtype(load_checkpoint(str(TIED)), [torch.device("mps")]) == torch.float32
 
 
 VECTORS = """

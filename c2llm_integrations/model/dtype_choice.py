@@ -1,7 +1,9 @@
-"""Which data type this CPU multiplies fastest: measured once for some milliseconds and kept for the machine.
+"""How the data type of a computation is chosen: by what the device does fastest, as far as the checkpoint allows.
 
-A name or a flag does not say it: bfloat16 may be emulated (up to a hundred times slower), 8-bit products may be slower
-than float32, or overflow inside where pairs are summed in 16 bits (AVX2 without VNNI).
+A GPU computes bfloat16 if it does so itself, else float32. Which type a CPU multiplies fastest is measured once for
+some milliseconds and kept for the machine, for a name or a flag does not say it: bfloat16 may be emulated (up to a
+hundred times slower), 8-bit products may be slower than float32, or overflow inside where pairs are summed in 16 bits
+(AVX2 without VNNI).
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ import torch
 from torch.nn import functional as F
 
 from c2llm_integrations._utils.files import user_cache
+from c2llm_integrations.model.backbones import Bert
+from c2llm_integrations.model.checkpoint import RANGES, Checkpoint
 from c2llm_integrations.model.int8 import Product, weight_steps
 from c2llm_integrations.model.threads import lanes
 
@@ -31,12 +35,53 @@ GAIN, HOPELESS = 1.15, 5.0
 _ENVIRONMENT = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 
 
-def times(width: int, inner: int) -> dict[str, float]:
+def best_dtype(checkpoint: Checkpoint, devices: Sequence[torch.device]) -> torch.dtype:
+    """Return what is fastest there and keeps the quality: 8 bits on a CPU only with measured ranges."""
+    if devices[0].type == "cpu":
+        return fastest(cpu_times(checkpoint))
+    return torch.bfloat16 if all(map(_has_bfloat16, devices)) else torch.float32
+
+
+def float_dtype(checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
+    """Return the better of bfloat16 and float32 there."""
+    if device.type != "cpu":
+        return best_dtype(checkpoint, [device])
+    return fastest({name: ms for name, ms in cpu_times(checkpoint).items() if name != "int8"})
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Whether a GPU computes it itself: Turing, Volta and older emulate it, slower than float32."""
+    if device.type != "cuda":
+        return False
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def why_not_int8(checkpoint: Checkpoint, device: torch.device) -> str | None:
+    """Return why this checkpoint cannot be computed in 8 bits there; None if it can."""
+    if device.type != "cpu":
+        return f"it is for CPUs, the device is {device}"
+    if weight_steps() is None:
+        return "this CPU or this PyTorch has no right products of bytes"
+    if not Bert.can_compute(checkpoint.sizes) or not (checkpoint.folder / RANGES).is_file():
+        return f"{checkpoint.name} has no {RANGES}, the measured ranges of what its layers take"
+    return None
+
+
+def cpu_times(checkpoint: Checkpoint) -> dict[str, float]:
+    """Return the milliseconds of a product of this checkpoint's shape on this CPU, by data type."""
+    config = checkpoint.sizes
+    found = product_times(config.hidden_size or 768, config.intermediate_size or 3072)
+    if why_not_int8(checkpoint, torch.device("cpu")):
+        found.pop("int8", None)
+    return found
+
+
+def product_times(width: int, inner: int) -> dict[str, float]:
     """Return the milliseconds of a product of `width` columns and `inner` outputs on one thread, by data type.
 
     "int8" is missing where its products are not available. The first call on a machine measures, later ones read.
     """
-    return dict(_times(min(width, MOST_COLUMNS), min(inner, MOST_OUTPUTS)))
+    return dict(_product_times(min(width, MOST_COLUMNS), min(inner, MOST_OUTPUTS)))
 
 
 def fastest(milliseconds: Mapping[str, float]) -> torch.dtype:
@@ -50,12 +95,12 @@ def fastest(milliseconds: Mapping[str, float]) -> torch.dtype:
 
 
 @cache
-def _times(width: int, inner: int) -> dict[str, float]:
+def _product_times(width: int, inner: int) -> dict[str, float]:
     file = user_cache() / "cpu.json"
     kept: dict[str, dict[str, float]] = {}
     with suppress(OSError, ValueError):
         kept = json.loads(file.read_text(encoding="utf-8"))
-    key = f"{_machine()}, {width} x {inner}"
+    key = f"{this_machine()}, {width} x {inner}"
     found = kept.get(key) if isinstance(kept, dict) else None
     if isinstance(found, dict) and "float32" in found and all(isinstance(ms, float) for ms in found.values()):
         return found
@@ -70,7 +115,7 @@ def _times(width: int, inner: int) -> dict[str, float]:
     return found
 
 
-def _machine() -> str:
+def this_machine() -> str:
     """Describe all that decides the figures: homes are shared by unlike machines."""
     about: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     flags = sorted(name for name, value in about.items() if value is True)

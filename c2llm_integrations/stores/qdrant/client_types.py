@@ -1,4 +1,4 @@
-"""A collection, its rows, filters and searches in qdrant-client's own types."""
+"""Collections, rows, filters and searches converted to the types of qdrant-client; `edge_types`: to Qdrant Edge's."""
 
 from __future__ import annotations
 

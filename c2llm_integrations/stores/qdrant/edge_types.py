@@ -1,4 +1,4 @@
-"""A collection, its rows, filters and searches in Qdrant Edge's own types."""
+"""Collections, rows, filters and searches converted to the types of Qdrant Edge; `client_types`: to qdrant-client's."""
 
 from __future__ import annotations
 

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from c2llm_integrations import CodeChunk, InputError, Record, RepositoryError, ingest, ingest_records, open_store
-from c2llm_integrations.indexing import records, write_changes
+from c2llm_integrations.indexing import write_changes
+from c2llm_integrations.indexing.ingest_records import plan_records
 from c2llm_integrations.indexing.options import RecordOptions
-from c2llm_integrations.indexing.records import plan_records
 from c2llm_integrations.indexing.stored_digests import KeySet
 from tests.conftest import write_project
 from tests.indexing.record_models import CountingEmbedder, held, vectors_of
@@ -291,7 +291,7 @@ def test_a_key_set_grows():
 
 
 def test_long_texts_make_batches_smaller(store, monkeypatch):
-    monkeypatch.setattr(records, "BATCH_CHARS", 100)
+    monkeypatch.setattr("c2llm_integrations.indexing.ingest_records.BATCH_CHARS", 100)
     monkeypatch.setattr(write_changes, "BATCH_CHARS", 100)
     sizes = []
     upsert = store.upsert

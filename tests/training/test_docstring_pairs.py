@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from c2llm_integrations.code import languages
-from c2llm_integrations.training.pairs import LANGUAGES, definitions, first_paragraph, masked, words
+from c2llm_integrations.training.docstring_pairs import LANGUAGES, definitions, first_paragraph, masked, words
 
 PYTHON = '''
 class Cache:
