@@ -43,8 +43,9 @@ from benchmarks.repositories import PACKAGES, development_set, extract
 from benchmarks.repository_search import ndcg
 from c2llm_integrations.indexing.ingest import ingest
 from c2llm_integrations.model.checkpoint import load_checkpoint
+from c2llm_integrations.model.dtype_choice import best_dtype
 from c2llm_integrations.model.embedder import C2LLMEmbedder
-from c2llm_integrations.model.encoder import best_dtype, load_encoder
+from c2llm_integrations.model.encoder import load_encoder
 from c2llm_integrations.retrieval.options import SearchOptions
 from c2llm_integrations.retrieval.search import apart, find
 from c2llm_integrations.stores import open_store
