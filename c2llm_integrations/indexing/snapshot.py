@@ -202,7 +202,9 @@ def save(file: Path | None, record: Snapshot) -> None:
     data |= {name: getattr(record, name) for name in ("rows", "branch", "prefixes", "rules")}
     temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(json.dumps(data), "utf-8")
+        temporary.unlink(missing_ok=True)  # a link of this name could have come with a checkout
+        with temporary.open("x", encoding="utf-8") as written:
+            written.write(json.dumps(data))
         os.replace(temporary, file)
     except OSError:
         with suppress(OSError):
