@@ -197,16 +197,7 @@ class GitFolder:
     @property
     def config(self) -> dict[str, str]:
         """The first value of each key in the repository's own configuration file; includes are not followed."""
-        found: dict[str, str] = {}
-        section = ""
-        for line in map(str.strip, _read(self.common, "config").split("\n")):
-            if match := _SECTION.match(line):
-                section = f"{match[1].lower()}.{match[2]}" if match[2] is not None else match[1].lower()
-                line = line[match.end() :]
-            name, equals, value = map(str.strip, line.partition("="))
-            value = value.split('"')[1] if value.startswith('"') else re.split("[#;]", value, maxsplit=1)[0].strip()
-            found.setdefault(f"{section}.{name.lower()}", value if equals else "true")
-        return found
+        return _parsed(_read(self.common, "config"))
 
     @property
     def head(self) -> str:
@@ -255,14 +246,36 @@ class GitFolder:
         entries = (entry.partition(b"\t") for entry in listed.split(b"\0")[:-1])
         return commit, {os.fsdecode(path): about.split()[2].decode() for about, _, path in entries}
 
-    def worktrees(self) -> list[Path]:
-        """Return the folders of the worktrees that this git folder names and that point back to it."""
-        places = [self.common.parent]
+    def knows(self, root: Path) -> bool:
+        """Return whether this git folder lies in the work tree `root` or names it: a `.git` file may point anywhere."""
+        root = root.resolve()
+        return self.common.is_relative_to(root) or root in (*self._own_trees(), *self._linked())
+
+    def is_of_another(self, root: Path) -> bool:
+        """Return whether this git folder is that of another work tree; one that stands alone names none."""
+        return not self.knows(root) and (self.common.name == ".git" or bool(self._own_trees()))
+
+    def worktrees(self, root: Path) -> list[Path]:
+        """Return the other worktrees of a work tree that this git folder knows, which it names and which point back."""
+        if not self.knows(root):
+            return []
+        places = dict.fromkeys([self.common.parent, *self._own_trees(), *self._linked()])
+        others = (place for place in places if place != root.resolve())
+        return [place for place in others if (git := GitFolder.of(place)) is not None and git.common == self.common]
+
+    def _own_trees(self) -> list[Path]:
+        """Return the work tree that the configuration names, as that of a submodule does."""
+        configs = (self.config, _parsed(_read(self.common, "config.worktree")))  # where a sparse checkout moves it to
+        return [_place(self.common, one) for config in configs if (one := config.get("core.worktree"))]
+
+    def _linked(self) -> list[Path]:
+        """Return the work trees that `git worktree add` made."""
+        places = []
         with suppress(OSError):
             for name, _ in list_inside(self.common, "worktrees"):
                 pointer = _read(self.common, f"worktrees/{name}/gitdir").strip()
                 places.append(_place(self.common / "worktrees" / name, pointer).parent)
-        return [place for place in places if (git := GitFolder.of(place)) is not None and git.common == self.common]
+        return places
 
     @contextmanager
     def view(self) -> Iterator[Path]:
@@ -317,6 +330,20 @@ def user_excludes() -> Path:
         home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
         return Path(home, "git", "ignore")
     return Path(os.fsdecode(named.rstrip(b"\0")))
+
+
+def _parsed(config: str) -> dict[str, str]:
+    """Return the first value of each key in the text of a configuration file."""
+    found: dict[str, str] = {}
+    section = ""
+    for line in map(str.strip, config.split("\n")):
+        if match := _SECTION.match(line):
+            section = f"{match[1].lower()}.{match[2]}" if match[2] is not None else match[1].lower()
+            line = line[match.end() :]
+        name, equals, value = map(str.strip, line.partition("="))
+        value = value.split('"')[1] if value.startswith('"') else re.split("[#;]", value, maxsplit=1)[0].strip()
+        found.setdefault(f"{section}.{name.lower()}", value if equals else "true")
+    return found
 
 
 def _place(folder: Path, pointer: str) -> Path:
