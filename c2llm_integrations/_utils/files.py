@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import sys
 import time
 import uuid
 from pathlib import Path
 from typing import IO
 
-from c2llm_integrations.errors import StoreBusy
+from c2llm_integrations.errors import StoreBusy, StoreError
 
 # How often a lock that another holds is tried again.
 POLL_SECONDS = 0.01
 # What is copied at a time, or left a hole.
 BLOCK_BYTES = 2**16
+
+# Windows has neither.
+_NO_LINK, _NO_WAITING = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)
 
 
 class FileLock:
@@ -28,8 +32,8 @@ class FileLock:
     def __init__(self, path: Path, what: str, wait: float = 0.0) -> None:
         """Create `path` if needed and lock it.
 
-        Raises StoreBusy, naming `what` it guards, if another still holds it after `wait` seconds; OSError if it cannot
-        be locked.
+        Raises StoreBusy, naming `what` it guards, if another still holds it after `wait` seconds; StoreError if `path`
+        is a link or not a file, OSError if it cannot be locked.
         """
         deadline = time.monotonic() + wait
         while True:
@@ -57,11 +61,28 @@ class FileLock:
 def _opened(path: Path) -> tuple[IO[bytes] | None, bool]:
     """Open a lock file, and say whether it can only be shared; None if there is none and this user cannot make one."""
     try:
-        return open(path, "ab"), False
+        return _open_plain(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, "ab"), False
     except OSError as error:
         if not is_refused(error):
             raise
-    return (open(path, "rb"), True) if path.exists() else (None, True)
+    return (_open_plain(path, os.O_RDONLY, "rb"), True) if path.exists() else (None, True)
+
+
+def _open_plain(path: Path, flags: int, mode: str) -> IO[bytes]:
+    """Open a regular file; raises StoreError for a link, which may lead anywhere, and for a pipe or device."""
+    refused = StoreError(f"{path} is a link, or not a file, where a lock of ours belongs; delete it")
+    if not _NO_LINK and path.is_symlink():
+        raise refused
+    try:
+        descriptor = os.open(path, flags | _NO_LINK | _NO_WAITING | getattr(os, "O_BINARY", 0), 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO):  # a link, or a pipe that nobody reads
+            raise refused from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise refused
+    return os.fdopen(descriptor, mode)
 
 
 def is_refused(error: OSError) -> bool:

@@ -8,16 +8,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from c2llm_integrations.cli.options import ModelChoice, Place
 from c2llm_integrations.cli.output import Origin
 from c2llm_integrations.code.exclude import INDEX_FOLDER
-from c2llm_integrations.errors import C2LLMError, InputError, StoreBusy
+from c2llm_integrations.errors import C2LLMError, InputError, RepositoryError, StoreBusy
 
 if TYPE_CHECKING:
     from c2llm_integrations.indexing.ingest import IngestReport
+    from c2llm_integrations.indexing.ownership import Claim
     from c2llm_integrations.model.embedder import C2LLMEmbedder
     from c2llm_integrations.stores.base import CollectionSpec, VectorStore
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 BUSY_SECONDS = 10.0
 # How many checkouts inside an indexed one are named.
 NESTED = 5
+# How long the checkouts of a collection are looked at, and how many are told about: an index that came along may claim
+# thousands. The current one is looked at first.
+LOOK_SECONDS, STALE = 15.0, 20
 
 
 def load_model(choice: ModelChoice, spec: CollectionSpec | None) -> C2LLMEmbedder:
@@ -123,14 +128,23 @@ def store_of(path: Path) -> str:
 
 def origins_of(store: VectorStore) -> dict[str, Origin]:
     """Return what fills each repository of the store; with its folder, if that is at or above the current one."""
-    from c2llm_integrations.indexing.ownership import Claim, folder_of
+    from c2llm_integrations.indexing.ownership import claims_of, folders_of
 
-    here = Path.cwd()
-    claims = {name: Claim.parse(text) for name, text in store.claims().items()}
-    return {
-        name: Origin(claim.checkout, claim.commit, folder_of(claim, store, [here, *here.parents]))
-        for name, claim in claims.items()
-    }
+    here, claims = Path.cwd(), claims_of(store)
+    folders = folders_of(claims, store, [here, *here.parents])
+    return {name: Origin(claim.checkout, claim.commit, folders[name]) for name, claim in claims.items()}
+
+
+def _checkouts(store: VectorStore) -> dict[Path, tuple[str, Claim]]:
+    """Return folder → the name and claim of each checkout that fills the store, as far as they are known here."""
+    from c2llm_integrations.indexing.ownership import claims_of, folders_of
+
+    here, claims = Path.cwd(), claims_of(store)
+    found: dict[Path, tuple[str, Claim]] = {}
+    for name, folder in folders_of(claims, store, [here, *here.parents]).items():
+        if folder is not None:
+            found.setdefault(folder, (name, claims[name]))
+    return found
 
 
 def folders_to_refresh(place: Place) -> list[tuple[Path, Path | None]]:
@@ -138,12 +152,12 @@ def folders_to_refresh(place: Place) -> list[tuple[Path, Path | None]]:
 
     With each goes the root that it must have, None for the current folder.
     """
-    from c2llm_integrations.indexing.ownership import claim_of, home_of, parts_of
+    from c2llm_integrations.indexing.ownership import home_of, parts_of
 
     root = current_checkout()
     with opened(place.store or store_of(root), place.collection) as held:
-        inside = [one.folder for one in origins_of(held).values() if one.folder and one.folder.is_relative_to(root)]
-        claims = [(folder, claimed[1]) for folder in inside if (claimed := claim_of(folder, held))]
+        inside = {folder: claim for folder, (_, claim) in _checkouts(held).items() if folder.is_relative_to(root)}
+        claims = [(folder, claim) for folder, claim in inside.items() if folder.is_dir()]
         if not claims and held.claims() and home_of(held) == root.resolve():
             return [(root, None)]
     if not claims:
@@ -153,25 +167,48 @@ def folders_to_refresh(place: Place) -> list[tuple[Path, Path | None]]:
 
 def stale_notes(held: VectorStore, place: Place) -> list[str]:
     """Return why answers of this store may be stale, each reason with the command that fixes it."""
-    from c2llm_integrations.indexing.ownership import claim_of, home_of, parts_of
+    from c2llm_integrations.code.git import time_limit
+
+    root, checkouts = current_checkout(), _checkouts(held)
+    with time_limit(LOOK_SECONDS) as left:
+        notes = [] if root.resolve() in checkouts else list(_other_checkout_notes(root, held, place))
+        in_order = sorted(checkouts, key=lambda folder: folder != root.resolve())
+        for number, folder in enumerate(in_order):
+            if left() <= 0 or len(notes) >= STALE:
+                notes.append(f"{len(in_order) - number:,} more checkouts of this index were not looked at")
+                break
+            notes += _checkout_notes(folder, checkouts[folder], held, place)
+    return notes
+
+
+def _checkout_notes(folder: Path, claimed: tuple[str, Claim], held: VectorStore, place: Place) -> Iterator[str]:
+    """Yield why the answers from one of the store's checkouts may be stale."""
+    from c2llm_integrations.indexing.ownership import parts_of
     from c2llm_integrations.indexing.staleness import stale
 
-    notes, root, home = [], current_checkout(), home_of(held)
-    folders = [origin.folder for origin in origins_of(held).values() if origin.folder is not None]
-    for folder in folders:
-        claimed, found = claim_of(folder, held), stale(folder, held)
-        if found is not None and claimed is not None:
+    if not folder.is_dir():
+        yield f"{folder} is gone, and what was indexed of it is still found as {claimed[0]!r}"
+        return
+    try:
+        if (found := stale(folder, held, claimed=claimed)) is not None:
             parts = [folder / part for part in parts_of(claimed[1], folder)]
-            notes.append(found.told(" && ".join(index_command(part, held, place) for part in parts)))
-    if root.resolve() in folders:
-        return notes
+            yield found.told(" && ".join(index_command(part, held, place) for part in parts))
+    except RepositoryError as error:
+        yield str(error)
+
+
+def _other_checkout_notes(root: Path, held: VectorStore, place: Place) -> Iterator[str]:
+    """Yield what there is to know in a checkout that does not fill the store."""
+    from c2llm_integrations.indexing.ownership import home_of
+    from c2llm_integrations.indexing.staleness import stale
+
+    home = home_of(held)
     if home is not None and home in root.resolve().parents:
         command = index_command(root, None, place)
-        return [*notes, f"answers come from another checkout, {home}; {root} is not in its index, run: {command}"]
-    if (found := stale(root, held)) is not None:
+        yield f"answers come from another checkout, {home}; {root} is not in its index, run: {command}"
+    elif (found := stale(root, held)) is not None:
         command = index_command(root, held, place)
-        notes.append(found.told(command if home == root.resolve() else f"{command} --force"))
-    return notes
+        yield found.told(command if home == root.resolve() else f"{command} --force")
 
 
 def index_command(folder: Path, held: VectorStore | None, place: Place) -> str:
@@ -187,15 +224,20 @@ def index_command(folder: Path, held: VectorStore | None, place: Place) -> str:
 
 def nested(path: Path, report: IngestReport, place: Place) -> list[str]:
     """Return the commands that add the checkouts inside the one that was indexed; each has its own name."""
-    from c2llm_integrations.code.repository import root_of
-    from c2llm_integrations.indexing.ownership import claim_of, is_worktree
+    from c2llm_integrations.code.repository import checkout_id, root_of
+    from c2llm_integrations.indexing.ownership import checkout_of, claims_of, is_worktree
 
     if not (found := report.skipped.get("nested repository")):
         return []
     root = root_of(path)
     with opened(place.store or store_of(path), place.collection) as held:
-        others = [root / one for one in found if not is_worktree(root / one) and claim_of(root / one, held) is None]
+        claimed = {claim.checkout for claim in claims_of(held).values()}
+        others = (
+            one
+            for one in (root / path for path in found)
+            if not is_worktree(one) and claimed.isdisjoint((checkout_of(one, held), checkout_id(one)))
+        )
         return [
             f"{os.path.relpath(one)} is another repository; to search it too, run: " + index_command(one, held, place)
-            for one in others[:NESTED]
+            for one in islice(others, NESTED)
         ]

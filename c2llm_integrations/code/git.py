@@ -12,24 +12,32 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from threading import Timer
+from typing import IO
 
 from c2llm_integrations.code.safe_open import list_inside, read_inside
 from c2llm_integrations.errors import RepositoryError
 
 # How long git may take to answer about local files: over ten times what a million files need.
 ANSWER_SECONDS = 15.0
+# How many paths a listing may have: over what the largest public trees, of browsers, have. A few hundred bytes can
+# describe millions, of which each takes time and memory wherever it is looked at.
+MAX_PATHS = 500_000
+# Bytes that git may allocate for each: a listing takes 130. It lays out a whole sparse index before it prints any path.
+_PATH_BYTES = 512
 # Bytes that git may print, and allocate (on Linux): a few hundred bytes can describe billions of files.
 MAX_OUTPUT, MAX_MEMORY = 2**28, 2**31
 # Bytes of the files that a clone may lay out: ten times what the largest known repositories have.
 MAX_CHECKOUT = 2**36
-# Bytes that are read of each of git's small files.
-_MAX_BYTES = 2**20
+# Bytes that are read of each of git's small files, and at a time of what git prints.
+_MAX_BYTES = _BLOCK_BYTES = 2**20
 
 # Variables that point git at another repository are dropped, and those that load a library into it, which a library
 # may have read from a tree's `.env`; those about connections and identity are kept.
@@ -55,19 +63,47 @@ _SECTION = re.compile(r'\[([\w.-]+)(?:\s+"([^"\\]*)")?\s*\]')
 _ASTRAY = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")
 
 
-def run_git(*arguments: str, folder: Path | None = None, seconds: float = ANSWER_SECONDS, protocols: str = "") -> bytes:
+_deadline: ContextVar[float] = ContextVar("_deadline", default=float("inf"))
+
+
+class TooManyPaths(RepositoryError):
+    """A listing has more paths than `MAX_PATHS`."""
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[Callable[[], float]]:
+    """Let all calls of git in this block together take no longer than `seconds`; yields what tells the rest."""
+    token = _deadline.set(min(_deadline.get(), time.monotonic() + seconds))
+    try:
+        yield lambda: _deadline.get() - time.monotonic()
+    finally:
+        _deadline.reset(token)
+
+
+def run_git(
+    *arguments: str,
+    folder: Path | None = None,
+    seconds: float = ANSWER_SECONDS,
+    protocols: str = "",
+    most: int | None = None,
+) -> bytes:
     """Run git without prompts, hooks or any repository but `folder`, and return its output.
 
     Args:
         arguments: The command line after `git`.
         folder: A git folder from `GitFolder.view`; None for no repository.
-        seconds: The time limit.
+        seconds: The time limit, if `time_limit` leaves so much.
         protocols: The protocols that git may fetch by, separated by ":".
+        most: How many paths, each with a zero byte behind it, git may print.
 
     Raises:
+        TooManyPaths: git printed more of them.
         RepositoryError: git failed (with its last line), printed too much or took too long.
 
     """
+    seconds = min(seconds, _deadline.get() - time.monotonic())
+    if seconds <= 0:
+        raise RepositoryError("git is not asked: the time for all checkouts is over")
     kept = {key: value for key, value in os.environ.items() if _KEPT_VARIABLE.match(key)}
     env = {"GIT_ASKPASS": "", **kept, **_ENVIRONMENT, "GIT_ALLOW_PROTOCOL": protocols}
     with _temporary_folder() as empty, TemporaryFile() as errors:
@@ -86,13 +122,13 @@ def run_git(*arguments: str, folder: Path | None = None, seconds: float = ANSWER
         except OSError as error:
             raise RepositoryError(f"git cannot be started: {error.strerror}") from error
         if not protocols:  # a clone is the user's own wish, and takes what it takes
-            _bound_memory(process)
+            _bound_memory(process, MAX_MEMORY if most is None else min(MAX_MEMORY, most * _PATH_BYTES))
         late = Timer(seconds, _kill, [process])
         late.start()
         with process:
             try:
                 assert process.stdout is not None
-                output = process.stdout.read(MAX_OUTPUT)
+                output = _read_bounded(process.stdout, most)
                 if len(output) < MAX_OUTPUT:
                     process.wait()
             finally:
@@ -104,8 +140,21 @@ def run_git(*arguments: str, folder: Path | None = None, seconds: float = ANSWER
             errors.seek(0)
             said = errors.read(_MAX_BYTES).decode(errors="replace").strip().splitlines() or ["git said nothing"]
             why = f"git printed over {MAX_OUTPUT:,} bytes" if len(output) == MAX_OUTPUT else said[-1]
-            raise RepositoryError(f"git did not answer within {seconds:g} s" if is_late else why)
+            raise RepositoryError(f"git did not answer within {seconds:.3g} s" if is_late else why)
     return output
+
+
+def _read_bounded(stream: IO[bytes], most: int | None) -> bytes:
+    """Return what git prints, as much as it may; raises TooManyPaths for more paths than `most`."""
+    blocks: list[bytes] = []
+    size = paths = 0
+    while size < MAX_OUTPUT and (block := stream.read(min(_BLOCK_BYTES, MAX_OUTPUT - size))):
+        blocks.append(block)
+        size += len(block)
+        paths += block.count(b"\0")
+        if most is not None and paths > most:
+            raise TooManyPaths(f"git lists over {most:,} paths")
+    return b"".join(blocks)
 
 
 def check_out(clone: Path, seconds: float) -> None:
@@ -128,12 +177,12 @@ def check_out(clone: Path, seconds: float) -> None:
     run_git("--work-tree", str(clone), "checkout", "--force", "--quiet", folder=folder, seconds=seconds)
 
 
-def _bound_memory(process: subprocess.Popen[bytes]) -> None:
+def _bound_memory(process: subprocess.Popen[bytes], size: int) -> None:
     if sys.platform == "linux":
         import resource
 
         with suppress(OSError, ValueError):  # it has ended already, or has a lower limit
-            resource.prlimit(process.pid, resource.RLIMIT_DATA, (MAX_MEMORY, MAX_MEMORY))
+            resource.prlimit(process.pid, resource.RLIMIT_DATA, (size, size))
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
@@ -197,16 +246,7 @@ class GitFolder:
     @property
     def config(self) -> dict[str, str]:
         """The first value of each key in the repository's own configuration file; includes are not followed."""
-        found: dict[str, str] = {}
-        section = ""
-        for line in map(str.strip, _read(self.common, "config").split("\n")):
-            if match := _SECTION.match(line):
-                section = f"{match[1].lower()}.{match[2]}" if match[2] is not None else match[1].lower()
-                line = line[match.end() :]
-            name, equals, value = map(str.strip, line.partition("="))
-            value = value.split('"')[1] if value.startswith('"') else re.split("[#;]", value, maxsplit=1)[0].strip()
-            found.setdefault(f"{section}.{name.lower()}", value if equals else "true")
-        return found
+        return _parsed(_read(self.common, "config"))
 
     @property
     def head(self) -> str:
@@ -241,28 +281,52 @@ class GitFolder:
     def tracked(self) -> frozenset[str]:
         """Return the paths in the index, deleted ones too, except those that are not paths inside a folder.
 
-        Raises RepositoryError if git cannot read the index.
+        Raises TooManyPaths for more than `MAX_PATHS`, RepositoryError if git cannot read the index.
         """
         with self.view() as view:
-            listed = run_git("ls-files", "-z", "--cached", folder=view)
+            # Each of its threads would count as 8 MiB of memory.
+            one = ("-c", "index.threads=1")
+            listed = run_git(*one, "ls-files", "-z", "--cached", folder=view, most=MAX_PATHS)
         return frozenset(path for path in os.fsdecode(listed).split("\0") if not _ASTRAY.search(path))
 
     def contents(self) -> tuple[str, dict[str, str]]:
         """Return the commit that is checked out, and path → the name it gives to a file's content."""
         with self.view() as view:
             commit = run_git("rev-parse", "--verify", "--quiet", "HEAD^{commit}", folder=view).decode().strip()
-            listed = run_git("ls-tree", "-r", "-z", "--full-tree", commit, folder=view)
+            listed = run_git("ls-tree", "-r", "-z", "--full-tree", commit, folder=view, most=MAX_PATHS)
         entries = (entry.partition(b"\t") for entry in listed.split(b"\0")[:-1])
         return commit, {os.fsdecode(path): about.split()[2].decode() for about, _, path in entries}
 
-    def worktrees(self) -> list[Path]:
-        """Return the folders of the worktrees that this git folder names and that point back to it."""
-        places = [self.common.parent]
+    def knows(self, root: Path) -> bool:
+        """Return whether this git folder lies in the work tree `root` or names it: a `.git` file may point anywhere."""
+        root = root.resolve()
+        return self.common.is_relative_to(root) or root in (*self._own_trees(), *self._linked())
+
+    def is_of_another(self, root: Path) -> bool:
+        """Return whether this git folder is that of another work tree; one that stands alone names none."""
+        return not self.knows(root) and (self.common.name == ".git" or bool(self._own_trees()))
+
+    def worktrees(self, root: Path) -> list[Path]:
+        """Return the other worktrees of a work tree that this git folder knows, which it names and which point back."""
+        if not self.knows(root):
+            return []
+        places = dict.fromkeys([self.common.parent, *self._own_trees(), *self._linked()])
+        others = (place for place in places if place != root.resolve())
+        return [place for place in others if (git := GitFolder.of(place)) is not None and git.common == self.common]
+
+    def _own_trees(self) -> list[Path]:
+        """Return the work tree that the configuration names, as that of a submodule does."""
+        configs = (self.config, _parsed(_read(self.common, "config.worktree")))  # where a sparse checkout moves it to
+        return [_place(self.common, one) for config in configs if (one := config.get("core.worktree"))]
+
+    def _linked(self) -> list[Path]:
+        """Return the work trees that `git worktree add` made."""
+        places = []
         with suppress(OSError):
             for name, _ in list_inside(self.common, "worktrees"):
                 pointer = _read(self.common, f"worktrees/{name}/gitdir").strip()
                 places.append(_place(self.common / "worktrees" / name, pointer).parent)
-        return [place for place in places if (git := GitFolder.of(place)) is not None and git.common == self.common]
+        return places
 
     @contextmanager
     def view(self) -> Iterator[Path]:
@@ -317,6 +381,20 @@ def user_excludes() -> Path:
         home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
         return Path(home, "git", "ignore")
     return Path(os.fsdecode(named.rstrip(b"\0")))
+
+
+def _parsed(config: str) -> dict[str, str]:
+    """Return the first value of each key in the text of a configuration file."""
+    found: dict[str, str] = {}
+    section = ""
+    for line in map(str.strip, config.split("\n")):
+        if match := _SECTION.match(line):
+            section = f"{match[1].lower()}.{match[2]}" if match[2] is not None else match[1].lower()
+            line = line[match.end() :]
+        name, equals, value = map(str.strip, line.partition("="))
+        value = value.split('"')[1] if value.startswith('"') else re.split("[#;]", value, maxsplit=1)[0].strip()
+        found.setdefault(f"{section}.{name.lower()}", value if equals else "true")
+    return found
 
 
 def _place(folder: Path, pointer: str) -> Path:

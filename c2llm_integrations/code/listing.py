@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from shutil import which
 
-from c2llm_integrations.code.git import GitFolder, has_git, user_excludes
+from c2llm_integrations.code.git import MAX_PATHS, GitFolder, TooManyPaths, has_git, user_excludes
 from c2llm_integrations.code.gitignore import IgnoreFiles, read_rules
 from c2llm_integrations.code.safe_open import list_inside
 from c2llm_integrations.errors import RepositoryError
@@ -48,7 +48,12 @@ def list_files(root: Path, prefix: str, leave_out: Callable[[str], bool]) -> Lis
             listing.notes.append("git is not installed: tracked files that a .gitignore hides are not indexed")
         elif git.has_index:
             below = f"{prefix}/" if prefix else ""
-            tracked = {path for path in _tracked(root, git) if path.startswith(below)}
+            found = _tracked(root, git)
+            if found is None:
+                listing.notes.append(
+                    f"git lists over {MAX_PATHS:,} paths: tracked files that a .gitignore hides are not indexed"
+                )
+            tracked = {path for path in found or () if path.startswith(below)}
     _walk(root, prefix, leave_out, tracked, git, listing)
     listing.paths = sorted({*listing.paths, *tracked})
     return listing
@@ -63,10 +68,11 @@ def hides(root: Path, prefix: str) -> bool:
         return False
     if git is None or not git.has_index or which("git") is None:
         return True
-    return not any(path.startswith(f"{prefix}/") for path in _tracked(root, git))
+    return not any(path.startswith(f"{prefix}/") for path in _tracked(root, git) or ())
 
 
-def _tracked(root: Path, git: GitFolder) -> frozenset[str]:
+def _tracked(root: Path, git: GitFolder) -> frozenset[str] | None:
+    """Return the tracked paths, None for too many; raises RepositoryError if git cannot list them."""
     try:
         info = os.stat(git.own / "index")  # git never writes into it: another index is another file
         return _tracked_by(git, (info.st_ino, info.st_mtime_ns, info.st_ctime_ns, info.st_size))
@@ -75,9 +81,12 @@ def _tracked(root: Path, git: GitFolder) -> frozenset[str]:
 
 
 @lru_cache(8)
-def _tracked_by(git: GitFolder, _stamp: tuple[int, ...]) -> frozenset[str]:
+def _tracked_by(git: GitFolder, _stamp: tuple[int, ...]) -> frozenset[str] | None:
     """Return what the index of this stamp holds: asking git takes longer than looking at 10,000 files."""
-    return git.tracked()
+    try:
+        return git.tracked()
+    except TooManyPaths:
+        return None
 
 
 def _rules(root: Path, git: GitFolder | None) -> IgnoreFiles:

@@ -221,7 +221,7 @@ def _root_of(folder: Path) -> tuple[Path, list[str]]:
 def name_of(root: Path) -> str:
     """Return the name that the tree at `root` has unless it is given one: its origin's, else its folder's."""
     git = GitFolder.of(root)
-    origin = git.config.get("remote.origin.url") if git is not None else None
+    origin = git.config.get("remote.origin.url") if git is not None and not git.is_of_another(root) else None
     name = (normalize_origin(origin) if origin else None) or root.name or "root"
     return name.encode("utf-8", "backslashreplace").decode()
 

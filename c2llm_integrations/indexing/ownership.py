@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +27,9 @@ from c2llm_integrations.stores import EDGE, own_index
 from c2llm_integrations.stores.base import VectorStore
 
 _Change = TypeVar("_Change")
+
+# How many folders of one checkout are told apart: looking at each takes some 8 ms. More count as all of it.
+MAX_FOLDERS = 256
 
 # What stands for the checkout in the claim of records that are not a repository's, before the name of the run.
 RECORDS = "records:"
@@ -53,7 +56,8 @@ class Claim:
         """Read what `str` gave."""
         who, *folders = text.split(":")
         checkout, _, commit = who.partition("@")
-        return cls(unquote(checkout), commit or None, tuple(filter(_is_inside, map(unquote, folders))))
+        inside = dict.fromkeys(filter(_is_inside, map(unquote, folders)))
+        return cls(unquote(checkout), commit or None, tuple(inside) if len(inside) <= MAX_FOLDERS else ())
 
 
 class HasClaims(Protocol):
@@ -89,12 +93,30 @@ def checkout_of(root: Path, store: HasClaims) -> str:
 
 def folder_of(claim: Claim, store: HasClaims, known: Iterable[Path] = ()) -> Path | None:
     """Return where the checkout of a claim is: inside the one that holds the index, or one of the `known` folders."""
+    return folders_of({"": claim}, store, known)[""]
+
+
+def folders_of(claims: Mapping[str, Claim], store: HasClaims, known: Iterable[Path] = ()) -> dict[str, Path | None]:
+    """Return what `folder_of` does for each of many claims."""
     home = home_of(store)
-    if home is not None and claim.checkout.startswith("."):
-        folder = (home / claim.checkout).resolve()
-        return folder if folder.is_relative_to(home) else None  # a claim is data, and must not lead out
-    folders = [*known, *([] if home is None else [home])]
-    return next((folder for folder in folders if checkout_id(folder) == claim.checkout), None)
+    by_id: dict[str, Path] = {}
+    for folder in (*known, *([] if home is None else [home])):
+        by_id.setdefault(checkout_id(folder), folder)
+    return {
+        name: by_id.get(claim.checkout)
+        if home is None or not claim.checkout.startswith(".")
+        else _below(home, claim.checkout)
+        for name, claim in claims.items()
+    }
+
+
+def _below(home: Path, checkout: str) -> Path | None:
+    """Return the folder of a claim; None for one that leads out of its checkout: a claim is data."""
+    try:
+        folder = (home / checkout).resolve()
+    except (ValueError, RuntimeError, OSError):  # no path at all, or links in a circle
+        return None
+    return folder if folder.is_relative_to(home) else None
 
 
 def portable(claim: str, store: HasClaims) -> str:
@@ -106,7 +128,7 @@ def portable(claim: str, store: HasClaims) -> str:
 
 def claim_of(root: Path, store: HasClaims) -> tuple[str, Claim] | None:
     """Return the repository's name whose rows the checkout at `root` fills, and its claim; None if it fills none."""
-    mine, claims = {checkout_of(root, store), checkout_id(root)}, _claims(store)
+    mine, claims = {checkout_of(root, store), checkout_id(root)}, claims_of(store)
     return next(((name, claim) for name, claim in claims.items() if claim.checkout in mine), None)
 
 
@@ -115,7 +137,7 @@ def names_of(root: Path, store: HasClaims) -> set[str]:
 
     What an earlier release or an import wrote into a checkout's own index does not say that it belongs there.
     """
-    mine, claims = {checkout_of(root, store), checkout_id(root)}, _claims(store)
+    mine, claims = {checkout_of(root, store), checkout_id(root)}, claims_of(store)
     is_own = home_of(store) == root.resolve()
     return {
         name
@@ -194,7 +216,7 @@ def require_known_model(store: VectorStore, chosen: str | None = None) -> None:
 
 def require_claim(tree: Tree, store: HasClaims, force: bool, checkout: str | None = None) -> None:
     """Raise RepositoryError if `checkout`, by default the tree's own, must not fill this repository's name now."""
-    claims, mine = _claims(store), checkout or checkout_of(tree.root, store)
+    claims, mine = claims_of(store), checkout or checkout_of(tree.root, store)
     filled = (
         {name for name, claim in claims.items() if claim.checkout == mine} if checkout else names_of(tree.root, store)
     )
@@ -214,7 +236,7 @@ def require_claim(tree: Tree, store: HasClaims, force: bool, checkout: str | Non
 
 def require_records(source: str, store: HasClaims) -> None:
     """Raise RepositoryError for a source that a checkout fills."""
-    held = _claims(store).get(source)
+    held = claims_of(store).get(source)
     if held is not None and not held.checkout.startswith(RECORDS):
         raise RepositoryError(
             f"source {source!r} is a repository of this collection, indexed from checkout {held.checkout}; "
@@ -248,7 +270,7 @@ def require_alone(tree: Tree, store: VectorStore, force: bool) -> None:
 
 def claim(tree: Tree, store: VectorStore) -> None:
     """Record that the tree's checkout fills its name from now on, and its folder with those it has filled before."""
-    before = _claims(store).get(tree.name)
+    before = claims_of(store).get(tree.name)
     folders = outermost([tree.prefix, *(before.folders or ("",) if before else ())])
     commit = before.commit if before and tree.name in names_of(tree.root, store) else None
     wanted = Claim(checkout_of(tree.root, store), commit, folders)
@@ -257,14 +279,16 @@ def claim(tree: Tree, store: VectorStore) -> None:
 
 
 def outermost(prefixes: Iterable[str]) -> tuple[str, ...]:
-    """Return the folders that are not inside another of them, sorted; () if one is the root."""
-    every = set(prefixes)
-    if "" in every:
-        return ()
-    return tuple(sorted(one for one in every if not any(one.startswith(f"{other}/") for other in every)))
+    """Return the folders that are not inside another of them, sorted; () for all, if one is the root or many are."""
+    found: list[str] = []
+    for one in sorted(set(prefixes), key=lambda prefix: prefix.split("/")):  # each before what is in it
+        if not found or not one.startswith(f"{found[-1]}/"):
+            found.append(one)
+    return () if "" in found or len(found) > MAX_FOLDERS else tuple(sorted(found))
 
 
-def _claims(store: HasClaims) -> dict[str, Claim]:
+def claims_of(store: HasClaims) -> dict[str, Claim]:
+    """Return repository name → its claim, as the store has them now."""
     return {name: Claim.parse(text) for name, text in store.claims().items()}
 
 

@@ -25,7 +25,7 @@ from c2llm_integrations.code.repository import IGNORE_FILE, Tree
 from c2llm_integrations.code.safe_open import parts_inside
 from c2llm_integrations.code.source_file import FileState, is_settled, read_source
 from c2llm_integrations.errors import StoreError
-from c2llm_integrations.indexing.ownership import checkout_of, edge_folder, outermost
+from c2llm_integrations.indexing.ownership import MAX_FOLDERS, checkout_of, edge_folder, outermost
 from c2llm_integrations.stores.base import VectorStore
 
 # Seconds that a run waits for a search that is writing the states it verified.
@@ -185,8 +185,12 @@ def load(file: Path | None) -> Snapshot | None:
         states = zip(*columns, strict=True)
         rules = {path: tuple(state) for path, state in data.pop("rules").items()}
         found = Snapshot(rules=rules, states=dict(zip(data.pop("paths"), states, strict=True)), **data)
-        for prefix in found.prefixes:
+        prefixes = set(found.prefixes)
+        if len(prefixes) > MAX_FOLDERS:  # no run of ours writes so many, and each is listed
+            return None
+        for prefix in prefixes:
             parts_inside(prefix)
+        found.prefixes = list(outermost(prefixes)) or [""]
         return found if all(isinstance(path, str) for path in found.states) else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
@@ -202,7 +206,9 @@ def save(file: Path | None, record: Snapshot) -> None:
     data |= {name: getattr(record, name) for name in ("rows", "branch", "prefixes", "rules")}
     temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(json.dumps(data), "utf-8")
+        temporary.unlink(missing_ok=True)  # a link of this name could have come with a checkout
+        with temporary.open("x", encoding="utf-8") as written:
+            written.write(json.dumps(data))
         os.replace(temporary, file)
     except OSError:
         with suppress(OSError):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from c2llm_integrations.code.git import branch_of
 from c2llm_integrations.code.repository import list_again
 from c2llm_integrations.code.source_file import FileState, read_source
 from c2llm_integrations.errors import RepositoryError, StoreBusy
-from c2llm_integrations.indexing.ownership import claim_of, claimed_elsewhere, home_of
+from c2llm_integrations.indexing.ownership import Claim, claim_of, claimed_elsewhere, home_of
 from c2llm_integrations.indexing.snapshot import (
     Rules,
     Snapshot,
@@ -84,13 +85,16 @@ class Staleness:
         return self.told("c2llm index")
 
 
-def stale(root: Path, store: VectorStore, patience: float = PATIENCE) -> Staleness | None:
+def stale(
+    root: Path, store: VectorStore, patience: float = PATIENCE, claimed: tuple[str, Claim] | None = None
+) -> Staleness | None:
     """Compare the tree under `root`, a repository's root, with what `store` was filled with from there.
 
     None means that the answers are as fresh as the tree, or that nothing was ever indexed from this checkout.
-    Takes 25 to 50 ms for 10,000 files. `patience`: seconds to spend on reading files that may have changed.
+    Takes 25 to 50 ms for 10,000 files. `patience`: seconds to spend on reading files that may have changed; `claimed`:
+    what `claim_of` says, if that is known.
     """
-    claimed = claim_of(root, store)
+    claimed = claimed or claim_of(root, store)
     if claimed is None:
         if home_of(store) == root.resolve() and store.claims():
             return Staleness(unknown="this index was made when the checkout was elsewhere")
@@ -112,7 +116,8 @@ def _compare(root: Path, record: Snapshot, file: Path, patience: float) -> Stale
     rules = ignore_rules(root, record.states)
     known = record.states.keys() if record.rules == rules else set()
     with ThreadPoolExecutor(1) as pool:  # git lists while this thread asks for the states
-        listed = pool.submit(lambda: [list_again(root, prefix, known) for prefix in record.prefixes])
+        work = copy_context().run  # with the time limit of this thread
+        listed = pool.submit(work, lambda: [list_again(root, prefix, known) for prefix in record.prefixes])
         suspects, gone = differing(root, record.states)
         files: set[str] = set().union(*(paths for part in listed.result() for paths in part))
     suspects = [path for path in suspects if path in files]

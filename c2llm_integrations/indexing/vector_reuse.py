@@ -174,7 +174,7 @@ def _require_own(sample: Mapping[str, Vector], embedder: C2LLMEmbedder, place: s
 def other_worktrees(root: Path) -> list[Path]:
     """Return the folders of the repository's other worktrees, as they and git know them; none outside git."""
     git = GitFolder.of(root)
-    return [folder for folder in git.worktrees() if folder != root.resolve()] if git is not None else []
+    return git.worktrees(root) if git is not None else []
 
 
 def _key(text: str) -> bytes:

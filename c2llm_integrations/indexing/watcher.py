@@ -35,12 +35,13 @@ def watch(folder: Path, work: Callable[[], None], say: Callable[[str], None], st
         stopped: Ends the watch once it is set.
 
     Raises:
-        RepositoryError: The system cannot watch so many folders.
+        RepositoryError: The system cannot watch so many folders, or the folder's name is not UTF-8.
         MissingExtra: `watchfiles` is not installed.
 
     """
     stopped = stopped or Event()
     folder = folder.resolve()
+    left: tuple[int, ...] | None = None  # by a git that was killed
     while not stopped.is_set():
         if not folder.is_dir():
             say(f"{folder} is gone; waiting until it is back")
@@ -48,10 +49,10 @@ def watch(folder: Path, work: Callable[[], None], say: Callable[[str], None], st
                 pass
             continue
         place = _identity(folder)
-        for _ in _bursts(folder, stopped):
+        for _ in _bursts(folder, stopped, say):
             if stopped.is_set() or _identity(folder) != place:
                 break  # gone, or another folder in its place, of which this watch sees nothing
-            _wait_for_git(folder, stopped)
+            left = _wait_for_git(folder, stopped, left)
             _attempt(work, say)
 
 
@@ -60,16 +61,28 @@ def is_source(folder: Path, path: str) -> bool:
     return INTERNAL_NAMES.isdisjoint(path[len(str(folder)) + 1 :].split(os.sep))
 
 
-def _bursts(folder: Path, stopped: Event) -> Iterator[None]:
+def _bursts(folder: Path, stopped: Event, say: Callable[[str], None]) -> Iterator[None]:
     """Yield at once, so that no change before the first event is missed, then after each burst."""
     try:
         from watchfiles import watch
     except ImportError as error:
         raise MissingExtra("watchfiles", "watch") from error
 
+    if not _is_unicode(str(folder)):
+        raise RepositoryError(
+            f"{_printable(folder)} has a name that is not UTF-8 and cannot be watched; rename it, "
+            "or run c2llm index from time to time"
+        )
+    told: list[str] = []
     while not stopped.is_set():
+        folders, unwatched = ([str(folder)], []) if _FOLLOWS_NO_LINKS else _folders(folder)
+        if unwatched and unwatched != told:
+            first, more = _printable(unwatched[0]), len(unwatched) - 1
+            others = f" and {more:,} more folders have" if more else " has"
+            say(f"{first}{others} a name that is not UTF-8: neither watched nor indexed")
+        told = unwatched
         changes = watch(
-            *([folder] if _FOLLOWS_NO_LINKS else _folders(folder)),
+            *folders,
             recursive=_FOLLOWS_NO_LINKS,
             watch_filter=lambda _, path: is_source(folder, path),
             step=QUIET_MS,
@@ -97,15 +110,31 @@ def _bursts(folder: Path, stopped: Event) -> Iterator[None]:
                 f"{folder} cannot be watched: {error}; on Linux raise fs.inotify.max_user_watches, "
                 "or run c2llm index from time to time"
             ) from error
+        except RuntimeError as error:  # the library's own, for something new whose name is not UTF-8
+            if "decode" not in str(error):
+                raise
 
 
-def _folders(folder: Path) -> list[str]:
-    """Return a folder and those in it, but for links, which lead anywhere, and what `is_source` leaves out."""
-    found = []
+def _folders(folder: Path) -> tuple[list[str], list[str]]:
+    """Return a folder and those in it, and apart those whose name no file is indexed under: it is not UTF-8.
+
+    Left out are links, which lead anywhere, and what `is_source` leaves out.
+    """
+    found, undecodable = [], []
     for place, names, _ in os.walk(folder):
         names[:] = [name for name in names if name not in INTERNAL_NAMES and not os.path.islink(f"{place}/{name}")]
+        undecodable += [f"{place}/{name}" for name in names if not _is_unicode(name)]
+        names[:] = filter(_is_unicode, names)
         found.append(place)
-    return found
+    return found, undecodable
+
+
+def _is_unicode(name: str) -> bool:
+    return name == name.encode("utf-8", "replace").decode()
+
+
+def _printable(path: str | Path) -> str:
+    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def _is_new_folder(change: int, path: str) -> bool:
@@ -119,15 +148,28 @@ def _attempt(work: Callable[[], None], say: Callable[[str], None]) -> None:
         say(f"not indexed: {str(error) or type(error).__name__}; trying again with the next change")
 
 
-def _wait_for_git(folder: Path, stopped: Event) -> None:
-    """Wait until a checkout, merge or rebase has written all its files."""
+def _wait_for_git(folder: Path, stopped: Event, left: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """Wait until a checkout, merge or rebase has written all its files; return the lock if it is there all the same.
+
+    One that was waited for before and has not changed since, `left`, is not waited for again.
+    """
     git = GitFolder.of(folder)
     if git is None:
-        return
-    lock = git.own / "index.lock"
+        return None
     patience = time.monotonic() + GIT_SECONDS
-    while lock.exists() and time.monotonic() < patience and not stopped.wait(POLL_SECONDS):
-        pass
+    while (lock := _lock_of(git)) not in (None, left) and time.monotonic() < patience:
+        if stopped.wait(POLL_SECONDS):
+            break
+    return lock
+
+
+def _lock_of(git: GitFolder) -> tuple[int, ...] | None:
+    """Return what tells git's lock from another one, None if there is none."""
+    try:
+        info = os.lstat(git.own / "index.lock")
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino, info.st_mtime_ns, info.st_size
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:

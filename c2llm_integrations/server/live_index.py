@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.path_filter import escaped, from_root, literal
-from c2llm_integrations.code.repository import find_root, iter_sources, open_tree
+from c2llm_integrations.code.repository import find_root, iter_sources, open_tree, root_of
 from c2llm_integrations.errors import C2LLMError, CheckpointError, InputError, RepositoryError, ServerError, StoreError
 from c2llm_integrations.indexing.ownership import claim_of, index_of, parts_of, require_known_model
 from c2llm_integrations.indexing.staleness import Staleness, stale
@@ -281,6 +281,10 @@ class LiveIndex:
         from c2llm_integrations.indexing.vector_reuse import Worktrees
 
         self._require_folder()
+        if (root := root_of(self.folder)) != self.root:
+            raise RepositoryError(
+                f"{self.folder} lies in {root} now, but in {self.root} when it was chosen; start again if it moved"
+            )
         found = self.look()
         if found is None:
             return ""

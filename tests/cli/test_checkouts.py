@@ -6,7 +6,11 @@ import sys
 
 import pytest
 
+from c2llm_integrations.cli import context
 from c2llm_integrations.cli.main import run
+from c2llm_integrations.code.listing import _tracked_by
+from c2llm_integrations.indexing import ownership
+from c2llm_integrations.stores.checksums import checksum_of
 from tests.cli.running import answer, command, complaint
 from tests.repositories import git
 
@@ -162,3 +166,70 @@ def test_a_store_that_holds_nothing_gives_no_vectors(app, tiny_model, tmp_path, 
     refused = complaint(capsys, 1, "index", "--vectors-from", empty, "--model", tiny_model)
     assert "holds no collection 'code' to take vectors from" in refused
     assert not (clone / ".c2llm" / "code").exists()
+
+
+def ship(app, claims):
+    """Let the index of the checkout claim more, as one that came along may."""
+    file = app / ".c2llm" / "code" / "c2llm.json"
+    document = json.loads(file.read_text())
+    del document["checksum"]
+    document["claims"].update(claims)
+    file.write_text(json.dumps({**document, "checksum": checksum_of(document)}))
+
+
+def test_a_claimed_checkout_that_is_gone_is_a_note(app, capsys):
+    ship(app, {"gone": "./gone", "odd": "./a%00b", "out": "./../../etc"})
+    files, notes = asked(capsys)
+    assert len(files) == 3
+    assert notes == [f"{app / 'gone'} is gone, and what was indexed of it is still found as 'gone'"]
+    answer(capsys, "search", "zebra", "--index")
+    answer(capsys, "status")
+
+
+def test_hundreds_of_claims_are_parsed_once_and_few_are_told(app, capsys, monkeypatch):
+    for number in range(500):
+        (app / f"a{number}").mkdir()
+    ship(app, {f"n{number}": f"./a{number}" for number in range(500)})
+    (app / "packages" / "a" / "m.py").write_text("def changed():\n    return 'zebra changed'\n")
+    parsed, real = [], ownership.Claim.parse
+    monkeypatch.setattr(ownership.Claim, "parse", lambda text: (parsed.append(text), real(text))[1])
+    _, notes = asked(capsys)
+    assert "1 changed" in notes[0]  # the current checkout is looked at first
+    assert len(notes) == context.STALE + 1
+    assert notes[-1] == f"{501 - context.STALE:,} more checkouts of this index were not looked at"
+    assert len(parsed) < 3 * 501
+
+
+def test_all_checkouts_share_a_time_limit(app, capsys, monkeypatch):
+    for name in ("one", "two", "three"):
+        (app / name).mkdir()
+        (app / name / "a.py").write_text(f"def {name}():\n    return 'zebra {name}'\n")
+        git(app / name, "init")
+        answer(capsys, "index", app / name, "--store", f"qdrant+edge://{app / '.c2llm'}")
+    assert asked(capsys)[1] == []
+    monkeypatch.setattr(context, "LOOK_SECONDS", 0.0)
+    files, notes = asked(capsys)
+    assert len(files) == 6
+    assert notes == ["4 more checkouts of this index were not looked at"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs pipes")
+def test_a_git_folder_that_never_answers_takes_what_is_left_of_the_time(app, capsys, monkeypatch):
+    """Each of its calls would take git's whole time limit."""
+    for name in ("one", "two"):
+        (app / name).mkdir()
+        (app / name / "a.py").write_text("def zebra():\n    return 'zebra'\n")
+        git(app / name, "init")
+        git(app / name, "add", ".")
+        answer(capsys, "index", app / name, "--store", f"qdrant+edge://{app / '.c2llm'}")
+    real = subprocess.Popen
+    hanging = ["sh", "-c", "exec sleep 600"]
+    monkeypatch.setattr(
+        "c2llm_integrations.code.git.subprocess.Popen",
+        lambda arguments, **how: real(hanging if "ls-files" in arguments else arguments, **how),
+    )
+    monkeypatch.setattr(context, "LOOK_SECONDS", 1.0)
+    _tracked_by.cache_clear()
+    _, notes = asked(capsys)
+    assert "git did not answer within" in notes[0]
+    assert notes[1:] == ["2 more checkouts of this index were not looked at"]

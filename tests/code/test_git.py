@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from c2llm_integrations.code.git import GitFolder, branch_of, run_git
+from c2llm_integrations.code.git import GitFolder, branch_of, run_git, time_limit
 from c2llm_integrations.code.git_commit import CommitSeen
 from c2llm_integrations.code.repository import list_again, open_tree, root_of
 from c2llm_integrations.errors import RepositoryError
@@ -323,8 +323,9 @@ def test_a_path_of_the_index_that_git_would_not_add_is_not_listed(repo: Path, pa
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory of another process is bounded on Linux")
+@pytest.mark.parametrize(("bound", "value"), [("MAX_MEMORY", 2**26), ("_PATH_BYTES", 2**26 // 500_000)])
 def test_an_index_that_stands_for_billions_of_files_takes_bounded_memory(
-    repo: Path, monkeypatch: pytest.MonkeyPatch
+    repo: Path, bound: str, value: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blob = git(repo, "hash-object", "-w", "--stdin", input="x\n")
     tree = git(repo, "mktree", input="".join(f"100644 blob {blob}\tf{n}\n" for n in range(100)))
@@ -334,7 +335,7 @@ def test_an_index_that_stands_for_billions_of_files_takes_bounded_memory(
     git(repo, "update-ref", "HEAD", git(repo, "commit-tree", whole, "-m", "x"))
     git(repo, "sparse-checkout", "set", "--cone", "--sparse-index")
     git(repo, "read-tree", "-mu", "HEAD")
-    monkeypatch.setattr("c2llm_integrations.code.git.MAX_MEMORY", 2**26)
+    monkeypatch.setattr(f"c2llm_integrations.code.git.{bound}", value)
     with pytest.raises(RepositoryError, match="Out of memory"):
         open_tree(repo)
 
@@ -353,3 +354,34 @@ def test_a_repository_that_somebody_put_above_does_not_rule(
     os.chown(repo / "sub", 65534, 65534)
     (tmp_path / "mine").unlink()
     assert open_tree(repo / "sub").root == repo
+
+
+def test_more_paths_than_a_tree_may_have_are_not_used(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sparse index of a few bytes may stand for millions of files."""
+    (repo / ".gitignore").write_text("hidden.py\n")
+    (repo / "hidden.py").write_text("x = 1\n")
+    git(repo, "add", "-f", ".")
+    assert open_tree(repo).files == [".gitignore", "a.py", "hidden.py", "sub/b.py"]
+    git(repo, "commit", "-q", "-m", "two")
+    assert CommitSeen(repo).commit
+    for module in ("git", "listing"):
+        monkeypatch.setattr(f"c2llm_integrations.code.{module}.MAX_PATHS", 3)
+    monkeypatch.setattr("c2llm_integrations.code.git._PATH_BYTES", 2**28)
+    (repo / "new.py").write_text("x = 1\n")
+    git(repo, "add", "new.py")
+    tree = open_tree(repo)
+    assert tree.files == [".gitignore", "a.py", "new.py", "sub/b.py"]
+    assert tree.notes == ["git lists over 3 paths: tracked files that a .gitignore hides are not indexed"]
+    assert CommitSeen(repo).commit is None
+
+
+def test_calls_share_a_time_limit(repo: Path) -> None:
+    folder = GitFolder.of(repo)
+    assert folder is not None
+    with folder.view() as view, time_limit(5) as left:
+        assert 0 < left() <= 5
+        with time_limit(0), pytest.raises(RepositoryError, match="the time for all checkouts is over"):
+            run_git("rev-parse", "HEAD", folder=view)
+        with time_limit(60):
+            assert left() <= 5
+        run_git("rev-parse", "HEAD", folder=view)

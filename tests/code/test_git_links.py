@@ -129,3 +129,61 @@ def test_worktrees_and_submodules_keep_their_git_folder_elsewhere(repo: Path, tm
         tree = open_tree(root)
         assert (tree.files, tree.notes, branch_of(root)) == (["a.py"], [], branch)
         assert CommitSeen(root).commit
+
+
+@pytest.mark.parametrize("how", ["file", "linked", "link", "commondir", "modules"])
+def test_a_git_folder_of_another_checkout_is_not_believed(repo: Path, tmp_path: Path, how: str) -> None:
+    """A pointer out of a checkout gives it neither the other one's name nor its worktrees."""
+    git(repo, "worktree", "add", "-q", "-b", "side", tmp_path / "side")
+    git(repo, "submodule", "add", "-q", repo, "inner")
+    hostile = tmp_path / "hostile"
+    hostile.mkdir()
+    (hostile / "a.py").write_text("a = 1\n")
+    private = f"{repo}/.git"
+    if how == "link":
+        (hostile / ".git").symlink_to(private)
+    elif how == "commondir":
+        git(hostile, "init", "-q")
+        (hostile / ".git" / "commondir").write_text(f"{private}\n")
+    else:
+        place = {"file": "", "linked": "/worktrees/side", "modules": "/modules/inner"}[how]
+        (hostile / ".git").write_text(f"gitdir: {private}{place}\n")
+    assert other_worktrees(hostile) == []
+    assert open_tree(hostile).name == "hostile"
+    assert {*other_worktrees(repo)} == {tmp_path.resolve() / "side"}
+    assert other_worktrees(tmp_path / "side") == [repo]
+
+
+def test_a_git_folder_that_claims_another_checkout_does_not_get_it(repo: Path, tmp_path: Path) -> None:
+    hostile = tmp_path / "hostile"
+    git(tmp_path, "clone", "-q", repo, hostile)
+    (hostile / ".git" / "worktrees" / "x").mkdir(parents=True)
+    (hostile / ".git" / "worktrees" / "x" / "gitdir").write_text(f"{repo}/.git\n")
+    git(hostile, "config", "core.worktree", str(repo))
+    assert other_worktrees(hostile) == []
+
+
+@pytest.mark.parametrize("kind", ["worktree", "submodule", "sparse submodule", "separate", "bare"])
+def test_honest_checkouts_keep_the_name_of_their_origin(repo: Path, tmp_path: Path, kind: str) -> None:
+    root = tmp_path / "root"
+    if kind == "worktree":
+        git(repo, "worktree", "add", "-q", "-b", "side", root)
+    elif kind == "separate":
+        git(tmp_path, "clone", "-q", "--separate-git-dir", tmp_path / "meta", repo, root)
+    elif kind == "bare":
+        git(tmp_path, "clone", "-q", "--bare", repo, root / ".bare")
+        (root / ".git").write_text("gitdir: ./.bare\n")
+        git(root, "worktree", "add", "-q", root / "side", "main")
+        assert other_worktrees(root) == [root.resolve() / "side"]
+        root = root / "side"
+    else:
+        git(repo, "clone", "-q", repo, tmp_path / "outer")
+        git(tmp_path / "outer", "submodule", "add", "-q", repo, "inner")
+        root = tmp_path / "outer" / "inner"
+        if kind == "sparse submodule":
+            git(root, "sparse-checkout", "init", "--cone")
+        git(root, "worktree", "add", "-q", "-b", "side", tmp_path / "side")
+        assert other_worktrees(root) == [tmp_path.resolve() / "side"]
+        assert other_worktrees(tmp_path / "side") == [root.resolve()]
+    git(root, "config", "remote.origin.url", "https://example.org/team/named.git")
+    assert open_tree(root).name == "example.org/team/named"

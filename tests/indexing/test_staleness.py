@@ -1,5 +1,6 @@
 """Freshness: what changed since indexing is always told, and what did not is not read again."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -337,3 +338,40 @@ def test_one_run_on_a_checkout_at_a_time(repository, store):
         fill(repository, store)
     fill(repository, store)
     assert stale(repository, store) is None
+
+
+def record_of(repository):
+    (record,) = (repository / ".c2llm").glob("*.states")
+    return record, json.loads(record.read_text())
+
+
+def test_a_folder_that_a_record_repeats_is_listed_once(repository, store, monkeypatch):
+    record, whole = record_of(repository)
+    record.write_text(json.dumps({**whole, "prefixes": ["", "shop", ""] * 40_000}))
+    listed = []
+    real = staleness.list_again
+    monkeypatch.setattr(staleness, "list_again", lambda *about: (listed.append(about[1]), real(*about))[1])
+    assert stale(repository, store) is None
+    assert listed == [""]
+
+
+def test_a_record_of_very_many_folders_is_none(repository, store, monkeypatch):
+    record, whole = record_of(repository)
+    monkeypatch.setattr(staleness, "list_again", lambda *_: pytest.fail("nothing may be listed"))
+    record.write_text(json.dumps({**whole, "prefixes": [f"f{number}" for number in range(ownership.MAX_FOLDERS + 1)]}))
+    assert "did not finish" in str(stale(repository, store))
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_as_many_folders_as_a_claim_tells_apart(more, repository, store):
+    """What a run writes of many folders reads as it was written, or as all of the checkout."""
+    count = ownership.MAX_FOLDERS + more
+    folders = ownership.outermost([f"f{number}{part}" for number in range(count) for part in ("", "/a")])
+    assert len(folders) == (0 if more else count)
+    assert ownership.Claim.parse(str(ownership.Claim(".", None, folders))).folders == folders
+    shipped = ":".join([".", *(f"f{number}" for number in range(count)), *["f1"] * 100_000])
+    assert len(ownership.Claim.parse(shipped).folders) == (0 if more else count)
+
+
+def test_folders_in_others_are_not_outermost():
+    assert ownership.outermost(["a/b", "a", "a-b", "a.b/c", "a/b/c", "b/a"]) == ("a", "a-b", "a.b/c", "b/a")

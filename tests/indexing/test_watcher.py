@@ -1,5 +1,6 @@
 """Watching a folder: each burst is worked on once, and nothing that happens ends it."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 pytest.importorskip("watchfiles", reason="the extra watch is not installed")
 
-from c2llm_integrations.errors import StoreError
+from c2llm_integrations.errors import RepositoryError, StoreError
 from c2llm_integrations.indexing import watcher
 from c2llm_integrations.indexing.watcher import watch
 from tests.waiting import until
@@ -199,3 +200,52 @@ def test_the_extra_is_named_where_it_is_missing(project, monkeypatch):
     monkeypatch.setitem(sys.modules, "watchfiles", None)
     with pytest.raises(ImportError, match=r"c2llm-integrations\[watch\]"):
         watch(project, lambda: None, print)
+
+
+def test_a_lock_that_stays_is_waited_for_once(project, monkeypatch):
+    """A killed git, or an archive, leaves one that nobody takes away."""
+    monkeypatch.setattr(watcher, "GIT_SECONDS", 1.0)
+    subprocess.run(["git", "init", "-q", str(project)], check=True)
+    lock = project / ".git" / "index.lock"
+    lock.touch()
+    with Watched(project) as watched:
+        monkeypatch.setattr(watcher, "GIT_SECONDS", 1000.0)
+        for number in range(3):
+            before = watched.worked
+            (project / "a.py").write_text(f"x = {number}\n")
+            until(lambda before=before: watched.worked > before)
+        before = watched.worked
+        lock.unlink()
+        lock.write_text("another git is at work")
+        (project / "a.py").write_text("x = 9\n")
+        watched.waits()
+        assert watched.worked == before
+        lock.unlink()
+        until(lambda: watched.worked > before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are not UTF-8 on Linux only")
+def test_a_folder_whose_name_is_not_utf8_is_told_and_left_out(project):
+    below = os.fsencode(project)
+    os.mkdir(below + b"/caf\xe9")
+    os.mkdir(below + b"/caf\xe9/inner")
+    with Watched(project) as watched:
+        assert watched.said == [rf"{project}/caf\udce9 has a name that is not UTF-8: neither watched nor indexed"]
+        before = watched.worked
+        (project / "a.py").write_text("x = 1\n")
+        until(lambda: watched.worked > before)
+        os.mkdir(below + b"/\xe9\xe9")
+        (project / "later").mkdir()
+        until(lambda: len(watched.said) == 2)
+        assert "and 1 more folders have a name that is not UTF-8" in watched.said[1]
+        before = watched.worked
+        (project / "later" / "a.py").write_text("x = 1\n")
+        until(lambda: watched.worked > before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are not UTF-8 on Linux only")
+def test_a_watched_folder_needs_a_name_in_utf8(tmp_path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    with pytest.raises(RepositoryError, match=r"caf\\udce9 has a name that is not UTF-8"):
+        watch(folder, lambda: None, print)

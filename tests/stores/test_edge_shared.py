@@ -1,5 +1,7 @@
 """One embedded collection, several processes and threads: each gets its turn, and nobody waits for nothing."""
 
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -8,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from c2llm_integrations._utils.files import FileLock
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
 from c2llm_integrations.errors import StoreBusy, StoreError
 from c2llm_integrations.stores import open_store
@@ -143,3 +146,101 @@ def test_nothing_is_made_where_nothing_is(tmp_path):
 def test_a_server_is_shared_anyway():
     with open_store("qdrant+memory://", wait=1) as store:
         assert store.spec is None
+
+
+# ---- a folder that is exchanged while a program runs
+
+
+@pytest.fixture
+def private(tmp_path):
+    """The folder of another index, of two rows, of which nothing may be read or changed."""
+    with open_store(f"qdrant+edge://{tmp_path / 'private'}") as store:
+        store.create(SPEC)
+        store.upsert(rows(100, 2))
+        store.claim("private", "there")
+    return tmp_path / "private"
+
+
+def content(folder):
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("part", "state"),
+    [
+        *((part, "idle") for part in ("", "code", "code/shard", "code/c2llm.json", ".code.lock")),
+        *((part, state) for part in ("", "code") for state in ("open", "unflushed")),
+    ],
+)
+def test_a_folder_that_became_a_link_is_not_opened(part, state, private, tmp_path, monkeypatch):
+    monkeypatch.setattr(edge_shared, "IDLE_SECONDS", 0.0 if state == "idle" else 1000.0)
+    index, keep = tmp_path / ".c2llm", tmp_path / "keep"
+    place = index / part if part else index
+    with open_store(f"qdrant+edge://{index}", wait=60) as store:
+        store.create(SPEC)
+        store.upsert(rows(0, 5))
+        if state == "open":
+            store.client.flush()
+        if state == "idle":
+            until(lambda: store._client is None)
+        before = content(private)
+        place.rename(keep)
+        place.symlink_to(private / part)
+        for read in (store.claims, store.count, lambda: list(store.scan()), lambda: store.claim("r", "here")):
+            with pytest.raises(StoreError, match="is a symbolic link"):
+                read()
+        assert content(private) == before
+        place.unlink()
+        keep.rename(place)
+        assert (store.count(), store.claims()) == (5, {})
+    assert content(private) == before
+
+
+def test_a_folder_above_that_became_a_link_is_not_followed(private, tmp_path, monkeypatch):
+    monkeypatch.setattr(edge_shared, "IDLE_SECONDS", 0.0)
+    above, keep = tmp_path / "above", tmp_path / "keep"
+    above.mkdir()
+    with open_store(f"qdrant+edge://{above / 'private'}", wait=60) as store:
+        store.create(SPEC)
+        store.upsert(rows(0, 5))
+        until(lambda: store._client is None)
+        before = content(private)
+        above.rename(keep)
+        above.symlink_to(tmp_path)
+        with pytest.raises(StoreError, match="leads to"):
+            store.count()
+        assert content(private) == before
+        above.unlink()
+        keep.rename(above)
+        assert store.count() == 5
+
+
+def test_a_folder_that_was_made_anew_is_opened(url, tmp_path):
+    with open_store(url, wait=60) as store:
+        assert store.count() == 5
+        shutil.rmtree(tmp_path / "index")
+        assert (store.count(), store.spec) == (0, None)
+        with open_store(url) as other:
+            other.create(SPEC)
+            other.upsert(rows(0, 3))
+        assert store.count() == 3
+
+
+# ---- lock files
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs links and pipes")
+@pytest.mark.parametrize("kind", ["link", "dangling", "pipe", "device"])
+def test_a_lock_is_neither_a_link_nor_a_pipe(kind, tmp_path):
+    lock, outside = tmp_path / "lock", tmp_path / "outside"
+    if kind == "link":
+        outside.write_text("kept")
+    if kind == "pipe":
+        os.mkfifo(lock)
+    else:
+        lock.symlink_to("/dev/null" if kind == "device" else outside)
+    with pytest.raises(StoreError, match="a lock of ours"):
+        FileLock(lock, "what")
+    assert outside.exists() == (kind == "link")
+    lock.unlink()
+    FileLock(lock, "what").release()

@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -91,18 +92,19 @@ class QdrantEdgeStore(VectorStore):
         super().__init__(f"qdrant+edge://{path}", collection)
         self.root = Path(os.path.abspath(Path(path).expanduser()))
         self.folder = self.root / collection
+        self._real_root = os.path.realpath(self.root)
         self._file = self.folder / self._settings_file
         self._lock: FileLock | None = None
         self._copy: TemporaryDirectory[str] | None = None
         self._spec: CollectionSpec | None = None
         self._next: _Successor | None = None
         self._place = self.folder
+        self._held: tuple[int, int] | None = None
         self._has_graph = False
         self._sealed: Entries = {}
         self._unflushed = self._untidied = 0
         self._flush_bytes = FLUSH_BYTES
         with self._errors():
-            require_plain_files(self.root, collection)
             self._read_spec()
 
     @classmethod
@@ -118,9 +120,18 @@ class QdrantEdgeStore(VectorStore):
 
     # ---- the collection
 
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        with super()._open():
+            if self._client is not None and not self._is_in_place():
+                self._close()  # what is there now, the call finds out for itself
+            yield
+
     def _read_spec(self) -> CollectionSpec | None:
-        if self._client is None and self._file.exists():
-            self._attach()
+        if self._client is None:
+            self._require_place()
+            if self._file.exists():
+                self._attach()
         return self._spec
 
     def _create(self, spec: CollectionSpec) -> None:
@@ -157,6 +168,7 @@ class QdrantEdgeStore(VectorStore):
             if not self._file.exists():  # dropped since we looked
                 self._let_go()
                 return
+            self._held = _identity(self.folder)
             settings = Settings.load(self._file)
             shard = self._place = self.folder / settings.shard
             is_whole = is_sealed(shard)
@@ -195,6 +207,11 @@ class QdrantEdgeStore(VectorStore):
         # which may be those that the holder is just writing.
         if self._lock is None:
             self._lock = FileLock(self.root / f".{self.collection}.lock", f"{self.folder}")
+            try:
+                self._require_place()  # again, for the lock may have come late
+            except BaseException:
+                self._let_go()
+                raise
 
     def _let_go(self) -> None:
         self._is_private = False
@@ -260,14 +277,15 @@ class QdrantEdgeStore(VectorStore):
             self._next.close()
         handle, self._client, self._spec = self._client, None, None
         if handle is not None:
-            if self._unflushed:
+            is_in_place = self._is_in_place()
+            if self._unflushed and is_in_place:
                 handle.flush()
-                self._unflushed = 0
+            self._unflushed = 0
             handle.close()
             copy, self._copy = self._copy, None
             if copy is not None:
                 copy.cleanup()
-            else:
+            elif is_in_place:
                 seal(self._place, self._sealed)
 
     # ---- writing
@@ -368,6 +386,18 @@ class QdrantEdgeStore(VectorStore):
 
     # ---- the folder
 
+    def _require_place(self) -> None:
+        """Raise StoreError for a folder that is not ours any more: a program that runs for days opens it often."""
+        require_plain_files(self.root, self.collection)
+        real = os.path.realpath(self.root)
+        if real != self._real_root:
+            raise StoreError(f"{self.root} leads to {real} now, but to {self._real_root} before; put it back")
+
+    def _is_in_place(self) -> bool:
+        """Return whether the folder that is open is still at its path, so that files may be opened by it."""
+        real = os.path.join(self._real_root, self.collection)
+        return os.path.realpath(self.folder) == real and _identity(self.folder) == self._held
+
     @property
     def _is_rewritten(self) -> bool:
         return self._spec is not None and (self._spec.analyzer or self._spec.quantization) is not None
@@ -434,6 +464,13 @@ def _make_shard(folder: Path, spec: CollectionSpec) -> None:
         shard.update(index)
     shard.flush()
     shard.close()
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    with suppress(OSError):
+        info = os.stat(folder)
+        return info.st_dev, info.st_ino
+    return None
 
 
 def _bytes(records: Sequence[AnyRecord], vectors: Vector | None, terms: Terms) -> int:
