@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from mcp_types import jsonrpc_message_adapter
 
 # Bytes of a line: a question may be a pasted file.
-MAX_LINE_BYTES = 64 * 2**20
+MAX_LINE_BYTES = 4 * 2**20
 PARSE_ERROR, INVALID_REQUEST = -32700, -32600
 
 # Python reads no longer integer, and no limit or line is that large.

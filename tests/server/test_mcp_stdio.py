@@ -1,12 +1,13 @@
 """Whatever a client writes on a line with an id is answered under that id."""
 
+import io
 import json
 
 import pytest
 
 pytest.importorskip("mcp.server.mcpserver", reason="the extra mcp is not installed")
 
-from c2llm_integrations.server.mcp_stdio import INVALID_REQUEST, PARSE_ERROR, readable
+from c2llm_integrations.server.mcp_stdio import INVALID_REQUEST, PARSE_ERROR, _Lines, readable
 
 
 def request(arguments, key="7"):
@@ -59,3 +60,10 @@ def test_a_notification_is_never_answered():
     assert readable(b'{"jsonrpc":"2.0","method":5}') is None
     said = b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"id":1.5}}'
     assert readable(said) == said
+
+
+def test_a_line_longer_than_any_question_is_refused_and_the_next_is_read():
+    said, next_line = io.BytesIO(), request(b"{}")
+    heard = io.BytesIO(request(b'{"query":"%s"}' % (b"a" * 5_000_000)) + b"\n" + next_line + b"\n")
+    assert io.BufferedReader(_Lines(heard, said)).read() == next_line + b"\n"
+    assert json.loads(said.getvalue())["error"]["message"] == "the line is longer than 4194304 bytes"
