@@ -62,8 +62,20 @@ def test_a_notification_is_never_answered():
     assert readable(said) == said
 
 
-def test_a_line_longer_than_any_question_is_refused_and_the_next_is_read():
+LONG = b'"params":{"arguments":{"query":"%s"}}' % (b"a" * 5_000_000)
+
+
+@pytest.mark.parametrize(
+    ("long", "key"),
+    [
+        (b'{"jsonrpc":"2.0","id":7,"method":"tools/call",%s}' % LONG, 7),
+        (b'{"method":"tools/call",%s,"jsonrpc":"2.0","id":"a"}' % LONG, "a"),
+        (b'{"method":"tools/call",%s, "id": 8, "jsonrpc": "2.0"} \r' % LONG, 8),
+        (b'{"method":"tools/call","id":7,%s}' % LONG.replace(b"}}", b'},"a":{"id":8}}'), None),
+    ],
+)
+def test_a_line_longer_than_any_question_is_answered_and_the_next_is_read(long, key):
     said, next_line = io.BytesIO(), request(b"{}")
-    heard = io.BytesIO(request(b'{"query":"%s"}' % (b"a" * 5_000_000)) + b"\n" + next_line + b"\n")
-    assert io.BufferedReader(_Lines(heard, said)).read() == next_line + b"\n"
-    assert json.loads(said.getvalue())["error"]["message"] == "the line is longer than 4194304 bytes"
+    assert io.BufferedReader(_Lines(io.BytesIO(long + b"\n" + next_line + b"\n"), said)).read() == next_line + b"\n"
+    answer = json.loads(said.getvalue())
+    assert (answer["id"], answer["error"]["message"]) == (key, "the line is longer than 4194304 bytes")
