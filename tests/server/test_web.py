@@ -250,6 +250,12 @@ def test_weights_are_relative_to_the_heaviest_token():
     assert weighted("", []) == [[]]
 
 
+def test_a_line_of_blanks_is_shown_without_colors():
+    lines = highlighted("a.c", f"int retry(){' ' * 15_900}!\nint wait();\n", ["wait"])
+    assert {color for line in lines for _, color, _ in line} == {""}
+    assert ("wait", "", True) in lines[1]
+
+
 @pytest.mark.parametrize("name", ["a.py", "a.js", "a.rs", "a.c", "nosuch.zzz", "Makefile", "a.md"])
 def test_a_picture_keeps_every_character(name):
     text = "x = 'é日本' # \t tab\r\nif a < b && c > d:\n\tyield `q`\n\n\n"
