@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from pygments.lexer import Lexer
@@ -13,6 +14,18 @@ from pygments.lexers.special import TextLexer
 from pygments.token import Text
 from pygments.util import ClassNotFound
 
+# Some lexers never come to the end of forty backslashes; these languages' do (`tests/_utils/test_lexing.py`). Text of
+# others has no colors.
+COLORED = frozenset(
+    """
+    abnf bash batch bibtex c clojure clojurescript cmake coffeescript common-lisp cpp csharp css cuda dart diff docker
+    elixir emacs-lisp erlang forth fortran fortranfixed fsharp gas gherkin glsl gnuplot go graphql groovy haskell hlsl
+    html html+handlebars html+php ini java javascript json json5 jsx julia kotlin less literate-haskell llvm lua make
+    markdown mojo mql nasm nimrod nixos objective-c objective-c++ ocaml org perl6 php powershell prolog properties
+    protobuf python racket restructuredtext rhtml ruby rust sass scheme scss swift terraform tex toml tsql tsx
+    typescript vb.net verilog vim vue xml xslt yaml zig
+    """.split()  # noqa: SIM905
+)
 # Many of Pygments' patterns take quadratic time within a line, a run of blanks or a whole text: what is longer stays
 # one token. A chunk has 1,500 characters, and longer lines are data.
 MAX_CHARS = 6_000
@@ -24,16 +37,17 @@ MAX_SECONDS = 0.1
 _BLANKS = re.compile(r"\s+")
 
 
-class BoundedLexer(Lexer):
+class BoundedLexer(Lexer):  # type: ignore[misc]
     """The lexer of a file by its name, for text that somebody else wrote."""
 
     def __init__(self, path: str) -> None:
-        """`path`: the file's name; one that Pygments does not know is read as plain text."""
+        """`path`: the file's name; one of no language in `COLORED` is read as plain text."""
         super().__init__(stripnl=False, ensurenl=False)
-        try:
-            self._inner = get_lexer_for_filename(path, stripnl=False, ensurenl=False)
-        except ClassNotFound:
-            self._inner = TextLexer(stripnl=False, ensurenl=False)
+        self._inner: Lexer = TextLexer(stripnl=False, ensurenl=False)
+        with suppress(ClassNotFound):
+            own = get_lexer_for_filename(path, stripnl=False, ensurenl=False)
+            if not COLORED.isdisjoint(own.aliases):
+                self._inner = own
 
     def get_tokens_unprocessed(self, text: str) -> Iterator[tuple[int, Any, str]]:
         """Yield where each token begins, its kind and its text; together they are the text."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
@@ -62,7 +61,7 @@ def _is_number(value: object) -> bool:
 
 
 def _is_factor(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and 0 <= value <= MAX_NUMBER  # type: ignore[arg-type]
+    return isinstance(value, (int, float)) and type(value) is not bool and 0 <= value <= MAX_NUMBER
 
 
 _Kind = tuple[str, Callable[[object], bool]]
