@@ -101,7 +101,8 @@ def test_a_spec_is_read_or_refused(place, value):
         *((("claims", "one"), value) for value in (5, None, 1.5, [], {}, True, "\0", "a:%00", "\ud800")),
         *((("claims",), value) for value in (5, [], {"a": 1})),
         *((("spec", "fingerprint", "max_length"), value) for value in (float("inf"), 1.5, [], 2**70)),
-        *((("spec", "datatype"), []), *((("spec", "rescore"), value) for value in (float("nan"), 10**400, -1)), (("spec", "width"), True)),
+        *((("spec", "rescore"), value) for value in (float("nan"), 10**400, -1)),
+        *((("spec", "datatype"), []), (("spec", "width"), True)),
     ],
 )
 def test_a_wrong_value_is_named_with_what_belongs_there(says, tree, path, value):
