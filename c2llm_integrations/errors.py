@@ -81,6 +81,13 @@ class RowsRefused(StoreError):
 _MOST_NAMES = 12
 
 
+def reason_of(error: BaseException) -> str:
+    """Return what went wrong in a line; an error that nobody foresaw is named as one."""
+    if isinstance(error, (C2LLMError, OSError, MemoryError)):
+        return str(error) or type(error).__name__
+    return f"unexpected {type(error).__name__}: {error}"
+
+
 def did_you_mean(word: str, known: Collection[str]) -> str:
     """Return the end of an error line: the close ones of what is known, or all of it, or nothing if there is none."""
     if close := get_close_matches(word, known, n=3, cutoff=0.5):

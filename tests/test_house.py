@@ -1,6 +1,7 @@
 """The house as its imports show it: every floor talks only to the floors below, and nothing goes in circles."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -173,3 +174,10 @@ def test_an_option_of_the_command_line_is_declared_once():
         if isinstance(literal, ast.Constant) and isinstance(literal.value, str) and not literal.value.startswith("-")
     ]
     assert sorted(helps) == sorted(set(helps))
+
+
+def test_advice_never_runs_a_module_of_the_current_folder():
+    """`python -m` takes a c2llm_integrations.py that stands there; only the line that warns of it may say so."""
+    here = [*ROOT.rglob("*.py"), *ROOT.rglob("*.md"), *ROOT.parent.glob("*.md"), *ROOT.parent.glob("docs/*.md")]
+    wild = re.compile(rf"(?<!-I )-m\s+{PACKAGE}")
+    assert {file.name for file in here if wild.search(file.read_text("utf-8"))} == {"security.md"}

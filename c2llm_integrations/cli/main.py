@@ -29,7 +29,7 @@ from c2llm_integrations.cli import (
     terminal,
     train,
 )
-from c2llm_integrations.errors import C2LLMError
+from c2llm_integrations.errors import C2LLMError, reason_of
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -99,10 +99,8 @@ def _explain(error: Exception) -> int:
         return 2
     if os.environ.get("C2LLM_DEBUG"):
         traceback.print_exception(error)
-    if isinstance(error, (C2LLMError, OSError, MemoryError)):
-        terminal.say(f"c2llm: {str(error) or type(error).__name__}")
-    else:
-        terminal.say(f"c2llm: unexpected {type(error).__name__}: {error}; C2LLM_DEBUG=1 shows where")
+    more = "" if isinstance(error, (C2LLMError, OSError, MemoryError)) else "; C2LLM_DEBUG=1 shows where"
+    terminal.say(f"c2llm: {reason_of(error)}{more}")
     return 1
 
 

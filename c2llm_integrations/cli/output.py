@@ -175,11 +175,13 @@ def _show(look: Look, explain: bool, context: int | None) -> None:
     from rich.syntax import Syntax
     from rich.text import Text
 
+    from c2llm_integrations._utils.lexing import BoundedLexer
+
     lines, start = _code(look)
     shown = lines if context is not None else lines[:LINES]
     code = Syntax(
         "\n".join(shown),
-        Syntax.guess_lexer(look.hit.chunk.path),
+        BoundedLexer(look.hit.chunk.path),
         theme="ansi_dark",
         background_color="default",
         line_numbers=True,

@@ -26,6 +26,10 @@ _TOKEN = re.compile(
 )
 
 
+# Names, of one label in a local network or an alias of ssh, and addresses.
+_HOST = re.compile(r"[\w-]+(?:\.[\w-]+)*\.?|[0-9a-f.:]*:[0-9a-f.:]*", re.I)
+
+
 def normalize_origin(url: str) -> str | None:
     """Return "host/path" of a remote URL: no scheme, user, password, port, query or ".git".
 
@@ -38,7 +42,7 @@ def normalize_origin(url: str) -> str | None:
     scp = None if "://" in url else _SCP.fullmatch(url)
     try:
         parts = urlsplit(url)
-        host, path = (scp["host"], scp["path"]) if scp else (parts.hostname or "", parts.path)
+        host, path = (scp["host"], scp["path"]) if scp else (_host_of(parts.netloc), parts.path)
     except ValueError:
         return None
     if not scp and ("://" not in url or parts.scheme == "file"):
@@ -46,8 +50,20 @@ def normalize_origin(url: str) -> str | None:
         path = re.sub(r"^[A-Za-z]:", "", path)  # a drive
     # A password may hold an unescaped "/", a proxy's path a second URL: nothing before an "@" is kept.
     path = "/".join(_without_tokens(re.sub(r"[^/]*@", "", path))).removesuffix(".git").rstrip("/")
-    host = re.split(r"[^\w.:%-]|%(?:3b|3f|23|26)", host.lower())[0]
-    return "/".join(part for part in (host, path) if part) if path else None
+    host = re.split(r"[^\w.:%-]|%(?:3b|3f|23|26)", host, flags=re.I)[0]
+    if not path or (host and not _is_host(host)):
+        return None
+    return "/".join(part for part in (host.lower(), path) if part)
+
+
+def _host_of(netloc: str) -> str:
+    """Return the host of a URL with its letters as they stand, by which tokens are known; of an address no zone."""
+    host = netloc.rpartition("@")[2]
+    return host[1:].partition("]")[0].partition("%")[0] if host.startswith("[") else host.partition(":")[0]
+
+
+def _is_host(text: str) -> bool:
+    return bool(_HOST.fullmatch(text)) and not is_token(text) and not any(map(_TOKEN.fullmatch, text.split(".")))
 
 
 def _without_tokens(path: str) -> list[str]:

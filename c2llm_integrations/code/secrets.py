@@ -49,6 +49,8 @@ _URL = re.compile(r"://([^\s:/@'\"`<>(){}\[\]]{0,400})(?::([^\s/@'\"`<>{}]{4,256
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _BEARER = re.compile(r"(?:bearer|basic|token)[ \t]{1,3}([\w.~+/-]{20,400}=*)", re.I)
 _BASIC = re.compile(r"(?:basic\s{1,3}|auth[\"']?\s{0,3}[:=]\s{0,3}[\"']?)([A-Za-z0-9+/_-]{8,400}={0,2})", re.I)
+# Where a value is followed by what it cannot hold, `(?=(…))\1` takes it as a whole: no shorter one fits, and trying
+# each would take a hundred steps at every word of a long line.
 # A name that says it, and what it is set to: in quotes, or in settings to the end of the line or element.
 _WORD = re.compile(
     r"pass(?:w(?:or)?d|phrase|(?![a-z_])(?<!(?:by|uy|om|es|ur)pass))|pwd|secret|token|credential|bearer|basic"
@@ -62,21 +64,21 @@ _ABOUT = re.compile(
 )
 _QUOTED = re.compile(
     r"[\w-]{0,20}\\?[\"']?(?:\[?\d{0,3}\])?(?:\s{0,3}:\s{0,3}[\w.]{1,20}(?=\s{0,8}=))?\s{0,8}(?:=>|:=|={1,3}|[:,(])\s{0,8}"
-    r"[bru]?\\?[\"'`]([^\"'`\s\\]{6,200})\\?[\"'`]",
+    r"[bru]?\\?[\"'`](?=([^\"'`\s\\]{6,200}))\1\\?[\"'`]",
     re.I,
 )
-_BARE = re.compile(r"[\w-]{0,20}[\"']?(?:\s{0,3}=\s{0,3}|:\s?)([\w+/=.~%-]{20,400})(?![\w+/=.~%(\[-])")
-_PART = re.compile(r"\s{0,3}=\s{0,3}([^;\"'\s]{6,200})(?:[;\"']|\s|$)")
+_BARE = re.compile(r"[\w-]{0,20}[\"']?(?:\s{0,3}=\s{0,3}|:\s?)(?=([\w+/=.~%-]{20,400}))\1(?![\w+/=.~%(\[-])")
+_PART = re.compile(r"\s{0,3}=\s{0,3}(?=([^;\"'\s]{6,200}))\1(?:[;\"']|\s|$)")
 _BEFORE_PART = re.compile(r"(?:;\s?|[\"']|\w=(?:[^\s,;(]{1,60} )?)[\w.-]{0,30}$")
 _SETTING = re.compile(
     r"[\w.-]{0,20}[\"']?(?:\s{0,8}[:=]\s{0,8}|>\s{0,8}|\"\s{1,8}value=)[\"']?([^\s\"'<>,;]{6,200})", re.I
 )
 # Without quotes: in a line that is nothing else, in the environment of a command, and as an option of one.
-_LINE = re.compile(r"[\w.-]{0,20}\s?[:=]\s{0,3}([^\s\"'`,;]{6,200})[ \t]*(?:\r?\n|$)")
+_LINE = re.compile(r"[\w.-]{0,20}\s?[:=]\s{0,3}(?=([^\s\"'`,;]{6,200}))\1[ \t]*(?:\r?\n|$)")
 _BEFORE_LINE = re.compile(
     r"(?:^|\n)[ \t]*(?:[-*#] )?(?:(?:export|set|setx|env|arg|local|readonly) )?[\w.-]{0,30}$", re.I
 )
-_ENVIRONMENT = re.compile(r"[A-Z0-9_]{0,20}=([^\s\"'`;&|<>(),]{6,200})(?=[\s\"'`;&|]|$)")
+_ENVIRONMENT = re.compile(r"[A-Z0-9_]{0,20}=(?=([^\s\"'`;&|<>(),]{6,200}))\1(?=[\s\"'`;&|]|$)")
 _OPTION = re.compile(r"[\w-]{0,20}[=\s]\s{0,3}[\"']?([^\s\"'`;&|<>,]{6,200})", re.I)
 _BEFORE_OPTION = re.compile(r"(?:(?:^|[\s\"'])(?:--?|#\s?define |env |arg |setx? )|[?&])[\w.-]{0,30}$", re.I)
 # A name and its value in two fields, as Kubernetes and Postman write them; a variable of Terraform with its default.
@@ -85,6 +87,11 @@ _PAIR = re.compile(
     re.I,
 )
 _BEFORE_PAIR = re.compile(r"(?:\b(?:name|key)[\"']?\s{0,3}[:=]\s{0,3}|variable\s)[\"']?[\w.-]{0,30}$", re.I)
+# What must precede each; a line of data goes on for longer than those reach that a value must end in.
+_PRECEDED = ((_PART, _BEFORE_PART), (_LINE, _BEFORE_LINE), (_OPTION, _BEFORE_OPTION))
+_PRECEDED_IN_SETTINGS = (*_PRECEDED, (_PAIR, _BEFORE_PAIR))
+_PRECEDED_IN_DATA = ((_OPTION, _BEFORE_OPTION),)
+_DATA = re.compile(r"[\w+/=.~%-]{450}")
 # The private numbers of a JSON Web Key, and a symmetric one.
 _WEB_KEY = re.compile(r"[\"'](?:d|p|q|dp|dq|qi|k)[\"']\s{0,3}:\s{0,3}[\"']([\w-]{22,2000})[\"']")
 _NEXT = r"(?:[\"',\s]{0,4}|=)"
@@ -182,22 +189,21 @@ def _values(text: str, word: re.Match[str], settings: bool) -> Iterator[tuple[re
     at = word.end()
     is_password = word[0].startswith(_PASSWORDS) and not _ABOUT.match(text, at)
     by_name = _is_password if is_password else _is_drawn
-    if match := _QUOTED.match(text, at):
+    is_data = _DATA.match(text, at) is not None
+    if not is_data and (match := _QUOTED.match(text, at)):
         is_next = "," not in text[at : match.start(1)] or text[at] in "\"'"  # ("password", "…"), no list of names
         yield match, _is_typed if is_password and is_next else _is_typed_or_random
-    if match := _BEARER.match(text, word.start()) or _BARE.match(text, at):
+    if not is_data and (match := _BEARER.match(text, word.start()) or _BARE.match(text, at)):
         yield match, _is_random
     if match := _BASIC.match(text, word.start()):
         yield match, _is_basic
     if settings and (match := _SETTING.match(text, at)):
         yield match, by_name
-    if (match := _ENVIRONMENT.match(text, at)) and text[word.start() : at].isupper():
+    if not is_data and (match := _ENVIRONMENT.match(text, at)) and text[word.start() : at].isupper():
         yield match, by_name
     before = text[max(0, word.start() - 64) : word.start()]
-    for pattern, must_precede in (
-        *((_PART, _BEFORE_PART), (_LINE, _BEFORE_LINE), (_OPTION, _BEFORE_OPTION)),
-        *([(_PAIR, _BEFORE_PAIR)] if settings else []),
-    ):
+    preceded = _PRECEDED_IN_SETTINGS if settings else _PRECEDED_IN_DATA if is_data else _PRECEDED
+    for pattern, must_precede in preceded:
         if (match := pattern.match(text, at)) and must_precede.search(before):
             yield match, by_name
 

@@ -11,7 +11,7 @@ from threading import Event
 
 from c2llm_integrations.code.exclude import INTERNAL_NAMES
 from c2llm_integrations.code.git import GitFolder
-from c2llm_integrations.errors import C2LLMError, MissingExtra, RepositoryError
+from c2llm_integrations.errors import MissingExtra, RepositoryError, reason_of
 
 # Milliseconds without a change that end a burst, and the longest burst.
 QUIET_MS, BURST_MS = 300, 5_000
@@ -144,8 +144,8 @@ def _is_new_folder(change: int, path: str) -> bool:
 def _attempt(work: Callable[[], None], say: Callable[[str], None]) -> None:
     try:
         work()
-    except (C2LLMError, OSError, MemoryError) as error:
-        say(f"not indexed: {str(error) or type(error).__name__}; trying again with the next change")
+    except Exception as error:  # whatever a folder holds, watching goes on
+        say(f"not indexed: {reason_of(error)}; trying again with the next change")
 
 
 def _wait_for_git(folder: Path, stopped: Event, left: tuple[int, ...] | None) -> tuple[int, ...] | None:

@@ -159,7 +159,7 @@ def read_ranges(checkpoint: Checkpoint, shapes: dict[str, Shape]) -> dict[str, T
     if measured != (digest := checkpoint.digest()):
         raise CheckpointError(
             f"{file} was measured on weights {measured}, beside it are {digest}; measure again "
-            "(python -m c2llm_integrations.training.int8_ranges), or delete it"
+            "(python -I -m c2llm_integrations.training.int8_ranges), or delete it"
         )
     fits = {name: tuple(tensor.shape) for name, tensor in found.items()} == shapes
     if not fits or not all(map(_is_sound, found.values())):

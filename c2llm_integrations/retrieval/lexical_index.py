@@ -19,7 +19,7 @@ from c2llm_integrations.code.analyzer import document_terms, sparse, sparse_quer
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.repository import iter_sources, open_tree
-from c2llm_integrations.errors import C2LLMError
+from c2llm_integrations.errors import reason_of
 from c2llm_integrations.retrieval.options import SearchOptions
 from c2llm_integrations.retrieval.search import find
 from c2llm_integrations.stores.filter import Filter
@@ -135,8 +135,8 @@ class FolderIndex:
                     return
                 self.index.add(chunk_source(tree.name, source.path, source.text))
             self._files = (len(tree.files), len(tree.files))
-        except C2LLMError as error:
-            self._problem = str(error)
+        except Exception as error:  # whatever a folder holds, questions are answered from what is read
+            self._problem = reason_of(error)
         finally:
             self._end = time.monotonic()
             self.read.set()

@@ -11,6 +11,10 @@ from c2llm_integrations.code.analyzer import query_terms, stem
 
 Kind = Literal["words", "symbol", "code", "error"]
 
+# What of a question is read at all, at every door: more than any model and the lexical index read of a text.
+MAX_QUESTION_CHARS = 2**18
+# A longer one is no name that anybody defines.
+MAX_NAME_CHARS = 1_000
 # What of a pasted file or log decides its kind.
 _HEAD_CHARS = 10_000
 # A message or sentence that is quoted has no more words.
@@ -64,8 +68,14 @@ class Question:
     words: Sequence[str]
 
 
+def bounded(query: str) -> str:
+    """Return what of a question is read: all of it, unless it is a pasted file of a megabyte."""
+    return query[:MAX_QUESTION_CHARS]
+
+
 def read(query: str) -> Question:
     """Take a question apart."""
+    query = bounded(query)
     kind, terms = kind_of(query), query_terms(query)
     name = _SEPARATOR.split(query.strip().removesuffix("()").rstrip("?!")) if kind == "symbol" else []
     words = words_of(query[:_HEAD_CHARS])
@@ -117,8 +127,9 @@ def _is_file(path: str) -> bool:
 
 def kind_of(query: str) -> Kind:
     """Return what a question looks like: one name, an error message or stack trace, code, or words."""
-    head = query.strip()[:_HEAD_CHARS]
-    if _NAME.fullmatch(head):
+    query = query.strip()
+    head = query[:_HEAD_CHARS]
+    if len(query) <= MAX_NAME_CHARS and _NAME.fullmatch(query):
         return "symbol"
     if _ERROR.search(head):
         return "error"

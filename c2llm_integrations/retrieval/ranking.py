@@ -122,10 +122,10 @@ def rank(
     weight = LEXICAL_WEIGHT[question.kind] if weight is None else weight
     weight = {"dense": 0.0, "lexical": max(LEXICAL_WEIGHT.values())}.get(mode, weight)
     scored = _fused([] if mode == "lexical" else found.dense, [] if mode == "dense" else found.lexical, weight)
-    quoting = PHRASE_LEXICAL * weight or math.inf
+    quoting, whole = PHRASE_LEXICAL * weight or math.inf, query.strip()
     for hit in scored:
         _apply(hit, question, rules, hit.steps.get("lexical", 0.0) >= quoting)
-        hit.is_exact = "exact" in rules and hit.chunk.text.strip() == query.strip()
+        hit.is_exact = "exact" in rules and hit.chunk.text.strip() == whole
         hit.approach_one("exact", float(hit.is_exact))  # rows of other programs have no lexical terms to show it
     scored.sort(key=_order)
     if "file" in rules:
@@ -199,7 +199,8 @@ def _penalties(chunk: CodeChunk, question: Question) -> Iterator[str]:
 
 def _defined(chunk: CodeChunk, name: Sequence[str]) -> float:
     """Return how much of a qualified name, from its end, the chunk defines: 0…1."""
-    wanted, symbol = list(map(_plain, name)), list(map(_plain, chunk.symbol.split(".")))
+    symbol = list(map(_plain, chunk.symbol.split(".")))
+    wanted = list(map(_plain, name[-len(symbol) :]))
     equal = 0
     while equal < min(len(wanted), len(symbol)) and wanted[-1 - equal] == symbol[-1 - equal]:
         equal += 1

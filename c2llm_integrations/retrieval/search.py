@@ -19,6 +19,7 @@ from c2llm_integrations.code.repository import checkout_id
 from c2llm_integrations.errors import InputError, StoreError, did_you_mean
 from c2llm_integrations.indexing.ownership import Claim
 from c2llm_integrations.retrieval.options import RULES, Mode, SearchOptions
+from c2llm_integrations.retrieval.query import bounded
 from c2llm_integrations.retrieval.ranking import rank, require_known
 from c2llm_integrations.stores.base import Candidates, CollectionSpec, Filter, Hit, Stored, Vector, VectorStore
 
@@ -151,7 +152,11 @@ def is_readable(query: str, embedder: C2LLMEmbedder) -> bool:
 
 
 def apart(query: str) -> str:
-    """Part names from a script without spaces that they are glued to: a model's vocabulary has none of both."""
+    """Return what a model gets of a question.
+
+    Names are parted from a script without spaces that they are glued to: a model's vocabulary has none of both.
+    """
+    query = bounded(query)
     return query if query.isascii() else _GLUED.sub(" ", query)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from c2llm_integrations.errors import C2LLMError, StoreBusy
+from c2llm_integrations.errors import C2LLMError, StoreBusy, reason_of
 from c2llm_integrations.server.live_index import LiveIndex, LiveIndexConfig
 
 # A run that failed is tried again after so long, if somebody asks.
@@ -100,8 +100,8 @@ class BackgroundIndexer:
             went_well = self._run.finish()
             index.warm()
             return went_well
-        except (C2LLMError, OSError) as error:
-            index.update(problem=f"indexing failed: {error}")
+        except Exception as error:  # whatever it is, this thread has to go on, and the next question says it
+            index.update(progress=None, problem=f"indexing failed: {reason_of(error)}")
             return False
 
 
@@ -155,8 +155,8 @@ def _problem_of_run(config: LiveIndexConfig) -> str:
         return "another process is indexing"
     except BrokenPipeError:
         raise
-    except (C2LLMError, OSError, MemoryError) as error:
-        return f"indexing failed: {str(error) or type(error).__name__}"
+    except Exception as error:  # a folder may hold anything, and a traceback is no answer to a question
+        return f"indexing failed: {reason_of(error)}"
 
 
 def _say(**what: Any) -> None:

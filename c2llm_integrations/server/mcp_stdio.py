@@ -12,13 +12,17 @@ from typing import Any, BinaryIO
 from mcp_types import jsonrpc_message_adapter
 
 # Bytes of a line: a question may be a pasted file.
-MAX_LINE_BYTES = 64 * 2**20
+MAX_LINE_BYTES = 4 * 2**20
 PARSE_ERROR, INVALID_REQUEST = -32700, -32600
 
 # Python reads no longer integer, and no limit or line is that large.
 _MAX_DIGITS = 300
-# Where the id stands in a request that is too deep to be read.
-_ID = re.compile(rb'^\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*(\d{1,15}|"[^"\\]{0,99}")')
+# Where the id stands in a request that is too deep or too long to be read: clients write it first or last.
+_KEY = rb'"id"\s{0,9}:\s{0,9}(\d{1,15}|"[^"\\]{0,99}")'
+_VERSION = rb'"jsonrpc"\s{0,9}:\s{0,9}"2\.0"'
+_ID = re.compile(rb"\s*\{\s*(?:" + _VERSION + rb"\s*,\s*)?" + _KEY)
+_LAST_ID = re.compile(rb",\s{0,9}" + _KEY + rb"\s{0,9}(?:,\s{0,9}" + _VERSION + rb"\s{0,9})?\}\s{0,9}$")
+_LAST_ID_BYTES = 300
 
 
 def guard_streams() -> None:
@@ -37,8 +41,7 @@ def readable(line: bytes) -> bytes | dict[str, Any] | None:
     try:
         data = json.loads(line.decode("utf-8", "replace"), parse_int=_number)
     except RecursionError:
-        found = _ID.match(line)
-        return _error(INVALID_REQUEST, "the message is nested too deep", json.loads(found[1]) if found else None)
+        return _error(INVALID_REQUEST, "the message is nested too deep", _id_in(line, line))
     except ValueError as error:
         return _error(PARSE_ERROR, f"the line is not valid JSON ({error})", None)
     # Half an emoji, where a client cut a text, becomes the replacement character.
@@ -53,6 +56,12 @@ def readable(line: bytes) -> bytes | dict[str, Any] | None:
     if is_notification:
         return None
     return _error(INVALID_REQUEST, "the line is not a JSON-RPC 2.0 message", key if _is_id(key) else None)
+
+
+def _id_in(begin: bytes, end: bytes) -> object:
+    """Return the id of a request of which not all can be read, None where it has none."""
+    found = _ID.match(begin) or _LAST_ID.search(end[-_LAST_ID_BYTES:])
+    return json.loads(found[1]) if found else None
 
 
 def _is_id(key: object) -> bool:
@@ -99,9 +108,12 @@ class _Lines(io.RawIOBase):
     def _take(self, line: bytes) -> None:
         found: bytes | dict[str, Any] | None
         if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
+            begin = end = line
             while line and not line.endswith(b"\n"):
                 line = self._heard.readline(MAX_LINE_BYTES)
-            found = _error(INVALID_REQUEST, f"the line is longer than {MAX_LINE_BYTES} bytes", None)
+                end = end[-_LAST_ID_BYTES:] + line
+            why = f"the line is longer than {MAX_LINE_BYTES} bytes"
+            found = _error(INVALID_REQUEST, why, _id_in(begin, end))
         else:
             found = readable(line)
         if isinstance(found, bytes):

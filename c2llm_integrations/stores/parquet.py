@@ -27,6 +27,7 @@ from c2llm_integrations.stores.ids import row_id
 from c2llm_integrations.stores.records import AnyRecord, Record, Row, chunk_of
 from c2llm_integrations.stores.rows import slices
 from c2llm_integrations.stores.spec import CollectionSpec, CompactPlan
+from c2llm_integrations.stores.spec_checks import checked_claims
 
 try:
     import pyarrow as pa
@@ -221,9 +222,7 @@ def _contents(file: Path, parquet: pq.ParquetFile) -> Contents:
         raise InputError(f"{file} has layout {layout!r}, expected {FORMAT!r}; export it again")
     try:
         spec = _spec(metadata[_SPEC_KEY].decode())
-        claims = parse_json(metadata[_CLAIMS_KEY])
-        if not all(isinstance(text, str) for pair in claims.items() for text in pair):
-            raise TypeError("claims are not strings")
+        claims = checked_claims(parse_json(metadata[_CLAIMS_KEY]))
     except (C2LLMError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{file} has damaged metadata ({error}); export it again") from error
     for column in _schema(spec.width):

@@ -11,6 +11,7 @@ from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.code.analyzer import ANALYZER
 from c2llm_integrations.errors import InputError, SpecMismatch, StoreError
 from c2llm_integrations.model.fingerprint import Fingerprint, current_fingerprint, is_same_probe
+from c2llm_integrations.stores.spec_checks import checked_spec
 
 
 class Embedder(Protocol):
@@ -27,7 +28,8 @@ class Embedder(Protocol):
 
 # The layout of rows and metadata that this release writes and reads.
 LAYOUT = 1
-
+# Of what is wrong with a spec, which may say anything, a message repeats so much.
+MAX_REASON_CHARS = 300
 
 # Datatype → bits a dimension of the full vectors; turbo ones are kept rotated and rounded (TurboQuant).
 DATATYPES = {"float32": 32, "float16": 16, "turbo16": 16, "turbo8": 8, "turbo4": 4}
@@ -218,13 +220,14 @@ class CollectionSpec:
         try:
             data = parse_json(text)
             layout = data["layout"]
-            if "analyser" in data:  # earlier releases
-                data["analyzer"] = data.pop("analyser")
-            if layout == LAYOUT:
-                return cls(**data)
+            if type(layout) is not int or layout == LAYOUT:
+                if "analyser" in data:  # earlier releases
+                    data["analyzer"] = data.pop("analyser")
+                return cls(**checked_spec(data))
         except (ValueError, TypeError, KeyError) as error:
+            why = f"{type(error).__name__}: {error}"[:MAX_REASON_CHARS]
             raise StoreError(
-                f"the collection's spec is damaged ({error!r}); delete the collection and index again"
+                f"the collection's spec is damaged ({why}); delete the collection and index again"
             ) from error
         raise SpecMismatch(
             f"the collection has layout {layout}, this release reads {LAYOUT}; "

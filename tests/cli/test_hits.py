@@ -104,6 +104,16 @@ def test_a_row_that_somebody_else_wrote_can_be_shown(capsys):
     assert "x = 1" in capsys.readouterr().out
 
 
+def test_a_terminal_shows_a_line_of_blanks_without_colors(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    colored = []
+    for blanks in (1, 15_900):
+        write_hits([look(path="a.c", text=f"int retry(){' ' * blanks}!\nreturn 1;\n")])
+        colored.append("\x1b[94;49mreturn" in capsys.readouterr().out)
+    assert colored == [True, False]
+
+
 def test_the_json_document_has_these_fields_and_no_others():
     document = document_of("who?", {"model": "nano"}, [look(text=f"é{EVIL}")])
     (found,) = document["hits"]

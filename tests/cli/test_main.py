@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -72,6 +73,14 @@ def test_run_as_a_module_it_takes_no_module_from_the_current_folder(name, tmp_pa
     ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+def test_what_the_documentation_says_to_type_runs_no_namesake_of_the_package(tmp_path):
+    (tmp_path / "c2llm_integrations.py").write_text("open('ran', 'w').close()\n")
+    for begin in ([sys.executable, "-I", "-m", "c2llm_integrations"], [Path(sys.executable).with_name("c2llm")]):
+        done = subprocess.run([*begin, "--version"], cwd=tmp_path, capture_output=True, text=True)
+        assert done.stdout.startswith("c2llm-integrations "), done.stderr
     assert not (tmp_path / "ran").exists()
 
 

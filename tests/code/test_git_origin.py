@@ -132,6 +132,31 @@ def test_a_token_is_no_name_either(prefix: str) -> None:
         assert normalize_origin(f"../{token}") is None
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("{}", "{}.example.org", "git.{}.org", "h\\@{}", "[::1%25{}]", "u%3A{}%40example.org", "{}:22", "u:{}%40h"),
+        *("{}%3Fa", "example.org%20{}", "example.org%00{}"),
+    ],
+)
+@pytest.mark.parametrize("token", [f"ghp_{'A1b2C3d4E5' * 3}abcdef", "glpat-abcDEF1234567890_xyz", "AKIA" + "Q7" * 8])
+def test_a_token_in_the_host_is_no_part_of_the_name(host: str, token: str) -> None:
+    for scheme in ("https", "ssh", "git+ssh"):
+        assert token.lower() not in str(normalize_origin(f"{scheme}://{host.format(token)}/Org/Repo.git")).lower()
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        *(("my_host", "my_host"), ("LOCALHOST:3000", "localhost"), ("git.Example.org.", "git.example.org.")),
+        *(("192.168.0.1:22", "192.168.0.1"), ("[fe80::1]", "fe80::1"), ("xn--mller-kva.de", "xn--mller-kva.de")),
+        *(("ec2-203-0-113-25.compute-1.amazonaws.com", "ec2-203-0-113-25.compute-1.amazonaws.com"), ("ü.de", "ü.de")),
+    ],
+)
+def test_an_ordinary_host_stays(host: str, name: str) -> None:
+    assert normalize_origin(f"ssh://git@{host}/Org/Repo.git") == f"{name}/Org/Repo"
+
+
 def test_a_path_on_this_machine_ends_where_its_name_does() -> None:
     assert normalize_origin("/home/me/repo:s3cret") == "repo"
     assert normalize_origin("..\\repo|s3cret") == "repo"

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import random
+import re
 import string
 from base64 import b64encode
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from c2llm_integrations.code import exclude
+from c2llm_integrations.code import exclude, secrets
 from c2llm_integrations.code.repository import iter_sources, open_tree
 from c2llm_integrations.code.secret_names import is_secret_name
-from c2llm_integrations.code.secrets import BLOT, is_token, without_secrets
+from c2llm_integrations.code.secrets import BLOT, find_secrets, is_token, without_secrets
+from tests.work import calls
 
 LETTERS = string.ascii_letters + string.digits
 
@@ -298,6 +302,41 @@ def test_what_is_no_secret_stays(line: str) -> None:
 )
 def test_many_beginnings_come_to_an_end(unit: str) -> None:
     assert len(without_secrets(unit * (2**18 // len(unit)), settings=True)) > 0
+
+
+@pytest.mark.parametrize("name", ["_QUOTED", "_BARE", "_PART", "_LINE", "_ENVIRONMENT"])
+@given(
+    st.sampled_from(["", ":", "=", " = ", " := ", "s=", "[0]: "]),
+    st.sampled_from(["", '"', "'"]),
+    st.lists(st.sampled_from([*"aZ9_=.%-+/:;,\"' (<&|\\\n\t!", "abcDEF12", "a" * 190, "b" * 390]), max_size=12),
+)
+def test_a_value_that_is_taken_as_a_whole_is_the_one_that_fits(name, between, quote, value):
+    pattern = getattr(secrets, name)
+    tried = re.compile(re.sub(r"\(\?=(\(.*?\))\)\\1", r"\1", pattern.pattern), pattern.flags)
+    assert tried.pattern != pattern.pattern
+    text = between + quote + "".join(value)
+    found, wanted = pattern.match(text), tried.match(text)
+    assert (found and found.span(1)) == (wanted and wanted.span(1))
+
+
+@given(st.sampled_from(["sig=", "token=", "pass=", "secret%", "PWD=a/", "auth+"]), st.integers(451, 700), st.booleans())
+def test_in_a_line_of_data_no_value_is_missed(unit, size, quoted):
+    line = (unit * size)[:size]
+    end = ("'" if quoted else "") + " token = 'q7Rk2Wd9Lm4Xc8Vb3Nz6'"
+    with_rest = [(start, stop) for start, stop in find_secrets(line + end, False) if stop <= size]
+    assert with_rest == [(start, stop) for start, stop in every_rule(line + end) if stop <= size]
+    assert BLOT in without_secrets(line + end, False)
+
+
+def every_rule(text):
+    """Yield what is found where no line is taken for data."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(secrets, "_DATA", re.compile(r"(?!)"))
+        yield from list(find_secrets(text, False))
+
+
+def test_a_word_in_a_line_of_data_costs_few_attempts():
+    assert calls(list, find_secrets("token=" * 10_000, False)) < 15 * 10_000
 
 
 def test_a_tree_names_what_it_blots_and_gives_all_when_told_to(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from c2llm_integrations.retrieval.query import kind_of, read
+from c2llm_integrations.retrieval.query import MAX_QUESTION_CHARS, kind_of, read
+from c2llm_integrations.retrieval.search import apart
 
 TRACE = """Traceback (most recent call last):
   File "/home/me/shop/prices.py", line 12, in total
@@ -51,6 +52,20 @@ def test_a_name_is_cut_at_its_separators():
     assert list(read("express.Router()").name) == ["express", "Router"]
     assert list(read("A::b->c").name) == ["A", "b", "c"]
     assert list(read("how does the router work").name) == []
+
+
+@pytest.mark.parametrize("separator", [".", "::", "#", "->"])
+def test_what_is_read_of_a_question_is_bounded(separator):
+    assert kind_of(separator.join(["a"] * 300)) == "symbol"
+    read_of = read(separator.join(["a"] * 400_000))
+    assert read_of.kind != "symbol"
+    assert read_of.name == []
+    assert max(map(len, (read_of.terms, read_of.stems, read_of.words, read_of.locations))) < 1_000
+
+
+def test_what_a_model_gets_of_a_question_is_bounded():
+    for word in ("word ", "字a"):
+        assert len(apart(word * MAX_QUESTION_CHARS)) <= 2 * MAX_QUESTION_CHARS
 
 
 def test_places_in_stack_traces():

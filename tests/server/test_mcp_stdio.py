@@ -1,12 +1,13 @@
 """Whatever a client writes on a line with an id is answered under that id."""
 
+import io
 import json
 
 import pytest
 
 pytest.importorskip("mcp.server.mcpserver", reason="the extra mcp is not installed")
 
-from c2llm_integrations.server.mcp_stdio import INVALID_REQUEST, PARSE_ERROR, readable
+from c2llm_integrations.server.mcp_stdio import INVALID_REQUEST, PARSE_ERROR, _Lines, readable
 
 
 def request(arguments, key="7"):
@@ -59,3 +60,22 @@ def test_a_notification_is_never_answered():
     assert readable(b'{"jsonrpc":"2.0","method":5}') is None
     said = b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"id":1.5}}'
     assert readable(said) == said
+
+
+LONG = b'"params":{"arguments":{"query":"%s"}}' % (b"a" * 5_000_000)
+
+
+@pytest.mark.parametrize(
+    ("long", "key"),
+    [
+        (b'{"jsonrpc":"2.0","id":7,"method":"tools/call",%s}' % LONG, 7),
+        (b'{"method":"tools/call",%s,"jsonrpc":"2.0","id":"a"}' % LONG, "a"),
+        (b'{"method":"tools/call",%s, "id": 8, "jsonrpc": "2.0"} \r' % LONG, 8),
+        (b'{"method":"tools/call","id":7,%s}' % LONG.replace(b"}}", b'},"a":{"id":8}}'), None),
+    ],
+)
+def test_a_line_longer_than_any_question_is_answered_and_the_next_is_read(long, key):
+    said, next_line = io.BytesIO(), request(b"{}")
+    assert io.BufferedReader(_Lines(io.BytesIO(long + b"\n" + next_line + b"\n"), said)).read() == next_line + b"\n"
+    answer = json.loads(said.getvalue())
+    assert (answer["id"], answer["error"]["message"]) == (key, "the line is longer than 4194304 bytes")

@@ -116,7 +116,8 @@ def test_filters(port):
         ({"query": ""}, "empty"),
         ({"query": "tax", "limit": "0"}, "1 to 100"),
         ({"query": "tax", "limit": "٣"}, "1 to 100"),
-        ({"query": "tax", "limit": "1" * 5000}, "1 to 100"),
+        *(({"query": "tax", "limit": many}, "1 to 100") for many in ("101", "1" * 5000, "000000001" + "9" * 5000)),
+        ({"query": "tax", "limit": "0000000019999999"}, "1 to 100"),
         ({"query": 7}, "expected text"),
         ({"query": "tax", "path": "# all"}, "selects nothing"),
         *(({"query": "tax", name: "x" * 5000}, "at most 4096") for name in ("path", "language", "repository", "kind")),
@@ -247,6 +248,12 @@ def test_weights_are_relative_to_the_heaviest_token():
     ]
     assert weighted("ab", [(0, 1, 0.5), (1, 2, 0.5)]) == [[("ab", "", False)]]
     assert weighted("", []) == [[]]
+
+
+def test_a_line_of_blanks_is_shown_without_colors():
+    lines = highlighted("a.c", f"int retry(){' ' * 15_900}!\nint wait();\n", ["wait"])
+    assert {color for line in lines for _, color, _ in line} == {""}
+    assert ("wait", "", True) in lines[1]
 
 
 @pytest.mark.parametrize("name", ["a.py", "a.js", "a.rs", "a.c", "nosuch.zzz", "Makefile", "a.md"])

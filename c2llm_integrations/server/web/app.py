@@ -92,10 +92,7 @@ class Browser:
             if value is not None and len(value) > MAX_FILTER_CHARS:
                 raise InputError(f"{name} has {len(value)} characters, at most {MAX_FILTER_CHARS} are read")
         mode: Any = _text(asked, "mode") or "hybrid"
-        limit = _text(asked, "limit") or "10"
-        if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= MAX_HITS):
-            raise InputError(f"the number of hits is {limit[:20]!r}, must be 1 to {MAX_HITS}")
-        options = SearchOptions(limit=int(limit), mode=mode, **filters)
+        options = SearchOptions(limit=_limit(_text(asked, "limit") or "10"), mode=mode, **filters)
         hits = search_with(question, self._embedder, self._store, options)
         with self._lock:
             for hit in hits:
@@ -138,6 +135,14 @@ def _share(weights: list[float]) -> str:
     total = sum(weights)
     least, most = (len(weights) * edge / total for edge in (min(weights), max(weights)))
     return f"tokens weigh {least:.2f} to {most:.2f} of an even share; {total:.0%} of all weight lies on this code"
+
+
+def _limit(text: str) -> int:
+    # Whatever has more digits is out of bounds, or written by no page; Python refuses to read some of it.
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+    if not 1 <= number <= MAX_HITS:
+        raise InputError(f"the number of hits is {text[:20]!r}, must be 1 to {MAX_HITS}")
+    return number
 
 
 def _text(asked: Mapping[str, Any], name: str) -> str:

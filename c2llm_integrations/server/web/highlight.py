@@ -8,11 +8,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
-from pygments.lexers import get_lexer_for_filename
-from pygments.lexers.special import TextLexer
 from pygments.token import STANDARD_TYPES
-from pygments.util import ClassNotFound
 
+from c2llm_integrations._utils.lexing import BoundedLexer
 from c2llm_integrations._utils.text import clean
 from c2llm_integrations.code.analyzer import query_terms
 
@@ -56,11 +54,7 @@ def _shown(text: str) -> str:
 
 
 def _colors(path: str, text: str) -> Iterator[Span]:
-    try:
-        lexer = get_lexer_for_filename(path, stripnl=False, ensurenl=False)
-    except ClassNotFound:
-        lexer = TextLexer(stripnl=False, ensurenl=False)
-    for start, kind, value in lexer.get_tokens_unprocessed(text):
+    for start, kind, value in BoundedLexer(path).get_tokens_unprocessed(text):
         short = STANDARD_TYPES.get(kind, "")
         if color := _CLASSES.get(short[:2]) or _CLASSES.get(short[:1]):
             yield start, start + len(value), color

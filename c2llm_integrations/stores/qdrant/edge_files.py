@@ -29,6 +29,7 @@ from c2llm_integrations.code.safe_open import read_inside
 from c2llm_integrations.errors import StoreError
 from c2llm_integrations.stores.checksums import Entries, checksum_of, require_whole, write_seal
 from c2llm_integrations.stores.spec import CollectionSpec
+from c2llm_integrations.stores.spec_checks import checked_claims
 
 SPEC_FILE, NEXT_FILE = "c2llm.json", "next.json"
 # More than that may push itself out of memory before it is asked for.
@@ -55,7 +56,7 @@ class Settings:
             shard = data.get("shard", "shard")
             if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
                 raise ValueError(f"shard {shard!r}")
-            return cls(CollectionSpec.from_json(json.dumps(data["spec"])), dict(data["claims"]), shard)
+            return cls(CollectionSpec.from_json(json.dumps(data["spec"])), checked_claims(data["claims"]), shard)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             spoilt = file if file.name == NEXT_FILE else file.parent
             raise StoreError(
