@@ -38,9 +38,9 @@ from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.repository import iter_sources, open_tree
 from c2llm_integrations.indexing.diff import StoredRows
-from c2llm_integrations.stores import base, open_store
-from c2llm_integrations.stores.base import CollectionSpec, Row
+from c2llm_integrations.stores import open_store, vector_store
 from c2llm_integrations.stores.bulk_loader import load
+from c2llm_integrations.stores.vector_store import CollectionSpec, Row
 
 # As many as an index run stores at once.
 BATCH = 256
@@ -86,7 +86,7 @@ def edge(count: int, width: int, analyzer: str | None, *, terms_given: bool = Fa
             for rows in made
             for row in rows
         }
-        base.document_terms = lambda path, text: known[path, text]  # type: ignore[attr-defined]
+        vector_store.document_terms = lambda path, text: known[path, text]  # type: ignore[attr-defined]
     folder = tempfile.mkdtemp()
     with open_store(f"qdrant+edge://{folder}") as store:
         store.create(CollectionSpec(width, {"model": "given"}, analyzer=analyzer))

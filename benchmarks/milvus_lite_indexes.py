@@ -25,8 +25,8 @@ from pymilvus import MilvusClient
 
 from benchmarks.common import report
 from c2llm_integrations import CodeChunk, CollectionSpec, Row, open_store
-from c2llm_integrations.stores.base import VectorStore
 from c2llm_integrations.stores.milvus.schema import LITE_NPROBE
+from c2llm_integrations.stores.vector_store import VectorStore
 
 WIDTH, BATCH, QUESTIONS, SHARES = 256, 1_000, 20, (1, 0.5, 0.01, 0.001)
 GRAPH = {"M": 16, "efConstruction": 64}

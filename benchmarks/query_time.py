@@ -21,8 +21,8 @@ from c2llm_integrations.code.analyzer import ANALYZER
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.retrieval.search import search
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.base import CollectionSpec, Row
 from c2llm_integrations.stores.bulk_loader import load as store_rows
+from c2llm_integrations.stores.vector_store import CollectionSpec, Row
 
 QUESTIONS = 300
 BATCH = 256

@@ -39,7 +39,7 @@ from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.retrieval.options import RULES
 from c2llm_integrations.retrieval.search import search
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.base import VectorStore
+from c2llm_integrations.stores.vector_store import VectorStore
 
 WINDOW = 40
 # Enough chunks for ten files; a person is shown ten chunks.

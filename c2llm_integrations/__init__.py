@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from c2llm_integrations.model.embedder import C2LLMEmbedder
     from c2llm_integrations.retrieval.search import search
     from c2llm_integrations.stores import open_store
-    from c2llm_integrations.stores.base import VectorStore
     from c2llm_integrations.stores.bulk_loader import load
     from c2llm_integrations.stores.filter import Filter
     from c2llm_integrations.stores.foreign import Layout
     from c2llm_integrations.stores.records import Hit, Record, Row
     from c2llm_integrations.stores.spec import CollectionSpec, CompactPlan
+    from c2llm_integrations.stores.vector_store import VectorStore
 
 __all__ = [
     "C2LLMEmbedder",
@@ -79,7 +79,7 @@ _HOMES = {
     "Layout": "stores.foreign",
     "Record": "stores.records",
     "Row": "stores.records",
-    "VectorStore": "stores.base",
+    "VectorStore": "stores.vector_store",
     "ingest": "indexing.ingest",
     "ingest_records": "indexing.ingest_records",
     "load": "stores.bulk_loader",

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from c2llm_integrations.errors import C2LLMError
-from c2llm_integrations.indexing.transfer import export, import_rows
+from c2llm_integrations.indexing.export_import import export, import_rows
 from c2llm_integrations.model.output_dim import Head, Projection
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.base import Filter
-from tests.indexing.test_transfer import ROWS, fill
+from c2llm_integrations.stores.vector_store import Filter
+from tests.indexing.test_export_import import ROWS, fill
 
 URLS = {"edge": "qdrant+edge://{}", "milvus": "milvus+lite://{}/rows.db"}
 

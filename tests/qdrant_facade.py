@@ -12,8 +12,8 @@ the server's 32 MiB and whatever it does not know, and fails on purpose:
 
 It stays for what neither Edge nor a real server shows on demand, and PyPI has no real server: `test_qdrant_faults` and
 `test_ingest_faults` need faults, kills and counted requests; `test_qdrant_server` keys, old versions and limits;
-`test_distributed` one server for many processes; the contract on "http", `test_transfer` and `test_collections` the
-REST client itself. Where QDRANT_URL names a real server, the contract runs on it too.
+`test_distributed` one server for many processes; the contract on "http", `test_export_import` and `test_collections`
+the REST client itself. Where QDRANT_URL names a real server, the contract runs on it too.
 
 A client only notices a hung request by its own time-out: set `qdrant.TIMEOUT_SECONDS` low before opening the store.
 """

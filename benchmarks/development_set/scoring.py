@@ -19,7 +19,7 @@ from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.retrieval.options import Mode, SearchOptions
 from c2llm_integrations.retrieval.search import apart, find
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.base import VectorStore
+from c2llm_integrations.stores.vector_store import VectorStore
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 DRAWS = 1000

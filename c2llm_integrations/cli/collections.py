@@ -18,7 +18,7 @@ from c2llm_integrations.errors import InputError, StoreError, did_you_mean
 from c2llm_integrations.indexing.options import WriteOptions
 
 if TYPE_CHECKING:
-    from c2llm_integrations.stores.base import CollectionSpec, VectorStore
+    from c2llm_integrations.stores.vector_store import CollectionSpec, VectorStore
 
 
 @command
@@ -105,13 +105,13 @@ def export(
     repository: Annotated[str | None, typer.Option(metavar="NAME", help="Only the rows of this repository.")] = None,
 ) -> int:
     """Write a collection to a Parquet file, vectors included: for any other store, without embedding again."""
-    from c2llm_integrations.indexing import transfer
+    from c2llm_integrations.indexing import export_import
 
     with opened(place.store or indexed_store(), place.collection) as held, shown() as progress:
         known = held.claims()
         if repository is not None and repository not in known:
             raise InputError(f"nothing is indexed as {repository!r}{did_you_mean(repository, known)}")
-        done = transfer.export(held, file, repository=repository, progress=progress)
+        done = export_import.export(held, file, repository=repository, progress=progress)
     terminal.say(f"exported {done.rows:,} rows of {done.spec.width} dimensions to {file}, {size(file.stat().st_size)}")
     return 0
 
@@ -131,13 +131,13 @@ def import_(
     Options say what a new collection is to have instead. Rows that are there already are left as they are, so an
     interrupted import is completed by running it again.
     """
-    from c2llm_integrations.indexing import transfer
+    from c2llm_integrations.indexing import export_import
     from c2llm_integrations.stores.parquet import contents_of
 
     with opened(place.store or store_of(Path()), place.collection) as held, shown() as progress:
         made = held.spec or contents_of(file).spec
         options = replace(options, compact=plan.plan(made.width, made), progress=progress)
-        report = transfer.import_rows(file, held, options, lexical=lexical)
+        report = export_import.import_rows(file, held, options, lexical=lexical)
     terminal.say(
         f"imported {report.written:,} of {report.rows:,} rows, {report.held:,} were there, in {report.seconds:.1f} s"
     )

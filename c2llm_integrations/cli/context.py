@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from c2llm_integrations.indexing.ingest import IngestReport
     from c2llm_integrations.indexing.ownership import Claim
     from c2llm_integrations.model.embedder import C2LLMEmbedder
-    from c2llm_integrations.stores.base import CollectionSpec, VectorStore
+    from c2llm_integrations.stores.vector_store import CollectionSpec, VectorStore
 
 # How long a command waits for a store that another process has open.
 BUSY_SECONDS = 10.0

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from c2llm_integrations.indexing.ingest import IngestReport
     from c2llm_integrations.indexing.options import VectorsFrom
     from c2llm_integrations.model.embedder import C2LLMEmbedder
-    from c2llm_integrations.stores.base import VectorStore
+    from c2llm_integrations.stores.vector_store import VectorStore
 
 LARGER = "codefuse-ai/C2LLM-0.5B (1 GB) or codefuse-ai/C2LLM-7B (15 GB)"
 # Seconds that a run may spend on finding out which files have really changed.

@@ -15,7 +15,7 @@ from c2llm_integrations.cli.terminal import say, write, write_json
 if TYPE_CHECKING:
     from c2llm_integrations.indexing.cost import Estimate
     from c2llm_integrations.indexing.ingest import IngestReport
-    from c2llm_integrations.stores.base import Hit
+    from c2llm_integrations.stores.vector_store import Hit
 
 # The version of the JSON document; fields may be added to one version, never removed or changed in meaning.
 SCHEMA = 1

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from c2llm_integrations.code.analyzer import document_terms
 from c2llm_integrations.code.chunk import CodeChunk
-from c2llm_integrations.stores.base import CollectionSpec
 from c2llm_integrations.stores.spec import CompactPlan
+from c2llm_integrations.stores.vector_store import CollectionSpec
 
 if TYPE_CHECKING:
     from c2llm_integrations.model.embedder import C2LLMEmbedder

@@ -38,10 +38,10 @@ from c2llm_integrations.indexing.snapshot import SnapshotWriter
 from c2llm_integrations.indexing.vector_reuse import SharedIndex, known_vectors
 from c2llm_integrations.indexing.write_changes import Work, embed_rows, fill, require_count, write_changes
 from c2llm_integrations.model.options import remember_model
-from c2llm_integrations.stores.base import CollectionSpec, Row, Vector, VectorStore
 from c2llm_integrations.stores.bulk_loader import Loader
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.spec import CompactPlan
+from c2llm_integrations.stores.vector_store import CollectionSpec, Row, Vector, VectorStore
 
 if TYPE_CHECKING:
     from c2llm_integrations.indexing.options import VectorsFrom

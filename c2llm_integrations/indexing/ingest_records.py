@@ -43,13 +43,13 @@ from c2llm_integrations.indexing.write_changes import (
     fill,
     write_changes,
 )
-from c2llm_integrations.stores.base import CollectionSpec, VectorStore
 from c2llm_integrations.stores.bulk_loader import Loader
 from c2llm_integrations.stores.ids import RecordId, row_id, why_id_refused
 from c2llm_integrations.stores.records import PreparedRecord, Record, Row, is_chunk
 from c2llm_integrations.stores.row_checks import refused_records
 from c2llm_integrations.stores.rows import plain_record
 from c2llm_integrations.stores.spec import CompactPlan
+from c2llm_integrations.stores.vector_store import CollectionSpec, VectorStore
 
 if TYPE_CHECKING:
     from c2llm_integrations.indexing.options import DocumentEmbedder, Transform, Vectors

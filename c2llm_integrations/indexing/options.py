@@ -18,9 +18,9 @@ if TYPE_CHECKING:  # importing options alone loads no store
 
     from c2llm_integrations._utils.progress import Progress
     from c2llm_integrations.code.chunk import CodeChunk
-    from c2llm_integrations.stores.base import VectorStore
     from c2llm_integrations.stores.records import Vector
     from c2llm_integrations.stores.spec import CompactPlan
+    from c2llm_integrations.stores.vector_store import VectorStore
 
     VectorsFrom = Callable[[Sequence[CodeChunk]], Sequence[Vector | None]]
     Transform = Callable[[Any], Any]

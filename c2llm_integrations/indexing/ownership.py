@@ -24,7 +24,7 @@ from c2llm_integrations.code.safe_open import parts_inside
 from c2llm_integrations.errors import InputError, RepositoryError, StoreError
 from c2llm_integrations.model.options import is_known_model
 from c2llm_integrations.stores import EDGE, own_index
-from c2llm_integrations.stores.base import VectorStore
+from c2llm_integrations.stores.vector_store import VectorStore
 
 _Change = TypeVar("_Change")
 

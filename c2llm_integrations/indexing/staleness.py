@@ -29,7 +29,7 @@ from c2llm_integrations.indexing.snapshot import (
     record_file,
     save,
 )
-from c2llm_integrations.stores.base import VectorStore
+from c2llm_integrations.stores.vector_store import VectorStore
 
 # Seconds that a search may spend on reading files whose state differs; the next search continues with the rest.
 PATIENCE = 0.03

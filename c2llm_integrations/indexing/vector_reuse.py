@@ -16,8 +16,8 @@ from c2llm_integrations.code.exclude import INDEX_FOLDER
 from c2llm_integrations.code.git import GitFolder
 from c2llm_integrations.errors import StoreError
 from c2llm_integrations.stores import open_store, own_index
-from c2llm_integrations.stores.base import Vector, VectorStore
 from c2llm_integrations.stores.bulk_loader import MIN_COSINE
+from c2llm_integrations.stores.vector_store import Vector, VectorStore
 
 if TYPE_CHECKING:
     from c2llm_integrations.indexing.options import VectorsFrom

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from c2llm_integrations.errors import InputError, StoreError
 from c2llm_integrations.indexing.diff import Change
-from c2llm_integrations.stores.base import Row, VectorStore
 from c2llm_integrations.stores.bulk_loader import Loader, LoadReport
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.records import AnyRecord
+from c2llm_integrations.stores.vector_store import Row, VectorStore
 
 if TYPE_CHECKING:
     from c2llm_integrations.indexing.options import DocumentEmbedder

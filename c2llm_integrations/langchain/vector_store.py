@@ -18,14 +18,14 @@ from c2llm_integrations.model.fingerprint import Fingerprint
 from c2llm_integrations.retrieval.framework_store import Documents, refuse_unknown
 from c2llm_integrations.retrieval.options import Mode
 from c2llm_integrations.retrieval.ranking import require_known
-from c2llm_integrations.retrieval.reserved_fields import Where
+from c2llm_integrations.retrieval.renamed_fields import Where
 from c2llm_integrations.retrieval.search import apart
 from c2llm_integrations.retrieval.shared_store import shared_store
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.base import Hit
-from c2llm_integrations.stores.base import VectorStore as Store
 from c2llm_integrations.stores.records import AnyRecord
 from c2llm_integrations.stores.spec import CompactPlan
+from c2llm_integrations.stores.vector_store import Hit
+from c2llm_integrations.stores.vector_store import VectorStore as Store
 
 
 class C2LLMVectorStore(VectorStore):

@@ -13,9 +13,9 @@ from c2llm_integrations.llama_index.embedding import C2LLMEmbedding
 from c2llm_integrations.llama_index.nodes import NODE_FIELDS, node_of
 from c2llm_integrations.retrieval.framework_store import refuse_unknown
 from c2llm_integrations.retrieval.options import SearchOptions
-from c2llm_integrations.retrieval.reserved_fields import given_metadata
+from c2llm_integrations.retrieval.renamed_fields import given_metadata
 from c2llm_integrations.retrieval.shared_store import WAIT_SECONDS, shared_store
-from c2llm_integrations.stores.base import Hit, VectorStore
+from c2llm_integrations.stores.vector_store import Hit, VectorStore
 
 # The options of `search` that the retriever takes by the same name.
 OPTIONS = tuple(one.name for one in fields(SearchOptions) if one.name != "limit")

@@ -28,10 +28,10 @@ from c2llm_integrations.retrieval.options import Mode
 from c2llm_integrations.retrieval.search import is_readable
 from c2llm_integrations.retrieval.shared_store import SharedStore, shared_store
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.base import VectorStore
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.records import Hit, Record, Row
 from c2llm_integrations.stores.spec import CompactPlan
+from c2llm_integrations.stores.vector_store import VectorStore
 
 # MMR chooses from so many times the wanted nodes, as in LlamaIndex's own stores.
 PREFETCH = 4

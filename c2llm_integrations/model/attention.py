@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from c2llm_integrations.model import attention_varlen
-from c2llm_integrations.model.attention_varlen import Groups, Layout
+from c2llm_integrations.model import attention_gpu
+from c2llm_integrations.model.attention_gpu import Groups, Layout
 
 # Scores held at once, 1 MB of float32: what a core's own cache holds.
 SCORES = 2**18
@@ -45,7 +45,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, groups: Groups | Layout | 
 
     """
     if isinstance(groups, Layout):
-        return attention_varlen.attend(query, key, value, groups, causal=causal)
+        return attention_gpu.attend(query, key, value, groups, causal=causal)
     if isinstance(groups, Padded):
         return _in_one(query, key, value, groups.mask, causal)
     mixed = torch.zeros_like(query)

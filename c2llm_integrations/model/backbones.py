@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from c2llm_integrations.model.attention import Padded, attend
-from c2llm_integrations.model.attention_varlen import Groups, Layout
+from c2llm_integrations.model.attention_gpu import Groups, Layout
 from c2llm_integrations.model.checkpoint import ModelConfig
 from c2llm_integrations.model.fused import add_norm, rotate, swiglu
 

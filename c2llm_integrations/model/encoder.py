@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from c2llm_integrations.errors import CheckpointError, InputError
-from c2llm_integrations.model.attention_varlen import Groups, Layout, layout, moved, pool
+from c2llm_integrations.model.attention_gpu import Groups, Layout, layout, moved, pool
 from c2llm_integrations.model.backbones import Bert, Qwen2, Shape, Weights
 from c2llm_integrations.model.checkpoint import Checkpoint, ModelConfig, long_name
 from c2llm_integrations.model.dtype_choice import float_dtype, why_not_int8

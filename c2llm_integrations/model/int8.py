@@ -16,7 +16,7 @@ from torch import Tensor
 
 from c2llm_integrations.errors import CheckpointError
 from c2llm_integrations.model.attention import attend
-from c2llm_integrations.model.attention_varlen import Groups, Layout
+from c2llm_integrations.model.attention_gpu import Groups, Layout
 from c2llm_integrations.model.backbones import Bert, BertLayer, Linear, Shape
 from c2llm_integrations.model.checkpoint import RANGES, Checkpoint
 from c2llm_integrations.model.tensor_files import read_tensors

@@ -12,18 +12,18 @@ from c2llm_integrations.code.analyzer import ANALYZER, query_terms
 from c2llm_integrations.code.chunk import piece_id
 from c2llm_integrations.errors import InputError, did_you_mean
 from c2llm_integrations.model.fingerprint import Fingerprint
-from c2llm_integrations.retrieval.lexical_index import LexicalIndex
+from c2llm_integrations.retrieval.interim_index import LexicalIndex
 from c2llm_integrations.retrieval.options import RULES, Mode
 from c2llm_integrations.retrieval.ranking import rank
-from c2llm_integrations.retrieval.reserved_fields import Where, given_metadata, stored_key, stored_name, stored_where
+from c2llm_integrations.retrieval.renamed_fields import Where, given_metadata, stored_key, stored_name, stored_where
 from c2llm_integrations.retrieval.search import CANDIDATES, answerable
 from c2llm_integrations.retrieval.shared_store import SharedStore, readable_mode
-from c2llm_integrations.stores.base import Candidates, VectorStore
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.records import AnyRecord, Hit, Record, Row, Vector, chunk_of
 from c2llm_integrations.stores.rows import plain_record
 from c2llm_integrations.stores.spec import GIVEN_VECTORS, CollectionSpec, CompactPlan
+from c2llm_integrations.stores.vector_store import Candidates, VectorStore
 
 if TYPE_CHECKING:
     from c2llm_integrations.model.embedder import C2LLMEmbedder

@@ -16,12 +16,12 @@ from c2llm_integrations.indexing.ownership import require_known_model
 from c2llm_integrations.model.fingerprint import options_of
 from c2llm_integrations.model.shared_model import Awaited, SharedModel, shared_model
 from c2llm_integrations.retrieval.options import Mode, SearchOptions
-from c2llm_integrations.retrieval.reserved_fields import stored_where
+from c2llm_integrations.retrieval.renamed_fields import stored_where
 from c2llm_integrations.retrieval.search import UNREADABLE_NOTE, answerable, apart, find, is_readable, spec_of
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.base import Hit, VectorStore
 from c2llm_integrations.stores.foreign import ForeignStore
 from c2llm_integrations.stores.spec import CollectionSpec
+from c2llm_integrations.stores.vector_store import Hit, VectorStore
 
 if TYPE_CHECKING:
     from c2llm_integrations.model.embedder import C2LLMEmbedder

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from c2llm_integrations._utils.text import clean, one_line
 from c2llm_integrations.code.chunk import CodeChunk
-from c2llm_integrations.code.path_filter import without_lines
+from c2llm_integrations.code.query_paths import without_lines
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.server.live_index import Answer, LiveIndex
-from c2llm_integrations.stores.base import Hit
+from c2llm_integrations.stores.vector_store import Hit
 
 # What an agent can take in at once: hits, and of an answer the lines of one hit, characters of a line, and of it all.
 MAX_HITS, MAX_LINES, MAX_LINE, MAX_CHARS = 50, 40, 300, 20_000

@@ -1,4 +1,4 @@
-"""Where rows live: a folder per database, one contract (`base.VectorStore`), one URL to name any of them."""
+"""Where rows live: a folder per database, one contract (`vector_store.VectorStore`), one URL to name any of them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from c2llm_integrations.code.exclude import INDEX_FOLDER
 from c2llm_integrations.errors import InputError
 
 if TYPE_CHECKING:
-    from c2llm_integrations.stores.base import VectorStore
     from c2llm_integrations.stores.foreign import Layout
+    from c2llm_integrations.stores.vector_store import VectorStore
 
 __all__ = ["DATABASES", "Database", "Location", "list_collections", "open_store", "own_index"]
 

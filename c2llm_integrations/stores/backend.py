@@ -1,7 +1,7 @@
 """What a database implements of the contract: each method may trust what it gets.
 
-`base.VectorStore` checks arguments and the store's state before it calls any of these; unless a method says otherwise,
-the collection exists by then.
+`vector_store.VectorStore` checks arguments and the store's state before it calls any of these; unless a method says
+otherwise, the collection exists by then.
 """
 
 from __future__ import annotations

@@ -12,13 +12,13 @@ import numpy as np
 from c2llm_integrations.code.analyzer import ANALYZER
 from c2llm_integrations.errors import InputError, StoreError
 from c2llm_integrations.stores import Location
-from c2llm_integrations.stores.base import VectorStore
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId, why_id_refused
 from c2llm_integrations.stores.records import AnyRecord, Hit, Record, Row, Vector
 from c2llm_integrations.stores.row_checks import listed
 from c2llm_integrations.stores.rows import Candidates, Stored, stored_of, unit
 from c2llm_integrations.stores.spec import CollectionSpec
+from c2llm_integrations.stores.vector_store import VectorStore
 
 
 @dataclass(frozen=True, kw_only=True)

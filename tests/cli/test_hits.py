@@ -6,7 +6,7 @@ import pytest
 
 from c2llm_integrations.cli.output import Look, Origin, document_of, file_of, look_at, write_hits
 from c2llm_integrations.code.chunk import CodeChunk
-from c2llm_integrations.stores.base import Hit
+from c2llm_integrations.stores.vector_store import Hit
 
 EVIL = "\x1b]0;owned\x07\x9b31m\u202e\r"
 COMMIT = "c" * 40

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from c2llm_integrations.stores.base import VectorStore
+from c2llm_integrations.stores.vector_store import VectorStore
 
 WIDTH = 16
 

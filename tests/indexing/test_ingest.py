@@ -15,8 +15,8 @@ from c2llm_integrations.indexing.ingest import ingest, plan
 from c2llm_integrations.indexing.options import IngestOptions
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.base import CollectionSpec
 from c2llm_integrations.stores.spec import CompactPlan
+from c2llm_integrations.stores.vector_store import CollectionSpec
 from tests.golden import COMPRESSED, TIED
 
 pytestmark = pytest.mark.slow

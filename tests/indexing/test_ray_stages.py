@@ -14,7 +14,7 @@ from c2llm_integrations.errors import StoreError
 from c2llm_integrations.indexing.ownership import Claim
 from c2llm_integrations.indexing.ray import batches, stages
 from c2llm_integrations.indexing.ray.batches import EmbeddedBatch, Place, Sum
-from c2llm_integrations.stores.base import CollectionSpec, Row
+from c2llm_integrations.stores.vector_store import CollectionSpec, Row
 from tests.ingesting import write_tree
 
 SPEC = CollectionSpec(4, {"model": "none"})

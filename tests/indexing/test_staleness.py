@@ -16,7 +16,7 @@ from c2llm_integrations.indexing import ownership, snapshot, staleness
 from c2llm_integrations.indexing.snapshot import SnapshotWriter, record_file
 from c2llm_integrations.indexing.staleness import Staleness, stale
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.base import CollectionSpec, Row
+from c2llm_integrations.stores.vector_store import CollectionSpec, Row
 from tests.repositories import git
 
 pytestmark = pytest.mark.slow

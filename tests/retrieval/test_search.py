@@ -10,12 +10,12 @@ from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.errors import InputError, SpecMismatch, StoreError
 from c2llm_integrations.indexing.ingest import ingest
 from c2llm_integrations.model.embedder import C2LLMEmbedder
-from c2llm_integrations.retrieval.lexical_index import LexicalIndex
+from c2llm_integrations.retrieval.interim_index import LexicalIndex
 from c2llm_integrations.retrieval.options import RULES, SearchOptions
 from c2llm_integrations.retrieval.search import find, is_readable, search
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.base import CollectionSpec, Filter, Row
 from c2llm_integrations.stores.records import Record
+from c2llm_integrations.stores.vector_store import CollectionSpec, Filter, Row
 from tests.golden import COMPRESSED, TIED
 
 NASTY = "we ird'\" %or 1==1\\.py"

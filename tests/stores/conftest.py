@@ -21,9 +21,9 @@ from c2llm_integrations import stores
 from c2llm_integrations.code.analyzer import ANALYZER
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
 from c2llm_integrations.stores import DATABASES, open_store
-from c2llm_integrations.stores.base import CollectionSpec, Row, VectorStore
 from c2llm_integrations.stores.milvus.collections import CONNECTION
 from c2llm_integrations.stores.qdrant.store import QdrantStore
+from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
 from tests.conftest import ON_MILVUS
 from tests.qdrant_facade import serve
 

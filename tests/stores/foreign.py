@@ -9,12 +9,12 @@ import qdrant_edge as edge
 from qdrant_client import models
 
 from c2llm_integrations.code.analyzer import query_terms, sparse
-from c2llm_integrations.stores.base import Vector, VectorStore
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.milvus.store import MilvusStore
 from c2llm_integrations.stores.qdrant.edge import QdrantEdgeStore
 from c2llm_integrations.stores.qdrant.payload import LEXICAL, METADATA_FIELD
 from c2llm_integrations.stores.qdrant.store import QdrantStore
+from c2llm_integrations.stores.vector_store import Vector, VectorStore
 
 
 @singledispatch

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
 from c2llm_integrations.errors import BatchRefused, StoreError
-from c2llm_integrations.stores.base import CollectionSpec, Row
 from c2llm_integrations.stores.bulk_loader import Loader, load
 from c2llm_integrations.stores.qdrant.edge import QdrantEdgeStore
+from c2llm_integrations.stores.vector_store import CollectionSpec, Row
 from tests.faulty_store import FaultyStore
 from tests.waiting import until
 

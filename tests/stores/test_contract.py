@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from c2llm_integrations.errors import InputError, RowsRefused, SpecMismatch, StoreError
-from c2llm_integrations.stores.base import CollectionSpec, Row, Stored, Vector, VectorStore
+from c2llm_integrations.stores.vector_store import CollectionSpec, Row, Stored, Vector, VectorStore
 from tests.stores.conftest import WIDTH, Database
 
 MakeRow = Callable[..., Row]

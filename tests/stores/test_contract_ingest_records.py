@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from c2llm_integrations import CodeChunk, InputError, RepositoryError, SpecMismatch, StoreError, ingest_records
-from c2llm_integrations.stores.base import CollectionSpec, Row, VectorStore
 from c2llm_integrations.stores.records import Record
+from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
 from tests.indexing.record_models import WIDTH, CountingEmbedder, held, vectors_of
 from tests.stores.conftest import SLOW, Database
 from tests.stores.foreign import add_fields

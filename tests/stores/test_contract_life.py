@@ -11,7 +11,7 @@ import pytest
 
 from c2llm_integrations.errors import InputError, StoreBusy, StoreError
 from c2llm_integrations.stores import list_collections
-from c2llm_integrations.stores.base import CollectionSpec, Row, VectorStore
+from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
 from tests.stores.conftest import Database
 from tests.stores.test_contract import ids
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from c2llm_integrations.errors import InputError, StoreError
-from c2llm_integrations.stores.base import Row, VectorStore
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.records import Record
+from c2llm_integrations.stores.vector_store import Row, VectorStore
 from tests.stores.conftest import WIDTH, Database
 from tests.stores.foreign import write_foreign
 from tests.stores.test_contract_records import a_row

@@ -11,7 +11,7 @@ from c2llm_integrations.errors import StoreError
 from c2llm_integrations.stores import open_store
 from tests.conftest import ROOT
 from tests.damage import URLS, answers, make
-from tests.indexing.test_transfer import ROWS, fill, row
+from tests.indexing.test_export_import import ROWS, fill, row
 from tests.repeats import DAMAGES
 
 pytestmark = pytest.mark.slow
@@ -50,7 +50,7 @@ def test_what_another_client_of_the_engine_wrote_is_no_damage(kind, tmp_path):
     if kind == "edge":
         import qdrant_edge as edge
 
-        from c2llm_integrations.stores.qdrant.edge_types import points_of
+        from c2llm_integrations.stores.qdrant.edge_conversions import points_of
 
         shard = edge.EdgeShard.load(str(tmp_path / "it" / "code" / "shard"))
         more = row(77)
@@ -72,7 +72,7 @@ def test_what_another_client_of_the_engine_wrote_is_no_damage(kind, tmp_path):
 def test_a_killed_writer_leaves_a_collection_that_opens(tmp_path):
     make("edge", tmp_path / "it")
     code = (
-        "import os, sys; from tests.indexing.test_transfer import row\n"
+        "import os, sys; from tests.indexing.test_export_import import row\n"
         "from c2llm_integrations.stores import open_store\n"
         "store = open_store(sys.argv[1]); store.upsert([row(77)]); os._exit(9)"
     )

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from c2llm_integrations.code.analyzer import ANALYZER, query_terms
-from c2llm_integrations.stores.base import CollectionSpec
 from c2llm_integrations.stores.qdrant.edge import QdrantEdgeStore
+from c2llm_integrations.stores.vector_store import CollectionSpec
 from tests.repeats import KILLS
 
 pytestmark = pytest.mark.slow
@@ -31,12 +31,12 @@ COMMON = """
 import sys, uuid
 import numpy as np
 from c2llm_integrations.code.chunk import CodeChunk
-from c2llm_integrations.stores.qdrant import edge, edge_types
-from c2llm_integrations.stores.base import Row
+from c2llm_integrations.stores.qdrant import edge, edge_conversions
+from c2llm_integrations.stores.vector_store import Row
 from tests.stores.test_edge_kill import SPECS
 
 root, start, spec = sys.argv[1], int(sys.argv[2]), SPECS[sys.argv[3]]
-edge_types.LEXICAL_ROWS = edge_types.CODED_ROWS = 100
+edge_conversions.LEXICAL_ROWS = edge_conversions.CODED_ROWS = 100
 edge.TIDY_ROWS = 300
 
 def rows(batch, size=100):

@@ -14,8 +14,8 @@ from c2llm_integrations._utils.files import FileLock
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
 from c2llm_integrations.errors import StoreBusy, StoreError
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.base import CollectionSpec, Row
 from c2llm_integrations.stores.qdrant import edge_shared
+from c2llm_integrations.stores.vector_store import CollectionSpec, Row
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow

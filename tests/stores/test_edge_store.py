@@ -18,11 +18,11 @@ import qdrant_edge as edge
 from c2llm_integrations.code.analyzer import ANALYZER
 from c2llm_integrations.errors import SpecMismatch, StoreBusy, StoreError
 from c2llm_integrations.stores import list_collections
-from c2llm_integrations.stores.base import CollectionSpec, Row
 from c2llm_integrations.stores.qdrant import edge as qdrant_edge
-from c2llm_integrations.stores.qdrant import edge_files, edge_types
+from c2llm_integrations.stores.qdrant import edge_conversions, edge_files
 from c2llm_integrations.stores.qdrant.edge import QdrantEdgeStore
 from c2llm_integrations.stores.qdrant.edge_files import read_ahead
+from c2llm_integrations.stores.vector_store import CollectionSpec, Row
 
 pytestmark = pytest.mark.slow
 
@@ -477,7 +477,7 @@ def test_a_graph_is_built_where_comparing_every_row_would_be_slow(
         store.upsert(rows)
         store.optimize()
         few = linked_bytes(root)
-        monkeypatch.setattr(edge_types, "GRAPH_BYTES", 16 * 1_000)
+        monkeypatch.setattr(edge_conversions, "GRAPH_BYTES", 16 * 1_000)
         store.optimize()
         assert linked_bytes(root) > 5 * few
         assert [store.search(row.vector, 1)[0].chunk for row in rows[:50]] == [row.chunk for row in rows[:50]]
@@ -490,7 +490,7 @@ def test_a_graph_is_built_where_comparing_every_row_would_be_slow(
 def test_the_spec_says_how_many_links_a_row_has(
     root: Path, spec: CollectionSpec, make_rows: MakeRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(edge_types, "GRAPH_BYTES", 16 * 1_000)
+    monkeypatch.setattr(edge_conversions, "GRAPH_BYTES", 16 * 1_000)
     sizes = []
     for links in (8, 32):
         with QdrantEdgeStore(root / str(links)) as store:
@@ -510,7 +510,7 @@ def test_a_long_load_is_rewritten_on_the_way(
     root: Path, spec: CollectionSpec, make_rows: MakeRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(qdrant_edge, "TIDY_ROWS", 500)
-    monkeypatch.setattr(edge_types, "LEXICAL_ROWS", 20)
+    monkeypatch.setattr(edge_conversions, "LEXICAL_ROWS", 20)
     rows = make_rows(1_200)
     with QdrantEdgeStore(root) as store:
         store.create(replace(spec, analyzer=ANALYZER))

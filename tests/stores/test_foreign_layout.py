@@ -14,10 +14,10 @@ from c2llm_integrations import Layout
 from c2llm_integrations.code.analyzer import query_terms, sparse
 from c2llm_integrations.errors import InputError, StoreError
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.base import CollectionSpec, Row, VectorStore
 from c2llm_integrations.stores.milvus.lite import acquire, release
 from c2llm_integrations.stores.qdrant.foreign import ForeignQdrantStore
 from c2llm_integrations.stores.records import Record
+from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
 
 VECTORS = np.array([[3, 0, 0, 0], [0, 2, 0, 0], [1, 1, 0, 0]], np.float32)
 ROWS = [

@@ -19,9 +19,9 @@ import pytest
 from c2llm_integrations._utils import retry
 from c2llm_integrations.code.analyzer import ANALYZER, query_terms
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.base import CollectionSpec, Row, VectorStore
 from c2llm_integrations.stores.bulk_loader import load
 from c2llm_integrations.stores.milvus import collections as milvus_collections
+from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
 from tests.milvus_proxy import KINDS, Faults, LiteServer, between
 from tests.repeats import KILLS
 from tests.stores.conftest import empty_milvus
@@ -132,7 +132,7 @@ import numpy as np
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.analyzer import ANALYZER
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.base import CollectionSpec, Row
+from c2llm_integrations.stores.vector_store import CollectionSpec, Row
 
 def row(i):
     id = str(uuid.uuid5(uuid.NAMESPACE_OID, str(i)))

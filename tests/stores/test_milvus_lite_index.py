@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.base import CollectionSpec, Row, VectorStore
 from c2llm_integrations.stores.spec import CompactPlan
+from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
 
 pytestmark = pytest.mark.slow
 

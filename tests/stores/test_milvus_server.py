@@ -20,10 +20,10 @@ from pymilvus import MilvusClient
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.base import CollectionSpec, Row, VectorStore
 from c2llm_integrations.stores.bulk_loader import load
 from c2llm_integrations.stores.milvus.collections import CONNECTION
 from c2llm_integrations.stores.spec import OVERSAMPLING
+from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
 from tests.stores.conftest import empty_milvus
 
 MakeRows = Callable[..., list[Row]]
@@ -135,7 +135,7 @@ LOAD = """
 import sys
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.base import CollectionSpec
+from c2llm_integrations.stores.vector_store import CollectionSpec
 from tests.stores.test_milvus_server import batches, wide_rows
 
 with open_store(sys.argv[1]) as store:

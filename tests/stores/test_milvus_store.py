@@ -24,13 +24,13 @@ from c2llm_integrations._utils import retry
 from c2llm_integrations.code.analyzer import ANALYZER
 from c2llm_integrations.errors import BatchRefused, InputError, RowsRefused, SpecMismatch, StoreBusy, StoreError
 from c2llm_integrations.stores import list_collections, open_store
-from c2llm_integrations.stores.base import CollectionSpec, Row, VectorStore
 from c2llm_integrations.stores.bulk_loader import load
 from c2llm_integrations.stores.milvus import collections
 from c2llm_integrations.stores.milvus.collections import CONNECTION
 from c2llm_integrations.stores.milvus.errors import reason
 from c2llm_integrations.stores.milvus.schema import MAX_VARCHAR_BYTES, Server
 from c2llm_integrations.stores.milvus.store import MilvusStore
+from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
 from tests.stores.conftest import empty_milvus
 
 pytestmark = pytest.mark.slow

@@ -13,11 +13,11 @@ from qdrant_client import QdrantClient
 from c2llm_integrations.code.analyzer import ANALYZER
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
 from c2llm_integrations.errors import StoreError
-from c2llm_integrations.indexing.transfer import import_rows
+from c2llm_integrations.indexing.export_import import import_rows
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.base import Row, VectorStore
 from c2llm_integrations.stores.qdrant.store import QdrantStore
 from c2llm_integrations.stores.records import Record
+from c2llm_integrations.stores.vector_store import Row, VectorStore
 
 PACKED = Path(__file__).parents[1] / "data" / "old_layout" / "collections.tar.xz"
 

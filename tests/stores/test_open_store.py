@@ -8,9 +8,9 @@ import pytest
 
 from c2llm_integrations.errors import C2LLMError, InputError
 from c2llm_integrations.stores import DATABASES, _address, open_store
-from c2llm_integrations.stores.base import CollectionSpec
 from c2llm_integrations.stores.qdrant.edge import QdrantEdgeStore
 from c2llm_integrations.stores.qdrant.store import QdrantStore
+from c2llm_integrations.stores.vector_store import CollectionSpec
 
 
 def edge_root(url: str) -> Path:

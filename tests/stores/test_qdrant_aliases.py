@@ -12,9 +12,9 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 from c2llm_integrations.errors import SpecMismatch, StoreError
-from c2llm_integrations.stores.base import CollectionSpec, Row
 from c2llm_integrations.stores.qdrant.aliases import SPEC_KEY
 from c2llm_integrations.stores.qdrant.store import QdrantStore
+from c2llm_integrations.stores.vector_store import CollectionSpec, Row
 
 MakeRows = Callable[..., list[Row]]
 

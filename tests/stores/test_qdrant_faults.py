@@ -16,10 +16,10 @@ from c2llm_integrations._utils import retry
 from c2llm_integrations.code.analyzer import ANALYZER, query_terms
 from c2llm_integrations.errors import BatchRefused, StoreError
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.base import CollectionSpec, Row, VectorStore
 from c2llm_integrations.stores.bulk_loader import load
 from c2llm_integrations.stores.qdrant import aliases
 from c2llm_integrations.stores.qdrant import store as qdrant
+from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
 from tests.qdrant_facade import KINDS, Faults, ServerProcess, serve
 
 pytestmark = pytest.mark.server

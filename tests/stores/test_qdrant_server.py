@@ -17,10 +17,10 @@ from c2llm_integrations.code.analyzer import ANALYZER
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
 from c2llm_integrations.errors import InputError, RowsRefused, StoreError
 from c2llm_integrations.stores import list_collections, open_store
-from c2llm_integrations.stores.base import CollectionSpec, Row
 from c2llm_integrations.stores.qdrant import store as qdrant
-from c2llm_integrations.stores.qdrant.client_types import creation
+from c2llm_integrations.stores.qdrant.client_conversions import creation
 from c2llm_integrations.stores.qdrant.store import DEFERRED_KEY, QdrantStore
+from c2llm_integrations.stores.vector_store import CollectionSpec, Row
 from tests.qdrant_engine import Collections
 from tests.qdrant_facade import Faults, serve
 

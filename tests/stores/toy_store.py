@@ -10,12 +10,12 @@ from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.errors import StoreError
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.backend import Terms
-from c2llm_integrations.stores.base import VectorStore
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.records import AnyRecord, Hit, Record, Row, Vector, digest_of, is_chunk
 from c2llm_integrations.stores.rows import Candidates, Stored, stored_of
 from c2llm_integrations.stores.spec import CollectionSpec
+from c2llm_integrations.stores.vector_store import VectorStore
 
 
 @dataclass

@@ -16,7 +16,7 @@ from c2llm_integrations.code.git_origin import normalize_origin
 from c2llm_integrations.code.repository import checkout_id
 from c2llm_integrations.indexing.ingest import IngestReport
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.base import Stored, VectorStore
+from c2llm_integrations.stores.vector_store import Stored, VectorStore
 
 # What sums of 128-bit ids are taken modulo.
 MODULUS = 2**128

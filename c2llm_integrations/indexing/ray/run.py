@@ -38,7 +38,7 @@ from c2llm_integrations.indexing.ray.cluster import (
 from c2llm_integrations.indexing.ray.ray_tasks import Chunk, ListSource, ListTexts, Write, embedding_actor
 from c2llm_integrations.indexing.ray.tracker import PassTracker, TrackedRepository
 from c2llm_integrations.stores import DATABASES, open_store
-from c2llm_integrations.stores.base import CollectionSpec
+from c2llm_integrations.stores.vector_store import CollectionSpec
 
 try:
     import ray

@@ -34,8 +34,8 @@ from c2llm_integrations.indexing.ingest import IngestReport, require_there
 from c2llm_integrations.indexing.ownership import Claim, require_claim
 from c2llm_integrations.indexing.ray.batches import BatchResult, ChunkedBatch, EmbeddedBatch, FileBatch, Place, Sum
 from c2llm_integrations.indexing.write_changes import embed_rows
-from c2llm_integrations.stores.base import Row, Stored
 from c2llm_integrations.stores.bulk_loader import Loader
+from c2llm_integrations.stores.vector_store import Row, Stored
 
 if TYPE_CHECKING:
     from c2llm_integrations.model.embedder import C2LLMEmbedder

@@ -17,7 +17,7 @@ from vllm.model_executor.models.utils import AutoWeightsLoader, maybe_prefix
 from vllm.v1.pool.metadata import PoolingMetadata
 
 from c2llm_integrations.errors import InputError
-from c2llm_integrations.model.attention_varlen import layout
+from c2llm_integrations.model.attention_gpu import layout
 from c2llm_integrations.model.backbones import Qwen2
 from c2llm_integrations.model.checkpoint import CAUSAL_HEAD, Checkpoint, load_checkpoint, short_name
 from c2llm_integrations.model.encoder import groups_of, pma_shapes, pool_packed, require_shapes

@@ -25,7 +25,7 @@ from c2llm_integrations.errors import C2LLMError, InputError
 from c2llm_integrations.retrieval.options import SearchOptions
 from c2llm_integrations.retrieval.search import search_with, spec_of, unmatched
 from c2llm_integrations.server.web.highlight import highlighted, weighted
-from c2llm_integrations.stores.base import Hit, VectorStore
+from c2llm_integrations.stores.vector_store import Hit, VectorStore
 
 if TYPE_CHECKING:
     from c2llm_integrations.model.embedder import C2LLMEmbedder

@@ -28,7 +28,6 @@ from c2llm_integrations._utils.retry import retrying
 from c2llm_integrations.errors import BatchRefused, InputError, MissingExtra, StoreError
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.backend import Terms
-from c2llm_integrations.stores.base import VectorStore
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.milvus import collections
@@ -66,6 +65,7 @@ from c2llm_integrations.stores.rows import (
     stored_of,
 )
 from c2llm_integrations.stores.spec import CollectionSpec
+from c2llm_integrations.stores.vector_store import VectorStore
 
 try:
     from pymilvus import MilvusClient

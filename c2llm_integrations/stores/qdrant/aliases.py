@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from c2llm_integrations._utils.retry import retrying
 from c2llm_integrations.errors import MissingExtra, StoreError
-from c2llm_integrations.stores.qdrant.client_types import creation, field_index
+from c2llm_integrations.stores.qdrant.client_conversions import creation, field_index
 from c2llm_integrations.stores.qdrant.errors import is_gone, pause_after
 from c2llm_integrations.stores.qdrant.payload import indexed
 from c2llm_integrations.stores.spec import CollectionSpec

@@ -17,24 +17,10 @@ from c2llm_integrations._utils.files import FileLock, allocated_bytes, copy_spar
 from c2llm_integrations.errors import StoreError
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.backend import Terms
-from c2llm_integrations.stores.base import VectorStore
-from c2llm_integrations.stores.checksums import Entries, break_seal
+from c2llm_integrations.stores.file_seals import Entries, break_seal
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
-from c2llm_integrations.stores.qdrant.edge_files import (
-    NEXT_FILE,
-    SPEC_FILE,
-    Settings,
-    cleared_scratch,
-    ignore_in_git,
-    is_sealed,
-    read_ahead,
-    require_plain_files,
-    seal,
-    seal_of,
-    sweep,
-)
-from c2llm_integrations.stores.qdrant.edge_types import (
+from c2llm_integrations.stores.qdrant.edge_conversions import (
     DATATYPES,
     GRAPH,
     QUANTIZATIONS,
@@ -48,10 +34,24 @@ from c2llm_integrations.stores.qdrant.edge_types import (
     queries_of,
     updates_of,
 )
+from c2llm_integrations.stores.qdrant.edge_files import (
+    NEXT_FILE,
+    SPEC_FILE,
+    Settings,
+    cleared_scratch,
+    ignore_in_git,
+    is_sealed,
+    read_ahead,
+    require_plain_files,
+    seal,
+    seal_of,
+    sweep,
+)
 from c2llm_integrations.stores.qdrant.payload import DENSE, LISTED, listed_of, ours, point_id, record_of, written_fields
 from c2llm_integrations.stores.records import AnyRecord, Hit, Row, Vector
 from c2llm_integrations.stores.rows import FIELDS_FIELD, Candidates, Stored, batch_bytes, unit
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
+from c2llm_integrations.stores.vector_store import VectorStore
 
 # The engine maps its files into memory and dies of SIGBUS where a full disk cannot back a page. It grows
 # them in sparse steps of 32 MiB: vectors, terms, payload and two log segments make 160 MiB, the field indexes 30.

@@ -13,7 +13,7 @@ from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.filter import All, Condition, Filter, In
 from c2llm_integrations.stores.foreign import ForeignStore, Layout, foreign_record
 from c2llm_integrations.stores.ids import RecordId
-from c2llm_integrations.stores.qdrant.client_types import TYPES, lexical_query
+from c2llm_integrations.stores.qdrant.client_conversions import TYPES, lexical_query
 from c2llm_integrations.stores.qdrant.errors import is_gone, pause_after, reason
 from c2llm_integrations.stores.qdrant.payload import filter_of, point_id
 from c2llm_integrations.stores.qdrant.store import QdrantStore

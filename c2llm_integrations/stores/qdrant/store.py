@@ -16,11 +16,10 @@ from c2llm_integrations._utils.retry import retrying
 from c2llm_integrations.errors import BatchRefused, InputError, MissingExtra, StoreError
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.backend import Terms
-from c2llm_integrations.stores.base import VectorStore
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.qdrant.aliases import NAME_KEY, SPEC_KEY, Parts, Serving, is_local
-from c2llm_integrations.stores.qdrant.client_types import (
+from c2llm_integrations.stores.qdrant.client_conversions import (
     BINARY,
     DECIMALS,
     GRAPH,
@@ -42,6 +41,7 @@ from c2llm_integrations.stores.qdrant.payload import DENSE, LISTED, listed_of, o
 from c2llm_integrations.stores.records import AnyRecord, Hit, Row, Vector
 from c2llm_integrations.stores.rows import FIELDS_FIELD, Candidates, Stored, runs, unit
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
+from c2llm_integrations.stores.vector_store import VectorStore
 
 try:
     from qdrant_client import QdrantClient, models

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from c2llm_integrations.model import attention_varlen
-from c2llm_integrations.model.attention_varlen import attend, attend_padded, attend_varlen, layout, moved, pool
+from c2llm_integrations.model import attention_gpu
+from c2llm_integrations.model.attention_gpu import attend, attend_padded, attend_varlen, layout, moved, pool
 from c2llm_integrations.model.checkpoint import load_checkpoint
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.model.encoder import PaddedEncoder, load_encoder, pool_packed
@@ -89,12 +89,12 @@ def test_an_older_kernel_gets_each_key_head_as_often_as_queries_share_it(monkeyp
 
     varlen = pytest.importorskip("torch.nn.attention.varlen")
     monkeypatch.setattr(varlen, "varlen_attn", varlen_attn)
-    attention_varlen._varlen_options.cache_clear()
+    attention_gpu._varlen_options.cache_clear()
     try:
         rows = packed(lengths, 14, 2, 15)
         found = attend_varlen(*rows, layout(lengths, CPU), causal=True).flatten(1)
     finally:
-        attention_varlen._varlen_options.cache_clear()
+        attention_gpu._varlen_options.cache_clear()
     torch.testing.assert_close(found, one_by_one(*rows, groups_of(lengths), True))
 
 
@@ -144,7 +144,7 @@ def test_the_whole_model_agrees_with_the_padded_one(name):
 @pytest.mark.parametrize(("dtype", "varlen"), [(torch.bfloat16, True), (torch.bfloat16, False), (torch.float32, False)])
 def test_the_whole_path_on_a_device_that_only_checks(name, dtype, varlen, monkeypatch):
     """PyTorch checks every call's shapes and data types, and that nothing was left on the CPU; nothing is computed."""
-    monkeypatch.setattr(attention_varlen, "_takes_varlen", lambda _: varlen)
+    monkeypatch.setattr(attention_gpu, "_takes_varlen", lambda _: varlen)
     checkpoint = load_checkpoint("nano" if name == "nano" else str(FOLDER / name))
     checked = load_encoder(checkpoint, dtype, torch.device("meta"))
     checked.as_gpu = True

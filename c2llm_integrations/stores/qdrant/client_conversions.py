@@ -1,4 +1,4 @@
-"""Collections, rows, filters and searches converted to the types of qdrant-client; `edge_types`: to Qdrant Edge's."""
+"""Collections, rows, filters and searches as qdrant-client's types; `edge_conversions`: as Qdrant Edge's."""
 
 from __future__ import annotations
 

@@ -5,9 +5,9 @@ import threading
 
 from c2llm_integrations.code.analyzer import ANALYZER, query_terms
 from c2llm_integrations.code.chunking import chunk_source
-from c2llm_integrations.retrieval.lexical_index import LexicalIndex
+from c2llm_integrations.retrieval.interim_index import LexicalIndex
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.base import CollectionSpec, Filter, Row
+from c2llm_integrations.stores.vector_store import CollectionSpec, Filter, Row
 
 WORDS = "open close read write file buffer socket parse token retry delay cache flush lock".split()  # noqa: SIM905
 

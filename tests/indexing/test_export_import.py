@@ -15,15 +15,15 @@ from qdrant_client import QdrantClient
 from c2llm_integrations.code.analyzer import ANALYZER, query_terms
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
 from c2llm_integrations.errors import InputError, RepositoryError, SpecMismatch, StoreError
+from c2llm_integrations.indexing.export_import import export, import_rows
 from c2llm_integrations.indexing.options import WriteOptions
 from c2llm_integrations.indexing.ownership import Claim
-from c2llm_integrations.indexing.transfer import export, import_rows
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.base import CollectionSpec, Row
 from c2llm_integrations.stores.parquet import contents_of, read_rows, write_rows
 from c2llm_integrations.stores.qdrant.store import QdrantStore
 from c2llm_integrations.stores.records import Record
 from c2llm_integrations.stores.spec import CompactPlan
+from c2llm_integrations.stores.vector_store import CollectionSpec, Row
 from tests.qdrant_facade import serve
 
 pytestmark = pytest.mark.slow
@@ -370,7 +370,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
-from c2llm_integrations.stores.base import CollectionSpec, Row
+from c2llm_integrations.stores.vector_store import CollectionSpec, Row
 from c2llm_integrations.stores.parquet import Contents, read_rows, write_rows
 
 def rows(number):

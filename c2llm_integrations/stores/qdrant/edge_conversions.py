@@ -1,4 +1,4 @@
-"""Collections, rows, filters and searches converted to the types of Qdrant Edge; `client_types`: to qdrant-client's."""
+"""Collections, rows, filters and searches as Qdrant Edge's types; `client_conversions`: as qdrant-client's."""
 
 from __future__ import annotations
 

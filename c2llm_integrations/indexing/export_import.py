@@ -14,9 +14,9 @@ from c2llm_integrations.code.analyzer import ANALYZER
 from c2llm_integrations.errors import InputError, RepositoryError, StoreError
 from c2llm_integrations.indexing.options import WriteOptions
 from c2llm_integrations.indexing.ownership import Claim, portable
-from c2llm_integrations.stores.base import CollectionSpec, Row, VectorStore
 from c2llm_integrations.stores.bulk_loader import load
 from c2llm_integrations.stores.parquet import Contents, contents_of, read_rows, require_whole, write_rows
+from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
 
 # Rows between two calls of `progress`.
 TELL = 1000
