@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from c2llm_integrations._utils.text import one_line
+from c2llm_integrations._utils.printable import one_line
 
 # What is done, how much there is in all (None while nobody knows), and what is being done.
 Progress = Callable[[int, int | None, str], None]

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from c2llm_integrations._utils.text import clean, one_line
+from c2llm_integrations._utils.printable import clean, one_line
 from c2llm_integrations.cli.terminal import say, write, write_json
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def _show(look: Look, explain: bool, context: int | None) -> None:
     from rich.syntax import Syntax
     from rich.text import Text
 
-    from c2llm_integrations._utils.lexing import BoundedLexer
+    from c2llm_integrations._utils.bounded_lexer import BoundedLexer
 
     lines, start = _code(look)
     shown = lines if context is not None else lines[:LINES]

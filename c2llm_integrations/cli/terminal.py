@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-from c2llm_integrations._utils.text import one_line
+from c2llm_integrations._utils.printable import one_line
 
 
 def write(text: str) -> None:

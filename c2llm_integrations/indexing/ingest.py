@@ -24,8 +24,8 @@ from c2llm_integrations.code.git_commit import CommitSeen
 from c2llm_integrations.code.repository import Tree, iter_sources, open_tree
 from c2llm_integrations.code.safe_open import list_inside
 from c2llm_integrations.errors import RepositoryError, SpecMismatch
+from c2llm_integrations.indexing.chunk_diff import Change, SameTexts, StoredRows
 from c2llm_integrations.indexing.cost import Estimate, Estimator
-from c2llm_integrations.indexing.diff import Change, SameTexts, StoredRows
 from c2llm_integrations.indexing.options import IngestOptions
 from c2llm_integrations.indexing.ownership import (
     CommitClaim,

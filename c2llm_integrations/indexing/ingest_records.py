@@ -19,7 +19,7 @@ import numpy as np
 
 from c2llm_integrations._utils.progress import Progress, shown
 from c2llm_integrations.errors import InputError
-from c2llm_integrations.indexing.diff import Change
+from c2llm_integrations.indexing.chunk_diff import Change
 from c2llm_integrations.indexing.ingest import IngestReport, spec_for
 from c2llm_integrations.indexing.options import IngestOptions, RecordOptions
 from c2llm_integrations.indexing.ownership import claim_records, require_records

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from c2llm_integrations.indexing.diff import Change
+from c2llm_integrations.indexing.chunk_diff import Change
 from c2llm_integrations.stores.ids import RecordId, packed, unpacked
 from c2llm_integrations.stores.rows import Stored
 

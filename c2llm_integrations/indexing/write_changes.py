@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from c2llm_integrations.errors import InputError, StoreError
-from c2llm_integrations.indexing.diff import Change
+from c2llm_integrations.indexing.chunk_diff import Change
 from c2llm_integrations.stores.bulk_loader import Loader, LoadReport
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.records import AnyRecord

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from c2llm_integrations._utils.text import one_line
+from c2llm_integrations._utils.printable import one_line
 from c2llm_integrations.code.chunk import KINDS
 from c2llm_integrations.errors import C2LLMError, MissingExtra
 from c2llm_integrations.server.background_indexing import BackgroundIndexer

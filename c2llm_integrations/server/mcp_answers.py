@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from c2llm_integrations._utils.text import clean, one_line
+from c2llm_integrations._utils.printable import clean, one_line
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.query_paths import without_lines
 from c2llm_integrations.errors import InputError

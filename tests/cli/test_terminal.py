@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from c2llm_integrations._utils.text import clean, one_line
+from c2llm_integrations._utils.printable import clean, one_line
 from c2llm_integrations.cli.terminal import agreed, say, write_json
 
 

@@ -29,7 +29,7 @@ from c2llm_integrations.code.languages import PROSE, language_of
 from c2llm_integrations.code.repository import Tree, checkout_id, iter_sources, open_tree
 from c2llm_integrations.code.source_file import Source, blotted
 from c2llm_integrations.errors import RepositoryError, StoreError
-from c2llm_integrations.indexing.diff import Change, StoredRows
+from c2llm_integrations.indexing.chunk_diff import Change, StoredRows
 from c2llm_integrations.indexing.ingest import IngestReport, require_there
 from c2llm_integrations.indexing.ownership import Claim, require_claim
 from c2llm_integrations.indexing.ray.batches import BatchResult, ChunkedBatch, EmbeddedBatch, FileBatch, Place, Sum

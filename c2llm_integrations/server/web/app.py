@@ -18,7 +18,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from c2llm_integrations._utils.json_lines import parse_json
-from c2llm_integrations._utils.text import one_line
+from c2llm_integrations._utils.printable import one_line
 from c2llm_integrations.code.analyzer import query_terms
 from c2llm_integrations.code.chunk import KINDS, CodeChunk
 from c2llm_integrations.errors import C2LLMError, InputError

@@ -10,8 +10,8 @@ from itertools import pairwise
 
 from pygments.token import STANDARD_TYPES
 
-from c2llm_integrations._utils.lexing import BoundedLexer
-from c2llm_integrations._utils.text import clean
+from c2llm_integrations._utils.bounded_lexer import BoundedLexer
+from c2llm_integrations._utils.printable import clean
 from c2llm_integrations.code.analyzer import query_terms
 
 # Text, class of the page ("" for none), whether it is marked.

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from c2llm_integrations.code.chunk import CodeChunk
-from c2llm_integrations.indexing.diff import Change, StoredRows
+from c2llm_integrations.indexing.chunk_diff import Change, StoredRows
 from c2llm_integrations.stores.rows import Stored
 
 # NUL bytes at an id's end and start are what a packed string could lose.

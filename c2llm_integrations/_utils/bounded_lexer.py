@@ -14,8 +14,8 @@ from pygments.lexers.special import TextLexer
 from pygments.token import Text
 from pygments.util import ClassNotFound
 
-# Some lexers never come to the end of forty backslashes; these languages' do (`tests/_utils/test_lexing.py`). Text of
-# others has no colors.
+# Some lexers never come to the end of forty backslashes; these languages' do (`tests/_utils/test_bounded_lexer.py`).
+# Text of others has no colors.
 COLORED = frozenset(
     """
     abnf bash batch bibtex c clojure clojurescript cmake coffeescript common-lisp cpp csharp css cuda dart diff docker
