@@ -178,12 +178,17 @@ def ship(app, claims):
 
 
 def test_a_claimed_checkout_that_is_gone_is_a_note(app, capsys):
-    ship(app, {"gone": "./gone", "odd": "./a%00b", "out": "./../../etc"})
+    ship(app, {"gone": "./gone", "out": "./../../etc"})
     files, notes = asked(capsys)
     assert len(files) == 3
     assert notes == [f"{app / 'gone'} is gone, and what was indexed of it is still found as 'gone'"]
     answer(capsys, "search", "zebra", "--index")
     answer(capsys, "status")
+
+
+def test_a_claim_that_names_no_path_is_damage(app, capsys):
+    ship(app, {"odd": "./a%00b"})
+    assert "claims.odd is './a%00b', expected text" in complaint(capsys, 1, "search", "zebra")
 
 
 def test_hundreds_of_claims_are_parsed_once_and_few_are_told(app, capsys, monkeypatch):
