@@ -32,8 +32,8 @@ READERS := $(VENV)-onnx
 # networkx is there already, because PyTorch needs it: 580 files of Python by many hands.
 FIND_DEMO := import importlib.util as u; print(*u.find_spec("networkx").submodule_search_locations)
 
-.PHONY: demo test test-fast test-fast-code test-fast-rooms test-stress test-cluster test-llama-milvus test-vllm
-.PHONY: test-onnx lint packages docs reference bench clean
+.PHONY: demo test test-fast test-fast-code test-fast-stores test-fast-runs test-stress test-cluster
+.PHONY: test-llama-milvus test-vllm test-onnx lint packages docs reference bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -53,13 +53,16 @@ test: lint
 QUICK = $(BIN)/pytest -q -m "not (slow or server or stress or gpu)"
 
 test-fast: $(VENV)/.installed-test
-	@$(MAKE) --no-print-directory -j2 --output-sync=target lint test-fast-code test-fast-rooms
+	@$(MAKE) --no-print-directory -j2 --output-sync=target test-fast-stores lint test-fast-code test-fast-runs
 
 test-fast-code: $(VENV)/.installed-test
 	$(QUICK) tests/_utils tests/code tests/retrieval tests/test_*.py
 
-test-fast-rooms: $(VENV)/.installed-test
-	$(QUICK) tests/cli tests/indexing tests/model tests/stores
+test-fast-stores: $(VENV)/.installed-test
+	$(QUICK) tests/model tests/stores
+
+test-fast-runs: $(VENV)/.installed-test
+	$(QUICK) tests/cli tests/indexing
 
 # Fifty kills where a plain run has five, and the whole contract on the Milvus server.
 test-stress: $(VENV)/.installed-test

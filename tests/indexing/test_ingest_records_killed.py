@@ -15,7 +15,7 @@ from tests.ingesting import ROOT, kill
 KILLS = int(os.environ.get("C2LLM_KILLS", "5"))
 RECORDS = 600
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")]
 
 RUN = """
 import sys

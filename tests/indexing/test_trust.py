@@ -19,6 +19,8 @@ from tests.cli.running import answer, command, complaint
 from tests.golden import TIED
 from tests.ingesting import write_tree
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
