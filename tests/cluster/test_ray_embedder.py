@@ -59,6 +59,7 @@ def test_rows_are_those_of_one_process_although_a_model_is_killed(expected, tmp_
             again = ingest_records(records(600), embedder, store, source="answers")
             assert (again.unchanged, again.tokens) == (600, 0)
         assert_equal(contents_at(url, "records"), expected)
+        assert embedder.encode_documents([]).shape == (0, embedder.output_dim)
         with pytest.raises(InputError, match="text 0 is a int"):
             embedder.encode_documents([7])
     assert not ray.is_initialized()

@@ -77,7 +77,7 @@ class RayEmbedder:
         for _, tokens, cut in done:
             self.tokens_seen += tokens
             self.texts_cut += cut
-        return np.concatenate([vectors for vectors, _, _ in done])
+        return np.concatenate([np.empty((0, self.output_dim), np.float32), *(vectors for vectors, _, _ in done)])
 
 
 class _Model:
@@ -88,9 +88,11 @@ class _Model:
         self._embedder = make()
 
     def describe(self) -> tuple[int, Mapping[str, Any]]:
+        """Return the width of its vectors and what they mean."""
         return self._embedder.output_dim, dict(self._embedder.fingerprint)
 
     def encode(self, texts: list[str]) -> tuple[NDArray[np.float32], int, int]:
+        """Return the vectors of documents, how many tokens were computed, and how many texts were cut."""
         tokens, cut = self._embedder.tokens_seen, self._embedder.texts_cut
         vectors = self._embedder.encode_documents(texts)
         return vectors, self._embedder.tokens_seen - tokens, self._embedder.texts_cut - cut
