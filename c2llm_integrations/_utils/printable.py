@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 # Control characters can rewrite a terminal, bidirectional ones can reorder what is read; both stand in files.
@@ -11,6 +12,11 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u2
 def clean(text: str) -> str:
     """Return `text` with every character that could steer a terminal replaced; newlines and tabs stay."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
+
+
+def as_unicode(path: str | os.PathLike[str]) -> str:
+    """Return a path with the bytes of its name that are not UTF-8 escaped, as any stream and file takes it."""
+    return os.fspath(path).encode("utf-8", "backslashreplace").decode()
 
 
 def one_line(text: str) -> str:

@@ -77,7 +77,8 @@ def index(
 def bring_up_to_date(place: Place, model: ModelChoice) -> None:
     """Index again what is indexed of the repository around the current folder, or index it for the first time."""
     for folder, root in folders_to_refresh(place):
-        report, _, _ = _index(folder, place, model, PlanChoice(), IngestOptions(refused=REFUSED, expected_root=root))
+        options = IngestOptions(refused=REFUSED, expected_root=root)
+        report, _, _ = _index(folder, place, model, PlanChoice(), options, Run())
         say_problems(report.refused, REFUSED, report.unreadable)
 
 
@@ -87,7 +88,7 @@ def _index(
     model: ModelChoice,
     plan: PlanChoice,
     options: IngestOptions,
-    run: Run = Run(),
+    run: Run,
 ) -> tuple[IngestReport, bool, Callable[..., IngestReport]]:
     """Index one repository in this process, or only plan it.
 
@@ -111,8 +112,8 @@ def _index(
             report = plan_run(path, held, embedder, options)
         else:
             stored_as = plan.datatype or (spec.datatype if spec is not None else "float32")
-            sources = _Sources(root, place, run.vectors_from)
-            with shown() as progress, sources.open(embedder, stored_as) as known:
+            others = _known_vectors(root, place, run.vectors_from, embedder, stored_as)
+            with shown() as progress, others as known:
                 report = ingest_with(path, embedder, held, replace(options, progress=progress, vectors_from=known))
 
     def again(held: VectorStore, only: frozenset[str] | None = None) -> IngestReport:
@@ -121,36 +122,27 @@ def _index(
     return report, spec is None, again
 
 
-@dataclass(frozen=True)
-class _Sources:
-    """Where vectors need not be computed: the repository's other worktrees, and the store that was named."""
+@contextmanager
+def _known_vectors(
+    root: Path, place: Place, url: str | None, embedder: C2LLMEmbedder, datatype: str
+) -> Iterator[VectorsFrom]:
+    """Yield what gives vectors of the repository's other worktrees and of the store at `url`; then say how many."""
+    from c2llm_integrations.indexing.vector_reuse import SharedIndex, Worktrees, known_vectors
 
-    root: Path
-    place: Place
-    url: str | None
-
-    @contextmanager
-    def open(self, embedder: C2LLMEmbedder, datatype: str) -> Iterator[VectorsFrom | None]:
-        """Yield a function that gives vectors of chunks; say afterwards how many it gave."""
-        from c2llm_integrations.indexing.vector_reuse import SharedIndex, Worktrees, known_vectors
-
-        with ExitStack() as stack:
-            found: list[VectorsFrom] = []
-            others = shared = None
-            if self.place.store is None:
-                others = stack.enter_context(Worktrees(self.root, self.place.collection, embedder, datatype))
-                found.append(others.vectors)
-            if self.url is not None:
-                store = stack.enter_context(opened(self.url, self.place.collection))
-                shared = SharedIndex(store, embedder, datatype)
-                found.append(shared.vectors)
-            yield (lambda chunks: known_vectors(chunks, *found)) if found else None
-        for note in others.notes if others is not None else ():
-            terminal.say(note)
-        if others is not None and others.copied:
-            terminal.say(f"{others.copied:,} vectors were copied from other worktrees")
-        if shared is not None:
-            terminal.say(f"{shared.copied:,} vectors were copied from {self.url}")
+    with ExitStack() as stack:
+        others = shared = None
+        if place.store is None:
+            others = stack.enter_context(Worktrees(root, place.collection, embedder, datatype))
+        if url is not None:
+            shared = SharedIndex(stack.enter_context(opened(url, place.collection)), embedder, datatype)
+        sources = [one.vectors for one in (others, shared) if one is not None]
+        yield lambda chunks: known_vectors(chunks, *sources)
+    for note in others.notes if others is not None else ():
+        terminal.say(note)
+    if others is not None and others.copied:
+        terminal.say(f"{others.copied:,} vectors were copied from other worktrees")
+    if shared is not None:
+        terminal.say(f"{shared.copied:,} vectors were copied from {url}")
 
 
 def _keep_current(path: Path, store: VectorStore, run: Callable[..., IngestReport]) -> None:

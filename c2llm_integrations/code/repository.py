@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from c2llm_integrations._utils.printable import as_unicode
 from c2llm_integrations.code import exclude
 from c2llm_integrations.code.git import GitFolder, has_git, is_git_folder, may_rule
 from c2llm_integrations.code.git_origin import normalize_origin
@@ -55,8 +56,7 @@ class Tree:
 
     def skip(self, reason: str, path: str) -> None:
         """Count and name a path that is left out."""
-        printable = path.encode("utf-8", "backslashreplace").decode()
-        self.skipped.setdefault(reason, []).append(printable)
+        self.skipped.setdefault(reason, []).append(as_unicode(path))
         if reason == exclude.UNREADABLE:
             self._unknown.add(path.rstrip("/"))
 
@@ -223,7 +223,7 @@ def name_of(root: Path) -> str:
     git = GitFolder.of(root)
     origin = git.config.get("remote.origin.url") if git is not None and not git.is_of_another(root) else None
     name = (normalize_origin(origin) if origin else None) or root.name or "root"
-    return name.encode("utf-8", "backslashreplace").decode()
+    return as_unicode(name)
 
 
 def _name(root: Path, repository: str | None) -> str:

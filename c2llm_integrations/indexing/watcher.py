@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
 
+from c2llm_integrations._utils.printable import as_unicode
 from c2llm_integrations.code.exclude import INTERNAL_NAMES
 from c2llm_integrations.code.git import GitFolder
 from c2llm_integrations.errors import MissingExtra, RepositoryError, reason_of
@@ -70,14 +71,14 @@ def _bursts(folder: Path, stopped: Event, say: Callable[[str], None]) -> Iterato
 
     if not _is_unicode(str(folder)):
         raise RepositoryError(
-            f"{_printable(folder)} has a name that is not UTF-8 and cannot be watched; rename it, "
+            f"{as_unicode(folder)} has a name that is not UTF-8 and cannot be watched; rename it, "
             "or run c2llm index from time to time"
         )
     told: list[str] = []
     while not stopped.is_set():
         folders, unwatched = ([str(folder)], []) if _FOLLOWS_NO_LINKS else _folders(folder)
         if unwatched and unwatched != told:
-            first, more = _printable(unwatched[0]), len(unwatched) - 1
+            first, more = as_unicode(unwatched[0]), len(unwatched) - 1
             others = f" and {more:,} more folders have" if more else " has"
             say(f"{first}{others} a name that is not UTF-8: neither watched nor indexed")
         told = unwatched
@@ -131,10 +132,6 @@ def _folders(folder: Path) -> tuple[list[str], list[str]]:
 
 def _is_unicode(name: str) -> bool:
     return name == name.encode("utf-8", "replace").decode()
-
-
-def _printable(path: str | Path) -> str:
-    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def _is_new_folder(change: int, path: str) -> bool:
