@@ -31,7 +31,6 @@ BATCH = 25
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "FIRST_SECONDS", 0.01)
-    monkeypatch.setattr(qdrant, "TIMEOUT_SECONDS", 1)
 
 
 @pytest.fixture
@@ -66,8 +65,10 @@ def assert_undisturbed(store: VectorStore, rows: list[Row], spec: CollectionSpec
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_share_of_failing_requests_changes_nothing(
-    quick_path: Path, rows: list[Row], spec: CollectionSpec, kind: str
+    quick_path: Path, rows: list[Row], spec: CollectionSpec, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
+    if kind == "hang":  # elsewhere a slow machine's request would be sent twice, and counted twice
+        monkeypatch.setattr(qdrant, "TIMEOUT_SECONDS", 1)
     faults = Faults(rate=0.05, kinds=[kind], hang_seconds=3, seed=3)
     with serve(quick_path, faults=faults) as address, open_store(f"qdrant+{address}") as store:
         load_all(store, rows, spec)
