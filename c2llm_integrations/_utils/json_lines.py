@@ -11,8 +11,8 @@ from typing import Any
 
 from c2llm_integrations.errors import InputError
 
-# Of one line: a small file can unpack to one of any length.
-MAX_LINE_BYTES = 2**26
+# Of one line: a small file can unpack to one of any length, and lists in lists take 24 times as much memory.
+MAX_LINE_BYTES = 2**24
 
 
 def parse_json(document: str | bytes) -> Any:

@@ -9,17 +9,17 @@ impl, `namespace.Class.method` in C++, `outer.inner`. Packages of Java, Kotlin, 
 from __future__ import annotations
 
 import re
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import count
 
-from tree_sitter import Language, Node, Range
+from tree_sitter import Node, Range
 
 from c2llm_integrations.code import embedded_scripts, extra_syntax, notebook, syntax
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
 from c2llm_integrations.code.languages import grammar, language_of
 from c2llm_integrations.code.line_spans import TINY_CHARS, Lines, Piece, cut, join
+from c2llm_integrations.code.parse_trial import survives
 from c2llm_integrations.code.parsing import parse_within
 from c2llm_integrations.errors import InputError
 
@@ -27,13 +27,9 @@ from c2llm_integrations.errors import InputError
 CHUNK_CHARS = 1_500
 # Every store takes so much in one row; a longer line, which is data, has several.
 MAX_LINE_CHARS = 16_000
-# What parsing may take, in this thread's own time so that a busy machine gives the same chunks: of a whole file, and of
-# parts that are tried first. Code takes a twentieth.
+# What parsing may take, in this thread's own time so that a busy machine gives the same chunks. Code takes a twentieth.
 PARSE_SECONDS = 1.0
 PARSE_SECONDS_PER_BYTE = 5e-6
-PROBE_SECONDS_PER_BYTE = 8e-6
-PROBE_BYTES = 2**12
-PROBES = 3
 # A syntax tree of which a larger part is errors says nothing about where to cut.
 _MAX_ERRORS = 0.5
 _HEADING = re.compile(r" {0,3}#{1,6}\s+(.*)")
@@ -112,31 +108,14 @@ def _syntax(language: str, root: Node, data: bytes) -> syntax.Syntax:
 def _parse(language: str, data: bytes, ranges: list[Range] | None = None) -> Node | None:
     """Return the root of the syntax tree of a file, or of ranges of it as of one file.
 
-    None without a grammar, or if parsing would take too long.
+    None without a grammar, or if parsing would take too much time or memory.
     """
     rules = grammar(language)
-    read = data if ranges is None else b"".join(data[part.start_byte : part.end_byte] for part in ranges)
-    if rules is None or any(_is_slow(rules, read[at : at + PROBE_BYTES]) for at in _probes(len(read))):
+    if rules is None:
         return None
-    return parse_within(PARSE_SECONDS + PARSE_SECONDS_PER_BYTE * len(read), rules, data, ranges)
-
-
-def _probes(size: int) -> range:
-    return range(PROBE_BYTES // 2, size - PROBE_BYTES, 2 * PROBE_BYTES)
-
-
-def _is_slow(rules: Language, data: bytes) -> bool:
-    """Return whether a part of a file takes far longer to parse than code does, each of a few times.
-
-    The parser asks nobody while it recovers from an error, which takes the square of the length in some grammars.
-    """
-    most = PROBE_SECONDS_PER_BYTE * len(data)
-    for _ in range(PROBES):
-        begin = time.thread_time()
-        parse_within(most, rules, data)
-        if time.thread_time() - begin < most:
-            return False
-    return True
+    read = len(data) if ranges is None else sum(part.end_byte - part.start_byte for part in ranges)
+    seconds = PARSE_SECONDS + PARSE_SECONDS_PER_BYTE * read
+    return parse_within(seconds, rules, data, ranges) if survives(seconds, language, data, ranges) else None
 
 
 def _is_useless(root: Node, lines: int) -> bool:

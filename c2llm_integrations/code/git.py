@@ -55,6 +55,9 @@ _ENVIRONMENT = {
 # Even programs from the user's own configuration must not run in a tree that others made.
 _OVERRIDES = ("-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}", "-c", "gc.auto=0")
 
+# What a tree says of its files must not choose one of the user's own filters, nor change a byte of them.
+_ATTRIBUTES = "* -filter -text -ident -working-tree-encoding\n"
+
 # Files that all worktrees share.
 _SHARED = ("packed-refs", "shallow")
 _HEAD = re.compile(r"ref:\s*(refs/\S+)\s*|([0-9a-f]{40,64})\s*")
@@ -158,7 +161,7 @@ def _read_bounded(stream: IO[bytes], most: int | None) -> bytes:
 
 
 def check_out(clone: Path, seconds: float) -> None:
-    """Lay out the files of a clone that was made without them, at most `MAX_CHECKOUT` bytes.
+    """Lay out the files of a clone that was made without them as they were committed, at most `MAX_CHECKOUT` bytes.
 
     A few hundred bytes can describe billions of files, so they are counted first.
     Raises RepositoryError for more, or for more paths than git may print.
@@ -174,6 +177,8 @@ def check_out(clone: Path, seconds: float) -> None:
         raise RepositoryError(
             f"its files have {total:,} bytes, at most {MAX_CHECKOUT:,} are laid out; clone it yourself"
         )
+    (folder / "info").mkdir(exist_ok=True)
+    (folder / "info" / "attributes").write_text(_ATTRIBUTES, "utf-8")
     run_git("--work-tree", str(clone), "checkout", "--force", "--quiet", folder=folder, seconds=seconds)
 
 

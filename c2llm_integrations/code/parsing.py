@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from tree_sitter import Language, Node, Parser, Range
 
-# The parser reads a power of two of bytes at a time, at most so many, again for each name.
+# The parser reads about a power of two of bytes at a time, at most so many, again for each name.
 READ_BYTES = 2**12
 
 
@@ -16,7 +16,20 @@ class _Buffers(threading.local):
     """One buffer of each size. The binding never lets go of what it parses from: it may only get the same ones."""
 
     def __init__(self) -> None:
-        self.of_bits = [bytearray(2**bits) for bits in range(READ_BYTES.bit_length())]
+        self.of_size: dict[int, bytearray] = {}
+
+    def filled(self, data: bytes, at: int) -> bytearray:
+        """Return what comes next, whole characters: of half a one the parser asks for the rest, which may be missing.
+
+        It would then read from nowhere, which ends the process.
+        """
+        left = min(len(data) - at, READ_BYTES)
+        size = left if left < 8 else 1 << left.bit_length() - 1
+        while at + size < len(data) and data[at + size] & 0xC0 == 0x80 and size > 1:
+            size -= 1
+        buffer = self.of_size.setdefault(size, bytearray(size))
+        buffer[:] = data[at : at + size]
+        return buffer
 
 
 _buffers = _Buffers()
@@ -36,12 +49,7 @@ def parse_within(seconds: float, rules: Language, data: bytes, ranges: Sequence[
         if is_parsed:  # for the text of a node, which takes bytes alone and lets go of them
             return data[at : at + READ_BYTES]
         is_late = is_late or time.thread_time() > end
-        left = min(len(data) - at, READ_BYTES)
-        if is_late or left <= 0:
-            return b""
-        buffer = _buffers.of_bits[left.bit_length() - 1]
-        buffer[:] = data[at : at + len(buffer)]
-        return buffer
+        return b"" if is_late or at >= len(data) else _buffers.filled(data, at)
 
     try:
         # Only a parser that reads through a function asks whether to go on.

@@ -218,12 +218,12 @@ def _spec(
 
 
 def _batch(items: Iterator[Item], size: int) -> list[Item]:
-    """Return the next items: `size` of them, fewer of long texts."""
+    """Return the next items: `size` of them, fewer of long texts or lines."""
     batch: list[Item] = []
     chars = 0
     for item in islice(items, size):
         batch.append(item)
-        chars += len(item.text) if isinstance(item.text, str) else 0
+        chars += max(item.size, len(item.text) if isinstance(item.text, str) else 0)
         if chars >= BATCH_CHARS:
             break
     return batch

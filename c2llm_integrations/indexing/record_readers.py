@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Item:
-    """One record, unchecked; `problem`: why it could not be read."""
+    """One record, unchecked; `problem`: why it could not be read; `size`: the bytes of the line that it stood in."""
 
     where: str
     id: Any = None
@@ -32,6 +32,7 @@ class Item:
     metadata: Any = None
     vector: Any = None
     problem: str | None = None
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +49,13 @@ def read_items(records: Any, names: Names, source: str, transform: Transform | N
 
     Raises InputError for what holds no records, and for a file that cannot be read on.
     """
-    for where, raw in _numbered(records):
+    for where, raw, size in _numbered(records):
         if isinstance(raw, Exception):
             yield Item(where, problem=str(raw))
             continue
         if transform is not None and (raw := transform(raw)) is None:
             continue
-        yield _item(where, raw, names, source)
+        yield replace(_item(where, raw, names, source), size=size)
 
 
 def how_many(records: Any) -> int | None:
@@ -62,8 +63,8 @@ def how_many(records: Any) -> int | None:
     return len(records) if hasattr(records, "__len__") and not isinstance(records, str) else None
 
 
-def _numbered(records: Any) -> Iterator[tuple[str, Any]]:
-    """Return where each record is, and the record, or why it cannot be read."""
+def _numbered(records: Any) -> Iterator[tuple[str, Any, int]]:
+    """Return where each record is, the record, or why it cannot be read, and the bytes of its line, 0 for none."""
     if isinstance(records, (str, os.PathLike)):
         return _of_file(Path(records))
     if hasattr(records, "to_batches"):  # an Arrow table or data set
@@ -74,10 +75,10 @@ def _numbered(records: Any) -> Iterator[tuple[str, Any]]:
         raise InputError(
             f"records is a {type(records).__name__}, expected a list, a generator, a data set or the path of a file"
         )
-    return ((f"record {number}", record) for number, record in zip(count(1), records, strict=False))
+    return ((f"record {number}", record, 0) for number, record in zip(count(1), records, strict=False))
 
 
-def _of_file(file: Path) -> Iterator[tuple[str, Any]]:
+def _of_file(file: Path) -> Iterator[tuple[str, Any, int]]:
     is_parquet = file.suffix == ".parquet"
     if not is_parquet and not is_json_lines(file):
         raise InputError(f"{file} is not a file of records; expected .jsonl, .jsonl.gz or .parquet")
@@ -86,18 +87,18 @@ def _of_file(file: Path) -> Iterator[tuple[str, Any]]:
     return _of_parquet(file) if is_parquet else _of_lines(file)
 
 
-def _of_lines(file: Path) -> Iterator[tuple[str, Any]]:
+def _of_lines(file: Path) -> Iterator[tuple[str, Any, int]]:
     for where, line in read_lines(file):
         try:
-            yield where, parse_row(line, where)
+            yield where, parse_row(line, where), len(line)
         except InputError as error:
-            yield where, InputError(str(error).removeprefix(f"{where} "))
+            yield where, InputError(str(error).removeprefix(f"{where} ")), len(line)
 
 
-def _of_parquet(file: Path) -> Iterator[tuple[str, Any]]:
+def _of_parquet(file: Path) -> Iterator[tuple[str, Any, int]]:
     from c2llm_integrations.stores.parquet import read_mappings
 
-    return ((f"{file}: row {number}", row) for number, row in zip(count(1), read_mappings(file), strict=False))
+    return ((f"{file}: row {number}", row, 0) for number, row in zip(count(1), read_mappings(file), strict=False))
 
 
 def _item(where: str, raw: Any, names: Names, source: str) -> Item:

@@ -18,7 +18,7 @@ from c2llm_integrations.errors import InputError, StoreError
 from c2llm_integrations.indexing.chunk_diff import Change
 from c2llm_integrations.stores.bulk_loader import Loader, LoadReport
 from c2llm_integrations.stores.ids import RecordId
-from c2llm_integrations.stores.records import AnyRecord
+from c2llm_integrations.stores.records import AnyRecord, PreparedRecord
 from c2llm_integrations.stores.vector_store import Row, VectorStore
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Records embedded and stored together: what a killed run may have to embed again. Those with vectors cost it nothing.
 BATCH_RECORDS, BATCH_GIVEN = 256, 1_024
-# Characters of text after which a batch ends early, so that memory stays flat whatever the texts.
+# Characters of texts or metadata after which a batch ends early, so that memory stays flat whatever the records.
 BATCH_CHARS = 8 * 2**20
 
 _Record = TypeVar("_Record", bound=AnyRecord)
@@ -98,7 +98,7 @@ def write_changes(
     chars = 0
     for record, change in changes:
         (new if change is Change.NEW else moved).append(record)
-        chars += len(record.text)
+        chars += max(len(record.text), record.json_bytes if isinstance(record, PreparedRecord) else 0)
         if max(len(new), len(moved)) == size or chars >= BATCH_CHARS:
             loader.add(rows(new))
             loader.update(moved)

@@ -51,7 +51,9 @@ CAUSAL_HEAD = re.compile(r"(?:^|\.)lm_head\.(?:weight|bias)$")
 _SHARD_BYTES = 5_000_000_000  # the shard size transformers writes
 # A letter for private use, which no vocabulary has: a tokenizer needs something to stand for it.
 _STRANGE = "\ue000"
-_MAX_LAYERS = 1_000  # a few times those of the deepest models: each costs time and memory before any weight is read
+# A few times what the largest models have: each costs time and memory before any weight is read.
+_MAX_PARTS, _MAX_NUMBER = 1_000, 2**24
+_PARTS = ("layer", "expert", "label")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,14 +90,14 @@ class ModelConfig:
         """Read a config.json.
 
         Raises:
-            CheckpointError: For a size that is not a whole number above zero, more layers than any model has, heads
-                that do not divide their width, or a backbone without any width.
+            CheckpointError: For a size that is not a whole number above zero, a number that no model has, heads that do
+                not divide their width, or a backbone without any width.
 
         """
         backbone: Any = raw.get("backbone_config") or {**raw, "model_type": "qwen2"}
         if not isinstance(backbone, Mapping):
             raise CheckpointError(f"{file} has backbone_config {backbone!r}, expected an object")
-        _check_layers(raw, file)
+        _check_numbers(raw, file)
         said = {one.name: backbone[one.name] for one in fields(cls) if backbone.get(one.name) is not None}
         rope = backbone.get("rope_parameters")
         rope = rope if isinstance(rope, Mapping) else {}
@@ -340,16 +342,19 @@ def _read_json(file: Path) -> dict[str, Any]:
     return data
 
 
-def _check_layers(config: Mapping[str, Any], file: Path) -> None:
-    """Raise CheckpointError for a number of layers, by whatever name and however deep, that no model has."""
-    todo = [config]
+def _check_numbers(config: Mapping[str, Any], file: Path) -> None:
+    """Raise CheckpointError for a number, by whatever name and however deep, that no model has."""
+    todo: list[tuple[str, Any]] = list(config.items())
     while todo:
-        for name, value in todo.pop().items():
-            if isinstance(value, Mapping):
-                todo.append(value)
-            # What transformers made of a file names its labels by numbers.
-            elif "layer" in str(name) and isinstance(value, int) and value > _MAX_LAYERS:
-                raise CheckpointError(f"{file} has {name} {value}, at most {_MAX_LAYERS} are built; repair the file")
+        name, value = todo.pop()
+        if isinstance(value, Mapping):  # what transformers made of a file names its labels by numbers
+            todo += [(str(key), one) for key, one in value.items()]
+        elif isinstance(value, list):
+            todo += [(name, one) for one in value]
+        elif isinstance(value, int) and "theta" not in name:
+            most = _MAX_PARTS if any(part in name for part in _PARTS) else _MAX_NUMBER
+            if value > most:
+                raise CheckpointError(f"{file} has {name} {value}, at most {most} are built; repair the file")
 
 
 def _check_sizes(said: Mapping[str, Any], file: Path) -> None:

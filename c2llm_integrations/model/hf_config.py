@@ -75,5 +75,9 @@ class C2LLMConfig(Qwen2Config):
     def backbone(self) -> PretrainedConfig:
         """Return the configuration of the backbone alone."""
         if self.backbone_config is not None:
-            return AutoConfig.for_model(**{key: v for key, v in self.backbone_config.items() if key != "auto_map"})
+            try:
+                return AutoConfig.for_model(**{key: v for key, v in self.backbone_config.items() if key != "auto_map"})
+            except Exception as error:  # each kind of backbone checks its own numbers in its own way
+                kind, reason = self.backbone_config.get("model_type"), " ".join(str(error).split())[:300]
+                raise CheckpointError(f"backbone {kind!r} cannot be used ({reason}); fetch it again") from error
         return Qwen2Config(**{key: value for key, value in self.to_dict().items() if key not in _OWN_KEYS})

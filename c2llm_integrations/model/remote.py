@@ -12,7 +12,8 @@ import base64
 import binascii
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import Any
@@ -38,6 +39,11 @@ INSECURE = "http+insecure"
 CONCURRENT = 8
 REQUEST_TOKENS, REQUEST_TEXTS = 16384, 256
 TIMEOUT_SECONDS = 120.0
+# Bytes of an answer: of a list of models, or of all but the vectors, and of each number of a vector; how wide the first
+# one may be. What unpacks to lists in lists takes 24 times as much memory as it has bytes.
+MAX_ANSWER_BYTES, MAX_NUMBER_BYTES, MAX_WIDTH = 2**22, 40, 2**16
+# Tokens of a request that are believed.
+MAX_TOKENS = 2**40
 # Bytes of a token, to make requests of about the same work: code has 3 to 4.
 BYTES_PER_TOKEN = 3
 # Answers that another try may change.
@@ -194,7 +200,8 @@ class RemoteEmbedder(C2LLMEmbedder):
         if self._dimensions is not None:
             body["dimensions"] = self._dimensions
         body |= {"input_type": "text"} if self._is_ours else {"truncate_prompt_tokens": self.max_length}
-        answer = self._asked(lambda: self._client.post("/embeddings", json=body))
+        numbers = len(texts) * (width or MAX_WIDTH)
+        answer = self._asked("POST", "/embeddings", body, numbers)
         vectors = _vectors(answer, len(texts), self.url)
         if width is not None and vectors.shape[1] != width:
             raise ServerError(
@@ -203,27 +210,29 @@ class RemoteEmbedder(C2LLMEmbedder):
             )
         usage = answer.get("usage")
         tokens = usage.get("total_tokens") if isinstance(usage, Mapping) else 0
-        return vectors, tokens if isinstance(tokens, int) else 0
+        return vectors, tokens if isinstance(tokens, int) and 0 <= tokens < MAX_TOKENS else 0
 
     def _models(self) -> list[Mapping[str, Any]]:
-        found = self._asked(lambda: self._client.get("/models")).get("data")
+        found = self._asked("GET", "/models").get("data")
         if not isinstance(found, list) or not all(isinstance(one, Mapping) and one.get("id") for one in found):
             raise ServerError(f"{self.url}/models lists no models; check the address, which ends with /v1")
         return found
 
-    def _asked(self, ask: Callable[[], httpx.Response]) -> dict[str, Any]:
-        """Return the JSON object of an answer, after further tries where these may help."""
+    def _asked(self, method: str, path: str, body: Mapping[str, Any] | None = None, numbers: int = 0) -> dict[str, Any]:
+        """Return the JSON object of an answer with `numbers` in vectors, after further tries where these may help."""
+        most = MAX_ANSWER_BYTES + MAX_NUMBER_BYTES * numbers
 
         def once() -> dict[str, Any]:
-            response = ask()
+            with self._client.stream(method, path, json=body) as response:
+                content = _content(response, self.url, most)
             if response.status_code != 200:
-                raise _refusal(response, self.url)
+                raise _refusal(response, content, self.url)
             try:
-                answer = parse_json(response.content)
+                answer = parse_json(content)
             except ValueError:
                 answer = None
             if not isinstance(answer, dict):
-                raise ServerError(f"{self.url} answered with {response.text[:80]!r}, expected a JSON object")
+                raise ServerError(f"{self.url} answered with {_text(content)[:80]!r}, expected a JSON object")
             return answer
 
         try:
@@ -245,8 +254,27 @@ class _TooLarge(_Refused):
     """The request was too large."""
 
 
-def _refusal(response: httpx.Response, url: str) -> Exception:
-    status, said = response.status_code, _message(response)
+def _content(response: httpx.Response, url: str, most: int) -> bytes:
+    """Read an answer of at most `most` bytes as it is sent: what is compressed may unpack to any length."""
+    if (encoding := response.headers.get("Content-Encoding", "identity").lower()) != "identity":
+        raise ServerError(f"{url} answered in {encoding[:40]!r}, which it was not asked for; turn its compression off")
+    end = time.monotonic() + TIMEOUT_SECONDS
+    content = bytearray()
+    for part in response.iter_raw():
+        content += part
+        if len(content) > most:
+            raise ServerError(f"{url} answered with over {most:,} bytes; nothing of them was used")
+        if time.monotonic() > end:
+            raise httpx.ReadTimeout("the answer did not end in time")
+    return bytes(content)
+
+
+def _text(content: bytes) -> str:
+    return content.decode("utf-8", "replace")
+
+
+def _refusal(response: httpx.Response, content: bytes, url: str) -> Exception:
+    status, said = response.status_code, _message(response, content)
     if status == 400:
         return InputError(f"{url} refused the texts: {said}")
     if status in (401, 403):
@@ -261,13 +289,13 @@ def _refusal(response: httpx.Response, url: str) -> Exception:
     return refused
 
 
-def _message(response: httpx.Response) -> str:
+def _message(response: httpx.Response, content: bytes) -> str:
     try:
-        found = parse_json(response.content)
+        found = parse_json(content)
         found = found.get("error", found)
         said = found.get("message") if isinstance(found, Mapping) else found
     except (ValueError, AttributeError):
-        said = response.text
+        said = _text(content)
     return " ".join(str(said or response.reason_phrase).split())[:300]
 
 
@@ -292,7 +320,7 @@ def _vectors(answer: Mapping[str, Any], count: int, url: str) -> Vectors:
         if sorted(rows) != list(range(count)):
             raise ServerError(f"{url} gave {len(rows)} vectors for {count} texts; nothing of them was used")
         vectors = np.stack([rows[place] for place in range(count)])
-    except (TypeError, KeyError, AttributeError, ValueError, binascii.Error) as error:
+    except (TypeError, KeyError, AttributeError, ValueError, OverflowError, binascii.Error) as error:
         raise ServerError(f"{url} answered with what is not a list of vectors ({error!r})") from error
     if vectors.ndim != 2 or not vectors.shape[1] or not np.isfinite(vectors).all():
         raise ServerError(f"{url} gave vectors of shape {vectors.shape} or with NaN; nothing of them was used")
@@ -315,7 +343,8 @@ def _is_ours(served: Mapping[str, Any]) -> bool:
     made, own = served.get("fingerprint"), served.get("prompts")
     return (
         (served.get("owned_by") == "c2llm" and isinstance(made, Mapping) and isinstance(own, Mapping))
-        and (isinstance(made.get("max_length"), int) and isinstance(made.get("normalize"), bool))
+        and (type(made.get("max_length")) is int and made["max_length"] > 0 and isinstance(made.get("normalize"), bool))
+        and all(value is None or isinstance(value, (str, int)) for value in made.values())
         and all(isinstance(prompt, str) for prompt in own.values())
     )
 
@@ -348,7 +377,7 @@ def _client(url: str) -> httpx.Client:
     key = os.environ.get(KEY_VARIABLE, "").strip()
     return httpx.Client(
         base_url=url,
-        headers={"Authorization": f"Bearer {key}"} if key else {},
+        headers={"Accept-Encoding": "identity", **({"Authorization": f"Bearer {key}"} if key else {})},
         timeout=httpx.Timeout(TIMEOUT_SECONDS, connect=10.0),
         limits=httpx.Limits(max_connections=CONCURRENT),
         trust_env=not is_loopback(urlsplit(url).hostname or ""),  # no proxy stands before this machine

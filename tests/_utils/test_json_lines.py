@@ -35,7 +35,7 @@ def test_what_was_written_is_read_with_its_place(rows, zipped, gap, tmp_path_fac
         (
             "a.jsonl.gz",
             gzip.compress(b"{}\n" + b" " * (MAX_LINE_BYTES + 1), 1, mtime=0),
-            "line 2 has over 67,108,864 bytes",
+            "line 2 has over 16,777,216 bytes",
         ),
         ("a.jsonl.gz", b"{}\n", "cannot be read as JSON lines"),
         ("a.jsonl.gz", gzip.compress(b"{}\n" * 99, mtime=0)[:-9], "cannot be read as JSON lines"),

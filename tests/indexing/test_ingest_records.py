@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from c2llm_integrations import CodeChunk, InputError, Record, RepositoryError, ingest, ingest_records, open_store
 from c2llm_integrations.indexing import write_changes
-from c2llm_integrations.indexing.ingest_records import plan_records
+from c2llm_integrations.indexing.ingest_records import _batch, plan_records
 from c2llm_integrations.indexing.options import RecordOptions
+from c2llm_integrations.indexing.record_readers import Names, read_items
 from c2llm_integrations.indexing.stored_digests import KeySet
 from tests.conftest import write_project
 from tests.indexing.record_models import CountingEmbedder, held, vectors_of
@@ -299,3 +300,21 @@ def test_long_texts_make_batches_smaller(store, monkeypatch):
     given = [{"id": f"{at}", "text": "x" * (60 if at < 6 else 2)} for at in range(40)]
     assert ingest_records(given, CountingEmbedder(), store, source="s").stored == 40
     assert sorted(sizes) == [2, 2, 2, 34]
+
+
+def test_long_metadata_makes_batches_smaller(store, monkeypatch):
+    monkeypatch.setattr(write_changes, "BATCH_CHARS", 100)
+    sizes = []
+    upsert = store.upsert
+    monkeypatch.setattr(store, "upsert", lambda rows: sizes.append(len(rows)) or upsert(rows))
+    given = [{"id": f"{at}", "text": "x", "note": "x" * (40 if at < 6 else 0)} for at in range(10)]
+    assert ingest_records(given, CountingEmbedder(), store, source="s").stored == 10
+    assert sorted(sizes) == [2, 2, 2, 4]
+
+
+def test_long_lines_make_batches_smaller(tmp_path, monkeypatch):
+    """A line may hold lists in lists, which take 24 times its bytes, and no text."""
+    monkeypatch.setattr("c2llm_integrations.indexing.ingest_records.BATCH_CHARS", 100)
+    (tmp_path / "x.jsonl").write_text('{"note": [[],[],[],[],[],[],[],[],[],[]]}\n' * 5 + '{"text": "x"}\n' * 9)
+    items = read_items(tmp_path / "x.jsonl", Names("text", "id", None), "s", None)
+    assert [len(_batch(items, 8)) for _ in range(4)] == [3, 4, 7, 0]

@@ -1,5 +1,7 @@
 """The steps of a distributed run, in one process and without a cluster."""
 
+import errno
+import os
 import shutil
 import subprocess
 
@@ -144,6 +146,54 @@ def test_a_symbolic_link_in_a_clone_is_no_text(place, tmp_path):
     listed = list(stages.list_source((tree).as_uri(), place, False))
     assert [path for batch in listed for path in batch.texts] == ["file_1.py"]
     assert len({batch.result.commit for batch in listed}) == 1
+
+
+def commit_all(tree):
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for arguments in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "one"]):
+        subprocess.run(["git", *arguments], cwd=tree, check=True)
+
+
+def test_a_ref_that_is_not_utf_8_does_not_end_the_run(place, tmp_path):
+    tree = write_tree(tmp_path / "work", 0, files=2)
+    commit_all(tree)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=tree, check=True, capture_output=True, text=True).stdout
+    for name in (b"a", b"\xff"):
+        folder = os.path.join(os.fsencode(tree), b".git/refs/heads", name)
+        os.mkdir(folder)
+        with open(os.path.join(folder, b"HEAD"), "w") as ref:
+            ref.write(head)
+    listed = list(stages.list_source(tree.as_uri(), place, False))
+    assert [path for batch in listed for path in batch.texts] == ["file_1.py"]
+
+
+def test_what_nobody_foresaw_costs_its_source_alone(place, tmp_path, monkeypatch):
+    tree = write_tree(tmp_path / "work", 0, files=2)
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(stages, "TemporaryDirectory", full)
+    commit_all(tree)
+    (batch,) = stages.list_source(tree.as_uri(), place, False)
+    assert "No space left" in batch.result.failed
+
+
+def test_a_clone_runs_no_filter_of_the_user_and_keeps_every_byte(place, tmp_path, monkeypatch):
+    tree = write_tree(tmp_path / "work", 0, files=2)
+    text = "first = 1\n# $Id$\n"
+    (tree / "x.py").write_text(text)
+    commit_all(tree)
+    (tree / ".gitattributes").write_text("* filter=mine ident text eol=crlf\n[attr]own filter=mine\nx.py own\n")
+    commit_all(tree)
+    settings = tmp_path / "gitconfig"
+    settings.write_text(f'[filter "mine"]\nsmudge = touch {tmp_path}/ran; cat\nrequired\n[core]\nautocrlf = true\n')
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(settings))
+    texts = {
+        path: one for batch in stages.list_source(tree.as_uri(), place, False) for path, one in batch.texts.items()
+    }
+    assert not (tmp_path / "ran").exists()
+    assert texts["x.py"] == text
 
 
 def bare(folder, levels, width, text):

@@ -1,11 +1,12 @@
 """An embedder over a server: our own gives the vectors of the loaded model, others are checked, faults are told."""
 
 import base64
+import gzip
 import json
 import re
 import socket
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -119,6 +120,29 @@ def cut_short(other, handler, body):
     handler.end_headers()
     handler.wfile.write(b'{"data": [')
     handler.close_connection = True
+
+
+def endless(code):
+    def fault(other, handler, body):
+        handler.send_response(code)
+        handler.end_headers()
+        handler.close_connection = True
+        with suppress(OSError):
+            for _ in range(100):
+                handler.wfile.write(b" " * 2**20)
+
+    return fault
+
+
+def dripping(other, handler, body):
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.close_connection = True
+    with suppress(OSError):
+        for _ in range(1000):
+            handler.wfile.write(b" ")
+            other.waited.wait(0.05)
 
 
 def status(code, message="no", **headers):
@@ -240,6 +264,16 @@ def test_what_another_try_may_mend_is_tried_again(local, faults, monkeypatch):
         (body_of(lambda a: {"data": [{"embedding": [1.0, float("nan")]}]}), ServerError, "or with NaN"),
         (body_of(lambda a: {"data": [{"embedding": [1.0] * 8}]}), ServerError, "gave 8 dimensions, expected 64"),
         (body_of(lambda a: {"data": [{"embedding": [1.0], "index": 4}]}), ServerError, "1 vectors for 1 texts"),
+        (body_of(lambda a: {"data": [{"embedding": [10**400]}]}), ServerError, "not a list of vectors"),
+        (endless(200), ServerError, "over 4,196,864 bytes"),
+        (endless(500), ServerError, "over 4,196,864 bytes"),
+        (
+            lambda o, h, b: o.send(h, 200, gzip.compress(b" " * 2**26), Content_Encoding="gzip"),
+            ServerError,
+            "answered in 'gzip', which it was not asked for",
+        ),
+        (lambda o, h, b: o.send(h, 200, b"no", Content_Type="text/x; charset=bz2"), ServerError, "'no', expected"),
+        (lambda o, h, b: o.send(h, 401, b"no", Content_Type="text/x; charset=hex"), ServerError, "refused the API key"),
     ],
 )
 def test_what_no_try_mends_is_told_at_once(local, fault, error, words):
@@ -258,6 +292,8 @@ def test_what_no_try_mends_is_told_at_once(local, fault, error, words):
         {"max_model_len": "many"},
         {"owned_by": "c2llm", "fingerprint": {}, "prompts": {}},
         {"owned_by": "c2llm", "fingerprint": {"max_length": "x", "normalize": True}, "prompts": {}},
+        {"owned_by": "c2llm", "fingerprint": {"max_length": -5, "normalize": True}, "prompts": {}},
+        {"owned_by": "c2llm", "fingerprint": {"max_length": 512, "normalize": True, "head": {}}, "prompts": {}},
         {"owned_by": "c2llm", "fingerprint": {"max_length": 512, "normalize": True}, "prompts": [1]},
         {"owned_by": "c2llm", "fingerprint": {"max_length": 512, "normalize": True}, "prompts": {"query": 1}},
     ],
@@ -270,6 +306,16 @@ def test_a_server_that_says_nonsense_about_itself_is_asked_for_known_texts(local
         assert asking.max_length == 2048
 
 
+@pytest.mark.parametrize("tokens", [10**30, -5, "many"])
+def test_tokens_that_cannot_be_are_not_counted(local, tokens):
+    other = Other(local)
+    with listening(other) as address:
+        asking = C2LLMEmbedder.from_pretrained(address)
+        other.faults = [body_of(lambda answer: {**answer, "usage": {"total_tokens": tokens}})]
+        assert asking.encode(["one"]).shape == (1, 64)
+        assert asking.tokens_seen == 0
+
+
 def test_a_server_that_stays_busy_or_silent_is_given_up(local, monkeypatch):
     monkeypatch.setattr(remote, "retrying", lambda call, pause: retry.retrying(call, pause, limit=0.0))
     monkeypatch.setattr(remote, "TIMEOUT_SECONDS", 0.3)
@@ -279,10 +325,12 @@ def test_a_server_that_stays_busy_or_silent_is_given_up(local, monkeypatch):
         other.faults = [status(429, "later", Retry_After="9")]
         with pytest.raises(ServerError, match="answered 429: later"):
             asking.encode(["one"])
-        other.faults = [lambda *_: waited.wait(60)]
+        other.waited = waited
         try:
-            with pytest.raises(ServerError, match="did not answer within"):
-                asking.encode(["one"])
+            for silent in (lambda *_: waited.wait(60), dripping):
+                other.faults = [silent]
+                with pytest.raises(ServerError, match="did not answer within"):
+                    asking.encode(["one"])
         finally:
             waited.set()
     with pytest.raises(ServerError, match="cannot be reached"):

@@ -28,7 +28,7 @@ from c2llm_integrations.code.git_origin import normalize_origin
 from c2llm_integrations.code.languages import PROSE, language_of
 from c2llm_integrations.code.repository import Tree, checkout_id, iter_sources, open_tree
 from c2llm_integrations.code.source_file import Source, blotted
-from c2llm_integrations.errors import RepositoryError, StoreError
+from c2llm_integrations.errors import RepositoryError, StoreError, reason_of
 from c2llm_integrations.indexing.chunk_diff import Change, StoredRows
 from c2llm_integrations.indexing.ingest import IngestReport, require_there
 from c2llm_integrations.indexing.ownership import Claim, require_claim
@@ -62,8 +62,8 @@ def list_source(source: str, place: Place, force: bool) -> Iterator[FileBatch]:
             claims = ((name, Claim.parse(text)) for name, text in place.claims().items())
             tree.name = next((name for name, claim in claims if claim.checkout == owner), tree.name)
             yield from _batches(tree, source, place, force, owner)
-    except RepositoryError as error:
-        yield FileBatch(BatchResult(source, source, failed=str(error)))
+    except (RepositoryError, OSError, ValueError) as error:  # it costs the other sources nothing
+        yield FileBatch(BatchResult(source, source, failed=reason_of(error)))
 
 
 def name_of_remote(source: str, owner: str) -> str:
@@ -76,8 +76,10 @@ def _list_remote(source: str, place: Place, force: bool) -> Iterator[FileBatch]:
     name = name_of_remote(source, owner)
     try:
         with _address(source) as (url, protocols):
-            head = run_git("ls-remote", "--", url, "HEAD", seconds=GIT_SECONDS, protocols=protocols)
-            commit = head.decode().partition("\t")[0]
+            listed = run_git("ls-remote", "--", url, "HEAD", seconds=GIT_SECONDS, protocols=protocols)
+            # Of any name that ends so, which need not be UTF-8.
+            heads = (line.partition(b"\t") for line in listed.split(b"\n"))
+            commit = next((one.decode("ascii", "replace") for one, _, name in heads if name == b"HEAD"), "")
             if not force and commit and place.claims().get(name) == str(Claim(owner, commit)):
                 yield FileBatch(BatchResult(name, source, owner, is_done=True))
                 return

@@ -1,0 +1,82 @@
+"""What a text makes a grammar do ends another process than this one, and costs the file its syntax alone."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from c2llm_integrations.code import parse_trial
+from c2llm_integrations.code.chunking import chunk_source
+from c2llm_integrations.code.parse_trial import _Trial
+
+# Each makes its parser recover from an error over a deep stack: its time and memory are the square of the length.
+HOSTILE = {
+    "tree_sitter_python": ("x.py", ("/*" * 200 + "\n") * 20),
+    "tree_sitter_rust": ("x.rs", "[a(=a(=\n" * 1_000),
+    "tree_sitter_bash": ("x.sh", "a |> " * 20_000),
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux alone")
+@pytest.mark.parametrize("grammar", HOSTILE)
+def test_a_text_that_takes_memory_is_cut_by_lines(tmp_path, grammar):
+    pytest.importorskip(grammar)
+    path, text = HOSTILE[grammar]
+    (tmp_path / path).write_text(text)
+    (tmp_path / "chunk.py").write_text(
+        "import resource\n"
+        "from c2llm_integrations.code.chunking import chunk_source\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (2**29,) * 2)\n"
+        f"chunks = chunk_source('r', {path!r}, open({str(tmp_path / path)!r}).read())\n"
+        "print(chunks[0].kind, chunk_source('r', 'good.py', 'def f():\\n    pass\\n')[0].symbol)\n"
+    )
+    done = subprocess.run([sys.executable, tmp_path / "chunk.py"], capture_output=True, text=True, timeout=300)
+    assert done.stdout.split() == ["text", "f"]
+
+
+def test_a_death_is_survived():
+    trial = _Trial()
+    assert trial.survives(10, "python", b"x = 1\n", None)
+    trial._process.kill()
+    trial._process.wait()
+    assert not trial.survives(10, "python", b"x = 1\n" * 100_000, None)
+    assert trial.survives(10, "python", b"x = 1\n", None)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
+def test_a_parser_that_never_ends_is_ended(monkeypatch):
+    monkeypatch.setattr(parse_trial, "_START", SPIN)
+    trial = _Trial()
+    begin = time.monotonic()
+    assert not trial.survives(0.1, "python", b"x = 1\n", None)
+    assert time.monotonic() - begin < 60
+
+
+SPIN = """
+import sys
+sys.path[:] = sys.argv[1:]
+from c2llm_integrations.code import parse_trial
+
+def spin(*_):
+    while True:
+        pass
+
+parse_trial.parse_within = spin
+parse_trial._serve()
+"""
+
+
+def test_files_are_parsed_where_no_process_can_be_started(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    monkeypatch.setattr("c2llm_integrations.code.chunking.survives", _Trial().survives)
+    assert chunk_source("r", "x.py", "def f():\n    pass\n")[0].symbol == "f"
+
+
+def test_nothing_is_imported_from_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "tree_sitter.py").write_text("raise SystemExit(1)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")
+    trial = _Trial()
+    assert trial.survives(10, "python", b"x = 1\n", None)
+    assert trial._process is not None
