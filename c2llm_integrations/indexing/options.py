@@ -81,6 +81,7 @@ class RecordOptions(WriteOptions):
         None, "The field of a vector made elsewhere; nothing is embedded.", metavar="FIELD"
     )
     delete_missing: bool = option(False, "Delete the rows of this source that are not in the file.")
+    replace: bool = option(False, "Fill a new collection; the old one serves until it is complete.")
     fields: Mapping[str, str] | None = None
     batch_size: int | None = None
     transform: Transform | None = None
