@@ -130,7 +130,7 @@ def _of_object(where: str, text: Any, id: Any, metadata: Mapping[str, Any], name
 
 
 def _of_mapping(where: str, text: Any, found: Mapping[str, Any], names: Names) -> Item:
-    metadata = dict(found)
+    metadata: dict[Any, Any] = dict(found)
     for taken in (names.text, names.id, names.vector):
         metadata.pop(taken, None)
     id = None if names.id is None else _plain_id(found.get(names.id))
