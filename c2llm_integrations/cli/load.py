@@ -64,7 +64,7 @@ def load(
 
     options = replace(options, fields=_kinds(run.field))
     with opened(place.store or store_of(Path()), place.collection) as held:
-        spec = held.spec
+        spec = None if options.replace else held.spec
         with _embedding(run, partial(load_model, model, spec), options) as (embedder, batch_size):
             width = embedder.output_dim if embedder else None
             options = replace(options, compact=plan.plan(width, spec), batch_size=batch_size)

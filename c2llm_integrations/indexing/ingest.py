@@ -7,7 +7,7 @@ and a killed run continues where it stopped.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as with_fields
 from functools import partial
@@ -278,24 +278,35 @@ def _named_tree(root: str | os.PathLike[str], store: VectorStore | None, options
 
 
 def _replace(tree: Tree, embedder: C2LLMEmbedder, store: VectorStore, options: IngestOptions) -> IngestReport:
-    """Fill a successor, which a killed run may have begun, and let it take the store's place if nothing is missing."""
+    """Index into a successor, which takes the store's place."""
     old = store.spec
     spec = with_fields(spec_for(embedder, store, options, None), index={} if old is None else old.index)
+
+    def filled(successor: VectorStore) -> IngestReport:
+        claim(tree, successor)
+        return _fill(tree, embedder, successor, options)
+
+    return replaced_by(filled, store, spec, tree.name)
+
+
+def replaced_by(
+    filled: Callable[[VectorStore], IngestReport], store: VectorStore, spec: CollectionSpec, source: str
+) -> IngestReport:
+    """Fill a successor, which a killed run may have begun, and let it take the store's place if nothing is missing."""
     with store.successor() as successor:
         try:
             successor.create(spec)
-            usable = not successor.claims().keys() - {tree.name}
+            usable = not successor.claims().keys() - {source}
         except SpecMismatch:
             usable = False
-        if not usable:  # begun for another model or another repository
+        if not usable:  # begun for another model or another source
             successor.drop()
             successor.create(spec)
-        claim(tree, successor)
-        report = _fill(tree, embedder, successor, options)
+        report = filled(successor)
         if not report.refused and not report.unreadable:
             store.replace_by(successor)
             report.replaced = True
-            require_count(store, tree.name, report.stored)
+            require_count(store, source, report.stored)
     return report
 
 

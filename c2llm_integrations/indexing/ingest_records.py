@@ -20,9 +20,9 @@ import numpy as np
 from c2llm_integrations._utils.progress import Progress, shown
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.indexing.chunk_diff import Change
-from c2llm_integrations.indexing.ingest import IngestReport, spec_for
+from c2llm_integrations.indexing.ingest import IngestReport, replaced_by, spec_for
 from c2llm_integrations.indexing.options import IngestOptions, RecordOptions
-from c2llm_integrations.indexing.ownership import claim_records, require_records
+from c2llm_integrations.indexing.ownership import claim_records, require_only_source, require_records
 from c2llm_integrations.indexing.record_readers import (
     Item,
     Names,
@@ -67,6 +67,7 @@ def ingest_records(
     long_text: str | None = None,
     fields: Mapping[str, str] | None = None,
     delete_missing: bool = False,
+    replace: bool = False,
     batch_size: int | None = None,
     progress: Progress | bool | None = None,
     refused: Path | None = None,
@@ -96,6 +97,9 @@ def ingest_records(
         fields: Field of the metadata → its kind, for fields that filters use (see `CollectionSpec`); a record with
             another kind of value is refused. None keeps what the collection has.
         delete_missing: Delete the rows of this source that are not among `records`, after all others are stored.
+        replace: Fill a new collection, for another model, plan or kinds of fields, which takes the old one's place once
+            it is complete. Until then, and if a record is refused or the run killed, the old one serves, and the next
+            such run continues. Nothing of the old one is kept, so no other source may be in it.
         batch_size: Records embedded and stored together; by default 256, or 1,024 with `vectors`. Long texts make
             batches smaller.
         progress: Called with (records done, records or None, source); True draws a bar on a terminal. A record counts
@@ -107,7 +111,7 @@ def ingest_records(
 
     Raises:
         InputError: What is given holds no records, or an option cannot be used.
-        RepositoryError: The source is a repository of this collection.
+        RepositoryError: The source is a repository of this collection, or `replace` would drop other sources.
         SpecMismatch: The collection was made with another model, or otherwise than `compact` says.
         StoreError: The store failed, does not hold what it acknowledged, or another run writes the same source.
 
@@ -120,6 +124,7 @@ def ingest_records(
             long_text=long_text,
             fields=fields,
             delete_missing=delete_missing,
+            replace=replace,
             batch_size=batch_size,
             progress=report,
             refused=refused,
@@ -136,10 +141,30 @@ def ingest_records_with(
     begin = perf_counter()
     items = _items(records, embedder, source, options)
     require_records(source, store)
+    held = store.spec
     spec, items = _spec(items, embedder, store, options)
-    store.create(spec)
+    filled = partial(_fill, items, embedder, source, options, how_many(records))
+    if held is None or not options.replace:
+        store.create(spec)
+        report = filled(store)
+    else:
+        require_only_source(source, store)
+        report = replaced_by(filled, store, spec, source)
+    report.seconds = perf_counter() - begin
+    return report
+
+
+def _fill(
+    items: Iterator[Item],
+    embedder: DocumentEmbedder | None,
+    source: str,
+    options: RecordOptions,
+    total: int | None,
+    store: VectorStore,
+) -> IngestReport:
+    """Claim the source, compare, write, verify, delete, verify again."""
     require_mine = claim_records(source, store)
-    run = _Run(source, store, options, how_many(records), embedder)
+    run = _Run(source, store, options, total, embedder)
     filled = fill(
         Work(source, run.stored, partial(run.write, items), partial(run.gone, require_mine)),
         store,
@@ -149,7 +174,7 @@ def ingest_records_with(
     require_mine()
     report, loaded = run.report, filled.loaded
     report.written, report.shortened, report.refused = loaded.written, loaded.cut, loaded.refused
-    report.deleted, report.stored, report.seconds = filled.deleted, filled.stored, perf_counter() - begin
+    report.deleted, report.stored = filled.deleted, filled.stored
     return report
 
 
@@ -161,6 +186,9 @@ def plan_records(
     items = _items(records, embedder, source, options)
     if store is not None:
         require_records(source, store)
+    if store is not None and options.replace:
+        require_only_source(source, store)
+        store = None  # as if it were empty
     if store is not None and (held := store.spec) is not None:
         wanted, items = _spec(items, embedder, store, options)
         held.require_same(wanted)
@@ -200,7 +228,8 @@ def _spec(
     items: Iterator[Item], embedder: DocumentEmbedder | None, store: VectorStore, options: RecordOptions
 ) -> tuple[CollectionSpec, Iterator[Item]]:
     """Return the spec to ask for, and all items: without an embedder, the first vector decides a new one's width."""
-    held = store.spec
+    old = store.spec
+    held = None if options.replace else old
     describes: Any = embedder
     if embedder is None:
         first = list(islice(items, 1))
@@ -214,6 +243,9 @@ def _spec(
             describes = SimpleNamespace(output_dim=held.width, fingerprint=held.fingerprint)
     how = IngestOptions(compact=options.compact, long_text=options.long_text)
     spec = spec_for(describes, store, how, held)
+    if held is None and old is not None:
+        fields = old.fields if options.fields is None else options.fields
+        return replace(spec, fields=fields, index=old.index), items
     return replace(spec, fields={**spec.fields, **(options.fields or {})}), items
 
 

@@ -59,11 +59,17 @@ class WriteOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class IngestOptions(WriteOptions):
+class FillOptions(WriteOptions):
+    """The same where a source is read whole, so that a collection can be filled anew."""
+
+    replace: bool = option(False, "Fill a new collection; the old one serves until it is complete.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestOptions(FillOptions):
     """The options of `ingest`, which explains them."""
 
     repository: str | None = option(None, "What the repository is called.  [default: its origin URL]", metavar="NAME")
-    replace: bool = option(False, "Fill a new collection; the old one serves until it is complete.")
     force: bool = option(False, "Take over a name that another checkout fills.")
     include_secrets: bool = option(False, "Store what looks like a secret, too; needed in each run.")
     only: Collection[str] | None = None
@@ -72,7 +78,7 @@ class IngestOptions(WriteOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecordOptions(WriteOptions):
+class RecordOptions(FillOptions):
     """The options of `ingest_records`, which explains them."""
 
     text: str = option("text", "The field to embed.", metavar="FIELD")

@@ -268,6 +268,16 @@ def require_alone(tree: Tree, store: VectorStore, force: bool) -> None:
         )
 
 
+def require_only_source(source: str, store: VectorStore) -> None:
+    """Raise RepositoryError if replacing the collection would drop what other sources have filled."""
+    others = sorted(store.claims().keys() - {source})
+    if others:
+        raise RepositoryError(
+            f"replacing the collection would drop what other sources filled: {', '.join(others)}; "
+            "take another collection, or drop this one first"
+        )
+
+
 def claim(tree: Tree, store: VectorStore) -> None:
     """Record that the tree's checkout fills its name from now on, and its folder with those it has filled before."""
     before = claims_of(store).get(tree.name)

@@ -102,6 +102,8 @@ def _of_parquet(file: Path) -> Iterator[tuple[str, Any, int]]:
 
 
 def _item(where: str, raw: Any, names: Names, source: str) -> Item:
+    if type(raw) is dict:  # by far the most
+        return _of_mapping(where, raw.get(names.text), raw, names)
     vector = None
     if isinstance(raw, Row):
         raw, vector = raw.record, raw.vector
@@ -129,8 +131,9 @@ def _of_object(where: str, text: Any, id: Any, metadata: Mapping[str, Any], name
 
 
 def _of_mapping(where: str, text: Any, found: Mapping[str, Any], names: Names) -> Item:
-    taken = {names.text, names.id, names.vector}
-    metadata = {name: value for name, value in found.items() if name not in taken}
+    metadata: dict[Any, Any] = dict(found)
+    for taken in (names.text, names.id, names.vector):
+        metadata.pop(taken, None)
     id = None if names.id is None else _plain_id(found.get(names.id))
     vector = None if names.vector is None else found.get(names.vector)
     return Item(where, id, text, metadata, vector)

@@ -20,6 +20,9 @@ from c2llm_integrations.stores.records import AnyRecord, Row, Vector
 from c2llm_integrations.stores.rows import Candidates, Stored
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
 
+# Awaited calls that are under way at once where a store is for many threads: they mostly wait for the network.
+AWAITED_CALLS = 32
+
 Terms = Sequence[Sequence[str]] | None  # one list per row, None where the spec has no analyzer
 
 _T = TypeVar("_T")
@@ -171,9 +174,10 @@ class Backend(ABC):
             raise self._translate(error) from error
 
     async def _in_thread(self, call: Callable[..., _T], *args: Any) -> _T:
-        # As many threads as the store can take: calls that wait for one are answered in the order in which they came.
+        # Calls that wait for a thread are answered in the order in which they came.
         if self._executor is None:
-            self._executor = ThreadPoolExecutor(self.capabilities.uploads, "c2llm-store")
+            threads = 1 if self.capabilities.uploads == 1 else AWAITED_CALLS
+            self._executor = ThreadPoolExecutor(threads, "c2llm-store")
         return await asyncio.get_running_loop().run_in_executor(self._executor, call, *args)
 
     def _existing(self) -> CollectionSpec:

@@ -211,18 +211,19 @@ class Loader:
         with self._lock:
             self.report.cut += cut
             for row in rows:
-                self._ids += packed(row.record.row_id)
+                id = row.record.row_id
+                self._ids += packed(id)
                 self.report.written += 1
-                self._choose(row)
+                self._choose(id, row.vector)
 
-    def _choose(self, row: Row) -> None:
+    def _choose(self, id: RecordId, vector: Vector) -> None:
         """A reservoir: every row of the load is equally likely to be read back."""
-        if len(self._sample) >= VERIFIED and row.record.row_id not in self._sample:
-            place = self._random.randrange(self.report.written)
+        if len(self._sample) >= VERIFIED and id not in self._sample:
+            place = int(self._random.random() * self.report.written)
             if place >= VERIFIED:
                 return
             del self._sample[list(self._sample)[place]]
-        self._sample[row.record.row_id] = row.vector.copy()  # a view would keep its whole batch
+        self._sample[id] = vector.copy()  # a view would keep its whole batch
 
 
 def _record(item: Row | AnyRecord) -> AnyRecord:

@@ -18,8 +18,9 @@ from c2llm_integrations.errors import InputError
 
 RecordId = str | int
 # Fixed forever, like NAMESPACE; a namespace of its own keeps ids of records and of chunks apart.
-_RECORDS = uuid.uuid5(NAMESPACE, "record")
+_RECORDS = uuid.uuid5(NAMESPACE, "record").bytes
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_UUID_LETTERS = 36
 MAX_INTEGER_ID = 2**64 - 1
 
 
@@ -42,7 +43,7 @@ def row_id(source: str, id: RecordId | None = None, text: str = "", ordinal: int
         raise InputError(why)
     if isinstance(id, int):
         return id
-    return id.lower() if _UUID.fullmatch(id) else _named(source, id)
+    return id.lower() if len(id) == _UUID_LETTERS and _UUID.fullmatch(id) else _named(source, id)
 
 
 @lru_cache(8192)  # each record of a batch is asked for its own again and again
@@ -52,7 +53,7 @@ def _named(source: str, id: str) -> str:
 
 def _uuid5(name: str) -> str:
     """Return what `uuid.uuid5` does, in less time: SHA-1 with version 5 and variant 10, as RFC 9562 says."""
-    digest = bytearray(sha1(_RECORDS.bytes + name.encode(), usedforsecurity=False).digest()[:16])
+    digest = bytearray(sha1(_RECORDS + name.encode(), usedforsecurity=False).digest()[:16])
     digest[6] = digest[6] & 0x0F | 0x50
     digest[8] = digest[8] & 0x3F | 0x80
     digits = digest.hex()

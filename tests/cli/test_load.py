@@ -19,6 +19,19 @@ def test_a_file_is_loaded_planned_and_kept_current(tmp_path, tiny_model, capsys)
     assert (report["written"], report["moved"], report["deleted"], report["stored"]) == (0, 1, 1, 1)
 
 
+def test_another_kind_of_field_is_refused_until_the_collection_is_replaced(tmp_path, tiny_model, capsys):
+    file = tmp_path / "answers.jsonl"
+    file.write_text('{"id": "a", "text": "x", "votes": 1}\n')
+    common = (file, "--source", "s", "--store", f"qdrant+edge://{tmp_path / 'store'}", "--model", tiny_model)
+    answer(capsys, "load", *common, "--field", "votes=integer")
+    file.write_text('{"id": "a", "text": "x", "votes": "many"}\n')
+    as_words = (*common, "--field", "votes=keyword")
+    assert "fields" in complaint(capsys, 1, "load", *as_words)
+    assert "would be written 1" in answer(capsys, "load", *as_words, "--replace", "--dry-run")
+    assert "has taken the old one's place" in answer(capsys, "load", *as_words, "--replace")
+    assert "written 0, unchanged 1" in answer(capsys, "load", *as_words)
+
+
 def test_a_bad_record_fails_the_run_and_is_kept_in_a_file(tmp_path, tiny_model, capsys):
     file, refused = tmp_path / "answers.jsonl", tmp_path / "refused.jsonl"
     file.write_text('{"id": "a", "text": "x"}\nnonsense\n')

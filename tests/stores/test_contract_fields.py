@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
 from typing import Any
@@ -17,6 +18,7 @@ from c2llm_integrations.stores.filter import Filter, moment_of
 from c2llm_integrations.stores.spec import CompactPlan
 from c2llm_integrations.stores.vector_store import CollectionSpec, VectorStore
 from tests.stores.conftest import SLOW, WIDTH, Database
+from tests.stores.foreign import write_foreign
 from tests.stores.test_contract_records import a_row, found
 
 FIELDS = {
@@ -70,6 +72,27 @@ def test_declared_fields_are_kept_and_filtered(fielded: VectorStore, open_: Data
     assert again.spec is not None
     assert again.spec.fields == FIELDS
     assert [one.metadata["seen"] for one in again.scroll({"votes": 6})] == [{"last": "2026-01-31"}]
+
+
+def test_tenants_are_told_apart(fielded: VectorStore) -> None:
+    fielded.upsert([a_record(1, customer="acme", votes=1), a_record(2, customer='o"ther', votes=2), a_record(3)])
+    theirs = str(uuid.uuid4())
+    write_foreign(fielded, theirs, np.ones(WIDTH, np.float32), "of another program", {"note": "theirs"})
+    for where, expected in [
+        ({"customer": "acme"}, {1, 3}),
+        ({"customer": ["acme", 'o"ther', 5]}, {1, 2, 3}),
+        ({"customer": "acme", "votes": 1}, {1}),
+        ({"customer": ""}, set()),
+        ({"customer": {"exists": True}}, {1, 2, 3}),
+        ({"not": {"customer": "acme"}}, {2, theirs}),
+    ]:
+        assert set(found(fielded, where)) == expected, where
+    [hit] = fielded.search(np.ones(WIDTH, np.float32), 9, {"customer": {"exists": False}})
+    assert (hit.record.id, dict(hit.record.metadata)) == (theirs, {"note": "theirs"})
+    fielded.update([a_record(1, customer="third").record])
+    fielded.upsert([a_record(2, customer="third")])
+    assert found(fielded, {"customer": "third"}) == [1, 2]
+    assert [one.metadata["customer"] for one in fielded.get({1, 2, 3}).values()] == ["third", "third", "acme"]
 
 
 @pytest.mark.parametrize(

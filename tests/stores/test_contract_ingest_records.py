@@ -216,6 +216,37 @@ def test_a_model_on_given_vectors_is_refused_with_the_way_out(bare: VectorStore,
     assert "\n" not in str(caught.value)
 
 
+def test_a_replacement_takes_the_place_once_it_is_complete(bare: VectorStore) -> None:
+    load(bare, RECORDS, fields={"votes": "float"})
+    before, other = held(bare, "answers"), [{"id": "doc-1", "text": "one", "votes": "many"}, RECORDS[2]]
+    options: dict[str, Any] = {"source": "answers", "fields": {"votes": "keyword"}, "replace": True, "batch_size": 1}
+
+    def stopped() -> Iterator[Any]:
+        yield from [other[0]] * 3  # the second is refused as a copy
+        raise RuntimeError("the generator fails")
+
+    with pytest.raises(RuntimeError, match="generator"):
+        ingest_records(stopped(), CountingEmbedder(), bare, **options)
+    assert held(bare, "answers") == before
+    report = ingest_records([*other, {"id": 7}], CountingEmbedder(), bare, **options)
+    assert (len(report.refused), report.replaced) == (1, False)
+    assert held(bare, "answers") == before
+    report = ingest_records(other, CountingEmbedder(), bare, **options)
+    assert (report.refused, report.replaced, report.written, report.unchanged) == ({}, True, 0, 2)
+    assert held(bare, "answers").keys() == {"doc-1", RECORDS[2]["id"]}
+    assert bare.spec is not None
+    assert bare.spec.fields == {"votes": "keyword"}
+    assert load(bare, other, replace=True)[0].written == 2
+    assert bare.spec.fields == {"votes": "keyword"}
+
+
+def test_a_replacement_drops_no_other_source(bare: VectorStore) -> None:
+    load(bare, RECORDS)
+    ingest_records(RECORDS, CountingEmbedder(), bare, source="others")
+    with pytest.raises(RepositoryError, match="other sources filled: others; take another collection"):
+        load(bare, RECORDS, replace=True)
+
+
 SCALARS = st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from(["a", "b"])
 VALUES = SCALARS | st.lists(st.integers(0, 3), max_size=2)
 VERSION = st.dictionaries(

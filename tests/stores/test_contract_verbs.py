@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
+from threading import Barrier
 from typing import Any
 
 import numpy as np
 import pytest
 
 from c2llm_integrations.errors import InputError, StoreError
+from c2llm_integrations.stores.backend import AWAITED_CALLS
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.records import Record
-from c2llm_integrations.stores.vector_store import Row, VectorStore
+from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
 from tests.stores.conftest import WIDTH, Database
 from tests.stores.foreign import write_foreign
 from tests.stores.test_contract_records import a_row
+from tests.stores.toy_store import ToyStore
 
 MakeRow = Callable[..., Row]
 
@@ -163,6 +167,25 @@ def test_awaited_verbs_do_what_the_others_do(filled: VectorStore) -> None:
         assert await filled.acount("one") == 1
 
     asyncio.run(use())
+
+
+def test_awaited_calls_wait_for_a_server_together(spec: CollectionSpec) -> None:
+    together = Barrier(AWAITED_CALLS, timeout=60)
+
+    class Server(ToyStore):
+        capabilities = replace(ToyStore.capabilities, uploads=4)
+
+        def _count(self, source: str | None, where: Filter) -> int:
+            together.wait()
+            return super()._count(source, where)
+
+    async def use(store: VectorStore) -> list[int]:
+        return await asyncio.gather(*(store.acount() for _ in range(AWAITED_CALLS)))
+
+    with Server("awaited", "code") as store:
+        store.create(spec)
+        assert asyncio.run(use(store)) == [0] * AWAITED_CALLS
+        store.drop()
 
 
 def test_the_client_is_the_databases_own(filled: VectorStore) -> None:

@@ -93,6 +93,24 @@ def test_repositories_are_kept_apart_and_indexed(server: Server, keyed: bool) ->
     assert len(indexed) == (0 if server == LITE else 3)
 
 
+@pytest.mark.parametrize(("server", "keyed"), [(LITE, False), (OLD, False), (NEW, True), (CLOUD, True)])
+def test_a_tenant_has_a_column_by_which_rows_are_kept_apart(server: Server, keyed: bool) -> None:
+    spec = replace(SPEC, fields={"customer": "tenant", "votes": "integer"})
+    fields = {field["name"]: field for field in schema_of(spec, server).to_dict()["fields"]}
+    assert "customer" in fields
+    assert "votes" not in fields
+    keys = [name for name, field in fields.items() if field.get("is_partition_key")]
+    assert keys == ["customer"] * keyed
+    assert ("customer" in indexes_of(spec, server)) == (server != LITE)
+
+
+@pytest.mark.parametrize("name", ["customer.name", "in", "the tenant", "é", "x" * 256, "path"])
+def test_a_tenant_that_no_column_can_be_named_after_has_none(name: str) -> None:
+    spec = replace(SPEC, fields={name: "tenant"})
+    names = [field["name"] for field in schema_of(spec, NEW).to_dict()["fields"]]
+    assert names == [field["name"] for field in schema_of(SPEC, NEW).to_dict()["fields"]]
+
+
 @pytest.mark.parametrize(
     ("server", "quantization", "index"),
     [

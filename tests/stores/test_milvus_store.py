@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import grpc
 import pytest
@@ -31,7 +31,9 @@ from c2llm_integrations.stores.milvus.errors import reason
 from c2llm_integrations.stores.milvus.schema import MAX_VARCHAR_BYTES, Server
 from c2llm_integrations.stores.milvus.store import MilvusStore
 from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
+from tests.conftest import ON_MILVUS
 from tests.stores.conftest import empty_milvus
+from tests.stores.test_contract_records import a_row, found
 
 pytestmark = pytest.mark.slow
 
@@ -259,6 +261,25 @@ def test_a_collection_from_before_there_were_aliases_opens_and_is_replaced(
         assert client.list_collections() == ["code__1"]
     empty_milvus(milvus_lite_address)
     client.close()
+
+
+@pytest.mark.parametrize("place", ["url", pytest.param("milvus_address", marks=ON_MILVUS)])
+def test_a_tenant_is_found_where_an_earlier_release_made_no_column(
+    request: pytest.FixtureRequest, spec: CollectionSpec, place: str
+) -> None:
+    url = request.getfixturevalue(place)
+    url = f"milvus+{url}" if url.startswith("http") else url
+    module = "c2llm_integrations.stores.milvus.schema"
+    with patch(f"{module}.tenant_column", return_value=None), open_store(url) as store:
+        store.create(replace(spec, fields={"customer": "tenant"}))
+        store.upsert([a_row(number, customer=name) for number, name in enumerate("ab")])
+        assert "customer" not in collections.columns_of(collections.described(store.client, store.collection))
+    with open_store(url) as store:
+        store.upsert([a_row(2, customer="b")])
+        store.update([a_row(0, customer="b").record])
+        store.optimize()
+        assert (found(store, {"customer": "b"}), found(store, {"customer": "a"})) == ([0, 1, 2], [])
+        store.drop()
 
 
 def test_a_collection_with_a_name_like_ours_is_left_alone(milvus_lite_address: str, spec: CollectionSpec) -> None:

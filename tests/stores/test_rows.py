@@ -1,14 +1,18 @@
 """How rows are cut into calls, and the payload of one."""
 
+import json
+from hashlib import blake2b
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from c2llm_integrations.stores import records
 from c2llm_integrations.stores.qdrant.payload import payload_of, written_fields
-from c2llm_integrations.stores.records import Record
-from c2llm_integrations.stores.rows import runs
+from c2llm_integrations.stores.records import Record, digest_of
+from c2llm_integrations.stores.rows import plain_record, runs
 
 
 @given(sizes=st.lists(st.integers(0, 50)), most=st.integers(1, 100))
@@ -24,3 +28,32 @@ def test_the_fields_that_we_wrote_are_read_back(names):
     payload = payload_of(Record("doc", "x", dict.fromkeys(names, 1), "answers"))
     assert list(written_fields(payload)) == names
     assert list(written_fields({"c2llm_fields": names})) == names  # as they were kept before
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(max_size=5), JSON, max_size=4))
+@example({"b": [1, 2.5, True, None], "a": {"é": "\u2028", "\ud800": "x"}})
+def test_a_digest_is_that_of_the_metadata_as_json(metadata):
+    written = json.dumps(metadata, sort_keys=True, allow_nan=False)
+    digests = [blake2b(text.encode(), digest_size=8).hexdigest() for text in ("the text", written)]
+    assert digest_of(Record("a", "the text", metadata)) == "".join(digests)
+
+
+@pytest.mark.parametrize("has_encoder", [True, False])
+def test_what_is_not_json_is_told_whatever_encodes_it(monkeypatch, has_encoder):
+    if not has_encoder:
+        monkeypatch.setattr(
+            records, "json", SimpleNamespace(encoder=None, JSONEncoder=json.JSONEncoder, dumps=json.dumps)
+        )
+        monkeypatch.setattr(records, "_JSON", records._encoding())
+    endless = {}
+    endless["itself"] = endless
+    for metadata in (endless, {"a": float("nan")}, {"a": {1, 2}}, {"a": object()}):
+        assert "its metadata is not JSON" in plain_record(Record("a", "x", metadata))
+    assert plain_record(Record("a", "x", {"b": 1})).json_bytes == len('{"b": 1}')

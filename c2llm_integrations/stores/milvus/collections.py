@@ -14,7 +14,7 @@ from typing import Any
 from c2llm_integrations._utils.retry import retrying
 from c2llm_integrations.errors import InputError, MissingExtra, StoreError
 from c2llm_integrations.stores.milvus.errors import is_missing, pause_after, reason
-from c2llm_integrations.stores.milvus.schema import PARTITIONS, Server, indexes_of, schema_of
+from c2llm_integrations.stores.milvus.schema import PARTITIONS, Server, indexes_of, schema_of, tenant_column
 from c2llm_integrations.stores.spec import CollectionSpec
 
 try:
@@ -84,6 +84,11 @@ def described(client: Any, name: str) -> dict[str, Any] | None:
         if is_missing(error):
             return None
         raise
+
+
+def columns_of(description: Mapping[str, Any] | None) -> set[str]:
+    """Return the columns of a collection as `described` gives it: an earlier release may have made it with fewer."""
+    return {field["name"] for field in (description or {}).get("fields", ())}
 
 
 def spec_of(properties: Mapping[str, str]) -> CollectionSpec:
@@ -219,7 +224,7 @@ def make_indexes(client: Any, physical: str, spec: CollectionSpec, server: Serve
     """Make those indexes of a collection that are missing."""
     wanted, held = indexes_of(spec, server), set(call(client, "list_indexes", physical))
     for field, index in wanted.items():
-        if field in held:
+        if field in held or (field == tenant_column(spec) and field not in columns_of(described(client, physical))):
             continue
         missing = MilvusClient.prepare_index_params()
         missing.add_index(field, index_name=field, **index)

@@ -65,10 +65,15 @@ def ids_in(ids: Sequence[RecordId]) -> str:
     return f"id in [{', '.join(literal(str(id)) for id in ids)}]"
 
 
-def expression(where: Filter, *, has_records: bool = True) -> str:
-    """Return a Filter in Milvus's filter language; "" if it restricts nothing."""
+def expression(where: Filter, *, has_records: bool = True, tenant: str | None = None) -> str:
+    """Return a Filter in Milvus's filter language; "" if it restricts nothing. `tenant`: the column of that, if any."""
     chunk = f'start_line > 0 and {SOURCE_FIELD} == ""' if has_records else "start_line > 0"
-    return _written(where.condition, True, CHUNK_FIELDS, lambda one: _on_column(one, chunk)) if where else ""
+    columns = CHUNK_FIELDS if tenant is None else {**CHUNK_FIELDS, tenant: str}
+
+    def on_column(one: In | Range | Exists) -> str:
+        return _on_tenant(one) if one.key == tenant else _on_column(one, chunk)
+
+    return _written(where.condition, True, columns, on_column) if where else ""
 
 
 def foreign_expression(where: Filter, columns: Collection[str], metadata: str | None) -> str:
@@ -133,6 +138,15 @@ def _on_column(condition: In | Range | Exists, chunk: str) -> str:
     return _joined("and", [found, there]) if kind() in values else found
 
 
+def _on_tenant(condition: In | Range | Exists) -> str:
+    # Ours all name one; of another program's rows "" means that it is missing.
+    if isinstance(condition, Exists):
+        return f'{condition.key} != ""'
+    values = () if isinstance(condition, Range) else condition.values
+    names = [literal(one) for one in values if isinstance(one, str) and one]
+    return f"{condition.key} in [{', '.join(names)}]" if names else NOTHING
+
+
 def _whole(sign: str, bound: float) -> int:
     """Return the whole number that bounds a column of whole numbers alike; servers compare them with no other."""
     inside = max(-(2.0**62), min(2.0**62, bound)) if isinstance(bound, float) else bound
@@ -148,11 +162,12 @@ def _on_foreign_column(condition: In | Range | Exists) -> str:
 def _field(key: str) -> str:
     """Return a dynamic field, or one of the mapping in it."""
     name, *rest = key.split(".")
-    own = name if _is_plain(name) else f"$meta[{literal(name)}]"
+    own = name if is_plain(name) else f"$meta[{literal(name)}]"
     return own + "".join(f"[{literal(part)}]" for part in rest)
 
 
-def _is_plain(name: str) -> bool:
+def is_plain(name: str) -> bool:
+    """Return whether a field's name can be written as it is."""
     return name.isascii() and name.isidentifier() and name.lower() not in _WORDS
 
 
@@ -161,7 +176,7 @@ def _on_dynamic(condition: In | Range, field: str, *, is_list: bool = True) -> s
         return _joined("and", [f"{field} {_SIGNS[sign]} {literal(to)}" for sign, to in condition.bounds.items()])
     # Not `in`, at which Milvus Lite fails where the field holds a list.
     parts = [f"{field} == {literal(one)}" for one in condition.values]
-    if is_list and _is_plain(field):  # Milvus Lite looks into no other lists
+    if is_list and is_plain(field):  # Milvus Lite looks into no other lists
         for kind in (str, int, float, bool):
             written = [literal(one) for one in condition.values if type(one) is kind]
             parts += [f"json_contains_any({field}, [{', '.join(written)}])"] if written else []

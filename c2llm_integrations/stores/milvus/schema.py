@@ -10,6 +10,7 @@
 | symbol, kind | VARCHAR | "" | |
 | start_line, end_line | INT64 | 0 | |
 | c2llm_source | VARCHAR | "" | of a record that is not a chunk: ":" and its source |
+| the tenant's | VARCHAR | "" | only with a tenant: indexed on servers, partition key there in place of repository |
 | terms | VARCHAR | "" | only with an analyzer: words of the text, for `lexical` |
 | lexical | SPARSE_FLOAT_VECTOR | | only with an analyzer: BM25 over `terms`, made by the server |
 
@@ -30,7 +31,7 @@ from c2llm_integrations.code.chunk import CHUNK_FIELDS
 from c2llm_integrations.errors import InputError, MissingExtra
 from c2llm_integrations.stores.filter import moment_of, value_of
 from c2llm_integrations.stores.ids import MAX_INTEGER_ID, RecordId
-from c2llm_integrations.stores.milvus.filter import microseconds, source_value
+from c2llm_integrations.stores.milvus.filter import is_plain, microseconds, source_value
 from c2llm_integrations.stores.records import AnyRecord, Vector, digest_of, is_chunk
 from c2llm_integrations.stores.rows import (
     DIGEST_FIELD,
@@ -53,6 +54,8 @@ except ImportError as error:
 MAX_VARCHAR_BYTES = 65_535
 # Ours are UUIDs; LangChain's `index` names the documents that it adds by a digest of up to 128 hexadecimal digits.
 MAX_ID_BYTES = 128
+# Milvus's own limit on the letters of a column's name.
+MAX_NAME_LETTERS = 255
 VECTOR_FIELD = "vector"
 TERMS_FIELD = "terms"
 LEXICAL_FIELD = "lexical"
@@ -126,17 +129,25 @@ class Server:
         )
 
 
+def tenant_column(spec: CollectionSpec) -> str | None:
+    """Return the field of the tenant if it gets a column of its own: each record of ours has one string there."""
+    name = spec.tenant
+    fits = name is not None and is_plain(name) and len(name) <= MAX_NAME_LETTERS and name not in CHUNK_FIELDS
+    return name if fits else None
+
+
 def schema_of(spec: CollectionSpec, server: Server) -> Any:
     """Return the schema of a collection with this spec."""
     schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=True)
     schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=MAX_ID_BYTES)
     vector = DataType.FLOAT16_VECTOR if spec.datatype == "float16" else DataType.FLOAT_VECTOR
     schema.add_field(VECTOR_FIELD, vector, dim=spec.width)
-    for name in (TEXT_FIELD, *CHUNK_FIELDS, SOURCE_FIELD):
+    tenant = tenant_column(spec)
+    for name in (TEXT_FIELD, *CHUNK_FIELDS, SOURCE_FIELD, *([tenant] if tenant else [])):
         if CHUNK_FIELDS.get(name) is int:
             schema.add_field(name, DataType.INT64, default_value=0)
             continue
-        key = name == "repository" and server.has_partition_key
+        key = name == (tenant or "repository") and server.has_partition_key
         schema.add_field(name, DataType.VARCHAR, max_length=MAX_VARCHAR_BYTES, default_value="", is_partition_key=key)
     if spec.analyzer is not None:
         # The terms are words already. A server's `standard` would cut Chinese ones; Lite has no `whitespace`.
@@ -164,7 +175,7 @@ def indexes_of(spec: CollectionSpec, server: Server) -> dict[str, dict[str, Any]
         VECTOR_FIELD: dense,
         **({} if spec.analyzer is None else {LEXICAL_FIELD: lexical}),
         # Milvus Lite compares strings as fast without, and cannot load a collection whose index was half written.
-        **({} if server.kind == "lite" else dict.fromkeys(INDEXED, scalar)),
+        **({} if server.kind == "lite" else dict.fromkeys([*INDEXED, *filter(None, [tenant_column(spec)])], scalar)),
     }
 
 
@@ -257,8 +268,8 @@ def _times(record: AnyRecord, names: Sequence[str]) -> dict[str, Any]:
     return times
 
 
-def record_from(id: str, row: Mapping[str, Any]) -> AnyRecord:
-    """Return a row as Milvus gave it back, ours or another program's, as a record."""
+def record_from(id: str, row: Mapping[str, Any], tenant: str | None = None) -> AnyRecord:
+    """Return a row as Milvus gave it back, ours or another program's, as a record; `tenant` is the column of that."""
     own = row.get(FIELDS_FIELD) or ()
     is_whole = (row.get("start_line") or 0) > 0 and not row.get(
         SOURCE_FIELD
@@ -268,6 +279,8 @@ def record_from(id: str, row: Mapping[str, Any]) -> AnyRecord:
         for name, value in row.items()
         if name not in _OUTSIDE and (name in own or is_whole or value != _DEFAULTS.get(name))
     }
+    if tenant is not None and not metadata.get(tenant):
+        metadata.pop(tenant, None)
     metadata |= row.get(EMPTY_FIELD) or {}
     source = row.get(SOURCE_FIELD)
     ours = {SOURCE_FIELD: source[1:], ID_FIELD: row.get(ID_FIELD)} if source else {}

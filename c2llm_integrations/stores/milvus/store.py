@@ -52,6 +52,7 @@ from c2llm_integrations.stores.milvus.schema import (
     id_from,
     record_from,
     search_params_of,
+    tenant_column,
     vector_from,
 )
 from c2llm_integrations.stores.records import AnyRecord, Hit, Row, Vector, is_chunk
@@ -91,13 +92,15 @@ SETTLING_SECONDS = 0.05
 class Held(NamedTuple):
     """What a collection's name stands for, and until when nobody drops it even if it is replaced.
 
-    `has_records`: it may hold records that are not chunks; those of earlier releases may not.
+    `has_records`: it may hold records that are not chunks; `tenant`: the column of the tenant. A collection of an
+    earlier release may have neither.
     """
 
     physical: str
     spec: CollectionSpec
     until: float
     has_records: bool
+    tenant: str | None
 
 
 class MilvusStore(VectorStore):
@@ -178,8 +181,10 @@ class MilvusStore(VectorStore):
                 "choose another --collection"
             )
         until = monotonic() + collections.FRESH_SECONDS
-        has_records = any(field["name"] == SOURCE_FIELD for field in described["fields"])
-        return Held(str(described["collection_name"]), collections.spec_of(properties), until, has_records)
+        columns, spec = collections.columns_of(described), collections.spec_of(properties)
+        tenant = tenant_column(spec)
+        physical = str(described["collection_name"])
+        return Held(physical, spec, until, SOURCE_FIELD in columns, tenant if tenant in columns else None)
 
     @property
     def _now(self) -> Held:
@@ -195,7 +200,8 @@ class MilvusStore(VectorStore):
     @property
     def _fields(self) -> list[str]:
         """The fields that a record is made of."""
-        return [*RECORD_FIELDS, SOURCE_FIELD] if self._now.has_records else RECORD_FIELDS
+        now = self._now
+        return [*RECORD_FIELDS, *([SOURCE_FIELD] if now.has_records else []), *([now.tenant] if now.tenant else [])]
 
     def _create(self, spec: CollectionSpec) -> None:
         begin = collections.make if self._is_physical else collections.begin
@@ -322,7 +328,7 @@ class MilvusStore(VectorStore):
         return int(self._query(["count(*)"], filter=where)[0]["count(*)"])
 
     def _get(self, ids: Sequence[RecordId]) -> Iterable[AnyRecord]:
-        return [record_from(row["id"], row) for row in self._fetch(ids, self._fields).values()]
+        return [self._record(row["id"], row) for row in self._fetch(ids, self._fields).values()]
 
     def _scan(self, source: str | None, where: Filter) -> Iterator[Stored]:
         for row in self._scroll(source, where, STORED_FIELDS, SCAN_PAGE):
@@ -330,12 +336,12 @@ class MilvusStore(VectorStore):
 
     def _records(self, source: str | None, where: Filter) -> Iterator[AnyRecord]:
         for row in self._scroll(source, where, ["id", *self._fields], self._page(USUAL_TEXT_BYTES)):
-            yield record_from(row["id"], row)
+            yield self._record(row["id"], row)
 
     def _rows(self, source: str | None, where: Filter) -> Iterator[Row]:
         page = self._page(4 * self._existing().width + USUAL_TEXT_BYTES)
         for row in self._scroll(source, where, ["id", VECTOR_FIELD, *self._fields], page):
-            yield Row(record_from(row["id"], row), vector_from(row[VECTOR_FIELD]))
+            yield Row(self._record(row["id"], row), vector_from(row[VECTOR_FIELD]))
 
     def _page(self, row_bytes: int) -> int:
         # Milvus Lite sorts the whole collection anew for every page.
@@ -343,9 +349,14 @@ class MilvusStore(VectorStore):
 
     def _chosen(self, source: str | None, where: Filter, after: str = "") -> str:
         """Return what our rows match that a filter chooses."""
-        has_records = self._now.has_records
-        mine = ours(source, has_records=has_records, after=after)
-        return f"{mine} and ({expression(where, has_records=has_records)})" if where else mine
+        mine = ours(source, has_records=self._now.has_records, after=after)
+        return f"{mine} and ({self._expression(where)})" if where else mine
+
+    def _expression(self, where: Filter) -> str:
+        return expression(where, has_records=self._now.has_records, tenant=self._now.tenant)
+
+    def _record(self, id: str, row: Mapping[str, Any]) -> AnyRecord:
+        return record_from(id, row, self._now.tenant)
 
     def _scroll(self, source: str | None, where: Filter, fields: list[str], page: int) -> Iterator[dict[str, Any]]:
         """Yield our rows by ascending id, in pages; one that is too large or takes too long is read again in halves."""
@@ -383,10 +394,10 @@ class MilvusStore(VectorStore):
     def _candidates(self, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter) -> Candidates:
         if limit > MAX_HITS:
             raise InputError(f"limit {limit} is over the {MAX_HITS} hits that Milvus returns at most")
-        rows = expression(where, has_records=self._now.has_records)
+        rows = self._expression(where)
         dense = [] if vector is None else self._nearest(vector, limit, rows)
         lexical = self._lexical(terms, limit, rows, self._fields) if terms else []
-        return Candidates(dense, [Hit(record_from(id, fields), score) for id, score, fields in lexical])
+        return Candidates(dense, [Hit(self._record(id, fields), score) for id, score, fields in lexical])
 
     def _nearest(self, vector: Vector, limit: int, rows: str) -> list[Hit]:
         spec = self._existing()
@@ -395,12 +406,12 @@ class MilvusStore(VectorStore):
             found = self._search(
                 VECTOR_FIELD, asked, limit, rows, search_params_of(spec, self._server, limit), self._fields
             )
-            return [Hit(record_from(id, fields), score) for id, score, fields in found]
+            return [Hit(self._record(id, fields), score) for id, score, fields in found]
         # A server could compare by full vectors itself, but would keep every one of them in memory.
         many = min(int(limit * spec.rescore), MAX_HITS)
         params, fields = search_params_of(spec, self._server, many), [*self._fields, VECTOR_FIELD]
         found = self._search(VECTOR_FIELD, asked, many, rows, params, fields)
-        hits = [Hit(record_from(id, row), float(vector @ vector_from(row[VECTOR_FIELD]))) for id, _, row in found]
+        hits = [Hit(self._record(id, row), float(vector @ vector_from(row[VECTOR_FIELD]))) for id, _, row in found]
         return sorted(hits, key=lambda hit: -hit.score)[:limit]
 
     def _lexical_scores(self, terms: Sequence[str], ids: Sequence[RecordId]) -> Mapping[RecordId, float]:

@@ -39,6 +39,7 @@ from c2llm_integrations.stores.qdrant.edge_files import (
     SPEC_FILE,
     Settings,
     cleared_scratch,
+    give_back_freed_memory,
     ignore_in_git,
     is_sealed,
     read_ahead,
@@ -242,8 +243,10 @@ class QdrantEdgeStore(VectorStore):
             self._shard.close()
             self._client = edge.EdgeShard.load(str(shard), config_of(spec, graph=True))
             self._has_graph = True
+        give_back_freed_memory()
         self._shard.optimize()
         self._shard.flush()
+        give_back_freed_memory()
         self._untidied = 0
 
     def _successor(self) -> VectorStore:
@@ -315,6 +318,7 @@ class QdrantEdgeStore(VectorStore):
         if tidy or self._unflushed >= self._flush_bytes:
             self._shard.flush()
             self._unflushed = 0
+            give_back_freed_memory()
 
     # ---- reading
 

@@ -41,8 +41,9 @@ def payload_of(record: AnyRecord) -> dict[str, Any]:
     payload: dict[str, Any] = {TEXT_FIELD: record.text, METADATA_FIELD: dict(record.metadata)}
     if not is_chunk(record):
         # One string, since Edge takes ten times as long for a list; no name of a field holds a quote.
-        fields = '"'.join(sorted(record.metadata))
-        payload |= {SOURCE_FIELD: record.source, FIELDS_FIELD: fields, DIGEST_FIELD: digest_of(record)}
+        payload[SOURCE_FIELD] = record.source
+        payload[FIELDS_FIELD] = '"'.join(sorted(record.metadata))
+        payload[DIGEST_FIELD] = digest_of(record)
         if record.id != record.row_id:
             payload[ID_FIELD] = record.id
     return payload
