@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from c2llm_integrations.errors import CheckpointError, InputError, MissingExtra
+from c2llm_integrations.errors import CheckpointError, MissingExtra
 from c2llm_integrations.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from c2llm_integrations.model.embedder import checked
 from c2llm_integrations.model.encoder import right_padded
 from c2llm_integrations.model.hf_config import C2LLMConfig
 from c2llm_integrations.model.hf_model import empty_model, hidden_states, positions_of
@@ -82,10 +83,8 @@ class C2LLMBackbone(InputModule):
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **_: Any) -> dict[str, Any]:
         """Tokenize texts. With a prompt, the whole is stripped at both ends, as in the published evaluation."""
-        for index, text in enumerate(inputs):
-            if not isinstance(text, str):
-                raise InputError(f"text {index} is a {type(text).__name__}, expected str")
-        texts = [(prompt + text).strip() for text in inputs] if prompt else list(inputs)
+        texts = checked(list(inputs), prompt or "")
+        texts = [text.strip() for text in texts] if prompt else texts
         encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         tokens = [encoding.ids[: self.max_seq_length] or [self._blank_token] for encoding in encodings]
         ids, mask = right_padded(list(map(torch.tensor, tokens)))

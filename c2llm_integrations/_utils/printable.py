@@ -19,6 +19,11 @@ def as_unicode(path: str | os.PathLike[str]) -> str:
     return os.fspath(path).encode("utf-8", "backslashreplace").decode()
 
 
+def is_unicode(text: str) -> bool:
+    """Return whether a text can be written as UTF-8: it holds no byte that was none, and no half of a pair."""
+    return as_unicode(text) == text
+
+
 def one_line(text: str) -> str:
     """Return `text` safe to print, line breaks and tabs made spaces."""
     return " ".join(clean(text).strip().splitlines()).replace("\t", " ")

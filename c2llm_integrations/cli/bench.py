@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -24,7 +25,7 @@ def bench(
     """
     from c2llm_integrations.model.benchmark import measure
 
-    found = [one.as_dict() for one in measure(model, seconds, device, terminal.say)]
+    found = [asdict(one) for one in measure(model, seconds, device, terminal.say)]
     if output.as_json:
         terminal.write_json({"model": model, "settings": found, "best": found[0]})
         return 0

@@ -18,21 +18,19 @@ from c2llm_integrations.errors import InputError, StoreError, did_you_mean
 from c2llm_integrations.indexing.options import WriteOptions
 
 if TYPE_CHECKING:
-    from c2llm_integrations.stores.vector_store import CollectionSpec, VectorStore
+    from c2llm_integrations.stores.vector_store import VectorStore
 
 
 @command
 def status(place: Place, output: Output) -> int:
     """Show what a collection holds: its model, how its vectors are kept, its repositories and their rows."""
-    from c2llm_integrations.retrieval.search import spec_of
-
     with opened(place.store or indexed_store(), place.collection) as held:
         origins = origins_of(held)
         document = {
             "store": held.url,
             "collection": place.collection,
             "rows": held.count(),
-            **_about(spec_of(held)),
+            **_about(held),
             "repositories": [
                 {
                     "repository": name,
@@ -61,7 +59,7 @@ def collections(output: Output, store: Store = None) -> int:
     for name in list_collections(url):
         try:
             with opened(url, name) as held:
-                found.append(_summary(held))
+                found.append({"name": name, "rows": held.count(), **_about(held)})
         except StoreError as error:
             terminal.say(f"{name}: {error}")
             failed = True
@@ -144,9 +142,11 @@ def import_(
     return 1 if say_problems(report.refused, options.refused or REFUSED) else 0
 
 
-def _about(spec: CollectionSpec) -> dict[str, Any]:
+def _about(held: VectorStore) -> dict[str, Any]:
+    from c2llm_integrations.retrieval.search import spec_of
     from c2llm_integrations.stores.spec import CompactPlan
 
+    spec = spec_of(held)
     plan = CompactPlan(spec.width, spec.datatype, spec.quantization, spec.rescore)
     return {
         "model": spec.fingerprint.get("model"),
@@ -156,9 +156,3 @@ def _about(spec: CollectionSpec) -> dict[str, Any]:
         "analyzer": spec.analyzer,
         "bytes_per_vector": plan.bytes_per_vector,
     }
-
-
-def _summary(held: VectorStore) -> dict[str, Any]:
-    from c2llm_integrations.retrieval.search import spec_of
-
-    return {"name": held.collection, "rows": held.count(), **_about(spec_of(held))}

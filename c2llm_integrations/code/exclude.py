@@ -58,20 +58,11 @@ INDEX_FOLDER = ".c2llm"
 INTERNAL_NAMES = frozenset({".git", ".hg", ".svn", ".bzr", ".jj", INDEX_FOLDER, "__pycache__", REFUSED_FILE})
 # Folder name → its reason, and the files of which one must be beside it; () if the name alone decides.
 _FOLDERS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "node_modules": (VENDORED, ()),
-    "bower_components": (VENDORED, ()),
-    "site-packages": (VENDORED, ()),
-    "dist-packages": (VENDORED, ()),
-    "third_party": (VENDORED, ()),
-    "third-party": (VENDORED, ()),
-    ".venv": (VENDORED, ()),
+    **dict.fromkeys(("node_modules", "bower_components", "site-packages", "dist-packages"), (VENDORED, ())),
+    **dict.fromkeys(("third_party", "third-party", ".venv", ".eggs", ".tox", ".nox", ".terraform"), (VENDORED, ())),
     "vendor": (VENDORED, ("go.mod", "composer.json", "Gemfile", "Cargo.toml", "package.json", ".git")),
     "Pods": (VENDORED, ("Podfile",)),
-    ".eggs": (VENDORED, ()),
-    ".tox": (VENDORED, ()),
-    ".nox": (VENDORED, ()),
     ".gradle": (GENERATED, ()),
-    ".terraform": (VENDORED, ()),
     "target": (GENERATED, ("Cargo.toml", "pom.xml")),
     ".next": (GENERATED, ("package.json",)),
 }

@@ -237,36 +237,28 @@ _INSTALL = 'pip install "c2llm-integrations[languages]"'
 
 # Language → (module that ships the grammar, its function). tree-sitter-typescript and -php hold two each.
 _GRAMMARS = {
-    "python": ("tree_sitter_python", "language"),
-    "javascript": ("tree_sitter_javascript", "language"),
+    **{
+        name: (f"tree_sitter_{name}", "language")
+        for name in ("python", "javascript", "go", "java", "rust", "c", "cpp", "ruby")
+    },
     "typescript": ("tree_sitter_typescript", "language_typescript"),
     "tsx": ("tree_sitter_typescript", "language_tsx"),
-    "go": ("tree_sitter_go", "language"),
-    "java": ("tree_sitter_java", "language"),
-    "rust": ("tree_sitter_rust", "language"),
-    "c": ("tree_sitter_c", "language"),
-    "cpp": ("tree_sitter_cpp", "language"),
     "cuda": ("tree_sitter_cpp", "language"),
     "csharp": ("tree_sitter_c_sharp", "language"),
-    "ruby": ("tree_sitter_ruby", "language"),
     "php": ("tree_sitter_php", "language_php"),
 }
 # The same for grammars of the extra `languages`, which are 54 MB; without it these files are cut by lines.
 _EXTRA_GRAMMARS = {
-    "kotlin": ("tree_sitter_kotlin", "language"),
-    "scala": ("tree_sitter_scala", "language"),
-    "swift": ("tree_sitter_swift", "language"),
-    "elixir": ("tree_sitter_elixir", "language"),
+    **{
+        name: (f"tree_sitter_{name}", "language")
+        for name in (
+            *("kotlin", "scala", "swift", "elixir", "lua", "sql"),
+            *("zig", "haskell", "julia", "html", "svelte"),
+        )
+    },
     "shell": ("tree_sitter_bash", "language"),
-    "lua": ("tree_sitter_lua", "language"),
-    "sql": ("tree_sitter_sql", "language"),
-    "zig": ("tree_sitter_zig", "language"),
-    "haskell": ("tree_sitter_haskell", "language"),
     "ocaml": ("tree_sitter_ocaml", "language_ocaml"),
-    "julia": ("tree_sitter_julia", "language"),
-    "html": ("tree_sitter_html", "language"),
     "vue": ("tree_sitter_html", "language"),
-    "svelte": ("tree_sitter_svelte", "language"),
 }
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from c2llm_integrations._utils.printable import as_unicode
+from c2llm_integrations._utils.printable import as_unicode, is_unicode
 from c2llm_integrations.code import exclude
 from c2llm_integrations.code.git import GitFolder, has_git, is_git_folder, may_rule
 from c2llm_integrations.code.git_origin import normalize_origin
@@ -229,17 +229,9 @@ def name_of(root: Path) -> str:
 def _name(root: Path, repository: str | None) -> str:
     if repository is None:
         return name_of(root)
-    if not repository.strip() or "\0" in repository or not _is_unicode(repository):
+    if not repository.strip() or "\0" in repository or not is_unicode(repository):
         raise InputError(f"repository name {repository!r} cannot be stored; give a name of plain characters")
     return repository
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _fill(tree: Tree, listing: Listing, sieve: _Sieve) -> None:
@@ -294,7 +286,7 @@ class _Sieve:
         """Return why a file is left out, "" to leave it out unreported, or None to keep it."""
         if path.rpartition("/")[2] in exclude.INTERNAL_NAMES:
             return ""
-        if not _is_unicode(path):
+        if not is_unicode(path):
             return "undecodable name"
         ignored = self._rules.says(path, False)
         if ignored:

@@ -139,7 +139,7 @@ def ingest_records_with(
 ) -> IngestReport:
     """Do what `ingest_records` does, its options as one object."""
     begin = perf_counter()
-    items = _items(records, embedder, source, options)
+    items = _items(records, source, options)
     require_records(source, store)
     held = store.spec
     spec, items = _spec(items, embedder, store, options)
@@ -183,7 +183,7 @@ def plan_records(
 ) -> IngestReport:
     """Return what `ingest_records` would do, without changing anything; `store=None`: with an empty one."""
     begin = perf_counter()
-    items = _items(records, embedder, source, options)
+    items = _items(records, source, options)
     if store is not None:
         require_records(source, store)
     if store is not None and options.replace:
@@ -200,7 +200,7 @@ def plan_records(
     return run.report
 
 
-def _items(records: Any, embedder: DocumentEmbedder | None, source: str, options: RecordOptions) -> Iterator[Item]:
+def _items(records: Any, source: str, options: RecordOptions) -> Iterator[Item]:
     """Return the records with their vectors, after a look at the options."""
     if not isinstance(source, str) or not source:
         raise InputError(f"source is {source!r:.60}; name the set that the records are from, such as 'answers'")

@@ -91,13 +91,8 @@ def checkout_of(root: Path, store: HasClaims) -> str:
     return "." if inside == "." else f"./{inside}"
 
 
-def folder_of(claim: Claim, store: HasClaims, known: Iterable[Path] = ()) -> Path | None:
-    """Return where the checkout of a claim is: inside the one that holds the index, or one of the `known` folders."""
-    return folders_of({"": claim}, store, known)[""]
-
-
 def folders_of(claims: Mapping[str, Claim], store: HasClaims, known: Iterable[Path] = ()) -> dict[str, Path | None]:
-    """Return what `folder_of` does for each of many claims."""
+    """Return where each claim's checkout is: inside the one that holds the index, or one of the `known` folders."""
     home = home_of(store)
     by_id: dict[str, Path] = {}
     for folder in (*known, *([] if home is None else [home])):
@@ -122,7 +117,7 @@ def _below(home: Path, checkout: str) -> Path | None:
 def portable(claim: str, store: HasClaims) -> str:
     """Return a claim as it is written outside its index, where a relative checkout means nothing."""
     read = Claim.parse(claim)
-    folder = folder_of(read, store) if read.checkout.startswith(".") else None
+    folder = folders_of({"": read}, store)[""] if read.checkout.startswith(".") else None
     return claim if folder is None else str(replace(read, checkout=checkout_id(folder)))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
 
-from c2llm_integrations._utils.printable import as_unicode
+from c2llm_integrations._utils.printable import as_unicode, is_unicode
 from c2llm_integrations.code.exclude import INTERNAL_NAMES
 from c2llm_integrations.code.git import GitFolder
 from c2llm_integrations.errors import MissingExtra, RepositoryError, reason_of
@@ -54,7 +54,10 @@ def watch(folder: Path, work: Callable[[], None], say: Callable[[str], None], st
             if stopped.is_set() or _identity(folder) != place:
                 break  # gone, or another folder in its place, of which this watch sees nothing
             left = _wait_for_git(folder, stopped, left)
-            _attempt(work, say)
+            try:
+                work()
+            except Exception as error:  # whatever a folder holds, watching goes on
+                say(f"not indexed: {reason_of(error)}; trying again with the next change")
 
 
 def is_source(folder: Path, path: str) -> bool:
@@ -69,7 +72,7 @@ def _bursts(folder: Path, stopped: Event, say: Callable[[str], None]) -> Iterato
     except ImportError as error:
         raise MissingExtra("watchfiles", "watch") from error
 
-    if not _is_unicode(str(folder)):
+    if not is_unicode(str(folder)):
         raise RepositoryError(
             f"{as_unicode(folder)} has a name that is not UTF-8 and cannot be watched; rename it, "
             "or run c2llm index from time to time"
@@ -124,25 +127,14 @@ def _folders(folder: Path) -> tuple[list[str], list[str]]:
     found, undecodable = [], []
     for place, names, _ in os.walk(folder):
         names[:] = [name for name in names if name not in INTERNAL_NAMES and not os.path.islink(f"{place}/{name}")]
-        undecodable += [f"{place}/{name}" for name in names if not _is_unicode(name)]
-        names[:] = filter(_is_unicode, names)
+        undecodable += [f"{place}/{name}" for name in names if not is_unicode(name)]
+        names[:] = filter(is_unicode, names)
         found.append(place)
     return found, undecodable
 
 
-def _is_unicode(name: str) -> bool:
-    return name == name.encode("utf-8", "replace").decode()
-
-
 def _is_new_folder(change: int, path: str) -> bool:
     return change == _ADDED and os.path.isdir(path) and not os.path.islink(path)
-
-
-def _attempt(work: Callable[[], None], say: Callable[[str], None]) -> None:
-    try:
-        work()
-    except Exception as error:  # whatever a folder holds, watching goes on
-        say(f"not indexed: {reason_of(error)}; trying again with the next change")
 
 
 def _wait_for_git(folder: Path, stopped: Event, left: tuple[int, ...] | None) -> tuple[int, ...] | None:

@@ -28,7 +28,7 @@ from c2llm_integrations.retrieval.options import Mode
 from c2llm_integrations.retrieval.search import is_readable
 from c2llm_integrations.retrieval.shared_store import SharedStore, shared_store
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.filter import Filter
+from c2llm_integrations.stores.filter import Filter, value_of
 from c2llm_integrations.stores.records import Hit, Record, Row
 from c2llm_integrations.stores.spec import CompactPlan
 from c2llm_integrations.stores.vector_store import VectorStore
@@ -265,10 +265,7 @@ class C2LLMVectorStore(BasePydanticVectorStore):
         def values(key: str) -> Iterator[Any]:
             with documents.shared.opened() as store:
                 for record in store.scroll():  # a query's filter chooses among all sources
-                    value: Any = documents.metadata(record)
-                    for name in key.split("."):
-                        value = value.get(name) if isinstance(value, dict) else None
-                    yield value
+                    yield value_of(documents.metadata(record), key)
 
         return documents.where(where_of(filters, values))
 

@@ -12,7 +12,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -47,10 +47,6 @@ class Measured:
     mfu: float | None
     query_ms: float
     memory_mb: float
-
-    def as_dict(self) -> dict[str, str | int | float | None]:
-        """Return the fields by name."""
-        return asdict(self)
 
 
 def measure(

@@ -20,7 +20,7 @@ from functools import cache, partial
 import torch
 from torch.nn import functional as F
 
-from c2llm_integrations._utils.files import user_cache
+from c2llm_integrations._utils.files import user_cache, write_atomically
 from c2llm_integrations.model.backbones import Bert
 from c2llm_integrations.model.checkpoint import RANGES, Checkpoint
 from c2llm_integrations.model.int8 import Product, weight_steps
@@ -108,10 +108,7 @@ def _product_times(width: int, inner: int) -> dict[str, float]:
     if is_settled:
         with suppress(OSError):  # a home that cannot be written to: the next process measures again
             file.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = file.with_name(f"{file.name}.{os.getpid()}")
-            known = kept if isinstance(kept, dict) else {}
-            unfinished.write_text(json.dumps({**known, key: found}), encoding="utf-8")
-            unfinished.replace(file)
+            write_atomically(file, json.dumps({**(kept if isinstance(kept, dict) else {}), key: found}))
     return found
 
 

@@ -44,11 +44,6 @@ class LexicalIndex:
         self._weights: defaultdict[int, array[float]] = defaultdict(lambda: array("f"))
         self._lock = threading.Lock()
 
-    @property
-    def is_full(self) -> bool:
-        """Whether `MAX_BYTES` are reached."""
-        return self.bytes >= MAX_BYTES
-
     def add(self, chunks: Sequence[CodeChunk]) -> None:
         """Take chunks in."""
         weighted = sparse([document_terms(chunk.path, chunk.text) for chunk in chunks])
@@ -131,7 +126,7 @@ class FolderIndex:
             tree = open_tree(self._folder, expected_root=self._root)
             for done, source in enumerate(iter_sources(tree)):
                 self._files = (done, len(tree.files))
-                if self.index.is_full:
+                if self.index.bytes >= MAX_BYTES:
                     return
                 self.index.add(chunk_source(tree.name, source.path, source.text))
             self._files = (len(tree.files), len(tree.files))

@@ -211,7 +211,7 @@ def _opened(file: Path) -> Iterator[pq.ParquetFile]:
         if isinstance(error, OSError) and error.errno is not None:  # not the file's fault
             raise
         lines = str(error).splitlines() or [type(error).__name__]
-        raise InputError(f"{file} is not a readable Parquet file ({lines[0]}); export it again") from error
+        raise InputError(f"{file} is not a readable Parquet file ({lines[0]}); write it again") from error
 
 
 def _contents(file: Path, parquet: pq.ParquetFile) -> Contents:

@@ -32,13 +32,8 @@ _FRAGMENT = re.compile(r"^(if|for|while|switch|return|try|match|loop|call|select
 _SKIPPED = {"attribute_item", "decorator"}  # stand between a doc comment and its definition
 _NAME_FIELDS = ("name", "declarator", "declaration", "left", "key", "property", "body", "value")
 _NAME_TYPES = {
-    "identifier",
-    "property_identifier",
-    "field_identifier",
-    "type_identifier",
-    "private_property_identifier",
-    "constant",
-    "name",
+    *("identifier", "property_identifier", "field_identifier", "type_identifier", "private_property_identifier"),
+    *("constant", "name"),
 }
 _BODY = re.compile(r"\{[^}]*\S|=>")
 _RUBY_BODY = re.compile(r"^\s*(def|class|module)\b.*\n(?s:.*)\bend\s*$")

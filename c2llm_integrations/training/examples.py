@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from c2llm_integrations._utils.files import write_atomically
 from c2llm_integrations._utils.json_lines import read_rows
-from c2llm_integrations.errors import InputError, MissingExtra
+from c2llm_integrations.errors import InputError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -60,20 +60,9 @@ def read_examples(files: Sequence[Path]) -> tuple[list[Example], Counter[str]]:
 
 
 def _read_parquet(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise MissingExtra("pyarrow", "parquet") from error
-    try:
-        with parquet.ParquetFile(file) as opened:
-            rows = (row for batch in opened.iter_batches() for row in batch.to_pylist())
-            for number, row in enumerate(rows, 1):
-                yield f"{file}: row {number}", row
-    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors, some of several lines
-        why = str(error).split("\n")[0]
-        raise InputError(
-            f"{file} is not a Parquet file of pairs: {why}; write it again, with query and positive"
-        ) from error
+    from c2llm_integrations.stores.parquet import read_mappings  # needs the extra `parquet`
+
+    return ((f"{file}: row {number}", row) for number, row in enumerate(read_mappings(file), 1))
 
 
 def _example(row: dict[str, Any], where: str, left_out: Counter[str]) -> Example:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from c2llm_integrations._utils.files import write_atomically
 from c2llm_integrations._utils.progress import Progress
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.model.batch_scheduler import plan_batches
@@ -112,9 +113,7 @@ def _compute(
         if not np.isfinite(states[first:last]).all():
             raise InputError(f"a token state of {checkpoint.name} is NaN or above 65,504, what float16 holds")
         states.flush()
-        moved = listed.with_suffix(".moved")
-        moved.write_text(str(begin + len(window)))
-        moved.replace(listed)
+        write_atomically(listed, str(begin + len(window)))
         if progress:
             progress(begin + len(window), len(tokens), "computing token states")
 

@@ -59,7 +59,7 @@ def test_bad_files_are_named(content, message, tmp_path):
 def test_a_file_that_is_no_parquet_is_named(tmp_path):
     pytest.importorskip("pyarrow")
     (tmp_path / "bad.parquet").write_text("text")
-    with pytest.raises(InputError, match=r"bad.parquet is not a Parquet file"):
+    with pytest.raises(InputError, match=r"bad.parquet is not a readable Parquet file"):
         read_examples([tmp_path / "bad.parquet"])
 
 
