@@ -25,6 +25,8 @@ from c2llm_integrations.code.parsing import parse_within
 
 # What a parse may allocate (on Linux): a tree of real code takes a tenth of it.
 MAX_BYTES, MAX_BYTES_PER_BYTE = 2**28, 2**9
+# How long an answer is waited for, where nothing else ends the parse, and how often a start may fail in a row.
+WAIT_SECONDS, WAIT_TIMES, TRIES = 60.0, 10, 3
 _READY, _PARSED, _LATE = b"r", b"1", b"0"
 # It imports from where this process does, but never from a folder that is named by where one stands.
 _START = f"import sys; sys.path[:] = sys.argv[1:]; from {__name__} import _serve; _serve()"
@@ -34,29 +36,36 @@ class _Trial:
     """The other process, which is started when it is first needed, and again after a death."""
 
     def __init__(self) -> None:
+        self._tries = TRIES
+        self.forget()
+
+    def forget(self) -> None:
+        """Leave the process to whom it belongs: this one was forked from that."""
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._parent = 0
-        self._is_possible = True
 
     def survives(self, seconds: float, language: str, data: bytes, ranges: Sequence[Range] | None) -> bool:
         """Return whether a parse ends within its limits; True where no process can be started to find out."""
         with self._lock:
-            if self._process is None or self._parent != os.getpid():
-                self._process, self._parent = self._started(), os.getpid()
+            if self._process is None or self._process.poll() is not None:
+                self._process = self._started()
             if self._process is None:
                 return True
+            answer = b""
+            late = threading.Timer(WAIT_SECONDS + WAIT_TIMES * seconds, self._process.kill)
+            late.start()
             try:
-                answer = _asked(self._process, seconds, language, data, ranges)
-            except OSError:
-                answer = b""
-            if not answer:
-                _end(self._process)
-                self._process = None
+                with suppress(OSError):
+                    answer = _asked(self._process, seconds, language, data, ranges)
+            finally:
+                late.cancel()
+                if not answer:  # after an interrupt, too: the answer that is due would be taken for the next text's
+                    _end(self._process)
+                    self._process = None
             return answer == _PARSED
 
     def _started(self) -> subprocess.Popen[bytes] | None:
-        if not self._is_possible:
+        if not self._tries or not sys.executable or getattr(sys, "frozen", False):
             return None
         with suppress(OSError):
             process = subprocess.Popen(
@@ -69,9 +78,10 @@ class _Trial:
             )
             assert process.stdout is not None
             if process.stdout.read(1) == _READY:
+                self._tries = TRIES
                 return process
             _end(process)
-        self._is_possible = False
+        self._tries -= 1
         return None
 
 
@@ -94,7 +104,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.communicate()
 
 
-survives = _Trial().survives
+_TRIAL = _Trial()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_TRIAL.forget)
+survives = _TRIAL.survives
 
 
 def _serve() -> None:
@@ -107,8 +120,9 @@ def _serve() -> None:
         rules = grammar(language)
         ranges = None if parts is None else [Range(tuple(p[:2]), tuple(p[2:4]), p[4], p[5]) for p in parts]
         _limit(seconds, len(data))
-        root = rules and parse_within(seconds, rules, data, ranges)
-        _say(said, _PARSED if root is not None else _LATE)
+        # Of no tree is anything kept: it would count against the next text.
+        is_parsed = rules is None or parse_within(seconds, rules, data, ranges) is not None
+        _say(said, _PARSED if is_parsed else _LATE)
 
 
 def _say(said: BinaryIO, answer: bytes) -> None:
@@ -122,9 +136,10 @@ def _limit(seconds: float, size: int) -> None:
         return
     import resource
 
-    most = math.ceil(time.process_time() + seconds) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (most, resource.getrlimit(resource.RLIMIT_CPU)[1]))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limits = {resource.RLIMIT_CORE: 0, resource.RLIMIT_CPU: math.ceil(time.process_time() + seconds) + 1}
     if sys.platform == "linux":
-        most = MAX_BYTES + MAX_BYTES_PER_BYTE * size
-        resource.setrlimit(resource.RLIMIT_DATA, (most, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+        limits[resource.RLIMIT_DATA] = MAX_BYTES + MAX_BYTES_PER_BYTE * size
+    for kind, most in limits.items():
+        hard = resource.getrlimit(kind)[1]
+        with suppress(OSError, ValueError):  # a sandbox may forbid it
+            resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))

@@ -27,7 +27,7 @@ class _Buffers(threading.local):
         size = left if left < 8 else 1 << left.bit_length() - 1
         while at + size < len(data) and data[at + size] & 0xC0 == 0x80 and size > 1:
             size -= 1
-        buffer = self.of_size.setdefault(size, bytearray(size))
+        buffer = self.of_size.get(size) or self.of_size.setdefault(size, bytearray(size))
         buffer[:] = data[at : at + size]
         return buffer
 

@@ -286,24 +286,33 @@ def _replace(tree: Tree, embedder: C2LLMEmbedder, store: VectorStore, options: I
         claim(tree, successor)
         return _fill(tree, embedder, successor, options)
 
-    return replaced_by(filled, store, spec, tree.name)
+    return replaced_by(filled, store, spec, tree.name, partial(require_alone, tree, store, options.force))
 
 
 def replaced_by(
-    filled: Callable[[VectorStore], IngestReport], store: VectorStore, spec: CollectionSpec, source: str
+    filled: Callable[[VectorStore], IngestReport],
+    store: VectorStore,
+    spec: CollectionSpec,
+    source: str,
+    check: Callable[[], None],
 ) -> IngestReport:
-    """Fill a successor, which a killed run may have begun, and let it take the store's place if nothing is missing."""
+    """Fill a successor, which a killed run may have begun, and let it take the store's place if nothing is missing.
+
+    `check` raises if the store has come to hold what would be lost.
+    """
     with store.successor() as successor:
         try:
             successor.create(spec)
-            usable = not successor.claims().keys() - {source}
+            begun = successor.spec
+            usable = begun is not None and begun.fields == spec.fields and not successor.claims().keys() - {source}
         except SpecMismatch:
             usable = False
-        if not usable:  # begun for another model or another source
+        if not usable:  # begun for another model, other kinds of fields or another source
             successor.drop()
             successor.create(spec)
         report = filled(successor)
         if not report.refused and not report.unreadable:
+            check()
             store.replace_by(successor)
             report.replaced = True
             require_count(store, source, report.stored)

@@ -149,7 +149,7 @@ def ingest_records_with(
         report = filled(store)
     else:
         require_only_source(source, store)
-        report = replaced_by(filled, store, spec, source)
+        report = replaced_by(filled, store, spec, source, partial(require_only_source, source, store))
     report.seconds = perf_counter() - begin
     return report
 
@@ -245,7 +245,10 @@ def _spec(
     spec = spec_for(describes, store, how, held)
     if held is None and old is not None:
         fields = old.fields if options.fields is None else options.fields
-        return replace(spec, fields=fields, index=old.index), items
+        kept: dict[str, Any] = {} if options.long_text else {"long_text": old.long_text}
+        if options.compact is None:
+            kept |= {"datatype": old.datatype, "quantization": old.quantization, "rescore": old.rescore}
+        return replace(spec, fields=fields, index=old.index, **kept), items
     return replace(spec, fields={**spec.fields, **(options.fields or {})}), items
 
 
@@ -306,8 +309,16 @@ class _Run:
 
     @property
     def deletes(self) -> bool:
-        """Whether rows that no record has taken are to go; raises InputError if that would be all of them."""
-        if not self._options.delete_missing:
+        """Whether rows that no record has taken are to go; raises InputError if that would be all of them.
+
+        A collection that takes another one's place may hold what an earlier run, killed or refused, has begun.
+        """
+        if self._options.replace and not self.report.chunks:
+            raise InputError(
+                f"there is not one record, and replacing would leave nothing of {self._source!r}; "
+                "was the generator used up? To empty the source, delete its rows"
+            )
+        if not (self._options.delete_missing or self._options.replace):
             return False
         if self._unnamed:
             self.report.notes.append(

@@ -266,6 +266,8 @@ def require_alone(tree: Tree, store: VectorStore, force: bool) -> None:
 def require_only_source(source: str, store: VectorStore) -> None:
     """Raise RepositoryError if replacing the collection would drop what other sources have filled."""
     others = sorted(store.claims().keys() - {source})
+    if not others and (unclaimed := store.total() - store.count(source)) > 0:
+        others = [f"{unclaimed:,} rows that no source claims"]
     if others:
         raise RepositoryError(
             f"replacing the collection would drop what other sources filled: {', '.join(others)}; "

@@ -55,7 +55,9 @@ def read_items(records: Any, names: Names, source: str, transform: Transform | N
             continue
         if transform is not None and (raw := transform(raw)) is None:
             continue
-        yield replace(_item(where, raw, names, source), size=size)
+        item = _item(where, raw, names, source)
+        item.size = size
+        yield item
 
 
 def how_many(records: Any) -> int | None:

@@ -52,8 +52,8 @@ _SHARD_BYTES = 5_000_000_000  # the shard size transformers writes
 # A letter for private use, which no vocabulary has: a tokenizer needs something to stand for it.
 _STRANGE = "\ue000"
 # A few times what the largest models have: each costs time and memory before any weight is read.
-_MAX_PARTS, _MAX_NUMBER = 1_000, 2**24
-_PARTS = ("layer", "expert", "label")
+_MAX_NUMBER = 2**26
+_MAX_PARTS = {"layer": 1_000, "expert": 2**14, "label": 2**14}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -351,9 +351,10 @@ def _check_numbers(config: Mapping[str, Any], file: Path) -> None:
             todo += [(str(key), one) for key, one in value.items()]
         elif isinstance(value, list):
             todo += [(name, one) for one in value]
-        elif isinstance(value, int) and "theta" not in name:
-            most = _MAX_PARTS if any(part in name for part in _PARTS) else _MAX_NUMBER
-            if value > most:
+        elif isinstance(value, int) and not re.search("theta|seed", name):
+            is_width = "size" in name or "dim" in name  # such as shared_expert_intermediate_size
+            parts = [] if is_width else [most for part, most in _MAX_PARTS.items() if part in name]
+            if value > (most := min(parts, default=_MAX_NUMBER)):
                 raise CheckpointError(f"{file} has {name} {value}, at most {most} are built; repair the file")
 
 

@@ -69,5 +69,7 @@ class C2LLMConfig(Qwen2Config):
                 return AutoConfig.for_model(**{key: v for key, v in self.backbone_config.items() if key != "auto_map"})
             except Exception as error:  # each kind of backbone checks its own numbers in its own way
                 kind, reason = self.backbone_config.get("model_type"), " ".join(str(error).split())[:300]
-                raise CheckpointError(f"backbone {kind!r} cannot be used ({reason}); fetch it again") from error
+                raise CheckpointError(
+                    f"backbone {kind!r} cannot be used ({reason}); choose another model, or fetch it again"
+                ) from error
         return Qwen2Config(**{key: value for key, value in self.to_dict().items() if key not in _OWN_KEYS})

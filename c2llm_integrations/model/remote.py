@@ -42,6 +42,7 @@ TIMEOUT_SECONDS = 120.0
 # Bytes of an answer: of a list of models, or of all but the vectors, and of each number of a vector; how wide the first
 # one may be. What unpacks to lists in lists takes 24 times as much memory as it has bytes.
 MAX_ANSWER_BYTES, MAX_NUMBER_BYTES, MAX_WIDTH = 2**22, 40, 2**16
+MAX_REFUSAL_BYTES = 2**16
 # Tokens of a request that are believed.
 MAX_TOKENS = 2**40
 # Bytes of a token, to make requests of about the same work: code has 3 to 4.
@@ -255,8 +256,14 @@ class _TooLarge(_Refused):
 
 
 def _content(response: httpx.Response, url: str, most: int) -> bytes:
-    """Read an answer of at most `most` bytes as it is sent: what is compressed may unpack to any length."""
-    if (encoding := response.headers.get("Content-Encoding", "identity").lower()) != "identity":
+    """Read an answer of at most `most` bytes as it is sent: what is compressed may unpack to any length.
+
+    Of another status than 200 the beginning is enough, whatever it is.
+    """
+    if response.status_code != 200:
+        return next(response.iter_raw(MAX_REFUSAL_BYTES), b"")
+    encoding = response.headers.get("Content-Encoding", "").strip().lower() or "identity"
+    if encoding != "identity":
         raise ServerError(f"{url} answered in {encoding[:40]!r}, which it was not asked for; turn its compression off")
     end = time.monotonic() + TIMEOUT_SECONDS
     content = bytearray()

@@ -49,7 +49,8 @@ def _why_refused(record: AnyRecord, max_text_bytes: int | None) -> str | None:
     if is_chunk and not (isinstance(record.id, str) and _CANONICAL_UUID.fullmatch(record.id)):
         return f"id {record.id!r} is not a lower-case UUID; make ids with chunk_id"
     metadata = record.metadata  # made anew by each chunk that is asked
-    why = None if isinstance(record, PreparedRecord) else why_id_refused(record.id)
+    is_checked = isinstance(record, PreparedRecord) and record.id is not None
+    why = None if is_checked else why_id_refused(record.id)
     if why is None and not isinstance(metadata, Mapping):
         why = f"metadata is {type(metadata).__name__}, must be a mapping of names to JSON values"
     if why is not None:

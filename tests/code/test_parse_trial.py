@@ -1,5 +1,6 @@
 """What a text makes a grammar do ends another process than this one, and costs the file its syntax alone."""
 
+import os
 import subprocess
 import sys
 import time
@@ -40,8 +41,46 @@ def test_a_death_is_survived():
     assert trial.survives(10, "python", b"x = 1\n", None)
     trial._process.kill()
     trial._process.wait()
-    assert not trial.survives(10, "python", b"x = 1\n" * 100_000, None)
+    assert trial.survives(10, "python", b"x = 1\n" * 100_000, None)
+
+
+def test_an_interrupt_leaves_no_answer_for_the_next_text(monkeypatch):
+    trial = _Trial()
     assert trial.survives(10, "python", b"x = 1\n", None)
+    asked = parse_trial._asked
+
+    def interrupted(process, *what):
+        asked(process, *what)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parse_trial, "_asked", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            trial.survives(10, "python", b"x = 1\n", None)
+    assert trial._process is None
+    assert trial.survives(10, "python", b"x = 1\n", None)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+def test_a_forked_process_has_one_of_its_own():
+    assert parse_trial.survives(10, "python", b"x = 1\n", None)
+    with parse_trial._TRIAL._lock:  # as another thread may hold it
+        child = os.fork()
+        if not child:
+            os._exit(0 if parse_trial.survives(10, "python", b"x = 1\n", None) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert parse_trial.survives(10, "python", b"x = 1\n", None)
+
+
+def test_an_answer_that_never_comes_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(parse_trial, "_START", SPIN)
+    monkeypatch.setattr(parse_trial, "WAIT_SECONDS", 0.5)
+    monkeypatch.setattr(parse_trial, "WAIT_TIMES", 0)
+    assert not _Trial().survives(1000, "python", b"x = 1\n", None)
+
+
+def test_a_language_that_only_this_process_has_is_parsed(monkeypatch):
+    assert _Trial().survives(10, "no such language", b"x = 1\n", None)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModel
 
 from c2llm_integrations.errors import CheckpointError, InputError
+from c2llm_integrations.model import checkpoint
 from c2llm_integrations.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from c2llm_integrations.model.embedder import C2LLMEmbedder, _device
 from c2llm_integrations.model.encoder import PaddedEncoder, load_encoder, longest_text
@@ -147,10 +148,11 @@ def test_a_device_is_not_told_as_a_damaged_checkpoint(error, said):
     assert "\n" not in str(raised.value)
 
 
-def test_a_model_larger_than_the_memory_is_told_as_that():
+def test_a_model_larger_than_the_memory_is_told_as_that(monkeypatch):
     """The machine's own allocator refuses; PyTorch has no type of error for it."""
     source = load_checkpoint(str(TIED))
     rows = 10**11
+    monkeypatch.setattr(checkpoint, "_MAX_NUMBER", rows)  # one number stands for what many layers take together
 
     class Huge(Checkpoint):
         def tensors(self):

@@ -168,6 +168,23 @@ def test_a_tokenizer_that_would_fail_later_is_refused(copy, changes):
 
 
 @pytest.mark.parametrize(
+    "honest",
+    [
+        {"backbone_config": {"model_type": "qwen2_moe", "shared_expert_intermediate_size": 5632, "num_experts": 128}},
+        {"backbone_config": {"vocab_size_per_layer_input": 262_144}},
+        {"id2label": {"0": "a"}, "label2id": {"label_9": 9_000}, "num_labels": 10_000},
+        {"rope_theta": 10**9, "rope_parameters": {"rope_theta": 10**9}, "max_position_embeddings": 10**7},
+        {"seed": 3_735_928_559},
+    ],
+)
+def test_numbers_that_models_have_are_read(copy, honest):
+    file = copy / "config.json"
+    config = json.loads(file.read_text())
+    nested = {**config.get("backbone_config", {}), **honest.pop("backbone_config", {})}
+    assert ModelConfig.read({**config, **honest, "backbone_config": nested or None}, file)
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"num_hidden_layers": "two"}, "num_hidden_layers 'two'"),

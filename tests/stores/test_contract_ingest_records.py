@@ -240,11 +240,59 @@ def test_a_replacement_takes_the_place_once_it_is_complete(bare: VectorStore) ->
     assert bare.spec.fields == {"votes": "keyword"}
 
 
+def test_a_replacement_holds_nothing_that_an_earlier_one_has_begun(bare: VectorStore) -> None:
+    load(bare, RECORDS)
+    first = [{"id": "gone", "text": "one"}, {"id": "kept", "text": "two"}, {"id": "refused"}]
+    assert not ingest_records(first, CountingEmbedder(), bare, source="answers", replace=True).replaced
+    report = ingest_records(first[1:2], CountingEmbedder(), bare, source="answers", replace=True)
+    assert (report.replaced, report.deleted, held(bare, "answers").keys()) == (True, 1, {"kept"})
+
+
+def test_a_replacement_begun_with_other_kinds_of_fields_is_begun_anew(bare: VectorStore) -> None:
+    load(bare, RECORDS)
+    records = [{"id": "doc-1", "text": "one", "votes": "many", "seen": 1}]
+    fields: dict[str, str]
+    for fields, is_replaced in (({"votes": "integer"}, False), ({"seen": "integer"}, True)):
+        report = ingest_records(records, CountingEmbedder(), bare, source="answers", fields=fields, replace=True)
+        assert report.replaced is is_replaced
+    assert bare.spec is not None
+    assert bare.spec.fields == {"seen": "integer"}
+
+
+def test_a_replacement_by_nothing_is_refused(bare: VectorStore) -> None:
+    load(bare, RECORDS)
+    before = held(bare, "answers")
+    with pytest.raises(InputError, match="not one record, and replacing would leave nothing of 'answers'"):
+        ingest_records([], CountingEmbedder(), bare, source="answers", replace=True)
+    assert held(bare, "answers") == before
+
+
+def test_a_replacement_keeps_how_long_texts_are_stored(bare: VectorStore) -> None:
+    load(bare, RECORDS, long_text="cut")
+    assert load(bare, RECORDS, replace=True)[0].replaced
+    assert bare.spec is not None
+    assert bare.spec.long_text == "cut"
+
+
 def test_a_replacement_drops_no_other_source(bare: VectorStore) -> None:
     load(bare, RECORDS)
+    bare.upsert([Row(Record("own", "own", {}, "unclaimed"), vectors_of(["own"])[0])])
+    with pytest.raises(RepositoryError, match="1 rows that no source claims; take another collection"):
+        load(bare, RECORDS, replace=True)
     ingest_records(RECORDS, CountingEmbedder(), bare, source="others")
     with pytest.raises(RepositoryError, match="other sources filled: others; take another collection"):
         load(bare, RECORDS, replace=True)
+
+
+def test_a_replacement_drops_no_source_that_began_meanwhile(bare: VectorStore) -> None:
+    load(bare, RECORDS)
+
+    def late() -> Iterator[Any]:
+        yield RECORDS[0]
+        bare.claim("others", "another run")
+
+    with pytest.raises(RepositoryError, match="other sources filled: others"):
+        ingest_records(late(), CountingEmbedder(), bare, source="answers", replace=True)
 
 
 SCALARS = st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from(["a", "b"])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from c2llm_integrations.errors import InputError, StoreError
+from c2llm_integrations.errors import InputError, RowsRefused, StoreError
 from c2llm_integrations.stores.backend import AWAITED_CALLS
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.records import Record
@@ -144,6 +144,13 @@ def test_wrong_arguments_are_refused_in_one_line(
     with pytest.raises(InputError, match=why) as caught:
         call(store)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("id", [None, "", True, -1])
+def test_a_record_without_an_id_shares_no_row_with_another(store: VectorStore, id: Any) -> None:
+    with pytest.raises(RowsRefused, match=f"id {id!r} "):
+        store.upsert([Row(Record(id, "text", {}, "notes"), np.ones(WIDTH, "f4"))])
+    assert store.count() == 0
 
 
 def test_verbs_of_a_missing_collection_find_nothing(open_: Database) -> None:

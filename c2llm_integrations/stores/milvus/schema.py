@@ -38,6 +38,7 @@ from c2llm_integrations.stores.rows import (
     EMPTY_FIELD,
     FIELDS_FIELD,
     ID_FIELD,
+    RESERVED,
     SOURCE_FIELD,
     TEXT_FIELD,
     TIMES_FIELD,
@@ -132,7 +133,12 @@ class Server:
 def tenant_column(spec: CollectionSpec) -> str | None:
     """Return the field of the tenant if it gets a column of its own: each record of ours has one string there."""
     name = spec.tenant
-    fits = name is not None and is_plain(name) and len(name) <= MAX_NAME_LETTERS and name not in CHUNK_FIELDS
+    fits = (
+        name is not None
+        and is_plain(name)
+        and len(name) <= MAX_NAME_LETTERS
+        and name not in CHUNK_FIELDS.keys() | RESERVED
+    )
     return name if fits else None
 
 
