@@ -56,8 +56,8 @@ class StoredRows:
         return self._place(id) is not None
 
     def among(self, keys: NDArray[np.bytes_]) -> int:
-        """Count the rows whose packed id is in `keys`."""
-        return int(np.isin(keys, self._ids).sum())
+        """Count the rows whose packed id is in `keys`, those of chunks: UUIDs."""
+        return int(np.isin(np.char.add(b"u", keys), self._ids).sum())
 
     @property
     def paths(self) -> list[str]:

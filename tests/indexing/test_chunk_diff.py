@@ -3,11 +3,13 @@
 import uuid
 from dataclasses import asdict, replace
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.indexing.chunk_diff import Change, StoredRows
+from c2llm_integrations.stores.ids import packed
 from c2llm_integrations.stores.rows import Stored
 
 # NUL bytes at an id's end and start are what a packed string could lose.
@@ -41,6 +43,13 @@ def test_every_row_is_new_moved_unchanged_or_left(all_ids, data):
         wanted = Change.NEW if id not in there else Change.MOVED if id in moved else Change.NONE
         assert held.take(seen) is wanted
     assert set(held.left()) == {(id, f"{id}.py") for id in there & gone}
+
+
+@given(st.lists(ids.filter(lambda id: isinstance(id, str)), unique=True, min_size=1), st.data())
+def test_rows_are_counted_among_written_ones(written, data):
+    there = data.draw(st.sets(st.sampled_from(written)))
+    held = StoredRows(stored(chunk(id)) for id in {*there, str(uuid.uuid4())})
+    assert held.among(np.unique(np.array([packed(id) for id in written], "S16"))) == len(there)
 
 
 def test_each_field_but_text_and_path_can_move_a_row():
