@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -15,24 +15,8 @@ from c2llm_integrations.code.chunk import CHUNK_FIELDS, CodeChunk
 from c2llm_integrations.stores.ids import RecordId, row_id
 
 Vector = NDArray[np.float32]
-
-
-def _encoding() -> Callable[[object], str]:
-    """Return what `json.dumps(…, sort_keys=True, allow_nan=False)` does, in half the time for small mappings.
-
-    `dumps` makes this encoder anew for each call. Where Python lacks it, the slower way remains.
-    """
-    usual = json.JSONEncoder(sort_keys=True, allow_nan=False)
-    make = getattr(json.encoder, "c_make_encoder", None)
-    if make is None:
-        return usual.encode
-    written = json.encoder.encode_basestring_ascii
-    encode = make(None, usual.default, written, None, usual.key_separator, usual.item_separator, True, False, False)
-    return lambda value: "".join(encode(value, 0))
-
-
-# Raises ValueError for NaN and infinity, RecursionError for what holds itself.
-_JSON = _encoding()
+# Raises ValueError for NaN and infinity.
+_JSON = json.JSONEncoder(sort_keys=True, allow_nan=False).encode
 # From here on a float no longer holds every integer.
 MAX_EXACT_INTEGER = 2**53
 

@@ -3,13 +3,11 @@
 import json
 from hashlib import blake2b
 from itertools import pairwise
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from c2llm_integrations.stores import records
 from c2llm_integrations.stores.qdrant.payload import payload_of, written_fields
 from c2llm_integrations.stores.records import Record, digest_of
 from c2llm_integrations.stores.rows import plain_record, runs
@@ -45,13 +43,7 @@ def test_a_digest_is_that_of_the_metadata_as_json(metadata):
     assert digest_of(Record("a", "the text", metadata)) == "".join(digests)
 
 
-@pytest.mark.parametrize("has_encoder", [True, False])
-def test_what_is_not_json_is_told_whatever_encodes_it(monkeypatch, has_encoder):
-    if not has_encoder:
-        monkeypatch.setattr(
-            records, "json", SimpleNamespace(encoder=None, JSONEncoder=json.JSONEncoder, dumps=json.dumps)
-        )
-        monkeypatch.setattr(records, "_JSON", records._encoding())
+def test_what_is_not_json_is_told():
     endless = {}
     endless["itself"] = endless
     for metadata in (endless, {"a": float("nan")}, {"a": {1, 2}}, {"a": object()}):
