@@ -147,7 +147,7 @@ def _commented(node: Node, source: bytes, language: str) -> Definition | None:
     name = "" if _FRAGMENT.search(follower.type) else _name(follower)
     if not (_RUBY_BODY if language == "ruby" else _BODY).search(bare):
         return None
-    doc = first_paragraph(_uncomment("\n".join(lines)))
+    doc = first_paragraph(uncomment("\n".join(lines)))
     return Definition(language, name, doc, _cut(source, start, follower.end_byte)[:MAX_CODE], bare)
 
 
@@ -162,7 +162,8 @@ def _name(node: Node, depth: int = 0) -> str:
     return next((name for child in inner if (name := _name(child, depth + 1))), "")
 
 
-def _uncomment(text: str) -> str:
+def uncomment(text: str) -> str:
+    """Return a comment without the marks that make it one."""
     text = re.sub(r"^\s*/\*+!?|\*+/\s*$", "", text)
     return re.sub(r"(?m)^[ \t]*(///?!?|\*+|#+)[ \t]?", "", text)
 
