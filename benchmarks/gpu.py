@@ -34,6 +34,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import gpu_kernels
 from benchmarks.common import RESULTS, matmul_tflops, parts, seconds
 from benchmarks.embedder_speed import flop
 from benchmarks.speed_sides import SHAPE, SIDES, make_checkpoint, released_work
@@ -291,6 +292,12 @@ def profile(settings: Settings) -> Iterator[Row]:
         yield {"what": "GPU time of a run over its time (lanes may overlap)", "value": busy / took, "unit": "share"}
 
 
+def kernels(settings: Settings) -> Iterator[Row]:
+    """The small steps of a layer, each by PyTorch, by our kernel and by `torch.compile`; and the products beside."""
+    shapes = {name: settings.checkpoint(name).sizes for name in SHAPES}
+    yield from gpu_kernels.measure(shapes, torch.device(settings.device), settings.dtype, settings.mini)
+
+
 def memory(settings: Settings) -> Iterator[Row]:
     """Memory that runs out in the middle of a job: the vectors stay right, and the batches grow again after."""
     from tests.golden import cosines
@@ -385,6 +392,7 @@ class Part:
 PARTS = {
     "tests": Part(tests, 90),
     "golden": Part(golden, 60),
+    "kernels": Part(kernels, 60),
     "speed_half": Part(speed_half, 100),
     "profile": Part(profile, 50),
     "speed_seven": Part(speed_seven, 120),

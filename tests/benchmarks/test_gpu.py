@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks import gpu, gpu_kernels
 from benchmarks.gpu import PARTS, Settings, functions, line, run_part
 
 pytestmark = pytest.mark.slow
@@ -44,6 +44,28 @@ def test_a_side_that_fails_leaves_the_others(settings, monkeypatch):
 def test_a_batch_is_profiled_by_operator(settings):
     rows = rows_of("profile", settings)
     assert 0.5 < sum(value for what, value in rows.items() if what.startswith("aten::")) <= 1
+
+
+def test_every_step_is_measured_at_both_shapes(settings):
+    rows = rows_of("kernels", settings)
+    for name in ("0.5B", "7B"):
+        for step in ("swiglu", "add_norm", "rotate"):
+            assert rows[f"{name} {step}, PyTorch: bandwidth"] > 0
+            assert rows[f"{name} {step}, torch.compile: largest difference"] < 1e-5
+        assert rows[f"{name} product gate_up: rate"] > 0
+    if not torch.cuda.is_available():
+        assert rows["kernels on cpu; they need an NVIDIA GPU"] == 0
+
+
+def test_a_step_that_cannot_run_is_a_row(settings):
+    def broken(_):
+        raise RuntimeError("no such kernel")
+
+    step = gpu_kernels.Step("step", (torch.ones(3),), {}, bytes_=12)
+    ways = {"PyTorch": torch.neg, "Triton": broken, "again": torch.neg}
+    rows = list(gpu_kernels._measured("step", step, torch.device("cpu"), ways))
+    assert [row["what"] for row in rows if "error" in row] == ["step, Triton"]
+    assert rows[-1] == {"what": "step, again: largest difference", "value": 0.0, "unit": "of the number and the mean"}
 
 
 def test_memory_that_ran_out_changes_no_vector(settings):
