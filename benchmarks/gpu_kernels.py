@@ -1,6 +1,6 @@
-"""The steps of a decoder layer on a GPU, one by one: milliseconds, and the share of what the chip can do.
+"""Where a GPU's time goes: the steps of a decoder layer one by one, and the kernels of a whole run.
 
-A part of `benchmarks.gpu`. Each step of a full batch's shape is computed in every way there is: by PyTorch's own
+Parts of `benchmarks.gpu`. Each step of a full batch's shape is computed in every way there is: by PyTorch's own
 operations, by our kernel (as it is set, and with other blocks and warps), and by `torch.compile`. The bytes are those
 that must move at least: each number read once and written once.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -17,15 +17,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import DeviceType
 from torch.nn import functional as F
+from torch.profiler import ProfilerActivity
+from torch.profiler import profile as recording
 
+from benchmarks.common import seconds
 from c2llm_integrations.model import attention_gpu
 from c2llm_integrations.model.checkpoint import ModelConfig
+from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.model.fused import Fused, add_norm, rotate, swiglu
 
 Row = dict[str, Any]
 ROWS, MINI_ROWS = 32768, 64
 RUNS, WARM_UP, LAUNCHES = 20, 3, 200
+NAMED = 14  # kernels of a run that get a row of their own
 TEXT_TOKENS = 256  # of each text that attention sees
 # Blocks and warps to try beside those that are set.
 SWIGLU = [
@@ -222,3 +228,44 @@ def _milliseconds(work: Callable[[], object], device: torch.device) -> float:
         event.record()
     torch.cuda.synchronize()
     return statistics.median(begin.elapsed_time(end) for begin, end in pairwise(events))
+
+
+def profiled(embedder: C2LLMEmbedder, texts: list[str], gpu: bool) -> Iterator[Row]:
+    """The share of each kernel in the kernels' time of a run, and how much of the run the GPU computes."""
+
+    def run() -> None:
+        if gpu:
+            embedder.encode(texts)
+        else:  # of operators it sees those of this thread alone
+            embedder.scheduler.workers[0].encoder(embedder._counted(texts))
+
+    run()
+    # Of a GPU its kernels alone: with the operators that started them, each would count twice.
+    with recording(activities=[ProfilerActivity.CUDA if gpu else ProfilerActivity.CPU]) as found:
+        took = seconds(run)
+    here = DeviceType.CUDA if gpu else DeviceType.CPU
+    spent = {
+        one.key: one.self_device_time_total if gpu else one.self_cpu_time_total
+        for one in found.key_averages()
+        if one.device_type == here
+    }
+    total = sum(spent.values()) or 1
+    yield {"what": "a run", "value": took, "unit": "s"}
+    yield {"what": "all kernels of it, one after the other", "value": total / 1e6, "unit": "s"}
+    largest = sorted(spent, key=lambda key: -spent[key])[:NAMED]
+    for name in largest:
+        yield {"what": name[:90], "value": spent[name] / total, "unit": "share"}
+    others = total - sum(spent[name] for name in largest)
+    yield {"what": f"{len(spent) - len(largest)} others", "value": others / total, "unit": "share"}
+    if gpu:
+        times = sorted((one.time_range.start, one.time_range.end) for one in found.events() if one.device_type == here)
+        yield {"what": "GPU busy", "value": covered(times) / 1e6 / took, "unit": "share of the run"}
+
+
+def covered(times: Sequence[tuple[float, float]]) -> float:
+    """How much time these stretches cover that may overlap, in the order of their beginnings."""
+    total, until = 0.0, float("-inf")
+    for begin, end in times:
+        total += max(0.0, end - max(begin, until))
+        until = max(until, end)
+    return total
