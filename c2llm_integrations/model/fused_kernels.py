@@ -54,14 +54,12 @@ def _add_norm(
     inside = columns < WIDTH
     places = tl.program_id(0).to(tl.int64) * WIDTH + columns
     dtype = total.dtype.element_ty
-    rounded = (tl.load(x + places, inside, 0).to(tl.float32) + tl.load(more + places, inside, 0).to(tl.float32)).to(
-        dtype
-    )
+    exact = tl.load(x + places, inside, 0).to(tl.float32) + tl.load(more + places, inside, 0).to(tl.float32)
+    rounded = exact.to(dtype)
     tl.store(total + places, rounded, inside)
     exact = rounded.to(tl.float32)
     scale = tl.rsqrt(tl.sum(exact * exact, 0) / WIDTH + epsilon)
-    factors = tl.load(weight + columns, inside, 0).to(tl.float32)
-    tl.store(normed + places, (exact * scale * factors).to(dtype), inside)
+    tl.store(normed + places, (exact * scale * tl.load(weight + columns, inside, 0)).to(dtype), inside)
 
 
 def add_norm(
@@ -89,24 +87,17 @@ def _rotate(
 ) -> None:
     row = tl.program_id(0).to(tl.int64)
     heads, columns = tl.arange(0, HEADS_BLOCK)[:, None], tl.arange(0, HALF_BLOCK)[None, :]
+    inside, real = (heads < HEADS) & (columns < HALF), columns < HALF
     lefts = x + row * ROW_STRIDE + heads * (2 * HALF) + columns
-    inside = (heads < HEADS) & (columns < HALF)
     left, right = tl.load(lefts, inside, 0).to(tl.float32), tl.load(lefts + HALF, inside, 0).to(tl.float32)
-    angles = row * (2 * HALF) + columns
-    real = columns < HALF
-    left_cos, right_cos = (
-        tl.load(cos + angles, real, 0).to(tl.float32),
-        tl.load(cos + angles + HALF, real, 0).to(tl.float32),
-    )
-    left_sin, right_sin = (
-        tl.load(sin + angles, real, 0).to(tl.float32),
-        tl.load(sin + angles + HALF, real, 0).to(tl.float32),
-    )
+    cosines, sines = cos + row * (2 * HALF) + columns, sin + row * (2 * HALF) + columns
     dtype = x.dtype.element_ty
-    new_left = (left * left_cos).to(dtype).to(tl.float32) - (right * left_sin).to(dtype).to(tl.float32)
-    new_right = (right * right_cos).to(dtype).to(tl.float32) + (left * right_sin).to(dtype).to(tl.float32)
-    tl.store(lefts, new_left.to(dtype), inside)
-    tl.store(lefts + HALF, new_right.to(dtype), inside)
+    plus = (left * tl.load(cosines, real, 0)).to(dtype).to(tl.float32)
+    minus = (right * tl.load(sines, real, 0)).to(dtype).to(tl.float32)
+    tl.store(lefts, (plus - minus).to(dtype), inside)
+    plus = (right * tl.load(cosines + HALF, real, 0)).to(dtype).to(tl.float32)
+    more = (left * tl.load(sines + HALF, real, 0)).to(dtype).to(tl.float32)
+    tl.store(lefts + HALF, (plus + more).to(dtype), inside)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, warps: int | None = None) -> Tensor:
