@@ -26,12 +26,14 @@ from benchmarks.common import seconds
 from c2llm_integrations.model import attention_gpu
 from c2llm_integrations.model.checkpoint import ModelConfig
 from c2llm_integrations.model.embedder import C2LLMEmbedder
+from c2llm_integrations.model.encoder import ROW_MULTIPLE
 from c2llm_integrations.model.fused import Fused, add_norm, rotate, swiglu
 
 Row = dict[str, Any]
 ROWS, MINI_ROWS = 32768, 64
 RUNS, WARM_UP, LAUNCHES = 20, 3, 200
 NAMED = 14  # kernels of a run that get a row of their own
+ONE_KERNEL = ("128x128x64", "128x128x64 deep", "128x64x64", "256x64x64")  # of `gpu_product`
 TEXT_TOKENS = 256  # of each text that attention sees
 # Blocks and warps to try beside those that are set.
 SWIGLU = [
@@ -59,15 +61,19 @@ def measure(shapes: dict[str, ModelConfig], device: torch.device, dtype: torch.d
     rows = MINI_ROWS if mini else ROWS
     if device.type != "cuda":
         yield {"what": f"kernels on {device.type}; they need an NVIDIA GPU", "value": 0, "unit": "kernels"}
-    for late in (False, True):  # compiling takes longest, so it is last
-        for name, sizes in shapes.items():
-            for step in _steps(sizes, rows, device, dtype):
-                yield from _measured(
-                    f"{name} {step.name}", step, device, _compiled(step, device) if late else step.ways
-                )
-    for step in _steps(next(iter(shapes.values())), 32, device, dtype):
-        if step.bytes_ and device.type == "cuda":
-            yield from _launch(step)
+    for name, sizes in shapes.items():
+        for step in _steps(sizes, rows, device, dtype):
+            yield from _measured(f"{name} {step.name}", step, device, step.ways)
+    if device.type == "cuda":
+        for step in _steps(next(iter(shapes.values())), ROW_MULTIPLE, device, dtype):
+            if step.bytes_:
+                yield from _launch(step)
+        for name, sizes in shapes.items():  # an experiment, behind what it could take down
+            step = _gated(sizes, rows, device, dtype)
+            yield from _measured(f"{name} {step.name}", step, device, step.ways)
+    for name, sizes in shapes.items():  # compiling takes longest
+        for step in _steps(sizes, rows, device, dtype):
+            yield from _measured(f"{name} {step.name}", step, device, _compiled(step, device))
 
 
 def _steps(sizes: ModelConfig, rows: int, device: torch.device, dtype: torch.dtype) -> Iterator[Step]:
@@ -125,6 +131,20 @@ def _compiled(step: Step, device: torch.device) -> dict[str, Callable[..., Any]]
         "PyTorch again": plain,
         "torch.compile": torch.compile(plain, dynamic=True, fullgraph=True, backend=backend),
     }
+
+
+def _gated(sizes: ModelConfig, rows: int, device: torch.device, dtype: torch.dtype) -> Step:
+    """The product of gate and up and `swiglu` of it: one after the other as in the package, and in one kernel."""
+
+    def one(x: Tensor, weight: Tensor, shape: str) -> Tensor:
+        from benchmarks.gpu_product import gate_up_swiglu
+
+        return gate_up_swiglu(x, weight, shape)
+
+    ways: dict[str, Callable[..., Any]] = {"one after the other": lambda x, weight: swiglu(F.linear(x, weight))}
+    ways |= {f"in one, {shape}": partial(one, shape=shape) for shape in ONE_KERNEL}
+    given = [torch.randn(n, sizes.hidden_size, device=device, dtype=dtype) for n in (rows, 2 * sizes.intermediate_size)]
+    return Step("gate_up and swiglu", tuple(given), ways, flop=2.0 * given[0].numel() * len(given[1]))
 
 
 def _attention(qkv: Tensor, sizes: ModelConfig, device: torch.device) -> Step:
