@@ -8,6 +8,7 @@ import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import update_wrapper
 from importlib.util import find_spec
 
 import pytest
@@ -165,6 +166,8 @@ class Kernels:
 def failing(monkeypatch):
     """A function that has every kernel raise."""
     monkeypatch.setattr(Fused, "enabled", True)
+    for step in STEPS:
+        monkeypatch.setattr(step, "proven", set())
 
     def fail(error):
         monkeypatch.setitem(sys.modules, "c2llm_integrations.model.fused_kernels", Kernels(error))
@@ -196,6 +199,48 @@ def test_a_device_that_fails_is_not_taken_for_its_kernels(error, raised, failing
     with pytest.raises(raised, match=str(error)[-20:]):
         swiglu(on_gpu(arguments(3)[swiglu][0]))
     assert Fused.enabled
+
+
+def test_a_kernel_that_computes_something_else_is_found_by_its_first_result(monkeypatch):
+    monkeypatch.setattr(Fused, "enabled", True)
+    monkeypatch.setattr(rotate, "proven", set())
+
+    class Wrong:
+        def rotate(self, x, cos, sin):
+            return x.mul_(2)  # in place, as the true one
+
+    monkeypatch.setitem(sys.modules, "c2llm_integrations.model.fused_kernels", Wrong())
+    monkeypatch.setattr(sys.modules["c2llm_integrations.model"], "fused_kernels", Wrong(), raising=False)
+    turned, cos, sin = arguments(3)[rotate]
+    wanted = rotate(turned.clone(), cos, sin)
+    with pytest.warns(UserWarning, match="rotate differs from PyTorch's result"):
+        torch.testing.assert_close(rotate(on_gpu(turned.clone()), cos, sin), on_gpu(wanted))
+    assert not Fused.enabled
+
+
+def test_a_kernel_is_trusted_after_its_first_right_result_and_nan_is_one(monkeypatch):
+    monkeypatch.setattr(Fused, "enabled", True)
+    monkeypatch.setattr(swiglu, "proven", set())
+    asked = []
+
+    class Right:
+        def swiglu(self, gate_up):
+            asked.append(len(gate_up))
+            gate, up = gate_up.chunk(2, -1)
+            return F.silu(gate) * up
+
+    monkeypatch.setitem(sys.modules, "c2llm_integrations.model.fused_kernels", Right())
+    monkeypatch.setattr(sys.modules["c2llm_integrations.model"], "fused_kernels", Right(), raising=False)
+    [rows] = arguments(3)[swiglu]
+    rows[0, 0], rows[1, 1], rows[2] = torch.nan, torch.inf, 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        swiglu(on_gpu(rows))
+        function = swiglu.function
+        monkeypatch.setattr(swiglu, "function", update_wrapper(lambda _: pytest.fail("computed twice"), function))
+        monkeypatch.setattr(Right, "swiglu", lambda self, gate_up: asked.append(len(gate_up)))
+        swiglu(on_gpu(rows))
+    assert asked == [3, 3]
 
 
 def test_a_trace_in_another_thread_stops_no_step(monkeypatch):
