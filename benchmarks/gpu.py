@@ -1,13 +1,14 @@
-"""What one GPU shows, in one call of at most eight minutes: right vectors, speed beside others, where the time goes.
+"""What one GPU shows, in one call of some minutes: right vectors, speed beside others, where the time goes.
 
-    python -m benchmarks.gpu [--minutes 8] [--only PART…] [--device cuda] [--mini] [--out results/gpu.json]
+    python -m benchmarks.gpu [--minutes 4] [--only PART…] [--device cuda] [--mini] [--out results/gpu.json]
 
 It runs on a bare machine: this repository, PyTorch with CUDA and what of our wheel's own needs is there. Nothing is
 fetched: weights are random and of the true shapes, texts are the functions of the installed networkx, cut into tokens
 by nano's tokenizer. sentence-transformers and the serving extra are measured where they are installed.
 
-Each part is a process of its own with a time limit, so none takes another down; rows are kept as they are measured. A
-row is one figure, or what went wrong. `--mini` takes small shapes, so that a CPU shows in a minute that all of it runs.
+Each part is a process of its own with a time limit, so none takes another down; rows are kept as they are measured.
+Those that measure no time run first, side by side. A row is one figure, or what went wrong. `--mini` takes small
+shapes, so that a CPU shows in a minute that all of it runs.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ import tempfile
 import time
 import warnings
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -34,15 +36,17 @@ from typing import Any
 
 import torch
 
+from benchmarks import gpu_kernels
 from benchmarks.common import RESULTS, matmul_tflops, parts, seconds
 from benchmarks.embedder_speed import flop
-from benchmarks.speed_sides import SHAPE, SIDES, make_checkpoint, released_work
+from benchmarks.speed_sides import SHAPE, SIDES, released_work
 from c2llm_integrations.model.backbones import Qwen2
-from c2llm_integrations.model.checkpoint import NANO, Checkpoint, ModelConfig
+from c2llm_integrations.model.checkpoint import NANO, Checkpoint, ModelConfig, long_name
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.model.encoder import pma_shapes
 from c2llm_integrations.model.fused import Fused
 from c2llm_integrations.model.options import ModelOptions
+from c2llm_integrations.model.tensor_files import write_tensors
 
 ROOT = Path(__file__).parents[1]
 Row = dict[str, Any]
@@ -65,11 +69,12 @@ SHAPES: dict[str, dict[str, Any]] = {
 MINI = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 MINI |= {"num_key_value_heads": 2, "vocab_size": 16384, "compressed_dim": 64}
 MAX_LENGTH = 2048
-# Texts of one run: about a second of a large GPU. The released way keeps all logits and is slow: it gets a share.
+# Texts of one run: one or two seconds of a large GPU. The others are slower and get every so-many-th of them.
 TEXTS = {"0.5B": 4096, "7B": 512}
-RELEASED_SHARE = 8
-RUNS = 5
-OPERATORS = 12
+LIBRARY_SHARE, RELEASED_SHARE = 8, 32
+SERVED_SHARE = 2
+RUNS = 3
+LEAST_SECONDS = 5  # a part does not begin with less
 # Memory that is left beside the weights where it is made to run out.
 ROOM_BYTES = 256 * 2**20
 
@@ -174,29 +179,31 @@ def golden(settings: Settings) -> Iterator[Row]:
 
 def speed_half(settings: Settings) -> Iterator[Row]:
     """The 0.5B's shape beside sentence-transformers and the released way."""
-    yield from _speed(settings, "0.5B")
+    yield from _speed(settings, "0.5B", ("ours", "ours, nothing fused", "sentence-transformers", "released way"))
 
 
 def speed_seven(settings: Settings) -> Iterator[Row]:
-    """The 7B's shape beside the same."""
-    yield from _speed(settings, "7B")
+    """The 7B's shape beside sentence-transformers."""
+    yield from _speed(settings, "7B", ("ours", "sentence-transformers"))
 
 
-def _speed(settings: Settings, name: str) -> Iterator[Row]:
+def _speed(settings: Settings, name: str, compared: Sequence[str]) -> Iterator[Row]:
     checkpoint, texts, device = settings.checkpoint(name), settings.texts(name), torch.device(settings.device)
     found = checkpoint.tokenizer().encode_batch_fast(texts, add_special_tokens=False)
     rows = [encoding.ids[:MAX_LENGTH] for encoding in found]
     yield {"what": "tokens of a text, mean", "value": sum(map(len, rows)) / len(rows), "unit": "tokens"}
     peak = _peak_tflops(checkpoint.sizes, device)
     yield {"what": "peak that the shares are of", "value": peak, "unit": "TFLOP/s"}
-    few = rows[::RELEASED_SHARE]
+    some, few = texts[::LIBRARY_SHARE], rows[::RELEASED_SHARE]
     sides: list[tuple[str, Callable[[], Callable[[], object]], list[list[int]]]] = [
         ("ours", lambda: _ours(settings, checkpoint, texts), rows),
         ("ours, nothing fused", lambda: _unfused(settings, checkpoint, texts), rows),
-        ("sentence-transformers", lambda: _library(settings, checkpoint, texts), rows),
+        ("sentence-transformers", lambda: _library(settings, checkpoint, some), rows[::LIBRARY_SHARE]),
         ("released way", lambda: _released(settings, checkpoint, few), few),
     ]
     for side, make, done in sides:
+        if side not in compared:
+            continue
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         try:
@@ -262,33 +269,15 @@ def _peak_tflops(sizes: ModelConfig, device: torch.device) -> float:
 
 
 def profile(settings: Settings) -> Iterator[Row]:
-    """One full batch of the 0.5B by operator, and how much of a longer run the GPU computes at all."""
-    from torch.profiler import ProfilerActivity, profile
-
-    device = torch.device(settings.device)
+    """Where the time of a run of the 0.5B goes: the share of each kernel, and how much of the run the GPU computes."""
     embedder = settings.embedder(settings.checkpoint("0.5B"))
-    texts = settings.texts("0.5B")
-    embedder.encode(texts)
-    tokens = [ids[:MAX_LENGTH] or [0] for ids in embedder._tokens(texts)]
-    encoder, batch = embedder.scheduler.workers[0].encoder, []
-    while tokens and sum(map(len, batch)) + len(tokens[-1]) <= embedder.scheduler.budget.full:
-        batch.append(tokens.pop())
-    batch.sort(key=len, reverse=True)
-    encoder(batch)
-    gpu = device.type == "cuda"
-    watched = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
-    with profile(activities=watched) as found:
-        took = seconds(lambda: encoder(batch))
-    yield {"what": f"one batch of {sum(map(len, batch)):,} tokens", "value": 1000 * took, "unit": "ms"}
-    spent = {one.key: one.self_device_time_total if gpu else one.self_cpu_time_total for one in found.key_averages()}
-    total = sum(spent.values()) or 1
-    for name in sorted(spent, key=lambda key: -spent[key])[:OPERATORS]:
-        yield {"what": name[:90], "value": spent[name] / total, "unit": "share"}
-    if gpu:
-        with profile(activities=[ProfilerActivity.CUDA]) as found:
-            took = seconds(lambda: embedder.encode(texts))
-        busy = sum(one.self_device_time_total for one in found.key_averages()) / 1e6
-        yield {"what": "GPU time of a run over its time (lanes may overlap)", "value": busy / took, "unit": "share"}
+    yield from gpu_kernels.profiled(embedder, settings.texts("0.5B"), settings.device.startswith("cuda"))
+
+
+def kernels(settings: Settings) -> Iterator[Row]:
+    """The small steps of a layer, each by PyTorch, by our kernel and by `torch.compile`; and the products beside."""
+    shapes = {name: settings.checkpoint(name).sizes for name in SHAPES}
+    yield from gpu_kernels.measure(shapes, torch.device(settings.device), settings.dtype, settings.mini)
 
 
 def memory(settings: Settings) -> Iterator[Row]:
@@ -354,6 +343,8 @@ def _sides(settings: Settings, units: dict[str, str]) -> Iterator[Row]:
     model = str(_folder(settings))
     texts = settings.texts("0.5B")
     for name, unit in units.items():
+        if unit == "texts/s":
+            texts = texts[::SERVED_SHARE]
         amount = (20 if settings.mini else 200) if unit == "ms" else len(texts)
         try:
             run = SIDES[name](model, texts, MAX_LENGTH, float(amount))
@@ -367,9 +358,12 @@ def _folder(settings: Settings) -> Path:
     """The 0.5B's checkpoint on disk, made by whichever part needs it first."""
     folder = settings.folder / "model"
     if not (folder / "tokenizer.json").exists():
-        make_checkpoint(
-            folder, NANO / "tokenizer.json", str(settings.dtype).removeprefix("torch."), settings.shape("0.5B")
-        )
+        folder.mkdir(exist_ok=True)
+        checkpoint = settings.checkpoint("0.5B")
+        weights = {long_name(name): tensor.cpu() for name, tensor in checkpoint.tensors().items()}
+        write_tensors(weights, folder / "model.safetensors", {"format": "pt"})
+        (folder / "config.json").write_text(json.dumps(checkpoint.config))
+        (folder / "tokenizer.json").write_bytes((NANO / "tokenizer.json").read_bytes())
     return folder
 
 
@@ -379,19 +373,35 @@ class Part:
 
     measure: Callable[[Settings], Iterator[Row]]
     limit: float
+    timed: bool = True
 
 
 # In this order: what matters most is measured before the time is over.
 PARTS = {
-    "tests": Part(tests, 90),
-    "golden": Part(golden, 60),
-    "speed_half": Part(speed_half, 100),
-    "profile": Part(profile, 50),
-    "speed_seven": Part(speed_seven, 120),
-    "serve": Part(serve, 80),
-    "questions": Part(questions, 50),
-    "memory": Part(memory, 60),
+    "tests": Part(tests, 60, timed=False),
+    "golden": Part(golden, 60, timed=False),
+    "memory": Part(memory, 60, timed=False),
+    "kernels": Part(kernels, 60),
+    "speed_half": Part(speed_half, 70),
+    "profile": Part(profile, 35),
+    "speed_seven": Part(speed_seven, 60),
+    "serve": Part(serve, 50),
+    "questions": Part(questions, 40),
 }
+
+
+def run_parts(names: Sequence[str], settings: Settings, deadline: float) -> Iterator[list[Row]]:
+    """Rows of each part; those that measure no time run side by side, before the others."""
+
+    def run(name: str) -> list[Row]:
+        left = deadline - time.perf_counter()
+        if left < LEAST_SECONDS:
+            return [{"part": name, "what": "this part", "error": "no time was left"}]
+        return run_part(name, settings, left)
+
+    with ThreadPoolExecutor() as together:
+        yield from together.map(run, [name for name in names if not PARTS[name].timed])
+    yield from map(run, [name for name in names if PARTS[name].timed])
 
 
 def run_part(name: str, settings: Settings, seconds_left: float) -> list[Row]:
@@ -439,7 +449,7 @@ def _told(error: BaseException) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=8, help="of all parts together")
+    parser.add_argument("--minutes", type=float, default=4, help="of all parts together")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--mini", action="store_true", help="small shapes and few texts")
@@ -455,12 +465,7 @@ def main() -> None:
     print(json.dumps(document["machine"]), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(options.device, options.mini, Path(folder))
-        for name in options.only:
-            left = deadline - time.perf_counter()
-            if left < 5:
-                found = [{"part": name, "what": "this part", "error": "no time was left"}]
-            else:
-                found = run_part(name, settings, left)
+        for found in run_parts(options.only, settings, deadline):
             print("\n".join(map(line, found)), flush=True)
             document["rows"] += found
             options.out.write_text(json.dumps(document, indent=1) + "\n")

@@ -138,7 +138,8 @@ def test_a_heavy_package_is_imported_only_at_home(package):
     assert not strangers, f"{package} is imported in {strangers}"
 
 
-# What a user calls by keywords that an editor completes, and what another library calls by names of its own.
+# What a user calls by keywords that an editor completes, what another library calls by names of its own, and what runs
+# on a GPU, which takes addresses and sizes one by one.
 MANY_PARAMETERS = {
     "indexing.ingest.ingest",
     "indexing.ingest_records.ingest_records",
@@ -146,6 +147,8 @@ MANY_PARAMETERS = {
     "langchain.vector_store.__init__",
     "model.embedder.from_pretrained",
     "model.hf_config.__init__",
+    "model.fused_kernels._add_norm",
+    "model.fused_kernels._rotate",
 }
 
 

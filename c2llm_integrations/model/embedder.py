@@ -21,8 +21,9 @@ from c2llm_integrations.model.encoder import load_encoder, longest_text, token_b
 from c2llm_integrations.model.options import ModelOptions, is_url
 from c2llm_integrations.model.output_dim import Projection, of_width
 
-# Texts tokenized at once: bounds memory, and is enough to sort like lengths together.
-WINDOW_TEXTS = 4096
+# Texts tokenized at once at most: bounds memory, and is enough to sort like lengths together. Nothing is computed while
+# the first window is tokenized, so that one is small, and each of the next ones `WINDOW_GROWTH` times as large.
+FIRST_TEXTS, WINDOW_GROWTH, WINDOW_TEXTS = 256, 4, 4096
 # Characters a token that are tokenized of a long text at first (code has 3 to 4), and spare tokens at the cut.
 CHARS_READ, CUT_MARGIN_TOKENS = 16, 64
 # A progress bar shows for more texts than this, on a terminal only.
@@ -271,16 +272,16 @@ class C2LLMEmbedder:
         vectors = np.empty((len(texts), self.checkpoint.output_dim), np.float32)
         counts = np.zeros(len(texts), np.int64)
         jobs: list[Job] = []
+        windows = list(_windows(len(texts)))
 
         def collect(number: int) -> None:
-            begin = number * WINDOW_TEXTS
-            found = self.scheduler.wait(jobs[number], lambda done: report(begin + done))
-            vectors[begin : begin + WINDOW_TEXTS] = found
+            begin = windows[number].start
+            vectors[windows[number]] = self.scheduler.wait(jobs[number], lambda done: report(begin + done))
 
         try:
-            for begin in range(0, len(texts), WINDOW_TEXTS):
-                tokens = self._counted(texts[begin : begin + WINDOW_TEXTS])
-                counts[begin : begin + WINDOW_TEXTS] = list(map(len, tokens))
+            for window in windows:
+                tokens = self._counted(texts[window])
+                counts[window] = list(map(len, tokens))
                 jobs += self.scheduler.submit(tokens)
                 if len(jobs) > 1:
                     collect(len(jobs) - 2)
@@ -312,6 +313,14 @@ class C2LLMEmbedder:
             tokens = [ids[: self.max_length] or [self._blank_token] for ids in tokens]
             self.tokens_seen += sum(map(len, tokens))
         return tokens
+
+
+def _windows(texts: int) -> Iterator[slice]:
+    """Yield the places of texts that are tokenized at once."""
+    begin, size = 0, min(FIRST_TEXTS, WINDOW_TEXTS)
+    while begin < texts:
+        yield slice(begin, min(begin + size, texts))
+        begin, size = begin + size, min(WINDOW_GROWTH * size, WINDOW_TEXTS)
 
 
 def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

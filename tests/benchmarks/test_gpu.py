@@ -1,12 +1,14 @@
 """The benchmark for GPUs runs on a CPU with small shapes, so that no time on a GPU goes into typing errors."""
 
 import json
+import threading
+import time
 
 import pytest
 import torch
 
-from benchmarks import gpu
-from benchmarks.gpu import PARTS, Settings, functions, line, run_part
+from benchmarks import gpu, gpu_kernels
+from benchmarks.gpu import PARTS, Settings, functions, line, run_part, run_parts
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +31,8 @@ def test_golden_vectors_are_compared(settings):
 @pytest.mark.parametrize("name", ["speed_half", pytest.param("speed_seven", marks=pytest.mark.stress)])
 def test_every_side_has_a_speed_and_its_share_of_the_peak(name, settings):
     rows = rows_of(name, settings)
-    for side in ("ours", "ours, nothing fused", "sentence-transformers", "released way"):
+    slower = ("ours, nothing fused", "released way") if name == "speed_half" else ()
+    for side in ("ours", "sentence-transformers", *slower):
         assert rows[f"{side}: share of the peak"] > 0
         assert rows[side] > 0
 
@@ -41,9 +44,55 @@ def test_a_side_that_fails_leaves_the_others(settings, monkeypatch):
     assert [row["what"] for row in rows if "error" in row] == ["sentence-transformers", "released way"]
 
 
-def test_a_batch_is_profiled_by_operator(settings):
-    rows = rows_of("profile", settings)
-    assert 0.5 < sum(value for what, value in rows.items() if what.startswith("aten::")) <= 1
+def test_the_shares_of_a_run_sum_to_one(settings):
+    rows = list(PARTS["profile"].measure(settings))
+    shares = {row["what"]: row["value"] for row in rows if row["unit"] == "share"}
+    assert sum(shares.values()) == pytest.approx(1)
+    assert sum(value for what, value in shares.items() if what.startswith("aten::")) > 0.5
+
+
+def test_time_that_two_kernels_share_counts_once():
+    assert gpu_kernels.covered([(0, 4), (1, 2), (3, 6), (8, 9)]) == 7
+    assert gpu_kernels.covered([]) == 0
+
+
+def test_parts_that_measure_no_time_run_first_and_at_the_same_time(settings, monkeypatch):
+    both, order = threading.Barrier(2, timeout=30), []
+
+    def run(name, _, left):
+        if name in ("tests", "golden"):
+            both.wait()
+        order.append(name)
+        return [{"part": name, "what": "time left", "value": left, "unit": "s"}]
+
+    monkeypatch.setattr(gpu, "run_part", run)
+    found = list(run_parts(["profile", "tests", "golden"], settings, time.perf_counter() + 60))
+    assert [rows[0]["part"] for rows in found] == ["tests", "golden", "profile"]
+    assert order[-1] == "profile"
+    [[late]] = run_parts(["profile"], settings, time.perf_counter() + 1)
+    assert late["error"] == "no time was left"
+
+
+def test_every_step_is_measured_at_both_shapes(settings):
+    rows = rows_of("kernels", settings)
+    for name in ("0.5B", "7B"):
+        for step in ("swiglu", "add_norm", "rotate"):
+            assert rows[f"{name} {step}, PyTorch: bandwidth"] > 0
+            assert rows[f"{name} {step}, torch.compile: largest difference"] < 1e-5
+        assert rows[f"{name} product gate_up: rate"] > 0
+    if not torch.cuda.is_available():
+        assert rows["kernels on cpu; they need an NVIDIA GPU"] == 0
+
+
+def test_a_step_that_cannot_run_is_a_row(settings):
+    def broken(_):
+        raise RuntimeError("no such kernel")
+
+    step = gpu_kernels.Step("step", (torch.ones(3),), {}, bytes_=12)
+    ways = {"PyTorch": torch.neg, "Triton": broken, "again": torch.neg}
+    rows = list(gpu_kernels._measured("step", step, torch.device("cpu"), ways))
+    assert [row["what"] for row in rows if "error" in row] == ["step, Triton"]
+    assert rows[-1] == {"what": "step, again: largest difference", "value": 0.0, "unit": "of the number and the mean"}
 
 
 def test_memory_that_ran_out_changes_no_vector(settings):

@@ -78,24 +78,42 @@ def test_the_variable_length_kernel_takes_what_it_is_given(causal):
     assert (mixed.shape, mixed.dtype) == ((32, 14, 8), torch.bfloat16)
 
 
-def test_an_older_kernel_gets_each_key_head_as_often_as_queries_share_it(monkeypatch):
-    """PyTorch before 2.13 has no grouped queries there; its kernel is stood in for by the padded way."""
-    lengths = [9, 4, 4]
+@pytest.fixture
+def older_kernel(monkeypatch):
+    """A function that sets what stands in for the kernel of PyTorch before 2.13, which documents no grouped queries."""
+    varlen = pytest.importorskip("torch.nn.attention.varlen")
+
+    def set_kernel(kernel):
+        monkeypatch.setattr(varlen, "varlen_attn", kernel)
+        attention_gpu._varlen_options.cache_clear()
+        attention_gpu._takes_grouped.cache_clear()
+
+    yield set_kernel
+    attention_gpu._varlen_options.cache_clear()
+    attention_gpu._takes_grouped.cache_clear()
+
+
+@pytest.mark.parametrize("way", ["takes", "refuses", "confuses"])
+def test_an_older_kernel_gets_each_key_head_as_often_as_it_must(way, older_kernel):
+    """Its kernel is stood in for by the padded way: it takes grouped queries, refuses them, or gives wrong numbers."""
+    calls = []
 
     def varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None, window_size=(-1, -1)):
-        assert query.shape == key.shape == value.shape
-        assert (cu_seq_q.tolist(), max_q, window_size) == ([0, 9, 13, 17], 9, (-1, 0))
-        return attend_padded(query, key, value, layout(lengths, CPU), causal=True)
+        calls.append((key.shape[1], cu_seq_q.tolist(), max_q, window_size))
+        grouped = query.shape[1] != key.shape[1]
+        if grouped and way == "refuses":
+            raise RuntimeError("as many heads of keys as of queries are needed")
+        mixed = attend_padded(query, key, value, layout(cu_seq_q.diff().tolist(), CPU), causal=True)
+        return mixed.flip(1) if grouped and way == "confuses" else mixed
 
-    varlen = pytest.importorskip("torch.nn.attention.varlen")
-    monkeypatch.setattr(varlen, "varlen_attn", varlen_attn)
-    attention_gpu._varlen_options.cache_clear()
-    try:
-        rows = packed(lengths, 14, 2, 15)
+    older_kernel(varlen_attn)
+    rows, lengths = packed([9, 4, 4], 14, 2, 15), [9, 4, 4]
+    for _ in range(2):
         found = attend_varlen(*rows, layout(lengths, CPU), causal=True).flatten(1)
-    finally:
-        attention_gpu._varlen_options.cache_clear()
-    torch.testing.assert_close(found, one_by_one(*rows, groups_of(lengths), True))
+        torch.testing.assert_close(found, one_by_one(*rows, groups_of(lengths), True))
+    tried, *asked = calls
+    assert tried[0] == 2
+    assert asked == 2 * [(2 if way == "takes" else 14, [0, 9, 13, 17], 9, (-1, 0))]
 
 
 @given(lengths_of_texts, st.booleans())

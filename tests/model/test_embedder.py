@@ -67,9 +67,16 @@ def test_small_budgets_and_windows_change_nothing(tiny, monkeypatch):
     texts = [f"def f{n}(): return {'x' * n}" for n in range(40)]
     want = tiny.encode(texts)
     monkeypatch.setattr(module, "token_budget", lambda *_: 16)
-    monkeypatch.setattr(module, "WINDOW_TEXTS", 7)
+    monkeypatch.setattr(module, "FIRST_TEXTS", 2)
+    monkeypatch.setattr(module, "WINDOW_TEXTS", 9)
     small = C2LLMEmbedder.from_pretrained(str(TIED), dtype="float32")
-    np.testing.assert_allclose(small.encode(texts), want, atol=1e-5)
+    windows, done = [], []
+    counted = small._counted
+    monkeypatch.setattr(small, "_counted", lambda window: windows.append(len(window)) or counted(window))
+    np.testing.assert_allclose(small.encode(texts, progress=lambda done_, *_: done.append(done_)), want, atol=1e-5)
+    assert windows == [2, 8, 9, 9, 9, 3]
+    assert done == sorted(done)
+    assert done[-1] == 40
 
 
 def test_equal_texts_are_computed_once(tiny):
