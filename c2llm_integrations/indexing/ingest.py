@@ -31,6 +31,7 @@ from c2llm_integrations.indexing.ownership import (
     CommitClaim,
     claim,
     claim_of,
+    names_of,
     require_alone,
     require_claim,
 )
@@ -187,7 +188,7 @@ def ingest_with(
             report = _fill(tree, embedder, store, options, snapshot.changed)
             snapshot.finish(report.stored)
     else:
-        require_alone(tree, store, options.force)
+        _require_alone(tree, store, options)
         with SnapshotWriter(tree, store, anew=True) as snapshot:
             report = _replace(tree, embedder, store, options)
             if report.replaced:
@@ -217,7 +218,7 @@ def plan(
     report = IngestReport(tree.name, notes=tree.notes)
     held, spec = StoredRows(), None if store is None else store.spec
     if store is not None and spec is not None and options.replace:
-        require_alone(tree, store, options.force)
+        _require_alone(tree, store, options)
         spec = None
     elif store is not None and spec is not None:
         require_claim(tree, store, options.force)
@@ -286,7 +287,12 @@ def _replace(tree: Tree, embedder: C2LLMEmbedder, store: VectorStore, options: I
         claim(tree, successor)
         return _fill(tree, embedder, successor, options)
 
-    return replaced_by(filled, store, spec, tree.name, partial(require_alone, tree, store, options.force))
+    return replaced_by(filled, store, spec, tree.name, partial(_require_alone, tree, store, options))
+
+
+def _require_alone(tree: Tree, store: VectorStore, options: IngestOptions) -> None:
+    if not options.force:
+        require_alone({tree.name, *names_of(tree.root, store)}, store, "drop them with --force")
 
 
 def replaced_by(

@@ -22,7 +22,7 @@ from c2llm_integrations.errors import InputError
 from c2llm_integrations.indexing.chunk_diff import Change
 from c2llm_integrations.indexing.ingest import IngestReport, replaced_by, spec_for
 from c2llm_integrations.indexing.options import IngestOptions, RecordOptions
-from c2llm_integrations.indexing.ownership import claim_records, require_only_source, require_records
+from c2llm_integrations.indexing.ownership import claim_records, require_alone, require_records
 from c2llm_integrations.indexing.record_readers import (
     Item,
     Names,
@@ -148,8 +148,8 @@ def ingest_records_with(
         store.create(spec)
         report = filled(store)
     else:
-        require_only_source(source, store)
-        report = replaced_by(filled, store, spec, source, partial(require_only_source, source, store))
+        require_alone([source], store)
+        report = replaced_by(filled, store, spec, source, partial(require_alone, [source], store))
     report.seconds = perf_counter() - begin
     return report
 
@@ -187,7 +187,7 @@ def plan_records(
     if store is not None:
         require_records(source, store)
     if store is not None and options.replace:
-        require_only_source(source, store)
+        require_alone([source], store)
         store = None  # as if it were empty
     if store is not None and (held := store.spec) is not None:
         wanted, items = _spec(items, embedder, store, options)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -253,25 +253,15 @@ def claim_records(source: str, store: VectorStore) -> Callable[[], None]:
     return require_mine
 
 
-def require_alone(tree: Tree, store: VectorStore, force: bool) -> None:
-    """Raise RepositoryError if replacing the collection would drop what other checkouts have filled."""
-    others = sorted(store.claims().keys() - names_of(tree.root, store))
-    if others and not force:
-        raise RepositoryError(
-            f"--replace would drop what other checkouts filled: {', '.join(others)}; "
-            "take another --collection, or drop them with --force"
-        )
-
-
-def require_only_source(source: str, store: VectorStore) -> None:
-    """Raise RepositoryError if replacing the collection would drop what other sources have filled."""
-    others = sorted(store.claims().keys() - {source})
-    if not others and (unclaimed := store.total() - store.count(source)) > 0:
+def require_alone(mine: Collection[str], store: VectorStore, way_out: str = "drop this one first") -> None:
+    """Raise RepositoryError if replacing the collection would drop rows of other names than `mine`, or of no claim."""
+    others = sorted(store.claims().keys() - set(mine))
+    if not others and (unclaimed := store.total() - sum(map(store.count, mine))) > 0:
         others = [f"{unclaimed:,} rows that no source claims"]
     if others:
         raise RepositoryError(
-            f"replacing the collection would drop what other sources filled: {', '.join(others)}; "
-            "take another collection, or drop this one first"
+            f"replacing the collection would drop what others filled: {', '.join(others)}; "
+            f"take another collection, or {way_out}"
         )
 
 

@@ -15,8 +15,9 @@ from c2llm_integrations.indexing.ingest import ingest, plan
 from c2llm_integrations.indexing.options import IngestOptions
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.stores import open_store
+from c2llm_integrations.stores.records import Record
 from c2llm_integrations.stores.spec import CompactPlan
-from c2llm_integrations.stores.vector_store import CollectionSpec
+from c2llm_integrations.stores.vector_store import CollectionSpec, Row
 from tests.golden import COMPRESSED, TIED
 
 pytestmark = pytest.mark.slow
@@ -409,11 +410,24 @@ def test_replacing_never_drops_what_other_checkouts_filled_unless_forced(repo, t
     (other / "a.py").write_text(function("alpha"))
     ingest(other, embedder, store)
     ingest(repo, embedder, store)
-    with pytest.raises(RepositoryError, match=r"--replace would drop what other checkouts filled: second;.*--force"):
+    with pytest.raises(RepositoryError, match=r"would drop what others filled: second;.*--force"):
         ingest(repo, embedder, store, replace=True)
     assert store.count() == 6
     assert ingest(repo, embedder, store, replace=True, force=True).replaced
     assert (store.count(), list(store.claims())) == (5, ["project"])
+
+
+def test_replacing_never_drops_rows_that_nobody_claims_unless_forced(repo, embedder, store):
+    ingest(repo, embedder, store)
+    vector = embedder.encode_documents(["own"])[0]
+    store.upsert([Row(Record("own", "own", {}, "unclaimed"), vector)])
+    with pytest.raises(RepositoryError, match=r"1 rows that no source claims; .*--force"):
+        ingest(repo, embedder, store, replace=True)
+    with pytest.raises(RepositoryError, match="1 rows that no source claims"):
+        plan(repo, store, options=IngestOptions(replace=True))
+    assert store.count() == 6
+    assert ingest(repo, embedder, store, replace=True, force=True).replaced
+    assert store.count() == 5
 
 
 def test_a_replacement_under_another_name_is_how_a_checkout_is_renamed(repo, embedder, store):

@@ -280,7 +280,7 @@ def test_a_replacement_drops_no_other_source(bare: VectorStore) -> None:
     with pytest.raises(RepositoryError, match="1 rows that no source claims; take another collection"):
         load(bare, RECORDS, replace=True)
     ingest_records(RECORDS, CountingEmbedder(), bare, source="others")
-    with pytest.raises(RepositoryError, match="other sources filled: others; take another collection"):
+    with pytest.raises(RepositoryError, match="what others filled: others; take another collection"):
         load(bare, RECORDS, replace=True)
 
 
@@ -291,7 +291,7 @@ def test_a_replacement_drops_no_source_that_began_meanwhile(bare: VectorStore) -
         yield RECORDS[0]
         bare.claim("others", "another run")
 
-    with pytest.raises(RepositoryError, match="other sources filled: others"):
+    with pytest.raises(RepositoryError, match="what others filled: others"):
         ingest_records(late(), CountingEmbedder(), bare, source="answers", replace=True)
 
 
