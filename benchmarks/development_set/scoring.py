@@ -63,10 +63,17 @@ def ask_package(package: Package, questions: Sequence[Question], work: Path, emb
 
 
 def ask_split(split: str, work: Path, embedder: C2LLMEmbedder) -> list[Scored]:
-    """Ask every package of a split."""
-    asked = read(split)
-    packages = [package for package in listed() if package.name in asked]
-    return [one for package in packages for one in ask_package(package, asked[package.name], work, embedder)]
+    """Ask every package of a split; one whose pinned archive the registry has no more is told and left out."""
+    asked, found = read(split), []
+    for package in listed():
+        if package.name in asked:
+            try:
+                fetch(package, work)
+            except SystemExit as error:
+                print(f"left out: {error}", flush=True)
+                continue
+            found += ask_package(package, asked[package.name], work, embedder)
+    return found
 
 
 def table(scored: Sequence[Scored]) -> list[dict[str, Any]]:

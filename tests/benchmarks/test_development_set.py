@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.development_set import scoring
 from benchmarks.development_set.archives import Package, fetch, listed, read_tree, write_tree
 from benchmarks.development_set.code import error, filled, symbol
 from benchmarks.development_set.documentation import behavior, central, changelog, sentence
@@ -213,6 +214,19 @@ def test_committed_questions_are_of_packages_nobody_tuned_for() -> None:
 def test_read_refuses_an_unknown_split() -> None:
     with pytest.raises(SystemExit, match="no split 'test'; choose one of tune, choose, report"):
         read("test")
+
+
+def test_a_package_that_the_registry_has_no_more_is_told_and_left_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def gone(package: Package, work: Path) -> Path:
+        raise SystemExit(f"{package.source} did not bring it")
+
+    monkeypatch.setattr(scoring, "read", lambda split: {PACKAGE.name: []})
+    monkeypatch.setattr(scoring, "listed", lambda: [PACKAGE])
+    monkeypatch.setattr(scoring, "fetch", gone)
+    assert scoring.ask_split("tune", tmp_path, None) == []  # type: ignore[arg-type]
+    assert f"left out: {PACKAGE.source} did not bring it" in capsys.readouterr().out
 
 
 def scored(package: str, kind: str, value: float) -> Scored:
