@@ -9,7 +9,7 @@ import subprocess
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from benchmarks.development_set.languages import LANGUAGES
 from benchmarks.nano_recipe.fetch import command
@@ -124,7 +124,10 @@ def is_code(path: str) -> bool:
 
 
 def write_tree(tree: Tree, removed: Iterable[str], folder: Path) -> None:
-    """Write a tree with the spans PATH:FIRST-LAST blanked, so that lines keep their numbers."""
+    """Write a tree with the spans PATH:FIRST-LAST blanked, so that lines keep their numbers.
+
+    Where an archive has several top folders, a file of one may be called like a folder of another; it is left out.
+    """
     lines = {path: text.split("\n") for path, text in tree.items()}
     for span in removed:
         path, _, numbers = span.rpartition(":")
@@ -133,6 +136,9 @@ def write_tree(tree: Tree, removed: Iterable[str], folder: Path) -> None:
         # A Python function whose docstring was its whole body must stay one.
         left = f"{kept[0]}..." if path.endswith(".py") and kept else ""
         lines[path][first - 1 : last] = [left, *[""] * (last - first)]
+    folders = {str(above) for path in lines for above in PurePosixPath(path).parents}
     for path, text in lines.items():
+        if path in folders:
+            continue
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text("\n".join(text), encoding="utf-8")

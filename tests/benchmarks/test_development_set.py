@@ -216,6 +216,11 @@ def test_read_refuses_an_unknown_split() -> None:
         read("test")
 
 
+def test_a_file_called_like_a_folder_of_another_top_folder_is_left_out(tmp_path: Path) -> None:
+    write_tree({"App": "a file", "App/main.cs": "class A {}\n"}, [], tmp_path)
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["main.cs"]
+
+
 def test_a_package_that_the_registry_has_no_more_is_told_and_left_out(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
