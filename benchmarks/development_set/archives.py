@@ -9,7 +9,7 @@ import subprocess
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from benchmarks.development_set.languages import LANGUAGES
 from benchmarks.nano_recipe.fetch import command
@@ -108,7 +108,8 @@ def _texts(tar: tarfile.TarFile) -> Iterator[tuple[str, str]]:
         if number > MAX_MEMBERS or total > MAX_TOTAL:
             raise SystemExit(f"{tar.name!r} is larger than {MAX_MEMBERS} files or {MAX_TOTAL} bytes; pin a smaller one")
         path = tarfile.data_filter(member, "/nowhere").name.partition("/")[2]
-        if member.size > MAX_FILE or _LEFT_OUT.search(path) or language_of(path) not in _KEPT:
+        # "" is a file beside the top folder.
+        if not path or member.size > MAX_FILE or _LEFT_OUT.search(path) or language_of(path) not in _KEPT:
             continue
         file = tar.extractfile(member)
         assert file is not None
@@ -124,10 +125,7 @@ def is_code(path: str) -> bool:
 
 
 def write_tree(tree: Tree, removed: Iterable[str], folder: Path) -> None:
-    """Write a tree with the spans PATH:FIRST-LAST blanked, so that lines keep their numbers.
-
-    Where an archive has several top folders, a file of one may be called like a folder of another; it is left out.
-    """
+    """Write a tree with the spans PATH:FIRST-LAST blanked, so that lines keep their numbers."""
     lines = {path: text.split("\n") for path, text in tree.items()}
     for span in removed:
         path, _, numbers = span.rpartition(":")
@@ -136,9 +134,6 @@ def write_tree(tree: Tree, removed: Iterable[str], folder: Path) -> None:
         # A Python function whose docstring was its whole body must stay one.
         left = f"{kept[0]}..." if path.endswith(".py") and kept else ""
         lines[path][first - 1 : last] = [left, *[""] * (last - first)]
-    folders = {str(above) for path in lines for above in PurePosixPath(path).parents}
     for path, text in lines.items():
-        if path in folders:
-            continue
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text("\n".join(text), encoding="utf-8")

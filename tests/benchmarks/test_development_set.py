@@ -216,9 +216,14 @@ def test_read_refuses_an_unknown_split() -> None:
         read("test")
 
 
-def test_a_file_called_like_a_folder_of_another_top_folder_is_left_out(tmp_path: Path) -> None:
-    write_tree({"App": "a file", "App/main.cs": "class A {}\n"}, [], tmp_path)
-    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["main.cs"]
+def test_a_file_beside_the_top_folder_is_left_out(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
+        for name in ("Makefile", "top/src/main.cs"):
+            text = b"class A {\n}\n"
+            info = tarfile.TarInfo(name)
+            info.size = len(text)
+            tar.addfile(info, io.BytesIO(text))
+    assert list(read_tree(tmp_path / "a.tar.gz")) == ["src/main.cs"]
 
 
 def test_a_package_that_the_registry_has_no_more_is_told_and_left_out(
