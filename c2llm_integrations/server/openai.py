@@ -314,7 +314,9 @@ async def _refusal(_request: Request, error: Exception) -> Response:
 
 async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    answer = await _refusal(request, Refused(error.status_code, f"{request.method} {request.url.path[:200]}: {error.detail}"))
+    answer = await _refusal(
+        request, Refused(error.status_code, f"{request.method} {request.url.path[:200]}: {error.detail}")
+    )
     answer.headers.update(error.headers or {})
     return answer
 

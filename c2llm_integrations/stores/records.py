@@ -112,7 +112,8 @@ def chunk_of(record: AnyRecord) -> CodeChunk:
 def chunk_field(name: str, metadata: Mapping[str, Any]) -> Any:
     """Return a field of a chunk; what is missing, or is none, is "" or 0: others may write anything into a row."""
     value, kind = metadata.get(name), CHUNK_FIELDS[name]
-    return value if type(value) is kind and (kind is str or 0 <= value <= MAX_LINE) else kind()
+    has_type = type(value) is kind
+    return value if has_type and (kind is str or 0 <= value <= MAX_LINE) else kind()
 
 
 @dataclass(frozen=True, slots=True)

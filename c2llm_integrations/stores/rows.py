@@ -72,8 +72,8 @@ FILTER_FIELDS = ("repository", "language", "path", "kind")
 
 def stored_of(id: RecordId, metadata: Mapping[str, Any], digest: object = "") -> Stored:
     """Return what a listing says of a row with this metadata; what is missing, or of another type, is "" or 0."""
-    fields = [chunk_field(name, metadata) for name in Stored._fields[1:-1]]
-    return Stored(id, *fields, digest if isinstance(digest, str) else "")
+    fields = {name: chunk_field(name, metadata) for name in Stored._fields[1:-1]}
+    return Stored(id, **fields, digest=digest if isinstance(digest, str) else "")
 
 
 def made_of(id: RecordId, text: str, metadata: Mapping[str, Any], ours: Mapping[str, Any]) -> AnyRecord:
@@ -85,11 +85,17 @@ def made_of(id: RecordId, text: str, metadata: Mapping[str, Any], ours: Mapping[
         is_own = why_id_refused(own) is None and row_id(source, own) == id
         return Record(own if is_own else id, text, metadata, source)
     if metadata.keys() == CHUNK_FIELDS.keys() and all(
-        type(metadata[name]) is CHUNK_FIELDS[name] and metadata[name] == chunk_field(name, metadata) for name in metadata
+        type(metadata[name]) is CHUNK_FIELDS[name] and metadata[name] == chunk_field(name, metadata)
+        for name in metadata
     ):
         return CodeChunk(id=str(id), text=text, **metadata)
     repository = metadata.get("repository")
     return Record(id, text, metadata, repository if isinstance(repository, str) else "")
+
+
+def field_names(value: object) -> Sequence[str]:
+    """Return the names in a list that we keep in a row; none where others wrote something else."""
+    return [name for name in value if isinstance(name, str)] if isinstance(value, list) else ()
 
 
 def path_of(record: AnyRecord) -> str:

@@ -11,8 +11,8 @@ from c2llm_integrations.code.chunk import CHUNK_FIELDS
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.ids import why_id_refused
 from c2llm_integrations.stores.parquet import Contents, write_rows
-from c2llm_integrations.stores.records import CodeChunk
-from c2llm_integrations.stores.rows import DIGEST_FIELD, FIELDS_FIELD, ID_FIELD, SOURCE_FIELD
+from c2llm_integrations.stores.records import CodeChunk, Record, Row
+from c2llm_integrations.stores.rows import DIGEST_FIELD, EMPTY_FIELD, FIELDS_FIELD, ID_FIELD, SOURCE_FIELD
 from c2llm_integrations.stores.spec import ANALYZER, CollectionSpec
 
 WIDTH = 8
@@ -80,3 +80,21 @@ def test_a_run_writes_over_any_row_and_an_export_takes_it(store, tmp_path):
     assert store._written_fields(store.ids).keys() == set(store.ids)
     store.delete([row.id for row in store.scan()])
     assert store.count() == 0
+
+
+@pytest.mark.slow
+def test_rows_of_milvus_are_read_whatever_they_say(tmp_path):
+    with open_store(f"milvus+lite://{tmp_path}/store.db") as store:
+        store.create(CollectionSpec(WIDTH, {"model": "any"}, analyzer=ANALYZER))
+        store.upsert([Row(Record("honest", "def f", {"votes": 1, "none": None}, "lies"), np.ones(WIDTH, np.float32))])
+        row = {"vector": [1.0] * WIDTH, "page_content": "def f", "terms": "f", **CHUNK, SOURCE_FIELD: "=lies"}
+        names = (ID_FIELD, FIELDS_FIELD, EMPTY_FIELD, DIGEST_FIELD)
+        rows = [{"id": str(uuid.uuid4()), **row, name: value} for name in names for value in VALUES]
+        for one in rows:
+            store.client.insert(store._physical, [one])
+        ids = [one["id"] for one in rows]
+        assert store.get(ids).keys() == store._written_fields(ids).keys() == set(ids)
+        found = store.candidates(np.ones(WIDTH, np.float32), ("f",), 500)
+        assert len(found.dense) == len(list(store.rows())) == len(list(store.scan())) == len(ids) + 1
+        [(_, honest)] = store.get("honest", "lies").items()
+        assert honest == Record("honest", "def f", {"votes": 1, "none": None}, "lies")

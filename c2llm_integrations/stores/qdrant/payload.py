@@ -25,6 +25,7 @@ from c2llm_integrations.stores.rows import (
     SOURCE_FIELD,
     TEXT_FIELD,
     Stored,
+    field_names,
     made_of,
     stored_of,
 )
@@ -69,10 +70,8 @@ def record_of(id: Any, payload: Mapping[str, Any] | None) -> AnyRecord:
 
 def written_fields(payload: Mapping[str, Any] | None) -> Sequence[str]:
     """Return the fields of the metadata that we wrote, as `payload_of` keeps them."""
-    names = (payload or {}).get(FIELDS_FIELD) or ()
-    if isinstance(names, str):
-        return names.split('"')
-    return [name for name in names if isinstance(name, str)] if isinstance(names, list | tuple) else ()
+    names = (payload or {}).get(FIELDS_FIELD) or []
+    return names.split('"') if isinstance(names, str) else field_names(names)
 
 
 def point_id(id: Any) -> RecordId:
