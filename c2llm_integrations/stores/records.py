@@ -111,7 +111,8 @@ def chunk_of(record: AnyRecord) -> CodeChunk:
 
 def chunk_field(name: str, metadata: Mapping[str, Any]) -> Any:
     """Return a field of a chunk; what is missing, or is none, is "" or 0: others may write anything into a row."""
-    value, kind = metadata.get(name), CHUNK_FIELDS[name]
+    value: Any = metadata.get(name)
+    kind = CHUNK_FIELDS[name]
     has_type = type(value) is kind
     return value if has_type and (kind is str or 0 <= value <= MAX_LINE) else kind()
 

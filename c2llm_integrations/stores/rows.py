@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 from c2llm_integrations.code.chunk import CHUNK_FIELDS, CodeChunk
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores.ids import RecordId, row_id, why_id_refused
-from c2llm_integrations.stores.records import AnyRecord, Hit, PreparedRecord, Record, Vector, chunk_field, prepared
+from c2llm_integrations.stores.records import (
+    MAX_LINE,
+    AnyRecord,
+    Hit,
+    PreparedRecord,
+    Record,
+    Vector,
+    chunk_field,
+    prepared,
+)
 
 _T = TypeVar("_T")
 
@@ -55,6 +64,10 @@ class Stored(NamedTuple):
     digest: str = ""  # `digest_of` the record; "" of a chunk, and of rows that an earlier release wrote
 
 
+_LISTED = Stored._fields[1:-1]
+_LISTED_TYPES = [CHUNK_FIELDS[name] for name in _LISTED]
+
+
 @dataclass(frozen=True, slots=True)
 class Candidates:
     """The two ranked lists of one question, best first; the scores of one list say nothing about the other's.
@@ -72,8 +85,11 @@ FILTER_FIELDS = ("repository", "language", "path", "kind")
 
 def stored_of(id: RecordId, metadata: Mapping[str, Any], digest: object = "") -> Stored:
     """Return what a listing says of a row with this metadata; what is missing, or of another type, is "" or 0."""
-    fields = {name: chunk_field(name, metadata) for name in Stored._fields[1:-1]}
-    return Stored(id, **fields, digest=digest if isinstance(digest, str) else "")
+    fields: list[Any] = [metadata.get(name) for name in _LISTED]
+    # Millions are listed, and nearly all are as we wrote them.
+    if [*map(type, fields)] != _LISTED_TYPES or not 0 <= fields[-2] <= fields[-1] <= MAX_LINE:
+        fields = [chunk_field(name, metadata) for name in _LISTED]
+    return Stored._make((id, *fields, digest if isinstance(digest, str) else ""))
 
 
 def made_of(id: RecordId, text: str, metadata: Mapping[str, Any], ours: Mapping[str, Any]) -> AnyRecord:
