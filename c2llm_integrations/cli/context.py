@@ -219,6 +219,7 @@ def index_command(folder: Path, held: VectorStore | None, place: Place) -> str:
     path = os.path.relpath(folder)
     if place.store is None and held is not None and home_of(held) != Path(store_of(folder).removeprefix(EDGE)).parent:
         place = replace(place, store=held.url)
+    path = f"./{path}" if path.startswith("-") else path  # it would be an option
     return f"c2llm index{'' if path == '.' else f' {shlex.quote(path)}'}{place.again()}"
 
 

@@ -99,9 +99,12 @@ def _index(
     from c2llm_integrations.indexing.ingest import ingest_with
     from c2llm_integrations.indexing.ingest import plan as plan_run
     from c2llm_integrations.indexing.ownership import index_of, require_known_model
+    from c2llm_integrations.stores import require_one_key
 
     root = options.expected_root or root_of(path)
     options = replace(options, expected_root=root)
+    if run.vectors_from is not None:
+        require_one_key(place.store or index_of(root), run.vectors_from)
     with opened(place.store or index_of(root), place.collection) as held:
         spec = None if options.replace else held.spec
         if spec is not None:

@@ -38,8 +38,13 @@ def known_vectors(chunks: Sequence[CodeChunk], *sources: VectorsFrom) -> list[Ve
         rest = [at for at, vector in enumerate(found) if vector is None]
         if rest:
             for at, vector in zip(rest, source([chunks[at] for at in rest]), strict=True):
-                found[at] = vector
+                found[at] = vector if _is_usable(vector) else None
     return found
+
+
+def _is_usable(vector: Vector | None) -> bool:
+    """Say whether there is a vector that can be stored: others may have written zeros, which have no direction."""
+    return vector is not None and bool(np.isfinite(vector).all()) and bool(vector.any())
 
 
 class SharedIndex:
@@ -73,6 +78,7 @@ class SharedIndex:
 
         """
         held = self._store.vectors(dict.fromkeys(chunk.id for chunk in chunks))
+        held = {id: vector for id, vector in held.items() if _is_usable(vector)}
         found = [held.get(chunk.id) for chunk in chunks]
         if self._unchecked and held:
             sample = {chunk.text: held[chunk.id] for chunk in chunks if chunk.id in held}

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.errors import CheckpointError, InputError
-from c2llm_integrations.model.tensor_files import FLOATS, read_tensors, write_tensors
+from c2llm_integrations.model.tensor_files import FLOATS, read_tensors, some_names, write_tensors
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -205,9 +205,9 @@ class Checkpoint:
                 else:
                     found[short] = tensors.pop(name)
         if strange:
-            names = ", ".join(sorted(strange))
             raise CheckpointError(
-                f"{self.folder} holds tensors that are not C2LLM's, or are stored twice: {names}; fetch it again"
+                f"{self.folder} holds tensors that are not C2LLM's, or are stored twice: {some_names(strange)}; "
+                "fetch it again"
             )
         for name, tensor in found.items():
             if str(tensor.dtype) not in FLOATS:

@@ -24,6 +24,7 @@ from c2llm_integrations.model.checkpoint import Checkpoint, ModelConfig, long_na
 from c2llm_integrations.model.dtype_choice import float_dtype, why_not_int8
 from c2llm_integrations.model.int8 import Int8Bert
 from c2llm_integrations.model.pma import PMA, FoldedPMA
+from c2llm_integrations.model.tensor_files import some_names
 from c2llm_integrations.model.threads import GPU_LANES, keep_freed_memory, settle_functions
 
 Texts = Sequence[Sequence[int]]
@@ -300,7 +301,7 @@ def pma_shapes(config: ModelConfig) -> Iterator[tuple[str, Shape]]:
 
 def require_shapes(checkpoint: Checkpoint, found: Weights, wanted: dict[str, Shape]) -> None:
     """Raise CheckpointError naming the tensors that are missing, left over or of another shape."""
-    missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    missing, extra = wanted.keys() - found.keys(), found.keys() - wanted.keys()
     odd = [
         f"{name} is {tuple(found[name].shape)}, config.json says {shape}"
         for name, shape in wanted.items()
@@ -308,6 +309,6 @@ def require_shapes(checkpoint: Checkpoint, found: Weights, wanted: dict[str, Sha
     ]
     if missing or extra or odd:
         raise CheckpointError(
-            f"{checkpoint.folder} does not fit its config.json: missing tensors: {', '.join(missing) or 'none'}; "
-            f"left over: {', '.join(extra) or 'none'}; of another shape: {', '.join(odd) or 'none'}"
+            f"{checkpoint.folder} does not fit its config.json: missing tensors: {some_names(missing)}; "
+            f"left over: {some_names(extra)}; of another shape: {some_names(odd)}"
         )

@@ -14,6 +14,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from c2llm_integrations.errors import CheckpointError
 from c2llm_integrations.model.hf_config import C2LLMConfig
 from c2llm_integrations.model.pma import PMA
+from c2llm_integrations.model.tensor_files import some_names
 
 _SUPPORTED = "choose a text encoder or decoder that transformers computes with SDPA attention"
 
@@ -62,9 +63,9 @@ class C2LLMModel(PreTrainedModel):
         kwargs |= {"use_safetensors": True, "output_loading_info": True, "attn_implementation": "sdpa"}
         loaded: Any = super().from_pretrained(name, *args, **kwargs)
         model, info = loaded
-        wrong = {key: sorted(map(str, info[key])) for key in ("missing_keys", "unexpected_keys", "mismatched_keys")}
+        wrong = {key: list(map(str, info[key])) for key in ("missing_keys", "unexpected_keys", "mismatched_keys")}
         if any(wrong.values()):
-            found = "; ".join(f"{key.replace('_', ' ')}: {', '.join(names)}" for key, names in wrong.items() if names)
+            found = "; ".join(f"{key.replace('_', ' ')}: {some_names(names)}" for key, names in wrong.items() if names)
             raise CheckpointError(f"{name} does not fit C2LLM: {found}; fetch it again, or choose a C2LLM model")
         return (model, info) if wants_info else model
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 FLOATS = frozenset({"torch.float16", "torch.bfloat16", "torch.float32", "torch.float64"})
 # The weights of a pooling have up to three.
 _MAX_DIMENSIONS = 4
+_SHOWN_NAMES, _SHOWN_CHARS = 20, 160
+
+
+def some_names(names: Collection[str]) -> str:
+    """Return tensors' names for an error's line: a file may hold millions, of any length."""
+    shown = [name[:_SHOWN_CHARS] for name in sorted(names)[:_SHOWN_NAMES]]
+    return ", ".join([*shown, *([f"{len(names) - len(shown):,} more"] if len(names) > len(shown) else [])]) or "none"
 
 
 def read_tensors(
@@ -36,6 +43,8 @@ def read_tensors(
         CheckpointError: For a file that cannot be read or is not valid.
 
     """
+    if (place := Path(file)).exists() and not place.is_file():  # a pipe would be waited for
+        raise CheckpointError(f"{file} cannot be read: it is not a file; {remedy}")
     try:
         with safe_open(file, framework="pt") as opened:
             names = [name for name in opened.keys() if not (skip and skip.search(name))]  # noqa: SIM118 (no mapping)

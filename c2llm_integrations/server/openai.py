@@ -98,7 +98,7 @@ class Asked:
             raise Refused(400, f"input has {len(texts)} texts, at most {limits.inputs} go into one request", "input")
         if data.get("dimensions") not in (None, width):
             why = f"this model gives {width}; serve it with --output-dim N for another width"
-            raise Refused(400, f"dimensions is {data['dimensions']!r}, {why}", "dimensions")
+            raise Refused(400, f"dimensions is {data['dimensions']!r:.200}, {why}", "dimensions")
         return cls(
             texts,
             _choice(data, "input_type", ("document", "query", "text")),
@@ -125,7 +125,7 @@ def create_app(
     for origin in origins:
         if origin != "*" and not _ORIGIN.fullmatch(origin):
             raise InputError(f"{origin!r} is not an origin; write it like https://app.example.org:8443, or '*' for all")
-    server = _Server(embedder, api_key, limits)
+    server = _Server(embedder, api_key, limits, origins)
     headers = ["*"]  # the OpenAI clients send some of their own
     cors = Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=headers)
     return Starlette(
@@ -142,7 +142,9 @@ def create_app(
 
 
 class _Server:
-    def __init__(self, embedder: C2LLMEmbedder, api_key: str | None, limits: Limits) -> None:
+    def __init__(
+        self, embedder: C2LLMEmbedder, api_key: str | None, limits: Limits, origins: Sequence[str] = ()
+    ) -> None:
         self.embedder = embedder
         given = str(embedder.fingerprint["model"])
         # Where a folder lies is nobody else's business, but whoever knows may say it.
@@ -153,6 +155,7 @@ class _Server:
         # What an embedder that asks this server needs, so that its vectors are those of one that loads the model.
         self._about |= {"fingerprint": {**embedder.fingerprint, "model": self.name}, "prompts": dict(embedder.prompts)}
         self._expected = None if api_key is None else f"Bearer {api_key}".encode()
+        self._origins = frozenset(origins)
         self._threads = ThreadPoolExecutor(limits.requests, "c2llm-serve")
         self._waiting = 0  # texts accepted and not answered
         self._running = 0  # requests
@@ -212,12 +215,21 @@ class _Server:
         return Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
 
     def _require_key(self, request: Request) -> None:
-        """Raise Refused without the key; if there is none to ask for, for a name that a web page may have led here."""
-        if self._expected is None and not _is_local(request.headers.get("host", "")):
-            raise Refused(403, "without an API key this server answers to localhost and addresses only")
+        """Raise Refused without the key; if there is none to ask for, see `_require_no_page`."""
+        self._require_no_page(request)
         given = request.headers.get("authorization", "").encode()
         if self._expected is not None and not hmac.compare_digest(given, self._expected):
             raise Refused(401, "the API key is missing or wrong")
+
+    def _require_no_page(self, request: Request) -> None:
+        """Without a key, raise Refused for what a web page may send: to a name that was led here, or from its own."""
+        if self._expected is not None:
+            return
+        if not _is_local(request.headers.get("host", "")):
+            raise Refused(403, "without an API key this server answers to localhost and addresses only")
+        origin = request.headers.get("origin")
+        if origin is not None and not self._origins & {origin, "*"}:
+            raise Refused(403, f"web pages of {origin[:200]!r} may not ask; allow it with --cors, or set an API key")
 
     def _require_model(self, name: str | None) -> None:
         if name is not None and name not in self._names:
@@ -235,12 +247,14 @@ class _Server:
         self._require_model(request.path_params["name"])
         return JSONResponse(self._about)
 
-    async def health(self, _request: Request) -> Response:
+    async def health(self, request: Request) -> Response:
         """GET /health."""
+        self._require_no_page(request)
         return JSONResponse({"status": "ok", "model": self.name, "dimensions": self.embedder.output_dim})
 
-    async def metrics(self, _request: Request) -> Response:
+    async def metrics(self, request: Request) -> Response:
         """GET /metrics, as Prometheus reads it."""
+        self._require_no_page(request)
         return Response(generate_latest(self._registry), media_type="text/plain; version=0.0.4")
 
 
@@ -275,7 +289,7 @@ def _is_local(host: str) -> bool:
 def _choice(data: dict[str, Any], name: str, values: tuple[str, ...]) -> str:
     value = data.get(name) or values[0]
     if value not in values:
-        raise Refused(400, f"{name} is {value!r}, expected one of {', '.join(values)}", name)
+        raise Refused(400, f"{name} is {value!r:.200}, expected one of {', '.join(values)}", name)
     return str(value)
 
 
@@ -300,7 +314,9 @@ async def _refusal(_request: Request, error: Exception) -> Response:
 
 async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    answer = await _refusal(request, Refused(error.status_code, f"{request.method} {request.url.path}: {error.detail}"))
+    answer = await _refusal(
+        request, Refused(error.status_code, f"{request.method} {request.url.path[:200]}: {error.detail}")
+    )
     answer.headers.update(error.headers or {})
     return answer
 

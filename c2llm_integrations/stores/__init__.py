@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from c2llm_integrations.stores.foreign import Layout
     from c2llm_integrations.stores.vector_store import VectorStore
 
-__all__ = ["DATABASES", "Database", "Location", "list_collections", "open_store", "own_index"]
+__all__ = ["DATABASES", "Database", "Location", "list_collections", "open_store", "own_index", "require_one_key"]
 
 
 class Database(NamedTuple):
@@ -115,6 +115,21 @@ def list_collections(url: str, *, api_key: str | None = None) -> list[str]:
     """Return the names of the collections that this package made in a store, sorted; errors are `open_store`'s."""
     database, place, key = _located(url, api_key)
     return sorted(_class(database.store).list_collections(Location(place, key=key)))
+
+
+def require_one_key(*urls: str) -> None:
+    """Raise InputError where a key of the environment would be sent to several servers: it is that of one of them."""
+    servers: dict[str, set[str]] = {}
+    for url in urls:
+        database, place, key = _located(url, None)
+        if key is not None:
+            servers.setdefault(database.key, set()).add(place)
+    for variable, places in servers.items():
+        if len(places) > 1:
+            raise InputError(
+                f"{variable} would be sent to {' and '.join(sorted(places))}; give each its own key in Python: "
+                "ingest(…, open_store(URL, api_key=…), vectors_from=open_store(URL, api_key=…))"
+            )
 
 
 def _class(path: str) -> Any:

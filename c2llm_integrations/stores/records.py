@@ -19,6 +19,8 @@ Vector = NDArray[np.float32]
 _JSON = json.JSONEncoder(sort_keys=True, allow_nan=False).encode
 # From here on a float no longer holds every integer.
 MAX_EXACT_INTEGER = 2**53
+# No file has more lines, and no column of an export takes a larger number.
+MAX_LINE = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +105,16 @@ def chunk_of(record: AnyRecord) -> CodeChunk:
     """Return a record as a chunk; what it lacks, or has of another type, is "" or 0."""
     if isinstance(record, CodeChunk):
         return record
-    found = {name: record.metadata.get(name) for name in CHUNK_FIELDS}
-    fields: dict[str, Any] = {
-        name: value if type(value) is CHUNK_FIELDS[name] else CHUNK_FIELDS[name]() for name, value in found.items()
-    }
+    fields = {name: chunk_field(name, record.metadata) for name in CHUNK_FIELDS}
     return CodeChunk(id=str(record.id), text=record.text, **fields)
+
+
+def chunk_field(name: str, metadata: Mapping[str, Any]) -> Any:
+    """Return a field of a chunk; what is missing, or is none, is "" or 0: others may write anything into a row."""
+    value: Any = metadata.get(name)
+    kind = CHUNK_FIELDS[name]
+    has_type = type(value) is kind
+    return value if has_type and (kind is str or 0 <= value <= MAX_LINE) else kind()
 
 
 @dataclass(frozen=True, slots=True)

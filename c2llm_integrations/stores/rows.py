@@ -14,8 +14,17 @@ from numpy.typing import NDArray
 
 from c2llm_integrations.code.chunk import CHUNK_FIELDS, CodeChunk
 from c2llm_integrations.errors import InputError
-from c2llm_integrations.stores.ids import RecordId
-from c2llm_integrations.stores.records import AnyRecord, Hit, PreparedRecord, Record, Vector, prepared
+from c2llm_integrations.stores.ids import RecordId, row_id, why_id_refused
+from c2llm_integrations.stores.records import (
+    MAX_LINE,
+    AnyRecord,
+    Hit,
+    PreparedRecord,
+    Record,
+    Vector,
+    chunk_field,
+    prepared,
+)
 
 _T = TypeVar("_T")
 
@@ -55,6 +64,10 @@ class Stored(NamedTuple):
     digest: str = ""  # `digest_of` the record; "" of a chunk, and of rows that an earlier release wrote
 
 
+_LISTED = Stored._fields[1:-1]
+_LISTED_TYPES = [CHUNK_FIELDS[name] for name in _LISTED]
+
+
 @dataclass(frozen=True, slots=True)
 class Candidates:
     """The two ranked lists of one question, best first; the scores of one list say nothing about the other's.
@@ -71,28 +84,34 @@ FILTER_FIELDS = ("repository", "language", "path", "kind")
 
 
 def stored_of(id: RecordId, metadata: Mapping[str, Any], digest: object = "") -> Stored:
-    """Return what a listing says of a row with this metadata; what is missing is "" or 0."""
-    get = metadata.get
-    return Stored(
-        id,
-        get("path") or "",
-        get("language") or "",
-        get("symbol") or "",
-        get("kind") or "",
-        get("start_line") or 0,
-        get("end_line") or 0,
-        digest if isinstance(digest, str) else "",
-    )
+    """Return what a listing says of a row with this metadata; what is missing, or of another type, is "" or 0."""
+    fields: list[Any] = [metadata.get(name) for name in _LISTED]
+    # Millions are listed, and nearly all are as we wrote them.
+    if [*map(type, fields)] != _LISTED_TYPES or not 0 <= fields[-2] <= fields[-1] <= MAX_LINE:
+        fields = [chunk_field(name, metadata) for name in _LISTED]
+    return Stored._make((id, *fields, digest if isinstance(digest, str) else ""))
 
 
 def made_of(id: RecordId, text: str, metadata: Mapping[str, Any], ours: Mapping[str, Any]) -> AnyRecord:
     """Return what a row holds as a record, a chunk if it is no more than that; `ours`: where our own fields may be."""
     if SOURCE_FIELD in ours:
-        return Record(ours.get(ID_FIELD, id), text, metadata, ours[SOURCE_FIELD])
-    if metadata.keys() == CHUNK_FIELDS.keys() and all(type(metadata[name]) is CHUNK_FIELDS[name] for name in metadata):
+        own, source = ours.get(ID_FIELD, id), ours[SOURCE_FIELD]
+        source = source if isinstance(source, str) else ""
+        # An id that does not lead back to the row would be that of another one.
+        is_own = why_id_refused(own) is None and row_id(source, own) == id
+        return Record(own if is_own else id, text, metadata, source)
+    if metadata.keys() == CHUNK_FIELDS.keys() and all(
+        type(metadata[name]) is CHUNK_FIELDS[name] and metadata[name] == chunk_field(name, metadata)
+        for name in metadata
+    ):
         return CodeChunk(id=str(id), text=text, **metadata)
     repository = metadata.get("repository")
     return Record(id, text, metadata, repository if isinstance(repository, str) else "")
+
+
+def field_names(value: object) -> Sequence[str]:
+    """Return the names in a list that we keep in a row; none where others wrote something else."""
+    return [name for name in value if isinstance(name, str)] if isinstance(value, list) else ()
 
 
 def path_of(record: AnyRecord) -> str:

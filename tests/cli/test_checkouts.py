@@ -75,6 +75,13 @@ def test_a_nested_repository_is_named_with_the_way_to_add_it(app, capsys, tiny_m
     assert notes == []
 
 
+def test_the_name_of_a_nested_repository_is_no_option_of_an_advised_command(app, capsys, tiny_model):
+    git(app.parent, "clone", str(app), str(app / "--include-secrets"))
+    git(app / "--include-secrets", "remote", "set-url", "origin", "https://example.com/them/vendor.git")
+    process = subprocess.run(command("index"), capture_output=True, text=True, check=True)
+    assert "run: c2llm index ./--include-secrets --store qdrant+edge://" in process.stderr
+
+
 @pytest.mark.parametrize("parts", [["packages/a"], ["packages/b", "packages/a"], ["packages/a", "packages/c"]])
 def test_a_part_stays_a_part(parts, app, tiny_model, capsys):
     for number, part in enumerate(parts):

@@ -1,6 +1,7 @@
 """Rows out of one store, through a file, into another: all of them, unchanged, once."""
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -343,6 +344,14 @@ def test_what_is_no_parquet_file_is_one_line(tmp_path, file):
         other.write_bytes(damaged)
         with pytest.raises(InputError, match="not a readable Parquet file"):
             contents_of(other)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes among its files")
+def test_a_pipe_in_place_of_a_parquet_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.parquet")
+    for place in (tmp_path / "pipe.parquet", tmp_path):
+        with pytest.raises(InputError, match="it is not a file"):
+            contents_of(place)
 
 
 def test_a_flipped_byte_is_found_or_harmless(file, tmp_path):

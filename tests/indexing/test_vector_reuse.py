@@ -4,6 +4,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
+import qdrant_edge as edge
 
 from c2llm_integrations.errors import SpecMismatch, StoreError
 from c2llm_integrations.indexing import vector_reuse
@@ -189,6 +190,19 @@ def test_a_collection_that_cannot_give_vectors_is_refused_before_anything_is_wri
         with pytest.raises(error, match=says):
             ingest(clone, other, mine, vectors_from=theirs)
         assert mine.count() == 0
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_a_row_without_a_direction_gives_no_vector(team, model):
+    theirs, clone = team
+    zeros = [edge.Point(row.chunk.id, [0.0] * len(row.vector), {}) for row in islice(theirs.rows(), 20)]
+    kept = zeros.pop()
+    theirs.client.update(edge.UpdateOperation.upsert_points(zeros))
+    with open_store(url(clone)) as mine:
+        report = ingest(clone, model, mine, vectors_from=theirs)
+        assert (report.written, report.refused) == (21, {})
+        assert np.isfinite([row.vector for row in mine.rows()]).all()
+        assert mine.known(str(kept.id)) == {str(kept.id)}
 
 
 def test_only_as_many_texts_are_checked_as_said(team, model):

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from c2llm_integrations.errors import CheckpointError, InputError
 from c2llm_integrations.model.checkpoint import ModelConfig, load_checkpoint, save_checkpoint
+from c2llm_integrations.model.embedder import C2LLMEmbedder
 from tests.golden import COMPRESSED, FOLDER, NAMES, TIED
 
 
@@ -54,6 +55,17 @@ def test_a_strange_tensor_is_named(copy):
     save_file({**weights, "classifier.weight": torch.zeros(2)}, copy / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"classifier\.weight"):
         load_checkpoint(str(copy)).tensors()
+
+
+@pytest.mark.parametrize("name", ["classifier.{}", "plm_model.model.left.{}", "N" * 1_000_000 + ".{}"])
+def test_a_file_of_countless_names_is_one_short_line(copy, name):
+    weights = load_file(copy / "model.safetensors")
+    more = {name.format(number): torch.zeros(1) for number in range(3 if len(name) > 100 else 3_000)}
+    save_file({**weights, **more}, copy / "model.safetensors")
+    with pytest.raises(CheckpointError) as raised:
+        C2LLMEmbedder.from_pretrained(str(copy))
+    assert len(str(raised.value)) < 5_000
+    assert name[:20].removeprefix("plm_model.model.").partition(".")[0] in str(raised.value)
 
 
 def test_pickles_and_code_are_never_touched(copy, tmp_path):

@@ -1,6 +1,8 @@
 """A head in the place of a checkpoint's own PMA."""
 
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.model.fingerprint import options_of
 from c2llm_integrations.model.hf_config import C2LLMConfig
 from c2llm_integrations.model.hf_model import C2LLMModel
-from c2llm_integrations.model.output_dim import Head, remember
+from c2llm_integrations.model.output_dim import Head, Projection, remember
 from c2llm_integrations.model.pma import PMA
 from tests.golden import COMPRESSED, TIED, cosines
 
@@ -136,6 +138,15 @@ def test_tensors_that_no_pooling_has_are_named(tmp_path, tensor):
     save_file({"pma.S": tensor}, tmp_path / "odd", {**about, "num_heads": "4"})
     with pytest.raises(CheckpointError, match=r"'pma\.S' is .* of shape"):
         Head.load(tmp_path / "odd")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes among its files")
+@pytest.mark.parametrize("read", [Head.load, Projection.load])
+def test_a_pipe_is_not_waited_for(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", tmp_path, Path("/dev/null")):
+        with pytest.raises(CheckpointError, match="cannot be read: it is not a file"):
+            read(place)
 
 
 def test_a_head_cannot_replace_the_backbone(file, tmp_path):

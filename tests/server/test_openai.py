@@ -10,7 +10,8 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from functools import partial
 
 import httpx
 import numpy as np
@@ -26,7 +27,7 @@ from c2llm_integrations.server import openai as module
 from c2llm_integrations.server.openai import Limits, create_app
 from tests.golden import TIED
 from tests.serving import served
-from tests.waiting import free_port, until_listening
+from tests.waiting import free_port, until, until_listening
 
 pytestmark = pytest.mark.slow
 
@@ -132,6 +133,23 @@ def test_a_name_that_was_led_here_is_not_answered_without_a_key(embedder, url, h
         assert httpx.get(f"{guarded}/v1/models", headers=headers).status_code == 200
 
 
+@pytest.mark.parametrize("origin", ["https://evil.example.org", "http://localhost:3000", "null", ""])
+def test_a_page_that_was_not_allowed_gets_nothing_without_a_key(embedder, url, origin):
+    page = {"Origin": origin}
+    # What a page may send to any address without asking the server first.
+    assert post(url, {"input": "x"}, headers={**page, "Content-Type": "text/plain"}).status_code == 403
+    for address in ("v1/models", "v1/models/tied", "health", "metrics"):
+        for headers in (page, {"Host": "evil.example.org"}):
+            assert httpx.get(f"{url}/{address}", headers=headers).status_code == 403
+    with served(embedder, origins=["https://app.example.org"]) as address:
+        assert post(address, {"input": "x"}, headers=page).status_code == 403
+        assert post(address, {"input": "x"}, headers={"Origin": "https://app.example.org"}).status_code == 200
+    with served(embedder, api_key=KEY) as guarded:
+        asked = {**page, "Authorization": f"Bearer {KEY}", "Host": "embed.example.org"}
+        assert post(guarded, {"input": "x"}, headers=asked).status_code == 200
+        assert httpx.get(f"{guarded}/health", headers={"Host": "embed.example.org"}).status_code == 200
+
+
 def test_a_page_may_ask_only_where_it_was_allowed(embedder, url):
     page = {"Origin": "https://app.example.org"}
     asked = {**page, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-stainless-os"}
@@ -162,6 +180,8 @@ def test_a_page_may_ask_only_where_it_was_allowed(embedder, url):
         ({"input": "x", "dimensions": 8}, "dimensions", "is 8, this model gives 64"),
         ({"input": "x", "encoding_format": "hex"}, "encoding_format", "expected one of float, base64"),
         ({"input": "x", "input_type": "poem"}, "input_type", "expected one of document, query, text"),
+        ({"input": "x", "input_type": "p" * 10**6}, "input_type", "p, expected one of"),
+        ({"input": "x", "dimensions": "8" * 10**6}, "dimensions", "8, this model gives 64"),
     ],
 )
 def test_a_wrong_request_names_its_parameter(embedder, body, parameter, words):
@@ -274,6 +294,35 @@ def test_silent_connections_leave_room_for_others(embedder, monkeypatch):
         silent = [opened.enter_context(socket.create_connection((host, int(port)), timeout=30)) for _ in range(20)]
         assert [one.recv(1) for one in silent] == [b""] * 20
         assert post(address, {"input": "x"}).status_code == 200
+
+
+def test_clients_that_take_no_answer_leave_room_for_others(embedder, monkeypatch):
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 4)
+    body = json.dumps({"input": ["x"] * 2048}).encode()
+    head = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n%s\r\n"
+    last = head % (len(body), b"Connection: close\r\n") + body
+    asked = (head % (len(body), b"") + body) * 5 + last  # more than the system keeps for a client
+    with served(embedder) as address, ExitStack() as opened:
+        host, port = address.removeprefix("http://").split(":")
+
+        def asking() -> socket.socket:
+            client = opened.enter_context(socket.create_connection((host, int(port)), timeout=60))
+            client.sendall(asked)
+            return client
+
+        answers = b"".join(iter(partial(asking().recv, 4096), b""))  # of a client that takes all of them
+        assert answers.count(b" 200 OK") == 6
+        assert answers.count(b'"embedding":[') == 6 * 2048
+        silent = [asking() for _ in range(connections.MAX_CONNECTIONS)]
+        until(lambda: answers_at(address))
+        assert len(silent) == 4
+
+
+def answers_at(address):
+    with suppress(httpx.TransportError):
+        return httpx.get(f"{address}/health").status_code == 200
+    return False
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM that a program may answer")

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from c2llm_integrations.cli.main import run
 from c2llm_integrations.errors import C2LLMError, InputError
-from c2llm_integrations.stores import DATABASES, _address, open_store
+from c2llm_integrations.stores import DATABASES, _address, open_store, require_one_key
 from c2llm_integrations.stores.qdrant.edge import QdrantEdgeStore
 from c2llm_integrations.stores.qdrant.store import QdrantStore
 from c2llm_integrations.stores.vector_store import CollectionSpec
@@ -153,3 +154,28 @@ def test_a_missing_client_names_the_extra() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert 'pip install "c2llm-integrations[qdrant]"' in shown
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "is_refused"),
+    [
+        ("qdrant+https://mine.example.org", "qdrant+https://team.example.org", True),
+        ("qdrant+https://mine.example.org", "qdrant+http://mine.example.org", True),
+        ("milvus+https://mine.example.org", "milvus+http://team.example.org", True),
+        ("qdrant+https://mine.example.org", "qdrant+https://mine.example.org:6333/", False),
+        ("qdrant+https://mine.example.org", "milvus+https://team.example.org", False),
+        ("qdrant+edge://mine", "qdrant+https://team.example.org", False),
+    ],
+)
+def test_a_key_is_sent_to_one_server(mine: str, theirs: str, is_refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_one_key(mine, theirs)  # without any
+    for name in ("QDRANT_API_KEY", "MILVUS_TOKEN"):
+        monkeypatch.setenv(name, "secret-key")
+    if not is_refused:
+        require_one_key(mine, theirs)
+        return
+    with pytest.raises(InputError, match=r"(QDRANT_API_KEY|MILVUS_TOKEN) would be sent to http.* and http") as raised:
+        require_one_key(mine, theirs)
+    assert "secret-key" not in str(raised.value)
+    place = ["--store", mine, "--vectors-from", theirs]
+    assert run(["index", str(Path(__file__).parent), *place]) == 1  # before any server is asked

@@ -42,6 +42,7 @@ from c2llm_integrations.stores.rows import (
     SOURCE_FIELD,
     TEXT_FIELD,
     TIMES_FIELD,
+    field_names,
     made_of,
 )
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
@@ -276,7 +277,7 @@ def _times(record: AnyRecord, names: Sequence[str]) -> dict[str, Any]:
 
 def record_from(id: str, row: Mapping[str, Any], tenant: str | None = None) -> AnyRecord:
     """Return a row as Milvus gave it back, ours or another program's, as a record; `tenant` is the column of that."""
-    own = row.get(FIELDS_FIELD) or ()
+    own, empty = field_names(row.get(FIELDS_FIELD)), row.get(EMPTY_FIELD)
     is_whole = (row.get("start_line") or 0) > 0 and not row.get(
         SOURCE_FIELD
     )  # a chunk has every column; of another row the default means missing
@@ -287,7 +288,7 @@ def record_from(id: str, row: Mapping[str, Any], tenant: str | None = None) -> A
     }
     if tenant is not None and not metadata.get(tenant):
         metadata.pop(tenant, None)
-    metadata |= row.get(EMPTY_FIELD) or {}
+    metadata |= empty if isinstance(empty, Mapping) else {}
     source = row.get(SOURCE_FIELD)
     ours = {SOURCE_FIELD: source[1:], ID_FIELD: row.get(ID_FIELD)} if source else {}
     return made_of(id_from(id), row.get(TEXT_FIELD) or "", metadata, ours)

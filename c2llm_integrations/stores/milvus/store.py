@@ -63,6 +63,7 @@ from c2llm_integrations.stores.rows import (
     SOURCE_FIELD,
     Candidates,
     Stored,
+    field_names,
     stored_of,
 )
 from c2llm_integrations.stores.spec import CollectionSpec
@@ -314,7 +315,7 @@ class MilvusStore(VectorStore):
 
     def _written_fields(self, ids: Sequence[RecordId]) -> Mapping[RecordId, Sequence[str]]:
         found = self._query(["id", FIELDS_FIELD], ids=list(map(str, ids)))
-        return {id_from(row["id"]): row.get(FIELDS_FIELD) or () for row in found}
+        return {id_from(row["id"]): field_names(row.get(FIELDS_FIELD)) for row in found}
 
     def _count(self, source: str | None, where: Filter) -> int:
         return self._counted(self._chosen(source, where))

@@ -9,10 +9,11 @@ Fields that others add, to the payload or to the metadata, are kept by every upd
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
+from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.stores.filter import All, AnyOf, Condition, Exists, Filter, Not, Period, Range
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.records import MAX_EXACT_INTEGER, AnyRecord, digest_of, is_chunk
@@ -24,6 +25,7 @@ from c2llm_integrations.stores.rows import (
     SOURCE_FIELD,
     TEXT_FIELD,
     Stored,
+    field_names,
     made_of,
     stored_of,
 )
@@ -59,15 +61,17 @@ def record_of(id: Any, payload: Mapping[str, Any] | None) -> AnyRecord:
     metadata = {**metadata, **{name: None for name in written_fields(payload) if name not in metadata}}
     text = payload.get(TEXT_FIELD)
     if text is None and "_node_content" in payload:  # LlamaIndex keeps a node, text included, as JSON
-        text = json.loads(payload["_node_content"]).get("text")
+        with suppress(ValueError, TypeError):
+            node = parse_json(payload["_node_content"])
+            text = node.get("text") if isinstance(node, dict) else None
     text = text if isinstance(text, str) else ""
     return made_of(point_id(id), text, metadata, payload)
 
 
 def written_fields(payload: Mapping[str, Any] | None) -> Sequence[str]:
     """Return the fields of the metadata that we wrote, as `payload_of` keeps them."""
-    names: str | Sequence[str] = (payload or {}).get(FIELDS_FIELD) or ()
-    return names.split('"') if isinstance(names, str) else names
+    names = (payload or {}).get(FIELDS_FIELD) or []
+    return names.split('"') if isinstance(names, str) else field_names(names)
 
 
 def point_id(id: Any) -> RecordId:
