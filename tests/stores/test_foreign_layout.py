@@ -175,6 +175,8 @@ def test_a_field_that_a_fixed_schema_lacks_is_named(tmp_path: Path) -> None:
         assert opened.count(where={"content": "parse a date"}) == 1
         with pytest.raises(InputError, match=r"no field 'lang' to filter by, only .*'meta'"):
             opened.count(where={"lang": "go"})
+        with pytest.raises(InputError, match=r"copy the rows into one that has fields=\{'at': 'datetime'\}"):
+            opened.count(where={"at": {"gt": "2026-01-31"}})
 
 
 def test_a_field_that_is_empty_in_each_row_is_no_mistake() -> None:

@@ -30,6 +30,8 @@ STRONG = {"consistency_level": "Strong"}
 class ForeignMilvusStore(ForeignStore):
     """A collection behind a `MilvusClient`, read under the names of its layout."""
 
+    _declaring = "only collections made here can: copy the rows into one that has"
+
     def __init__(
         self,
         client: MilvusClient,
