@@ -128,7 +128,13 @@ def _ask(question: str, options: SearchOptions, place: Place, model: ModelPlace)
         filters = (options.repository, options.language, options.path, options.kind)
         why = _why_nothing(empty, mode, any(filters))
         given = getattr(options, failed) if failed else None
-        notes.append(f"no answer: {f'nothing indexed has the {failed} {given!r}' if failed and not empty else why}")
+        if failed and not empty:
+            why = f"nothing indexed has the {failed} {given!r}"
+            if failed == "path" and "[" in str(given):  # as folders of some web frameworks are called
+                why += r"; in a pattern, '[ab]' is one letter: write '\[ab\]' for a folder of that name"
+            elif failed == "path" and "*" in str(given):
+                why += "; a pattern starts at the repository's root"
+        notes.append(f"no answer: {why}")
     return _Answer(hits, origins, spec.fingerprint.get("model"), mode, notes)
 
 

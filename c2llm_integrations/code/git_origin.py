@@ -46,8 +46,10 @@ def normalize_origin(url: str) -> str | None:
     except ValueError:
         return None
     if not scp and ("://" not in url or parts.scheme == "file"):
-        host, path = "", re.split(r"[\\/]", (path if parts.scheme == "file" else url).rstrip("\\/"))[-1]
-        path = re.sub(r"^[A-Za-z]:", "", path)  # a drive
+        folders = re.split(r"[\\/]", path if parts.scheme == "file" else url)
+        # `git clone .` leaves "/home/me/repo/."; what ".." stands for is not known here.
+        host, path = "", next((one for one in reversed(folders) if one not in ("", ".")), "..")
+        path = "" if path == ".." else re.sub(r"^[A-Za-z]:", "", path)  # a drive
     # A password may hold an unescaped "/", a proxy's path a second URL: nothing before an "@" is kept.
     path = "/".join(_without_tokens(re.sub(r"[^/]*@", "", path))).removesuffix(".git").rstrip("/")
     host = re.split(r"[^\w.:%-]|%(?:3b|3f|23|26)", host, flags=re.I)[0]

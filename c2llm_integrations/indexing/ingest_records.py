@@ -44,6 +44,7 @@ from c2llm_integrations.indexing.write_changes import (
     write_changes,
 )
 from c2llm_integrations.stores.bulk_loader import Loader
+from c2llm_integrations.stores.filter import value_of
 from c2llm_integrations.stores.ids import RecordId, row_id, why_id_refused
 from c2llm_integrations.stores.records import PreparedRecord, Record, Row, is_chunk
 from c2llm_integrations.stores.row_checks import refused_records
@@ -288,6 +289,8 @@ class _Run:
         self._copies: dict[RecordId, int] = {}
         self._vectors: dict[RecordId, Any] = {}
         self._unnamed = 0
+        # Fields that were named and that no record has had yet.
+        self._unseen = {*(options.fields or ()), *((options.id,) if options.id not in (None, "id") else ())}
 
     # ---- the three steps of `fill`
 
@@ -349,7 +352,19 @@ class _Run:
             if self._options.progress is not None:
                 self._options.progress(self.report.chunks, self._total, self._source)
             self.report.chunks += len(batch)
+            self._look(batch)
             yield from self._compared([checked for item in batch if (checked := self._checked(item, refuse))], refuse)
+        if self.report.chunks:
+            missing = "no record has the field {!r}; if another was meant, name that"
+            self.report.notes += map(missing.format, sorted(self._unseen))
+
+    def _look(self, batch: list[Item]) -> None:
+        """Cross out the named fields that a record has."""
+        for item in batch if self._unseen else ():
+            if item.id is not None:
+                self._unseen.discard(self._options.id or "")
+            if isinstance(item.metadata, Mapping):
+                self._unseen = {name for name in self._unseen if value_of(item.metadata, name) is None}
 
     def _compared(self, checked: list[_Checked], refuse: Refuse[Record]) -> Iterator[tuple[Record, Change]]:
         changes = self.stored.take([one.record.key for one in checked], [one.record.digest for one in checked])

@@ -136,6 +136,8 @@ def _of_mapping(where: str, text: Any, found: Mapping[str, Any], names: Names) -
     metadata: dict[Any, Any] = dict(found)
     for taken in (names.text, names.id, names.vector):
         metadata.pop(taken, None)
+    if names.id not in (None, "id") and names.id not in found and "id" in found:
+        return Item(where, problem=f"it has no field {names.id!r}, but one named 'id'; name the field of the ids")
     id = None if names.id is None else _plain_id(found.get(names.id))
     vector = None if names.vector is None else found.get(names.vector)
     return Item(where, id, text, metadata, vector)

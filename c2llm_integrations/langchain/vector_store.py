@@ -97,6 +97,7 @@ class C2LLMVectorStore(VectorStore):
         """
         refuse_unknown(unknown.keys() - {"batch_size"}, ("ids", "metadatas", "batch_size"))
         texts = list(texts)
+        metadatas, ids = metadatas and list(metadatas), ids and list(ids)
         for name, given in {"metadatas": metadatas, "ids": ids}.items():
             if given is not None and len(given) != len(texts):
                 raise InputError(f"there are {len(texts)} texts and {len(given)} {name}; give one for each text")
@@ -132,7 +133,7 @@ class C2LLMVectorStore(VectorStore):
         documents = self._documents
         with documents.shared.opened() as store:
             if ids is not None:
-                store.delete(ids, documents.source)
+                store.delete(documents.named(store, ids), documents.source)
             else:
                 store.delete(source=documents.source, where=documents.where(filter))
         return True

@@ -138,7 +138,7 @@ class C2LLMVectorStore(BasePydanticVectorStore):
             if node_ids is None:
                 store.delete(where=where, source=self.source)
             else:
-                found = store.get(node_ids, self.source)
+                found = store.get(self._documents().named(store, node_ids), self.source)
                 store.delete([id for id, record in found.items() if where.matches(record.metadata)], self.source)
 
     def clear(self) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from c2llm_integrations.retrieval.renamed_fields import Where, given_metadata, s
 from c2llm_integrations.retrieval.search import CANDIDATES, answerable
 from c2llm_integrations.retrieval.shared_store import SharedStore, readable_mode
 from c2llm_integrations.stores.filter import Filter
-from c2llm_integrations.stores.ids import RecordId
+from c2llm_integrations.stores.ids import MAX_INTEGER_ID, RecordId
 from c2llm_integrations.stores.records import AnyRecord, Hit, Record, Row, Vector, chunk_of
+from c2llm_integrations.stores.row_checks import listed
 from c2llm_integrations.stores.rows import plain_record
 from c2llm_integrations.stores.spec import GIVEN_VECTORS, CollectionSpec, CompactPlan
 from c2llm_integrations.stores.vector_store import Candidates, VectorStore
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 # A store gives back every document that it was given: two that say the same are both found.
 DOCUMENT_RULES = tuple(rule for rule in RULES if rule != "copies")
+_INTEGER = re.compile(r"0|[1-9][0-9]{0,19}")
 # Texts embedded and written together.
 BATCH_TEXTS = 512
 
@@ -177,8 +180,25 @@ class Documents:
     def get(self, ids: Sequence[RecordId]) -> list[AnyRecord]:
         """Return the documents of these ids, in their order; those that are not there are left out."""
         with self.shared.opened() as store:
-            found = store.get(ids, self.source)
-        return [found[id] for id in ids if id in found]
+            named = self.named(store, ids)
+            found = store.get(named, self.source)
+        return [found[id] for id in named if id in found]
+
+    def named(self, store: VectorStore, ids: Iterable[RecordId] | RecordId) -> list[RecordId]:
+        """Return the ids of the documents that frameworks call by these ids, in their order.
+
+        Frameworks give out every id as a string. One of digits that no document has as its name stands for the integer,
+        if that is a document of this source.
+        """
+        given = [ids] if isinstance(ids, str | int) else listed(ids, (str, int), "ids")
+        numbers = {id: int(id) for id in given if isinstance(id, str) and _INTEGER.fullmatch(id)}
+        numbers = {id: number for id, number in numbers.items() if number <= MAX_INTEGER_ID}
+        if numbers:
+            names = store.known(list(numbers), self.source)
+            there = store.get([number for id, number in numbers.items() if id not in names]).values()
+            own = {record.id for record in there if record.source == self.source}
+            numbers = {id: number for id, number in numbers.items() if number in own}
+        return [numbers.get(id, id) if isinstance(id, str) else id for id in given]
 
     def mode(self, query: str, asked: Mode, embedder: C2LLMEmbedder | None) -> Mode:
         """Return how a question is answered here, with `embedder`: see `answerable` and `readable_mode`."""

@@ -21,6 +21,7 @@ from c2llm_integrations.indexing.ownership import Claim
 from c2llm_integrations.retrieval.options import RULES, Mode, SearchOptions
 from c2llm_integrations.retrieval.query import bounded
 from c2llm_integrations.retrieval.ranking import rank, require_known
+from c2llm_integrations.stores.foreign import ForeignStore
 from c2llm_integrations.stores.vector_store import Candidates, CollectionSpec, Filter, Hit, Stored, Vector, VectorStore
 
 if TYPE_CHECKING:
@@ -131,6 +132,11 @@ def answerable(mode: Mode, spec: CollectionSpec, store: VectorStore) -> Mode:
     """Return "dense" where the collection cannot be asked for terms; raises StoreError if only they were wanted."""
     if spec.analyzer == ANALYZER:
         return mode
+    if mode == "lexical" and isinstance(store, ForeignStore):
+        raise StoreError(
+            f"collection {store.collection!r} of {store.url} can be searched by vectors only; "
+            "name a sparse vector or field in the Layout, or search in another mode"
+        )
     if mode == "lexical":
         raise StoreError(
             f"{store.url} has no lexical index of version {ANALYZER!r} (it has {spec.analyzer!r}); "

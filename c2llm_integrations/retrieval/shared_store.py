@@ -90,7 +90,7 @@ class SharedStore(Awaited):
                 require_known_model(store)
         vector = None
         if mode != "lexical":
-            embedder = (model or self._own_model(spec)).embedder
+            embedder = (model or self._own_model(store, spec)).embedder
             spec.require_model(embedder.output_dim, embedder.fingerprint)
             mode = readable_mode(query, mode, embedder)
             vector = embedder.encode_queries([apart(query)], task)[0] if mode != "lexical" else None
@@ -99,11 +99,16 @@ class SharedStore(Awaited):
             hits = find(query, vector, store, replace(options, mode=mode, where=where))
         return [hit for hit in hits if score_threshold is None or hit.score >= score_threshold]
 
-    def _own_model(self, spec: CollectionSpec) -> SharedModel:
+    def _own_model(self, store: VectorStore, spec: CollectionSpec) -> SharedModel:
         """Return the model that made a collection, kept, or that of one question would be freed before the next."""
+        if not spec.fingerprint:
+            raise InputError(
+                f"collection {store.collection!r}, which somebody else made, does not say what made its vectors; "
+                "give that model to the retriever"
+            )
         if "weights" not in spec.fingerprint:
             raise InputError(
-                f"the vectors of {self._named[1]!r} were not made by C2LLM ({spec.fingerprint}); "
+                f"the vectors of {store.collection!r} were not made by C2LLM ({spec.fingerprint}); "
                 "search them with what made them, through the framework's vector store, or in mode 'lexical'"
             )
         with self._lock:

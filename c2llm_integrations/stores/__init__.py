@@ -107,7 +107,10 @@ def open_store(
     elif database.foreign:
         opened = _class(database.foreign).open(location, layout)
     else:
-        raise InputError(f"{url.partition('://')[0]}:// holds only collections made here; leave the layout out")
+        raise InputError(
+            f"{url.partition('://')[0]}:// holds only collections made here; leave the layout out, or give the client "
+            "of another program's folder to ForeignQdrantStore"
+        )
     return opened
 
 

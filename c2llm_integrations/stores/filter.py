@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 import re
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timezone
 from typing import Any, NamedTuple
 
+import numpy as np
 from typing_extensions import Self
 
 from c2llm_integrations.errors import InputError
@@ -68,6 +70,9 @@ class AnyOf(NamedTuple):
 
 Condition = In | Range | Period | Exists | Not | All | AnyOf
 BOUNDS = ("gt", "gte", "lt", "lte")
+# Operators as MongoDB, and with it other stores of the frameworks, write them → ours.
+_DOLLAR = {f"${name}": name for name in ("and", "or", "not", "eq", "in", "exists", *BOUNDS)}
+_DOLLAR |= {"$ne": "not", "$nin": "not", "$nor": "not"}
 # Conditions in one another: each takes the engines, and Python, a few calls in one another.
 MAX_NESTED = 64
 _TOO_DEEP = f"the filter nests over {MAX_NESTED} conditions in one another; say it with fewer"
@@ -124,7 +129,7 @@ class Filter:
 
     def periods(self) -> set[str]:
         """Return the fields that are compared with moments."""
-        return set(_periods(self.condition))
+        return {one.key for one in leaves(self.condition) if isinstance(one, Period)}
 
     def matches(self, metadata: Mapping[str, Any]) -> bool:
         """Return whether a record of this metadata matches."""
@@ -164,6 +169,7 @@ def _conditions(key: object, value: Any) -> list[Condition]:
         return [All(parts) if key == "and" else AnyOf(parts)]
     if key == "not":
         return [Not(_all(value))]
+    _require_plain_operator(key)
     if not isinstance(key, str) or not all(key.split(".")) or '"' in key or "\\" in key:
         raise InputError(f"filter field {key!r} cannot be one; use names joined by '.', without quotes")
     if not isinstance(value, Mapping):
@@ -181,15 +187,25 @@ def _conditions(key: object, value: Any) -> list[Condition]:
         elif name == "exists" and isinstance(operand, bool):
             conditions.append(Exists(key) if operand else Not(Exists(key)))
         elif name not in BOUNDS:
+            _require_plain_operator(name)
             known = ", ".join(("eq", "in", "not", *BOUNDS))
             raise InputError(
-                f"filter {key!r} has {name!r}: {operand!r:.60}; known are {known}, and exists: true or false"
+                f"filter {key!r} has {name!r}: {operand!r:.60}; known are {known}, and exists: true or false; "
+                f"a field of the mapping in it is {f'{key}.{name}'!r}"
             )
     return conditions
 
 
+def _require_plain_operator(name: object) -> None:
+    """Raise InputError for an operator as other databases write it, with a dollar sign in front."""
+    plain = _DOLLAR.get(name) if isinstance(name, str) else None
+    if plain is not None:
+        raise InputError(f"filter operator {name!r} is not known; write {plain!r}, without the dollar sign")
+
+
 def _in(key: str, value: Any) -> In:
     values = _listed(key, value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+    values = [_json(one) for one in values]
     for one in values:
         if not isinstance(one, str | bool) and not _is_number(one):
             raise InputError(
@@ -209,7 +225,15 @@ def _listed(key: object, value: Any) -> list[Any]:
     return list(value)
 
 
+def _json(value: object) -> Any:
+    """Return what the metadata keeps of a NumPy scalar or a UUID; anything else as it is."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return str(value) if isinstance(value, uuid.UUID) else value
+
+
 def _bound(key: str, name: str, value: Any) -> float | datetime:
+    value = _json(value)
     moment = moment_of(value)
     if moment is not None:
         return moment
@@ -240,14 +264,15 @@ def moment_of(value: object) -> datetime | None:
     return value if value.tzinfo else value.replace(tzinfo=timezone.utc)
 
 
-def _periods(condition: Condition) -> Iterator[str]:
-    if isinstance(condition, Period):
-        yield condition.key
-    elif isinstance(condition, Not):
-        yield from _periods(condition.condition)
+def leaves(condition: Condition) -> Iterator[In | Range | Period | Exists]:
+    """Yield the conditions on single fields that a condition is made of."""
+    if isinstance(condition, Not):
+        yield from leaves(condition.condition)
     elif isinstance(condition, All | AnyOf):
         for one in condition.conditions:
-            yield from _periods(one)
+            yield from leaves(one)
+    else:
+        yield condition
 
 
 def _is_number(value: object) -> bool:

@@ -58,6 +58,9 @@ class ForeignStore(VectorStore):
     """A collection that somebody else made. Whatever would change it raises StoreError."""
 
     layout: Layout
+    _declaring = "open it with a Layout that has"
+    # Whether a row was seen to have each field of the layout.
+    _fits = False
 
     # ---- what a database implements
 
@@ -72,6 +75,10 @@ class ForeignStore(VectorStore):
     @abstractmethod
     def _with_ids(self, ids: Sequence[RecordId], vectors: bool) -> Iterator[tuple[AnyRecord, Vector | None]]:
         """Yield what `_read` does for the records of these ids."""
+
+    @abstractmethod
+    def _row(self, where: Filter) -> Mapping[str, Any] | None:
+        """Return all fields of one row, among which `where` chooses by the outermost names, or None."""
 
     @abstractmethod
     def _counted(self, where: Filter) -> int: ...
@@ -108,8 +115,26 @@ class ForeignStore(VectorStore):
         width = self._width()
         if width is None:
             return None
+        self._fits = self._fits or self._require_fields()
         analyzer = None if self.layout.sparse is None else ANALYZER
         return CollectionSpec(width, {}, analyzer=analyzer, fields=self.layout.fields)
+
+    def _require_fields(self) -> bool:
+        """Return whether rows have the layout's fields, False while there are no rows; InputError if none has one."""
+        layout = self.layout
+        for what, name in (("text", layout.text), ("id", layout.id), ("metadata", layout.metadata)):
+            if name is None or name in (self._row(Filter({name: {"exists": True}})) or ()):
+                continue
+            row = self._row(Filter())
+            if row is None:
+                return False
+            if name not in row:  # else it is there, and empty
+                way_out = ", metadata=None if each field is metadata of its own" if what == "metadata" else ""
+                raise InputError(
+                    f"no row of collection {self.collection!r} has a field {name!r} for {what}, only {sorted(row)}; "
+                    f"name it in the Layout{way_out}"
+                )
+        return True
 
     def _count(self, source: str | None, where: Filter) -> int:
         return self._counted(where) if source is None else 0

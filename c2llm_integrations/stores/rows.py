@@ -6,7 +6,8 @@ import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, time
+from decimal import Decimal
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -180,13 +181,28 @@ def plain_record(record: Record, key: RecordId | None = None) -> PreparedRecord 
             return prepared(replace(record, metadata=json.loads(whole)), key)
         except (TypeError, ValueError, RecursionError):
             known = "strings, finite numbers, true, false, null, lists and mappings"
-            return f"its metadata is not JSON ({error}); use {known}"
+            return f"its metadata is not JSON ({_culprit(record.metadata, error)}); use {known}"
+
+
+def _culprit(metadata: Mapping[str, Any], error: Exception) -> str:
+    """Return which field is not JSON and why, or what `error` says."""
+    for name, value in metadata.items():
+        try:
+            json.dumps(value, sort_keys=True, allow_nan=False, default=json_value)
+        except (TypeError, ValueError, RecursionError) as why:
+            return f"field {name!r:.60}: {why}"
+    return str(error)
 
 
 def json_value(value: object) -> object:
-    """Return a date as ISO 8601, a UUID as a string, NumPy's numbers as numbers; raises TypeError for anything else."""
-    if isinstance(value, date):  # a datetime too
+    """Return what JSON keeps of a value; raises TypeError for what it cannot keep.
+
+    A date or a time of day becomes ISO 8601, a UUID a string, a decimal number and those of NumPy the nearest number.
+    """
+    if isinstance(value, date | time):  # a datetime too
         return value.isoformat()
+    if isinstance(value, Decimal):
+        return float(value)
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     if isinstance(value, uuid.UUID):

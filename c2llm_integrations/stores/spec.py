@@ -239,6 +239,11 @@ class CollectionSpec:
 
         Of a collection that somebody else made, which has no fingerprint, only the width is known.
         """
+        if not self.fingerprint and width != self.width:
+            raise SpecMismatch(
+                f"the collection, which somebody else made, has width {self.width}, the model {width}; "
+                "use the model that made them, or name another vector in the Layout"
+            )
         self.require_same(replace(self, width=width, fingerprint=fingerprint if self.fingerprint else {}))
 
     def require_same(self, asked: CollectionSpec) -> None:
@@ -251,7 +256,15 @@ class CollectionSpec:
             )
         mine, theirs = _comparable(self), _comparable(asked)
         mine |= {key: None for key in mine if key.startswith("fields.") and key not in theirs}  # more than asked for
-        for key in sorted(mine.keys() | theirs.keys()):
+        # The width first: it says more than the digest of the head that gives it.
+        for key in sorted(mine.keys() | theirs.keys(), key=lambda key: (key != "width", key)):
+            if key.startswith("fields.") and mine.get(key) != theirs.get(key):
+                name, kind = key.removeprefix("fields."), mine.get(key)
+                does = "does not index" if kind is None else f"indexes as {kind}"
+                raise SpecMismatch(
+                    f"the collection {does} the field {name!r}, asked for {theirs.get(key)}; "
+                    "leave that out, index again with --replace, or take another --collection"
+                )
             if mine.get(key) != theirs.get(key) and not is_same_probe(mine.get(key), theirs.get(key)):
                 made, wanted = self.fingerprint.get("model"), asked.fingerprint.get("model")
                 raise SpecMismatch(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from numbers import Integral
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from typing_extensions import Self
@@ -453,13 +453,16 @@ class VectorStore(Backend):
             self._require_moments(chosen)
             return self._guarded(read(source, chosen))
 
+    # How a collection gets to know that a field holds moments, in front of what is declared.
+    _declaring: ClassVar[str] = "create the collection with"
+
     def _require_moments(self, where: Filter) -> None:
         fields = self._existing().fields
         others = sorted(name for name in where.periods() if fields.get(name) != "datetime")
         if others:
             raise InputError(
                 f"filter {others[0]!r} has moments as its bounds, but {self.collection!r} does not know it as one; "
-                f"create the collection with fields={{{others[0]!r}: 'datetime'}}"
+                f"{self._declaring} fields={{{others[0]!r}: 'datetime'}}"
             )
 
     def _guarded(self, found: Iterator[_T]) -> Iterator[_T]:

@@ -62,6 +62,16 @@ def test_filters_that_leave_nothing_print_nothing(indexed, capsys):
     assert "no answer" in printed.err
 
 
+def test_a_pattern_that_no_path_has_says_what_its_signs_mean(indexed, capsys):
+    capsys.readouterr()
+    for pattern, said in (
+        ("app/[slug]/**", r"write '\[ab\]' for a folder"),
+        ("lib/**", "starts at the repository's root"),
+    ):
+        assert run(["search", "tax", "--path", pattern]) == 0
+        assert said in capsys.readouterr().err
+
+
 def test_an_index_without_rows_says_so(tmp_path, tiny_model, monkeypatch, capsys):
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")

@@ -132,6 +132,21 @@ def test_a_field_named_like_one_of_ours_comes_back_and_filters(name, embeddings)
         assert [one.metadata for one in store.similarity_search("x", filter=chosen)] == [{name: 5}]
 
 
+def test_an_integer_id_is_found_and_deleted_by_what_was_given_out(store):
+    ids = store.add_texts(
+        (text for text in ("a = 1", "b = 2")), (one for one in ({"n": 1}, {"n": 2})), ids=iter([5, 6])
+    )
+    assert ids == ["5", "6"]
+    assert [one.metadata for one in store.get_by_ids(ids)] == [{"n": 1}, {"n": 2}]
+    with store._documents.shared.opened() as opened:
+        others = C2LLMVectorStore(opened, embedding=store.embeddings, source="others")
+    others.delete(ids)  # the integers are rows of another source
+    assert len(store.get_by_ids(ids)) == 2
+    store.add_texts(["c = 3"], ids=["6"])
+    store.delete(ids)
+    assert [one.page_content for one in store.get_by_ids([6, "6"])] == ["b = 2", "b = 2"]
+
+
 def test_words_alone_find_what_vectors_do_not(store):
     store.add_texts([f"def f{n}(): return {n}" for n in range(30)] + ["raise QuotaExceeded('zanzibar')"])
     [(best, score), *others] = store.similarity_search_with_score("zanzibar", k=2, search_type="lexical")

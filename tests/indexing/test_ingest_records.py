@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import decimal
 import gzip
 import json
 import tracemalloc
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from c2llm_integrations import CodeChunk, InputError, Record, RepositoryError, ingest, ingest_records, open_store
+from c2llm_integrations.errors import SpecMismatch
 from c2llm_integrations.indexing import write_changes
 from c2llm_integrations.indexing.ingest_records import _batch, plan_records
 from c2llm_integrations.indexing.options import RecordOptions
@@ -205,6 +207,34 @@ def test_a_generator_that_fails_keeps_what_was_stored_and_deletes_nothing(store)
     with pytest.raises(OSError, match="cut off"):
         load(store, failing(), delete_missing=True, batch_size=1)
     assert set(held(store, "answers")) >= {"old", "a"}
+
+
+def test_decimals_and_times_become_json(store):
+    metadata = {"price": decimal.Decimal("12.50"), "at": datetime.time(1, 2), "deep": {"n": [decimal.Decimal(3)]}}
+    assert load(store, [{"id": "a", "text": "one", **metadata}], fields={"price": "float"}).written == 1
+    assert held(store, "answers") == {"a": ("one", {"price": 12.5, "at": "01:02:00", "deep": {"n": [3]}})}
+    assert load(store, [{"id": "a", "text": "one", **metadata}]).unchanged == 1
+    assert store.count(where={"price": {"gte": 12.5}}) == 1
+
+
+def test_a_named_field_that_no_record_has_is_noted(store):
+    fields = {"vots": "integer", "author.name": "keyword"}
+    rows = [{**ROWS[0], "author": {"name": "Ada"}}, ROWS[1]]
+    for report in (
+        plan_records(rows, CountingEmbedder(), None, "answers", RecordOptions(fields=fields)),
+        load(store, rows, fields=fields),
+    ):
+        assert report.notes == ["no record has the field 'vots'; if another was meant, name that"]
+    assert load(store, rows).notes == []
+    with pytest.raises(SpecMismatch, match="does not index the field 'votes', asked for integer; leave that out"):
+        load(store, rows, fields={"votes": "integer"})
+    assert load(store, [{"text": "three", "key": "k"}], id="kye").notes[0].startswith("no record has the field 'kye'")
+
+
+def test_another_field_of_ids_is_named(store):
+    report = load(store, ROWS, id="key")
+    assert all("it has no field 'key', but one named 'id'; name the" in why for why in report.refused.values())
+    assert report.written == 0
 
 
 def test_declared_fields_take_one_kind_and_the_tenant_must_be_there(store):

@@ -196,10 +196,10 @@ def test_a_collection_is_asked_for_with_its_fields_or_fewer(open_: Database, spe
     store.create(replace(spec, fields=FIELDS))
     store.create(spec)
     store.create(replace(spec, fields={"votes": "integer"}))
-    for kind, differing in [("float", "fields.votes 'integer'"), ("keyword", "asked for 'keyword'")]:
-        with pytest.raises(SpecMismatch, match=differing):
+    for kind in ("float", "keyword"):
+        with pytest.raises(SpecMismatch, match=f"indexes as integer the field 'votes', asked for {kind}"):
             store.create(replace(spec, fields={"votes": kind}))
-    with pytest.raises(SpecMismatch, match=r"fields\.more None"):
+    with pytest.raises(SpecMismatch, match="does not index the field 'more', asked for integer"):
         store.create(replace(spec, fields={"more": "integer"}))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -289,6 +290,13 @@ def test_filters_mean_the_same_on_every_store(open_: Database, store: VectorStor
         ({"start_line": {"gt": 0.5}}, []),
         ({"tags": ["a", "z"], "votes": {"exists": True}}, [1, 2]),
         ({"author.name": "Ada"}, [3]),
+        ({"author.roles": ["dev", "art"]}, [3]),
+        ({"not": {"author.roles": "dev"}}, [1, 2, 4]),
+        ({"author.levels": 2}, [3]),
+        ({"votes": np.int64(5)}, [1]),
+        ({"votes": {"gt": np.float32(5)}}, [2]),
+        ({"draft": np.bool_(True)}, [4]),
+        ({"by": uuid.UUID(int=7)}, [4]),
         ({"or": [{"author.name": "Ada"}, {"votes": {"gt": 5}}]}, [2, 3]),
         ({"not": {"tags": {"exists": True}}}, [3, 4]),
         ({"draft": True}, [4]),
@@ -310,11 +318,25 @@ def test_a_filter_says_what_it_looks_like(store: VectorStore, where: Any, expect
         [
             a_row(1, votes=5, tags=["a", "b"]),
             a_row(2, votes=10, tags=["z"]),
-            a_row(3, author={"name": "Ada"}, tags=[]),
-            a_row(4, draft=True, big=2**53 + 1),
+            a_row(3, author={"name": "Ada", "roles": ["ops", "dev"], "levels": [1, 2]}, tags=[]),
+            a_row(4, draft=True, big=2**53 + 1, by=str(uuid.UUID(int=7))),
         ]
     )
     assert found(store, where) == expected
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ({"$and": [{"votes": 1}]}, "'$and' is not known; write 'and'"),
+        ({"votes": {"$gte": 1}}, "'$gte' is not known; write 'gte'"),
+        ({"votes": {"$nin": [1]}}, "'$nin' is not known; write 'not'"),
+        ({"author": {"name": "Ada"}}, "a field of the mapping in it is 'author.name'"),
+    ],
+)
+def test_a_filter_in_words_of_other_databases_says_what_to_write(where: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=re.escape(said)):
+        Filter(where)
 
 
 @pytest.mark.parametrize(

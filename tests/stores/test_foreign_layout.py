@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,15 @@ import pytest
 from pymilvus import DataType, MilvusClient
 from qdrant_client import QdrantClient, models
 
-from c2llm_integrations import Layout
+from c2llm_integrations import C2LLMEmbedder, Layout, search
 from c2llm_integrations.code.analyzer import query_terms, sparse
-from c2llm_integrations.errors import InputError, StoreError
+from c2llm_integrations.errors import InputError, SpecMismatch, StoreError
+from c2llm_integrations.retrieval.options import SearchOptions
+from c2llm_integrations.retrieval.shared_store import shared_store
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.milvus.lite import acquire, release
 from c2llm_integrations.stores.qdrant.foreign import ForeignQdrantStore
+from c2llm_integrations.stores.qdrant.store import QdrantStore
 from c2llm_integrations.stores.records import Record
 from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
 
@@ -146,6 +150,61 @@ def test_a_layout_that_does_not_fit_names_what_there_is(tmp_path: Path) -> None:
     milvus, _ = in_milvus(tmp_path / "theirs.db", None)
     with milvus, pytest.raises(InputError, match="no field 'x' for vector, only"):
         open_store(f"milvus+lite://{tmp_path}/theirs.db", "docs", layout=Layout(vector="x")).count()
+
+
+def test_a_layout_whose_fields_no_row_has_is_refused(
+    theirs: tuple[VectorStore, Callable[[], int]],
+) -> None:
+    store, _ = theirs
+    given = store.layout  # type: ignore[attr-defined]
+    open_with = lambda **changed: type(store)(store.client, "docs", replace(given, **changed))  # type: ignore[call-arg]  # noqa: E731
+    with pytest.raises(InputError, match=r"field 'body'( for text|.*name it in the Layout)"):
+        open_with(text="body").count()
+    with pytest.raises(InputError, match=r"field 'nothing' for metadata, only .*'content'.*metadata=None"):
+        open_with(metadata="nothing").count()
+    with pytest.raises(InputError, match="field 'uid' for id, only"):
+        open_with(id="uid").count()
+    assert open_with().count() == 3
+
+
+def test_a_field_that_a_fixed_schema_lacks_is_named(tmp_path: Path) -> None:
+    store, _ = in_milvus(tmp_path / "theirs.db", "meta")
+    store.close()
+    flat = Layout(text="content", id="uuid", vector="dense", metadata=None)
+    with open_store(store.url, "docs", layout=flat) as opened:
+        assert opened.count(where={"content": "parse a date"}) == 1
+        with pytest.raises(InputError, match=r"no field 'lang' to filter by, only .*'meta'"):
+            opened.count(where={"lang": "go"})
+        with pytest.raises(InputError, match=r"copy the rows into one that has fields=\{'at': 'datetime'\}"):
+            opened.count(where={"at": {"gt": "2026-01-31"}})
+
+
+def test_a_field_that_is_empty_in_each_row_is_no_mistake() -> None:
+    client = QdrantClient(":memory:")
+    client.create_collection("docs", models.VectorParams(size=2, distance=models.Distance.COSINE))
+    store = ForeignQdrantStore(client, "docs", Layout())
+    assert store.count() == 0
+    client.upsert("docs", [models.PointStruct(id=1, vector=[1, 0], payload={"page_content": "x", "metadata": {}})])
+    assert [one.text for one in store.scroll()] == ["x"]
+
+
+def test_what_a_collection_of_others_cannot_say_the_layout_can() -> None:
+    embedder = C2LLMEmbedder.from_pretrained("nano")
+    client = QdrantClient(":memory:")
+    client.create_collection("docs", models.VectorParams(size=2, distance=models.Distance.COSINE))
+    payload = {"page_content": "x", "metadata": {"at": "2026-01-31T12:00:00Z"}}
+    client.upsert("docs", [models.PointStruct(id=1, vector=[1, 0], payload=payload)])
+    store = ForeignQdrantStore(client, "docs", Layout())
+    with pytest.raises(InputError, match=r"open it with a Layout that has fields=\{'at': 'datetime'\}"):
+        store.count(where={"at": {"gt": "2026-01-31"}})
+    with pytest.raises(StoreError, match=r"'docs' .* by vectors only; name a sparse vector or field in the Layout"):
+        search("x", None, store, mode="lexical")
+    with pytest.raises(SpecMismatch, match=r"has width 2, the model 256; .* in the Layout"):
+        search("x", embedder, store)
+    with pytest.raises(InputError, match=r"'docs', which somebody else made, .* give that model to the retriever"):
+        shared_store(store, "code").search("x", SearchOptions())
+    with pytest.raises(StoreError, match="or read it with a Layout"):
+        QdrantStore.from_client(client, "docs").count()
 
 
 def test_moments_are_compared_where_the_layout_says_so() -> None:

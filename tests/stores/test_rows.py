@@ -1,6 +1,8 @@
 """How rows are cut into calls, and the payload of one."""
 
 import json
+from datetime import date
+from decimal import Decimal
 from hashlib import blake2b
 from itertools import pairwise
 
@@ -46,6 +48,8 @@ def test_a_digest_is_that_of_the_metadata_as_json(metadata):
 def test_what_is_not_json_is_told():
     endless = {}
     endless["itself"] = endless
-    for metadata in (endless, {"a": float("nan")}, {"a": {1, 2}}, {"a": object()}):
-        assert "its metadata is not JSON" in plain_record(Record("a", "x", metadata))
+    for metadata in (endless, {"a": float("nan")}, {"a": {1, 2}}, {"a": object()}, {"a": Decimal("NaN")}):
+        name = next(iter(metadata))
+        whole = {"day": date(2026, 1, 31), **metadata}
+        assert f"its metadata is not JSON (field {name!r}: " in plain_record(Record("a", "x", whole))
     assert plain_record(Record("a", "x", {"b": 1})).json_bytes == len('{"b": 1}')

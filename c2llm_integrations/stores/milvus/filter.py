@@ -176,7 +176,8 @@ def _on_dynamic(condition: In | Range, field: str, *, is_list: bool = True) -> s
         return _joined("and", [f"{field} {_SIGNS[sign]} {literal(to)}" for sign, to in condition.bounds.items()])
     # Not `in`, at which Milvus Lite fails where the field holds a list.
     parts = [f"{field} == {literal(one)}" for one in condition.values]
-    if is_list and is_plain(field):  # Milvus Lite looks into no other lists
+    # Milvus Lite looks into lists, also those of a mapping, only where the outermost name is a plain one.
+    if is_list and is_plain(field.partition("[")[0]):
         for kind in (str, int, float, bool):
             written = [literal(one) for one in condition.values if type(one) is kind]
             parts += [f"json_contains_any({field}, [{', '.join(written)}])"] if written else []

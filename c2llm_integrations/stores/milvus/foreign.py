@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from c2llm_integrations._utils.retry import retrying
 from c2llm_integrations.errors import InputError, MissingExtra, StoreError
 from c2llm_integrations.stores import Location
-from c2llm_integrations.stores.filter import Filter
+from c2llm_integrations.stores.filter import Filter, leaves
 from c2llm_integrations.stores.foreign import ForeignStore, Layout, foreign_record
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.milvus import collections
@@ -30,6 +30,8 @@ STRONG = {"consistency_level": "Strong"}
 class ForeignMilvusStore(ForeignStore):
     """A collection behind a `MilvusClient`, read under the names of its layout."""
 
+    _declaring = "only collections made here can: copy the rows into one that has"
+
     def __init__(
         self,
         client: MilvusClient,
@@ -47,6 +49,7 @@ class ForeignMilvusStore(ForeignStore):
         self._client = client
         self._release: Callable[[], object] = client.close if owned else lambda: None
         self._schema: dict[str, Any] | None = None
+        self._is_closed = False  # whether rows have the fields of the schema only
 
     @classmethod
     def open(cls, at: Location, layout: Layout | None = None) -> ForeignMilvusStore:
@@ -77,7 +80,7 @@ class ForeignMilvusStore(ForeignStore):
                         "name it in the Layout"
                     )
             collections.call(self._client, "load_collection", self.collection)
-            self._schema = fields
+            self._schema, self._is_closed = fields, not described.get("enable_dynamic_field")
         return int(self._schema[self.layout.vector]["params"]["dim"])
 
     @property
@@ -114,6 +117,13 @@ class ForeignMilvusStore(ForeignStore):
         finally:
             pages.close()
 
+    def _row(self, where: Filter) -> Mapping[str, Any] | None:
+        if self._unknown(where):
+            return None
+        chosen = foreign_expression(where, self._fields.keys(), None) if where else ""
+        found = self._call("query", filter=chosen, limit=1, output_fields=self._output, **STRONG)
+        return found[0] if found else None
+
     def _counted(self, where: Filter) -> int:
         [found] = self._call("query", filter=self._chosen(where), output_fields=["count(*)"], **STRONG)
         return int(found["count(*)"])
@@ -132,7 +142,17 @@ class ForeignMilvusStore(ForeignStore):
         options = {"anns_field": field, "limit": limit, "filter": self._chosen(where), "output_fields": output}
         return self._call("search", data=[query], **options, **STRONG)[0]
 
+    def _unknown(self, where: Filter) -> list[str]:
+        """Return the fields of a filter that no row can have."""
+        keys = {one.key for one in leaves(where.condition)} if self._is_closed else set()
+        return sorted(key for key in keys if key.partition(".")[0] not in self._fields)
+
     def _chosen(self, where: Filter) -> str:
+        unknown = self._unknown(where) if self.layout.metadata is None else []
+        if unknown:
+            raise InputError(
+                f"collection {self.collection!r} has no field {unknown[0]!r} to filter by, only {sorted(self._fields)}"
+            )
         return foreign_expression(where, self._fields.keys(), self.layout.metadata) if where else ""
 
     def _found(self, hit: Any) -> tuple[AnyRecord, Vector | None]:

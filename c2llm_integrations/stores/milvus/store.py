@@ -179,7 +179,7 @@ class MilvusStore(VectorStore):
         if SPEC_KEY not in properties:
             raise StoreError(
                 f"collection {self.collection!r} of {self.url} was not made by this package; "
-                "choose another --collection"
+                "choose another --collection, or read it with a Layout"
             )
         until = monotonic() + collections.FRESH_SECONDS
         columns, spec = collections.columns_of(described), collections.spec_of(properties)

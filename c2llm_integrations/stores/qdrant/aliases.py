@@ -70,12 +70,12 @@ class Parts:
         """Return the collection that is called `name` at the database; errors are those of `serving`."""
         metadata = self.metadata(name)
         if SPEC_KEY not in metadata:
-            why = "was not made by this package"
+            why, way_out = "was not made by this package", ", or read it with a Layout"
         elif metadata.get(NAME_KEY, self.name) != self.name:
-            why = f"is part of collection {metadata[NAME_KEY]!r}"
+            why, way_out = f"is part of collection {metadata[NAME_KEY]!r}", ""
         else:
             return Serving(name, CollectionSpec.from_json(json.dumps(metadata[SPEC_KEY])))
-        raise StoreError(f"collection {name!r} of {self.url} {why}; choose another --collection")
+        raise StoreError(f"collection {name!r} of {self.url} {why}; choose another --collection{way_out}")
 
     def _serving_name(self) -> str | None:
         name = self.aliases().get(self.name)

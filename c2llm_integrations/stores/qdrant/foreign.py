@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -89,6 +89,11 @@ class ForeignQdrantStore(ForeignStore):
         else:
             call = lambda: self._client.retrieve(self.collection, list(ids), **self._parts(vectors))  # noqa: E731
         return map(self._pair, self._ask(call))
+
+    def _row(self, where: Filter) -> Mapping[str, Any] | None:
+        chosen = filter_of(self._types._replace(prefix=()), where)
+        found, _ = self._ask(lambda: self._client.scroll(self.collection, chosen, limit=1, **self._parts(False)))
+        return found[0].payload or {} if found else None
 
     def _counted(self, where: Filter) -> int:
         chosen = filter_of(self._types, where)
