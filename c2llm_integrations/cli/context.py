@@ -40,7 +40,9 @@ def load_model(choice: ModelChoice, spec: CollectionSpec | None) -> C2LLMEmbedde
     from c2llm_integrations.model.options import ModelOptions, remember_model
     from c2llm_integrations.model.output_dim import remember
 
-    found = ModelOptions() if spec is None else options_of(spec.fingerprint, choice.projection, choice.head)
+    found = ModelOptions()
+    if spec is not None:
+        found = options_of(spec.fingerprint, choice.projection, choice.head, is_named=choice.model is not None)
     asked = choice.given()
     if choice.model is not None:
         found = replace(found, name=lasting_name(choice.model))

@@ -70,6 +70,7 @@ def options_of(
     fingerprint: Fingerprint,
     projection: str | os.PathLike[str] | None = None,
     head: str | os.PathLike[str] | None = None,
+    is_named: bool = False,
 ) -> ModelOptions:
     """Return the options that give the vectors which a fingerprint describes.
 
@@ -77,14 +78,22 @@ def options_of(
         fingerprint: What a collection's spec holds.
         projection: The file of its projection, where that was never used on this machine.
         head: The file of its head, where that was never used on this machine and is not bundled with the model.
+        is_named: The user names the model, whatever the fingerprint says.
 
     Raises:
-        InputError: Where such a file must be named, and for a fingerprint that no embedder wrote.
+        InputError: Where such a file must be named, for a fingerprint that no embedder wrote, and where a folder here is
+            called like the model: an index may come with a folder that poses as one from the hub.
 
     """
     from c2llm_integrations.model.output_dim import bundled_head, remembered
 
     found = current_fingerprint(fingerprint)
+    name = str(found.get("model"))
+    if not is_named and name != "nano" and not os.path.isabs(name) and os.path.isdir(name):
+        raise InputError(
+            f"the collection names the model {name!r}, and {os.path.abspath(name)} may be another one; "
+            f"if it is that model, name it with --model ./{name}"
+        )
     try:
         options = ModelOptions(
             name=str(found["model"]), max_length=int(found["max_length"] or 0), normalize=bool(found["normalize"])

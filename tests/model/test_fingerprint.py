@@ -1,7 +1,11 @@
 """What is stored leads back to the options of a model, and what earlier releases stored does too."""
 
+import shutil
+
 import pytest
 
+from c2llm_integrations.errors import InputError
+from c2llm_integrations.model.checkpoint import NANO
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.model.fingerprint import current_fingerprint, options_of
 from c2llm_integrations.stores.spec import CollectionSpec
@@ -32,3 +36,15 @@ def test_a_truncated_collection_of_an_earlier_release_opens():
     old = {key: value for key, value in small.fingerprint.items() if key != "truncate_dim"} | {"projection": "first 16"}
     assert options_of(old) == options_of(small.fingerprint)
     CollectionSpec(16, old).require_model(16, small.fingerprint)
+
+
+def test_a_folder_called_like_the_model_of_an_index_is_not_taken_for_it(tmp_path, monkeypatch):
+    """A checkout may bring both an index that names a known hub id and a folder of that name."""
+    monkeypatch.chdir(tmp_path)
+    fingerprint = {**C2LLMEmbedder.from_pretrained("nano").fingerprint, "model": "codefuse-ai/C2LLM-0.5B"}
+    assert options_of(fingerprint).name == "codefuse-ai/C2LLM-0.5B"
+    shutil.copytree(NANO, tmp_path / "codefuse-ai" / "C2LLM-0.5B")
+    with pytest.raises(InputError, match=r"names the model 'codefuse-ai/C2LLM-0.5B', and .* may be another one"):
+        options_of(fingerprint)
+    assert options_of(fingerprint, is_named=True).name == "codefuse-ai/C2LLM-0.5B"
+    assert options_of({**fingerprint, "model": str(tmp_path / "codefuse-ai" / "C2LLM-0.5B")}).name.startswith("/")
