@@ -81,8 +81,8 @@ def options_of(
         is_named: The user names the model, whatever the fingerprint says.
 
     Raises:
-        InputError: Where such a file must be named, for a fingerprint that no embedder wrote, and where a folder here is
-            called like the model: an index may come with a folder that poses as one from the hub.
+        InputError: Where such a file must be named, for a fingerprint that no embedder wrote, and where a folder here
+            is called like the model: an index may come with a folder that poses as one from the hub.
 
     """
     from c2llm_integrations.model.output_dim import bundled_head, remembered
