@@ -198,13 +198,20 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         process.kill()
 
 
+# Parts of a folder that git keeps; the first ones have names that no project gives its files.
+_GIT_OWN = ("HEAD", "packed-refs", "COMMIT_EDITMSG", "FETCH_HEAD", "ORIG_HEAD")
+_GIT_PARTS = (*_GIT_OWN, "objects", "refs", "commondir", "config", "hooks", "index", "logs")
+
+
 def is_git_folder(folder: str | Path) -> bool:
     """Return whether a folder, whatever its name, is one that git keeps, without files of a work tree.
 
-    A copy may lack a part, such as folders that were empty; what git keeps of a worktree has no objects.
+    A copy may lack parts, such as folders that were empty; what git keeps of a worktree has no objects. Two of its
+    parts are no chance, when one of them is called as nothing else is.
     """
-    if os.path.lexists(f"{folder}/HEAD"):
-        return any(os.path.lexists(f"{folder}/{part}") for part in ("objects", "refs", "commondir", "config"))
+    found = [part for part in _GIT_PARTS if os.path.lexists(f"{folder}/{part}")]
+    if any(part in _GIT_OWN for part in found):
+        return len(found) > 1
     return all(os.path.isdir(f"{folder}/{part}") for part in ("objects", "refs")) and os.path.isfile(f"{folder}/config")
 
 

@@ -30,6 +30,7 @@ _NAMES = any_of(
     *(".git-credentials", "*htpasswd", "*htdigest", ".dockercfg", ".dockerconfigjson", "docker-config.json"),
     *("*s3cfg", ".boto", "*rclone.conf", ".ftpconfig", "sftp*.json", "filezilla.xml", "sitemanager.xml", ".esmtprc"),
     *("recentservers.xml", ".remote-sync.json", ".msmtprc", ".muttrc", ".fetchmailrc", ".mailrc", ".edgerc"),
+    *(".cvspass", ".lftprc", ".curlrc", ".wgetrc", ".smbcredentials", "smbcredentials", "*.keytab", "wireguard.conf"),
     *(".condarc", "pip.conf", "passwd", "shadow", ".*_history", ".databrickscfg", "databricks.cfg", "ngrok.yml"),
     *("kaggle.json", "*robomongo.json", "pgadmin4.db", "cookies.txt", "cookies.sqlite", "logins.json", "key[34].db"),
     *(".openai", ".anthropic", "profiles.yml", "snowflake.toml", "auth.json", "auth.toml", "hudson.util.secret"),
@@ -58,6 +59,7 @@ _WORDS = frozenset(
 )
 _DATA = re.compile(r".*\.(?:json|ya?ml|toml|ini|cfg|conf|xml|csv|txt|env|enc|properties)$")
 _LISTS = any_of(
+    *("passwords.lst", "password.lst", "logins.txt", "keystore.json", "wallet.json", "oauth2.json", "usersecrets.json"),
     *("passwords.txt", "passwords.csv", "password.txt", "pass.txt", "passwd.txt", "api[-_]key*", "apikey*"),
     # what password managers and browsers write, and what people keep of an account or a wallet
     *("*[-_]passwords.csv", "logins.csv", "bitwarden*export*", "lastpass*export*", "*.1pif", "*.mnemonic"),
@@ -88,7 +90,7 @@ _SECRET_CODE = frozenset(("env.sh", "wp-config.php", "localsettings.php", "setti
 _PLACES = re.compile(
     r"/\.(?:docker/config\.json|kube/(?:config[^/]*|[^/]+\.ya?ml)|aws/config|config/(?:gcloud/legacy_credentials/.*|gh/hosts\.yml|hub|doctl/config\.yaml|git/credentials)"
     r"|(?:cache/)?huggingface/token|ssh/config|bundle/config|gem/credentials|cargo/credentials\.toml|oci/config"
-    r"|snowsql/config|netlify/state\.json|dbeaver/credentials-config\.json|irssi/config|m2/settings\.xml"
+    r"|snowsql/config|netlify/(?:state|config)\.json|mc/config\.json|subversion/auth/.+|dbeaver/credentials-config\.json|irssi/config|m2/settings\.xml"
     r"|gradle/gradle\.properties|nuget/nuget\.config)$"
 )
 

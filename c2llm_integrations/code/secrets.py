@@ -30,7 +30,7 @@ _TOKEN = re.compile(
     r"|(?:sk|rk)_(?:live|test|prod)_\w{20,}|whsec_[A-Za-z0-9+/]{32,}"  # Stripe
     r"|AIza[\w-]{35}(?![\w-])|GOCSPX-[\w-]{28}|ya29\.[\w-]{40,}"  # Google
     r"|sk-(?:proj|svcacct|admin|or-v1|lf)-[\w-]{32,}|sk-ant-[\w-]{32,}|sk-[A-Za-z0-9]{32,}"  # models
-    r"|hf_[A-Za-z]{34}(?!\w)|api_org_[A-Za-z]{34}|r8_\w{37}|gsk_[A-Za-z0-9]{48,}|xai-[A-Za-z0-9]{70,}|pplx-[A-Za-z0-9]{40,}"
+    r"|hf_[A-Za-z0-9]{34}(?!\w)|api_org_[A-Za-z]{34}|r8_\w{37}|gsk_[A-Za-z0-9]{48,}|xai-[A-Za-z0-9]{70,}|pplx-[A-Za-z0-9]{40,}"
     r"|SG\.[\w-]{20,24}\.[\w-]{39,50}|key-[0-9a-f]{32}(?!\w)|xkeysib-[0-9a-f]{64}-\w{16}|SK[0-9a-f]{32}(?!\w)"  # mail
     r"|npm_[A-Za-z0-9]{36}"
     r"|pypi-AgE[\w-]{50,}|rubygems_[0-9a-f]{48}|oy2[a-z0-9]{43}|dckr_[po]at_[\w-]{27,}"  # registries
@@ -53,8 +53,8 @@ _BASIC = re.compile(r"(?:basic\s{1,3}|auth[\"']?\s{0,3}[:=]\s{0,3}[\"']?)([A-Za-
 # each would take a hundred steps at every word of a long line.
 # A name that says it, and what it is set to: in quotes, or in settings to the end of the line or element.
 _WORD = re.compile(
-    r"pass(?:w(?:or)?d|phrase|(?![a-z_])(?<!(?:by|uy|om|es|ur)pass))|pwd|secret|token|credential|bearer|basic"
-    r"|(?:api|access|auth|private|account)[_-]?key|auth(?![a-z_])|sig(?==)"
+    r"pass(?:w(?:or)?[dt]|phrase|(?![a-z_])(?<!(?:by|uy|om|es|ur)pass))|pwd|secret|token|credential|bearer|basic"
+    r"|(?:api|access|auth|private|account|encryption|signing)[_-]?key|auth(?![a-z_])|sig(?==)"
 )
 _PASSWORDS = ("pass", "pwd", "secret")
 # What tells something about a password.
@@ -63,8 +63,10 @@ _ABOUT = re.compile(
     re.I,
 )
 _QUOTED = re.compile(
-    r"[\w-]{0,20}\\?[\"']?(?:\[?\d{0,3}\])?(?:\s{0,3}:\s{0,3}[\w.]{1,20}(?=\s{0,8}=))?\s{0,8}(?:=>|:=|={1,3}|[:,(])\s{0,8}"
-    r"[bru]?\\?[\"'`](?=([^\"'`\s\\]{6,200}))\1\\?[\"'`]",
+    r"[\w-]{0,20}\\?[\"']?(?:\[?\d{0,3}\])?!?(?:\s{0,3}:\s{0,3}(?:&(?:'static )?)?[\w.]{1,20}(?=\s{0,8}=)"
+    r"|\sas\s\w{1,20}(?=\s{0,8}=)|\s?\{[\w\s;]{0,40}\}(?=\s{0,8}=))?"
+    r"\s{0,8}(?:=>|<-|:=|={1,3}|\|\|=?|\?\?=?|[:,(]|(?<=[ \t])(?=[\"']))\s{0,8}"
+    r"[brun@]?\\?(?:\"\"|'')?[\"'`](?=([^\"'`\s\\]{6,200}))\1\\?[\"'`]",
     re.I,
 )
 _BARE = re.compile(r"[\w-]{0,20}[\"']?(?:\s{0,3}=\s{0,3}|:\s?)(?=([\w+/=.~%-]{20,400}))\1(?![\w+/=.~%(\[-])")
@@ -112,9 +114,10 @@ _SAMPLE = re.compile(r"example|your|abcdefgh|(.)\1{5}", re.I)
 # Variables of shells and templates, calls, and paths.
 _CALL = re.compile(r"\w\((?:.*\)|$)")
 _VARIABLE = re.compile(r"\$[({]|^\$\w+$|\$[A-Z_]{3}|[{}<>|\[\]]|%[sdr(]|%\w+%|^[/.~\\(]|^0x[0-9a-fA-F]+$|^[a-z]+://")
+_NEVER = re.compile(r"example|sample|placeholder|change[-_]?me|your|insert|replace|redacted", re.I)
 _EMPTY = re.compile(
     r"example|sample|dummy|fake|test|placeholder|changeme|change[-_]me|your|insert|replace|redacted|todo|fixme|default"
-    r"|secret|p[a@4]s{1,2}w|token|apikey|api[-_]key|my[-_]|foo|bar|xxx|\*\*\*|\.\.\.|(.)\1\1\1|0123456|1234567|abcdef|abc123|qwerty"
+    r"|secret|p[a@4]s{1,2}w(?:[o0]?rd)?\d{0,4}|token|apikey|api[-_]key|my[-_]|foo|bar|xxx|\*\*\*|\.\.\.|(.)\1\1\1|0123456|1234567|abcdef|abc123|qwerty"
     r"|sha-?\d|md5|utf-?8|base64|oauth|x509|pkcs|none|null|true|false|undefined",
     re.I,
 )
@@ -217,15 +220,28 @@ def _is_password(value: str) -> bool:
         and re.search(r"[a-zA-Z]", value) is not None
         and not _CALL.search(value)
         and not _VARIABLE.search(value)
-        and not _EMPTY.search(value)
-        and not _EMPTY.search(_decoded(value))
+        and not _is_filler(value)
+        and not _is_filler(_decoded(value))
+    )
+
+
+def _is_filler(value: str) -> bool:
+    """Return whether a value is one of the words that stand where a password will be, and little else.
+
+    A password may hold such a word; then something of letters and digits is left beside it.
+    """
+    if not _EMPTY.search(value):
+        return False
+    rest = re.findall(r"[^\W_]{4,}", _EMPTY.sub(" ", value))
+    return _NEVER.search(value) is not None or not any(
+        re.search(r"\d", part) and re.search(r"[^\W\d]", part) for part in rest
     )
 
 
 def _is_in_url(value: str) -> bool:
     """Return whether what stands between ":" and "@" is a password; a long word is one there."""
     value = _ESCAPE.sub("#1", value)  # no word and no name needs an escape
-    return _is_password(value) or (len(value) > 11 and value.isalpha() and not _EMPTY.search(value))
+    return _is_password(value) or (len(value) > 11 and value.isalpha() and not _is_filler(value))
 
 
 def _is_typed(value: str) -> bool:

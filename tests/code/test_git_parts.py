@@ -24,6 +24,21 @@ def test_a_copy_that_lost_a_part_is_one(copied, lost):
     assert is_git_folder(copied)
 
 
+@pytest.mark.parametrize("lost", [("HEAD", "refs"), ("HEAD", "objects"), ("config", "objects", "refs")])
+def test_a_packed_copy_that_lost_several_parts_is_one(copied, lost):
+    (copied / "packed-refs").write_text("# pack-refs with: peeled fully-peeled sorted\n")
+    for part in lost:
+        shutil.rmtree(copied / part) if (copied / part).is_dir() else (copied / part).unlink()
+    assert is_git_folder(copied)
+
+
+@pytest.mark.parametrize("name", ["HEAD", "packed-refs"])
+def test_one_file_of_such_a_name_makes_no_git_folder(tmp_path, name):
+    (tmp_path / name).write_text("x")
+    (tmp_path / "main.py").write_text("x = 1\n")
+    assert not is_git_folder(tmp_path)
+
+
 def test_what_git_keeps_of_a_worktree_is_one(tmp_path):
     (tmp_path / "HEAD").write_text("ref: refs/heads/main\n")
     (tmp_path / "commondir").write_text("../..\n")

@@ -29,6 +29,7 @@ def drawn(length: int, letters: str = LETTERS) -> str:
         *(".flaskenv", "secrets.enc.yaml", "a/id_rsa.bak", "id_ed25519.old", "kubeconfig.yaml", "prod.tfvars.json"),
         *("serviceAccountKey.json", "shop-firebase-adminsdk-x1.json", "token.json", "appsettings.Staging.json"),
         *("wp-config.php", ".dockerconfigjson", "home/.aws/config", "k8s/db-secret.yaml", "aws-credentials.csv"),
+        *(".cvspass", "krb5.keytab", "home/.subversion/auth/svn.simple/1f", "home/.mc/config.json", "password.lst"),
         *("vault_pass.txt", ".env.production~", ".zsh_history", "home/.ssh/config", "ssh_host_rsa_key"),
     ],
 )
@@ -50,8 +51,44 @@ def test_names_that_only_sound_like_it(path: str) -> None:
 @pytest.mark.parametrize(
     ("line", "secret"),
     [
+        ("clone https://bot:{}@git.acme-corp.io/o/r", "Sup3rSecret!2023"),
+        ("db_password: {}", "fakeNewsKq92"),
+        ('string password = @"{}";', "Zx7Kq93mQ!pL2v"),
+        ('string Password {{ get; set; }} = "{}";', "Zx7Kq93mQ!pL2v"),
+        ('Dim password As String = "{}"', "Zx7Kq93mQ!pL2v"),
+        ('const PASSWORD: &str = "{}";', "Zx7Kq93mQ!pL2v"),
+        ('password <- "{}"', "Zx7Kq93mQ!pL2v"),
+        ("const p = process.env.DB_PASSWORD || '{}';", "Zx7Kq93mQ!pL2v"),
+        ("ALTER LOGIN sa WITH PASSWORD = N'{}';", "Zx7Kq93mQ!pL2v"),
+        ('storePassword "{}"', "Zx7Kq93mQ!pL2v"),
+        ('PASSWORD = """{}"""', "Zx7Kq93mQ!pL2v"),
+    ],
+)
+def test_forms_that_a_fresh_attack_found(line: str, secret: str) -> None:
+    settings = line.startswith("db_")
+    assert without_secrets(line.format(secret), settings) == line.format(BLOT)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'password = "P@ssw0rd123"',
+        "https://user:secret123@example.org",
+        'password = "your-Passw0rd-42x9"',
+        'password = "secret-key-for-tests-2023"',
+        "token = 'test_token_1234567'",
+    ],
+)
+def test_what_stands_where_a_password_will_be_is_none(line: str) -> None:
+    assert without_secrets(line, False) == line
+
+
+@pytest.mark.parametrize(
+    ("line", "secret"),
+    [
         ("x = 'AKIA{}'", drawn(16, string.ascii_uppercase)),
         ("x = 'ghp_{}'", drawn(36)),
+        ("login('hf_{}')", drawn(34)),
         ("git clone https://x-access-token:{}@github.com/a/b", drawn(40)),
         ("x = 'xoxb-123456789012-{}'", drawn(24)),
         ("x = 'sk-ant-api03-{}'", drawn(90)),
