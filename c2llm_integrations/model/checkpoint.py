@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from c2llm_integrations.model.output_dim import Head
 
+RELEASED = "codefuse-ai/"  # what hub ids of the released models begin with
 NANO = Path(__file__).parent / "nano"
 # Beside the weights where they can be computed in 8 bits: what was measured of them, and of no others.
 RANGES = "ranges.safetensors"
@@ -239,7 +240,8 @@ class Checkpoint:
 def load_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     """Find a checkpoint by the name "nano", a folder, or a hub id `owner/name`; read its configuration.
 
-    A hub id is fetched once and then read from the local cache.
+    A hub id is fetched once and then read from the local cache. The released ids never mean a folder here, which may
+    have come with a checkout; `./codefuse-ai/…` does.
 
     Raises:
         CheckpointError: For a folder that is not a C2LLM checkpoint.
@@ -271,7 +273,8 @@ def load_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
 
 def lasting_name(name: str) -> str:
     """Return a checkpoint's name such that it means the same from every folder: that of a folder from the root."""
-    return str(Path(name).resolve()) if name != "nano" and Path(name).is_dir() else name
+    is_folder = name != "nano" and not name.startswith(RELEASED) and Path(name).is_dir()
+    return str(Path(name).resolve()) if is_folder else name
 
 
 def save_checkpoint(source: Checkpoint, tensors: Mapping[str, Tensor], folder: Path) -> None:
@@ -310,7 +313,7 @@ def _locate(name: str, revision: str | None) -> Path:
     if name == "nano":
         return NANO
     folder = Path(os.path.expanduser(name))
-    if name.strip() and folder.is_dir():
+    if name.strip() and folder.is_dir() and not name.startswith(RELEASED):
         return folder
     if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
         raise InputError(f"no model folder {name!r}; give a folder, 'nano', or a hub id such as codefuse-ai/C2LLM-0.5B")

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from c2llm_integrations.errors import CheckpointError, InputError
-from c2llm_integrations.model.checkpoint import ModelConfig, load_checkpoint, save_checkpoint
+from c2llm_integrations.model.checkpoint import NANO, ModelConfig, lasting_name, load_checkpoint, save_checkpoint
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from tests.golden import COMPRESSED, FOLDER, NAMES, TIED
 
@@ -267,3 +267,15 @@ def test_a_broken_index_is_named(copy, content):
     (copy / "model.safetensors.index.json").write_text(content)
     with pytest.raises(CheckpointError, match="no weight_map"):
         load_checkpoint(str(copy)).tensors()
+
+
+def test_a_released_id_never_means_a_folder_here(tmp_path, monkeypatch):
+    """The commands that this package advises are typed in checkouts of others."""
+    name = "codefuse-ai/C2LLM-0.5B"
+    shutil.copytree(NANO, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=f"could not fetch {name} from the hub"):
+        load_checkpoint(name)
+    assert lasting_name(name) == name
+    assert load_checkpoint(f"./{name}").sizes.output_dim == 256
+    assert lasting_name(f"./{name}") == str(tmp_path.resolve() / name)
