@@ -205,7 +205,7 @@ def _record_batches(parquet: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
 @contextmanager
 def _opened(file: Path) -> Iterator[pq.ParquetFile]:
     if file.exists() and not file.is_file():  # a pipe would be waited for
-        raise InputError(f"{file} is not a readable Parquet file (it is not a file); write it again")
+        raise InputError(f"{file} is {'a folder' if file.is_dir() else 'not a file'}; name a file of Parquet")
     try:
         with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
             yield parquet

@@ -187,7 +187,7 @@ def test_options_are_given_once(project, tiny_model, monkeypatch, capsys):
         (("--quantization", "int8"), "quantization None"),
         (("--datatype", "float16"), "datatype 'float32'"),
         (("--long-text", "cut"), "long_text 'refuse'"),
-        (("--truncate-dim", 8), "output_dim 64"),
+        (("--truncate-dim", 8), "width 64"),
         (("--output-dim", 8), "asked for 8"),
         (("--quantization", "int3"), "quantization 'int3' is not known, only int8"),
         (("--datatype", "uint8"), "datatype 'uint8' is not known"),

@@ -26,7 +26,7 @@ def test_another_kind_of_field_is_refused_until_the_collection_is_replaced(tmp_p
     answer(capsys, "load", *common, "--field", "votes=integer")
     file.write_text('{"id": "a", "text": "x", "votes": "many"}\n')
     as_words = (*common, "--field", "votes=keyword")
-    assert "fields" in complaint(capsys, 1, "load", *as_words)
+    assert "indexes as integer the field 'votes', asked for keyword" in complaint(capsys, 1, "load", *as_words)
     assert "would be written 1" in answer(capsys, "load", *as_words, "--replace", "--dry-run")
     assert "has taken the old one's place" in answer(capsys, "load", *as_words, "--replace")
     assert "written 0, unchanged 1" in answer(capsys, "load", *as_words)

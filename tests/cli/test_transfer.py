@@ -68,7 +68,7 @@ def test_another_model_is_refused(indexed, file, tiny_model, capsys):
         (("export", "out.parquet", "--collection", "none"), "holds no collection 'none'"),
         (("import", "none.parquet"), "No such file"),
         (("import", "README.md"), "not a readable Parquet file"),
-        (("import", "."), "irectory"),
+        (("import", "."), ". is a folder; name a file of Parquet"),
     ],
 )
 def test_what_cannot_be_moved_is_one_line(arguments, message, indexed, capsys):

@@ -350,7 +350,7 @@ def test_what_is_no_parquet_file_is_one_line(tmp_path, file):
 def test_a_pipe_in_place_of_a_parquet_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.parquet")
     for place in (tmp_path / "pipe.parquet", tmp_path):
-        with pytest.raises(InputError, match="it is not a file"):
+        with pytest.raises(InputError, match="is not a file; name a file of Parquet"):
             contents_of(place)
 
 
