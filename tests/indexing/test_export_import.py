@@ -349,8 +349,8 @@ def test_what_is_no_parquet_file_is_one_line(tmp_path, file):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes among its files")
 def test_a_pipe_in_place_of_a_parquet_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.parquet")
-    for place in (tmp_path / "pipe.parquet", tmp_path):
-        with pytest.raises(InputError, match="is not a file; name a file of Parquet"):
+    for place, what in ((tmp_path / "pipe.parquet", "not a file"), (tmp_path, "a folder")):
+        with pytest.raises(InputError, match=f"is {what}; name a file of Parquet"):
             contents_of(place)
 
 
