@@ -67,6 +67,7 @@ class Stored(NamedTuple):
 
 _LISTED = Stored._fields[1:-1]
 _LISTED_TYPES = [CHUNK_FIELDS[name] for name in _LISTED]
+_LISTED_EMPTY = [kind() for kind in _LISTED_TYPES]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +88,10 @@ FILTER_FIELDS = ("repository", "language", "path", "kind")
 def stored_of(id: RecordId, metadata: Mapping[str, Any], digest: object = "") -> Stored:
     """Return what a listing says of a row with this metadata; what is missing, or of another type, is "" or 0."""
     fields: list[Any] = [metadata.get(name) for name in _LISTED]
-    # Millions are listed, and nearly all are as we wrote them.
-    if [*map(type, fields)] != _LISTED_TYPES or not 0 <= fields[-2] <= fields[-1] <= MAX_LINE:
+    # Millions are listed, and nearly all are as we wrote them: chunks, or records that have none of these fields.
+    if not any(fields):
+        fields = _LISTED_EMPTY
+    elif [*map(type, fields)] != _LISTED_TYPES or not 0 <= fields[-2] <= fields[-1] <= MAX_LINE:
         fields = [chunk_field(name, metadata) for name in _LISTED]
     return Stored._make((id, *fields, digest if isinstance(digest, str) else ""))
 
