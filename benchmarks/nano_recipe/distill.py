@@ -34,6 +34,7 @@ from benchmarks.nano_recipe.nano import build_model, save
 from benchmarks.nano_recipe.packed import Packed, bert, cosines, entropy, mean, pack, pool
 from benchmarks.nano_recipe.pieces import KINDS
 from benchmarks.nano_recipe.shards import Corpus, load_corpus
+from benchmarks.nano_recipe.train import MixedAdamW, epoch
 from c2llm_integrations.model.checkpoint import NANO
 from c2llm_integrations.model.hf_model import C2LLMModel
 from c2llm_integrations.model.pma import PMA
@@ -71,12 +72,7 @@ def batches(corpus: Corpus, recipe: Recipe, rng: np.random.Generator) -> Iterato
     while True:
         rows = rng.permutation(len(corpus.packages))
         rows = rows[~corpus.python[rows] | (rng.random(len(rows)) < recipe.python)]
-        grouped = rng.random(len(rows)) < recipe.grouped
-        shuffled = rng.permutation(corpus.packages.max() + 1)
-        together = rows[grouped][np.argsort(shuffled[corpus.packages[rows[grouped]]], kind="stable")]
-        whole = [part[: len(part) // recipe.batch * recipe.batch] for part in (rows[~grouped], together)]
-        stacked = np.concatenate(whole).reshape(-1, recipe.batch)
-        yield from stacked[rng.permutation(len(stacked))]
+        yield from epoch(rows, corpus.packages, recipe.batch, recipe.grouped, rng)
 
 
 def contrast(scores: Tensor, same: Tensor) -> Tensor:
@@ -112,33 +108,6 @@ class Teachers:
         return found + 10 * cosines(mean(bert(self.base, other), other))
 
 
-class Optimizer:
-    """AdamW on float32 copies of bfloat16 parameters, without which small updates would round to nothing."""
-
-    def __init__(self, groups: Sequence[tuple[list[nn.Parameter], float, float]]) -> None:
-        """`groups`: parameters, peak rate, weight decay."""
-        self.live = [one for parameters, _, _ in groups for one in parameters]
-        self.masters = [one.detach().float().clone() for one in self.live]
-        copies = iter(self.masters)
-        made = [
-            {"params": [next(copies) for _ in parameters], "lr": lr, "peak": lr, "weight_decay": decay}
-            for parameters, lr, decay in groups
-        ]
-        self.adamw = torch.optim.AdamW(made, betas=(0.9, 0.98))
-
-    def step(self, scale: float) -> None:
-        """One update at `scale` times the peak rates, gradients clipped to norm 1."""
-        for master, live in zip(self.masters, self.live, strict=True):
-            master.grad = None if live.grad is None else live.grad.float()
-            live.grad = None
-        nn.utils.clip_grad_norm_(self.masters, 1.0)
-        for group in self.adamw.param_groups:
-            group["lr"] = group["peak"] * scale
-        self.adamw.step()
-        with torch.no_grad():
-            torch._foreach_copy_(self.live, self.masters)
-
-
 class Student:
     """A model and the narrower heads that learn beside it, in bfloat16."""
 
@@ -156,8 +125,8 @@ class Student:
             is_seed = key.startswith(("mha_pma.S", "mha_pma.mab.fc_q"))
             (seed if is_seed else pma if key.startswith("mha_pma") else rest).append(one)
         lr = recipe.lr if name == "three" else recipe.six_lr
-        self.own = Optimizer([(rest, lr, 0.01), (pma, recipe.pma_lr, 0.01), (seed, recipe.pma_lr, 0.0)])
-        self.narrow = Optimizer([(list(self.heads.parameters()), recipe.head_lr, 0.01)])
+        self.own = MixedAdamW([(rest, lr, 0.01), (pma, recipe.pma_lr, 0.01), (seed, recipe.pma_lr, 0.0)])
+        self.narrow = MixedAdamW([(list(self.heads.parameters()), recipe.head_lr, 0.01)])
 
     def learn(self, texts: Packed, wanted: Tensor, same: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         """One step; return InfoNCE and divergence, (2,), and the cosines, (n, n)."""

@@ -93,27 +93,32 @@ def contrast(
 def batches(packages: np.ndarray, recipe: Recipe, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Endless batches of row numbers, each row once an epoch; a share of them of one or few packages (harder)."""
     while True:
-        rows = rng.permutation(len(packages))
-        grouped = rng.random(len(rows)) < recipe.grouped
-        shuffled = rng.permutation(packages.max() + 1)
-        together = rows[grouped][np.argsort(shuffled[packages[rows[grouped]]], kind="stable")]
-        whole = [part[: len(part) // recipe.batch * recipe.batch] for part in (rows[~grouped], together)]
-        stacked = np.concatenate(whole).reshape(-1, recipe.batch)
-        yield from stacked[rng.permutation(len(stacked))]
+        yield from epoch(rng.permutation(len(packages)), packages, recipe.batch, recipe.grouped, rng)
+
+
+def epoch(rows: np.ndarray, packages: np.ndarray, batch: int, share: float, rng: np.random.Generator) -> np.ndarray:
+    """(batches, batch): rows in batches, a share of them package by package; those that fill no batch are left out."""
+    grouped = rng.random(len(rows)) < share
+    shuffled = rng.permutation(packages.max() + 1)
+    together = rows[grouped][np.argsort(shuffled[packages[rows[grouped]]], kind="stable")]
+    whole = [part[: len(part) // batch * batch] for part in (rows[~grouped], together)]
+    stacked = np.concatenate(whole).reshape(-1, batch)
+    return stacked[rng.permutation(len(stacked))]
 
 
 class MixedAdamW:
     """AdamW on float32 masters of a bfloat16 model, without which small updates would round to nothing."""
 
-    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
-        named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-        self.live = [parameter for _, parameter in named]
-        self.masters = [parameter.detach().float().clone() for parameter in self.live]
-        by_rate: dict[float, list[Tensor]] = {recipe.lr: [], recipe.pma_lr: []}
-        for (name, _), master in zip(named, self.masters, strict=True):
-            by_rate[recipe.pma_lr if "mha_pma" in name else recipe.lr].append(master)
-        groups = [{"params": masters, "lr": lr, "peak": lr} for lr, masters in by_rate.items()]
-        self.adamw = torch.optim.AdamW(groups, weight_decay=0.01, betas=(0.9, 0.98))
+    def __init__(self, groups: Sequence[tuple[list[nn.Parameter], float, float]]) -> None:
+        """`groups`: parameters, peak rate, weight decay."""
+        self.live = [one for parameters, _, _ in groups for one in parameters]
+        self.masters = [one.detach().float().clone() for one in self.live]
+        copies = iter(self.masters)
+        made = [
+            {"params": [next(copies) for _ in parameters], "lr": lr, "peak": lr, "weight_decay": decay}
+            for parameters, lr, decay in groups
+        ]
+        self.adamw = torch.optim.AdamW(made, betas=(0.9, 0.98))
 
     def step(self, scale: float) -> None:
         """One update at `scale` times the peak rates, gradients clipped to norm 1."""
@@ -125,8 +130,7 @@ class MixedAdamW:
             group["lr"] = group["peak"] * scale
         self.adamw.step()
         with torch.no_grad():
-            for master, parameter in zip(self.masters, self.live, strict=True):
-                parameter.copy_(master)
+            torch._foreach_copy_(self.live, self.masters)
 
 
 def train(
@@ -142,7 +146,12 @@ def train(
     """
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
-    optimiser, draws = MixedAdamW(model, recipe), batches(pairs.packages, recipe, rng)
+    sides: dict[bool, list[nn.Parameter]] = {False: [], True: []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            sides["mha_pma" in name].append(parameter)
+    optimiser = MixedAdamW([(sides[False], recipe.lr, 0.01), (sides[True], recipe.pma_lr, 0.01)])
+    draws = batches(pairs.packages, recipe, rng)
     started = last = time.monotonic()
     losses: list[float] = []
     tokens = 0

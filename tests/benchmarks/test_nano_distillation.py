@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.models.bert import BertConfig, BertModel
 
-from benchmarks.nano_recipe.distill import Optimizer, Recipe, batches, contrast, divergence
+from benchmarks.nano_recipe.distill import Recipe, batches, contrast, divergence
 from benchmarks.nano_recipe.packed import Packed, bert, entropy, mean, pack, pool
 from benchmarks.nano_recipe.pieces import FIELDS, KINDS, join, tabulate, texts_of, whole_documentation
 from benchmarks.nano_recipe.shards import Corpus
+from benchmarks.nano_recipe.train import MixedAdamW
 from c2llm_integrations.model.checkpoint import NANO
 from c2llm_integrations.model.hf_model import C2LLMModel
 from c2llm_integrations.model.pma import PMA
@@ -180,7 +181,7 @@ def test_an_epoch_has_every_pair_once_and_python_in_part() -> None:
 
 def test_updates_smaller_than_bfloat16_can_tell_are_kept() -> None:
     weight = torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
-    optimizer = Optimizer([([weight], 1e-4, 0.0)])
+    optimizer = MixedAdamW([([weight], 1e-4, 0.0)])
     for _ in range(60):
         weight.grad = torch.ones(3, dtype=torch.bfloat16)
         optimizer.step(1.0)

@@ -80,34 +80,30 @@ def test_the_steps_compute_what_their_names_say():
         torch.testing.assert_close(found[..., place + 4], right * cos[..., place + 4] + left * sin[..., place + 4])
 
 
-@TRITON
-def test_the_kernels_compute_what_the_operations_do():
-    """Read by Triton's interpreter, which must be chosen before Triton is imported: in a process of its own."""
-    code = "from tests.model.test_fused import kernels_agree; kernels_agree('cpu')"
+def said_by(call, *, interpreted):
+    """Return what a function of this file prints in a process of its own, which must end well."""
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", f"from tests.model import test_fused; test_fused.{call}"],
         cwd=ROOT,
-        env={**os.environ, "TRITON_INTERPRET": "1"},
+        env={**os.environ, "TRITON_INTERPRET": str(int(interpreted))},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@TRITON
+def test_the_kernels_compute_what_the_operations_do():
+    """Read by Triton's interpreter, which must be chosen before Triton is imported: in a process of its own."""
+    said_by("kernels_agree('cpu')", interpreted=True)
 
 
 @TRITON
 def test_numbers_are_loaded_sixteen_bytes_at_once():
     """Compiled for a GPU that need not be there; 2 bytes at a time would take several times as long."""
-    done = subprocess.run(
-        [sys.executable, "-c", "from tests.model.test_fused import print_loads; print_loads()"],
-        cwd=ROOT,
-        env={**os.environ, "TRITON_INTERPRET": "0"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    kernels = [line.split() for line in done.stdout.splitlines()]
+    kernels = [line.split() for line in said_by("print_loads()", interpreted=False).splitlines()]
     assert sorted({name for name, *_ in kernels}) == ["_add_norm", "_rotate", "_swiglu"]
     assert {move for _, *moves in kernels for move in moves} == {"ld.global.v4.b32", "st.global.v4.b32"}
 
