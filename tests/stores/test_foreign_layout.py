@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pymilvus import DataType, MilvusClient
 from qdrant_client import QdrantClient, models
 
@@ -17,11 +20,12 @@ from c2llm_integrations.errors import InputError, SpecMismatch, StoreError
 from c2llm_integrations.retrieval.options import SearchOptions
 from c2llm_integrations.retrieval.shared_store import shared_store
 from c2llm_integrations.stores import open_store
+from c2llm_integrations.stores.milvus.foreign import ForeignMilvusStore
 from c2llm_integrations.stores.milvus.lite import acquire, release
 from c2llm_integrations.stores.qdrant.foreign import ForeignQdrantStore
 from c2llm_integrations.stores.qdrant.store import QdrantStore
 from c2llm_integrations.stores.records import Record
-from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
+from c2llm_integrations.stores.vector_store import CollectionSpec, Filter, Row, VectorStore
 
 VECTORS = np.array([[3, 0, 0, 0], [0, 2, 0, 0], [1, 1, 0, 0]], np.float32)
 ROWS = [
@@ -103,6 +107,79 @@ def test_rows_are_read_and_searched(theirs: tuple[VectorStore, Callable[[], int]
         ({"or": [{"votes": 5}, {"votes": 10}]}, ["doc-a", "doc-b"]),
     ]:
         assert sorted(str(hit.record.id) for hit in store.search(np.ones(4), 9, where)) == expected, where
+
+
+def test_a_list_without_a_value_finds_nothing(theirs: tuple[VectorStore, Callable[[], int]]) -> None:
+    store, _ = theirs
+    for where, expected in [
+        ({"votes": []}, 0),
+        ({"votes": {"not": []}}, 3),
+        ({"not": {"lang": []}}, 3),
+        ({"lang": "go", "votes": []}, 0),
+        ({"or": [{"lang": "go"}, {"votes": []}]}, 2),
+        ({"or": []}, 0),
+        ({"not": {"or": []}}, 3),
+        ({"content": []}, 0),
+        ({"not": {"content": []}}, 3),
+    ]:
+        assert store.count(where=where) == len(store.search(np.ones(4), 9, where)) == expected, where
+
+
+COLUMNS: dict[str, tuple[DataType, st.SearchStrategy[Any]]] = {
+    "word": (DataType.VARCHAR, st.sampled_from(["", "a", "b"])),
+    "votes": (DataType.INT64, st.integers(-2, 2)),
+    "score": (DataType.DOUBLE, st.sampled_from([-1.0, 0.5, 1.0])),
+    "draft": (DataType.BOOL, st.booleans()),
+}
+SCALARS = st.one_of(*(values for _, values in COLUMNS.values()))
+BOUNDS = st.dictionaries(st.sampled_from(["gt", "gte", "lt", "lte"]), st.sampled_from([-1, 0, 0.5, 1]), min_size=1)
+ASKED = st.dictionaries(
+    st.sampled_from([*COLUMNS, "maybe", "tags"]),
+    st.one_of(st.lists(SCALARS, max_size=3), SCALARS, BOUNDS, st.booleans().map(lambda is_there: {"exists": is_there})),
+    min_size=1,
+    max_size=2,
+)
+
+
+@pytest.mark.parametrize("key", [DataType.INT64, DataType.VARCHAR])
+def test_filters_on_their_columns_mean_what_they_mean_on_ours(key: DataType, tmp_path: Path) -> None:
+    (tmp_path / "theirs.db").mkdir()
+    client = acquire(tmp_path / "theirs.db")
+    schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+    schema.add_field("key", key, is_primary=True, max_length=64)
+    schema.add_field("content", DataType.VARCHAR, max_length=1000)
+    schema.add_field("dense", DataType.FLOAT_VECTOR, dim=4)
+    for name, (kind, _) in COLUMNS.items():
+        schema.add_field(name, kind, max_length=100)
+    schema.add_field("maybe", DataType.INT64, nullable=True)
+    schema.add_field("tags", DataType.ARRAY, element_type=DataType.VARCHAR, max_capacity=4, max_length=100)
+    indexes = MilvusClient.prepare_index_params()
+    indexes.add_index("dense", index_type="FLAT", metric_type="L2")
+    client.create_collection("docs", schema=schema, index_params=indexes)
+    row = st.fixed_dictionaries(
+        {
+            **{name: values for name, (_, values) in COLUMNS.items()},
+            "maybe": st.none() | st.integers(-1, 1),
+            "tags": st.lists(st.sampled_from(["a", "b"]), max_size=2),
+        }
+    )
+    layout = Layout(text="content", id="key", vector="dense", metadata=None)
+    keys: list[Any] = [f"{number or ''}" if key == DataType.VARCHAR else number for number in range(6)]
+    with ForeignMilvusStore(client, "docs", layout) as store:
+
+        @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+        @given(st.lists(row, min_size=6, max_size=6), st.lists(ASKED, min_size=8, max_size=8))
+        def check(rows: list[dict[str, Any]], asked: list[dict[str, Any]]) -> None:
+            whole = [
+                {"key": id, "content": "x", "dense": [1, 0, 0, 0], **one} for id, one in zip(keys, rows, strict=True)
+            ]
+            client.upsert("docs", whole)
+            for where in [*asked, *({"not": one} for one in asked)]:
+                expected = sum(Filter(where).matches(one) for one in rows)
+                assert store.count(where=where) == expected, where
+
+        check()
+    release(tmp_path / "theirs.db", client)
 
 
 def test_words_are_searched_in_their_sparse_vector() -> None:

@@ -7,8 +7,9 @@ values as SQL does and servers do not, so that "not" is only ever put in front o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
+from typing import NamedTuple
 
 from c2llm_integrations.code.chunk import CHUNK_FIELDS
 from c2llm_integrations.stores.filter import All, AnyOf, Condition, Exists, Filter, In, Not, Period, Range
@@ -18,7 +19,7 @@ from c2llm_integrations.stores.rows import FIELDS_FIELD, SOURCE_FIELD, TIMES_FIE
 _ESCAPES = str.maketrans({'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _SIGNS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
-# What no row is, and every row.
+# What no row of a collection made here is, and every one.
 NOTHING, EVERYTHING = 'id == ""', 'id != ""'
 # Words of the language, which as the name of a field would be read as themselves.
 _WORDS = frozenset({"and", "or", "not", "in", "like", "exists", "is", "null", "true", "false", "id"})
@@ -73,37 +74,69 @@ def expression(where: Filter, *, has_records: bool = True, tenant: str | None = 
     def on_column(one: In | Range | Exists) -> str:
         return _on_tenant(one) if one.key == tenant else _on_column(one, chunk)
 
-    return _written(where.condition, True, columns, on_column) if where else ""
+    return _written(where.condition, True, _Rows(columns, on_column, NOTHING, EVERYTHING)) if where else ""
 
 
-def foreign_expression(where: Filter, columns: Collection[str], metadata: str | None) -> str:
-    """Return a Filter on a collection of others: fields are columns, or lie in the column `metadata`."""
-    return _written(where.condition, True, columns, _on_foreign_column, metadata)
+class Column(NamedTuple):
+    """A column of a collection of others: what it holds (None for JSON), or a list of these, and perhaps null."""
+
+    kind: type[str | int | float | bool] | None
+    is_list: bool = False
+    may_be_null: bool = False
 
 
-def _written(
-    condition: Condition,
-    holds: bool,
-    columns: Collection[str],
-    on_column: Callable[[In | Range | Exists], str],
-    outer: str | None = None,
-) -> str:
-    """Return a condition, or that it does not hold; fields without a column are dynamic, or lie in that of `outer`."""
+def foreign_expression(where: Filter, key: str, columns: Mapping[str, Column], metadata: str | None) -> str:
+    """Return a Filter on a collection of others: fields are columns, or lie in the column `metadata`.
+
+    `key`: the column of their ids, which are strings or numbers and may hold any of them.
+    """
+    if not where:
+        return ""
+    value = literal((columns[key].kind or str)())
+    never, always = f"({key} == {value} and {key} != {value})", f"({key} == {value} or {key} != {value})"
+
+    def on_column(one: In | Range | Exists) -> str:
+        column = columns[one.key]
+        found = _on_foreign_column(one, column)
+        if found is False:
+            return never
+        if column.may_be_null:  # "not" would leave null out
+            return _joined("and", [f"{one.key} is not null", *([] if found is True else [found])])
+        return always if found is True else found
+
+    return _written(where.condition, True, _Rows(columns.keys(), on_column, never, always, metadata))
+
+
+class _Rows(NamedTuple):
+    """The rows that a filter is for: their columns, what a condition on one of these is, what none of them is, and all.
+
+    Fields without a column are dynamic, or lie in the column `outer`.
+    """
+
+    columns: Collection[str]
+    on_column: Callable[[In | Range | Exists], str]
+    never: str
+    always: str
+    outer: str | None = None
+
+
+def _written(condition: Condition, holds: bool, rows: _Rows) -> str:
+    """Return a condition, or that it does not hold."""
     if isinstance(condition, Not):
-        return _written(condition.condition, not holds, columns, on_column, outer)
+        return _written(condition.condition, not holds, rows)
     if isinstance(condition, All | AnyOf):
         both = isinstance(condition, All) == holds
-        parts = [_written(one, holds, columns, on_column, outer) for one in condition.conditions]
-        if not parts:
-            return EVERYTHING if both else NOTHING
-        return _joined("and" if both else "or", parts)
+        parts = [_written(one, holds, rows) for one in condition.conditions]
+        return _joined("and" if both else "or", parts) if parts else rows.always if both else rows.never
+    if isinstance(condition, In) and not condition.values:
+        return rows.never if holds else rows.always
     if isinstance(condition, Period):
         moments = {sign: microseconds(bound) for sign, bound in condition.bounds.items()}
         condition = Range(f"{TIMES_FIELD}.{condition.key}", moments)
-    if condition.key in columns:
-        found = on_column(condition)
+    if condition.key in rows.columns:
+        found = rows.on_column(condition)
         return found if holds else f"not ({found})"
-    field = _field(condition.key if outer is None else f"{outer}.{condition.key}")
+    field = _field(condition.key if rows.outer is None else f"{rows.outer}.{condition.key}")
     there = f"exists {field}"
     if isinstance(condition, Exists):
         return f"({there})" if holds else f"(not ({there}))"
@@ -127,11 +160,7 @@ def _on_column(condition: In | Range | Exists, chunk: str) -> str:
             return NOTHING
         bounds = [f"{name} {_SIGNS[sign]} {_whole(sign, to)}" for sign, to in condition.bounds.items()]
         return _joined("and", [*bounds, there])
-    if kind is str:
-        values: list[str | int] = [value for value in condition.values if isinstance(value, str)]
-    else:
-        numbers = [one for one in condition.values if isinstance(one, int | float) and not isinstance(one, bool)]
-        values = [int(one) for one in numbers if one == int(one)]
+    values = _of_kind(condition.values, kind)
     if not values:
         return NOTHING
     found = f"{name} in [{', '.join(map(literal, values))}]"
@@ -153,10 +182,31 @@ def _whole(sign: str, bound: float) -> int:
     return math.floor(inside) if sign in ("gt", "lte") else math.ceil(inside)
 
 
-def _on_foreign_column(condition: In | Range | Exists) -> str:
+def _on_foreign_column(condition: In | Range | Exists, column: Column) -> str | bool:
+    """Return a condition on a column that is not null; True for what always holds, False for what never does."""
+    name, kind = condition.key, column.kind
     if isinstance(condition, Exists):
-        return f"{condition.key} is not null"
-    return _on_dynamic(condition, condition.key, is_list=False)
+        return f"array_length({name}) > 0" if column.is_list else True
+    if kind is None:
+        return _on_dynamic(condition, name, is_list=False)
+    if isinstance(condition, Range):
+        if column.is_list or kind in (str, bool):
+            return False
+        bounds = {sign: _whole(sign, to) if kind is int else to for sign, to in condition.bounds.items()}
+        return _joined("and", [f"{name} {_SIGNS[sign]} {literal(to)}" for sign, to in bounds.items()])
+    values = _of_kind(condition.values, kind)
+    if not values:
+        return False
+    written = f"[{', '.join(map(literal, values))}]"
+    return f"array_contains_any({name}, {written})" if column.is_list else f"{name} in {written}"
+
+
+def _of_kind(values: Sequence[str | float], kind: type) -> list[str | float]:
+    """Return those values that a column of a kind can hold, as it holds them; servers compare it with no others."""
+    if kind in (str, bool):
+        return [one for one in values if isinstance(one, kind)]
+    numbers = [one for one in values if isinstance(one, int | float) and not isinstance(one, bool)]
+    return [float(one) for one in numbers] if kind is float else [int(one) for one in numbers if one == int(one)]
 
 
 def _field(key: str) -> str:
@@ -181,4 +231,4 @@ def _on_dynamic(condition: In | Range, field: str, *, is_list: bool = True) -> s
         for kind in (str, int, float, bool):
             written = [literal(one) for one in condition.values if type(one) is kind]
             parts += [f"json_contains_any({field}, [{', '.join(written)}])"] if written else []
-    return _joined("or", parts) if parts else NOTHING
+    return _joined("or", parts)

@@ -13,7 +13,7 @@ from c2llm_integrations.stores.foreign import ForeignStore, Layout, foreign_reco
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.milvus import collections
 from c2llm_integrations.stores.milvus.errors import pause_after, reason
-from c2llm_integrations.stores.milvus.filter import foreign_expression, literal
+from c2llm_integrations.stores.milvus.filter import Column, foreign_expression, literal
 from c2llm_integrations.stores.milvus.schema import id_from, vector_from
 from c2llm_integrations.stores.records import AnyRecord, Hit, Vector
 
@@ -88,6 +88,10 @@ class ForeignMilvusStore(ForeignStore):
         return self._schema or {}
 
     @property
+    def _columns(self) -> dict[str, Column]:
+        return {name: _column(field) for name, field in self._fields.items()}
+
+    @property
     def _key(self) -> str:
         return next(name for name, field in self._fields.items() if field.get("is_primary"))
 
@@ -120,7 +124,7 @@ class ForeignMilvusStore(ForeignStore):
     def _row(self, where: Filter) -> Mapping[str, Any] | None:
         if self._unknown(where):
             return None
-        chosen = foreign_expression(where, self._fields.keys(), None) if where else ""
+        chosen = foreign_expression(where, self._key, self._columns, None)
         found = self._call("query", filter=chosen, limit=1, output_fields=self._output, **STRONG)
         return found[0] if found else None
 
@@ -153,7 +157,7 @@ class ForeignMilvusStore(ForeignStore):
             raise InputError(
                 f"collection {self.collection!r} has no field {unknown[0]!r} to filter by, only {sorted(self._fields)}"
             )
-        return foreign_expression(where, self._fields.keys(), self.layout.metadata) if where else ""
+        return foreign_expression(where, self._key, self._columns, self.layout.metadata)
 
     def _found(self, hit: Any) -> tuple[AnyRecord, Vector | None]:
         return self._pair(hit.get("id", hit.get(self._key)), hit["entity"])
@@ -174,3 +178,10 @@ class ForeignMilvusStore(ForeignStore):
 
     def _translate(self, error: BaseException) -> StoreError:
         return StoreError(f"collection {self.collection!r} of {self.url} failed: {reason(error)}")
+
+
+def _column(field: Mapping[str, Any]) -> Column:
+    is_list = field["type"] == DataType.ARRAY
+    held = DataType(field["element_type"] if is_list else field["type"]).name
+    kind = int if held.startswith("INT") else {"VARCHAR": str, "BOOL": bool, "FLOAT": float, "DOUBLE": float}.get(held)
+    return Column(kind, is_list, bool(field.get("nullable")))
