@@ -1,7 +1,7 @@
 """Cut a source file into chunks: whole functions, methods and classes where they fit.
 
-Every non-blank line is in exactly one chunk, and the chunks' texts joined are the file; only a line of more than
-`MAX_LINE_CHARS` is spread over several chunks.
+Every non-blank line is in exactly one chunk, and the chunks' texts joined are the file without its byte order mark; only
+a line of more than `MAX_LINE_CHARS` is spread over several chunks.
 Symbols are qualified with "." in every language: `Class.method`, `Type.Method` of a Go receiver or a Rust
 impl, `namespace.Class.method` in C++, `outer.inner`. Packages of Java, Kotlin, Scala, C# and PHP are left out.
 """
@@ -27,6 +27,8 @@ from c2llm_integrations.errors import InputError
 CHUNK_CHARS = 1_500
 # Every store takes so much in one row; a longer line, which is data, has several.
 MAX_LINE_CHARS = 16_000
+# The byte order mark, as some editors put it in front of a file.
+MARK = "\ufeff"
 # What parsing may take, in this thread's own time so that a busy machine gives the same chunks. Code takes a twentieth.
 PARSE_SECONDS = 1.0
 PARSE_SECONDS_PER_BYTE = 5e-6
@@ -61,6 +63,9 @@ def chunk_source(repository: str, path: str, text: str, max_chars: int = CHUNK_C
         f"{repository}{path}".encode()
     except UnicodeEncodeError as error:
         raise InputError(f"{path!a} holds a lone surrogate at {error.start}; decode it as latin-1") from error
+    if text.startswith(MARK):
+        text = text.lstrip(MARK)  # it says how the file is encoded, and would change the vector
+        data = text.encode()
     is_notebook = path.lower().endswith(notebook.SUFFIX)
     if is_notebook and (script := notebook.script_of(text)) is not None:
         text, data = script, script.encode()

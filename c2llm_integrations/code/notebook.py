@@ -28,7 +28,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def script_of(text: str) -> str | None:
     """Return a notebook's cells as a script that begins with its language, or None if `text` is not a notebook."""
     try:
-        notebook = parse_json(text)
+        notebook = parse_json(text.lstrip("\ufeff"))
         cells = list(_cells(notebook))
         language = _language(notebook.get("metadata", {}))
     except (ValueError, TypeError, AttributeError, KeyError):

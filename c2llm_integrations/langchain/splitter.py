@@ -43,7 +43,7 @@ class C2LLMCodeSplitter(TextSplitter):  # type: ignore[misc]
         self.path = path
 
     def split_text(self, text: str) -> list[str]:
-        """Return the pieces of a text. Joined, they give the text."""
+        """Return the pieces of a text. Joined, they give the text, without a byte order mark in front."""
         return [chunk.text for chunk in chunk_source("", self.path, text, self.max_chars)]
 
     def create_documents(self, texts: list[str], metadatas: list[dict[str, Any]] | None = None) -> list[Document]:

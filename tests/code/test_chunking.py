@@ -29,7 +29,7 @@ def checked(path: str, text: str, max_chars: int = CHUNK_CHARS) -> list[CodeChun
     if is_blank(text):
         assert chunks == []
         return chunks
-    assert "".join(chunk.text for chunk in chunks) == text
+    assert "".join(chunk.text for chunk in chunks) == text.lstrip("\ufeff")
     assert len({chunk.id for chunk in chunks}) == len(chunks)
     assert {(chunk.repository, chunk.path, chunk.language) for chunk in chunks} == {
         ("repo", path, language_of(path, text))
@@ -250,6 +250,22 @@ def test_only_newlines_end_a_line() -> None:
 def test_a_byte_order_mark_does_not_hide_the_first_definition() -> None:
     (chunk,) = checked("a.py", "\ufeffdef f():\n    return 1\n")
     assert chunk.symbol == "f"
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("a.py", "def f():\n    return 1\n"),
+        ("a.py", "\n\n# One.\ndef f():\n    return '\ufeff'\n"),
+        ("a.md", "# Title\nText.\n\n# More\nText.\n"),
+        ("a.txt", "words\n"),
+        ("run", "#!/usr/bin/env python\nx = 1\n"),
+        ("a.ipynb", '{"cells": [{"cell_type": "code", "source": "x = 1"}]}'),
+    ],
+)
+@pytest.mark.parametrize("mark", ["\ufeff", "\ufeff\ufeff"])
+def test_a_byte_order_mark_changes_no_chunk(path: str, text: str, mark: str) -> None:
+    assert chunk_source("repo", path, mark + text) == chunk_source("repo", path, text) != []
 
 
 @pytest.mark.parametrize(
