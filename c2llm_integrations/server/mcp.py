@@ -72,13 +72,14 @@ def serve(
 
 def _server(tools: SearchTools) -> "MCPServer[object]":
     try:
-        from mcp.server.mcpserver import MCPServer
         from mcp.server.mcpserver.exceptions import ToolError
         from mcp_types import ToolAnnotations
         from pydantic import Field
+
+        from c2llm_integrations.server.mcp_calls import OneLineServer
     except ImportError as error:
         raise MissingExtra("mcp", "mcp") from error
-    server: MCPServer[object] = MCPServer("c2llm", instructions=INSTRUCTIONS, log_level="WARNING")
+    server = OneLineServer("c2llm", instructions=INSTRUCTIONS, log_level="WARNING")
     reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
     Limit = Annotated[int, Field(ge=1, le=MAX_HITS, description="How many hits.")]
     Folder = Annotated[
@@ -131,4 +132,5 @@ def _server(tools: SearchTools) -> "MCPServer[object]":
         """Say what is indexed, how far indexing is, and whether answers may be stale."""
         return said(tools.index_status)
 
+    server.refuse_unknown()
     return server

@@ -102,7 +102,19 @@ async def test_bad_input_gets_a_clear_answer(project, tmp_path):
             assert "at most 4096" in await complaint(client, query="tax", **{name: "x" * 5000})
         assert "greater than or equal to 1" in await complaint(client, query="tax", limit=0)
         assert str(MAX_HITS) in await complaint(client, query="tax", limit=10**9)
-        assert "query" in await complaint(client)
+        assert await complaint(client) == "search_code: query: Field required"
+        refused = await complaint(client, query="tax", limit="\nmany\n", kind=["x"])
+        assert refused.startswith("search_code: limit: Input should be a valid integer")
+        assert "kind: Input should be a valid string, got ['x']" in refused
+        for said in (refused, await complaint(client, "find_similar", file="no\nsuch\nfile")):
+            assert len(said.splitlines()) == 1
+        assert await complaint(client, query="tax", langauge="python") == (
+            "search_code has no argument 'langauge'; did you mean language?"
+        )
+        assert "there are: folder, kind, language, limit, path, query" in await complaint(client, query="x", zzz=1)
+        assert "index_status has no argument 'query', it takes none" in await complaint(client, "index_status", query="x")
+        assert "no tool 'search_cod'; did you mean search_code" in await complaint(client, "search_cod")
+        assert all(tool.input_schema["additionalProperties"] is False for tool in (await client.list_tools()).tools)
         assert "no hits" in await ask(client, query="outside", limit=MAX_HITS)
         project.rename(project.with_name("gone"))
         assert "is gone" in await complaint(client, query="tax")
