@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import replace as changed
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @command
 def status(place: Place, output: Output) -> int:
-    """Show what a collection holds: its model, how its vectors are kept, its repositories and their rows."""
+    """Show what a collection holds: its model, how its vectors are kept, the fields that filters use, its sources."""
     with opened(place.store or indexed_store(), place.collection) as held:
         origins = origins_of(held)
         document = {
@@ -31,6 +31,7 @@ def status(place: Place, output: Output) -> int:
             "collection": place.collection,
             "rows": held.count(),
             **_about(held),
+            **_fields(held),
             "repositories": [
                 {
                     "repository": name,
@@ -101,15 +102,17 @@ def export(
     file: Annotated[Path, typer.Argument(metavar="FILE.parquet", help="The file to write.")],
     place: Place,
     repository: Annotated[str | None, typer.Option(metavar="NAME", help="Only the rows of this repository.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Write over FILE if it exists.")] = False,
 ) -> int:
     """Write a collection to a Parquet file, vectors included: for any other store, without embedding again."""
     from c2llm_integrations.indexing import export_import
 
+    export_import.require_target(file, replace)
     with opened(place.store or indexed_store(), place.collection) as held, shown() as progress:
         known = held.claims()
         if repository is not None and repository not in known:
             raise InputError(f"nothing is indexed as {repository!r}{did_you_mean(repository, known)}")
-        done = export_import.export(held, file, repository=repository, progress=progress)
+        done = export_import.export(held, file, repository=repository, replace=replace, progress=progress)
     terminal.say(f"exported {done.rows:,} rows of {done.spec.width} dimensions to {file}, {size(file.stat().st_size)}")
     return 0
 
@@ -134,12 +137,17 @@ def import_(
 
     with opened(place.store or store_of(Path()), place.collection) as held, shown() as progress:
         made = held.spec or contents_of(file).spec
-        options = replace(options, compact=plan.plan(made.width, made), progress=progress)
+        options = changed(options, compact=plan.plan(made.width, made), progress=progress)
         report = export_import.import_rows(file, held, options, lexical=lexical)
     terminal.say(
         f"imported {report.written:,} of {report.rows:,} rows, {report.held:,} were there, in {report.seconds:.1f} s"
     )
     return 1 if say_problems(report.refused, options.refused or REFUSED) else 0
+
+
+def _fields(held: VectorStore) -> dict[str, Any]:
+    spec = held.spec
+    return {"fields": spec.fields if spec else {}, "tenant": spec.tenant if spec else None}
 
 
 def _about(held: VectorStore) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from dataclasses import replace as changed
 from pathlib import Path
 from time import perf_counter
 
@@ -23,7 +24,12 @@ TELL = 1000
 
 
 def export(
-    store: VectorStore, file: Path, *, repository: str | None = None, progress: Progress | None = None
+    store: VectorStore,
+    file: Path,
+    *,
+    repository: str | None = None,
+    replace: bool = False,
+    progress: Progress | None = None,
 ) -> Contents:
     """Write a collection's rows to a Parquet file, which takes its name once it is complete.
 
@@ -31,19 +37,19 @@ def export(
         store: The collection.
         file: The file to write.
         repository: Only rows of this repository.
+        replace: Write over a file that exists.
         progress: Called with (rows done, rows, path) now and then.
 
     Raises:
         StoreError: There is no collection, or its rows changed while they were read.
-        InputError: `file` is a folder.
+        InputError: `file` is a folder, or exists and is not to be replaced.
         OSError: The file cannot be written.
 
     """
+    require_target(file, replace)
     spec = store.spec
     if spec is None:
         raise StoreError(f"{store.url} holds no collection {store.collection!r}; there is nothing to export")
-    if file.is_dir():
-        raise InputError(f"{file} is a folder; name a file in it")
     claims = {name: portable(by, store) for name, by in store.claims().items() if repository in (None, name)}
     contents = Contents(spec, claims, store.count(repository))
     partial = file.with_name(f"{file.name}.partial")
@@ -58,6 +64,14 @@ def export(
     finally:
         partial.unlink(missing_ok=True)
     return contents
+
+
+def require_target(file: Path, replace: bool) -> None:
+    """Raise InputError for a file that `export` would not write: a folder, or one that exists."""
+    if file.is_dir():
+        raise InputError(f"{file} is a folder; name a file in it")
+    if not replace and file.exists():
+        raise InputError(f"{file} exists; name another file, or write over it with --replace")
 
 
 def _told(rows: Iterator[Row], total: int, progress: Progress | None) -> Iterator[Row]:
@@ -109,7 +123,7 @@ def import_rows(
     if spec is None:  # what another database is told of its index may say nothing here
         known = store.capabilities.index
         index = {name: number for name, number in contents.spec.index.items() if name in known}
-        spec = replace(contents.spec, index=index)
+        spec = changed(contents.spec, index=index)
     store.create(_adapted(spec, options, lexical))
     for name in contents.claims.keys() - store.claims().keys():
         store.claim(name, Claim.parse(contents.claims[name]).checkout)
@@ -135,12 +149,12 @@ def import_rows(
 
 def _adapted(spec: CollectionSpec, options: WriteOptions, lexical: bool | None) -> CollectionSpec:
     if (compact := options.compact) is not None:
-        spec = replace(
+        spec = changed(
             spec, datatype=compact.datatype, quantization=compact.quantization, rescore=compact.rescore or 0.0
         )
     if lexical is not None:
-        spec = replace(spec, analyzer=ANALYZER if lexical else None)
-    return spec if options.long_text is None else replace(spec, long_text=options.long_text)
+        spec = changed(spec, analyzer=ANALYZER if lexical else None)
+    return spec if options.long_text is None else changed(spec, long_text=options.long_text)
 
 
 def _require_unclaimed(contents: Contents, store: VectorStore) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from langchain_milvus.utils.sparse import BaseSparseEmbedding
 
 from c2llm_integrations.code.analyzer import document_terms, query_terms, sparse, sparse_query
+from c2llm_integrations.stores.row_checks import listed
 
 
 class C2LLMMilvusSparseEmbedding(BaseSparseEmbedding):
@@ -16,7 +17,7 @@ class C2LLMMilvusSparseEmbedding(BaseSparseEmbedding):
 
     def embed_documents(self, texts: list[str]) -> list[dict[int, float]]:
         """Return the terms of each text and their weights."""
-        weighted = sparse([document_terms("", text) for text in texts])
+        weighted = sparse([document_terms("", text) for text in listed(texts, str, "texts")])
         return [dict(zip(indices, values, strict=True)) for indices, values in weighted]
 
     def embed_query(self, query: str) -> dict[int, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from langchain_qdrant.sparse_embeddings import SparseEmbeddings, SparseVector
 
 from c2llm_integrations.code.analyzer import document_terms, query_terms, sparse, sparse_query
+from c2llm_integrations.stores.row_checks import listed
 
 
 class C2LLMSparseEmbeddings(SparseEmbeddings):
@@ -16,7 +17,7 @@ class C2LLMSparseEmbeddings(SparseEmbeddings):
 
     def embed_documents(self, texts: list[str]) -> list[SparseVector]:
         """Return the weighted terms of each text."""
-        weighted = sparse([document_terms("", text) for text in texts])
+        weighted = sparse([document_terms("", text) for text in listed(texts, str, "texts")])
         return [SparseVector(indices=indices, values=values) for indices, values in weighted]
 
     def embed_query(self, text: str) -> SparseVector:

@@ -11,6 +11,7 @@ from langchain_core.documents import BaseDocumentTransformer, Document
 from c2llm_integrations.code.chunking import CHUNK_CHARS, chunk_source
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.langchain.loader import piece
+from c2llm_integrations.stores.row_checks import listed
 
 if TYPE_CHECKING:
     TextSplitter: Any
@@ -48,6 +49,7 @@ class C2LLMCodeSplitter(TextSplitter):  # type: ignore[misc]
 
     def create_documents(self, texts: list[str], metadatas: list[dict[str, Any]] | None = None) -> list[Document]:
         """Return the pieces of texts with these metadata."""
+        texts = listed(texts, object, "texts")
         own = metadatas if metadatas is not None else [{} for _ in texts]
         return self.split_documents(
             [Document(page_content=text, metadata=copy.deepcopy(one)) for text, one in zip(texts, own, strict=True)]

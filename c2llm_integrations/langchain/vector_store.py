@@ -23,6 +23,7 @@ from c2llm_integrations.retrieval.search import apart
 from c2llm_integrations.retrieval.shared_store import shared_store
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.records import AnyRecord
+from c2llm_integrations.stores.row_checks import listed
 from c2llm_integrations.stores.spec import CompactPlan
 from c2llm_integrations.stores.vector_store import Hit
 from c2llm_integrations.stores.vector_store import VectorStore as Store
@@ -91,15 +92,16 @@ class C2LLMVectorStore(VectorStore):
         A text that is already stored under the same id, or at the same path, is not embedded again.
 
         Raises:
-            InputError: If the number of metadatas or ids is not that of the texts.
+            InputError: If the number of metadatas or ids is not that of the texts, or one is not a list.
             RowsRefused: For a text, metadata or id that cannot be stored, and for an id that occurs twice.
 
         """
         refuse_unknown(unknown.keys() - {"batch_size"}, ("ids", "metadatas", "batch_size"))
-        texts = list(texts)
-        metadatas, ids = metadatas and list(metadatas), ids and list(ids)
+        texts = listed(texts, object, "texts")
+        metadatas = None if metadatas is None else listed(metadatas, (Mapping, type(None)), "metadatas")
+        ids = None if ids is None else listed(ids, object, "ids")
         for name, given in {"metadatas": metadatas, "ids": ids}.items():
-            if given is not None and len(given) != len(texts):
+            if given and len(given) != len(texts):
                 raise InputError(f"there are {len(texts)} texts and {len(given)} {name}; give one for each text")
         records = self._documents.records(
             ids or [None] * len(texts), texts, [one or {} for one in metadatas or [{}] * len(texts)]

@@ -12,6 +12,7 @@ from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, cre
 
 from c2llm_integrations.model.options import ModelOptions
 from c2llm_integrations.model.shared_model import SharedModel, shared_model
+from c2llm_integrations.stores.row_checks import require
 
 if TYPE_CHECKING:
     from c2llm_integrations.model.embedder import C2LLMEmbedder
@@ -23,15 +24,19 @@ EMBED_BATCH = 512
 _Options: Any = create_model("_Options", __base__=BaseEmbedding, **ModelOptions.as_fields())
 
 
-def _with_own_cache(name: str, role: str) -> Any:
+def _with_own_cache(name: str, role: str, several: str = "") -> Any:
     """Return a method of the base class that runs on a copy whose cache holds only vectors of this model and role.
 
     The base class uses the text alone as the key, so a query, or another model, would get the vector of a document.
+    `several`: its argument of many texts, for which one string is refused, since its characters would be embedded.
     """
     method: Callable[..., Any] = getattr(BaseEmbedding, name)
 
     @functools.wraps(method)
     def run(self: C2LLMEmbedding, *args: Any, **kwargs: Any) -> Any:
+        given = args[0] if args else kwargs.get(several)
+        if several and isinstance(given, str):
+            require(given, list, f"a list of {several}")
         return method(self._caching(role), *args, **kwargs)
 
     return run
@@ -96,8 +101,10 @@ class C2LLMEmbedding(_Options):  # type: ignore[misc]
     aget_query_embedding = _with_own_cache("aget_query_embedding", "query")
     get_text_embedding = _with_own_cache("get_text_embedding", "text")
     aget_text_embedding = _with_own_cache("aget_text_embedding", "text")
-    get_text_embedding_batch = _with_own_cache("get_text_embedding_batch", "text")
-    aget_text_embedding_batch = _with_own_cache("aget_text_embedding_batch", "text")
+    get_text_embedding_batch = _with_own_cache("get_text_embedding_batch", "text", "texts")
+    aget_text_embedding_batch = _with_own_cache("aget_text_embedding_batch", "text", "texts")
+    get_agg_embedding_from_queries = _with_own_cache("get_agg_embedding_from_queries", "query", "queries")
+    aget_agg_embedding_from_queries = _with_own_cache("aget_agg_embedding_from_queries", "query", "queries")
 
     def _caching(self, role: str) -> C2LLMEmbedding:
         if self.embeddings_cache is None or isinstance(self.embeddings_cache, _ScopedCache):

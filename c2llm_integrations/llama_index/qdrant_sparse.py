@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from c2llm_integrations.code.analyzer import document_terms, query_terms, sparse, sparse_query
+from c2llm_integrations.stores.row_checks import listed
 
 Sparse = tuple[list[list[int]], list[list[float]]]
 
@@ -13,11 +14,11 @@ def sparse_doc_fn(texts: list[str]) -> Sparse:
     Qdrant adds the weight of rare terms: create that store with
     `sparse_config=models.SparseVectorParams(modifier=models.Modifier.IDF)`.
     """
-    weighted = sparse([document_terms("", text) for text in texts])
+    weighted = sparse([document_terms("", text) for text in listed(texts, str, "texts")])
     return [terms for terms, _ in weighted], [weights for _, weights in weighted]
 
 
 def sparse_query_fn(texts: list[str]) -> Sparse:
     """Return the terms of queries, each with weight 1. The counterpart of `sparse_doc_fn`."""
-    asked = [sparse_query(query_terms(text)) for text in texts]
+    asked = [sparse_query(query_terms(text)) for text in listed(texts, str, "texts")]
     return [terms for terms, _ in asked], [weights for _, weights in asked]

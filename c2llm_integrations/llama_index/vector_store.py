@@ -30,6 +30,7 @@ from c2llm_integrations.retrieval.shared_store import SharedStore, shared_store
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.filter import Filter, value_of
 from c2llm_integrations.stores.records import Hit, Record, Row
+from c2llm_integrations.stores.row_checks import listed
 from c2llm_integrations.stores.spec import CompactPlan
 from c2llm_integrations.stores.vector_store import VectorStore
 
@@ -106,6 +107,7 @@ class C2LLMVectorStore(BasePydanticVectorStore):
         """Write nodes with their vectors and return their ids. A node with a known id replaces the earlier one.
 
         Raises:
+            InputError: For what is not a list of nodes.
             RowsRefused: For a node that cannot be stored.
             SpecMismatch: If the vectors of the collection are of another model or width.
 
@@ -113,7 +115,7 @@ class C2LLMVectorStore(BasePydanticVectorStore):
         refuse_unknown(unknown, ())
         documents = self._documents()
         rows = []
-        for node in nodes:
+        for node in listed(nodes, BaseNode, "nodes"):
             plain = documents.record(node.node_id, text_of(node), node.metadata)
             record = Record(plain.id, plain.text, {**plain.metadata, **kept_of(node)}, plain.source)
             rows.append(Row(record, np.asarray(node.get_embedding(), np.float32)))

@@ -177,8 +177,7 @@ class C2LLMEmbedder:
             InputError: Naming the item that is not a string, holds a lone surrogate, or gives NaN.
 
         """
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        return self._encode(texts, prompt, progress)[0]
+        return self._encode(_several(texts), prompt, progress)[0]
 
     def _encode(
         self, texts: list[str], prompt: str, progress: Progress | bool | None = None
@@ -218,7 +217,7 @@ class C2LLMEmbedder:
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Embed texts as a "document", a "query" or as they are, a "text"; also return the tokens computed of each."""
         if kind == "text":
-            return self._encode(list(texts), "")
+            return self._encode(_several(texts), "")
         prompt = prompts.query_prompt(self.prompts) if kind == "query" else prompts.document_prompt(self.prompts)
         return self._encode(_prompted(texts, prompt), "")
 
@@ -245,7 +244,7 @@ class C2LLMEmbedder:
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens of each text are read, without a prompt: at most `max_length`."""
-        counts = map(len, self._tokens(checked(list(texts), "")))
+        counts = map(len, self._tokens(checked(_several(texts), "")))
         return [min(count, self.max_length) for count in counts]
 
     def unknown_share(self, text: str) -> float:
@@ -346,9 +345,13 @@ def checked(texts: list[str], prompt: str) -> list[str]:
 
 
 def _prompted(texts: Sequence[str], prompt: str) -> list[str]:
-    texts = [texts] if isinstance(texts, str) else list(texts)
     # Anything but a string is left for encode() to name.
-    return [(prompt + text).strip() if isinstance(text, str) else text for text in texts]
+    return [(prompt + text).strip() if isinstance(text, str) else text for text in _several(texts)]
+
+
+def _several(texts: Sequence[str]) -> list[str]:
+    """Return texts as a list; one string is one text."""
+    return [texts] if isinstance(texts, str) else list(texts)
 
 
 @contextmanager

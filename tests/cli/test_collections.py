@@ -9,6 +9,7 @@ import pytest
 
 from c2llm_integrations.cli.main import run
 from c2llm_integrations.stores import open_store
+from c2llm_integrations.stores.spec import CollectionSpec
 from tests.cli.running import answer, command, complaint
 from tests.qdrant_facade import serve
 
@@ -19,7 +20,7 @@ def test_status_tells_how_vectors_are_kept(indexed, tiny_model, capsys):
     found = json.loads(answer(capsys, "status", "--json"))
     assert list(found) == [
         *("store", "collection", "rows", "model", "width", "datatype", "quantization", "analyzer"),
-        *("bytes_per_vector", "repositories"),
+        *("bytes_per_vector", "fields", "tenant", "repositories"),
     ]
     assert (found["model"], found["width"], found["datatype"]) == (str(tiny_model), 64, "float32")
     assert (found["quantization"], found["analyzer"], found["bytes_per_vector"]) == (None, "code-2", 256.0)
@@ -29,6 +30,24 @@ def test_status_tells_how_vectors_are_kept(indexed, tiny_model, capsys):
     shown = answer(capsys, "status").splitlines()
     assert "bytes per vector  256" in shown
     assert "quantization      none" in shown
+    assert (found["fields"], found["tenant"]) == ({}, None)
+    assert [line for line in shown if line.startswith(("fields", "tenant"))] == [
+        "fields            none",
+        "tenant            none",
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["qdrant+edge", "milvus+lite"])
+def test_status_tells_the_fields_that_filters_use(scheme, tmp_path, capsys):
+    url, fields = f"{scheme}://{tmp_path / 'rows.db'}", {"votes": "integer", "customer": "tenant", "at": "datetime"}
+    with open_store(url, "answers") as store:
+        store.create(CollectionSpec(4, {"model": "given"}, fields=fields))
+    place = ("--store", url, "--collection", "answers")
+    found = json.loads(answer(capsys, "status", "--json", *place))
+    assert (found["fields"], found["tenant"]) == (fields, "customer")
+    shown = answer(capsys, "status", *place).splitlines()
+    assert "fields            at (datetime), customer (tenant), votes (integer)" in shown
+    assert "tenant            customer" in shown
 
 
 def test_status_loads_no_torch(indexed, tiny_model):

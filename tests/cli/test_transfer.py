@@ -47,10 +47,20 @@ def test_a_new_collection_can_be_stored_otherwise(indexed, file, capsys):
     answer(capsys, "import", file, *options)
     made = json.loads(answer(capsys, "status", "--json", "--collection", "small"))
     assert (made["quantization"], made["datatype"], made["analyzer"]) == ("binary", "float16", None)
-    answer(capsys, "export", file, "--collection", "small")
+    answer(capsys, "export", file, "--collection", "small", "--replace")
     answer(capsys, "import", file, "--collection", "whole", "--quantization", "none", "--lexical")
     made = json.loads(answer(capsys, "status", "--json", "--collection", "whole"))
     assert (made["quantization"], made["datatype"], made["analyzer"]) == (None, "float16", "code-2")
+
+
+def test_a_file_that_exists_is_only_written_over_on_demand(indexed, file, capsys):
+    before = file.read_bytes()
+    said = complaint(capsys, 1, "export", file, "--store", "qdrant+http://localhost:1")  # nothing is asked for rows
+    assert said.strip() == f"c2llm: {file} exists; name another file, or write over it with --replace"
+    assert file.read_bytes() == before
+    file.write_bytes(b"mine")
+    answer(capsys, "export", file, "--replace")
+    assert run(["import", str(file)]) == 0
 
 
 def test_another_model_is_refused(indexed, file, tiny_model, capsys):

@@ -1,6 +1,7 @@
 """Our parts inside LangChain's own: compressors, parent documents, sparse search, ensembles."""
 
 import asyncio
+import re
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ from langchain_core.stores import InMemoryStore
 from langchain_qdrant import QdrantVectorStore, RetrievalMode
 from qdrant_client import QdrantClient, models
 
+from c2llm_integrations.errors import InputError
 from c2llm_integrations.indexing.ingest import ingest
 from c2llm_integrations.langchain import (
     C2LLMCodeSplitter,
     C2LLMEmbeddings,
+    C2LLMMilvusSparseEmbedding,
     C2LLMReranker,
     C2LLMRetriever,
     C2LLMSparseEmbeddings,
@@ -211,6 +214,31 @@ def test_sparse_vectors_are_those_of_our_stores():
 
 
 # ---- ensembles
+
+
+ONE = "expected a list of texts, got 'abc' (str)"
+
+
+def test_one_string_is_not_a_list_of_its_characters(embeddings):
+    store = C2LLMVectorStore(embedding=embeddings)
+    calls = [
+        lambda: store.add_texts("abc"),
+        lambda: C2LLMVectorStore.from_texts("abc", embeddings),
+        lambda: asyncio.run(store.aadd_texts("abc")),
+        lambda: C2LLMCodeSplitter().create_documents("abc"),
+        lambda: C2LLMSparseEmbeddings().embed_documents("abc"),
+        lambda: C2LLMMilvusSparseEmbedding().embed_documents("abc"),
+    ]
+    for call in calls:
+        with pytest.raises(InputError, match=f"^{re.escape(ONE)}$"):
+            call()
+    with pytest.raises(InputError, match=r"^expected a list of ids, got 'ab' \(str\)$"):
+        store.add_texts(["a", "b"], ids="ab")
+    with pytest.raises(InputError, match=r"^expected a list of metadatas, got \{'votes': 1\} \(dict\)$"):
+        store.add_texts(["a"], {"votes": 1})
+    assert store.get_by_ids(["a"]) == []
+    assert len(store.add_texts(text for text in ("abc", "x = 1"))) == 2
+    assert embeddings.embed_documents("abc") == embeddings.embed_documents(["abc"])  # one string is one text there
 
 
 def test_an_ensemble_knows_our_rows_again_by_their_id(project, embeddings):

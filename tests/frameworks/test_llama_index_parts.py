@@ -1,5 +1,7 @@
 """Our parts inside LlamaIndex's own: readers, parsers, postprocessors, pipelines, filters."""
 
+import asyncio
+
 import pytest
 from llama_index.core import Document, VectorStoreIndex
 from llama_index.core.embeddings import MockEmbedding
@@ -18,6 +20,8 @@ from c2llm_integrations.llama_index import (
     C2LLMRerank,
     C2LLMRetriever,
     C2LLMVectorStore,
+    sparse_doc_fn,
+    sparse_query_fn,
 )
 from c2llm_integrations.stores import open_store
 from tests.golden import TIED
@@ -37,6 +41,29 @@ def nano():
 
 def scored(texts):
     return [NodeWithScore(node=TextNode(id_=text, text=f"# {text}\ndef f(): ..."), score=0.5) for text in texts]
+
+
+def test_one_string_is_not_a_list_of_its_characters(embedding):
+    calls = [
+        lambda: embedding.get_text_embedding_batch("abc"),
+        lambda: asyncio.run(embedding.aget_text_embedding_batch(texts="abc")),
+        lambda: sparse_doc_fn("abc"),
+        lambda: sparse_query_fn("abc"),
+    ]
+    for call in calls:
+        with pytest.raises(InputError, match=r"^expected a list of texts, got 'abc' \(str\)$"):
+            call()
+    for call in (
+        lambda: embedding.get_agg_embedding_from_queries(queries="abc"),
+        lambda: asyncio.run(embedding.aget_agg_embedding_from_queries("abc")),
+    ):
+        with pytest.raises(InputError, match=r"^expected a list of queries, got 'abc' \(str\)$"):
+            call()
+    with pytest.raises(InputError, match="^expected a list of nodes, got 'abc'"):
+        C2LLMVectorStore(embed_model=embedding).add("abc")
+    with pytest.raises(InputError, match="^expected a list of nodes, got "):
+        C2LLMVectorStore(embed_model=embedding).add(TextNode(text="abc"))
+    assert embedding.get_text_embedding_batch(["abc"]) == [embedding.get_text_embedding("abc")]
 
 
 # ---- reader, parser and pipeline

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -100,7 +101,7 @@ def test_rows_pass_through_every_kind_of_store_unchanged(edge, tmp_path):
             open_store(f"qdrant+{address}"),
             open_store(f"qdrant+edge://{tmp_path / 'last'}"),
         ):
-            written = export(source, file)
+            written = export(source, file, replace=True)
             assert (written.rows, written.spec, written.claims) == (len(ROWS), SPEC, source.claims())
             report = import_rows(file, target)
             assert (report.rows, report.written, report.held, report.refused) == (len(ROWS), len(ROWS), 0, {})
@@ -230,9 +231,44 @@ def test_a_failed_export_leaves_the_former_file_and_nothing_beside_it(edge, file
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        export(edge, file, progress=stop)
+        export(edge, file, replace=True, progress=stop)
     assert file.read_bytes() == before
     assert not [one.name for one in file.parent.iterdir() if one.suffix == ".partial"]
+
+
+@pytest.mark.parametrize("before", [None, b"the former one"])
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
+def test_a_killed_export_leaves_no_half_of_a_file(edge, tmp_path, before):
+    file = tmp_path / "rows.parquet"
+    if before:
+        file.write_bytes(before)
+    edge.close()
+    program = """
+import os, signal, sys
+from pathlib import Path
+from c2llm_integrations.indexing.export_import import export
+from c2llm_integrations.stores import open_store
+
+with open_store(sys.argv[1]) as store:
+    export(store, Path(sys.argv[2]), replace=True, progress=lambda *step: os.kill(os.getpid(), signal.SIGKILL))
+"""
+    done = subprocess.run([sys.executable, "-c", program, edge.url, str(file)])
+    assert done.returncode == -signal.SIGKILL
+    assert (file.read_bytes() if file.exists() else None) == before
+    with open_store(edge.url) as again:
+        export(again, file, replace=True)
+        assert len(list(read_rows(file))[0]) == again.count()
+    assert [one.name for one in tmp_path.glob("rows.parquet*")] == ["rows.parquet"]
+
+
+def test_a_file_that_exists_is_written_over_only_on_demand(edge, tmp_path):
+    file = tmp_path / "rows.parquet"
+    file.write_bytes(b"mine")
+    with pytest.raises(InputError, match=r"rows\.parquet exists; name another file, or write over it with --replace"):
+        export(edge, file)
+    assert file.read_bytes() == b"mine"
+    export(edge, file, replace=True)
+    assert contents_of(file).rows == len(ROWS)
 
 
 def test_a_collection_that_changes_while_it_is_read_is_no_export(empty, tmp_path):

@@ -128,6 +128,9 @@ def test_whitespace_inside_reaches_the_tokenizer(tiny):
 def test_one_string_is_one_text(tiny):
     np.testing.assert_array_equal(tiny.encode("abc"), tiny.encode(["abc"]))
     np.testing.assert_array_equal(tiny.encode_documents("abc"), tiny.encode_documents(["abc"]))
+    np.testing.assert_array_equal(tiny.encode_and_count("abc", "text")[0], tiny.encode(["abc"]))
+    assert tiny.count_tokens("abc") == tiny.count_tokens(["abc"])
+    np.testing.assert_array_equal(tiny.encode_documents("abc"), tiny.encode_documents(["abc"]))
 
 
 @pytest.mark.parametrize("method", ["encode", "encode_queries", "encode_documents"])

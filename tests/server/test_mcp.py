@@ -112,7 +112,9 @@ async def test_bad_input_gets_a_clear_answer(project, tmp_path):
             "search_code has no argument 'langauge'; did you mean language?"
         )
         assert "there are: folder, kind, language, limit, path, query" in await complaint(client, query="x", zzz=1)
-        assert "index_status has no argument 'query', it takes none" in await complaint(client, "index_status", query="x")
+        assert "index_status has no argument 'query', it takes none" in await complaint(
+            client, "index_status", query="x"
+        )
         assert "no tool 'search_cod'; did you mean search_code" in await complaint(client, "search_cod")
         assert all(tool.input_schema["additionalProperties"] is False for tool in (await client.list_tools()).tools)
         assert "no hits" in await ask(client, query="outside", limit=MAX_HITS)

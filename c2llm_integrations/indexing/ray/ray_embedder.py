@@ -70,6 +70,7 @@ class RayEmbedder:
 
     def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return (len(texts), output_dim) vectors, as `C2LLMEmbedder.encode_documents` does."""
+        texts = [texts] if isinstance(texts, str) else texts
         parts = [list(texts[begin : begin + PART_TEXTS]) for begin in range(0, len(texts), PART_TEXTS)]
         with plain_errors():
             turns = zip(cycle(self._actors), parts, strict=False)
