@@ -1,7 +1,7 @@
 """Cut a source file into chunks: whole functions, methods and classes where they fit.
 
-Every non-blank line is in exactly one chunk, and the chunks' texts joined are the file without its byte order mark; only
-a line of more than `MAX_LINE_CHARS` is spread over several chunks.
+Every non-blank line is in exactly one chunk, and the chunks' texts joined are the file without its byte order mark;
+only a line of more than `MAX_LINE_CHARS` is spread over several chunks.
 Symbols are qualified with "." in every language: `Class.method`, `Type.Method` of a Go receiver or a Rust
 impl, `namespace.Class.method` in C++, `outer.inner`. Packages of Java, Kotlin, Scala, C# and PHP are left out.
 """

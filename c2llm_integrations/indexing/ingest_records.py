@@ -45,8 +45,8 @@ from c2llm_integrations.indexing.write_changes import (
 )
 from c2llm_integrations.stores.bulk_loader import Loader
 from c2llm_integrations.stores.filter import value_of
-from c2llm_integrations.stores.ids import RecordId, row_id, why_id_refused
-from c2llm_integrations.stores.records import PreparedRecord, Record, Row, is_chunk
+from c2llm_integrations.stores.ids import RecordId, checked_row_id, row_id, why_id_refused
+from c2llm_integrations.stores.records import PreparedRecord, Record, Row, is_chunk, prepared_of
 from c2llm_integrations.stores.row_checks import refused_records
 from c2llm_integrations.stores.rows import plain_record
 from c2llm_integrations.stores.spec import CompactPlan
@@ -392,7 +392,7 @@ class _Run:
             id = item.where
         elif (why := why_no_text(item.text, self._options.text) or why_not_mapping(item.metadata)) is None:
             id = self._from_content(item.text) if id is None else id
-            found = self._compared_with_run(Record(id, item.text, item.metadata, self._source), item.vector)
+            found = self._compared_with_run(id, item)
             if isinstance(found, _Checked):
                 return found
             why = found
@@ -402,17 +402,23 @@ class _Run:
         refuse([named], {named.id: why})
         return None
 
-    def _compared_with_run(self, record: Record, vector: Any) -> _Checked | str:
+    def _compared_with_run(self, id: RecordId, item: Item) -> _Checked | str:
         """Return a record that can be stored beside those before it, or why it cannot."""
-        key = record.row_id
+        key = checked_row_id(self._source, id)
         if not self._seen.add(key):
             return "the id came before in this run; only the first is stored"
-        if vector is None and self._embedder is None:
+        if item.vector is None and self._embedder is None:
             return "it has no vector, and there is no embedder"
-        if is_chunk(record):
+        plain: PreparedRecord | str
+        try:
+            plain = prepared_of(id, item.text, item.metadata, self._source, key)
+        except (TypeError, ValueError, RecursionError):
+            plain = plain_record(Record(id, item.text, item.metadata, self._source), key)
+        if isinstance(plain, str):
+            return plain
+        if is_chunk(plain):
             return f"its metadata is that of a chunk of repository {self._source!r}; name the source otherwise"
-        plain = plain_record(record, key)
-        return plain if isinstance(plain, str) else _Checked(plain, vector)
+        return _Checked(plain, item.vector)
 
     def _from_content(self, text: str) -> RecordId:
         first = row_id(self._source, None, text)

@@ -160,7 +160,7 @@ def why_no_text(text: object, field: str) -> str | None:
     if not isinstance(text, str):
         what = "it has no text" if text is None else f"its text is {text!r:.60} ({type(text).__name__})"
         return f"{what}; name the field of the text, which is {field!r} now"
-    if not text.strip():
+    if not text or text.isspace():
         return "its text is empty"
     try:
         utf8_bytes(text)

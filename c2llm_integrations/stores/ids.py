@@ -18,7 +18,9 @@ from c2llm_integrations.errors import InputError
 
 RecordId = str | int
 # Fixed forever, like NAMESPACE; a namespace of its own keeps ids of records and of chunks apart.
-_RECORDS = uuid.uuid5(NAMESPACE, "record").bytes
+_RECORDS = sha1(uuid.uuid5(NAMESPACE, "record").bytes, usedforsecurity=False)
+# Hexadecimal digit → the same with the variant of RFC 9562 in its upper two bits.
+_VARIANT = dict(zip("0123456789abcdef", 4 * "89ab", strict=True))
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _UUID_LETTERS = 36
 MAX_INTEGER_ID = 2**64 - 1
@@ -41,23 +43,25 @@ def row_id(source: str, id: RecordId | None = None, text: str = "", ordinal: int
     why = why_id_refused(id)
     if why is not None:
         raise InputError(why)
+    return id if isinstance(id, int) else _kept(source, id)
+
+
+def checked_row_id(source: str, id: RecordId) -> RecordId:
+    """Return what `row_id` does for an id that `why_id_refused` has looked at, and that is asked for once."""
     if isinstance(id, int):
         return id
-    return id.lower() if len(id) == _UUID_LETTERS and _UUID.fullmatch(id) else _named(source, id)
+    return id.lower() if len(id) == _UUID_LETTERS and _UUID.fullmatch(id) else _uuid5(f"{source}\0{id}")
 
 
-@lru_cache(8192)  # each record of a batch is asked for its own again and again
-def _named(source: str, id: str) -> str:
-    return _uuid5(f"{source}\0{id}")
+_kept = lru_cache(8192)(checked_row_id)  # each record of a batch is asked for its own again and again
 
 
 def _uuid5(name: str) -> str:
     """Return what `uuid.uuid5` does, in less time: SHA-1 with version 5 and variant 10, as RFC 9562 says."""
-    digest = bytearray(sha1(_RECORDS + name.encode(), usedforsecurity=False).digest()[:16])
-    digest[6] = digest[6] & 0x0F | 0x50
-    digest[8] = digest[8] & 0x3F | 0x80
-    digits = digest.hex()
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    hashed = _RECORDS.copy()
+    hashed.update(name.encode())
+    digits = hashed.hexdigest()
+    return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{_VARIANT[digits[16]]}{digits[17:20]}-{digits[20:32]}"
 
 
 def why_id_refused(id: object) -> str | None:

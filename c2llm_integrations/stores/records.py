@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import json.encoder
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -15,8 +15,6 @@ from c2llm_integrations.code.chunk import CHUNK_FIELDS, CodeChunk
 from c2llm_integrations.stores.ids import RecordId, row_id
 
 Vector = NDArray[np.float32]
-# Raises ValueError for NaN and infinity.
-_JSON = json.JSONEncoder(sort_keys=True, allow_nan=False).encode
 # From here on a float no longer holds every integer.
 MAX_EXACT_INTEGER = 2**53
 # No file has more lines, and no column of an export takes a larger number.
@@ -77,17 +75,38 @@ def prepared(record: Record, key: RecordId | None = None) -> PreparedRecord:
     """
     if isinstance(record, PreparedRecord):
         return record
-    written = _JSON(record.metadata)
-    if "\\ud" in written:  # half of a pair as JSON spells it, which must be a whole one
-        json.dumps(record.metadata, ensure_ascii=False).encode()
-    digest = _digest(record.text) + _digest(written)
     key = record.row_id if key is None else key
-    return PreparedRecord(record.id, record.text, record.metadata, record.source, key, digest, len(written))
+    return prepared_of(record.id, record.text, record.metadata, record.source, key)
+
+
+def prepared_of(id: RecordId, text: str, metadata: Mapping[str, Any], source: str, key: RecordId) -> PreparedRecord:
+    """Return what `prepared` does, of a record's parts."""
+    written = _JSON(metadata)
+    if "\\ud" in written:  # half of a pair as JSON spells it, which must be a whole one
+        json.dumps(metadata, ensure_ascii=False).encode()
+    return PreparedRecord(id, text, metadata, source, key, _digest(text) + _digest(written), len(written))
 
 
 def utf8_bytes(text: str) -> int:
     """Return what a text takes in UTF-8; raises UnicodeEncodeError for a lone surrogate."""
     return len(text) if text.isascii() else len(text.encode())
+
+
+def _encoder() -> Callable[[Any], str]:
+    """Return what writes JSON with sorted keys, and raises ValueError for NaN and infinity.
+
+    Python makes its encoder anew for each call, which takes as long as writing a record's metadata.
+    """
+    whole = json.JSONEncoder(sort_keys=True, allow_nan=False)
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:  # an interpreter that has it in Python alone
+        return whole.encode
+    text = json.encoder.encode_basestring_ascii
+    write = make(None, whole.default, text, None, whole.key_separator, whole.item_separator, True, False, False)
+    return lambda value: "".join(write(value, 0))
+
+
+_JSON = _encoder()
 
 
 def _digest(text: str) -> str:

@@ -59,9 +59,9 @@ def test_one_string_is_not_a_list_of_its_characters(embedding):
     ):
         with pytest.raises(InputError, match=r"^expected a list of queries, got 'abc' \(str\)$"):
             call()
-    with pytest.raises(InputError, match="^expected a list of nodes, got 'abc'"):
+    with pytest.raises(InputError, match=r"^expected a list of nodes, got 'abc'"):
         C2LLMVectorStore(embed_model=embedding).add("abc")
-    with pytest.raises(InputError, match="^expected a list of nodes, got "):
+    with pytest.raises(InputError, match=r"^expected a list of nodes, got "):
         C2LLMVectorStore(embed_model=embedding).add(TextNode(text="abc"))
     assert embedding.get_text_embedding_batch(["abc"]) == [embedding.get_text_embedding("abc")]
 

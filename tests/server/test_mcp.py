@@ -116,7 +116,8 @@ async def test_bad_input_gets_a_clear_answer(project, tmp_path):
             client, "index_status", query="x"
         )
         assert "no tool 'search_cod'; did you mean search_code" in await complaint(client, "search_cod")
-        assert all(tool.input_schema["additionalProperties"] is False for tool in (await client.list_tools()).tools)
+        tools = (await client.list_tools()).tools
+        assert [tool.input_schema["additionalProperties"] for tool in tools] == [False, False, False]
         assert "no hits" in await ask(client, query="outside", limit=MAX_HITS)
         project.rename(project.with_name("gone"))
         assert "is gone" in await complaint(client, query="tax")

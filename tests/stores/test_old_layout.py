@@ -8,15 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import qdrant_edge as edge
 from qdrant_client import QdrantClient
 
+from c2llm_integrations import ingest_records
 from c2llm_integrations.code.analyzer import ANALYZER
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
 from c2llm_integrations.errors import StoreError
 from c2llm_integrations.indexing.export_import import import_rows
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.qdrant.store import QdrantStore
-from c2llm_integrations.stores.records import Record
+from c2llm_integrations.stores.records import Record, digest_of
 from c2llm_integrations.stores.vector_store import Row, VectorStore
 
 PACKED = Path(__file__).parents[1] / "data" / "old_layout" / "collections.tar.xz"
@@ -78,6 +80,36 @@ def test_an_old_collection_is_written_to(old: VectorStore) -> None:
     else:
         old.upsert([record])
         assert old.get("doc", "answers") == {"doc": record.record}
+
+
+@pytest.mark.parametrize("kind", ["edge", "memory"])
+def test_records_that_kept_their_fields_apart_are_known_and_updated(kind: str, quick_path: Path) -> None:
+    records = [{"id": f"doc-{number}", "text": f"text {number}", "votes": number, "old": 1} for number in range(3)]
+    vectors = np.eye(3, 4, dtype=np.float32)
+    with open_store(f"qdrant+edge://{quick_path}" if kind == "edge" else "qdrant+memory://", "answers") as store:
+        ingest_records(records, None, store, source="answers", vectors=vectors)
+        for record in list(store.scroll()):
+            before = {"c2llm_fields": 'old"votes', "c2llm_digest": digest_of(record)}
+            if kind == "edge":
+                change = edge.UpdateOperation.set_payload([record.row_id], before)
+                store.client.update(change)
+                store.client.update(edge.UpdateOperation.set_payload([record.row_id], {"theirs": 5}, "metadata"))
+            else:
+                store.client.set_payload("answers", before, [record.row_id])
+                store.client.set_payload("answers", {"theirs": 5}, [record.row_id], key="metadata")
+        again = ingest_records(records, None, store, source="answers", vectors=vectors)
+        assert (again.unchanged, again.written, again.moved) == (3, 0, 0)
+        for record in records:
+            del record["old"]
+        records[0]["none"] = None
+        del records[1]["votes"]
+        again = ingest_records(records, None, store, source="answers", vectors=vectors)
+        assert (again.unchanged, again.written, again.moved) == (0, 0, 3)
+        assert {record.id: record.metadata for record in store.scroll()} == {
+            "doc-0": {"votes": 0, "none": None, "theirs": 5},
+            "doc-1": {"theirs": 5},
+            "doc-2": {"votes": 2, "theirs": 5},
+        }
 
 
 def test_an_old_file_is_imported(folder: Path, tmp_path: Path) -> None:

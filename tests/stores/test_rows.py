@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from c2llm_integrations.stores.qdrant.payload import payload_of, written_fields
+from c2llm_integrations.stores.qdrant.payload import listed_of, payload_of, written_fields
 from c2llm_integrations.stores.records import Record, digest_of
 from c2llm_integrations.stores.rows import plain_record, runs
 
@@ -27,6 +27,8 @@ def test_runs_hold_everything_once_in_order_and_are_as_large_as_they_may_be(size
 def test_the_fields_that_we_wrote_are_read_back(names):
     payload = payload_of(Record("doc", "x", dict.fromkeys(names, 1), "answers"))
     assert list(written_fields(payload)) == names
+    assert listed_of("x", payload).digest == digest_of(Record("doc", "x", dict.fromkeys(names, 1), "answers"))
+    assert list(written_fields({**payload, "c2llm_fields": "former"})) == names
     assert list(written_fields({"c2llm_fields": names})) == names  # as they were kept before
 
 

@@ -48,9 +48,18 @@ from c2llm_integrations.stores.qdrant.edge_files import (
     seal_of,
     sweep,
 )
-from c2llm_integrations.stores.qdrant.payload import DENSE, LISTED, listed_of, ours, point_id, record_of, written_fields
+from c2llm_integrations.stores.qdrant.payload import (
+    DENSE,
+    LISTED,
+    NAMED,
+    listed_of,
+    ours,
+    point_id,
+    record_of,
+    written_fields,
+)
 from c2llm_integrations.stores.records import AnyRecord, Hit, Row, Vector
-from c2llm_integrations.stores.rows import FIELDS_FIELD, Candidates, Stored, batch_bytes, unit
+from c2llm_integrations.stores.rows import Candidates, Stored, batch_bytes, unit
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
 from c2llm_integrations.stores.vector_store import VectorStore
 
@@ -326,7 +335,7 @@ class QdrantEdgeStore(VectorStore):
         return {point_id(record.id) for record in self._shard.retrieve(list(ids), False, False)}
 
     def _written_fields(self, ids: Sequence[RecordId]) -> Mapping[RecordId, Sequence[str]]:
-        found = self._shard.retrieve(list(ids), [FIELDS_FIELD], False)
+        found = self._shard.retrieve(list(ids), NAMED, False)
         return {point_id(one.id): written_fields(one.payload) for one in found}
 
     def _get(self, ids: Sequence[RecordId]) -> Iterable[AnyRecord]:

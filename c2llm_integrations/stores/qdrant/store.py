@@ -37,9 +37,18 @@ from c2llm_integrations.stores.qdrant.client_conversions import (
     updates_of,
 )
 from c2llm_integrations.stores.qdrant.errors import REFUSED, is_gone, pause_after, reason, status_of
-from c2llm_integrations.stores.qdrant.payload import DENSE, LISTED, listed_of, ours, point_id, record_of, written_fields
+from c2llm_integrations.stores.qdrant.payload import (
+    DENSE,
+    LISTED,
+    NAMED,
+    listed_of,
+    ours,
+    point_id,
+    record_of,
+    written_fields,
+)
 from c2llm_integrations.stores.records import AnyRecord, Hit, Row, Vector
-from c2llm_integrations.stores.rows import FIELDS_FIELD, Candidates, Stored, runs, unit
+from c2llm_integrations.stores.rows import Candidates, Stored, runs, unit
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
 from c2llm_integrations.stores.vector_store import VectorStore
 
@@ -280,7 +289,7 @@ class QdrantStore(VectorStore):
     # ---- reading
 
     def _written_fields(self, ids: Sequence[RecordId]) -> Mapping[RecordId, Sequence[str]]:
-        found = self._ask(lambda name: self._client.retrieve(name, list(ids), with_payload=[FIELDS_FIELD]))
+        found = self._ask(lambda name: self._client.retrieve(name, list(ids), with_payload=NAMED))
         return {point_id(one.id): written_fields(one.payload) for one in found}
 
     def _get(self, ids: Sequence[RecordId]) -> Iterable[AnyRecord]:
