@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -14,6 +15,7 @@ from c2llm_integrations.stores.rows import Stored
 
 # Hexadecimal digits of each half of a digest.
 HALF = 16
+_TWO = struct.Struct(">QQ")
 _MIXER, _WORD = 0x9E3779B97F4A7C15, 2**64 - 1
 
 
@@ -25,9 +27,9 @@ class StoredDigests:
         ids, texts, metadata = bytearray(), array("Q"), array("Q")
         for row in rows:
             ids += packed(row.id)
-            whole = len(row.digest) == 2 * HALF
-            texts.append(int(row.digest[:HALF], 16) if whole else 0)
-            metadata.append(int(row.digest[HALF:], 16) if whole else 0)
+            text, other = _halves(row.digest)
+            texts.append(text)
+            metadata.append(other)
         # As NumPy's strings of bytes, which lose NULs at their end: that changes neither order nor equality.
         self._ids, first = np.unique(np.frombuffer(ids, "S16"), return_index=True)
         self._texts = np.frombuffer(texts, np.uint64)[first]
@@ -76,6 +78,15 @@ class StoredDigests:
         keys = np.frombuffer(b"".join(map(packed, ids)), "S16")
         at = np.minimum(self._ids.searchsorted(keys), len(self._ids) - 1)
         return np.where(self._ids[at] == keys, at, -1)
+
+
+def _halves(digest: str) -> tuple[int, int]:
+    """Return the halves of a digest as numbers, 0 for one that is not one: others may write anything into a row."""
+    try:
+        raw = bytes.fromhex(digest)
+    except ValueError:
+        raw = b""
+    return _TWO.unpack(raw) if len(raw) == HALF else (0, 0)
 
 
 class KeySet:

@@ -19,10 +19,13 @@ from hypothesis import strategies as st
 from c2llm_integrations import CodeChunk, InputError, Record, RepositoryError, ingest, ingest_records, open_store
 from c2llm_integrations.errors import SpecMismatch
 from c2llm_integrations.indexing import write_changes
+from c2llm_integrations.indexing.chunk_diff import Change
 from c2llm_integrations.indexing.ingest_records import _batch, plan_records
 from c2llm_integrations.indexing.options import RecordOptions
 from c2llm_integrations.indexing.record_readers import Names, read_items
-from c2llm_integrations.indexing.stored_digests import KeySet
+from c2llm_integrations.indexing.stored_digests import KeySet, StoredDigests
+from c2llm_integrations.stores.records import digest_of
+from c2llm_integrations.stores.rows import stored_of
 from tests.conftest import write_project
 from tests.indexing.record_models import CountingEmbedder, held, vectors_of
 
@@ -348,3 +351,12 @@ def test_long_lines_make_batches_smaller(tmp_path, monkeypatch):
     (tmp_path / "x.jsonl").write_text('{"note": [[],[],[],[],[],[],[],[],[],[]]}\n' * 5 + '{"text": "x"}\n' * 9)
     items = read_items(tmp_path / "x.jsonl", Names("text", "id", None), "s", None)
     assert [len(_batch(items, 8)) for _ in range(4)] == [3, 4, 7, 0]
+
+
+@pytest.mark.parametrize(
+    "written", ["z" * 32, "-" + "1" * 31, "0x" + "1" * 30, "1_" * 16, "é" * 32, "", "1" * 31, " " * 32]
+)
+def test_a_digest_that_others_wrote_is_that_of_no_record(written):
+    digest = digest_of(Record("a", "x", {"votes": 1}))
+    rows = StoredDigests([stored_of(1, {}, written), stored_of(2, {}, digest)])
+    assert rows.take([1, 2, 3], [digest] * 3) == [Change.NEW, Change.NONE, None]
