@@ -43,6 +43,7 @@ class Backend(ABC):
         # Whether no row can hold what others have added: this store made the collection and nobody else can write to
         # it, or it was empty when `bulk` began. Then rows are written without a look at what is there.
         self._is_private = False
+        self._is_successor = False
         self._closed = False
         self._executor: ThreadPoolExecutor | None = None
 

@@ -96,7 +96,7 @@ class VectorStore(Backend):
     def claims(self) -> dict[str, str]:
         """Return repository name → id of the checkout that fills it."""
         with self._open():
-            return {} if self._read_spec() is None else self._claims()
+            return {} if self._read_spec() is None else dict(self._claims())
 
     def claim(self, repository: str, checkout: str) -> None:
         """Record that `checkout` fills `repository` from now on."""
@@ -136,11 +136,16 @@ class VectorStore(Backend):
     def successor(self) -> VectorStore:
         """Return a store on the collection that is to take this one's place, which a former run may have begun.
 
-        Raises StoreError if this store has no collection yet: then there is nothing to replace.
+        Raises StoreError if this store has no collection yet: then there is nothing to replace; and if it is a
+        successor itself.
         """
         with self._open():
             self._existing()
-            return self._successor()
+            if self._is_successor:
+                raise StoreError(f"collection {self.collection!r} of {self.url} is a successor itself; fill it first")
+            one = self._successor()
+            one._is_successor = True
+            return one
 
     def replace_by(self, successor: VectorStore) -> None:
         """Give this collection's name to its filled successor in one step, then drop what stood there.
@@ -412,7 +417,7 @@ class VectorStore(Backend):
 
     @abstractmethod
     def _successor(self) -> VectorStore:
-        """Return a store on this collection's successor, the same one after a restart; StoreError if this is one.
+        """Return a store on this collection's successor, the same one after a restart; never called on a successor.
 
         Its name is up to the store: one that no other collection can have, and that `list_collections` does not return.
         """

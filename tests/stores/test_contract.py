@@ -108,6 +108,12 @@ def test_claims_survive_reopening_and_can_move(open_: Database, spec: Collection
         assert second.spec == spec
 
 
+def test_changing_the_claims_read_changes_no_claim(store: VectorStore) -> None:
+    store.claim("repo", "here")
+    store.claims()["repo"] = "elsewhere"
+    assert store.claims() == {"repo": "here"}
+
+
 def test_collections_are_separate(open_: Database, spec: CollectionSpec, make_rows: MakeRows) -> None:
     one, two = open_("one"), open_("two")
     one.create(spec)

@@ -195,6 +195,14 @@ def test_readers_by_name_never_see_a_gap(
     assert {count for pair in seen for count in pair} <= {30, 10, 20}
 
 
+def test_a_successor_has_no_successor(old: VectorStore, spec: CollectionSpec) -> None:
+    successor = old.successor()
+    successor.create(spec)
+    with pytest.raises(StoreError, match="is a successor itself"):
+        successor.successor()
+    assert old.successor().spec == spec
+
+
 def test_a_missing_collection_has_no_successor(open_: Database) -> None:
     with pytest.raises(StoreError, match="no collection"):
         open_().successor()

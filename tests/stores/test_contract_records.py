@@ -23,7 +23,7 @@ from c2llm_integrations.stores.ids import RecordId, row_id, why_id_refused
 from c2llm_integrations.stores.records import Record
 from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
 from tests.stores.conftest import SLOW, WIDTH, Database
-from tests.stores.foreign import add_fields
+from tests.stores.foreign import add_fields, write_foreign
 from tests.stores.test_contract import unit
 
 MakeRow = Callable[..., Row]
@@ -203,6 +203,58 @@ def test_fields_that_others_have_added_survive(
         assert [hit.record.text for hit in store.candidates(None, ["new"], 5).lexical] == ["new text"]
     expected = unit(row.vector if write == "update" else -row.vector)
     np.testing.assert_allclose(store.vectors(key)[key], expected, atol=1e-6)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("write", ["update", "upsert"])
+@pytest.mark.parametrize("kind", ["chunk", "record"])
+def test_a_row_of_others_that_is_overwritten_becomes_ours(
+    store: VectorStore, make_row: MakeRow, kind: str, write: str
+) -> None:
+    row = make_row() if kind == "chunk" else a_row("doc", "our text", votes=1)
+    key, theirs = str(row.record.row_id), np.ones(WIDTH, np.float32)
+    write_foreign(store, key, theirs, "their text", {"note": "theirs"})
+    if write == "update":
+        store.update([row.record])
+    else:
+        store.upsert([row])
+    [ours] = store.rows()
+    assert (ours.record.row_id, ours.record.text, ours.record.source) == (key, row.record.text, row.record.source)
+    assert ours.record.metadata == {**row.record.metadata, "note": "theirs"}
+    assert [one.id for one in store.scan(row.record.source)] == [key]
+    assert (store.count(), store.count(row.record.source), store.total()) == (1, 1, 1)
+    np.testing.assert_allclose(ours.vector, unit(theirs if write == "update" else row.vector), atol=1e-6)
+
+
+def test_changing_what_was_written_or_read_changes_no_row(store: VectorStore) -> None:
+    def metadata() -> dict[str, Any]:
+        return {"tags": ["a"], "author": {"name": "Ada"}}
+
+    row = a_row("doc", **metadata())
+    kept = unit(row.vector)
+
+    def spoil(record: Any) -> None:
+        record.metadata["tags"].append("b")
+        record.metadata["author"]["name"] = "Bob"
+
+    for write in (lambda: store.upsert([row]), lambda: store.update([row.record])):
+        row.record.metadata.update(metadata())  # type: ignore[attr-defined]
+        write()
+        spoil(row.record)
+        for read in (
+            lambda: store.get("doc", "answers")["doc"],
+            lambda: next(store.scroll()),
+            lambda: next(store.rows()).record,
+            lambda: store.search(row.vector, 1)[0].record,
+        ):
+            for _ in range(2):
+                assert (record := read()).metadata == metadata()
+                spoil(record)
+    for vector in (lambda: store.vectors("doc", "answers")["doc"], lambda: next(store.rows()).vector):
+        for _ in range(2):
+            np.testing.assert_allclose(found := vector(), kept, atol=1e-6)
+            if found.flags.writeable:
+                found[:] = 0
 
 
 # ---- filters

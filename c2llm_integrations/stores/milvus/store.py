@@ -132,6 +132,8 @@ class MilvusStore(VectorStore):
         self._loaded = ""
         # Whether this store made the collection and has written nothing, and whether `_defer` has taken its indexes.
         self._is_new = self._is_deferred = False
+        # Whether this store wrote what Milvus Lite may not have put into a segment yet.
+        self._is_unflushed = False
 
     @classmethod
     def open(cls, at: Location) -> MilvusStore:
@@ -296,7 +298,7 @@ class MilvusStore(VectorStore):
             )
 
     def _write(self, entities: list[dict[str, Any]], **options: Any) -> None:
-        self._is_new = False
+        self._is_new, self._is_unflushed = False, True
         # Never `insert`: it takes an id twice without a word.
         try:
             self._call("upsert", data=entities, **options)
@@ -422,6 +424,11 @@ class MilvusStore(VectorStore):
     def _lexical(
         self, terms: Sequence[str], limit: int, rows: str, fields: list[str]
     ) -> list[tuple[str, float, dict[str, Any]]]:
+        if self._server.kind == "lite" and self._is_unflushed:
+            # How rare a term is, Milvus Lite takes from the rows of a segment, but of unflushed ones from those that
+            # pass the filter: a row would score otherwise when it is asked for by its id.
+            self._call("flush")
+            self._is_unflushed = False
         found = self._search(LEXICAL_FIELD, " ".join(terms), limit, rows, {"metric_type": "BM25"}, fields)
         # Milvus Lite returns BM25 as a distance.
         sign = -1 if self._server.kind == "lite" else 1

@@ -183,8 +183,6 @@ class QdrantStore(VectorStore):
             self._parts.create(spec)
 
     def _successor(self) -> VectorStore:
-        if self._succeeds:
-            raise StoreError(f"collection {self.collection!r} of {self.url} is a successor itself; fill it first")
         part = self._parts.spare(self._serving().name)
         return QdrantStore(self._client, part, url=self.url, owned=False, successor_of=self.collection)
 
