@@ -222,7 +222,7 @@ def plan(
         spec = None
     elif store is not None and spec is not None:
         require_claim(tree, store, options.force)
-        held = StoredRows(store.scan(tree.name))
+        held = StoredRows(store.scan(source=tree.name))
     estimator = None
     if embedder is not None:
         wanted = spec_for(embedder, store, options, spec)
@@ -331,7 +331,7 @@ def _fill(
     """Compare, write, verify, delete, verify again; `changed`: files that differ from what the rows were read from."""
     report = IngestReport(tree.name, notes=tree.notes)
     tokens, cut = embedder.tokens_seen, embedder.texts_cut
-    held, commit = StoredRows(store.scan(tree.name)), CommitClaim(tree, store)
+    held, commit = StoredRows(store.scan(source=tree.name)), CommitClaim(tree, store)
     # With more files than rows, most of the collection is still to be written.
     bulk = store.count() < len(tree.files)
 

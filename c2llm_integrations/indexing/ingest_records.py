@@ -277,7 +277,7 @@ class _Run:
         embedder: DocumentEmbedder | None,
     ) -> None:
         self.report = IngestReport(source)
-        self.stored = StoredDigests(() if store is None else store.scan(source))
+        self.stored = StoredDigests(() if store is None else store.scan(source=source))
         self._source = source
         self._store = store
         self._options = options

@@ -133,7 +133,7 @@ class C2LLMVectorStore(VectorStore):
         documents = self._documents
         with documents.shared.opened() as store:
             if ids is not None:
-                store.delete(documents.named(store, ids), documents.source)
+                store.delete(documents.named(store, ids), source=documents.source)
             else:
                 store.delete(source=documents.source, where=documents.where(filter))
         return True

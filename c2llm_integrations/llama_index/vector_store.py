@@ -138,8 +138,8 @@ class C2LLMVectorStore(BasePydanticVectorStore):
             if node_ids is None:
                 store.delete(where=where, source=self.source)
             else:
-                found = store.get(self._documents().named(store, node_ids), self.source)
-                store.delete([id for id, record in found.items() if where.matches(record.metadata)], self.source)
+                found = store.get(self._documents().named(store, node_ids), source=self.source)
+                store.delete([id for id, record in found.items() if where.matches(record.metadata)], source=self.source)
 
     def clear(self) -> None:
         """Delete all nodes of this source."""

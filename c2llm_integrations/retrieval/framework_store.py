@@ -23,7 +23,7 @@ from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import MAX_INTEGER_ID, RecordId
 from c2llm_integrations.stores.records import AnyRecord, Hit, Record, Row, Vector, chunk_of
 from c2llm_integrations.stores.row_checks import listed
-from c2llm_integrations.stores.rows import plain_record
+from c2llm_integrations.stores.rows import plain_record, unit
 from c2llm_integrations.stores.spec import GIVEN_VECTORS, CollectionSpec, CompactPlan
 from c2llm_integrations.stores.vector_store import Candidates, VectorStore
 
@@ -144,7 +144,9 @@ class Documents:
 
     def _existing(self, store: VectorStore, batch: Sequence[Record]) -> tuple[set[RecordId], dict[str, Vector]]:
         """Return the ids whose rows hold the same text, and the vectors of texts that other rows of a file hold."""
-        kept = {record.row_id: record.text for record in store.get([one.id for one in batch], self.source).values()}
+        kept = {
+            record.row_id: record.text for record in store.get([one.id for one in batch], source=self.source).values()
+        }
         same = {record.row_id for record in batch if kept.get(record.row_id) == record.text}
         # A piece that only moved in its file has another id.
         paths = {one.metadata.get("path") for one in batch if one.row_id not in same}
@@ -181,7 +183,7 @@ class Documents:
         """Return the documents of these ids, in their order; those that are not there are left out."""
         with self.shared.opened() as store:
             named = self.named(store, ids)
-            found = store.get(named, self.source)
+            found = store.get(named, source=self.source)
         return [found[id] for id in named if id in found]
 
     def named(self, store: VectorStore, ids: Iterable[RecordId] | RecordId) -> list[RecordId]:
@@ -194,7 +196,7 @@ class Documents:
         numbers = {id: int(id) for id in given if isinstance(id, str) and _INTEGER.fullmatch(id)}
         numbers = {id: number for id, number in numbers.items() if number <= MAX_INTEGER_ID}
         if numbers:
-            names = store.known(list(numbers), self.source)
+            names = store.known(list(numbers), source=self.source)
             there = store.get([number for id, number in numbers.items() if id not in names]).values()
             own = {record.id for record in there if record.source == self.source}
             numbers = {id: number for id, number in numbers.items() if number in own}
@@ -269,18 +271,11 @@ def rerank(
     pieces = [chunk_of(Record(place, text, metadata)) for place, (text, metadata) in enumerate(found)]
     index = LexicalIndex()
     index.add(pieces)
-    cosines = np.zeros(len(pieces)) if query_vector is None else _unit(vectors) @ _unit([query_vector])[0]
+    cosines = np.zeros(len(pieces)) if query_vector is None else unit(vectors) @ unit(query_vector)
     dense = [Hit(piece, float(cosine)) for piece, cosine in zip(pieces, cosines, strict=True)]
     lexical = index.candidates(None, query_terms(query), len(pieces)).lexical
     hits = rank(query, Candidates(dense, lexical), limit, rules=DOCUMENT_RULES)
     return [(int(hit.record.id), hit.score) for hit in hits]
-
-
-def _unit(vectors: Sequence[Sequence[float]]) -> Vector:
-    """(n, width) → the same at unit length; a vector of zeros, which is like no other, stays as it is."""
-    wide = np.asarray(vectors, np.float64)
-    scaled: Vector = (wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)).astype(np.float32)
-    return scaled
 
 
 def refuse_unknown(given: Collection[str], known: Collection[str]) -> None:

@@ -43,10 +43,10 @@ class Source(Protocol):
 
     changes: int
 
-    def scan(self, repository: str | None = None) -> Iterator[Stored] | Iterator[CodeChunk]:
+    def scan(self, *, source: str | None = None) -> Iterator[Stored] | Iterator[CodeChunk]:
         """Yield everything there is (of one repository)."""
 
-    def count(self, repository: str | None = None) -> int:
+    def count(self, *, source: str | None = None) -> int:
         """Return how many rows there are (of one repository)."""
 
     def candidates(
@@ -199,7 +199,7 @@ def require_question(query: str, options: SearchOptions) -> None:
 def unmatched(source: Source, options: SearchOptions) -> str:
     """Return the first filter that no row passes: "path", "language" or "kind"; "" if each lets some pass."""
     is_filtered = options.path or options.languages or options.kind
-    rows: list[Stored | CodeChunk] = list(source.scan(options.repository)) if is_filtered else []
+    rows: list[Stored | CodeChunk] = list(source.scan(source=options.repository)) if is_filtered else []
     if options.path and not selected(options.path, {row.path for row in rows}):
         return "path"
     languages = _languages(options)
@@ -241,7 +241,7 @@ class _Paths:
     _known: ClassVar[WeakKeyDictionary[Source, dict[str | None, _Paths]]] = WeakKeyDictionary()
 
     def __init__(self, source: Source, repository: str | None, stamp: tuple[int, int]) -> None:
-        self.all = frozenset(row.path for row in source.scan(repository))
+        self.all = frozenset(row.path for row in source.scan(source=repository))
         self._stamp = stamp
         self._end = time.monotonic() + PATHS_SECONDS
         self._selected: dict[str, list[str]] = {}
@@ -250,7 +250,7 @@ class _Paths:
     def of(cls, source: Source, repository: str | None, anew: bool = False) -> _Paths:
         """Return the paths of a source (of one repository); `anew`: as they are in this very moment."""
         known = cls._known.setdefault(source, {})
-        stamp = source.changes, source.count(repository)
+        stamp = source.changes, source.count(source=repository)
         paths = known.get(repository)
         if paths is None or anew or paths._stamp != stamp or time.monotonic() > paths._end:
             paths = known[repository] = cls(source, repository, stamp)

@@ -202,7 +202,7 @@ class LiveIndex:
         rows, name = None, self.state.name
         if name is not None:
             try:
-                rows = self.store.count(name)
+                rows = self.store.count(source=name)
             except C2LLMError as error:
                 notes = [*notes, str(error)]
         return {

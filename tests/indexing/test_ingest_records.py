@@ -194,7 +194,7 @@ def test_a_used_up_generator_deletes_nothing(store):
     load(store, rows, delete_missing=True)
     with pytest.raises(InputError, match="delete all 2 rows of 'answers'"):
         load(store, rows, delete_missing=True)
-    assert store.count("answers") == 2
+    assert store.count(source="answers") == 2
 
 
 def test_a_generator_that_fails_keeps_what_was_stored_and_deletes_nothing(store):
@@ -269,7 +269,7 @@ def test_records_and_a_repository_share_a_store(tmp_path, project):
             load(store, ROWS, source="shop")
         with pytest.raises(RepositoryError, match="'answers' in this collection was indexed"):
             ingest(write_project(tmp_path / "other"), embedder, store, repository="answers")
-        assert ingest(project, embedder, store).unchanged == store.count("shop")
+        assert ingest(project, embedder, store).unchanged == store.count(source="shop")
         assert load(store, ROWS, delete_missing=True).unchanged == 2
 
 

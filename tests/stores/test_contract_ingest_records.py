@@ -39,7 +39,7 @@ def load(store: VectorStore, records: Any, **options: Any) -> tuple[Any, list[st
     """Load records; return the report and which texts were embedded."""
     embedder = CountingEmbedder()
     report = ingest_records(records, embedder, store, **{"source": "answers", **options})  # type: ignore[arg-type]
-    assert report.stored == store.count("answers")
+    assert report.stored == store.count(source="answers")
     return report, embedder.embedded
 
 
@@ -168,7 +168,7 @@ def test_a_source_belongs_to_one_writer(bare: VectorStore) -> None:
 
     with pytest.raises(StoreError, match="lost ownership of 'answers'"):
         ingest_records(interrupted(), CountingEmbedder(), bare, source="answers", delete_missing=True)  # type: ignore[arg-type]
-    assert bare.count("answers") == 4
+    assert bare.count(source="answers") == 4
 
 
 def test_vectors_may_be_made_elsewhere(bare: VectorStore) -> None:

@@ -146,7 +146,7 @@ def test_a_failed_rebuild_leaves_the_old_rows_serving_and_is_continued(
     successor.close()
     old.close()  # the run was killed
     with open_() as store:
-        assert (store.count(), store.count("old")) == (30, 30)
+        assert (store.count(), store.count(source="old")) == (30, 30)
         successor = store.successor()
         assert {row.id for row in successor.scan()} == set(ids(rows[:5]))
         fill(successor, spec, rows)

@@ -93,12 +93,12 @@ def test_any_string_finds_and_deletes_exactly_itself(open_: Database, store: Vec
         store.delete([row.id for row in store.scan()])
         rows = [make_row(path, path, repository=repository, symbol=path) for path in paths]
         store.upsert(rows)
-        assert {row.id: row for row in store.scan(repository)} == {row.chunk.id: as_stored(row) for row in rows}
+        assert {row.id: row for row in store.scan(source=repository)} == {row.chunk.id: as_stored(row) for row in rows}
         for row in rows:
             where = Filter({"repository": repository, "path": row.chunk.path})
             assert [hit.chunk for hit in store.search(row.vector, 10, where)] == [row.chunk]
         store.delete([rows[0].chunk.id])
-        assert store.count(repository) == store.count() == len(rows) - 1
+        assert store.count(source=repository) == store.count() == len(rows) - 1
 
     check()
 
@@ -111,7 +111,7 @@ def test_every_hostile_string_at_once_finds_exactly_itself(store: VectorStore, m
     for row in rows:
         where = Filter({"repository": row.chunk.repository, "path": row.chunk.path})
         assert [hit.chunk for hit in store.search(row.vector, 10, where)] == [row.chunk]
-        assert store.count(row.chunk.repository) == 1
+        assert store.count(source=row.chunk.repository) == 1
 
 
 @pytest.mark.core
@@ -143,7 +143,7 @@ def test_rows_of_others_are_found_but_never_listed_counted_or_kept_back(
     assert (best.chunk.repository, best.chunk.path, best.chunk.symbol, best.chunk.start_line) == ("", "", "", 0)
     assert found(hits[1:]) == found(store.search(vector, 10, Filter({"repository": "repo"})))
     assert {row.id for row in store.scan()} == {row.chunk.id for row in store.rows()} == set(ids(rows))
-    assert (store.count(), store.count("repo"), store.count(""), store.total()) == (5, 5, 0, 6)
+    assert (store.count(), store.count(source="repo"), store.count(source=""), store.total()) == (5, 5, 0, 6)
     assert (store.known(theirs), [*store.get(theirs)], [*store.vectors(theirs)]) == ({theirs}, [theirs], [theirs])
     store.delete([row.id for row in store.scan()])
     assert (store.count(), store.total(), found(store.search(vector, 10))) == (0, 1, [theirs])

@@ -130,27 +130,27 @@ class ToyStore(VectorStore):
     def _total(self) -> int:
         return len(self._mine.rows)
 
-    def _chosen(self, source: str | None, where: Filter) -> Iterator[Kept]:
+    def _chosen(self, where: Filter, source: str | None) -> Iterator[Kept]:
         """Yield the rows of ours that match; those of other programs are only found by `_candidates`."""
         for one in list(self._mine.rows.values()):
             record = one.whole()
             if one.is_ours and source in (None, record.source) and where.matches(record.metadata):
                 yield one
 
-    def _count(self, source: str | None, where: Filter) -> int:
-        return sum(1 for _ in self._chosen(source, where))
+    def _count(self, where: Filter, source: str | None) -> int:
+        return sum(1 for _ in self._chosen(where, source))
 
-    def _scan(self, source: str | None, where: Filter) -> Iterator[Stored]:
-        for one in self._chosen(source, where):
+    def _scan(self, where: Filter, source: str | None) -> Iterator[Stored]:
+        for one in self._chosen(where, source):
             # The digest of what was written, without what others have added since.
             digest = "" if is_chunk(one.record) else digest_of(one.record)
             yield stored_of(one.record.row_id, one.whole().metadata, digest)
 
-    def _records(self, source: str | None, where: Filter) -> Iterator[AnyRecord]:
-        return (one.whole() for one in self._chosen(source, where))
+    def _records(self, where: Filter, source: str | None) -> Iterator[AnyRecord]:
+        return (one.whole() for one in self._chosen(where, source))
 
-    def _rows(self, source: str | None, where: Filter) -> Iterator[Row]:
-        return (Row(one.whole(), one.vector.copy()) for one in self._chosen(source, where))
+    def _rows(self, where: Filter, source: str | None) -> Iterator[Row]:
+        return (Row(one.whole(), one.vector.copy()) for one in self._chosen(where, source))
 
     def _candidates(self, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter) -> Candidates:
         rows = {id: one for id, one in self._mine.rows.items() if where.matches(one.whole().metadata)}
@@ -166,7 +166,9 @@ class ToyStore(VectorStore):
         rows, asked = self._mine.rows, sparse_query(terms)[0]
         holders = Counter(term for one in rows.values() for term in asked if term in one.words)
         rarity = {term: math.log(1 + (len(rows) - n + 0.5) / (n + 0.5)) for term, n in holders.items()}
-        scores = {id: sum(rarity[term] * rows[id].words[term] for term in asked if term in rows[id].words) for id in ids}
+        scores = {
+            id: sum(rarity[term] * rows[id].words[term] for term in asked if term in rows[id].words) for id in ids
+        }
         return {id: score for id, score in scores.items() if score > 0}
 
     # ---- what another program does, for the contract's tests

@@ -147,7 +147,7 @@ def _batches(tree: Tree, source: str, place: Place, force: bool, owner: str) -> 
 
 def _by_path(place: Place, repository: str) -> dict[str, list[Stored]]:
     rows: dict[str, list[Stored]] = {}
-    for row in place.open().scan(repository):
+    for row in place.open().scan(source=repository):
         rows.setdefault(row.path, []).append(row)
     return rows
 
@@ -335,16 +335,16 @@ def finish(
     """
     store, stale = place.open(), set(stale)
     if wanted is None:
-        return 0, store.count(name)
+        return 0, store.count(source=name)
     gone, held = [], Sum()
-    for row in store.scan(name):
+    for row in store.scan(source=name):
         if row.id in stale or (paths is not None and row.path not in paths):
             gone.append(row.id)
         else:
             held = held.add([row.id])
     if held == wanted:
         store.delete(gone)
-        held = replace(held, count=store.count(name))
+        held = replace(held, count=store.count(source=name))
     if held != wanted:
         raise StoreError(
             f"{store.collection!r} holds {held.count} rows of {name!r}, expected {wanted.count}"

@@ -117,7 +117,7 @@ class Types(NamedTuple):
     prefix: tuple[str, ...] = (METADATA_FIELD,)  # where the metadata lies in a payload
 
 
-def ours(types: Types, source: str | None, where: Filter) -> Any:
+def ours(types: Types, where: Filter, source: str | None) -> Any:
     """Return what only rows of this package (of one source) match, and of those the ones that a filter chooses."""
     chunk = types.Filter(
         must=[] if source is None else [_match(types, key_of("repository"), [source])],
