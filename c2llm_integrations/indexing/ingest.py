@@ -13,10 +13,9 @@ from dataclasses import replace as with_fields
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from c2llm_integrations._utils.progress import Progress, shown
-from c2llm_integrations.code.analyzer import ANALYZER
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.exclude import UNREADABLE
@@ -38,6 +37,7 @@ from c2llm_integrations.indexing.ownership import (
 from c2llm_integrations.indexing.snapshot import SnapshotWriter
 from c2llm_integrations.indexing.vector_reuse import SharedIndex, known_vectors
 from c2llm_integrations.indexing.write_changes import Work, embed_rows, fill, require_count, write_changes
+from c2llm_integrations.model.fingerprint import Fingerprint
 from c2llm_integrations.model.options import remember_model
 from c2llm_integrations.stores.bulk_loader import Loader
 from c2llm_integrations.stores.ids import RecordId
@@ -45,7 +45,7 @@ from c2llm_integrations.stores.spec import CompactPlan
 from c2llm_integrations.stores.vector_store import CollectionSpec, Row, Vector, VectorStore
 
 if TYPE_CHECKING:
-    from c2llm_integrations.indexing.options import VectorsFrom
+    from c2llm_integrations.indexing.options import VectorsFrom, WriteOptions
     from c2llm_integrations.model.embedder import C2LLMEmbedder
 
 
@@ -178,10 +178,10 @@ def ingest_with(
     remember_model(str(embedder.fingerprint["model"]))
     held = store.spec
     if isinstance(source := options.vectors_from, VectorStore):
-        wanted = spec_for(embedder, store, options, None if options.replace else held)
+        wanted = _spec(embedder, store, options, None if options.replace else held)
         options = with_fields(options, vectors_from=SharedIndex(source, embedder, wanted.datatype).vectors)
     if held is None or not options.replace:
-        store.create(spec_for(embedder, store, options, held))
+        store.create(_spec(embedder, store, options, held))
         require_claim(tree, store, options.force)
         claim(tree, store)
         with SnapshotWriter(tree, store) as snapshot:
@@ -225,7 +225,7 @@ def plan(
         held = StoredRows(store.scan(source=tree.name))
     estimator = None
     if embedder is not None:
-        wanted = spec_for(embedder, store, options, spec)
+        wanted = _spec(embedder, store, options, spec)
         if store is not None:
             store.capabilities.require(wanted)
         if spec is not None:
@@ -244,27 +244,34 @@ def plan(
 
 
 def spec_for(
-    embedder: C2LLMEmbedder, store: VectorStore | None, options: IngestOptions, held: CollectionSpec | None
+    width: int,
+    fingerprint: Fingerprint,
+    store: VectorStore | None,
+    options: WriteOptions,
+    held: CollectionSpec | None,
 ) -> CollectionSpec:
-    """Return the spec to ask for: the embedder's width, then the options, then what the collection has.
+    """Return the spec to ask for: the width and fingerprint of the vectors, the options, then what the collection has.
 
     Raises:
-        InputError: The plan has another width than the embedder gives.
+        InputError: The plan has another width.
 
     """
-    width, compact = embedder.output_dim, options.compact
+    compact, long_text = options.compact, options.long_text
+    lexical = held.analyzer is not None if held is not None else store is None or store.capabilities.lexical
+    asked = CollectionSpec.planned(width, fingerprint, compact, lexical=lexical, long_text=long_text)
     if held is None:
-        lexical = store is None or store.capabilities.lexical
-        held = CollectionSpec(width, {}, analyzer=ANALYZER if lexical else None)
-    asked: dict[str, Any] = {"width": width, "fingerprint": embedder.fingerprint}
-    if held.analyzer is not None:
-        asked["analyzer"] = ANALYZER
-    if options.long_text is not None:
-        asked["long_text"] = options.long_text
-    if compact is not None:
-        compact.require_width(width)
-        asked |= {"datatype": compact.datatype, "quantization": compact.quantization, "rescore": compact.rescore}
-    return with_fields(held, **asked)
+        return asked
+    if compact is None:
+        asked = with_fields(asked, datatype=held.datatype, quantization=held.quantization, rescore=held.rescore)
+    return with_fields(
+        asked, long_text=long_text or held.long_text, fields=held.fields, layout=held.layout, index=held.index
+    )
+
+
+def _spec(
+    embedder: C2LLMEmbedder, store: VectorStore | None, options: IngestOptions, held: CollectionSpec | None
+) -> CollectionSpec:
+    return spec_for(embedder.output_dim, embedder.fingerprint, store, options, held)
 
 
 def _named_tree(root: str | os.PathLike[str], store: VectorStore | None, options: IngestOptions) -> Tree:
@@ -281,7 +288,7 @@ def _named_tree(root: str | os.PathLike[str], store: VectorStore | None, options
 def _replace(tree: Tree, embedder: C2LLMEmbedder, store: VectorStore, options: IngestOptions) -> IngestReport:
     """Index into a successor, which takes the store's place."""
     old = store.spec
-    spec = with_fields(spec_for(embedder, store, options, None), index={} if old is None else old.index)
+    spec = with_fields(_spec(embedder, store, options, None), index={} if old is None else old.index)
 
     def filled(successor: VectorStore) -> IngestReport:
         claim(tree, successor)

@@ -12,7 +12,6 @@ from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from time import perf_counter
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,7 +20,7 @@ from c2llm_integrations._utils.progress import Progress, shown
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.indexing.chunk_diff import Change
 from c2llm_integrations.indexing.ingest import IngestReport, replaced_by, spec_for
-from c2llm_integrations.indexing.options import IngestOptions, RecordOptions
+from c2llm_integrations.indexing.options import RecordOptions
 from c2llm_integrations.indexing.ownership import claim_records, require_alone, require_records
 from c2llm_integrations.indexing.record_readers import (
     Item,
@@ -231,19 +230,17 @@ def _spec(
     """Return the spec to ask for, and all items: without an embedder, the first vector decides a new one's width."""
     old = store.spec
     held = None if options.replace else old
-    describes: Any = embedder
-    if embedder is None:
+    if embedder is not None:
+        width, fingerprint = embedder.output_dim, embedder.fingerprint
+    else:
         first = list(islice(items, 1))
         width = np.size(first[0].vector) if first and first[0].vector is not None else 0
         may_lack_one = held is not None and (not first or first[0].problem or options.vectors is not None)
         if not width and not may_lack_one:
             raise InputError("there is neither an embedder nor a vector; give an embedder, or vectors=")
         items = chain(first, items)
-        describes = SimpleNamespace(output_dim=width, fingerprint={})
-        if held is not None:
-            describes = SimpleNamespace(output_dim=held.width, fingerprint=held.fingerprint)
-    how = IngestOptions(compact=options.compact, long_text=options.long_text)
-    spec = spec_for(describes, store, how, held)
+        width, fingerprint = (width, {}) if held is None else (held.width, held.fingerprint)
+    spec = spec_for(width, fingerprint, store, options, held)
     if held is None and old is not None:
         fields = old.fields if options.fields is None else options.fields
         kept: dict[str, Any] = {} if options.long_text else {"long_text": old.long_text}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from c2llm_integrations.code.analyzer import ANALYZER, query_terms
+from c2llm_integrations.code.analyzer import query_terms
 from c2llm_integrations.code.chunk import piece_id
 from c2llm_integrations.errors import InputError, did_you_mean
 from c2llm_integrations.model.fingerprint import Fingerprint
@@ -63,7 +63,7 @@ class Documents:
         """
         self.shared = shared
         self.source = source
-        self._compact = compact or CompactPlan()
+        self._compact = compact
         self._own = frozenset(own)
         self._fields = {stored_key(name, self._own): kind for name, kind in (fields or {}).items()}
 
@@ -163,19 +163,8 @@ class Documents:
         if store.spec is not None:
             store.spec.require_model(width, fingerprint)
             return
-        plan = self._compact
-        plan.require_width(width)
-        store.create(
-            CollectionSpec(
-                width,
-                fingerprint,
-                plan.datatype,
-                plan.quantization,
-                plan.rescore or 0.0,
-                ANALYZER if store.capabilities.lexical else None,
-                fields=self._fields,
-            )
-        )
+        lexical = store.capabilities.lexical
+        store.create(CollectionSpec.planned(width, fingerprint, self._compact, lexical=lexical, fields=self._fields))
 
     # ---- reading
 

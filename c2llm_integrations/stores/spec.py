@@ -185,16 +185,39 @@ class CollectionSpec:
             InputError: For a plan of another width than the embedder gives.
 
         """
-        plan, width = plan or CompactPlan(), embedder.output_dim
+        return cls.planned(
+            embedder.output_dim,
+            embedder.fingerprint,
+            plan,
+            lexical=lexical,
+            fields=fields,
+            long_text=long_text,
+            index=index,
+        )
+
+    @classmethod
+    def planned(
+        cls,
+        width: int,
+        fingerprint: Fingerprint,
+        plan: CompactPlan | None = None,
+        *,
+        lexical: bool = True,
+        fields: Mapping[str, str] | None = None,
+        long_text: str | None = None,
+        index: Mapping[str, int] | None = None,
+    ) -> CollectionSpec:
+        """Return what `for_embedder` does, for vectors of this width and fingerprint."""
+        plan = plan or CompactPlan()
         plan.require_width(width)
         return cls(
             width,
-            embedder.fingerprint,
+            fingerprint,
             plan.datatype,
             plan.quantization,
             plan.rescore or 0.0,
             ANALYZER if lexical else None,
-            long_text,
+            long_text or "refuse",
             fields or {},
             index=index or {},
         )

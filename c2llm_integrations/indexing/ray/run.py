@@ -166,8 +166,8 @@ def require_distributable(options: IngestOptions) -> None:
 
 def _spec_of(make: EmbedderOf, place: Place, options: IngestOptions) -> CollectionSpec:
     """Return the spec that the collection is to have for vectors of this model."""
-    store = place.open()
-    return spec_for(make(), store, options, store.spec)
+    store, embedder = place.open(), make()
+    return spec_for(embedder.output_dim, embedder.fingerprint, store, options, store.spec)
 
 
 def _write_refused(reports: Sequence[IngestReport], file: Path) -> None:

@@ -117,6 +117,14 @@ class Types(NamedTuple):
     prefix: tuple[str, ...] = (METADATA_FIELD,)  # where the metadata lies in a payload
 
 
+def search_params(client: Any, spec: CollectionSpec) -> Any:
+    """Return how codes are rescored, in a client's own types; None where there are no codes."""
+    if spec.quantization is None:
+        return None
+    rescore = client.QuantizationSearchParams(rescore=spec.rescore > 0, oversampling=spec.rescore or None)
+    return client.SearchParams(quantization=rescore)
+
+
 def ours(types: Types, where: Filter, source: str | None) -> Any:
     """Return what only rows of this package (of one source) match, and of those the ones that a filter chooses."""
     chunk = types.Filter(
