@@ -92,7 +92,9 @@ def _ask(question: str, options: SearchOptions, place: Place, model: ModelPlace)
     from c2llm_integrations.code.analyzer import ANALYZER
     from c2llm_integrations.indexing.ownership import require_known_model
     from c2llm_integrations.retrieval.search import (
+        GIVEN_NOTE,
         UNREADABLE_NOTE,
+        is_given,
         mode_for,
         require_question,
         search_with,
@@ -118,6 +120,8 @@ def _ask(question: str, options: SearchOptions, place: Place, model: ModelPlace)
         failed = unmatched(held, within) if not hits else ""
         empty = not hits and not held.count()
         notes = stale_notes(held, place)
+        if mode != "lexical" and is_given(held):
+            notes.append(GIVEN_NOTE)
     if mode == "hybrid" and spec.analyzer != ANALYZER:
         mode = "dense"
         notes.append("answered by meaning alone: this collection has no words to search")

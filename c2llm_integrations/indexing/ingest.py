@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from dataclasses import replace as with_fields
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from c2llm_integrations._utils.progress import Progress, shown
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
-from c2llm_integrations.code.exclude import UNREADABLE
 from c2llm_integrations.code.git_commit import CommitSeen
 from c2llm_integrations.code.repository import Tree, iter_sources, open_tree
 from c2llm_integrations.code.safe_open import list_inside
 from c2llm_integrations.errors import RepositoryError, SpecMismatch
 from c2llm_integrations.indexing.chunk_diff import Change, SameTexts, StoredRows
-from c2llm_integrations.indexing.cost import Estimate, Estimator
+from c2llm_integrations.indexing.cost import Estimator
 from c2llm_integrations.indexing.options import IngestOptions
 from c2llm_integrations.indexing.ownership import (
     CommitClaim,
@@ -34,6 +33,7 @@ from c2llm_integrations.indexing.ownership import (
     require_alone,
     require_claim,
 )
+from c2llm_integrations.indexing.report import IngestReport, Report
 from c2llm_integrations.indexing.snapshot import SnapshotWriter
 from c2llm_integrations.indexing.vector_reuse import SharedIndex, known_vectors
 from c2llm_integrations.indexing.write_changes import Work, embed_rows, fill, require_count, write_changes
@@ -48,51 +48,7 @@ if TYPE_CHECKING:
     from c2llm_integrations.indexing.options import VectorsFrom, WriteOptions
     from c2llm_integrations.model.embedder import C2LLMEmbedder
 
-
-@dataclass
-class IngestReport:
-    """What one run found and did. Counts are chunks unless named otherwise; a moved chunk only has other lines.
-
-    `cut`: texts whose end the model did not read; `shortened`: texts that the store cut at its byte limit;
-    `refused`: row id → its place and why it is not in the store; `skipped`: reason → files that were left out;
-    `encodings`: encoding → files that are not plain UTF-8; `notes`: why git's own listing was not used, or which
-    grammars are not installed, if so;
-    `replaced`: the collection took the place of the one before; `estimate`: of a dry run, what the run would cost.
-    """
-
-    repository: str
-    files: int = 0
-    chunks: int = 0
-    tokens: int = 0
-    cut: int = 0
-    shortened: int = 0
-    written: int = 0
-    unchanged: int = 0
-    moved: int = 0
-    deleted: int = 0
-    stored: int = 0
-    refused: dict[str, str] = field(default_factory=dict)
-    skipped: dict[str, list[str]] = field(default_factory=dict)
-    encodings: dict[str, list[str]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    replaced: bool = False
-    estimate: Estimate | None = None
-    seconds: float = 0.0
-
-    def add(self, other: IngestReport) -> None:
-        """Add what was found and done in another part of the same repository."""
-        for name in ("files", "chunks", "tokens", "cut", "shortened", "written", "unchanged", "moved", "deleted"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.refused |= other.refused
-        self.notes += other.notes
-        for mine, more in ((self.skipped, other.skipped), (self.encodings, other.encodings)):
-            for reason, paths in more.items():
-                mine.setdefault(reason, []).extend(paths)
-
-    @property
-    def unreadable(self) -> list[str]:
-        """Paths that could not be read; their rows stay, and the run counts as failed."""
-        return self.skipped.get(UNREADABLE, [])
+_Report = TypeVar("_Report", bound=Report)
 
 
 def ingest(
@@ -303,12 +259,12 @@ def _require_alone(tree: Tree, store: VectorStore, options: IngestOptions) -> No
 
 
 def replaced_by(
-    filled: Callable[[VectorStore], IngestReport],
+    filled: Callable[[VectorStore], _Report],
     store: VectorStore,
     spec: CollectionSpec,
     source: str,
     check: Callable[[], None],
-) -> IngestReport:
+) -> _Report:
     """Fill a successor, which a killed run may have begun, and let it take the store's place if nothing is missing.
 
     `check` raises if the store has come to hold what would be lost.
@@ -324,7 +280,7 @@ def replaced_by(
             successor.drop()
             successor.create(spec)
         report = filled(successor)
-        if not report.refused and not report.unreadable:
+        if report.is_complete:
             check()
             store.replace_by(successor)
             report.replaced = True

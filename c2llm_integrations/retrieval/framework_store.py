@@ -17,7 +17,7 @@ from c2llm_integrations.retrieval.interim_index import LexicalIndex
 from c2llm_integrations.retrieval.options import RULES, Mode
 from c2llm_integrations.retrieval.ranking import rank
 from c2llm_integrations.retrieval.renamed_fields import Where, given_metadata, stored_key, stored_name, stored_where
-from c2llm_integrations.retrieval.search import CANDIDATES, answerable
+from c2llm_integrations.retrieval.search import CANDIDATES, answerable, warn_if_given
 from c2llm_integrations.retrieval.shared_store import SharedStore, readable_mode
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import MAX_INTEGER_ID, RecordId
@@ -196,6 +196,11 @@ class Documents:
         with self.shared.opened() as store:
             mode = asked if store.spec is None else answerable(asked, store.spec, store)
         return readable_mode(query, mode, embedder)
+
+    def warn_if_given(self) -> None:
+        """Warn if questions are embedded by a model and nothing tells whether it made the collection's vectors."""
+        with self.shared.opened() as store:
+            warn_if_given(store)
 
     def ranked(
         self,

@@ -223,6 +223,11 @@ class CollectionSpec:
         )
 
     @property
+    def is_given(self) -> bool:
+        """Whether the vectors came without their model, so that nothing tells what they mean."""
+        return self.fingerprint in ({}, GIVEN_VECTORS)
+
+    @property
     def tenant(self) -> str | None:
         """The field that names the customer a row belongs to, if there is one."""
         return next((name for name, kind in self.fields.items() if kind == "tenant"), None)
@@ -271,7 +276,7 @@ class CollectionSpec:
 
     def require_same(self, asked: CollectionSpec) -> None:
         """Raise SpecMismatch, naming the differing field and both values, unless `asked` is the same."""
-        if self.fingerprint in ({}, GIVEN_VECTORS) and asked.fingerprint not in ({}, GIVEN_VECTORS):
+        if self.is_given and not asked.is_given:
             raise SpecMismatch(
                 "the collection was filled with given vectors, so their model is not known, asked for model "
                 f"{asked.fingerprint.get('model')!r}; give that model with the vectors from the first run on: drop the "

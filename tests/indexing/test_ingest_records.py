@@ -136,9 +136,19 @@ def test_a_document_keeps_its_fields_and_takes_its_id_from_the_one_named(store):
     assert set(held(store, "by url")) == {"http://a", "http://b"}
 
 
+def test_a_run_that_stores_no_record_says_so_first(store):
+    bad = [{"id": id, "body": "x"} for id in "ab"]
+    report = load(store, bad, fields={"votes": "integer"})
+    assert report.notes[0].startswith("nothing is stored of 2 records: each was refused, such as answers: a: it has no")
+    assert len(report.notes) == 2
+    planned = plan_records(bad, CountingEmbedder(), store, "answers", RecordOptions())
+    assert planned.notes[0].startswith("nothing is stored of 2 records")
+    assert load(store, [*bad, ROWS[0]]).notes == load(store, [*bad, ROWS[0]]).notes == load(store, []).notes == []
+
+
 def test_what_transform_returns_is_stored(store):
     report = load(store, range(5), transform=lambda n: {"text": str(n), "n": n} if n % 2 else None)
-    assert (report.chunks, report.written) == (2, 2)
+    assert (report.records, report.written) == (2, 2)
     assert sorted(held(store, "answers").values()) == [("1", {"n": 1}), ("3", {"n": 3})]
 
 
@@ -283,7 +293,7 @@ def test_a_plan_says_what_a_run_would_do_and_does_nothing(store):
     load(store, [*ROWS, {"id": "c", "text": "gone"}])
     changed = [{**ROWS[0], "votes": 9}, {**ROWS[1], "text": "new"}, {"id": "d"}]
     planned = plan_records(changed, CountingEmbedder(), store, "answers", options)
-    assert (planned.written, planned.moved, planned.deleted, list(planned.refused)) == (1, 1, 1, ["d"])
+    assert (planned.written, planned.updated, planned.deleted, list(planned.refused)) == (1, 1, 1, ["d"])
     assert set(held(store, "answers")) == {"a", "b", "c"}
     assert load(store, changed, delete_missing=True).written == planned.written
 

@@ -30,9 +30,10 @@ from c2llm_integrations.code.repository import Tree, checkout_id, iter_sources, 
 from c2llm_integrations.code.source_file import Source, blotted
 from c2llm_integrations.errors import RepositoryError, StoreError, reason_of
 from c2llm_integrations.indexing.chunk_diff import Change, StoredRows
-from c2llm_integrations.indexing.ingest import IngestReport, require_there
+from c2llm_integrations.indexing.ingest import require_there
 from c2llm_integrations.indexing.ownership import Claim, require_claim
 from c2llm_integrations.indexing.ray.batches import BatchResult, ChunkedBatch, EmbeddedBatch, FileBatch, Place, Sum
+from c2llm_integrations.indexing.report import IngestReport
 from c2llm_integrations.indexing.write_changes import embed_rows
 from c2llm_integrations.stores.bulk_loader import Loader
 from c2llm_integrations.stores.vector_store import Row, Stored
