@@ -90,7 +90,7 @@ class C2LLMVectorStore(BasePydanticVectorStore):
         """Name a store; the first node creates the collection. See the class for the options."""
         refuse_unknown(options, type(self).model_fields)
         try:
-            super().__init__(store=store, collection=collection, **options)
+            super().__init__(**{"store": store, "collection": collection, **options})
         except ValidationError as error:
             wrong = error.errors()[0]
             name = ".".join(map(str, wrong["loc"]))

@@ -57,6 +57,9 @@ def test_given_vectors_are_compared_with_a_note(tmp_path, capsys):
     for more, noted in (((), True), (("--lexical",), False)):
         assert run(["search", "retry", "--store", url, "--collection", "records", "--model", "nano", *more]) == 0
         assert (GIVEN_NOTE in capsys.readouterr().err) == noted
+    assert "name that model with --model" in complaint(
+        capsys, 1, "search", "x", "--store", url, "--collection", "records"
+    )
 
 
 def test_filters_and_limit(indexed, capsys):
