@@ -49,7 +49,7 @@ def look(root: Path) -> list[float]:
         with SnapshotWriter(tree, store) as snapshot:
             chunks = [chunk for one in iter_sources(tree) for chunk in chunk_source(tree.name, one.path, one.text)]
             store.upsert([Row(chunk, np.ones(2, np.float32)) for chunk in chunks])
-            snapshot.finish(store.count(tree.name))
+            snapshot.finish(store.count(source=tree.name))
         taken = []
         for _ in range(RUNS + 1):
             begin = time.perf_counter()

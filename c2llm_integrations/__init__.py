@@ -27,8 +27,9 @@ if TYPE_CHECKING:
         StoreBusy,
         StoreError,
     )
-    from c2llm_integrations.indexing.ingest import IngestReport, ingest
+    from c2llm_integrations.indexing.ingest import ingest
     from c2llm_integrations.indexing.ingest_records import ingest_records
+    from c2llm_integrations.indexing.report import IngestReport, RecordsReport
     from c2llm_integrations.model.embedder import C2LLMEmbedder
     from c2llm_integrations.retrieval.search import search
     from c2llm_integrations.stores import open_store
@@ -53,6 +54,7 @@ __all__ = [
     "Layout",
     "MissingExtra",
     "Record",
+    "RecordsReport",
     "RepositoryError",
     "Row",
     "RowsRefused",
@@ -75,9 +77,10 @@ _HOMES = {
     "CompactPlan": "stores.spec",
     "Filter": "stores.filter",
     "Hit": "stores.records",
-    "IngestReport": "indexing.ingest",
+    "IngestReport": "indexing.report",
     "Layout": "stores.foreign",
     "Record": "stores.records",
+    "RecordsReport": "indexing.report",
     "Row": "stores.records",
     "VectorStore": "stores.vector_store",
     "ingest": "indexing.ingest",

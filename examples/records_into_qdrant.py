@@ -28,7 +28,7 @@ def main(file: str, question: str, language: str | None, url: str, model: str) -
             refused=Path(f"{file}.refused"),
         )
         print(
-            f"{report.written} written, {report.moved} updated, {report.unchanged} unchanged, "
+            f"{report.written} written, {report.updated} updated, {report.unchanged} unchanged, "
             f"{report.deleted} deleted, {len(report.refused)} refused"
         )
         for why in report.refused.values():

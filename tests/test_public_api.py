@@ -22,6 +22,7 @@ NAMES = {
     "Layout",
     "MissingExtra",
     "Record",
+    "RecordsReport",
     "RepositoryError",
     "Row",
     "RowsRefused",

@@ -35,7 +35,7 @@ def status(place: Place, output: Output) -> int:
             "repositories": [
                 {
                     "repository": name,
-                    "rows": held.count(name),
+                    "rows": held.count(source=name),
                     "checkout": origin.checkout,
                     "commit": origin.commit,
                     "folder": str(origin.folder) if origin.folder else None,

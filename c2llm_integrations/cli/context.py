@@ -18,8 +18,8 @@ from c2llm_integrations.code.exclude import INDEX_FOLDER
 from c2llm_integrations.errors import C2LLMError, InputError, RepositoryError, StoreBusy
 
 if TYPE_CHECKING:
-    from c2llm_integrations.indexing.ingest import IngestReport
     from c2llm_integrations.indexing.ownership import Claim
+    from c2llm_integrations.indexing.report import IngestReport
     from c2llm_integrations.model.embedder import C2LLMEmbedder
     from c2llm_integrations.stores.vector_store import CollectionSpec, VectorStore
 

@@ -113,8 +113,10 @@ def recall_kept(vectors: Matrix, projected: Matrix, queries: int) -> float:
     """
     import numpy as np
 
+    from c2llm_integrations.stores.rows import unit
+
     def nearest(rows: Matrix) -> list[list[int]]:
-        rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        rows = unit(rows)
         scores = rows[:queries] @ rows.T
         np.fill_diagonal(scores, -np.inf)
         found: list[list[int]] = np.argpartition(-scores, NEIGHBORS - 1, axis=1)[:, :NEIGHBORS].tolist()

@@ -20,8 +20,8 @@ from c2llm_integrations.cli.output import say_problems, write_report
 from c2llm_integrations.indexing.options import IngestOptions
 
 if TYPE_CHECKING:
-    from c2llm_integrations.indexing.ingest import IngestReport
     from c2llm_integrations.indexing.options import VectorsFrom
+    from c2llm_integrations.indexing.report import IngestReport
     from c2llm_integrations.model.embedder import C2LLMEmbedder
     from c2llm_integrations.stores.vector_store import VectorStore
 

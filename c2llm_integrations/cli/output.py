@@ -14,7 +14,7 @@ from c2llm_integrations.cli.terminal import say, write, write_json
 
 if TYPE_CHECKING:
     from c2llm_integrations.indexing.cost import Estimate
-    from c2llm_integrations.indexing.ingest import IngestReport
+    from c2llm_integrations.indexing.report import IngestReport, RecordsReport
     from c2llm_integrations.stores.vector_store import Hit
 
 # The version of the JSON document; fields may be added to one version, never removed or changed in meaning.
@@ -206,7 +206,7 @@ def _show(look: Look, explain: bool, context: int | None) -> None:
 NAMES = 5
 
 
-def write_report(report: IngestReport, *, planned: bool, as_json: bool) -> None:
+def write_report(report: IngestReport | RecordsReport, *, planned: bool, as_json: bool) -> None:
     """Print what an indexing run did, or would do if `planned`."""
     if as_json:
         write_json(asdict(report))
@@ -214,21 +214,21 @@ def write_report(report: IngestReport, *, planned: bool, as_json: bool) -> None:
         write("\n".join(report_lines(report, planned)))
 
 
-def report_lines(report: IngestReport, planned: bool) -> list[str]:
+def report_lines(report: IngestReport | RecordsReport, planned: bool) -> list[str]:
     """Return what an indexing run did, or would do if `planned`, for a person."""
-    from c2llm_integrations.code.exclude import TOO_LARGE
-    from c2llm_integrations.code.repository import IGNORE_FILE
+    from c2llm_integrations.indexing.report import RecordsReport
 
-    done = "would be " if planned else ""
-    of_files = report.files or not report.chunks
-    read = f"{report.files:,} files, {report.chunks:,} chunks" if of_files else f"{report.chunks:,} records"
+    if isinstance(report, RecordsReport):
+        read, changed = f"{report.source}: {report.records:,} records", f"updated {report.updated:,}"
+    else:
+        read = f"{report.repository}: {report.files:,} files, {report.chunks:,} chunks"
+        changed = f"moved {report.moved:,}"
     lines = [
-        f"{report.repository}: {read} in {report.seconds:.1f} s",
-        f"{done}written {report.written:,}, unchanged {report.unchanged:,}, "
-        f"{'moved' if of_files else 'updated'} {report.moved:,}, "
+        f"{read} in {report.seconds:.1f} s",
+        f"{'would be ' if planned else ''}written {report.written:,}, unchanged {report.unchanged:,}, {changed}, "
         f"deleted {report.deleted:,}, refused {len(report.refused):,}",
     ]
-    if report.estimate is not None:
+    if not isinstance(report, RecordsReport) and report.estimate is not None:
         lines.append(_estimated(report.estimate))
     if report.tokens:
         lines.append(f"embedded {report.tokens:,} tokens, {report.tokens / report.seconds:,.0f} a second")
@@ -239,11 +239,19 @@ def report_lines(report: IngestReport, planned: bool) -> list[str]:
     if report.replaced:
         lines.append("the new collection has taken the old one's place")
     lines += report.notes
-    lines += [f"read {len(paths):,} as {name}: {_named(paths)}" for name, paths in sorted(report.encodings.items())]
+    return [one_line(line) for line in lines + ([] if isinstance(report, RecordsReport) else _file_lines(report))]
+
+
+def _file_lines(report: IngestReport) -> list[str]:
+    """Return what to say of files that were left out or are not plain UTF-8."""
+    from c2llm_integrations.code.exclude import TOO_LARGE
+    from c2llm_integrations.code.repository import IGNORE_FILE
+
+    lines = [f"read {len(paths):,} as {name}: {_named(paths)}" for name, paths in sorted(report.encodings.items())]
     lines += [f"skipped {len(paths):,} ({reason}): {_named(paths)}" for reason, paths in sorted(report.skipped.items())]
     if TOO_LARGE in report.skipped:
         lines.append(f"to index a large file all the same, add a line !PATH to {IGNORE_FILE}")
-    return [one_line(line) for line in lines]
+    return lines
 
 
 def _named(paths: Sequence[str]) -> str:

@@ -92,7 +92,9 @@ def _ask(question: str, options: SearchOptions, place: Place, model: ModelPlace)
     from c2llm_integrations.code.analyzer import ANALYZER
     from c2llm_integrations.indexing.ownership import require_known_model
     from c2llm_integrations.retrieval.search import (
+        GIVEN_NOTE,
         UNREADABLE_NOTE,
+        is_given,
         mode_for,
         require_question,
         search_with,
@@ -104,13 +106,19 @@ def _ask(question: str, options: SearchOptions, place: Place, model: ModelPlace)
     require_question(question, options)
     with opened(url, place.collection) as held:
         spec = spec_of(held)
+        of_given = is_given(held)
         if options.mode != "lexical":
             require_known_model(held, model.model)
+            if of_given and model.model is None:
+                raise InputError(
+                    f"collection {held.collection!r} was filled with given vectors and does not say what made them; "
+                    "name that model with --model, or search its words with --lexical"
+                )
         if options.repository is not None and options.repository not in (claims := held.claims()):
             raise InputError(f"nothing is indexed as {options.repository!r}{did_you_mean(options.repository, claims)}")
     mode = options.mode
     # Loading takes seconds, in which others may have the store.
-    embedder = None if mode == "lexical" else load_model(model.choice(), spec)
+    embedder = None if mode == "lexical" else load_model(model.choice(), None if of_given else spec)
     with opened(url, place.collection) as held:
         origins = origins_of(held)
         within = replace(options, path=_from_here(options.path, origins))
@@ -118,6 +126,8 @@ def _ask(question: str, options: SearchOptions, place: Place, model: ModelPlace)
         failed = unmatched(held, within) if not hits else ""
         empty = not hits and not held.count()
         notes = stale_notes(held, place)
+        if mode != "lexical" and of_given:
+            notes.append(GIVEN_NOTE)
     if mode == "hybrid" and spec.analyzer != ANALYZER:
         mode = "dense"
         notes.append("answered by meaning alone: this collection has no words to search")

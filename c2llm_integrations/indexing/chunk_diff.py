@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from heapq import nlargest
 from os.path import commonprefix
@@ -21,6 +21,15 @@ from c2llm_integrations.stores.rows import Stored
 MAX_GUESSES, MAX_FORMER = 64, 2_000
 
 
+# Bytes of `key_of`.
+KEY_BYTES = 17
+
+
+def key_of(id: RecordId) -> bytes:
+    """Return what a row's id is compared by: an integer is not the UUID of that number."""
+    return (b"i" if isinstance(id, int) else b"u") + packed(id)
+
+
 class Change(Enum):
     """How a chunk differs from its row; a moved one has other lines, another symbol, kind or language."""
 
@@ -29,7 +38,50 @@ class Change(Enum):
     NONE = "none"
 
 
-class StoredRows:
+class StoredKeys:
+    """The rows of one source in a collection, and which of them a run has taken."""
+
+    def __init__(self, keys: bytes | bytearray) -> None:
+        """Take what `key_of` gives for each row, in any order; `_first` are the places of those that are kept."""
+        # As NumPy's strings of bytes, which lose NULs at their end: that changes neither order nor equality.
+        self._keys, self._first = np.unique(np.frombuffer(keys, f"S{KEY_BYTES}"), return_index=True)
+        self._left = np.ones(len(self._keys), bool)
+
+    def __len__(self) -> int:
+        """How many rows there were at first."""
+        return len(self._keys)
+
+    def __contains__(self, id: RecordId) -> bool:
+        """Return whether there was a row of that id at first."""
+        return bool(self._places([id])[0] >= 0)
+
+    def among(self, keys: NDArray[np.bytes_]) -> int:
+        """Count the rows whose packed id is in `keys`."""
+        whole = self._keys.view("S1").reshape(-1, KEY_BYTES)[:, 1:]
+        return int(np.isin(np.ascontiguousarray(whole).view(f"S{KEY_BYTES - 1}"), keys).sum())
+
+    def take_all(self, ids: Sequence[RecordId]) -> NDArray[np.intp]:
+        """Count the rows of these ids as taken, and return the place of each, -1 for one that is not there."""
+        places = self._places(ids)
+        self._left[places[places >= 0]] = False
+        return places
+
+    def _left_at(self) -> Iterator[tuple[int, RecordId]]:
+        """Yield place and id of the rows that are not taken."""
+        for at in map(int, np.flatnonzero(self._left)):
+            key = self._keys[at].ljust(KEY_BYTES, b"\0")
+            number = int.from_bytes(key[1:], "big")
+            yield at, number if key[:1] == b"i" else str(uuid.UUID(int=number))
+
+    def _places(self, ids: Sequence[RecordId]) -> NDArray[np.intp]:
+        if not len(self._keys):
+            return np.full(len(ids), -1)
+        keys = np.frombuffer(b"".join(map(key_of, ids)), self._keys.dtype)
+        at = np.minimum(self._keys.searchsorted(keys), len(self._keys) - 1)
+        return np.where(self._keys[at] == keys, at, -1)
+
+
+class StoredRows(StoredKeys):
     """The rows of one repository in a collection, about 30 bytes each."""
 
     def __init__(self, rows: Iterable[Stored] = ()) -> None:
@@ -37,27 +89,13 @@ class StoredRows:
         ids, places, looks = bytearray(), array("l"), array("q")
         numbers: dict[str, int] = {}
         for row in rows:
-            ids += _key(row.id)
+            ids += key_of(row.id)
             places.append(numbers.setdefault(row.path, len(numbers)))
             looks.append(_look(row))
-        # As NumPy's strings of bytes, which lose NULs at their end: that changes neither order nor equality.
-        self._ids, first = np.unique(np.frombuffer(ids, "S17"), return_index=True)
-        self._places = np.frombuffer(places, places.typecode)[first]
-        self._looks = np.frombuffer(looks, looks.typecode)[first]
-        self._left = np.ones(len(first), bool)
+        super().__init__(ids)
+        self._files = np.frombuffer(places, places.typecode)[self._first]
+        self._looks = np.frombuffer(looks, looks.typecode)[self._first]
         self._paths = list(numbers)
-
-    def __len__(self) -> int:
-        """How many rows there were at first."""
-        return len(self._ids)
-
-    def __contains__(self, id: str) -> bool:
-        """Return whether there was a row of that id at first."""
-        return self._place(id) is not None
-
-    def among(self, keys: NDArray[np.bytes_]) -> int:
-        """Count the rows whose packed id is in `keys`, those of chunks: UUIDs."""
-        return int(np.isin(np.char.add(b"u", keys), self._ids).sum())
 
     @property
     def paths(self) -> list[str]:
@@ -66,21 +104,15 @@ class StoredRows:
 
     def take(self, chunk: CodeChunk) -> Change:
         """Return how a chunk differs from its row, and remove that row, if any, from those that are left."""
-        at = self._place(chunk.id)
-        if at is None:
+        at = self.take_all([chunk.id])[0]
+        if at < 0:
             return Change.NEW
-        self._left[at] = False
         return Change.NONE if self._looks[at] == _look(chunk) else Change.MOVED
 
     def left(self) -> Iterator[tuple[RecordId, str]]:
         """Yield id and path of the rows that no chunk has taken."""
-        for at in np.flatnonzero(self._left):
-            yield _id(self._ids[at]), self._paths[self._places[at]]
-
-    def _place(self, id: str) -> int | None:
-        key = np.bytes_(_key(id).rstrip(b"\0"))
-        at = int(self._ids.searchsorted(key))
-        return at if at < len(self._ids) and self._ids[at] == key else None
+        for at, id in self._left_at():
+            yield id, self._paths[self._files[at]]
 
 
 class SameTexts:
@@ -121,16 +153,6 @@ class SameTexts:
 
         known = self._named.get(path.rpartition("/")[2], [])
         return nlargest(MAX_GUESSES, {path, *known, *self._former}, likeness)
-
-
-def _key(id: RecordId) -> bytes:
-    """Return 17 bytes for a row's id: an integer is not the UUID of that number."""
-    return (b"i" if isinstance(id, int) else b"u") + packed(id)
-
-
-def _id(key: bytes) -> RecordId:
-    number = int.from_bytes(key[1:].ljust(16, b"\0"), "big")
-    return number if key[:1] == b"i" else str(uuid.UUID(int=number))
 
 
 def _look(row: Stored | CodeChunk) -> int:

@@ -51,11 +51,11 @@ def export(
     if spec is None:
         raise StoreError(f"{store.url} holds no collection {store.collection!r}; there is nothing to export")
     claims = {name: portable(by, store) for name, by in store.claims().items() if repository in (None, name)}
-    contents = Contents(spec, claims, store.count(repository))
+    contents = Contents(spec, claims, store.count(source=repository))
     partial = file.with_name(f"{file.name}.partial")
     try:
         with open(partial, "wb") as stream:
-            written = write_rows(stream, contents, _told(store.rows(repository), contents.rows, progress))
+            written = write_rows(stream, contents, _told(store.rows(source=repository), contents.rows, progress))
             stream.flush()
             os.fsync(stream.fileno())
         if written != contents.rows:
@@ -172,7 +172,7 @@ def _carry_commits(contents: Contents, store: VectorStore, rows: Mapping[str, in
     """A repository is as it was at a commit only if its rows here are the file's and no others."""
     claims = store.claims()
     for name, text in contents.claims.items():
-        whole = store.count(name) == rows[name]
+        whole = store.count(source=name) == rows[name]
         claim = text if whole else Claim.parse(text).checkout
         if claims.get(name) != claim:
             store.claim(name, claim)

@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from dataclasses import replace as with_fields
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from c2llm_integrations._utils.progress import Progress, shown
-from c2llm_integrations.code.analyzer import ANALYZER
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
-from c2llm_integrations.code.exclude import UNREADABLE
 from c2llm_integrations.code.git_commit import CommitSeen
 from c2llm_integrations.code.repository import Tree, iter_sources, open_tree
 from c2llm_integrations.code.safe_open import list_inside
 from c2llm_integrations.errors import RepositoryError, SpecMismatch
 from c2llm_integrations.indexing.chunk_diff import Change, SameTexts, StoredRows
-from c2llm_integrations.indexing.cost import Estimate, Estimator
+from c2llm_integrations.indexing.cost import Estimator
 from c2llm_integrations.indexing.options import IngestOptions
 from c2llm_integrations.indexing.ownership import (
     CommitClaim,
@@ -35,9 +33,11 @@ from c2llm_integrations.indexing.ownership import (
     require_alone,
     require_claim,
 )
+from c2llm_integrations.indexing.report import IngestReport, Report
 from c2llm_integrations.indexing.snapshot import SnapshotWriter
 from c2llm_integrations.indexing.vector_reuse import SharedIndex, known_vectors
 from c2llm_integrations.indexing.write_changes import Work, embed_rows, fill, require_count, write_changes
+from c2llm_integrations.model.fingerprint import Fingerprint
 from c2llm_integrations.model.options import remember_model
 from c2llm_integrations.stores.bulk_loader import Loader
 from c2llm_integrations.stores.ids import RecordId
@@ -45,54 +45,10 @@ from c2llm_integrations.stores.spec import CompactPlan
 from c2llm_integrations.stores.vector_store import CollectionSpec, Row, Vector, VectorStore
 
 if TYPE_CHECKING:
-    from c2llm_integrations.indexing.options import VectorsFrom
+    from c2llm_integrations.indexing.options import VectorsFrom, WriteOptions
     from c2llm_integrations.model.embedder import C2LLMEmbedder
 
-
-@dataclass
-class IngestReport:
-    """What one run found and did. Counts are chunks unless named otherwise; a moved chunk only has other lines.
-
-    `cut`: texts whose end the model did not read; `shortened`: texts that the store cut at its byte limit;
-    `refused`: row id → its place and why it is not in the store; `skipped`: reason → files that were left out;
-    `encodings`: encoding → files that are not plain UTF-8; `notes`: why git's own listing was not used, or which
-    grammars are not installed, if so;
-    `replaced`: the collection took the place of the one before; `estimate`: of a dry run, what the run would cost.
-    """
-
-    repository: str
-    files: int = 0
-    chunks: int = 0
-    tokens: int = 0
-    cut: int = 0
-    shortened: int = 0
-    written: int = 0
-    unchanged: int = 0
-    moved: int = 0
-    deleted: int = 0
-    stored: int = 0
-    refused: dict[str, str] = field(default_factory=dict)
-    skipped: dict[str, list[str]] = field(default_factory=dict)
-    encodings: dict[str, list[str]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    replaced: bool = False
-    estimate: Estimate | None = None
-    seconds: float = 0.0
-
-    def add(self, other: IngestReport) -> None:
-        """Add what was found and done in another part of the same repository."""
-        for name in ("files", "chunks", "tokens", "cut", "shortened", "written", "unchanged", "moved", "deleted"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.refused |= other.refused
-        self.notes += other.notes
-        for mine, more in ((self.skipped, other.skipped), (self.encodings, other.encodings)):
-            for reason, paths in more.items():
-                mine.setdefault(reason, []).extend(paths)
-
-    @property
-    def unreadable(self) -> list[str]:
-        """Paths that could not be read; their rows stay, and the run counts as failed."""
-        return self.skipped.get(UNREADABLE, [])
+_Report = TypeVar("_Report", bound=Report)
 
 
 def ingest(
@@ -178,10 +134,10 @@ def ingest_with(
     remember_model(str(embedder.fingerprint["model"]))
     held = store.spec
     if isinstance(source := options.vectors_from, VectorStore):
-        wanted = spec_for(embedder, store, options, None if options.replace else held)
+        wanted = _spec(embedder, store, options, None if options.replace else held)
         options = with_fields(options, vectors_from=SharedIndex(source, embedder, wanted.datatype).vectors)
     if held is None or not options.replace:
-        store.create(spec_for(embedder, store, options, held))
+        store.create(_spec(embedder, store, options, held))
         require_claim(tree, store, options.force)
         claim(tree, store)
         with SnapshotWriter(tree, store) as snapshot:
@@ -222,10 +178,10 @@ def plan(
         spec = None
     elif store is not None and spec is not None:
         require_claim(tree, store, options.force)
-        held = StoredRows(store.scan(tree.name))
+        held = StoredRows(store.scan(source=tree.name))
     estimator = None
     if embedder is not None:
-        wanted = spec_for(embedder, store, options, spec)
+        wanted = _spec(embedder, store, options, spec)
         if store is not None:
             store.capabilities.require(wanted)
         if spec is not None:
@@ -244,27 +200,34 @@ def plan(
 
 
 def spec_for(
-    embedder: C2LLMEmbedder, store: VectorStore | None, options: IngestOptions, held: CollectionSpec | None
+    width: int,
+    fingerprint: Fingerprint,
+    store: VectorStore | None,
+    options: WriteOptions,
+    held: CollectionSpec | None,
 ) -> CollectionSpec:
-    """Return the spec to ask for: the embedder's width, then the options, then what the collection has.
+    """Return the spec to ask for: the width and fingerprint of the vectors, the options, then what the collection has.
 
     Raises:
-        InputError: The plan has another width than the embedder gives.
+        InputError: The plan has another width.
 
     """
-    width, compact = embedder.output_dim, options.compact
+    compact, long_text = options.compact, options.long_text
+    lexical = held.analyzer is not None if held is not None else store is None or store.capabilities.lexical
+    asked = CollectionSpec.planned(width, fingerprint, compact, lexical=lexical, long_text=long_text)
     if held is None:
-        lexical = store is None or store.capabilities.lexical
-        held = CollectionSpec(width, {}, analyzer=ANALYZER if lexical else None)
-    asked: dict[str, Any] = {"width": width, "fingerprint": embedder.fingerprint}
-    if held.analyzer is not None:
-        asked["analyzer"] = ANALYZER
-    if options.long_text is not None:
-        asked["long_text"] = options.long_text
-    if compact is not None:
-        compact.require_width(width)
-        asked |= {"datatype": compact.datatype, "quantization": compact.quantization, "rescore": compact.rescore}
-    return with_fields(held, **asked)
+        return asked
+    if compact is None:
+        asked = with_fields(asked, datatype=held.datatype, quantization=held.quantization, rescore=held.rescore)
+    return with_fields(
+        asked, long_text=long_text or held.long_text, fields=held.fields, layout=held.layout, index=held.index
+    )
+
+
+def _spec(
+    embedder: C2LLMEmbedder, store: VectorStore | None, options: IngestOptions, held: CollectionSpec | None
+) -> CollectionSpec:
+    return spec_for(embedder.output_dim, embedder.fingerprint, store, options, held)
 
 
 def _named_tree(root: str | os.PathLike[str], store: VectorStore | None, options: IngestOptions) -> Tree:
@@ -281,7 +244,7 @@ def _named_tree(root: str | os.PathLike[str], store: VectorStore | None, options
 def _replace(tree: Tree, embedder: C2LLMEmbedder, store: VectorStore, options: IngestOptions) -> IngestReport:
     """Index into a successor, which takes the store's place."""
     old = store.spec
-    spec = with_fields(spec_for(embedder, store, options, None), index={} if old is None else old.index)
+    spec = with_fields(_spec(embedder, store, options, None), index={} if old is None else old.index)
 
     def filled(successor: VectorStore) -> IngestReport:
         claim(tree, successor)
@@ -296,12 +259,12 @@ def _require_alone(tree: Tree, store: VectorStore, options: IngestOptions) -> No
 
 
 def replaced_by(
-    filled: Callable[[VectorStore], IngestReport],
+    filled: Callable[[VectorStore], _Report],
     store: VectorStore,
     spec: CollectionSpec,
     source: str,
     check: Callable[[], None],
-) -> IngestReport:
+) -> _Report:
     """Fill a successor, which a killed run may have begun, and let it take the store's place if nothing is missing.
 
     `check` raises if the store has come to hold what would be lost.
@@ -317,7 +280,7 @@ def replaced_by(
             successor.drop()
             successor.create(spec)
         report = filled(successor)
-        if not report.refused and not report.unreadable:
+        if report.is_complete:
             check()
             store.replace_by(successor)
             report.replaced = True
@@ -331,7 +294,7 @@ def _fill(
     """Compare, write, verify, delete, verify again; `changed`: files that differ from what the rows were read from."""
     report = IngestReport(tree.name, notes=tree.notes)
     tokens, cut = embedder.tokens_seen, embedder.texts_cut
-    held, commit = StoredRows(store.scan(tree.name)), CommitClaim(tree, store)
+    held, commit = StoredRows(store.scan(source=tree.name)), CommitClaim(tree, store)
     # With more files than rows, most of the collection is still to be written.
     bulk = store.count() < len(tree.files)
 

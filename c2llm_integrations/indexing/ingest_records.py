@@ -12,7 +12,6 @@ from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from time import perf_counter
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,8 +19,8 @@ import numpy as np
 from c2llm_integrations._utils.progress import Progress, shown
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.indexing.chunk_diff import Change
-from c2llm_integrations.indexing.ingest import IngestReport, replaced_by, spec_for
-from c2llm_integrations.indexing.options import IngestOptions, RecordOptions
+from c2llm_integrations.indexing.ingest import replaced_by, spec_for
+from c2llm_integrations.indexing.options import RecordOptions
 from c2llm_integrations.indexing.ownership import claim_records, require_alone, require_records
 from c2llm_integrations.indexing.record_readers import (
     Item,
@@ -32,6 +31,7 @@ from c2llm_integrations.indexing.record_readers import (
     why_no_text,
     why_not_mapping,
 )
+from c2llm_integrations.indexing.report import RecordsReport
 from c2llm_integrations.indexing.stored_digests import KeySet, StoredDigests
 from c2llm_integrations.indexing.write_changes import (
     BATCH_CHARS,
@@ -74,13 +74,12 @@ def ingest_records(
     refused: Path | None = None,
     transform: Transform | None = None,
     vectors: Vectors | None = None,
-) -> IngestReport:
+) -> RecordsReport:
     """Make the store hold these records of a source, and say what that took.
 
     A record without changes costs nothing but its comparison; one with other metadata is updated in place; one with
     another text is embedded again. A run that was killed is continued by running it again. A record that cannot be
-    stored is refused with its reason, and the others are stored. Everything written is verified. In the report,
-    `chunks` counts records, `written` those embedded and stored, `moved` those of which only the metadata changed.
+    stored is refused with its reason, and the others are stored. Everything written is verified.
 
     Args:
         records: Any iterable (a generator is read as it goes) of mappings, `Record`s, `Row`s, LangChain documents or
@@ -137,7 +136,7 @@ def ingest_records(
 
 def ingest_records_with(
     records: Any, embedder: DocumentEmbedder | None, store: VectorStore, source: str, options: RecordOptions
-) -> IngestReport:
+) -> RecordsReport:
     """Do what `ingest_records` does, its options as one object."""
     begin = perf_counter()
     items = _items(records, source, options)
@@ -162,7 +161,7 @@ def _fill(
     options: RecordOptions,
     total: int | None,
     store: VectorStore,
-) -> IngestReport:
+) -> RecordsReport:
     """Claim the source, compare, write, verify, delete, verify again."""
     require_mine = claim_records(source, store)
     run = _Run(source, store, options, total, embedder)
@@ -176,12 +175,13 @@ def _fill(
     report, loaded = run.report, filled.loaded
     report.written, report.shortened, report.refused = loaded.written, loaded.cut, loaded.refused
     report.deleted, report.stored = filled.deleted, filled.stored
+    report.note_if_all_refused()
     return report
 
 
 def plan_records(
     records: Any, embedder: DocumentEmbedder | None, store: VectorStore | None, source: str, options: RecordOptions
-) -> IngestReport:
+) -> RecordsReport:
     """Return what `ingest_records` would do, without changing anything; `store=None`: with an empty one."""
     begin = perf_counter()
     items = _items(records, source, options)
@@ -198,6 +198,7 @@ def plan_records(
         run.report.written += change is Change.NEW
     run.report.deleted = sum(1 for _ in run.stored.left()) if run.deletes else 0
     run.report.stored, run.report.seconds = len(run.stored), perf_counter() - begin
+    run.report.note_if_all_refused()
     return run.report
 
 
@@ -231,19 +232,17 @@ def _spec(
     """Return the spec to ask for, and all items: without an embedder, the first vector decides a new one's width."""
     old = store.spec
     held = None if options.replace else old
-    describes: Any = embedder
-    if embedder is None:
+    if embedder is not None:
+        width, fingerprint = embedder.output_dim, embedder.fingerprint
+    else:
         first = list(islice(items, 1))
         width = np.size(first[0].vector) if first and first[0].vector is not None else 0
         may_lack_one = held is not None and (not first or first[0].problem or options.vectors is not None)
         if not width and not may_lack_one:
             raise InputError("there is neither an embedder nor a vector; give an embedder, or vectors=")
         items = chain(first, items)
-        describes = SimpleNamespace(output_dim=width, fingerprint={})
-        if held is not None:
-            describes = SimpleNamespace(output_dim=held.width, fingerprint=held.fingerprint)
-    how = IngestOptions(compact=options.compact, long_text=options.long_text)
-    spec = spec_for(describes, store, how, held)
+        width, fingerprint = (width, {}) if held is None else (held.width, held.fingerprint)
+    spec = spec_for(width, fingerprint, store, options, held)
     if held is None and old is not None:
         fields = old.fields if options.fields is None else options.fields
         kept: dict[str, Any] = {} if options.long_text else {"long_text": old.long_text}
@@ -276,8 +275,8 @@ class _Run:
         total: int | None,
         embedder: DocumentEmbedder | None,
     ) -> None:
-        self.report = IngestReport(source)
-        self.stored = StoredDigests(() if store is None else store.scan(source))
+        self.report = RecordsReport(source)
+        self.stored = StoredDigests(() if store is None else store.scan(source=source))
         self._source = source
         self._store = store
         self._options = options
@@ -316,7 +315,7 @@ class _Run:
 
         A collection that takes another one's place may hold what an earlier run, killed or refused, has begun.
         """
-        if self._options.replace and not self.report.chunks:
+        if self._options.replace and not self.report.records:
             raise InputError(
                 f"there is not one record, and replacing would leave nothing of {self._source!r}; "
                 "was the generator used up? To empty the source, delete its rows"
@@ -328,7 +327,7 @@ class _Run:
                 f"nothing was deleted: {self._unnamed} records have no usable id, each could be any of the rows"
             )
             return False
-        if not self.report.chunks and len(self.stored):
+        if not self.report.records and len(self.stored):
             raise InputError(
                 f"there is not one record, and delete_missing would delete all {len(self.stored)} rows of "
                 f"{self._source!r}; was the generator used up? To empty the source, delete its rows"
@@ -350,11 +349,11 @@ class _Run:
         """Yield the records to act on; `refuse(records, id → reason)` gets those that cannot be stored."""
         while batch := _batch(items, self._size):
             if self._options.progress is not None:
-                self._options.progress(self.report.chunks, self._total, self._source)
-            self.report.chunks += len(batch)
+                self._options.progress(self.report.records, self._total, self._source)
+            self.report.records += len(batch)
             self._look(batch)
             yield from self._compared([checked for item in batch if (checked := self._checked(item, refuse))], refuse)
-        if self.report.chunks:
+        if self.report.records:
             missing = "no record has the field {!r}; if another was meant, name that"
             self.report.notes += map(missing.format, sorted(self._unseen))
 
@@ -376,7 +375,7 @@ class _Run:
             elif change is Change.NONE:
                 self.report.unchanged += 1
             else:
-                self.report.moved += change is Change.MOVED
+                self.report.updated += change is Change.MOVED
                 if change is not Change.MOVED and vector is not None:
                     self._vectors[record.key] = vector
                 yield record, change or Change.NEW

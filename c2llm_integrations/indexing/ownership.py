@@ -256,7 +256,7 @@ def claim_records(source: str, store: VectorStore) -> Callable[[], None]:
 def require_alone(mine: Collection[str], store: VectorStore, way_out: str = "drop this one first") -> None:
     """Raise RepositoryError if replacing the collection would drop rows of other names than `mine`, or of no claim."""
     others = sorted(store.claims().keys() - set(mine))
-    if not others and (unclaimed := store.total() - sum(map(store.count, mine))) > 0:
+    if not others and (unclaimed := store.total() - sum(store.count(source=one) for one in mine)) > 0:
         others = [f"{unclaimed:,} rows that no source claims"]
     if others:
         raise RepositoryError(

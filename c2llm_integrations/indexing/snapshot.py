@@ -94,7 +94,7 @@ class SnapshotWriter:
                     f"{self._file} cannot be written to ({error.strerror}); "
                     "to index name another place with --store qdrant+edge://PATH"
                 ) from error
-        if earlier is not None and not self._anew and earlier.rows == self._store.count(tree.name):
+        if earlier is not None and not self._anew and earlier.rows == self._store.count(source=tree.name):
             self._kept = earlier
         known = self._kept.states if self._kept else {}
         self.changed = differing(tree.root, known)[0]

@@ -104,7 +104,7 @@ def stale(
     if file is None:
         return None
     record = load(file)
-    if record is None or record.rows != store.count(claimed[0]):
+    if record is None or record.rows != store.count(source=claimed[0]):
         return Staleness(unknown="an indexing run is under way or did not finish, or the rows were imported")
     try:
         return _compare(root, record, file, patience)

@@ -7,10 +7,9 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from c2llm_integrations.indexing.chunk_diff import Change
-from c2llm_integrations.stores.ids import RecordId, packed, unpacked
+from c2llm_integrations.indexing.chunk_diff import Change, StoredKeys, key_of
+from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.rows import Stored
 
 # Hexadecimal digits of each half of a digest.
@@ -19,38 +18,27 @@ _TWO = struct.Struct(">QQ")
 _MIXER, _WORD = 0x9E3779B97F4A7C15, 2**64 - 1
 
 
-class StoredDigests:
-    """The rows of one source in a collection, 33 bytes each."""
+class StoredDigests(StoredKeys):
+    """The rows of one source in a collection, 34 bytes each."""
 
     def __init__(self, rows: Iterable[Stored] = ()) -> None:
         """Read all `rows`; their order means nothing."""
         ids, texts, metadata = bytearray(), array("Q"), array("Q")
         for row in rows:
-            ids += packed(row.id)
+            ids += key_of(row.id)
             text, other = _halves(row.digest)
             texts.append(text)
             metadata.append(other)
-        # As NumPy's strings of bytes, which lose NULs at their end: that changes neither order nor equality.
-        self._ids, first = np.unique(np.frombuffer(ids, "S16"), return_index=True)
-        self._texts = np.frombuffer(texts, np.uint64)[first]
-        self._metadata = np.frombuffer(metadata, np.uint64)[first]
-        self._left = np.ones(len(first), bool)
-
-    def __len__(self) -> int:
-        """How many rows there were at first."""
-        return len(self._ids)
-
-    def among(self, keys: NDArray[np.bytes_]) -> int:
-        """Count the rows whose packed id is in `keys`."""
-        return int(np.isin(keys, self._ids).sum())
+        super().__init__(ids)
+        self._texts = np.frombuffer(texts, np.uint64)[self._first]
+        self._metadata = np.frombuffer(metadata, np.uint64)[self._first]
 
     def take(self, ids: Sequence[RecordId], digests: Sequence[str]) -> list[Change | None]:
         """Return how records differ from their rows, None for one without a row; the rows count as taken.
 
         NEW is a row whose text differs, MOVED one of which only the metadata does.
         """
-        places = self._places(ids)
-        self._left[places[places >= 0]] = False
+        places = self.take_all(ids)
         changes: list[Change | None] = []
         for place, digest in zip(places, digests, strict=True):
             if place < 0:
@@ -63,21 +51,11 @@ class StoredDigests:
 
     def keep(self, id: RecordId) -> None:
         """Count the row of this id, if there is one, as taken."""
-        places = self._places([id])
-        self._left[places[places >= 0]] = False
+        self.take_all([id])
 
     def left(self) -> Iterator[RecordId]:
         """Yield the ids of the rows that no record has taken."""
-        for at in np.flatnonzero(self._left):
-            yield unpacked(self._ids[at])
-
-    def _places(self, ids: Sequence[RecordId]) -> NDArray[np.intp]:
-        """Return where each id is, -1 for one that is not there."""
-        if not len(self._ids):
-            return np.full(len(ids), -1)
-        keys = np.frombuffer(b"".join(map(packed, ids)), "S16")
-        at = np.minimum(self._ids.searchsorted(keys), len(self._ids) - 1)
-        return np.where(self._ids[at] == keys, at, -1)
+        return (id for _, id in self._left_at())
 
 
 def _halves(digest: str) -> tuple[int, int]:

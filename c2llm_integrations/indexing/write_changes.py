@@ -124,7 +124,7 @@ def embed_rows(records: Sequence[_Record], embedder: DocumentEmbedder, refuse: R
 
 def require_count(store: VectorStore, source: str, expected: int) -> None:
     """Raise StoreError unless the store holds so many rows of a source."""
-    found = store.count(source)
+    found = store.count(source=source)
     if found != expected:
         raise StoreError(
             f"{store.collection!r} holds {found} rows of {source!r} where {expected} were acknowledged; "

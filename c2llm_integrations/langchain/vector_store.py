@@ -135,7 +135,7 @@ class C2LLMVectorStore(VectorStore):
         documents = self._documents
         with documents.shared.opened() as store:
             if ids is not None:
-                store.delete(documents.named(store, ids), documents.source)
+                store.delete(documents.named(store, ids), source=documents.source)
             else:
                 store.delete(source=documents.source, where=documents.where(filter))
         return True
@@ -203,6 +203,7 @@ class C2LLMVectorStore(VectorStore):
         self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
     ) -> list[Document]:
         """Return `k` of the `fetch_k` documents nearest to a query, chosen to differ from each other."""
+        self._documents.warn_if_given()
         vector = self._embedding.embed_query(apart(query))
         return self.max_marginal_relevance_search_by_vector(vector, k, fetch_k, lambda_mult, **kwargs)
 
@@ -214,7 +215,10 @@ class C2LLMVectorStore(VectorStore):
     def _mode(self, query: str, asked: Mode | None) -> Mode:
         own = self._embedding
         embedder = own.embedder if isinstance(own, C2LLMEmbeddings) else None
-        return self._documents.mode(query, asked or self._search_type, embedder)
+        mode = self._documents.mode(query, asked or self._search_type, embedder)
+        if mode != "lexical":
+            self._documents.warn_if_given()
+        return mode
 
     def _fingerprint(self) -> Fingerprint:
         """Return what identifies the vectors; for other models than ours, the class and its model name."""

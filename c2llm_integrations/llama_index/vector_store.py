@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
+from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, ValidationError
 from llama_index.core.indices.query.embedding_utils import get_top_k_mmr_embeddings
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.types import (
@@ -50,7 +50,7 @@ _MODES: dict[VectorStoreQueryMode, Mode] = {
 class C2LLMVectorStore(BasePydanticVectorStore):
     """Store nodes with any metadata in any of our stores.
 
-        store = C2LLMVectorStore(store="milvus+lite://rows.db", collection="answers", embed_model=embedding)
+        store = C2LLMVectorStore("milvus+lite://rows.db", "answers", embed_model=embedding)
         index = VectorStoreIndex.from_vector_store(store, embed_model=embedding)
         index.as_retriever(vector_store_query_mode="hybrid", similarity_top_k=5).retrieve("retry with backoff")
 
@@ -84,6 +84,18 @@ class C2LLMVectorStore(BasePydanticVectorStore):
 
     _opened: VectorStore | None = PrivateAttr(default=None)
     _kept: SharedStore | None = PrivateAttr(default=None)
+
+    def __init__(
+        self, store: str | VectorStore = "qdrant+memory://", collection: str = "documents", **options: Any
+    ) -> None:
+        """Name a store; the first node creates the collection. See the class for the options."""
+        refuse_unknown(options, type(self).model_fields)
+        try:
+            super().__init__(**{"store": store, "collection": collection, **options})
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            name = ".".join(map(str, wrong["loc"]))
+            raise InputError(f"{name} is {wrong['input']!r:.60}: {wrong['msg'].lower()}") from None
 
     def model_post_init(self, context: Any) -> None:
         """Open a store in memory, which no URL names."""
@@ -140,8 +152,8 @@ class C2LLMVectorStore(BasePydanticVectorStore):
             if node_ids is None:
                 store.delete(where=where, source=self.source)
             else:
-                found = store.get(self._documents().named(store, node_ids), self.source)
-                store.delete([id for id, record in found.items() if where.matches(record.metadata)], self.source)
+                found = store.get(self._documents().named(store, node_ids), source=self.source)
+                store.delete([id for id, record in found.items() if where.matches(record.metadata)], source=self.source)
 
     def clear(self) -> None:
         """Delete all nodes of this source."""
@@ -185,6 +197,8 @@ class C2LLMVectorStore(BasePydanticVectorStore):
         if query.node_ids:  # chosen from all, because filters cannot name ids
             with documents.shared.opened() as store:
                 limit = max(limit, store.total())
+        if self.embed_model is not None and _MODES.get(query.mode) != "lexical":
+            documents.warn_if_given()
         if query.mode in _MODES:
             if text is None or (vector is None and _MODES[query.mode] == "hybrid"):
                 raise InputError(f"mode {query.mode.value!r} needs the query's text, and a hybrid one its vector")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from c2llm_integrations.code.analyzer import ANALYZER, query_terms
+from c2llm_integrations.code.analyzer import query_terms
 from c2llm_integrations.code.chunk import piece_id
 from c2llm_integrations.errors import InputError, did_you_mean
 from c2llm_integrations.model.fingerprint import Fingerprint
@@ -17,13 +17,13 @@ from c2llm_integrations.retrieval.interim_index import LexicalIndex
 from c2llm_integrations.retrieval.options import RULES, Mode
 from c2llm_integrations.retrieval.ranking import rank
 from c2llm_integrations.retrieval.renamed_fields import Where, given_metadata, stored_key, stored_name, stored_where
-from c2llm_integrations.retrieval.search import CANDIDATES, answerable
+from c2llm_integrations.retrieval.search import CANDIDATES, answerable, warn_if_given
 from c2llm_integrations.retrieval.shared_store import SharedStore, readable_mode
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import MAX_INTEGER_ID, RecordId
 from c2llm_integrations.stores.records import AnyRecord, Hit, Record, Row, Vector, chunk_of
 from c2llm_integrations.stores.row_checks import listed
-from c2llm_integrations.stores.rows import plain_record
+from c2llm_integrations.stores.rows import plain_record, unit
 from c2llm_integrations.stores.spec import GIVEN_VECTORS, CollectionSpec, CompactPlan
 from c2llm_integrations.stores.vector_store import Candidates, VectorStore
 
@@ -63,7 +63,7 @@ class Documents:
         """
         self.shared = shared
         self.source = source
-        self._compact = compact or CompactPlan()
+        self._compact = compact
         self._own = frozenset(own)
         self._fields = {stored_key(name, self._own): kind for name, kind in (fields or {}).items()}
 
@@ -144,7 +144,9 @@ class Documents:
 
     def _existing(self, store: VectorStore, batch: Sequence[Record]) -> tuple[set[RecordId], dict[str, Vector]]:
         """Return the ids whose rows hold the same text, and the vectors of texts that other rows of a file hold."""
-        kept = {record.row_id: record.text for record in store.get([one.id for one in batch], self.source).values()}
+        kept = {
+            record.row_id: record.text for record in store.get([one.id for one in batch], source=self.source).values()
+        }
         same = {record.row_id for record in batch if kept.get(record.row_id) == record.text}
         # A piece that only moved in its file has another id.
         paths = {one.metadata.get("path") for one in batch if one.row_id not in same}
@@ -161,19 +163,8 @@ class Documents:
         if store.spec is not None:
             store.spec.require_model(width, fingerprint)
             return
-        plan = self._compact
-        plan.require_width(width)
-        store.create(
-            CollectionSpec(
-                width,
-                fingerprint,
-                plan.datatype,
-                plan.quantization,
-                plan.rescore or 0.0,
-                ANALYZER if store.capabilities.lexical else None,
-                fields=self._fields,
-            )
-        )
+        lexical = store.capabilities.lexical
+        store.create(CollectionSpec.planned(width, fingerprint, self._compact, lexical=lexical, fields=self._fields))
 
     # ---- reading
 
@@ -181,7 +172,7 @@ class Documents:
         """Return the documents of these ids, in their order; those that are not there are left out."""
         with self.shared.opened() as store:
             named = self.named(store, ids)
-            found = store.get(named, self.source)
+            found = store.get(named, source=self.source)
         return [found[id] for id in named if id in found]
 
     def named(self, store: VectorStore, ids: Iterable[RecordId] | RecordId) -> list[RecordId]:
@@ -194,7 +185,7 @@ class Documents:
         numbers = {id: int(id) for id in given if isinstance(id, str) and _INTEGER.fullmatch(id)}
         numbers = {id: number for id, number in numbers.items() if number <= MAX_INTEGER_ID}
         if numbers:
-            names = store.known(list(numbers), self.source)
+            names = store.known(list(numbers), source=self.source)
             there = store.get([number for id, number in numbers.items() if id not in names]).values()
             own = {record.id for record in there if record.source == self.source}
             numbers = {id: number for id, number in numbers.items() if number in own}
@@ -205,6 +196,11 @@ class Documents:
         with self.shared.opened() as store:
             mode = asked if store.spec is None else answerable(asked, store.spec, store)
         return readable_mode(query, mode, embedder)
+
+    def warn_if_given(self) -> None:
+        """Warn if questions are embedded by a model and nothing tells whether it made the collection's vectors."""
+        with self.shared.opened() as store:
+            warn_if_given(store)
 
     def ranked(
         self,
@@ -269,18 +265,11 @@ def rerank(
     pieces = [chunk_of(Record(place, text, metadata)) for place, (text, metadata) in enumerate(found)]
     index = LexicalIndex()
     index.add(pieces)
-    cosines = np.zeros(len(pieces)) if query_vector is None else _unit(vectors) @ _unit([query_vector])[0]
+    cosines = np.zeros(len(pieces)) if query_vector is None else unit(vectors) @ unit(query_vector)
     dense = [Hit(piece, float(cosine)) for piece, cosine in zip(pieces, cosines, strict=True)]
     lexical = index.candidates(None, query_terms(query), len(pieces)).lexical
     hits = rank(query, Candidates(dense, lexical), limit, rules=DOCUMENT_RULES)
     return [(int(hit.record.id), hit.score) for hit in hits]
-
-
-def _unit(vectors: Sequence[Sequence[float]]) -> Vector:
-    """(n, width) → the same at unit length; a vector of zeros, which is like no other, stays as it is."""
-    wide = np.asarray(vectors, np.float64)
-    scaled: Vector = (wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)).astype(np.float32)
-    return scaled
 
 
 def refuse_unknown(given: Collection[str], known: Collection[str]) -> None:

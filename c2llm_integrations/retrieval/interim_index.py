@@ -57,15 +57,15 @@ class LexicalIndex:
                     self._places[term].append(place)
                     self._weights[term].append(weight)
 
-    def scan(self, repository: str | None = None) -> Iterator[CodeChunk]:
+    def scan(self, *, source: str | None = None) -> Iterator[CodeChunk]:
         """Yield the chunks (of one repository)."""
         for chunk in self._chunks[:]:
-            if repository in (None, chunk.repository):
+            if source in (None, chunk.repository):
                 yield chunk
 
-    def count(self, repository: str | None = None) -> int:
+    def count(self, *, source: str | None = None) -> int:
         """Return how many chunks there are (of one repository)."""
-        return sum(1 for _ in self.scan(repository))
+        return sum(1 for _ in self.scan(source=source))
 
     def candidates(
         self, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 # A question with a larger share of unknown letters has about the vector of any other such question.
 MAX_UNKNOWN = 0.5
 UNREADABLE_NOTE = "answered by words alone: the model does not know the script of the question"
+GIVEN_NOTE = (
+    "the collection was filled with given vectors, so nothing tells whether this model made them: if another did, "
+    "what is near means nothing; to have it checked, give the model with the vectors when you fill a collection"
+)
 # Rows asked of each list: with 50 the fewest questions find their file, from 100 to 400 as many do.
 CANDIDATES = 100
 # How long the paths of a collection are remembered without looking: another process may rename a file.
@@ -43,10 +48,10 @@ class Source(Protocol):
 
     changes: int
 
-    def scan(self, repository: str | None = None) -> Iterator[Stored] | Iterator[CodeChunk]:
+    def scan(self, *, source: str | None = None) -> Iterator[Stored] | Iterator[CodeChunk]:
         """Yield everything there is (of one repository)."""
 
-    def count(self, repository: str | None = None) -> int:
+    def count(self, *, source: str | None = None) -> int:
         """Return how many rows there are (of one repository)."""
 
     def candidates(
@@ -98,6 +103,9 @@ def search(
         StoreError: Nothing is indexed, or there is no lexical index to ask.
         SpecMismatch: The collection was made with another model.
 
+    Warns:
+        UserWarning: If the collection was filled with given vectors, whose model is not known.
+
     """
     options = SearchOptions(
         limit=limit,
@@ -109,7 +117,26 @@ def search(
         mode=mode,
         rules=rules,
     )
+    if embedder is not None and options.mode != "lexical":
+        warn_if_given(store)
     return search_with(query, embedder, store, options)
+
+
+def warn_if_given(store: VectorStore) -> None:
+    """Warn that a model is compared with vectors that may be another's."""
+    if is_given(store):
+        warnings.warn(GIVEN_NOTE, stacklevel=3)
+
+
+def is_given(store: VectorStore) -> bool:
+    """Return whether nothing tells what made a collection's vectors; those of others come with a Layout, which does."""
+    spec = store.spec
+    return spec is not None and spec.is_given and not isinstance(store, ForeignStore)
+
+
+def require_comparable(spec: CollectionSpec, embedder: C2LLMEmbedder) -> None:
+    """Raise SpecMismatch for vectors of another model, or only of another width where their model is not known."""
+    spec.require_model(embedder.output_dim, spec.fingerprint if spec.is_given else embedder.fingerprint)
 
 
 def search_with(query: str, embedder: C2LLMEmbedder | None, store: VectorStore, options: SearchOptions) -> list[Hit]:
@@ -119,7 +146,7 @@ def search_with(query: str, embedder: C2LLMEmbedder | None, store: VectorStore, 
     mode = answerable(options.mode, spec, store)
     vector = None
     if embedder is not None:
-        spec.require_model(embedder.output_dim, embedder.fingerprint)
+        require_comparable(spec, embedder)
         mode = mode_for(query, embedder, spec, mode)
         vector = embedder.encode_queries([apart(query)])[0] if mode != "lexical" else None
     elif mode != "lexical":
@@ -199,7 +226,7 @@ def require_question(query: str, options: SearchOptions) -> None:
 def unmatched(source: Source, options: SearchOptions) -> str:
     """Return the first filter that no row passes: "path", "language" or "kind"; "" if each lets some pass."""
     is_filtered = options.path or options.languages or options.kind
-    rows: list[Stored | CodeChunk] = list(source.scan(options.repository)) if is_filtered else []
+    rows: list[Stored | CodeChunk] = list(source.scan(source=options.repository)) if is_filtered else []
     if options.path and not selected(options.path, {row.path for row in rows}):
         return "path"
     languages = _languages(options)
@@ -241,7 +268,7 @@ class _Paths:
     _known: ClassVar[WeakKeyDictionary[Source, dict[str | None, _Paths]]] = WeakKeyDictionary()
 
     def __init__(self, source: Source, repository: str | None, stamp: tuple[int, int]) -> None:
-        self.all = frozenset(row.path for row in source.scan(repository))
+        self.all = frozenset(row.path for row in source.scan(source=repository))
         self._stamp = stamp
         self._end = time.monotonic() + PATHS_SECONDS
         self._selected: dict[str, list[str]] = {}
@@ -250,7 +277,7 @@ class _Paths:
     def of(cls, source: Source, repository: str | None, anew: bool = False) -> _Paths:
         """Return the paths of a source (of one repository); `anew`: as they are in this very moment."""
         known = cls._known.setdefault(source, {})
-        stamp = source.changes, source.count(repository)
+        stamp = source.changes, source.count(source=repository)
         paths = known.get(repository)
         if paths is None or anew or paths._stamp != stamp or time.monotonic() > paths._end:
             paths = known[repository] = cls(source, repository, stamp)

@@ -17,7 +17,17 @@ from c2llm_integrations.model.fingerprint import options_of
 from c2llm_integrations.model.shared_model import Awaited, SharedModel, shared_model
 from c2llm_integrations.retrieval.options import Mode, SearchOptions
 from c2llm_integrations.retrieval.renamed_fields import stored_where
-from c2llm_integrations.retrieval.search import UNREADABLE_NOTE, answerable, apart, find, is_readable, spec_of
+from c2llm_integrations.retrieval.search import (
+    GIVEN_NOTE,
+    UNREADABLE_NOTE,
+    answerable,
+    apart,
+    find,
+    is_given,
+    is_readable,
+    require_comparable,
+    spec_of,
+)
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.foreign import ForeignStore
 from c2llm_integrations.stores.spec import CollectionSpec
@@ -80,7 +90,8 @@ class SharedStore(Awaited):
             C2LLMError: Those of `search`, `open_store` and the embedder.
 
         Warns:
-            UserWarning: If the model does not know the script of the question, which is then answered by words alone.
+            UserWarning: If the model does not know the script of the question, which is then answered by words alone,
+                or if the collection was filled with given vectors, whose model is not known.
 
         """
         with self.opened() as store:
@@ -91,7 +102,9 @@ class SharedStore(Awaited):
         vector = None
         if mode != "lexical":
             embedder = (model or self._own_model(store, spec)).embedder
-            spec.require_model(embedder.output_dim, embedder.fingerprint)
+            require_comparable(spec, embedder)
+            if is_given(store):
+                warnings.warn(GIVEN_NOTE, stacklevel=2)
             mode = readable_mode(query, mode, embedder)
             vector = embedder.encode_queries([apart(query)], task)[0] if mode != "lexical" else None
         with self.opened() as store:

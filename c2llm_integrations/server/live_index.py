@@ -105,11 +105,8 @@ class _State:
 class LiveIndex:
     """One folder of a repository, its collection, and the model that the collection was made with."""
 
-    def __init__(self, config: LiveIndexConfig, on_stale: Callable[[], None] = lambda: None) -> None:
-        """Raise RepositoryError if the folder cannot be listed.
-
-        `on_stale` is called when a question finds the collection out of date.
-        """
+    def __init__(self, config: LiveIndexConfig) -> None:
+        """Raise RepositoryError if the folder cannot be listed."""
         model = config.model
         if model is not None:
             model = lasting_name(model)  # for the collection may be searched from anywhere
@@ -119,7 +116,8 @@ class LiveIndex:
         self.root, self._tree_notes = find_root(self.folder)
         self.prefix = "" if self.folder == self.root else self.folder.relative_to(self.root).as_posix()
         self.url = config.store or index_of(self.root)
-        self.on_stale = on_stale
+        # Called when a question finds the collection out of date.
+        self.on_stale: Callable[[], None] = lambda: None
         self._lock = threading.Lock()  # over all that follows
         self._state = _State(used=time.monotonic())
         self._store: VectorStore | None = None
@@ -202,7 +200,7 @@ class LiveIndex:
         rows, name = None, self.state.name
         if name is not None:
             try:
-                rows = self.store.count(name)
+                rows = self.store.count(source=name)
             except C2LLMError as error:
                 notes = [*notes, str(error)]
         return {

@@ -43,6 +43,7 @@ class Backend(ABC):
         # Whether no row can hold what others have added: this store made the collection and nobody else can write to
         # it, or it was empty when `bulk` began. Then rows are written without a look at what is there.
         self._is_private = False
+        self._is_successor = False
         self._closed = False
         self._executor: ThreadPoolExecutor | None = None
 
@@ -114,17 +115,17 @@ class Backend(ABC):
     # that another program wrote, and that `_update` never overwrote, must not be among them.
 
     @abstractmethod
-    def _count(self, source: str | None, where: Filter) -> int: ...
+    def _count(self, where: Filter, source: str | None) -> int: ...
 
     @abstractmethod
-    def _scan(self, source: str | None, where: Filter) -> Iterator[Stored]:
+    def _scan(self, where: Filter, source: str | None) -> Iterator[Stored]:
         """Yield what `rows.stored_of` makes of each row; the digest is the stored one, "" for a chunk (`is_chunk`)."""
 
     @abstractmethod
-    def _records(self, source: str | None, where: Filter) -> Iterator[AnyRecord]: ...
+    def _records(self, where: Filter, source: str | None) -> Iterator[AnyRecord]: ...
 
     @abstractmethod
-    def _rows(self, source: str | None, where: Filter) -> Iterator[Row]: ...
+    def _rows(self, where: Filter, source: str | None) -> Iterator[Row]: ...
 
     @abstractmethod
     def _total(self) -> int:
@@ -147,10 +148,13 @@ class Backend(ABC):
     def _restore(self) -> None:  # noqa: B027
         """Undo `_defer`, also that of a run that was killed."""
 
+    def _reason(self, error: BaseException) -> str:
+        """Return in one line what one of the database's own errors says."""
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
     def _translate(self, error: BaseException) -> StoreError:
         """Return the error to raise for one of the database's own."""
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        return StoreError(f"collection {self.collection!r} of {self.url} failed: {lines[0]}")
+        return StoreError(f"collection {self.collection!r} of {self.url} failed: {self._reason(error)}")
 
     @contextmanager
     def _open(self) -> Iterator[None]:

@@ -112,7 +112,7 @@ class Loader:
         If there are not, because rows were overwritten or others write too, every id is looked up. Some vectors are
         read back. Raises StoreError for what is missing or different.
         """
-        found = self._store.total() if source is None else self._store.count(source)
+        found = self._store.total() if source is None else self._store.count(source=source)
         keys = self.keys()
         missing = [] if found == expected else self._missing(keys)
         if missing:

@@ -91,19 +91,19 @@ class ForeignStore(VectorStore):
 
     # ---- reading
 
-    def get(self, ids: Iterable[RecordId] | RecordId, source: str = "") -> dict[RecordId, AnyRecord]:
+    def get(self, ids: Iterable[RecordId] | RecordId, *, source: str | None = None) -> dict[RecordId, AnyRecord]:
         """See `VectorStore.get`."""
-        return {record.id: record for record, _ in self._by_id(ids, vectors=False)}
+        return {record.id: record for record, _ in self._ids(ids, vectors=False)}
 
-    def known(self, ids: Iterable[RecordId] | RecordId, source: str = "") -> set[RecordId]:
+    def known(self, ids: Iterable[RecordId] | RecordId, *, source: str | None = None) -> set[RecordId]:
         """See `VectorStore.known`."""
         return set(self.get(ids))
 
-    def vectors(self, ids: Iterable[RecordId] | RecordId, source: str = "") -> dict[RecordId, Vector]:
+    def vectors(self, ids: Iterable[RecordId] | RecordId, *, source: str | None = None) -> dict[RecordId, Vector]:
         """See `VectorStore.vectors`."""
-        return {record.id: _unit(vector) for record, vector in self._by_id(ids, vectors=True)}
+        return {record.id: unit(vector) for record, vector in self._ids(ids, vectors=True) if vector is not None}
 
-    def _by_id(self, ids: Iterable[RecordId] | RecordId, *, vectors: bool) -> list[tuple[AnyRecord, Vector | None]]:
+    def _ids(self, ids: Iterable[RecordId] | RecordId, *, vectors: bool) -> list[tuple[AnyRecord, Vector | None]]:
         found = [ids] if isinstance(ids, str | int) else listed(ids, (str, int), "ids")
         for why in map(why_id_refused, found):
             if why is not None:
@@ -136,29 +136,29 @@ class ForeignStore(VectorStore):
                 )
         return True
 
-    def _count(self, source: str | None, where: Filter) -> int:
+    def _count(self, where: Filter, source: str | None) -> int:
         return self._counted(where) if source is None else 0
 
     def _total(self) -> int:
         return self._counted(Filter())
 
-    def _records(self, source: str | None, where: Filter) -> Iterator[AnyRecord]:
+    def _records(self, where: Filter, source: str | None) -> Iterator[AnyRecord]:
         return (record for record, _ in self._read(where, vectors=False)) if source is None else iter(())
 
-    def _rows(self, source: str | None, where: Filter) -> Iterator[Row]:
+    def _rows(self, where: Filter, source: str | None) -> Iterator[Row]:
         if source is None:
             for record, vector in self._read(where, vectors=True):
-                yield Row(record, _unit(vector))
+                yield Row(record, np.zeros(0, np.float32) if vector is None else vector)
 
-    def _scan(self, source: str | None, where: Filter) -> Iterator[Stored]:
-        return (stored_of(record.id, record.metadata) for record in self._records(source, where))
+    def _scan(self, where: Filter, source: str | None) -> Iterator[Stored]:
+        return (stored_of(record.id, record.metadata) for record in self._records(where, source))
 
     def _candidates(self, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter) -> Candidates:
         # Whatever distance the collection has, a score is the cosine.
         dense = []
         if vector is not None:
             found = self._nearest(vector, limit, where)
-            dense = [Hit(record, float(vector @ _unit(other))) for record, other in found]
+            dense = [Hit(record, float(vector @ unit(other))) for record, other in found]
         return Candidates(
             sorted(dense, key=lambda hit: -hit.score), self._lexical(terms, limit, where) if terms else []
         )
@@ -168,7 +168,7 @@ class ForeignStore(VectorStore):
         near = {hit.record.id for hit in found.dense}
         far = [hit.record.id for hit in found.lexical if hit.record.id not in near]
         rows = self._with_ids(far, vectors=True) if far else ()
-        dense = [Hit(record, float(vector @ _unit(other))) for record, other in rows if other is not None]
+        dense = [Hit(record, float(vector @ unit(other))) for record, other in rows if other is not None]
         return Candidates([*found.dense, *sorted(dense, key=lambda hit: -hit.score)], found.lexical)
 
     def _claims(self) -> dict[str, str]:
@@ -213,9 +213,3 @@ def foreign_record(layout: Layout, id: RecordId, fields: Mapping[str, Any]) -> R
         metadata = {name: value for name, value in fields.items() if name not in outside}
     own, text = id if layout.id is None else fields.get(layout.id, id), fields.get(layout.text)
     return Record(own, text if isinstance(text, str) else "", metadata)
-
-
-def _unit(vector: Vector | None) -> Vector:
-    whole = np.asarray(vector, np.float32)
-    one: Vector = unit(whole[None])[0] if whole.any() else whole
-    return one

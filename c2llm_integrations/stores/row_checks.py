@@ -166,5 +166,4 @@ def row_ids(ids: Iterable[RecordId] | RecordId, source: str = "") -> dict[Record
     for why in map(why_id_refused, found):
         if why is not None:
             raise InputError(why)
-    require(source, str, "a source's name")
     return {row_id(source, id): id for id in found}

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from c2llm_integrations.code.chunk import CHUNK_FIELDS, CodeChunk
 from c2llm_integrations.errors import InputError
@@ -219,8 +219,12 @@ def parts(ids: Sequence[_T]) -> Iterator[Sequence[_T]]:
         yield ids[start : start + BATCH_IDS]
 
 
-def unit(vectors: NDArray[Any]) -> Vector:
-    """(n, width) → the same at unit length; in float64, where no float32 overflows or vanishes when squared."""
-    wide = vectors.astype(np.float64)
-    scaled: Vector = (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)
+def unit(vectors: ArrayLike) -> Vector:
+    """(…, width) → the same at unit length; a vector of zeros, which is like no other, stays as it is.
+
+    In float64, where no float32 overflows or vanishes when squared.
+    """
+    wide = np.asarray(vectors, np.float64)
+    lengths = np.linalg.norm(wide, axis=-1, keepdims=True)
+    scaled: Vector = (wide / np.maximum(lengths, np.finfo(np.float64).tiny)).astype(np.float32)
     return scaled

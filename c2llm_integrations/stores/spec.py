@@ -185,19 +185,47 @@ class CollectionSpec:
             InputError: For a plan of another width than the embedder gives.
 
         """
-        plan, width = plan or CompactPlan(), embedder.output_dim
+        return cls.planned(
+            embedder.output_dim,
+            embedder.fingerprint,
+            plan,
+            lexical=lexical,
+            fields=fields,
+            long_text=long_text,
+            index=index,
+        )
+
+    @classmethod
+    def planned(
+        cls,
+        width: int,
+        fingerprint: Fingerprint,
+        plan: CompactPlan | None = None,
+        *,
+        lexical: bool = True,
+        fields: Mapping[str, str] | None = None,
+        long_text: str | None = None,
+        index: Mapping[str, int] | None = None,
+    ) -> CollectionSpec:
+        """Return what `for_embedder` does, for vectors of this width and fingerprint."""
+        plan = plan or CompactPlan()
         plan.require_width(width)
         return cls(
             width,
-            embedder.fingerprint,
+            fingerprint,
             plan.datatype,
             plan.quantization,
             plan.rescore or 0.0,
             ANALYZER if lexical else None,
-            long_text,
+            long_text or "refuse",
             fields or {},
             index=index or {},
         )
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the vectors came without their model, so that nothing tells what they mean."""
+        return self.fingerprint in ({}, GIVEN_VECTORS)
 
     @property
     def tenant(self) -> str | None:
@@ -248,7 +276,7 @@ class CollectionSpec:
 
     def require_same(self, asked: CollectionSpec) -> None:
         """Raise SpecMismatch, naming the differing field and both values, unless `asked` is the same."""
-        if self.fingerprint in ({}, GIVEN_VECTORS) and asked.fingerprint not in ({}, GIVEN_VECTORS):
+        if self.is_given and not asked.is_given:
             raise SpecMismatch(
                 "the collection was filled with given vectors, so their model is not known, asked for model "
                 f"{asked.fingerprint.get('model')!r}; give that model with the vectors from the first run on: drop the "

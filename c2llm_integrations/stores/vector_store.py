@@ -6,7 +6,7 @@ implements, may trust what they get.
 
 from __future__ import annotations
 
-import math
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -96,7 +96,7 @@ class VectorStore(Backend):
     def claims(self) -> dict[str, str]:
         """Return repository name → id of the checkout that fills it."""
         with self._open():
-            return {} if self._read_spec() is None else self._claims()
+            return {} if self._read_spec() is None else dict(self._claims())
 
     def claim(self, repository: str, checkout: str) -> None:
         """Record that `checkout` fills `repository` from now on."""
@@ -136,11 +136,16 @@ class VectorStore(Backend):
     def successor(self) -> VectorStore:
         """Return a store on the collection that is to take this one's place, which a former run may have begun.
 
-        Raises StoreError if this store has no collection yet: then there is nothing to replace.
+        Raises StoreError if this store has no collection yet: then there is nothing to replace; and if it is a
+        successor itself.
         """
         with self._open():
             self._existing()
-            return self._successor()
+            if self._is_successor:
+                raise StoreError(f"collection {self.collection!r} of {self.url} is a successor itself; fill it first")
+            one = self._successor()
+            one._is_successor = True
+            return one
 
     def replace_by(self, successor: VectorStore) -> None:
         """Give this collection's name to its filled successor in one step, then drop what stood there.
@@ -227,15 +232,19 @@ class VectorStore(Backend):
                 self._update(records[part], None, _terms(spec, whole[part]), gone)
 
     def delete(
-        self, ids: Iterable[RecordId] | RecordId | None = None, source: str | None = None, *, where: Where | None = None
-    ) -> None:
-        """Delete rows by the ids of their records, or those that match a filter.
+        self,
+        ids: Iterable[RecordId] | RecordId | None = None,
+        *,
+        source: str | None = None,
+        where: Where | None = None,
+    ) -> int:
+        """Delete rows by the ids of their records, or those that match a filter, and return how many there were.
 
         Args:
             ids: One id or several; ids that are not there are no error. A UUID or an integer is the id of the row
                 itself, whatever source that is of.
-            source: The source in which all other ids are names; with `where`, the source whose rows are deleted, None
-                for all.
+            source: The source in which all other ids are names, as for `get`; with `where`, the source whose rows are
+                deleted, None for all.
             where: A filter, instead of ids. Only rows that this package wrote are deleted.
 
         Raises:
@@ -243,81 +252,71 @@ class VectorStore(Backend):
                 conditions unless a source is named.
 
         """
-        if (ids is None) == (where is None):
+        if ids is not None and where is None:
+            found = list(self._by_key(ids, source, lambda keys: ((key, key) for key in self._known(keys))).values())
+        elif ids is None and where is not None:
+            if source is None and not _filter(where):
+                raise InputError("where=… has no conditions and would delete every row; name a source, or use `drop`")
+            found = [row.id for row in self.scan(where, source=source)]
+        else:
             raise InputError("delete takes ids or where=…, one of them; `drop` deletes the whole collection")
-        keys = {} if ids is None else row_ids(ids, source or "")
-        chosen, source = Filter(where), _source(source)
-        if ids is None and source is None and not chosen:
-            raise InputError("where=… has no conditions and would delete every row; name a source, or use `drop`")
         with self._open():
-            if self._read_spec() is None:
-                return
-            self._require_moments(chosen)
-            self.changes += 1
-            found = list(keys) if ids is not None else [row.id for row in self._scan(source, chosen)]
+            if found:
+                self.changes += 1
             for part in parts(found):
                 self._delete(part)
+        return len(found)
 
     # ---- reading
 
-    def get(self, ids: Iterable[RecordId] | RecordId, source: str = "") -> dict[RecordId, AnyRecord]:
+    def get(self, ids: Iterable[RecordId] | RecordId, *, source: str | None = None) -> dict[RecordId, AnyRecord]:
         """Return id → record, without vectors; ids that are not in the collection are left out.
 
         Args:
             ids: One id or several, as they were given to `Record`.
-            source: The source in which ids that are neither UUIDs nor integers are names.
+            source: The source in which ids that are neither UUIDs nor integers are names, as `ingest_records` was given
+                it; by default "", that of records without one. A warning says so where that finds none.
 
         Raises:
             InputError: For what cannot be an id.
 
         """
-        keys = row_ids(ids, source)
-        with self._open():
-            if self._read_spec() is None:
-                return {}
-            return {keys[one.row_id]: one for part in parts(list(keys)) for one in self._get(part)}
+        return self._by_key(ids, source, lambda keys: ((one.row_id, one) for one in self._get(keys)))
 
     def scroll(self, where: Where | None = None, *, source: str | None = None) -> Iterator[AnyRecord]:
         """Yield the records this package wrote that match a filter (of one source), in no particular order."""
-        return self._each(self._records, source, where)
+        return self._each(self._records, where, source)
 
-    def rows(self, source: str | None = None, where: Where | None = None) -> Iterator[Row]:
+    def rows(self, where: Where | None = None, *, source: str | None = None) -> Iterator[Row]:
         """Yield what `scroll` does with its vectors, at unit length."""
-        return self._each(self._rows, source, where)
+        return (Row(row.record, unit(row.vector)) for row in self._each(self._rows, where, source))
 
-    def scan(self, source: str | None = None, where: Where | None = None) -> Iterator[Stored]:
+    def scan(self, where: Where | None = None, *, source: str | None = None) -> Iterator[Stored]:
         """Yield what an incremental run compares of the same rows: no text, no vector."""
-        return self._each(self._scan, source, where)
+        return self._each(self._scan, where, source)
 
-    def count(self, source: str | None = None, where: Where | None = None) -> int:
+    def count(self, where: Where | None = None, *, source: str | None = None) -> int:
         """Count exactly the rows this package wrote (of one source) that match a filter."""
-        chosen, source = Filter(where), _source(source)
+        chosen, source = _filter(where), _source(source)
         with self._open():
             if self._read_spec() is None:
                 return 0
             self._require_moments(chosen)
-            return self._count(source, chosen)
+            return self._count(chosen, source)
 
     def total(self) -> int:
         """Count exactly all rows, those of other programs too, which most stores do faster than `count`."""
         with self._open():
             return 0 if self._read_spec() is None else self._total()
 
-    def known(self, ids: Iterable[RecordId] | RecordId, source: str = "") -> set[RecordId]:
-        """Return those of `ids` (see `delete`) that are in the collection, whoever wrote them."""
-        keys = row_ids(ids, source)
-        with self._open():
-            if self._read_spec() is None:
-                return set()
-            return {keys[id] for part in parts(list(keys)) for id in self._known(part)}
+    def known(self, ids: Iterable[RecordId] | RecordId, *, source: str | None = None) -> set[RecordId]:
+        """Return those of `ids` (see `get`) that are in the collection, whoever wrote them."""
+        return set(self._by_key(ids, source, lambda keys: ((key, None) for key in self._known(keys))))
 
-    def vectors(self, ids: Iterable[RecordId] | RecordId, source: str = "") -> dict[RecordId, Vector]:
-        """Read back vectors, unit length, by id (see `delete`); ids that are not there are left out."""
-        keys = row_ids(ids, source)
-        with self._open():
-            if self._read_spec() is None:
-                return {}
-            return {keys[id]: vector for part in parts(list(keys)) for id, vector in self._vectors(part).items()}
+    def vectors(self, ids: Iterable[RecordId] | RecordId, *, source: str | None = None) -> dict[RecordId, Vector]:
+        """Read back vectors, unit length, by id (see `get`); ids that are not there are left out."""
+        found = self._by_key(ids, source, lambda keys: self._vectors(keys).items())
+        return dict(zip(found, unit([*found.values()]), strict=True)) if found else {}
 
     def search(self, vector: Vector, limit: int, where: Where | None = None) -> list[Hit]:
         """Return the `limit` nearest rows, best first; arguments and errors are those of `candidates`."""
@@ -343,7 +342,7 @@ class VectorStore(Backend):
                 why = why_vector_refused(vector, spec.width)
                 if why is not None:
                     raise InputError(f"the query's {why}")
-                vector = unit(np.asarray(vector)[None])[0]
+                vector = unit(vector)
             terms = terms if spec.analyzer is not None else ()
             if vector is None and not terms:
                 return Candidates([], [])
@@ -357,13 +356,11 @@ class VectorStore(Backend):
         worded = {hit.record.row_id: hit.record for hit in found.lexical}
         far = [id for id in worded if id not in near]
         rest = [id for id in near if id not in worded]
-        vectors = self._vectors(far) if far else {}
-        scores = self._lexical_scores(terms, rest) if rest else {}
         # Others may have written a vector of zeros, which is at no angle to anything.
-        with np.errstate(invalid="ignore"):
-            cosines = unit(np.stack([*vectors.values()])) @ vector if vectors else np.zeros(0)
-        found_far = zip(vectors, cosines.tolist(), strict=True)
-        dense = [Hit(worded[id], cosine) for id, cosine in found_far if math.isfinite(cosine)]
+        vectors = {id: one for id, one in self._vectors(far).items() if np.any(one)} if far else {}
+        scores = self._lexical_scores(terms, rest) if rest else {}
+        cosines = (unit([*vectors.values()]) @ vector).tolist() if vectors else []
+        dense = [Hit(worded[id], cosine) for id, cosine in zip(vectors, cosines, strict=True)]
         lexical = [Hit(near[id], score) for id, score in scores.items()]
         return Candidates(
             [*found.dense, *sorted(dense, key=lambda hit: -hit.score)],
@@ -372,9 +369,9 @@ class VectorStore(Backend):
 
     # ---- awaited: a thread of the store's own does the work, so that the event loop is never blocked
 
-    async def aget(self, ids: Iterable[RecordId] | RecordId, source: str = "") -> dict[RecordId, AnyRecord]:
+    async def aget(self, ids: Iterable[RecordId] | RecordId, *, source: str | None = None) -> dict[RecordId, AnyRecord]:
         """Await `get`."""
-        return await self._in_thread(self.get, ids, source)
+        return await self._in_thread(lambda: self.get(ids, source=source))
 
     async def asearch(self, vector: Vector, limit: int, where: Where | None = None) -> list[Hit]:
         """Await `search`."""
@@ -386,19 +383,23 @@ class VectorStore(Backend):
         """Await `candidates`."""
         return await self._in_thread(self.candidates, vector, terms, limit, where)
 
-    async def acount(self, source: str | None = None, where: Where | None = None) -> int:
+    async def acount(self, where: Where | None = None, *, source: str | None = None) -> int:
         """Await `count`."""
-        return await self._in_thread(self.count, source, where)
+        return await self._in_thread(lambda: self.count(where, source=source))
 
     async def aupsert(self, rows: Sequence[Row]) -> int:
         """Await `upsert`."""
         return await self._in_thread(self.upsert, rows)
 
     async def adelete(
-        self, ids: Iterable[RecordId] | RecordId | None = None, source: str | None = None, *, where: Where | None = None
-    ) -> None:
+        self,
+        ids: Iterable[RecordId] | RecordId | None = None,
+        *,
+        source: str | None = None,
+        where: Where | None = None,
+    ) -> int:
         """Await `delete`."""
-        await self._in_thread(lambda: self.delete(ids, source, where=where))
+        return await self._in_thread(lambda: self.delete(ids, source=source, where=where))
 
     def __enter__(self) -> Self:
         return self
@@ -412,7 +413,7 @@ class VectorStore(Backend):
 
     @abstractmethod
     def _successor(self) -> VectorStore:
-        """Return a store on this collection's successor, the same one after a restart; StoreError if this is one.
+        """Return a store on this collection's successor, the same one after a restart; never called on a successor.
 
         Its name is up to the store: one that no other collection can have, and that `list_collections` does not return.
         """
@@ -443,15 +444,36 @@ class VectorStore(Backend):
             elif some:
                 self._upsert(some, vectors[places], words)
 
+    def _by_key(
+        self,
+        ids: Iterable[RecordId] | RecordId,
+        source: str | None,
+        read: Callable[[Sequence[RecordId]], Iterable[tuple[RecordId, _T]]],
+    ) -> dict[RecordId, _T]:
+        """Return id → what `read` gives for the key of its row; ids without a row are left out."""
+        keys = row_ids(ids, _source(source) or "")
+        with self._open():
+            if self._read_spec() is None:
+                return {}
+            found = {keys[key]: one for part in parts(list(keys)) for key, one in read(part)}
+            names = [id for key, id in keys.items() if str(key) != str(id).lower()]
+            if source is None and names and found.keys().isdisjoint(names) and (sources := sorted(self._claims())):
+                warnings.warn(
+                    f"no row without a source has the id {names[0]!r:.60}; ids are names within their source, "
+                    f"so say source=…, here one of {sources[:3]}",
+                    stacklevel=3,
+                )
+        return found
+
     def _each(
-        self, read: Callable[[str | None, Filter], Iterator[_T]], source: str | None, where: Where | None
+        self, read: Callable[[Filter, str | None], Iterator[_T]], where: Where | None, source: str | None
     ) -> Iterator[_T]:
-        chosen, source = Filter(where), _source(source)
+        chosen, source = _filter(where), _source(source)
         with self._open():
             if self._read_spec() is None:
                 return iter(())
             self._require_moments(chosen)
-            return self._guarded(read(source, chosen))
+            return self._guarded(read(chosen, source))
 
     # How a collection gets to know that a field holds moments, in front of what is declared.
     _declaring: ClassVar[str] = "create the collection with"
@@ -468,6 +490,12 @@ class VectorStore(Backend):
     def _guarded(self, found: Iterator[_T]) -> Iterator[_T]:
         with self._open():
             yield from found
+
+
+def _filter(where: Where | None) -> Filter:
+    if isinstance(where, str):
+        raise InputError(f"a filter is a mapping, got {where!r:.60}; to name a source write source={where!r:.60}")
+    return Filter(where)
 
 
 def _source(source: str | None) -> str | None:

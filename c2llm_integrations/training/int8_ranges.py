@@ -19,12 +19,12 @@ from c2llm_integrations.model.tensor_files import write_tensors
 from c2llm_integrations.training.docstring_pairs import read_pairs
 from c2llm_integrations.training.hidden_states import token_ids
 
-PAIRS = 1000
+PAIRS, MAX_TOKENS = 1000, 512
 # Of a million values behind gelu one is cut: finer steps for the others save more than it loses.
 CUT, MOST_CUT = 1e-6, 4096
 
 
-def measure_ranges(checkpoint: Checkpoint, texts: Sequence[str], max_length: int = 512) -> dict[str, Tensor]:
+def measure_ranges(checkpoint: Checkpoint, texts: Sequence[str]) -> dict[str, Tensor]:
     """Return the tensors of `range_shapes`, float32.
 
     Raises:
@@ -37,7 +37,7 @@ def measure_ranges(checkpoint: Checkpoint, texts: Sequence[str], max_length: int
     if not isinstance(encoder, PackedEncoder) or not isinstance(encoder.backbone, Bert):
         raise InputError(f"{checkpoint.name} has no BERT backbone, the only one computed in 8 bits")
     watch = RangeWatch(encoder.backbone)
-    tokens = [ids for ids, _ in token_ids(checkpoint, texts, max_length)]
+    tokens = [ids for ids, _ in token_ids(checkpoint, texts, MAX_TOKENS)]
     for rows in plan_batches([len(ids) for ids in tokens], CPU_BUDGET):
         watch.begin(sum(len(tokens[row]) for row in rows))
         encoder.states([tokens[row] for row in rows])

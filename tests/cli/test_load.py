@@ -16,7 +16,7 @@ def test_a_file_is_loaded_planned_and_kept_current(tmp_path, tiny_model, capsys)
     assert "written 2, unchanged 0, updated 0" in answer(capsys, "load", *common, "--field", "votes=integer")
     file.write_text(json.dumps({**rows[0], "votes": 5}) + "\n")
     report = json.loads(answer(capsys, "load", *common, "--delete-missing", "--json"))
-    assert (report["written"], report["moved"], report["deleted"], report["stored"]) == (0, 1, 1, 1)
+    assert (report["written"], report["updated"], report["deleted"], report["stored"]) == (0, 1, 1, 1)
 
 
 def test_another_kind_of_field_is_refused_until_the_collection_is_replaced(tmp_path, tiny_model, capsys):
@@ -39,6 +39,9 @@ def test_a_bad_record_fails_the_run_and_is_kept_in_a_file(tmp_path, tiny_model, 
     arguments = ["load", file, "--source", "s", "--store", store, "--model", tiny_model, "--refused", refused]
     assert run(list(map(str, arguments))) == 1
     assert "line 2" in json.loads(refused.read_text())["id"]
+    file.write_text("nonsense\n")
+    assert run(list(map(str, arguments))) == 1
+    assert f"nothing is stored of 1 records: each was refused, such as s: {file}: line 1" in capsys.readouterr().out
 
 
 def test_a_wrong_command_line_is_one_line(tmp_path, capsys):

@@ -3,11 +3,11 @@
 import json
 
 import pytest
+from c2llm_integrations.indexing.report import IngestReport, RecordsReport
 
 from c2llm_integrations.cli.output import report_lines, say_problems, size, status_lines, table, write_report
 from c2llm_integrations.errors import did_you_mean
 from c2llm_integrations.indexing.cost import Estimate
-from c2llm_integrations.indexing.ingest import IngestReport
 
 
 def test_a_report_names_what_was_skipped_and_shortens_long_lists():
@@ -30,6 +30,20 @@ def test_a_report_tells_what_was_shortened_replaced_or_would_cost():
     assert "shortened 2 texts" in text
     assert "taken the old one's place" in text
     assert "about 1,234,567 tokens, 45.6 MB in the store, 0.6 minutes at 35,000 tokens a second" in text
+
+
+def test_a_report_of_records_speaks_of_records(capsys):
+    report = RecordsReport("gen", records=5_000, written=0, updated=2, unchanged=4_998, seconds=2.0, notes=["look"])
+    assert report_lines(report, planned=False) == [
+        "gen: 5,000 records in 2.0 s",
+        "written 0, unchanged 4,998, updated 2, deleted 0, refused 0",
+        "look",
+    ]
+    assert report_lines(RecordsReport("gen"), planned=True)[0] == "gen: 0 records in 0.0 s"
+    write_report(report, planned=False, as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert (told["source"], told["records"], told["updated"]) == ("gen", 5_000, 2)
+    assert not told.keys() & {"repository", "files", "chunks", "moved"}
 
 
 def test_a_report_is_json_whatever_it_holds(capsys):

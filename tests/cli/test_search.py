@@ -6,10 +6,13 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from c2llm_integrations import ingest_records
 from c2llm_integrations.cli.main import run
-from c2llm_integrations.retrieval.search import UNREADABLE_NOTE
+from c2llm_integrations.retrieval.search import GIVEN_NOTE, UNREADABLE_NOTE
+from c2llm_integrations.stores import open_store
 from tests.cli.running import answer, command, complaint
 from tests.repositories import git
 
@@ -45,6 +48,18 @@ def test_a_question_that_the_model_cannot_read_is_answered_by_words_with_a_note(
     assert UNREADABLE_NOTE in printed.err
     assert run(["search", "retry delay"]) == 0
     assert UNREADABLE_NOTE not in capsys.readouterr().err
+
+
+def test_given_vectors_are_compared_with_a_note(tmp_path, capsys):
+    url = f"qdrant+edge://{tmp_path / 'store'}"
+    with open_store(url, "records") as store:
+        ingest_records([{"id": "a", "text": "retry"}], None, store, source="s", vectors=np.ones((1, 256), np.float32))
+    for more, noted in (((), True), (("--lexical",), False)):
+        assert run(["search", "retry", "--store", url, "--collection", "records", "--model", "nano", *more]) == 0
+        assert (GIVEN_NOTE in capsys.readouterr().err) == noted
+    assert "name that model with --model" in complaint(
+        capsys, 1, "search", "x", "--store", url, "--collection", "records"
+    )
 
 
 def test_filters_and_limit(indexed, capsys):

@@ -142,8 +142,8 @@ def test_rows_of_other_repositories_and_folders_are_left_alone(cluster, server, 
     [report] = distributed(server, one / "inner")
     assert (report.written, report.deleted) == (1, 1)
     with open_store(f"qdrant+{server.address}") as store:
-        assert any(row.path == "file_1.py" for row in store.scan("one"))
-        assert store.count("two") > 50
+        assert any(row.path == "file_1.py" for row in store.scan(source="one"))
+        assert store.count(source="two") > 50
 
 
 def test_a_commit_read_without_one_of_its_files_is_not_taken_for_whole(cluster, server, embedder, tmp_path):
@@ -430,7 +430,7 @@ def test_a_store_that_loses_rows_is_found_out(cluster, server, tmp_path):
     def lose():
         with open_store(f"qdrant+{server.address}") as store:
             while not stop.is_set():
-                store.delete([row.id for row in store.scan("one")][:1])
+                store.delete([row.id for row in store.scan(source="one")][:1])
                 time.sleep(0.01)
 
     distributed(server, write_tree(tmp_path / "other", 0, files=2))

@@ -117,7 +117,7 @@ def test_documents_of_others_are_found_and_never_deleted(theirs, ours, embedder,
     (same,) = theirs.similarity_search("x", k=50, expr="stars == 3")
     assert (same.page_content, same.metadata["source"]) == (note.page_content, "elsewhere")
     theirs.delete([stranger])
-    ours.delete([row.id for row in ours.scan("more")])
+    ours.delete([row.id for row in ours.scan(source="more")])
 
 
 @pytest.mark.parametrize("key_encoder", ["sha256", "blake2b"])

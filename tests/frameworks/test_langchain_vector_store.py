@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.indexing import InMemoryRecordManager, index
 from langchain_tests.integration_tests import VectorStoreIntegrationTests
 
+from c2llm_integrations import ingest_records
 from c2llm_integrations.errors import InputError, RowsRefused, SpecMismatch
 from c2llm_integrations.langchain import C2LLMCodeLoader, C2LLMEmbeddings, C2LLMRetriever, C2LLMVectorStore
 from c2llm_integrations.retrieval.renamed_fields import PREFIX
@@ -241,6 +243,29 @@ def test_dates_uuids_and_numpys_numbers_become_json(embeddings):
     store.add_documents([Document(id="x", page_content="a", metadata=OBJECTS)])
     [got] = store.get_by_ids(["x"])
     assert got.metadata == OBJECTS_AS_JSON
+
+
+def test_vectors_whose_model_nobody_knows_are_compared_with_a_warning(tmp_path, embeddings):
+    with open_store(url_of("edge", tmp_path), "answers") as opened:
+        text = ANSWERS[0].page_content
+        ingest_records(
+            [{"id": "a", "text": text}], None, opened, source="s", vectors=embeddings.embed_documents([text])
+        )
+        store = C2LLMVectorStore(opened, embedding=embeddings)
+        retriever = C2LLMRetriever(store=opened, embeddings=embeddings)
+        for ask in (
+            lambda: store.similarity_search("wait"),
+            lambda: store.similarity_search("wait", search_type="dense"),
+            lambda: asyncio.run(store.asimilarity_search("wait")),
+            lambda: store.max_marginal_relevance_search("wait"),
+            lambda: retriever.invoke("wait"),
+        ):
+            with pytest.warns(UserWarning, match="nothing tells whether this model made them"):
+                assert [one.page_content for one in ask()] == [text]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            store.similarity_search("wait", search_type="lexical")
+            store.similarity_search_by_vector(embeddings.embed_query("wait"))
 
 
 def test_other_embeddings_fill_a_collection_and_keep_it(tmp_path, embeddings):

@@ -1,6 +1,7 @@
 """Our stores as LlamaIndex's vector store: what its interface asks, under its indexes and pipelines."""
 
 import asyncio
+import warnings
 
 import numpy as np
 import pytest
@@ -311,9 +312,42 @@ def test_vectors_of_another_model_are_refused(tmp_path, embedding):
         plain.add([TextNode(id_="y", text="y", embedding=[1.0, 2.0])])
 
 
+def test_vectors_whose_model_nobody_knows_are_compared_with_a_warning(tmp_path, embedding):
+    query = {"query_str": "wait", "query_embedding": embedding.get_query_embedding("wait")}
+    default, hybrid, sparse = (
+        VectorStoreQuery(**query, mode=mode)
+        for mode in (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.HYBRID, VectorStoreQueryMode.SPARSE)
+    )
+    with open_store(url_of("edge", tmp_path), "answers") as opened:
+        plain, own = C2LLMVectorStore(opened), C2LLMVectorStore(opened, embed_model=embedding)
+        plain.add([TextNode(id_="z", text="wait", embedding=embedding.get_text_embedding("wait"))])
+        retriever = C2LLMRetriever(opened, embed_model=embedding)
+        for ask in (lambda: own.query(default).nodes, lambda: own.query(hybrid).nodes, lambda: retriever.retrieve("z")):
+            with pytest.warns(UserWarning, match="nothing tells whether this model made them"):
+                assert [one.node_id for one in ask()] == ["z"]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for store, asked in ((own, sparse), (plain, default), (plain, hybrid)):
+                assert store.query(asked).ids == ["z"]
+
+
+def test_a_store_is_named_by_position_and_wrong_arguments_are_told_in_one_line(tmp_path, embedding):
+    store = C2LLMVectorStore(url_of("edge", tmp_path), "answers", embed_model=embedding, source="mine")
+    assert (store.collection, store.source) == ("answers", "mine")
+    again = C2LLMVectorStore.from_dict(store.to_dict())
+    assert (again.store, again.collection, again.source) == (store.store, "answers", "mine")
+    for call, said in (
+        (lambda: C2LLMVectorStore(url="x"), "there is no argument 'url'"),
+        (lambda: C2LLMVectorStore("x", colection="y"), "did you mean collection"),
+        (lambda: C2LLMVectorStore("x", 5), "collection is 5: input should be a valid string"),
+        (lambda: C2LLMVectorStore("x", embed_model="nano"), "embed_model is 'nano': "),
+    ):
+        with pytest.raises(InputError, match=said) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
 def test_unknown_arguments_are_refused(filled):
-    with pytest.raises(ValueError, match="Extra inputs"):
-        C2LLMVectorStore(url="x")
     for call in (
         lambda: filled.add([], batch=1),
         lambda: filled.delete("a", cascade=True),

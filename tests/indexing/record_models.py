@@ -41,7 +41,7 @@ def vectors_of(texts: Sequence[str]) -> NDArray[np.float32]:
 
 def held(store: VectorStore, source: str) -> dict[Any, tuple[str, dict[str, Any]]]:
     """Return id → text and metadata of a source's rows, after a look at each vector."""
-    rows = list(store.rows(source))
+    rows = list(store.rows(source=source))
     if rows:
         found = np.array([row.vector for row in rows])
         np.testing.assert_allclose(found, vectors_of([row.record.text for row in rows]), atol=1e-3)

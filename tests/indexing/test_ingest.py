@@ -175,7 +175,7 @@ def test_two_repositories_share_a_collection_and_never_touch_each_other(repo, tm
     assert store.count() == 6
     (other / "a.py").unlink()
     assert ingest(other, embedder, store).deleted == 1
-    assert store.count("project") == 5
+    assert store.count(source="project") == 5
 
 
 def test_another_checkout_of_the_same_name_is_refused_unless_forced(repo, tmp_path, embedder, store):
@@ -433,7 +433,7 @@ def test_replacing_never_drops_rows_that_nobody_claims_unless_forced(repo, embed
 def test_a_replacement_under_another_name_is_how_a_checkout_is_renamed(repo, embedder, store):
     ingest(repo, embedder, store)
     assert ingest(repo, embedder, store, repository="renamed", replace=True).replaced
-    assert (store.count("renamed"), store.count()) == (5, 5)
+    assert (store.count(source="renamed"), store.count()) == (5, 5)
 
 
 def test_a_lost_row_is_missed_where_another_repository_has_as_many(repo, embedder, store, tmp_path, monkeypatch):

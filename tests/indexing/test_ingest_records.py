@@ -139,9 +139,19 @@ def test_a_document_keeps_its_fields_and_takes_its_id_from_the_one_named(store):
     assert set(held(store, "by url")) == {"http://a", "http://b"}
 
 
+def test_a_run_that_stores_no_record_says_so_first(store):
+    bad = [{"id": id, "body": "x"} for id in "ab"]
+    report = load(store, bad, fields={"votes": "integer"})
+    assert report.notes[0].startswith("nothing is stored of 2 records: each was refused, such as answers: a: it has no")
+    assert len(report.notes) == 2
+    planned = plan_records(bad, CountingEmbedder(), store, "answers", RecordOptions())
+    assert planned.notes[0].startswith("nothing is stored of 2 records")
+    assert load(store, [*bad, ROWS[0]]).notes == load(store, [*bad, ROWS[0]]).notes == load(store, []).notes == []
+
+
 def test_what_transform_returns_is_stored(store):
     report = load(store, range(5), transform=lambda n: {"text": str(n), "n": n} if n % 2 else None)
-    assert (report.chunks, report.written) == (2, 2)
+    assert (report.records, report.written) == (2, 2)
     assert sorted(held(store, "answers").values()) == [("1", {"n": 1}), ("3", {"n": 3})]
 
 
@@ -197,7 +207,7 @@ def test_a_used_up_generator_deletes_nothing(store):
     load(store, rows, delete_missing=True)
     with pytest.raises(InputError, match="delete all 2 rows of 'answers'"):
         load(store, rows, delete_missing=True)
-    assert store.count("answers") == 2
+    assert store.count(source="answers") == 2
 
 
 def test_a_generator_that_fails_keeps_what_was_stored_and_deletes_nothing(store):
@@ -272,7 +282,7 @@ def test_records_and_a_repository_share_a_store(tmp_path, project):
             load(store, ROWS, source="shop")
         with pytest.raises(RepositoryError, match="'answers' in this collection was indexed"):
             ingest(write_project(tmp_path / "other"), embedder, store, repository="answers")
-        assert ingest(project, embedder, store).unchanged == store.count("shop")
+        assert ingest(project, embedder, store).unchanged == store.count(source="shop")
         assert load(store, ROWS, delete_missing=True).unchanged == 2
 
 
@@ -286,7 +296,7 @@ def test_a_plan_says_what_a_run_would_do_and_does_nothing(store):
     load(store, [*ROWS, {"id": "c", "text": "gone"}])
     changed = [{**ROWS[0], "votes": 9}, {**ROWS[1], "text": "new"}, {"id": "d"}]
     planned = plan_records(changed, CountingEmbedder(), store, "answers", options)
-    assert (planned.written, planned.moved, planned.deleted, list(planned.refused)) == (1, 1, 1, ["d"])
+    assert (planned.written, planned.updated, planned.deleted, list(planned.refused)) == (1, 1, 1, ["d"])
     assert set(held(store, "answers")) == {"a", "b", "c"}
     assert load(store, changed, delete_missing=True).written == planned.written
 

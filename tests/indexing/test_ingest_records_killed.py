@@ -29,7 +29,7 @@ with open_store(url, "answers") as store:
         file, embedder, store, source="answers", delete_missing=True, batch_size=10,
         progress=lambda *step: print(*step, flush=True),
     )
-print("done", report.written, report.moved, report.deleted, len(embedder.embedded), flush=True)
+print("done", report.written, report.updated, report.deleted, len(embedder.embedded), flush=True)
 """
 
 

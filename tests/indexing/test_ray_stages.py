@@ -62,7 +62,7 @@ def test_a_sum_knows_a_set_of_ids_in_any_order_and_parts(ids, random):
 def test_a_file_that_cannot_be_chunked_costs_itself_and_keeps_its_rows(place, tmp_path, monkeypatch):
     tree = write_tree(tmp_path / "one", 0, files=6)
     store_tree(tree, place)
-    held = place.open().count("one")
+    held = place.open().count(source="one")
 
     def fail(name, path, text):
         if path == "file_3.py":
@@ -94,9 +94,9 @@ def test_nothing_is_deleted_while_a_new_row_is_missing(place, tmp_path):
     wanted = sum((batch.ids for batch in done), Sum())
     stale = [id for batch in done for id in batch.stale]
     assert stale
-    [lost, *_] = [row.id for row in place.open().scan("one") if row.id not in stale]
+    [lost, *_] = [row.id for row in place.open().scan(source="one") if row.id not in stale]
     vector = place.open().vectors([lost])[lost]
-    [chunk] = [row.chunk for row in place.open().rows("one") if row.chunk.id == lost]
+    [chunk] = [row.chunk for row in place.open().rows(source="one") if row.chunk.id == lost]
     place.open().delete([lost])
     before = place.open().count()
     with pytest.raises(StoreError, match=f"holds {wanted.count - 1} rows of 'one', expected {wanted.count}"):

@@ -47,7 +47,7 @@ def test_filters_and_limit():
     assert index.candidates(None, ["py"], 5, Filter({"repository": "other"})).lexical == []
     assert index.candidates(None, ["nosuchterm"], 5).lexical == []
     assert index.candidates(None, [], 5).lexical == []
-    assert list(index.scan("other")) == []
+    assert list(index.scan(source="other")) == []
 
 
 def test_an_empty_index_has_no_answer():

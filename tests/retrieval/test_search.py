@@ -1,6 +1,7 @@
 """Questions, filters and bad input."""
 
 import inspect
+import warnings
 from dataclasses import fields
 
 import pytest
@@ -15,6 +16,7 @@ from c2llm_integrations.retrieval.options import RULES, SearchOptions
 from c2llm_integrations.retrieval.search import find, is_readable, search
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.records import Record
+from c2llm_integrations.stores.spec import GIVEN_VECTORS
 from c2llm_integrations.stores.vector_store import CollectionSpec, Filter, Row
 from tests.golden import COMPRESSED, TIED
 
@@ -53,6 +55,31 @@ def test_the_text_itself_is_its_best_hit(embedder, store):
     chunk = next(hit.chunk for hit in hits if hit.chunk.symbol == "one")
     assert (chunk.path, chunk.start_line, chunk.end_line) == ("src/one.py", 1, 2)
     assert chunk.text == "def one():\n    return 1\n"
+
+
+@pytest.mark.parametrize("fingerprint", [{}, GIVEN_VECTORS])
+def test_vectors_whose_model_nobody_knows_are_compared_with_a_warning(embedder, fingerprint):
+    with open_store("qdrant+memory://") as given:
+        given.create(CollectionSpec(embedder.output_dim, fingerprint, analyzer=ANALYZER))
+        given.upsert([Row(Record("a", "def one(): ..."), embedder.encode_documents(["def one(): ..."])[0])])
+        for mode in ("hybrid", "dense"):
+            with pytest.warns(UserWarning, match="nothing tells whether this model made them") as told:
+                assert [hit.record.id for hit in search("one", embedder, given, mode=mode)] == ["a"]
+            assert (len(told), told[0].filename) == (1, __file__)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for model in (embedder, None):
+                assert len(search("one", model, given, mode="lexical")) == 1
+    with open_store("qdrant+memory://") as wider:
+        wider.create(CollectionSpec(embedder.output_dim + 1, fingerprint))
+        with pytest.warns(UserWarning, match="given vectors"), pytest.raises(SpecMismatch, match=r"width"):
+            search("one", embedder, wider)
+
+
+def test_vectors_of_a_known_model_are_compared_without_a_warning(embedder, store):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert search("one", embedder, store)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +262,7 @@ def test_paths_are_scanned_once_until_the_collection_changes(embedder, monkeypat
         store.upsert(rows[:2])
         scans = []
         scan = store.scan
-        monkeypatch.setattr(store, "scan", lambda *a: scans.append(a) or scan(*a))
+        monkeypatch.setattr(store, "scan", lambda **a: scans.append(a) or scan(**a))
         for pattern in ("src/", "*.py", "a.py", "src/"):
             assert search("x", embedder, store, path=pattern)
         assert len(scans) == 1

@@ -108,6 +108,12 @@ def test_claims_survive_reopening_and_can_move(open_: Database, spec: Collection
         assert second.spec == spec
 
 
+def test_changing_the_claims_read_changes_no_claim(store: VectorStore) -> None:
+    store.claim("repo", "here")
+    store.claims()["repo"] = "elsewhere"
+    assert store.claims() == {"repo": "here"}
+
+
 def test_collections_are_separate(open_: Database, spec: CollectionSpec, make_rows: MakeRows) -> None:
     one, two = open_("one"), open_("two")
     one.create(spec)
@@ -232,7 +238,7 @@ def test_update_replaces_every_field_and_keeps_the_vector(store: VectorStore, ma
     store.update([moved])
     [hit] = store.search(rows[1].vector, 1)
     assert hit.chunk == moved
-    assert store.count("other") == 1
+    assert store.count(source="other") == 1
     np.testing.assert_allclose(store.vectors([moved.id])[moved.id], unit(rows[1].vector), atol=1e-6)
 
 
@@ -259,7 +265,7 @@ def test_whole_rows_are_streamed(store: VectorStore, make_rows: MakeRows) -> Non
     mine, other = make_rows(57), make_rows(7, repository="other")
     store.upsert(mine + other)
     for repository, expected in ((None, mine + other), ("other", other), ("none", [])):
-        found = {row.chunk.id: row for row in store.rows(repository)}
+        found = {row.chunk.id: row for row in store.rows(source=repository)}
         assert {id: row.chunk for id, row in found.items()} == {row.chunk.id: row.chunk for row in expected}
         for row in expected:
             vector = found[row.chunk.id].vector
@@ -279,20 +285,25 @@ def test_many_repositories_in_one_collection_leave_each_other_alone(store: Vecto
     rows = {name: [make_row("src/a.py", "x = 1\n", i, repository=name) for i in range(5)] for name in names}
     store.upsert([row for some in rows.values() for row in some])
     one, *others = names
-    store.delete([row.id for row in store.scan(one)])
-    assert (store.count(one), store.count()) == (0, 39 * 5)
+    store.delete([row.id for row in store.scan(source=one)])
+    assert (store.count(source=one), store.count()) == (0, 39 * 5)
     for name in others[:5]:
-        assert {row.id for row in store.scan(name)} == set(ids(rows[name]))
-        assert store.count(name) == 5
+        assert {row.id for row in store.scan(source=name)} == set(ids(rows[name]))
+        assert store.count(source=name) == 5
 
 
 @pytest.mark.core
 def test_one_repository_is_scanned_and_counted_alone(store: VectorStore, make_rows: MakeRows) -> None:
     mine, other = make_rows(12), make_rows(7, repository="other")
     store.upsert(mine + other)
-    assert (store.count(), store.count("repo"), store.count("other"), store.count("none")) == (19, 12, 7, 0)
-    assert {row.id for row in store.scan("other")} == set(ids(other))
-    assert list(store.scan("none")) == []
+    assert (store.count(), store.count(source="repo"), store.count(source="other"), store.count(source="none")) == (
+        19,
+        12,
+        7,
+        0,
+    )
+    assert {row.id for row in store.scan(source="other")} == set(ids(other))
+    assert list(store.scan(source="none")) == []
 
 
 def test_generators_are_stored_whole(store: VectorStore, make_rows: MakeRows) -> None:

@@ -146,7 +146,7 @@ def test_a_failed_rebuild_leaves_the_old_rows_serving_and_is_continued(
     successor.close()
     old.close()  # the run was killed
     with open_() as store:
-        assert (store.count(), store.count("old")) == (30, 30)
+        assert (store.count(), store.count(source="old")) == (30, 30)
         successor = store.successor()
         assert {row.id for row in successor.scan()} == set(ids(rows[:5]))
         fill(successor, spec, rows)
@@ -193,6 +193,14 @@ def test_readers_by_name_never_see_a_gap(
     if reading:
         reading.result()
     assert {count for pair in seen for count in pair} <= {30, 10, 20}
+
+
+def test_a_successor_has_no_successor(old: VectorStore, spec: CollectionSpec) -> None:
+    successor = old.successor()
+    successor.create(spec)
+    with pytest.raises(StoreError, match="is a successor itself"):
+        successor.successor()
+    assert old.successor().spec == spec
 
 
 def test_a_missing_collection_has_no_successor(open_: Database) -> None:

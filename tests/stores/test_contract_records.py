@@ -23,7 +23,7 @@ from c2llm_integrations.stores.ids import RecordId, row_id, why_id_refused
 from c2llm_integrations.stores.records import Record
 from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
 from tests.stores.conftest import SLOW, WIDTH, Database
-from tests.stores.foreign import add_fields
+from tests.stores.foreign import add_fields, write_foreign
 from tests.stores.test_contract import unit
 
 MakeRow = Callable[..., Row]
@@ -77,17 +77,17 @@ def test_any_id_comes_back_as_it_was_given(store: VectorStore, id: RecordId) -> 
     store.upsert([row])
     [hit] = store.search(row.vector, 5)
     assert (hit.record.id, hit.record.source, store.count()) == (id, "answers", 1)
-    assert store.known([id, "other"], "answers") == {id}
-    np.testing.assert_allclose(store.vectors(id, "answers")[id], unit(row.vector), atol=1e-6)
-    assert [stored.id for stored in store.scan("answers")] == [row.record.row_id]
-    store.delete([id], "answers")
+    assert store.known([id, "other"], source="answers") == {id}
+    np.testing.assert_allclose(store.vectors(id, source="answers")[id], unit(row.vector), atol=1e-6)
+    assert [stored.id for stored in store.scan(source="answers")] == [row.record.row_id]
+    store.delete([id], source="answers")
     assert store.count() == 0
 
 
 def test_ids_are_names_within_their_source(store: VectorStore) -> None:
     store.upsert([a_row("doc", "x", "one"), a_row("doc", "x", "two")])
-    assert (store.count("one"), store.count("two"), store.count()) == (1, 1, 2)
-    store.delete("doc", "one")
+    assert (store.count(source="one"), store.count(source="two"), store.count()) == (1, 1, 2)
+    store.delete("doc", source="one")
     assert [row.record.source for row in store.rows()] == ["two"]
 
 
@@ -101,7 +101,7 @@ def test_any_metadata_comes_back_and_can_be_written_again(store: VectorStore) ->
     ]
     store.upsert(rows)
     for _ in range(2):
-        kept = {row.record.id: row for row in store.rows("answers")}
+        kept = {row.record.id: row for row in store.rows(source="answers")}
         assert {id: row.record for id, row in kept.items()} == {row.record.id: row.record for row in rows}
         assert {hit.record.id: hit.record for hit in store.search(rows[0].vector, 9)} == {
             row.record.id: row.record for row in rows
@@ -114,9 +114,9 @@ def test_records_and_chunks_of_one_collection_keep_apart(store: VectorStore, mak
     chunk = make_row(repository="r")
     looks_like = a_row("note", "x", "reviews", **{**chunk.chunk.metadata, "stars": 3})
     store.upsert([chunk, looks_like])
-    assert (store.count("r"), store.count("reviews"), store.count()) == (1, 1, 2)
-    assert [row.record for row in store.rows("r")] == [chunk.chunk]
-    assert [row.record for row in store.rows("reviews")] == [looks_like.record]
+    assert (store.count(source="r"), store.count(source="reviews"), store.count()) == (1, 1, 2)
+    assert [row.record for row in store.rows(source="r")] == [chunk.chunk]
+    assert [row.record for row in store.rows(source="reviews")] == [looks_like.record]
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_an_update_leaves_nothing_of_before(lexical: VectorStore, make_row: Make
         lexical.update([after])
     for words, expected in (("alpha", []), ("old place", []), ("gamma", [after]), ("new site", [after])):
         assert [hit.record for hit in lexical.candidates(None, query_terms(words), 5).lexical] == expected
-    assert [row.record for row in lexical.rows(after.source)] == [after]
+    assert [row.record for row in lexical.rows(source=after.source)] == [after]
     np.testing.assert_allclose(lexical.vectors(after.row_id)[after.row_id], unit(before.vector), atol=1e-6)
     if kind != "chunk":
         assert found(lexical, {"gone": {"exists": True}}) == found(lexical, {"votes": {"exists": True}}) == []
@@ -203,6 +203,59 @@ def test_fields_that_others_have_added_survive(
         assert [hit.record.text for hit in store.candidates(None, ["new"], 5).lexical] == ["new text"]
     expected = unit(row.vector if write == "update" else -row.vector)
     np.testing.assert_allclose(store.vectors(key)[key], expected, atol=1e-6)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("write", ["update", "upsert"])
+@pytest.mark.parametrize("kind", ["chunk", "record"])
+def test_a_row_of_others_that_is_overwritten_becomes_ours(
+    store: VectorStore, make_row: MakeRow, kind: str, write: str
+) -> None:
+    row = make_row() if kind == "chunk" else a_row("doc", "our text", votes=1)
+    key, theirs = str(row.record.row_id), np.ones(WIDTH, np.float32)
+    write_foreign(store, key, theirs, "their text", {"note": "theirs"})
+    if write == "update":
+        store.update([row.record])
+    else:
+        store.upsert([row])
+    [ours] = store.rows()
+    assert (ours.record.row_id, ours.record.text, ours.record.source) == (key, row.record.text, row.record.source)
+    assert ours.record.metadata == {**row.record.metadata, "note": "theirs"}
+    assert [one.id for one in store.scan(source=row.record.source)] == [key]
+    assert (store.count(), store.count(source=row.record.source), store.total()) == (1, 1, 1)
+    np.testing.assert_allclose(ours.vector, unit(theirs if write == "update" else row.vector), atol=1e-6)
+
+
+def test_changing_what_was_written_or_read_changes_no_row(store: VectorStore) -> None:
+    def metadata() -> dict[str, Any]:
+        return {"tags": ["a"], "author": {"name": "Ada"}}
+
+    row = a_row("doc", **metadata())
+    kept = unit(row.vector)
+
+    def spoil(record: Any) -> None:
+        record.metadata["tags"].append("b")
+        record.metadata["author"]["name"] = "Bob"
+
+    for write in (lambda: store.upsert([row]), lambda: store.update([row.record])):
+        row.record.metadata.update(metadata())  # type: ignore[attr-defined]
+        write()
+        spoil(row.record)
+        for read in (
+            lambda: store.get("doc", source="answers")["doc"],
+            lambda: next(store.scroll()),
+            lambda: next(store.rows()).record,
+            lambda: store.search(row.vector, 1)[0].record,
+        ):
+            for _ in range(2):
+                record = read()
+                assert record.metadata == metadata()
+                spoil(record)
+    for vector in (lambda: store.vectors("doc", source="answers")["doc"], lambda: next(store.rows()).vector):
+        for _ in range(2):
+            np.testing.assert_allclose(found := vector(), kept, atol=1e-6)
+            if found.flags.writeable:
+                found[:] = 0
 
 
 # ---- filters
@@ -396,10 +449,10 @@ def test_arguments_of_a_wrong_type_are_refused_in_one_line(
         "delete(bytes)": lambda s: s.delete([b"x"]),
         "known(dict)": lambda s: s.known([{}]),
         "vectors(bool)": lambda s: s.vectors(True),
-        "delete(source)": lambda s: s.delete("x", 5),
-        "scan": lambda s: s.scan(5),
-        "rows": lambda s: s.rows(["r"]),
-        "count": lambda s: s.count(5),
+        "delete(source)": lambda s: s.delete("x", source=5),
+        "scan": lambda s: s.scan(source=5),
+        "rows": lambda s: s.rows(source=["r"]),
+        "count": lambda s: s.count(source=5),
         "search(str)": lambda s: s.search("retry", 5),
         "search(list of str)": lambda s: s.search(["a"] * WIDTH, 5),
         "search(ragged)": lambda s: s.search([[1], [1, 2]], 5),

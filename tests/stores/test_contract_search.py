@@ -93,12 +93,12 @@ def test_any_string_finds_and_deletes_exactly_itself(open_: Database, store: Vec
         store.delete([row.id for row in store.scan()])
         rows = [make_row(path, path, repository=repository, symbol=path) for path in paths]
         store.upsert(rows)
-        assert {row.id: row for row in store.scan(repository)} == {row.chunk.id: as_stored(row) for row in rows}
+        assert {row.id: row for row in store.scan(source=repository)} == {row.chunk.id: as_stored(row) for row in rows}
         for row in rows:
             where = Filter({"repository": repository, "path": row.chunk.path})
             assert [hit.chunk for hit in store.search(row.vector, 10, where)] == [row.chunk]
         store.delete([rows[0].chunk.id])
-        assert store.count(repository) == store.count() == len(rows) - 1
+        assert store.count(source=repository) == store.count() == len(rows) - 1
 
     check()
 
@@ -111,7 +111,7 @@ def test_every_hostile_string_at_once_finds_exactly_itself(store: VectorStore, m
     for row in rows:
         where = Filter({"repository": row.chunk.repository, "path": row.chunk.path})
         assert [hit.chunk for hit in store.search(row.vector, 10, where)] == [row.chunk]
-        assert store.count(row.chunk.repository) == 1
+        assert store.count(source=row.chunk.repository) == 1
 
 
 @pytest.mark.core
@@ -143,9 +143,10 @@ def test_rows_of_others_are_found_but_never_listed_counted_or_kept_back(
     assert (best.chunk.repository, best.chunk.path, best.chunk.symbol, best.chunk.start_line) == ("", "", "", 0)
     assert found(hits[1:]) == found(store.search(vector, 10, Filter({"repository": "repo"})))
     assert {row.id for row in store.scan()} == {row.chunk.id for row in store.rows()} == set(ids(rows))
-    assert (store.count(), store.count("repo"), store.count("")) == (5, 5, 0)
+    assert (store.count(), store.count(source="repo"), store.count(source=""), store.total()) == (5, 5, 0, 6)
+    assert (store.known(theirs), [*store.get(theirs)], [*store.vectors(theirs)]) == ({theirs}, [theirs], [theirs])
     store.delete([row.id for row in store.scan()])
-    assert (store.count(), found(store.search(vector, 10))) == (0, [theirs])
+    assert (store.count(), store.total(), found(store.search(vector, 10))) == (0, 1, [theirs])
 
 
 @pytest.mark.parametrize("url", ["qdrant+memory://", "qdrant+edge://{folder}"])
@@ -182,10 +183,11 @@ def test_lexical_search_is_there_or_refused_by_name(open_: Database, spec: Colle
     if store.capabilities.lexical:
         store.create(replace(spec, analyzer=ANALYZER))
         assert store.candidates(None, ["anything"], 1) == Candidates([], [])
-    else:
-        with pytest.raises(StoreError, match="lexical search"):
-            store.create(replace(spec, analyzer=ANALYZER))
-        assert store.spec is None
+        store.drop()
+        store.capabilities = replace(store.capabilities, lexical=False)  # as of a database that has none
+    with pytest.raises(StoreError, match="lexical search"):
+        store.create(replace(spec, analyzer=ANALYZER))
+    assert store.spec is None
 
 
 def test_one_write_is_found_by_its_vector_and_by_its_words(lexical: VectorStore, make_row: MakeRow) -> None:
@@ -241,12 +243,14 @@ def test_a_text_without_a_single_word_is_stored(lexical: VectorStore, make_row: 
     assert found(lexical.candidates(row.vector, ["x"], 5).dense) == [row.chunk.id]
 
 
-def test_each_list_scores_the_rows_of_the_other(lexical: VectorStore, make_row: MakeRow) -> None:
-    texts = ["parse the date", "parse a number", "write the log", "open the old door slowly", "close"]
+@pytest.mark.parametrize("nearest", range(5))
+def test_each_list_scores_the_rows_of_the_other(lexical: VectorStore, make_row: MakeRow, nearest: int) -> None:
+    texts = ["parse the date", "parse a number and a date", "write the log", "open the old door slowly", "date"]
     rows = [make_row(f"{n}.py", text, n) for n, text in enumerate(texts)]
     lexical.upsert(rows)
-    vector, terms = rows[3].vector, query_terms("parse the")
+    vector, terms = rows[nearest].vector, query_terms("parse date")
     whole = lexical.candidates(vector, terms, 5)
+    assert (len(whole.dense), len({hit.score for hit in whole.lexical})) == (5, 3)
     for limit in (1, 2, 3):
         found = lexical.candidates(vector, terms, limit)
         asked = {hit.chunk.text for hit in (*whole.dense[:limit], *whole.lexical[:limit])}
@@ -255,6 +259,33 @@ def test_each_list_scores_the_rows_of_the_other(lexical: VectorStore, make_row: 
             scores = {hit.chunk.text: hit.score for hit in every if hit.chunk.text in asked}
             assert {hit.chunk.text: hit.score for hit in some} == pytest.approx(scores, abs=1e-5)
             assert [hit.score for hit in some] == sorted((hit.score for hit in some), reverse=True)
+
+
+def test_words_are_scored_by_bm25(lexical: VectorStore, make_row: MakeRow) -> None:
+    texts = ["alpha delta"] * 8 + ["alpha alpha", "beta delta", "gamma" + " delta" * 20, "gamma" + " gamma" * 20]
+    rows = [make_row("_", text, n) for n, text in enumerate(texts)]
+    lexical.upsert(rows)
+
+    def scores(term: str) -> dict[int, float]:
+        hits = lexical.candidates(None, [term], 20).lexical
+        return {ids(rows).index(hit.chunk.id): hit.score for hit in hits}
+
+    alpha, beta, gamma = map(scores, ("alpha", "beta", "gamma"))
+    assert (alpha.keys(), beta.keys(), gamma.keys()) == ({*range(9)}, {9}, {10, 11})
+    # A rare term counts more than a common one, by Robertson's IDF: 12 rows, of which 1 and 9 have the term.
+    assert beta[9] / alpha[0] == pytest.approx(np.log(1 + 11.5 / 1.5) / np.log(1 + 3.5 / 9.5), rel=0.01)
+    assert 1 < alpha[8] / alpha[0] < 2  # another occurrence counts, but less than the first
+    assert 1 < gamma[11] / gamma[10] < 7  # 21 times as many
+    both = lexical.candidates(None, ["alpha", "beta"], 20).lexical
+    assert both[0].score == pytest.approx(beta[9], rel=1e-4)
+
+
+def test_a_long_row_scores_less_for_its_words(lexical: VectorStore, make_row: MakeRow) -> None:
+    rows = [make_row("_", "alpha" + " delta" * n, n) for n in (1, 10, 100)]
+    lexical.upsert(rows)
+    hits = lexical.candidates(None, ["alpha"], 3).lexical
+    assert found(hits) == ids(rows)
+    assert len({hit.score for hit in hits}) == 3
 
 
 def test_without_an_analyzer_words_find_nothing(store: VectorStore, make_rows: MakeRows) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from threading import Barrier
@@ -47,18 +48,18 @@ def texts(records: Any) -> list[str]:
 def test_a_uuid_or_an_integer_is_the_row_itself_whatever_source_is_named(filled: VectorStore) -> None:
     named = str(uuid.uuid4())
     filled.upsert([a_row(named, "fifth", "two")])
-    filled.delete(["a", named, 7], "one")
+    filled.delete(["a", named, 7], source="one")
     assert texts(filled.scroll()) == ["second", "third", "x = 1\n"]
 
 
 def test_get_returns_records_by_the_ids_they_were_given(filled: VectorStore) -> None:
-    found = filled.get(["a", "b", "missing", 7], "one")
+    found = filled.get(["a", "b", "missing", 7], source="one")
     assert found == {
         "a": Record("a", "first", {"votes": 1, "tags": ["x"]}, "one"),
         "b": Record("b", "second", {"votes": 2}, "one"),
         7: Record(7, "fourth", {"votes": 4}, "two"),  # an integer is a row's id whatever the source
     }
-    assert filled.get("a", "two")["a"].metadata == {"votes": 3, "author": {"name": "Ada"}}
+    assert filled.get("a", source="two")["a"].metadata == {"votes": 3, "author": {"name": "Ada"}}
     assert filled.get([]) == {}
 
 
@@ -79,11 +80,13 @@ def test_count_scroll_rows_and_scan_choose_the_same_rows(
     filled: VectorStore, where: Any, source: str | None, expected: list[str]
 ) -> None:
     assert texts(filled.scroll(where, source=source)) == expected
-    assert filled.count(source, where) == len(expected)
-    rows = list(filled.rows(source, where))
+    assert filled.count(where, source=source) == len(expected)
+    rows = list(filled.rows(where, source=source))
     assert texts(row.record for row in rows) == expected
     assert all(row.vector.shape == (WIDTH,) for row in rows)
-    assert sorted(str(one.id) for one in filled.scan(source, where)) == sorted(str(row.record.row_id) for row in rows)
+    assert sorted(str(one.id) for one in filled.scan(where, source=source)) == sorted(
+        str(row.record.row_id) for row in rows
+    )
 
 
 @pytest.mark.parametrize(
@@ -104,8 +107,32 @@ def test_delete_by_filter_deletes_what_matches_and_nothing_else(
 
 
 def test_delete_by_id_is_within_its_source(filled: VectorStore) -> None:
-    filled.delete("a", "one")
+    filled.delete("a", source="one")
     assert texts(filled.scroll()) == ["fourth", "second", "third", "x = 1\n"]
+
+
+def test_delete_says_how_many_rows_there_were(filled: VectorStore) -> None:
+    assert filled.delete(["a", "b", "missing", 7], source="one") == 3
+    assert filled.delete(["a", "b", "missing", 7], source="one") == 0
+    assert filled.delete(where={"votes": 3}) == 1
+    assert filled.delete([]) == filled.delete(where={"votes": 3}) == 0
+    assert texts(filled.scroll()) == ["x = 1\n"]
+
+
+def test_a_name_that_no_row_without_a_source_has_is_told_by_a_warning(filled: VectorStore) -> None:
+    filled.upsert([a_row("plain", "fifth", "")])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert filled.get("a") == {}  # no source is known to have rows
+        filled.claim("one", "records:x")
+        assert filled.get(["a", "plain"]).keys() == {"plain"}
+        assert filled.get("missing", source="one") == filled.get("a", source="") == filled.get(5) == {}
+        assert filled.known(str(uuid.uuid4())) == set()
+    for call in (filled.get, filled.known, filled.vectors, filled.delete):
+        with pytest.warns(UserWarning, match=r"has the id 'a'; .* source=…, here one of \['one'\]") as told:
+            assert not call("a")
+        assert told[0].filename == __file__
+    assert filled.count() == 6
 
 
 def test_delete_by_filter_keeps_rows_of_others(filled: VectorStore) -> None:
@@ -127,13 +154,15 @@ def test_delete_by_filter_keeps_rows_of_others(filled: VectorStore) -> None:
         (lambda store: store.delete(1.5), "expected|id 1.5"),
         (lambda store: store.get(None), "id None"),
         (lambda store: store.get([["a"]]), r"id \['a'\]"),
-        (lambda store: store.get("a", 5), "source"),
-        (lambda store: store.count(5), "source"),
+        (lambda store: store.get("a", source=5), "source"),
+        (lambda store: store.count(source=5), "source"),
         (lambda store: store.count(where=5), "a filter is a mapping"),
         (lambda store: store.count(where=0), "a filter is a mapping"),
         (lambda store: store.scroll(["votes"]), "a filter is a mapping"),
         (lambda store: store.scroll(source=1), "source"),
-        (lambda store: store.rows(b"one"), "source"),
+        (lambda store: store.count("one"), "source=.one."),
+        (lambda store: store.rows("one"), "source=.one."),
+        (lambda store: store.rows(source=b"one"), "source"),
         (lambda store: asyncio.run(store.aget(-1)), "id -1"),
         (lambda store: asyncio.run(store.asearch("text", 5)), "vector"),
     ],
@@ -164,14 +193,14 @@ def test_awaited_verbs_do_what_the_others_do(filled: VectorStore) -> None:
 
     async def use() -> None:
         assert await filled.aupsert([row]) == 0
-        assert (await filled.aget("new", "one"))["new"] == row.record
+        assert (await filled.aget("new", source="one"))["new"] == row.record
         hits = await asyncio.gather(*(filled.asearch(row.vector, 1) for _ in range(8)))
         assert [[hit.record.id for hit in one] for one in hits] == [["new"]] * 8
         assert (await filled.acandidates(row.vector, [], 1, {"votes": 5})).dense[0].record == row.record
-        assert await filled.acount("one", {"votes": {"gt": 1}}) == 2
+        assert await filled.acount({"votes": {"gt": 1}}, source="one") == 2
         await filled.adelete(where={"votes": 5})
-        await filled.adelete("b", "one")
-        assert await filled.acount("one") == 1
+        await filled.adelete("b", source="one")
+        assert await filled.acount(source="one") == 1
 
     asyncio.run(use())
 
@@ -182,9 +211,9 @@ def test_awaited_calls_wait_for_a_server_together(spec: CollectionSpec) -> None:
     class Server(ToyStore):
         capabilities = replace(ToyStore.capabilities, uploads=4)
 
-        def _count(self, source: str | None, where: Filter) -> int:
+        def _count(self, where: Filter, source: str | None) -> int:
             together.wait()
-            return super()._count(source, where)
+            return super()._count(where, source)
 
     async def use(store: VectorStore) -> list[int]:
         return await asyncio.gather(*(store.acount() for _ in range(AWAITED_CALLS)))

@@ -58,10 +58,10 @@ def test_a_listing_of_all_rows_reads_the_payloads_ahead(filled: Path, monkeypatc
     asked: list[Path] = []
     monkeypatch.setattr(qdrant_edge, "read_ahead", lambda shard: (asked.append(shard), read_ahead(shard)))
     with QdrantEdgeStore(filled) as store:
-        assert len(list(store.scan())) == len(list(store.scan("repo"))) == len(list(store.rows())) == 20
+        assert len(list(store.scan())) == len(list(store.scan(source="repo"))) == len(list(store.rows())) == 20
         assert asked == [filled / "code" / "shard"] * 3
         store.claim("other", "there")
-        assert len(list(store.scan("repo"))) == 20  # of several repositories one may be few rows
+        assert len(list(store.scan(source="repo"))) == 20  # of several repositories one may be few rows
         assert len(asked) == 3
     assert list(asked[0].glob("segments/*/payload_storage/page_*.dat"))  # where this engine keeps them
 

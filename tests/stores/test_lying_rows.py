@@ -96,5 +96,5 @@ def test_rows_of_milvus_are_read_whatever_they_say(tmp_path):
         assert store.get(ids).keys() == store._written_fields(ids).keys() == set(ids)
         found = store.candidates(np.ones(WIDTH, np.float32), ("f",), 500)
         assert len(found.dense) == len(list(store.rows())) == len(list(store.scan())) == len(ids) + 1
-        [(_, honest)] = store.get("honest", "lies").items()
+        [(_, honest)] = store.get("honest", source="lies").items()
         assert honest == Record("honest", "def f", {"votes": 1, "none": None}, "lies")

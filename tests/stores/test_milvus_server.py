@@ -126,7 +126,7 @@ def test_repositories_are_told_apart_although_rows_are_upserted(store: VectorSto
     store.create(CollectionSpec(16, {}))
     for number in range(20):
         store.upsert(make_rows(10, repository=f"r{number}"))
-    assert [store.count(f"r{number}") for number in range(20)] == [10] * 20
+    assert [store.count(source=f"r{number}") for number in range(20)] == [10] * 20
 
 
 # ---- processes that are killed

@@ -59,7 +59,7 @@ def old(request: pytest.FixtureRequest, folder: Path) -> Iterator[VectorStore]:
 def test_an_old_collection_is_read_and_searched(old: VectorStore) -> None:
     assert old.spec is not None
     assert (old.spec.width, old.spec.analyzer, dict(old.spec.fields)) == (8, "code-1", {})
-    assert (old.claims(), old.count(), old.count("repo")) == ({"repo": "checkout"}, 4, 4)
+    assert (old.claims(), old.count(), old.count(source="repo")) == ({"repo": "checkout"}, 4, 4)
     assert sorted(old.scroll(), key=lambda one: one.id) == sorted(CHUNKS, key=lambda one: one.id)
     assert old.get(CHUNKS[2].id) == {CHUNKS[2].id: CHUNKS[2]}
     [hit] = old.search(np.eye(8, dtype=np.float32)[1], 1, {"language": "python"})
@@ -79,7 +79,7 @@ def test_an_old_collection_is_written_to(old: VectorStore) -> None:
             old.upsert([record])
     else:
         old.upsert([record])
-        assert old.get("doc", "answers") == {"doc": record.record}
+        assert old.get("doc", source="answers") == {"doc": record.record}
 
 
 @pytest.mark.parametrize("kind", ["edge", "memory"])

@@ -23,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 from c2llm_integrations.code.exclude import UNREADABLE
 from c2llm_integrations.code.secrets import is_token
 from c2llm_integrations.errors import InputError, MissingExtra, RepositoryError, StoreError
-from c2llm_integrations.indexing.ingest import IngestReport, spec_for
+from c2llm_integrations.indexing.ingest import spec_for
 from c2llm_integrations.indexing.options import IngestOptions
 from c2llm_integrations.indexing.ray import stages
 from c2llm_integrations.indexing.ray.batches import BatchResult, Place
@@ -37,6 +37,7 @@ from c2llm_integrations.indexing.ray.cluster import (
 )
 from c2llm_integrations.indexing.ray.ray_tasks import Chunk, ListSource, ListTexts, Write, embedding_actor
 from c2llm_integrations.indexing.ray.tracker import PassTracker, TrackedRepository
+from c2llm_integrations.indexing.report import IngestReport
 from c2llm_integrations.stores import DATABASES, open_store
 from c2llm_integrations.stores.vector_store import CollectionSpec
 
@@ -166,8 +167,8 @@ def require_distributable(options: IngestOptions) -> None:
 
 def _spec_of(make: EmbedderOf, place: Place, options: IngestOptions) -> CollectionSpec:
     """Return the spec that the collection is to have for vectors of this model."""
-    store = place.open()
-    return spec_for(make(), store, options, store.spec)
+    store, embedder = place.open(), make()
+    return spec_for(embedder.output_dim, embedder.fingerprint, store, options, store.spec)
 
 
 def _write_refused(reports: Sequence[IngestReport], file: Path) -> None:

@@ -30,9 +30,10 @@ from c2llm_integrations.code.repository import Tree, checkout_id, iter_sources, 
 from c2llm_integrations.code.source_file import Source, blotted
 from c2llm_integrations.errors import RepositoryError, StoreError, reason_of
 from c2llm_integrations.indexing.chunk_diff import Change, StoredRows
-from c2llm_integrations.indexing.ingest import IngestReport, require_there
+from c2llm_integrations.indexing.ingest import require_there
 from c2llm_integrations.indexing.ownership import Claim, require_claim
 from c2llm_integrations.indexing.ray.batches import BatchResult, ChunkedBatch, EmbeddedBatch, FileBatch, Place, Sum
+from c2llm_integrations.indexing.report import IngestReport
 from c2llm_integrations.indexing.write_changes import embed_rows
 from c2llm_integrations.stores.bulk_loader import Loader
 from c2llm_integrations.stores.vector_store import Row, Stored
@@ -147,7 +148,7 @@ def _batches(tree: Tree, source: str, place: Place, force: bool, owner: str) -> 
 
 def _by_path(place: Place, repository: str) -> dict[str, list[Stored]]:
     rows: dict[str, list[Stored]] = {}
-    for row in place.open().scan(repository):
+    for row in place.open().scan(source=repository):
         rows.setdefault(row.path, []).append(row)
     return rows
 
@@ -335,16 +336,16 @@ def finish(
     """
     store, stale = place.open(), set(stale)
     if wanted is None:
-        return 0, store.count(name)
+        return 0, store.count(source=name)
     gone, held = [], Sum()
-    for row in store.scan(name):
+    for row in store.scan(source=name):
         if row.id in stale or (paths is not None and row.path not in paths):
             gone.append(row.id)
         else:
             held = held.add([row.id])
     if held == wanted:
         store.delete(gone)
-        held = replace(held, count=store.count(name))
+        held = replace(held, count=store.count(source=name))
     if held != wanted:
         raise StoreError(
             f"{store.collection!r} holds {held.count} rows of {name!r}, expected {wanted.count}"

@@ -23,7 +23,14 @@ from c2llm_integrations.code.analyzer import query_terms
 from c2llm_integrations.code.chunk import KINDS, CodeChunk
 from c2llm_integrations.errors import C2LLMError, InputError
 from c2llm_integrations.retrieval.options import SearchOptions
-from c2llm_integrations.retrieval.search import search_with, spec_of, unmatched
+from c2llm_integrations.retrieval.search import (
+    GIVEN_NOTE,
+    is_given,
+    require_comparable,
+    search_with,
+    spec_of,
+    unmatched,
+)
 from c2llm_integrations.server.web.highlight import highlighted, weighted
 from c2llm_integrations.stores.vector_store import Hit, VectorStore
 
@@ -65,7 +72,7 @@ class Browser:
 
         Raises StoreError while nothing is indexed, SpecMismatch if the collection was made with another model.
         """
-        spec_of(store).require_model(embedder.output_dim, embedder.fingerprint)
+        require_comparable(spec_of(store), embedder)
         self._store = store
         self._embedder = embedder
         self._look = look
@@ -101,7 +108,7 @@ class Browser:
             while len(self._shown) > MAX_REMEMBERED:
                 self._shown.popitem(last=False)
         terms = query_terms(question)
-        notes = self._look()
+        notes = [*self._look(), *([GIVEN_NOTE] if mode != "lexical" and is_given(self._store) else [])]
         if not hits and (failed := unmatched(self._store, options)):
             notes = [*notes, f"nothing indexed has the {failed} {filters[failed]!r}"]
         return {"hits": [_hit(hit, terms) for hit in hits], "notes": notes}

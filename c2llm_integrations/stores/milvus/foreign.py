@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from c2llm_integrations._utils.retry import retrying
-from c2llm_integrations.errors import InputError, MissingExtra, StoreError
+from c2llm_integrations.errors import InputError, MissingExtra
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.filter import Filter, leaves
 from c2llm_integrations.stores.foreign import ForeignStore, Layout, foreign_record
@@ -176,8 +176,8 @@ class ForeignMilvusStore(ForeignStore):
     def _close(self) -> None:
         self._release()
 
-    def _translate(self, error: BaseException) -> StoreError:
-        return StoreError(f"collection {self.collection!r} of {self.url} failed: {reason(error)}")
+    def _reason(self, error: BaseException) -> str:
+        return reason(error)
 
 
 def _column(field: Mapping[str, Any]) -> Column:

@@ -132,6 +132,8 @@ class MilvusStore(VectorStore):
         self._loaded = ""
         # Whether this store made the collection and has written nothing, and whether `_defer` has taken its indexes.
         self._is_new = self._is_deferred = False
+        # Whether this store wrote what Milvus Lite may not have put into a segment yet.
+        self._is_unflushed = False
 
     @classmethod
     def open(cls, at: Location) -> MilvusStore:
@@ -296,7 +298,7 @@ class MilvusStore(VectorStore):
             )
 
     def _write(self, entities: list[dict[str, Any]], **options: Any) -> None:
-        self._is_new = False
+        self._is_new, self._is_unflushed = False, True
         # Never `insert`: it takes an id twice without a word.
         try:
             self._call("upsert", data=entities, **options)
@@ -317,8 +319,8 @@ class MilvusStore(VectorStore):
         found = self._query(["id", FIELDS_FIELD], ids=list(map(str, ids)))
         return {id_from(row["id"]): field_names(row.get(FIELDS_FIELD)) for row in found}
 
-    def _count(self, source: str | None, where: Filter) -> int:
-        return self._counted(self._chosen(source, where))
+    def _count(self, where: Filter, source: str | None) -> int:
+        return self._counted(self._chosen(where, source))
 
     def _total(self) -> int:
         return self._counted("")
@@ -331,24 +333,24 @@ class MilvusStore(VectorStore):
     def _get(self, ids: Sequence[RecordId]) -> Iterable[AnyRecord]:
         return [self._record(row["id"], row) for row in self._fetch(ids, self._fields).values()]
 
-    def _scan(self, source: str | None, where: Filter) -> Iterator[Stored]:
-        for row in self._scroll(source, where, STORED_FIELDS, SCAN_PAGE):
+    def _scan(self, where: Filter, source: str | None) -> Iterator[Stored]:
+        for row in self._scroll(where, source, STORED_FIELDS, SCAN_PAGE):
             yield stored_of(id_from(row["id"]), row, row.get(DIGEST_FIELD))
 
-    def _records(self, source: str | None, where: Filter) -> Iterator[AnyRecord]:
-        for row in self._scroll(source, where, ["id", *self._fields], self._page(USUAL_TEXT_BYTES)):
+    def _records(self, where: Filter, source: str | None) -> Iterator[AnyRecord]:
+        for row in self._scroll(where, source, ["id", *self._fields], self._page(USUAL_TEXT_BYTES)):
             yield self._record(row["id"], row)
 
-    def _rows(self, source: str | None, where: Filter) -> Iterator[Row]:
+    def _rows(self, where: Filter, source: str | None) -> Iterator[Row]:
         page = self._page(4 * self._existing().width + USUAL_TEXT_BYTES)
-        for row in self._scroll(source, where, ["id", VECTOR_FIELD, *self._fields], page):
+        for row in self._scroll(where, source, ["id", VECTOR_FIELD, *self._fields], page):
             yield Row(self._record(row["id"], row), vector_from(row[VECTOR_FIELD]))
 
     def _page(self, row_bytes: int) -> int:
         # Milvus Lite sorts the whole collection anew for every page.
         return SCAN_PAGE if self._server.kind == "lite" else max(1, min(PAGE_BYTES // row_bytes, SCAN_PAGE))
 
-    def _chosen(self, source: str | None, where: Filter, after: str = "") -> str:
+    def _chosen(self, where: Filter, source: str | None, after: str = "") -> str:
         """Return what our rows match that a filter chooses."""
         mine = ours(source, has_records=self._now.has_records, after=after)
         return f"{mine} and ({self._expression(where)})" if where else mine
@@ -359,12 +361,12 @@ class MilvusStore(VectorStore):
     def _record(self, id: str, row: Mapping[str, Any]) -> AnyRecord:
         return record_from(id, row, self._now.tenant)
 
-    def _scroll(self, source: str | None, where: Filter, fields: list[str], page: int) -> Iterator[dict[str, Any]]:
+    def _scroll(self, where: Filter, source: str | None, fields: list[str], page: int) -> Iterator[dict[str, Any]]:
         """Yield our rows by ascending id, in pages; one that is too large or takes too long is read again in halves."""
         self._existing()
         last, physical = "", self._physical
         while True:
-            chosen = self._chosen(source, where, after=last)
+            chosen = self._chosen(where, source, after=last)
             pages = self._read("query_iterator", batch_size=page, filter=chosen, output_fields=fields, **STRONG)
             try:
                 while rows := retrying(pages.next, partial(_pause_after, page)):
@@ -422,6 +424,11 @@ class MilvusStore(VectorStore):
     def _lexical(
         self, terms: Sequence[str], limit: int, rows: str, fields: list[str]
     ) -> list[tuple[str, float, dict[str, Any]]]:
+        if self._server.kind == "lite" and self._is_unflushed:
+            # How rare a term is, Milvus Lite takes from the rows of a segment, but of unflushed ones from those that
+            # pass the filter: a row would score otherwise when it is asked for by its id.
+            self._call("flush")
+            self._is_unflushed = False
         found = self._search(LEXICAL_FIELD, " ".join(terms), limit, rows, {"metric_type": "BM25"}, fields)
         # Milvus Lite returns BM25 as a distance.
         sign = -1 if self._server.kind == "lite" else 1
@@ -477,8 +484,8 @@ class MilvusStore(VectorStore):
     def _query(self, fields: list[str], **what: Any) -> list[dict[str, Any]]:
         return list(self._read("query", output_fields=fields, **what, **STRONG))
 
-    def _translate(self, error: BaseException) -> StoreError:
-        return StoreError(f"collection {self.collection!r} of {self.url} failed: {reason(error)}")
+    def _reason(self, error: BaseException) -> str:
+        return reason(error)
 
 
 def _is_halved(page: int, error: Exception) -> bool:

@@ -21,6 +21,7 @@ from c2llm_integrations.stores.qdrant.payload import (
     filter_of,
     payload_of,
     quoted,
+    search_params,
 )
 from c2llm_integrations.stores.records import AnyRecord, Vector
 from c2llm_integrations.stores.spec import CollectionSpec
@@ -187,7 +188,7 @@ def queries_of(
     common: dict[str, Any] = {"limit": limit, "filter": filter_of(TYPES, where), "with_payload": True}
     requests: list[models.QueryRequest] = []
     if vector is not None:
-        requests.append(models.QueryRequest(query=vector.tolist(), params=_params(spec), **common))
+        requests.append(models.QueryRequest(query=vector.tolist(), params=search_params(models, spec), **common))
     if terms:
         requests.append(models.QueryRequest(query=lexical_query(terms), using=LEXICAL, **common))
     return requests
@@ -203,13 +204,6 @@ def lexical_query(terms: Sequence[str]) -> models.SparseVector:
     """Return the terms of a question as Qdrant compares them with those of the rows."""
     indices, values = sparse_query(terms)
     return models.SparseVector(indices=indices, values=values)
-
-
-def _params(spec: CollectionSpec) -> models.SearchParams | None:
-    if spec.quantization is None:
-        return None
-    rescore = models.QuantizationSearchParams(rescore=spec.rescore > 0, oversampling=spec.rescore or None)
-    return models.SearchParams(quantization=rescore)
 
 
 def dense_of(vector: Any) -> list[float]:

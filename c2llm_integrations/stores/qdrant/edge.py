@@ -59,7 +59,7 @@ from c2llm_integrations.stores.qdrant.payload import (
     written_fields,
 )
 from c2llm_integrations.stores.records import AnyRecord, Hit, Row, Vector
-from c2llm_integrations.stores.rows import Candidates, Stored, batch_bytes, unit
+from c2llm_integrations.stores.rows import Candidates, Stored, batch_bytes
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
 from c2llm_integrations.stores.vector_store import VectorStore
 
@@ -342,22 +342,22 @@ class QdrantEdgeStore(VectorStore):
         for record in self._shard.retrieve(list(ids), True, False):
             yield record_of(record.id, record.payload)
 
-    def _scan(self, source: str | None, where: Filter) -> Iterator[Stored]:
-        for record in self._scroll(source, where, SCAN_PAGE, LISTED, False):
+    def _scan(self, where: Filter, source: str | None) -> Iterator[Stored]:
+        for record in self._scroll(where, source, SCAN_PAGE, LISTED, False):
             yield listed_of(record.id, record.payload)
 
-    def _records(self, source: str | None, where: Filter) -> Iterator[AnyRecord]:
-        for record in self._scroll(source, where, ROWS_PAGE, True, False):
+    def _records(self, where: Filter, source: str | None) -> Iterator[AnyRecord]:
+        for record in self._scroll(where, source, ROWS_PAGE, True, False):
             yield record_of(record.id, record.payload)
 
-    def _rows(self, source: str | None, where: Filter) -> Iterator[Row]:
-        for record in self._scroll(source, where, ROWS_PAGE, True, [DENSE]):
-            yield Row(record_of(record.id, record.payload), _vector_of(record))
+    def _rows(self, where: Filter, source: str | None) -> Iterator[Row]:
+        for record in self._scroll(where, source, ROWS_PAGE, True, [DENSE]):
+            yield Row(record_of(record.id, record.payload), np.asarray(record.vector, np.float32))
 
     def _scroll(
         self,
-        source: str | None,
         where: Filter,
+        source: str | None,
         page: int,
         payload: edge.WithPayloadType,
         vector: edge.WithVectorType,
@@ -366,7 +366,7 @@ class QdrantEdgeStore(VectorStore):
         if not where and (source is None or settings.claims.keys() <= {source}):
             read_ahead(self.folder / settings.shard)
         offset: edge.PointId | None = None
-        chosen = ours(TYPES, source, where)
+        chosen = ours(TYPES, where, source)
         while True:
             request = edge.ScrollRequest(offset, page, chosen, payload, vector)
             records, offset = self._shard.scroll(request)
@@ -374,15 +374,16 @@ class QdrantEdgeStore(VectorStore):
             if offset is None:
                 return
 
-    def _count(self, source: str | None, where: Filter) -> int:
-        return self._shard.count(edge.CountRequest(exact=True, filter=ours(TYPES, source, where)))
+    def _count(self, where: Filter, source: str | None) -> int:
+        return self._shard.count(edge.CountRequest(exact=True, filter=ours(TYPES, where, source)))
 
     def _total(self) -> int:
         return self._shard.count(edge.CountRequest(exact=True))
 
     def _vectors(self, ids: Sequence[RecordId]) -> dict[RecordId, Vector]:
         found = self._shard.retrieve(list(ids), False, [DENSE])
-        return {point_id(record.id): _vector_of(record) for record in found if record.vector}  # others may write none
+        # Others may write none.
+        return {point_id(one.id): np.asarray(one.vector, np.float32) for one in found if one.vector}
 
     def _candidates(self, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter) -> Candidates:
         queries = queries_of(self._existing(), vector, terms, limit, where)
@@ -489,9 +490,3 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 def _bytes(records: Sequence[AnyRecord], vectors: Vector | None, terms: Terms) -> int:
     width = 0 if vectors is None else vectors.shape[1]
     return batch_bytes(records, width) + sum(8 * len(words) for words in terms or ())
-
-
-def _vector_of(record: edge.Record) -> Vector:
-    # At unit length when written, but halves are rounded.
-    whole: Vector = unit(np.asarray([record.vector], dtype=np.float32))[0]
-    return whole

@@ -21,6 +21,7 @@ from c2llm_integrations.stores.qdrant.payload import (
     indexed,
     payload_of,
     quoted,
+    search_params,
 )
 from c2llm_integrations.stores.records import AnyRecord, Vector
 from c2llm_integrations.stores.spec import CollectionSpec, CompactPlan
@@ -211,7 +212,7 @@ def queries_of(
     """Return the searches of one question: by its vector if it has one, by its terms if it has any."""
     asked: list[tuple[Any, edge.SearchParams | None]] = []
     if vector is not None:
-        asked.append((edge.Query.Nearest(vector.tolist()), _params(spec)))
+        asked.append((edge.Query.Nearest(vector.tolist()), search_params(edge, spec)))
     if terms:
         asked.append((_lexical(terms), None))
     rows = filter_of(TYPES, where)
@@ -229,10 +230,3 @@ def lexical_scores_of(terms: Sequence[str], ids: Sequence[RecordId]) -> edge.Que
 
 def _lexical(terms: Sequence[str]) -> Any:
     return edge.Query.Nearest(edge.SparseVector(*sparse_query(terms)), using=LEXICAL)
-
-
-def _params(spec: CollectionSpec) -> edge.SearchParams | None:
-    if spec.quantization is None:
-        return None
-    rescore = edge.QuantizationSearchParams(rescore=spec.rescore > 0, oversampling=spec.rescore or None)
-    return edge.SearchParams(quantization=rescore)

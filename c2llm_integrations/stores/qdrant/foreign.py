@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from c2llm_integrations._utils.retry import retrying
-from c2llm_integrations.errors import InputError, MissingExtra, StoreError
+from c2llm_integrations.errors import InputError, MissingExtra
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.filter import All, Condition, Filter, In
 from c2llm_integrations.stores.foreign import ForeignStore, Layout, foreign_record
@@ -128,8 +128,8 @@ class ForeignQdrantStore(ForeignStore):
         if self._owned:
             self._client.close()
 
-    def _translate(self, error: BaseException) -> StoreError:
-        return StoreError(f"collection {self.collection!r} of {self.url} failed: {reason(error)}")
+    def _reason(self, error: BaseException) -> str:
+        return reason(error)
 
 
 def _require_vector(name: str, known: dict[str, Any], what: str, collection: str) -> None:

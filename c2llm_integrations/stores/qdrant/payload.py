@@ -127,7 +127,15 @@ class Types(NamedTuple):
     prefix: tuple[str, ...] = (METADATA_FIELD,)  # where the metadata lies in a payload
 
 
-def ours(types: Types, source: str | None, where: Filter) -> Any:
+def search_params(client: Any, spec: CollectionSpec) -> Any:
+    """Return how codes are rescored, in a client's own types; None where there are no codes."""
+    if spec.quantization is None:
+        return None
+    rescore = client.QuantizationSearchParams(rescore=spec.rescore > 0, oversampling=spec.rescore or None)
+    return client.SearchParams(quantization=rescore)
+
+
+def ours(types: Types, where: Filter, source: str | None) -> Any:
     """Return what only rows of this package (of one source) match, and of those the ones that a filter chooses."""
     chunk = types.Filter(
         must=[] if source is None else [_match(types, key_of("repository"), [source])],

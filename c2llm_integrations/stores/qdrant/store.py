@@ -48,7 +48,7 @@ from c2llm_integrations.stores.qdrant.payload import (
     written_fields,
 )
 from c2llm_integrations.stores.records import AnyRecord, Hit, Row, Vector
-from c2llm_integrations.stores.rows import Candidates, Stored, runs, unit
+from c2llm_integrations.stores.rows import Candidates, Stored, runs
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
 from c2llm_integrations.stores.vector_store import VectorStore
 
@@ -192,8 +192,6 @@ class QdrantStore(VectorStore):
             self._parts.create(spec)
 
     def _successor(self) -> VectorStore:
-        if self._succeeds:
-            raise StoreError(f"collection {self.collection!r} of {self.url} is a successor itself; fill it first")
         part = self._parts.spare(self._serving().name)
         return QdrantStore(self._client, part, url=self.url, owned=False, successor_of=self.collection)
 
@@ -296,23 +294,22 @@ class QdrantStore(VectorStore):
         for record in self._retrieve(ids, self._page(TEXT_BYTES), with_payload=True):
             yield record_of(record.id, record.payload)
 
-    def _scan(self, source: str | None, where: Filter) -> Iterator[Stored]:
-        for record in self._scroll(source, where, SCAN_PAGE, with_payload=LISTED):
+    def _scan(self, where: Filter, source: str | None) -> Iterator[Stored]:
+        for record in self._scroll(where, source, SCAN_PAGE, with_payload=LISTED):
             yield listed_of(record.id, record.payload)
 
-    def _records(self, source: str | None, where: Filter) -> Iterator[AnyRecord]:
-        for record in self._scroll(source, where, SCAN_PAGE, with_payload=True):
+    def _records(self, where: Filter, source: str | None) -> Iterator[AnyRecord]:
+        for record in self._scroll(where, source, SCAN_PAGE, with_payload=True):
             yield record_of(record.id, record.payload)
 
-    def _rows(self, source: str | None, where: Filter) -> Iterator[Row]:
+    def _rows(self, where: Filter, source: str | None) -> Iterator[Row]:
         page = self._page(TEXT_BYTES)
-        for record in self._scroll(source, where, page, with_payload=True, with_vectors=[DENSE]):
-            vector = unit(np.asarray([dense_of(record.vector)]))[0]
-            yield Row(record_of(record.id, record.payload), vector)
+        for record in self._scroll(where, source, page, with_payload=True, with_vectors=[DENSE]):
+            yield Row(record_of(record.id, record.payload), np.asarray(dense_of(record.vector), np.float32))
 
-    def _scroll(self, source: str | None, where: Filter, page: int, **parts: Any) -> Iterator[models.Record]:
+    def _scroll(self, where: Filter, source: str | None, page: int, **parts: Any) -> Iterator[models.Record]:
         offset: Any = None
-        chosen = ours(TYPES, source, where)
+        chosen = ours(TYPES, where, source)
         while True:
             records, offset = self._ask(
                 lambda name: self._client.scroll(name, chosen, limit=page, offset=offset, **parts)  # noqa: B023
@@ -321,8 +318,8 @@ class QdrantStore(VectorStore):
             if offset is None:
                 return
 
-    def _count(self, source: str | None, where: Filter) -> int:
-        chosen = ours(TYPES, source, where)
+    def _count(self, where: Filter, source: str | None) -> int:
+        chosen = ours(TYPES, where, source)
         return int(self._ask(lambda name: self._client.count(name, chosen, exact=True)).count)
 
     def _total(self) -> int:
@@ -330,8 +327,7 @@ class QdrantStore(VectorStore):
 
     def _vectors(self, ids: Sequence[RecordId]) -> dict[RecordId, Vector]:
         records = self._retrieve(ids, self._page(0), with_payload=False, with_vectors=[DENSE])
-        found = {point_id(record.id): dense_of(record.vector) for record in records if record.vector}
-        return dict(zip(found, unit(np.asarray(list(found.values()))), strict=True)) if found else {}
+        return {point_id(one.id): np.asarray(dense_of(one.vector), np.float32) for one in records if one.vector}
 
     def _retrieve(self, ids: Sequence[RecordId], page: int, **parts: Any) -> Iterator[models.Record]:
         for start in range(0, len(ids), page):
@@ -388,8 +384,8 @@ class QdrantStore(VectorStore):
             self._existing()
         return opened
 
-    def _translate(self, error: BaseException) -> StoreError:
-        return StoreError(f"collection {self.collection!r} of {self.url} failed: {reason(error)}")
+    def _reason(self, error: BaseException) -> str:
+        return reason(error)
 
 
 def _server(client: QdrantClient, url: str) -> Capabilities:
