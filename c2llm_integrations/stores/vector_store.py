@@ -307,8 +307,7 @@ class VectorStore(Backend):
 
     def vectors(self, ids: Iterable[RecordId] | RecordId, *, source: str | None = None) -> dict[RecordId, Vector]:
         """Read back vectors, unit length, by id (see `get`); ids that are not there are left out."""
-        found = self._by_key(ids, source, lambda keys: self._vectors(keys).items())
-        return dict(zip(found, unit([*found.values()]), strict=True)) if found else {}
+        return self._by_key(ids, source, lambda keys: _at_unit_length(self._vectors(keys)))
 
     def search(self, vector: Vector, limit: int, where: Where | None = None) -> list[Hit]:
         """Return the `limit` nearest rows, best first; arguments and errors are those of `candidates`."""
@@ -471,6 +470,10 @@ class VectorStore(Backend):
     def _guarded(self, found: Iterator[_T]) -> Iterator[_T]:
         with self._open():
             yield from found
+
+
+def _at_unit_length(found: Mapping[RecordId, Vector]) -> Iterable[tuple[RecordId, Vector]]:
+    return zip(found, unit([*found.values()]), strict=True) if found else ()
 
 
 def _filter(where: Where | None) -> Filter:
