@@ -23,6 +23,7 @@ MODULES = {
     "langchain": "LangChain",
     "llama_index": "LlamaIndex",
     "sentence_transformers": "sentence-transformers",
+    "indexing.ray": "Ray",
 }
 # What a framework's base class asks for, and no user calls.
 INHERITED = {"class_name", "model_post_init"}

@@ -64,10 +64,23 @@ def test_an_unknown_name_is_an_attribute_error():
         _ = c2llm_integrations.nonsense
 
 
-@pytest.mark.parametrize("facade", ["qdrant", "milvus"])
-def test_a_facade_names_the_stores_of_its_database(facade):
+@pytest.mark.parametrize(
+    ("facade", "others"), [("qdrant", {"MeasuredPlan", "choose_plan", "measure_plans"}), ("milvus", set())]
+)
+def test_a_facade_names_the_stores_of_its_database(facade, others):
     module = importlib.import_module(f"c2llm_integrations.{facade}")
-    assert all(issubclass(getattr(module, name), c2llm_integrations.VectorStore) for name in module.__all__)
+    stores = set(module.__all__) - others
+    assert len(stores) == len(module.__all__) - len(others) == 3
+    assert all(issubclass(getattr(module, name), c2llm_integrations.VectorStore) for name in stores)
+
+
+def test_what_a_user_needs_of_ray_stands_in_one_place():
+    pytest.importorskip("ray")
+    module = importlib.import_module("c2llm_integrations.indexing.ray")
+    assert [getattr(module, name).__name__ for name in module.__all__] == ["Cluster", "RayEmbedder"]
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = module.nonsense
+    assert loaded_by("import c2llm_integrations.indexing.ray") == set()
 
 
 def test_importing_the_package_loads_nothing_heavy():

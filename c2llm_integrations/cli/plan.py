@@ -53,7 +53,7 @@ def plan(
     import numpy as np
 
     from c2llm_integrations._utils.sampling import sample as sampled
-    from c2llm_integrations.stores.qdrant.plan_recall import PLANS, choose, measure_plans
+    from c2llm_integrations.stores.qdrant.plan_recall import PLANS, choose_plan, measure_plans
 
     with opened(place.store or indexed_store(), place.collection) as held:
         vectors = sampled((row.vector for row in held.rows()), sample)
@@ -67,7 +67,7 @@ def plan(
         terminal.write_json([_about(one, count) for one in measured])
     else:
         terminal.write("\n".join(_lines(measured, count)))
-    chosen = choose(measured, count, limit, recall).plan
+    chosen = choose_plan(measured, count, limit, recall).plan
     codes = f" --quantization {chosen.quantization}" if chosen.quantization else ""
     size = chosen.bytes_per_vector * count / 1e9
     terminal.say(f"{size:.2f} GB for {count:,} rows: c2llm index --replace --datatype {chosen.datatype}{codes}")

@@ -214,14 +214,11 @@ def spec_for(
     """
     compact, long_text = options.compact, options.long_text
     lexical = held.analyzer is not None if held is not None else store is None or store.capabilities.lexical
-    asked = CollectionSpec.planned(width, fingerprint, compact, lexical=lexical, long_text=long_text)
-    if held is None:
-        return asked
-    if compact is None:
-        asked = with_fields(asked, datatype=held.datatype, quantization=held.quantization, rescore=held.rescore)
-    return with_fields(
-        asked, long_text=long_text or held.long_text, fields=held.fields, layout=held.layout, index=held.index
-    )
+    asked = CollectionSpec.planned(width, fingerprint, compact, lexical=lexical)
+    if held is not None:
+        kept = ("long_text", "fields", "layout", "index", *(() if compact else ("datatype", "quantization", "rescore")))
+        asked = with_fields(asked, **{name: getattr(held, name) for name in kept})
+    return asked if long_text is None else with_fields(asked, long_text=long_text)
 
 
 def _spec(

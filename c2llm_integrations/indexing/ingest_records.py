@@ -31,7 +31,7 @@ from c2llm_integrations.indexing.record_readers import (
     why_no_text,
     why_not_mapping,
 )
-from c2llm_integrations.indexing.report import RecordsReport
+from c2llm_integrations.indexing.report import RecordsReport, note_if_all_refused
 from c2llm_integrations.indexing.stored_digests import KeySet, StoredDigests
 from c2llm_integrations.indexing.write_changes import (
     BATCH_CHARS,
@@ -175,7 +175,7 @@ def _fill(
     report, loaded = run.report, filled.loaded
     report.written, report.shortened, report.refused = loaded.written, loaded.cut, loaded.refused
     report.deleted, report.stored = filled.deleted, filled.stored
-    report.note_if_all_refused()
+    note_if_all_refused(report)
     return report
 
 
@@ -198,7 +198,7 @@ def plan_records(
         run.report.written += change is Change.NEW
     run.report.deleted = sum(1 for _ in run.stored.left()) if run.deletes else 0
     run.report.stored, run.report.seconds = len(run.stored), perf_counter() - begin
-    run.report.note_if_all_refused()
+    note_if_all_refused(run.report)
     return run.report
 
 

@@ -34,7 +34,7 @@ class Database(NamedTuple):
 
 
 class Location(NamedTuple):
-    """What a store is opened with; `place` is what the URL names: a path, an http(s) address or nothing."""
+    """What a store is opened with; `place` is what the URL names: a path, an http(s) address, or "" where it ends."""
 
     place: str
     collection: str = "code"

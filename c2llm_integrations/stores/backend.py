@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from c2llm_integrations.errors import C2LLMError, StoreError
 from c2llm_integrations.stores.filter import Filter
@@ -19,6 +19,10 @@ from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.records import AnyRecord, Row, Vector
 from c2llm_integrations.stores.rows import Candidates, Stored
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
+
+if TYPE_CHECKING:
+    from c2llm_integrations.stores import Location
+    from c2llm_integrations.stores.vector_store import VectorStore
 
 # Awaited calls that are under way at once where a store is for many threads: they mostly wait for the network.
 AWAITED_CALLS = 32
@@ -40,12 +44,23 @@ class Backend(ABC):
         self.changes = 0  # grows with each change made through this object
         # The database's own client, which `client` gives out; a store sets it here or when it first connects.
         self._client: Any = None
-        # Whether no row can hold what others have added: this store made the collection and nobody else can write to
-        # it, or it was empty when `bulk` began. Then rows are written without a look at what is there.
+        # Whether no row can hold what others have added. Then rows are written without a look at what is there. A store
+        # may set it that made the collection where nobody else can write to it (Edge under its lock, Qdrant's client in
+        # memory); `bulk` sets it for an empty collection, and `client` takes it back.
         self._is_private = False
         self._is_successor = False
         self._closed = False
         self._executor: ThreadPoolExecutor | None = None
+
+    @classmethod
+    @abstractmethod
+    def open(cls, at: Location) -> VectorStore:
+        """Return the store that a URL names; see `stores.open_store`."""
+
+    @classmethod
+    @abstractmethod
+    def list_collections(cls, at: Location) -> list[str]:
+        """Return the names of the collections that this package made in the database, without their successors."""
 
     @abstractmethod
     def _read_spec(self) -> CollectionSpec | None:
@@ -56,19 +71,31 @@ class Backend(ABC):
         """Create a missing collection with its spec, in one step that a crash cannot halve."""
 
     @abstractmethod
-    def _claims(self) -> dict[str, str]:
-        """Return repository or source → claim."""
+    def _claims(self) -> Mapping[str, str]:
+        """Return repository or source → its claim, the strings that `_claim` was given."""
 
     @abstractmethod
     def _claim(self, repository: str, checkout: str) -> None:
-        """Keep a claim with the collection, in place of the repository's former one."""
+        """Keep a claim, any two strings, with the collection, in place of the repository's former one."""
 
     @abstractmethod
-    def _optimize(self) -> None: ...
+    def _optimize(self) -> None:
+        """Build what makes searching fast, and wait for it; nothing to do where there is no such thing."""
 
     @abstractmethod
     def _drop(self) -> None:
         """Delete the collection, which may be missing, and the successor that a former run has begun, if any."""
+
+    @abstractmethod
+    def _successor(self) -> VectorStore:
+        """Return a store on this collection's successor, the same one after a restart; never called on a successor.
+
+        Its name is up to the store: one that no other collection can have, and that `list_collections` does not return.
+        """
+
+    @abstractmethod
+    def _replace(self) -> None:
+        """Put the filled, closed successor in place."""
 
     @abstractmethod
     def _close(self) -> None:
@@ -82,13 +109,17 @@ class Backend(ABC):
 
     @abstractmethod
     def _written_fields(self, ids: Sequence[RecordId]) -> Mapping[RecordId, Sequence[str]]:
-        """Return id → fields of the metadata that we wrote, beyond a chunk's, for the `ids` that are there."""
+        """Return id → names of the metadata that we wrote, for the `ids` that are there; of rows of others, none.
+
+        `_update` is told which of these to remove. A chunk's may be left out, for every chunk has the same.
+        """
 
     @abstractmethod
     def _upsert(self, records: Sequence[AnyRecord], vectors: Vector, terms: Terms) -> None:
         """Write one batch of new rows; `vectors`: (len(records), width) float32, unit length.
 
         Each record is a `CodeChunk` or a `PreparedRecord`; store the `digest` of the latter beside it, for `_scan`.
+        Keep copies, metadata included: the caller may go on to change its own. Lexical search is BM25 over `terms`.
         """
 
     @abstractmethod
@@ -102,30 +133,45 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def _delete(self, ids: Sequence[RecordId]) -> None: ...
+    def _delete(self, ids: Sequence[RecordId]) -> None:
+        """Delete rows, whoever wrote them; some may be gone already."""
 
     @abstractmethod
     def _get(self, ids: Sequence[RecordId]) -> Iterable[AnyRecord]:
-        """Return the records of those of `ids` that are in the collection."""
+        """Return the records of those of `ids` that are in the collection, whoever wrote them.
+
+        Here and below, a record is a `CodeChunk` or a plain `Record`, as `rows.made_of` tells, which the caller may
+        change without changing the row.
+        """
 
     @abstractmethod
-    def _vectors(self, ids: Sequence[RecordId]) -> dict[RecordId, Vector]: ...
+    def _vectors(self, ids: Sequence[RecordId]) -> Mapping[RecordId, Vector]:
+        """Return the vectors of those of `ids` that have one, whoever wrote them, as they are stored.
+
+        The caller brings them to unit length, which those of others and rounded ones may not have.
+        """
 
     # The next four read the rows of this package: those of one source, or of all with None, that match the filter. Rows
     # that another program wrote, and that `_update` never overwrote, must not be among them.
 
     @abstractmethod
-    def _count(self, where: Filter, source: str | None) -> int: ...
+    def _count(self, where: Filter, source: str | None) -> int:
+        """Count them exactly."""
 
     @abstractmethod
     def _scan(self, where: Filter, source: str | None) -> Iterator[Stored]:
-        """Yield what `rows.stored_of` makes of each row; the digest is the stored one, "" for a chunk (`is_chunk`)."""
+        """Yield what `rows.stored_of` makes of each row's id and metadata, with the digest that was stored beside it.
+
+        That of a chunk (`records.is_chunk`) is "".
+        """
 
     @abstractmethod
-    def _records(self, where: Filter, source: str | None) -> Iterator[AnyRecord]: ...
+    def _records(self, where: Filter, source: str | None) -> Iterator[AnyRecord]:
+        """Yield their records, in any order."""
 
     @abstractmethod
-    def _rows(self, where: Filter, source: str | None) -> Iterator[Row]: ...
+    def _rows(self, where: Filter, source: str | None) -> Iterator[Row]:
+        """Yield what `_records` does, with the vectors that `_vectors` gives."""
 
     @abstractmethod
     def _total(self) -> int:
@@ -133,9 +179,10 @@ class Backend(ABC):
 
     @abstractmethod
     def _candidates(self, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter) -> Candidates:
-        """Search with a unit vector of the right width, with terms if the spec has an analyzer, or with both.
+        """Return the `limit` best by cosine to a unit vector of the right width, and the `limit` best by BM25 of terms.
 
-        Rows that another program wrote are found too.
+        Either may be missing, terms always where the spec has no analyzer: that list is then empty. Rows that another
+        program wrote are found too. Rows that share no term are not in the lexical list.
         """
 
     def _lexical_scores(self, terms: Sequence[str], ids: Sequence[RecordId]) -> Mapping[RecordId, float]:

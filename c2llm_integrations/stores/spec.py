@@ -185,15 +185,8 @@ class CollectionSpec:
             InputError: For a plan of another width than the embedder gives.
 
         """
-        return cls.planned(
-            embedder.output_dim,
-            embedder.fingerprint,
-            plan,
-            lexical=lexical,
-            fields=fields,
-            long_text=long_text,
-            index=index,
-        )
+        made = cls.planned(embedder.output_dim, embedder.fingerprint, plan, lexical=lexical, fields=fields)
+        return replace(made, long_text=long_text, index=index or {})
 
     @classmethod
     def planned(
@@ -204,23 +197,13 @@ class CollectionSpec:
         *,
         lexical: bool = True,
         fields: Mapping[str, str] | None = None,
-        long_text: str | None = None,
-        index: Mapping[str, int] | None = None,
     ) -> CollectionSpec:
         """Return what `for_embedder` does, for vectors of this width and fingerprint."""
         plan = plan or CompactPlan()
         plan.require_width(width)
-        return cls(
-            width,
-            fingerprint,
-            plan.datatype,
-            plan.quantization,
-            plan.rescore or 0.0,
-            ANALYZER if lexical else None,
-            long_text or "refuse",
-            fields or {},
-            index=index or {},
-        )
+        analyzer = ANALYZER if lexical else None
+        codes = plan.quantization, plan.rescore or 0.0
+        return cls(width, fingerprint, plan.datatype, *codes, analyzer=analyzer, fields=fields or {})
 
     @property
     def is_given(self) -> bool:

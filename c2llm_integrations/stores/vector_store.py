@@ -7,7 +7,6 @@ implements, may trust what they get.
 from __future__ import annotations
 
 import warnings
-from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from numbers import Integral
@@ -20,7 +19,6 @@ from typing_extensions import Self
 from c2llm_integrations.code.analyzer import document_terms
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.errors import InputError, RowsRefused, StoreError
-from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.backend import Backend, Terms
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
@@ -63,16 +61,6 @@ class VectorStore(Backend):
     After `close` every method but `close` raises StoreError.
     """
 
-    @classmethod
-    @abstractmethod
-    def open(cls, at: Location) -> VectorStore:
-        """Return the store that a URL names; see `stores.open_store`."""
-
-    @classmethod
-    @abstractmethod
-    def list_collections(cls, at: Location) -> list[str]:
-        """Return the names of the collections that this package made in the database, without their successors."""
-
     # ---- the collection
 
     @property
@@ -94,12 +82,15 @@ class VectorStore(Backend):
             self._existing().require_same(spec)
 
     def claims(self) -> dict[str, str]:
-        """Return repository name → id of the checkout that fills it."""
+        """Return repository or source → the claim that `claim` was given, which a caller may change.
+
+        Indexing writes CHECKOUT@COMMIT:FOLDER for a repository, and "records:" and a run's name for other sources.
+        """
         with self._open():
             return {} if self._read_spec() is None else dict(self._claims())
 
     def claim(self, repository: str, checkout: str) -> None:
-        """Record that `checkout` fills `repository` from now on."""
+        """Record that `checkout`, or whatever says who, fills `repository`, or another source, from now on."""
         for name in (repository, checkout):
             require(name, str, "a repository's name and a checkout's id")
         with self._open():
@@ -169,7 +160,8 @@ class VectorStore(Backend):
     def client(self) -> Any:
         """The database's own client, for what this contract has no verb for; None while nothing is open.
 
-        A QdrantClient, a MilvusClient, or Qdrant Edge's EdgeShard; it belongs to the store, which closes it.
+        A QdrantClient, a MilvusClient, Qdrant Edge's EdgeShard, or what another database has; it belongs to the store,
+        which closes it.
         """
         with self._open():
             self._read_spec()
@@ -315,8 +307,7 @@ class VectorStore(Backend):
 
     def vectors(self, ids: Iterable[RecordId] | RecordId, *, source: str | None = None) -> dict[RecordId, Vector]:
         """Read back vectors, unit length, by id (see `get`); ids that are not there are left out."""
-        found = self._by_key(ids, source, lambda keys: self._vectors(keys).items())
-        return dict(zip(found, unit([*found.values()]), strict=True)) if found else {}
+        return self._by_key(ids, source, lambda keys: _at_unit_length(self._vectors(keys)))
 
     def search(self, vector: Vector, limit: int, where: Where | None = None) -> list[Hit]:
         """Return the `limit` nearest rows, best first; arguments and errors are those of `candidates`."""
@@ -411,17 +402,6 @@ class VectorStore(Backend):
 
     # ---- shared by all
 
-    @abstractmethod
-    def _successor(self) -> VectorStore:
-        """Return a store on this collection's successor, the same one after a restart; never called on a successor.
-
-        Its name is up to the store: one that no other collection can have, and that `list_collections` does not return.
-        """
-
-    @abstractmethod
-    def _replace(self) -> None:
-        """Put the filled, closed successor in place."""
-
     def _checked(
         self, whole: Sequence[AnyRecord], spec: CollectionSpec, refused: dict[RecordId, str]
     ) -> list[AnyRecord]:
@@ -490,6 +470,10 @@ class VectorStore(Backend):
     def _guarded(self, found: Iterator[_T]) -> Iterator[_T]:
         with self._open():
             yield from found
+
+
+def _at_unit_length(found: Mapping[RecordId, Vector]) -> Iterable[tuple[RecordId, Vector]]:
+    return zip(found, unit([*found.values()]), strict=True) if found else ()
 
 
 def _filter(where: Where | None) -> Filter:

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from c2llm_integrations.cli.main import app
 from tests.docs.pages import (
     DOCS,
     ELSEWHERE,
@@ -28,6 +29,18 @@ ALL_PAGES = [
     ROOT / "CHANGELOG.md",
     ROOT / "CONTRIBUTING.md",
 ]
+
+
+def test_the_design_says_in_which_module_each_command_is():
+    design = (DOCS / "design.md").read_text(encoding="utf-8")
+    [row] = [line for line in design.splitlines() if line.startswith("| options of a command")]
+    for command in app.registered_commands:
+        name = command.name or command.callback.__name__.replace("_", "-")
+        module = command.callback.__module__.rpartition(".")[2]
+        if module != name.replace("-", "_"):
+            before, found, _ = row.partition(f"`cli/{module}.py`")
+            assert found, f"{name} is in {module}.py"
+            assert f"`{name}`" in before.rpartition(".py`")[2], f"{name} is in {module}.py"
 
 
 @pytest.mark.slow

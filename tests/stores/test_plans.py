@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from c2llm_integrations.errors import InputError
-from c2llm_integrations.stores.qdrant.plan_recall import PLANS, MeasuredPlan, choose, measure_plans
+from c2llm_integrations.stores.qdrant.plan_recall import PLANS, MeasuredPlan, choose_plan, measure_plans
 from c2llm_integrations.stores.spec import CompactPlan
 
 
@@ -43,9 +43,9 @@ MEASURED = [
 
 
 def test_the_smallest_plan_that_is_good_enough_is_chosen():
-    assert choose(MEASURED, 10_000_000, 2e9, 0.98).plan == CompactPlan(256, "turbo4", "binary2")
-    assert choose(MEASURED, 10_000_000, 2e9, 0.9).plan == CompactPlan(256, "turbo4")
-    assert choose(MEASURED, 1_000_000, 2e9, 0.99).plan == CompactPlan(256)
+    assert choose_plan(MEASURED, 10_000_000, 2e9, 0.98).plan == CompactPlan(256, "turbo4", "binary2")
+    assert choose_plan(MEASURED, 10_000_000, 2e9, 0.9).plan == CompactPlan(256, "turbo4")
+    assert choose_plan(MEASURED, 1_000_000, 2e9, 0.99).plan == CompactPlan(256)
 
 
 @pytest.mark.parametrize(
@@ -57,4 +57,4 @@ def test_the_smallest_plan_that_is_good_enough_is_chosen():
 )
 def test_what_no_plan_can_keep_is_said(recall, message):
     with pytest.raises(InputError, match=message):
-        choose(MEASURED, 10_000_000, 2e9, recall)
+        choose_plan(MEASURED, 10_000_000, 2e9, recall)

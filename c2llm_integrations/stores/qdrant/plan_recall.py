@@ -67,7 +67,7 @@ def measure_plans(vectors: Vector, plans: Sequence[CompactPlan] = PLANS) -> Iter
 
 def _found(queries: Vector, rows: Vector, plan: CompactPlan) -> list[list[int]]:
     """Return the numbers of the rows that each query finds."""
-    spec = CollectionSpec(rows.shape[1], {}, plan.datatype, plan.quantization, plan.rescore or 0.0)
+    spec = CollectionSpec.planned(rows.shape[1], {}, plan, lexical=False)
     with TemporaryDirectory(prefix="c2llm-plan-") as folder, QdrantEdgeStore(folder) as store:
         store.create(spec)
         with store.bulk():
@@ -78,7 +78,7 @@ def _found(queries: Vector, rows: Vector, plan: CompactPlan) -> list[list[int]]:
         return [[int(hit.record.id) for hit in store.search(query, NEIGHBORS)] for query in queries]
 
 
-def choose(measured: Sequence[MeasuredPlan], rows: int, budget: float, recall: float) -> MeasuredPlan:
+def choose_plan(measured: Sequence[MeasuredPlan], rows: int, budget: float, recall: float) -> MeasuredPlan:
     """Return the plan of the fewest bytes that keeps the recall; raises InputError if none does within the budget.
 
     Args:
