@@ -67,9 +67,9 @@ class Glob(NamedTuple):
         if line.startswith("#"):
             return None
         negated = line.startswith("!")
-        text = line[negated:]
+        text = line.removeprefix("!")
         folders_only = text.endswith("/")
-        text = text[: len(text) - folders_only]
+        text = text.removesuffix("/")
         return cls(text.removeprefix("/"), negated, folders_only, "/" not in text) if text else None
 
     @property
@@ -103,7 +103,8 @@ def compile_pattern(line: str) -> Pattern | None:
 def _strip_trailing_spaces(line: str) -> str:
     kept = line.rstrip(" ")
     backslashes = len(kept) - len(kept.rstrip("\\"))
-    return line[: len(kept) + (backslashes % 2 and len(kept) < len(line))]
+    is_escaped = backslashes % 2 == 1 and len(kept) < len(line)
+    return f"{kept} " if is_escaped else kept
 
 
 def _translate(tokens: Sequence[Token]) -> str:
@@ -189,40 +190,44 @@ def _tokens(glob: str, anywhere: bool) -> list[Token] | None:
 
 
 def _class(glob: str, at: int) -> tuple[Class, int] | None:
-    """Read a bracket expression whose "[" stands before `at`; return it and where it ends."""
+    """Read a bracket expression whose "[" stands before `at`; return it and where it ends.
+
+    None if it has no end or names an unknown class: git matches nothing with such a pattern.
+    """
     negated = glob[at : at + 1] in ("!", "^")
-    at += negated
+    begin = at = at + 1 if negated else at
     ranges: dict[tuple[str, str], None] = {}
     low = ""  # the last single character: the lower end of a range, should a "-" follow
-    close = -1
-    first = True
-    while first or glob[at : at + 1] != "]":
-        first = False
-        char, name = glob[at : at + 1], ""
+    bracket = -1  # the next "]" after a "[:"; kept, because a search from each "[:" would take quadratic time
+    while at == begin or glob[at : at + 1] != "]":  # at the begin it stands for itself
+        name = ""
         if glob.startswith("[:", at):
-            close = close if close > at + 1 else glob.find("]", at + 2)
-            if close < 0:
+            bracket = bracket if bracket >= at + 2 else glob.find("]", at + 2)
+            if bracket < 0:
                 return None
-            name = glob[at + 2 : close - 1] if glob[close - 1] == ":" else ""
-        if not char or (name and name not in _POSIX_CLASSES):
-            return None
+            name = glob[at + 2 : bracket - 1] if glob[bracket - 1] == ":" else ""
         if name:
+            if name not in _POSIX_CLASSES:
+                return None
             ends = _POSIX_CLASSES[name]
             ranges |= dict.fromkeys(zip(ends[::2], ends[1::2], strict=True))
-            low, at = "", at + len(name) + 4
-        elif char == "-" and low and glob[at + 1 : at + 2] not in ("", "]"):
-            at += 2 if glob[at + 1] != "\\" else 3
-            high = glob[at - 1 : at]
-            if not high:
-                return None
-            if low <= high:
-                ranges[low, high] = None
             low = ""
-        else:
-            at += char == "\\"
-            low = glob[at : at + 1]
-            if not low:
-                return None
-            ranges[low, low] = None
-            at += 1
+            at = bracket + 1
+            continue
+        is_range = bool(low) and glob[at : at + 1] == "-" and glob[at + 1 : at + 2] not in ("", "]")
+        char, at = _unescaped(glob, at + 1 if is_range else at)
+        if not char:
+            return None
+        if not is_range:
+            ranges[char, char] = None
+        elif low <= char:
+            ranges[low, char] = None
+        low = "" if is_range else char
     return Class(tuple(ranges), negated), at + 1
+
+
+def _unescaped(glob: str, at: int) -> tuple[str, int]:
+    """Return the character at `at`, or after the backslash there, and where it ends; "" at the glob's end."""
+    if glob[at : at + 1] == "\\":
+        at += 1
+    return glob[at : at + 1], at + 1
