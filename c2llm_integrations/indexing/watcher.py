@@ -72,19 +72,13 @@ def _bursts(folder: Path, stopped: Event, say: Callable[[str], None]) -> Iterato
     except ImportError as error:
         raise MissingExtra("watchfiles", "watch") from error
 
-    if not is_unicode(str(folder)):
-        raise RepositoryError(
-            f"{as_unicode(folder)} has a name that is not UTF-8 and cannot be watched; rename it, "
-            "or run c2llm index from time to time"
-        )
-    told: list[str] = []
+    _require_unicode_name(folder)
+    unwatched_before: list[str] = []
     while not stopped.is_set():
         folders, unwatched = ([str(folder)], []) if _FOLLOWS_NO_LINKS else _folders(folder)
-        if unwatched and unwatched != told:
-            first, more = as_unicode(unwatched[0]), len(unwatched) - 1
-            others = f" and {more:,} more folders have" if more else " has"
-            say(f"{first}{others} a name that is not UTF-8: neither watched nor indexed")
-        told = unwatched
+        if unwatched and unwatched != unwatched_before:
+            say(_unwatched_note(unwatched))
+        unwatched_before = unwatched
         changes = watch(
             *folders,
             recursive=_FOLLOWS_NO_LINKS,
@@ -96,27 +90,43 @@ def _bursts(folder: Path, stopped: Event, say: Callable[[str], None]) -> Iterato
             yield_on_timeout=True,
             ignore_permission_denied=True,
         )
-        looked = -LOOK_SECONDS
+        next_look = 0.0  # the first look is at once
         try:
             for found in changes:
                 if not _FOLLOWS_NO_LINKS and any(_is_new_folder(*change) for change in found):
-                    break  # to watch it, too; what is in it by now is looked at when that has begun
-                if found or time.monotonic() > looked + LOOK_SECONDS or not folder.is_dir():
+                    break  # to watch it, too; the first look then covers what is in it by now
+                if found or time.monotonic() > next_look or not folder.is_dir():
                     yield
-                    looked = time.monotonic()
-        except FileNotFoundError:  # a folder that was listed is gone
-            if not folder.is_dir():
-                return
+                    next_look = time.monotonic() + LOOK_SECONDS
         except OSError as error:
             if not folder.is_dir():
                 return
-            raise RepositoryError(
-                f"{folder} cannot be watched: {error}; on Linux raise fs.inotify.max_user_watches, "
-                "or run c2llm index from time to time"
-            ) from error
+            if not isinstance(error, FileNotFoundError):  # else one of `folders` is gone: list them again
+                raise _unwatchable(folder, error) from error
         except RuntimeError as error:  # the library's own, for something new whose name is not UTF-8
             if "decode" not in str(error):
                 raise
+
+
+def _require_unicode_name(folder: Path) -> None:
+    if not is_unicode(str(folder)):
+        raise RepositoryError(
+            f"{as_unicode(folder)} has a name that is not UTF-8 and cannot be watched; rename it, "
+            "or run c2llm index from time to time"
+        )
+
+
+def _unwatched_note(folders: list[str]) -> str:
+    more = len(folders) - 1
+    those = f" and {more:,} more folders have" if more else " has"
+    return f"{as_unicode(folders[0])}{those} a name that is not UTF-8: neither watched nor indexed"
+
+
+def _unwatchable(folder: Path, error: OSError) -> RepositoryError:
+    return RepositoryError(
+        f"{folder} cannot be watched: {error}; on Linux raise fs.inotify.max_user_watches, "
+        "or run c2llm index from time to time"
+    )
 
 
 def _folders(folder: Path) -> tuple[list[str], list[str]]:

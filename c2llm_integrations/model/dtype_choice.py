@@ -148,18 +148,17 @@ def compared(timers: Mapping[str, Callable[[], float]]) -> tuple[dict[str, float
     turn, and the median of these ratios counts. While the quartiles would choose differently, more turns are taken.
     """
     turns: list[dict[str, float]] = []
-    hopeless: dict[str, float] = {}
-    while True:
+    hopeless: set[str] = set()
+    is_settled = False
+    while not is_settled and len(turns) < MOST_TURNS:
         turns.append({name: timer() for name, timer in timers.items() if name not in hopeless})
         ratios = {name: sorted(turn[name] / turn["float32"] for turn in turns if name in turn) for name in timers}
         if len(turns) == 2:
-            hopeless = {name: found[0] for name, found in ratios.items() if found[0] > HOPELESS}
-        if len(turns) >= TURNS:
-            low, middle, high = ({name: _quartile(found, part) for name, found in ratios.items()} for part in (1, 2, 3))
-            is_settled = fastest(low) == fastest(middle) == fastest(high)
-            if is_settled or len(turns) == MOST_TURNS:
-                unit = statistics.median(turn["float32"] for turn in turns)
-                return {name: round(unit * ratio, 4) for name, ratio in middle.items()}, is_settled
+            hopeless = {name for name, found in ratios.items() if found[0] > HOPELESS}
+        quartiles = [{name: _quartile(found, number) for name, found in ratios.items()} for number in (1, 2, 3)]
+        is_settled = len(turns) >= TURNS and len(set(map(fastest, quartiles))) == 1
+    float32_ms = statistics.median(turn["float32"] for turn in turns)
+    return {name: round(float32_ms * ratio, 4) for name, ratio in quartiles[1].items()}, is_settled
 
 
 def _quartile(ordered: Sequence[float], number: int) -> float:

@@ -14,7 +14,6 @@ the development set's tune split.
 
 from __future__ import annotations
 
-import math
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
@@ -118,25 +117,33 @@ def rank(
     if weight is not None and not 0 <= weight <= 1:
         raise InputError(f"the weight of words is {weight}, must be in 0…1; that of vectors is the rest")
     question = read(query) if "kind" in rules else replace(read(query), kind="words")
-    # One list alone is scaled as if the other had found nothing, so that the rules have room above it.
-    weight = LEXICAL_WEIGHT[question.kind] if weight is None else weight
-    weight = {"dense": 0.0, "lexical": max(LEXICAL_WEIGHT.values())}.get(mode, weight)
-    scored = _fused([] if mode == "lexical" else found.dense, [] if mode == "dense" else found.lexical, weight)
-    quoting, whole = PHRASE_LEXICAL * weight or math.inf, query.strip()
+    lexical_weight = _lexical_weight(mode, question.kind, weight)
+    scored = _fused([] if mode == "lexical" else found.dense, [] if mode == "dense" else found.lexical, lexical_weight)
+    whole = query.strip()
     for hit in scored:
-        _apply(hit, question, rules, hit.steps.get("lexical", 0.0) >= quoting)
+        lexical = hit.steps.get("lexical", 0.0)
+        _apply(hit, question, rules, has_words=lexical > 0 and lexical >= PHRASE_LEXICAL * lexical_weight)
         hit.is_exact = "exact" in rules and hit.chunk.text.strip() == whole
         hit.approach_one("exact", float(hit.is_exact))  # rows of other programs have no lexical terms to show it
     scored.sort(key=_order)
     if "file" in rules:
         _add_files(scored)
         scored.sort(key=_order)
-    if "coverage" in rules and weight and found.lexical:
-        lost = weight * (1 - _coverage(question, found.lexical[0].chunk))
+    if "coverage" in rules and lexical_weight and found.lexical:
+        lost = lexical_weight * (1 - _coverage(question, found.lexical[0].chunk))
         for hit in scored:
             hit.add("coverage", -lost * hit.score)
     kept = _without_copies(scored, limit) if "copies" in rules else scored[:limit]
     return [Hit(hit.record, hit.score, hit.steps) for hit in kept]
+
+
+def _lexical_weight(mode: Mode, kind: Kind, given: float | None) -> float:
+    """Return the weight of the lexical list. One list alone is scaled as if the other had found nothing."""
+    if mode == "dense":
+        return 0.0
+    if mode == "lexical":  # not 1, so that the rules have room above it
+        return max(LEXICAL_WEIGHT.values())
+    return LEXICAL_WEIGHT[kind] if given is None else given
 
 
 def require_known(mode: str, rules: Collection[str]) -> None:
