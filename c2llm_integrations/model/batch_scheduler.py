@@ -272,7 +272,7 @@ class BatchScheduler:
             list(worker.threads.map(lambda batch: self._run_lane(worker, batch), first + idle))
 
     def _first(self, worker: Worker) -> list[Batch]:
-        """Return a batch to compute alone, or two to begin with side by side; none when nothing waits."""
+        """Return one batch to compute alone, two to start lanes with, or [] if no text waits."""
         with self._lock:
             found = [batch for _ in range(min(worker.lanes, 2)) if (batch := self._next(worker))]
             if not found and worker.state is State.AWAKE:
@@ -280,13 +280,13 @@ class BatchScheduler:
             return found
 
     def _run_lane(self, worker: Worker, batch: Batch) -> None:
-        """Compute a batch, if there is one, and those after it, until no lane of the worker has any."""
+        """Compute this batch, if any, and then further ones, until no lane of the worker finds another."""
         while batch or (batch := self._next_beside(worker)):
             self._compute(worker, batch)
             batch = []
 
     def _next_beside(self, worker: Worker) -> Batch:
-        """Return a lane's next batch, which it waits for while other lanes compute; none when no lane does."""
+        """Return a lane's next batch; wait for one while other lanes compute, and return [] when all are idle."""
         with self._lock:
             if batch := self._next(worker):
                 return batch
@@ -297,7 +297,7 @@ class BatchScheduler:
                 if batch := self._next(worker):
                     worker.busy += 1
                     return batch
-            self._arrived.notify_all()  # the other lanes that wait end, too
+            self._arrived.notify_all()  # end the other lanes that wait
             return []
 
     def _compute(self, worker: Worker, batch: Batch) -> None:
@@ -314,7 +314,7 @@ class BatchScheduler:
                 job.changed.notify_all()
 
     def _give_up(self, worker: Worker, taken: Batch, error: BaseException) -> None:
-        """Leave a batch on which a worker raised to the others; where none is left, to the callers, with its error."""
+        """Requeue the batch of a worker that raised; if no worker is left, pass the error to the batch's callers."""
         with self._lock:
             is_first = worker.state is not State.FAILED  # its lanes may all raise
             worker.state = State.FAILED
@@ -335,7 +335,7 @@ class BatchScheduler:
             warnings.warn(f"{worker.device} failed ({reason}); its batches go to {left}", stacklevel=2)
 
     def _next(self, worker: Worker) -> Batch:
-        """Return the texts that this worker has to compute next, none when nothing waits; the caller holds the lock."""
+        """Return the texts that this worker computes next, [] if none wait; the caller holds the lock."""
         if worker.state is State.FAILED:
             return []
         if self._again:
@@ -352,7 +352,7 @@ class BatchScheduler:
         return sorted(batch, key=lambda text: -len(text.tokens))
 
     def _within_memory(self, worker: Worker, texts: Texts) -> torch.Tensor:
-        """Encode a batch; where it does not fit the device's memory, in halves, and smaller batches for a while."""
+        """Encode a batch; if the device runs out of memory, encode its halves and shrink the budget for a while."""
         cost = cost_of([len(text) for text in texts], self._padded)
         try:
             found = worker.encoder(texts)

@@ -362,19 +362,22 @@ def _check_numbers(config: Mapping[str, Any], file: Path) -> None:
 
 
 def _check_sizes(said: Mapping[str, Any], file: Path) -> None:
-    # Some backbones have no token types.
-    for name in (one.name for one in fields(ModelConfig) if one.type == "int" and one.name != "type_vocab_size"):
-        value = said.get(name, 1)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            key = "compressed_dim" if name == "output_dim" else name
-            raise CheckpointError(f"{file} has {key} {value!r}, expected a whole number above zero")
-    for name in (one.name for one in fields(ModelConfig) if one.type == "float"):
-        value = said.get(name, 0.0)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0:
-            raise CheckpointError(f"{file} has {name} {value!r}, expected a number, at least zero")
-    for name in (one.name for one in fields(ModelConfig) if one.type == "str"):
-        if not isinstance(value := said.get(name, ""), str):
-            raise CheckpointError(f"{file} has {name} {value!r:.80}, expected a name")
+    for one in fields(ModelConfig):
+        if one.name not in said or one.name == "type_vocab_size":  # some backbones have no token types
+            continue
+        value = said[one.name]
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if one.type == "int":
+            is_right, expected = is_number and isinstance(value, int) and value >= 1, "a whole number above zero"
+        elif one.type == "float":
+            is_right, expected = is_number and value >= 0, "a number, at least zero"
+        elif one.type == "str":
+            is_right, expected = isinstance(value, str), "a name"
+        else:
+            continue
+        if not is_right:
+            key = "compressed_dim" if one.name == "output_dim" else one.name
+            raise CheckpointError(f"{file} has {key} {value!r:.80}, expected {expected}")
     heads, width = said.get("num_attention_heads", 1), said.get("hidden_size", 0)
     for what, whole, part in (
         ("hidden_size by num_attention_heads", width, heads),

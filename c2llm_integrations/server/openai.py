@@ -38,6 +38,7 @@ try:
     from starlette.requests import ClientDisconnect, Request
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
+    from uvicorn.protocols.http.h11_impl import H11Protocol
 except ImportError as error:
     raise MissingExtra(error.name or "starlette", "serve") from error
 
@@ -46,6 +47,10 @@ MAX_INPUTS = 2048
 MAX_BODY_BYTES = 32 * 2**20
 # How long a client may take to send its body.
 BODY_SECONDS = 30.0
+# How long a client may take to send the head of a request, which is at most 64 KiB, or to read a part of an answer.
+HEAD_SECONDS = 10.0
+# Processes may often have no more than 1,024 open files; without a free one, nobody is answered.
+MAX_CONNECTIONS = 512
 # Requests computed or waiting; each holds a thread, which only waits.
 MAX_REQUESTS = 128
 RETRY_SECONDS = 1
@@ -321,6 +326,42 @@ async def _no_route(request: Request, error: Exception) -> Response:
     return answer
 
 
+class BoundedConnection(H11Protocol):
+    """A connection that closes if no request arrives in time, or if there are too many connections.
+
+    It is aborted if the client stops reading an answer.
+    """
+
+    _unread = 0  # bytes of answers at the last look, if the client has read nothing since
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See `asyncio.Protocol`."""
+        super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.close()
+        else:
+            self.loop.call_later(HEAD_SECONDS, self._look, None)
+
+    def resume_writing(self) -> None:
+        """See `asyncio.Protocol`: the client has read what waited."""
+        super().resume_writing()
+        self._unread = 0
+
+    def _look(self, last: object) -> None:
+        """Close the connection if it is idle and its latest request is still `last`, that of the look before."""
+        is_busy = self.cycle is not None and not self.cycle.response_complete
+        latest = object() if is_busy else self.cycle  # a new object: at the next look it is not the latest one
+        unread = self.transport.get_write_buffer_size()
+        if 0 < self._unread <= unread:
+            self.transport.abort()  # closing would wait for the client
+            return
+        if latest is last:
+            self.transport.close()
+        if unread or not self.transport.is_closing():
+            self._unread = unread if self.flow.write_paused or self.transport.is_closing() else 0
+            self.loop.call_later(HEAD_SECONDS, self._look, latest)
+
+
 def require_free(host: str, port: int) -> None:
     """Raise InputError if the address cannot be listened on: uvicorn would log its own line and exit with code 3."""
     try:
@@ -333,7 +374,5 @@ def require_free(host: str, port: int) -> None:
 def run_server(app: Starlette, host: str, port: int) -> None:
     """Serve until the process is told to stop; requests accepted by then are still answered."""
     import uvicorn
-
-    from c2llm_integrations.server.connections import BoundedConnection
 
     uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, backlog=4096, http=BoundedConnection)

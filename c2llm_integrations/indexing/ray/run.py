@@ -20,6 +20,7 @@ from pathlib import Path
 from time import perf_counter
 from urllib.parse import unquote, urlsplit
 
+from c2llm_integrations._utils.progress import Progress
 from c2llm_integrations.code.exclude import UNREADABLE
 from c2llm_integrations.code.secrets import is_token
 from c2llm_integrations.errors import InputError, MissingExtra, RepositoryError, StoreError
@@ -188,29 +189,42 @@ def _passes(
     sources: list[str], place: Place, make: EmbedderOf, cluster: Cluster, options: IngestOptions
 ) -> tuple[list[IngestReport], dict[str, str]]:
     """Go through the sources until all is verified; return the repositories' reports, and source → its problem."""
-    reports: dict[str, IngestReport] = {}
-    began: dict[str, IngestReport] = {}
+    verified: dict[str, IngestReport] = {}
+    unverified: dict[str, IngestReport] = {}
     problems: dict[str, str] = {}
     forced = set(sources if options.force else ())
+    left = sources
     for _ in range(PASSES):
-        here = replace(place, token=uuid.uuid4().hex)
-        texts = {source: _texts(source) for source in sources if source.endswith(DATA_SETS)}
-        tracker = PassTracker({source: data.count() for source, data in texts.items()}, _Finish(here))
-        for done, result in enumerate(_stream(sources, texts, here, make, cluster, forced), 1):
-            tracker.take(result)
-            if options.progress is not None:
-                options.progress(done, tracker.total, result.repository)
-        sources = tracker.end(sources)
+        tracker = _one_pass(left, replace(place, token=uuid.uuid4().hex), make, cluster, forced, options.progress)
+        left = tracker.end(left)
         problems |= tracker.problems
         forced |= tracker.contested  # the claim may be the other's by now, and rows of it are there
         for name, report in tracker.verified.items():
-            reports[name] = _added(reports.get(name) or began.get(name), report)
+            verified[name] = _added(verified.get(name) or unverified.get(name), report)
         for name, one in tracker.failed.items():
-            began[name] = _added(began.get(name), one.report)
-        if not sources:
-            return list(reports.values()), problems
-    missing = ", ".join(sorted(tracker.failed) or sources)
+            unverified[name] = _added(unverified.get(name), one.report)
+        if not left:
+            return list(verified.values()), problems
+    missing = ", ".join(sorted(tracker.failed) or left)
     raise StoreError(f"not verified after {PASSES} passes: {missing}; run again, and check who else writes there")
+
+
+def _one_pass(
+    sources: Sequence[str],
+    place: Place,
+    make: EmbedderOf,
+    cluster: Cluster,
+    forced: Collection[str],
+    progress: Progress | None,
+) -> PassTracker:
+    """Stream the sources through the cluster; return the tracker, which has taken every batch."""
+    texts = {source: _texts(source) for source in sources if source.endswith(DATA_SETS)}
+    tracker = PassTracker({source: data.count() for source, data in texts.items()}, _Finish(place))
+    for done, result in enumerate(_stream(sources, texts, place, make, cluster, forced), 1):
+        tracker.take(result)
+        if progress is not None:
+            progress(done, tracker.total, result.repository)
+    return tracker
 
 
 def _added(before: IngestReport | None, report: IngestReport) -> IngestReport:

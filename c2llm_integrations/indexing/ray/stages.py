@@ -227,53 +227,61 @@ def _groups(tree: Tree) -> Iterator[list[str]]:
 
 
 def chunk(batch: FileBatch, place: Place) -> ChunkedBatch:
-    """Read and chunk the batch's files, and tell what is new, what has moved and what is stale.
+    """Read and chunk the batch's files; sort the chunks into new and moved ones, and list the stale rows.
 
-    A file that cannot be chunked costs itself; it counts as unreadable, so that its rows stay.
+    A file that cannot be chunked is reported as unreadable and keeps its rows; the other files are done.
     """
-    tree, held, result = _tree_of(batch), StoredRows(batch.held), deepcopy(batch.result)
-    report = result.report
+    tree = _tree_of(batch)
+    stored = StoredRows(batch.held)
+    done = ChunkedBatch(deepcopy(batch.result))
+    result, report = done.result, done.result.report
     is_folder = batch.texts is None and bool(result.files)
-    seen = copy(_commit_of(batch.root, place.token)) if is_folder and result.commit else None
-    done = ChunkedBatch(result)
+    commit_seen = copy(_commit_of(batch.root, place.token)) if is_folder and result.commit else None
     for source in _sources(batch, tree):
-        if seen is not None:
-            seen.see(source)
+        if commit_seen is not None:
+            commit_seen.see(source)
         try:
             chunks = list(chunk_source(tree.name, source.path, source.text))
         except Exception:
             tree.skip(exclude.UNREADABLE, source.path)
             continue
         report.files += 1
-        _compare(chunks, held, done)
-    for id, path in held.left():
-        if tree.can_tell(path):
-            result.stale.append(str(id))
-        else:
-            result.ids = result.ids.add([str(id)])
+        _compare(chunks, stored, done)
+    _keep_or_drop(stored, tree, result)
     try:
         if is_folder:  # where this machine does not have the folder, all its files seem gone
             require_there(tree)
     except RepositoryError as error:
         return ChunkedBatch(replace(result, stale=[], failed=str(error)))
-    report.skipped, report.encodings = {**report.skipped, **tree.skipped}, tree.encodings or report.encodings
-    if seen is not None and seen.commit != result.commit:
+    report.skipped = {**report.skipped, **tree.skipped}
+    report.encodings = tree.encodings or report.encodings
+    if commit_seen is not None and commit_seen.commit != result.commit:
         result.commit = None
     return done
 
 
-def _compare(chunks: Sequence[CodeChunk], held: StoredRows, done: ChunkedBatch) -> None:
+def _compare(chunks: Sequence[CodeChunk], stored: StoredRows, done: ChunkedBatch) -> None:
+    """Add chunks to those of a batch, by how they differ from their rows."""
     report = done.result.report
     report.chunks += len(chunks)
     done.result.ids = done.result.ids.add(one.id for one in chunks)
     for one in chunks:
-        change = held.take(one)
+        change = stored.take(one)
         if change is Change.NEW:
             done.new.append(one)
         elif change is Change.MOVED:
             done.moved.append(one)
         else:
             report.unchanged += 1
+
+
+def _keep_or_drop(stored: StoredRows, tree: Tree, result: BatchResult) -> None:
+    """List the rows that no chunk has taken as stale, but keep those of files that could not be read."""
+    for id, path in stored.left():
+        if tree.can_tell(path):
+            result.stale.append(str(id))
+        else:
+            result.ids = result.ids.add([str(id)])
 
 
 def _sources(batch: FileBatch, tree: Tree) -> Iterator[Source]:

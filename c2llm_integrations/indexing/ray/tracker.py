@@ -98,14 +98,17 @@ class PassTracker:
             self.problems[source] = f"its repository is called {name!r} like that of {one.source}; index one of them"
             self.contested.add(one.source)
             return
-        self.total += 1 if not result.batches else 0 if one.batches else result.batches
+        if not result.batches:  # of a data set, whose number of batches nobody knows
+            self.total += 1
+        elif not one.batches:
+            self.total += result.batches
         one.add(result)
         if one.batches == result.batches and not one.is_lost:
             self._finishing[name] = self._finish(one)
 
     def end(self, sources: Sequence[str]) -> list[str]:
         """Finish what is complete, wait for all, and return the sources to go through again."""
-        again = {source for source in sources if self._came[source] != self._rows.get(source, self._came[source] or 1)}
+        again = {source for source in sources if self._is_incomplete(source)}
         for name, one in self._repositories.items():
             if one.paths is not None and one.source not in again:
                 if one.has_doubles:
@@ -113,14 +116,25 @@ class PassTracker:
                 elif not one.is_lost:
                     self._finishing[name] = self._finish(one)
         for name, one in self._repositories.items():
-            try:
-                if name not in self._finishing:
-                    raise StoreError(f"not all of {name!r} came through")
-                one.report.deleted, one.report.stored = self._finishing[name]()
-                if one.source in self.contested:
-                    raise StoreError(f"rows of another {name!r} came after")
+            if self._is_verified(name, one):
                 self.verified[name] = one.report
-            except StoreError:
+            else:
                 self.failed[name] = one
         again |= {one.source for one in self.failed.values()}
         return [source for source in sources if source in again and source not in self.problems]
+
+    def _is_incomplete(self, source: str) -> bool:
+        """Return whether rows of a data set, or all batches of any other source, did not come through."""
+        came = self._came[source]
+        return came != self._rows[source] if source in self._rows else came == 0
+
+    def _is_verified(self, name: str, one: TrackedRepository) -> bool:
+        """Wait until a repository is finished; return whether the store then holds its rows and no others."""
+        wait = self._finishing.get(name)
+        if wait is None:  # not all of it came through
+            return False
+        try:
+            one.report.deleted, one.report.stored = wait()
+        except StoreError:
+            return False
+        return one.source not in self.contested
