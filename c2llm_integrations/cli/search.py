@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Show(Output):
-    """How to search, and how to show what is found."""
+    """Options of the search mode and of the output."""
 
     dense: bool = option(False, "Search by meaning alone.")
     lexical: bool = option(False, "Search by words alone, without loading a model.")
@@ -37,7 +37,7 @@ class Show(Output):
 
 @command
 def search(
-    query: Annotated[list[str], typer.Argument(metavar="QUERY...", help="What you look for, in words or code.")],
+    query: Annotated[list[str], typer.Argument(metavar="QUERY...", help="The question, in words or code.")],
     place: Place,
     options: SearchOptions,
     show: Show,
@@ -74,13 +74,13 @@ def search(
 
 
 def _rules_without(off: Sequence[str]) -> list[str]:
-    """Return the ranking rules to apply, and those of `off` that do not exist, which are then refused by name."""
+    """Return the ranking rules without those in `off`; unknown names are kept, so that they are refused later."""
     return [*(rule for rule in RULES if rule not in off), *(set(off) - set(RULES))]
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """Hits, how they were found, and what the user should know about them."""
+    """Hits, how they were found, and notes for the user."""
 
     hits: list[Hit]
     origins: dict[str, Origin]

@@ -25,12 +25,12 @@ from c2llm_integrations.errors import InputError
 
 # The bundled model reads 512 tokens, and code has about three characters to a token.
 CHUNK_CHARS = 1_500
-# Every store takes so much in one row; a longer line, which is data, has several.
+# Every store takes this much in one row; a longer line, which is data, is spread over several.
 MAX_LINE_CHARS = 16_000
-# What parsing may take, in this thread's own time so that a busy machine gives the same chunks. Code takes a twentieth.
+# The limit of parsing, in this thread's own time, so that a busy machine gives the same chunks. Code takes a twentieth.
 PARSE_SECONDS = 1.0
 PARSE_SECONDS_PER_BYTE = 5e-6
-# A syntax tree of which a larger part is errors says nothing about where to cut.
+# A syntax tree with a larger share of errors is no guide to where to cut.
 _MAX_ERRORS = 0.5
 _HEADING = re.compile(r" {0,3}#{1,6}\s+(.*)")
 _FENCE = re.compile(r" {0,3}(```+|~~~+)")
@@ -47,8 +47,8 @@ def chunk_source(repository: str, path: str, text: str, max_chars: int = CHUNK_C
         repository: The repository's name.
         path: The file's POSIX path in it.
         text: The file's text.
-        max_chars: How many characters a chunk has at most, without the blank lines at its ends. A single longer line
-            has more, at most `MAX_LINE_CHARS`.
+        max_chars: The most characters of a chunk, without the blank lines at its ends. A single longer line has more,
+            at most `MAX_LINE_CHARS`.
 
     Raises:
         InputError: The text is not valid Unicode, or `max_chars` is below 1.
@@ -171,7 +171,7 @@ def split(lines: Lines, root: Node, max_chars: int, rules: syntax.Syntax) -> lis
         elif fits:
             pieces.append(piece)
         else:
-            # In halves at most, so that what stands before or after can still join.
+            # Into halves or smaller, so that the text before or after can still join.
             pieces.extend(cut(lines, piece, max(1, max_chars // 2)))
     return pieces
 

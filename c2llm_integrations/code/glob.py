@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 
 
 class Star(Enum):
-    """What stands for any number of characters."""
+    """A token that matches any number of characters."""
 
     NAME = "within a name"
     FOLDERS = "any number of folders, with a slash after each"
@@ -74,11 +74,11 @@ class Glob(NamedTuple):
 
     @property
     def is_literal(self) -> bool:
-        """Whether it matches just its own text, which some path may be."""
+        """True if it matches just its own text, and a path can be that long."""
         return len(self.text) <= _LONGEST_PATH and not _MAGIC.search(self.text)
 
     def tokens(self) -> list[Token] | None:
-        """Return what a path must consist of; None where the glob can match nothing."""
+        """Return the tokens that a path must match; None if no path can."""
         tokens = _tokens(self.text, self.anywhere)
         if tokens is None or sum(not isinstance(token, Star) for token in tokens) > _LONGEST_PATH:
             return None
@@ -110,8 +110,8 @@ def _strip_trailing_spaces(line: str) -> str:
 def _translate(tokens: Sequence[Token]) -> str:
     """Return the regular expression of a glob.
 
-    What follows a star is taken where it first occurs, and no other place is tried: a later one would leave less of the
-    path to the rest of the pattern. So stars never multiply, and the time is at most the two lengths multiplied.
+    The text after a star is matched where it first occurs, and no other place is tried: a later one would leave less of
+    the path to the rest of the pattern. So the time is at most the product of the two lengths, however many stars.
     """
     names = map("g{}".format, count())
     out = ""
@@ -124,7 +124,7 @@ def _translate(tokens: Sequence[Token]) -> str:
 
 
 def _first(regex: str, name: str) -> str:
-    """Return what matches only in the first way that `regex` does (from Python 3.11 on also written "(?>…)")."""
+    """Return an atomic group: `regex` without backtracking into it (from Python 3.11 on also written "(?>…)")."""
     return f"(?=(?P<{name}>{regex}))(?P={name})"
 
 
@@ -153,7 +153,7 @@ def _regex(token: Token | None) -> str:
 
 
 def _tokens(glob: str, anywhere: bool) -> list[Token] | None:
-    """Return the tokens of a glob; None where it can match nothing."""
+    """Return the tokens of a glob; None if no path can match it."""
     out: list[Token] = []
     at = 0
     while at < len(glob):

@@ -16,12 +16,12 @@ from c2llm_integrations.errors import MissingExtra, RepositoryError, reason_of
 
 # Milliseconds without a change that end a burst, and the longest burst.
 QUIET_MS, BURST_MS = 300, 5_000
-# Events get lost (a full queue, a network file system), so work is also done after this many seconds.
+# Events get lost (a full queue, a network file system), so `work` is also called after this many seconds.
 LOOK_SECONDS = 30.0
 # How long to wait for git to finish a checkout.
 GIT_SECONDS = 60.0
 POLL_SECONDS = 0.2
-# Whether the system watches a folder with all that is in it; elsewhere the library walks through it, and through links.
+# Whether the system watches a folder recursively; elsewhere the library walks through it, and through links.
 _FOLLOWS_NO_LINKS = sys.platform in ("darwin", "win32")
 _ADDED = 1  # watchfiles' Change.added
 
@@ -42,7 +42,7 @@ def watch(folder: Path, work: Callable[[], None], say: Callable[[str], None], st
     """
     stopped = stopped or Event()
     folder = folder.resolve()
-    left: tuple[int, ...] | None = None  # by a git that was killed
+    left: tuple[int, ...] | None = None  # the lock of a git that was killed
     while not stopped.is_set():
         if not folder.is_dir():
             say(f"{folder} is gone; waiting until it is back")
@@ -130,7 +130,7 @@ def _unwatchable(folder: Path, error: OSError) -> RepositoryError:
 
 
 def _folders(folder: Path) -> tuple[list[str], list[str]]:
-    """Return a folder and those in it, and apart those whose name no file is indexed under: it is not UTF-8.
+    """Return a folder and those in it, and separately those whose name is not UTF-8: no file in them is indexed.
 
     Left out are links, which lead anywhere, and what `is_source` leaves out.
     """
@@ -148,9 +148,9 @@ def _is_new_folder(change: int, path: str) -> bool:
 
 
 def _wait_for_git(folder: Path, stopped: Event, left: tuple[int, ...] | None) -> tuple[int, ...] | None:
-    """Wait until a checkout, merge or rebase has written all its files; return the lock if it is there all the same.
+    """Wait until a checkout, merge or rebase has written all its files; return the lock if it is still there.
 
-    One that was waited for before and has not changed since, `left`, is not waited for again.
+    A lock that is still the one in `left`, which an earlier call waited for, is not waited for again.
     """
     git = GitFolder.of(folder)
     if git is None:
@@ -163,7 +163,7 @@ def _wait_for_git(folder: Path, stopped: Event, left: tuple[int, ...] | None) ->
 
 
 def _lock_of(git: GitFolder) -> tuple[int, ...] | None:
-    """Return what tells git's lock from another one, None if there is none."""
+    """Return what identifies git's present lock; None without a lock."""
     try:
         info = os.lstat(git.own / "index.lock")
     except OSError:

@@ -1,4 +1,4 @@
-"""The fingerprint of a collection's vectors, and the options that it leads back to. Imports no torch."""
+"""The fingerprint of a collection's vectors, and the model options that give such vectors. Imports no torch."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# What decides a vector, as a collection keeps it.
+# Everything that decides a vector, as a collection keeps it.
 Fingerprint = Mapping[str, str | int | bool | None]
 
-# Before the numbers that stand for a server's weights, how many there are of each text, and their least cosine.
+# A probe identifies a server's weights: its prefix, the numbers of each text, and the least cosine of equal ones.
 _PROBE, _PROBED, _SAME_PROBE = "probe:", 32, 0.98
 
-# How earlier releases wrote, in the place of a projection's digest, plain truncation and a head.
+# Earlier releases wrote plain truncation and a head in the place of a projection's digest, with these prefixes.
 _OLD_TRUNCATION, _OLD_HEAD = "first ", "head "
 
 
 def probe_of(vectors: NDArray[np.float32]) -> str:
-    """Return what stands for a server's weights: some numbers of the vectors of texts that never change.
+    """Return a probe of a server's weights: some numbers of the vectors of texts that never change.
 
     Args:
-        vectors: (texts, width), several texts; what all have in common is left out.
+        vectors: (texts, width), several texts; their mean is subtracted.
 
     """
     import numpy as np
@@ -39,7 +39,7 @@ def probe_of(vectors: NDArray[np.float32]) -> str:
 
 
 def is_same_probe(one: object, other: object) -> bool:
-    """Whether two results of `probe_of` are of the same weights, computed in whatever precision."""
+    """Return whether two results of `probe_of` are of the same weights, computed in any precision."""
     import numpy as np
 
     if not (isinstance(one, str) and isinstance(other, str) and one.startswith(_PROBE) and other.startswith(_PROBE)):
@@ -75,14 +75,14 @@ def options_of(
     """Return the options that give the vectors which a fingerprint describes.
 
     Args:
-        fingerprint: What a collection's spec holds.
-        projection: The file of its projection, where that was never used on this machine.
-        head: The file of its head, where that was never used on this machine and is not bundled with the model.
-        is_named: The user names the model, whatever the fingerprint says.
+        fingerprint: That of a collection's spec.
+        projection: The file of its projection, if that was never used on this machine.
+        head: The file of its head, if that was never used on this machine and is not bundled with the model.
+        is_named: The user names the model, so the name in the fingerprint is not used.
 
     Raises:
-        InputError: Where such a file must be named, for a fingerprint that no embedder wrote, and where a folder here
-            is called like the model: an index may come with a folder that poses as one from the hub.
+        InputError: Such a file must be named, no embedder wrote the fingerprint, the server is unknown, or a folder
+            here is called like the model: an index may come with a folder that poses as a model of the hub.
 
     """
     from c2llm_integrations.model.output_dim import bundled_head

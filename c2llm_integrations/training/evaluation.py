@@ -35,7 +35,7 @@ BENCHMARK = "MTEB(Code, v1)"
 
 @dataclass(frozen=True)
 class Task:
-    """Questions and what answers them.
+    """Questions and their answers.
 
     `relevant[q]` are numbers of the answers of question q. `answers[d]` is the number of the answer that text d is a
     part of, ascending: an answer ranks as its best part.
@@ -143,7 +143,7 @@ def metrics(scores: NDArray[np.float32], relevant: Sequence[frozenset[int]]) -> 
 
 
 def result_of(name: str, subsets: dict[str, dict[str, float]], revision: str, seconds: float) -> dict[str, Any]:
-    """Return what mteb's TaskResult reads: the scores of each subset of a task's test split."""
+    """Return a dictionary for mteb's TaskResult: the scores of each subset of a task's test split."""
     test = [
         {**scores, "main_score": scores[MAIN_SCORE], "hf_subset": subset, "languages": ["eng-Latn"]}
         for subset, scores in subsets.items()

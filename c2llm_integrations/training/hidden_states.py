@@ -1,4 +1,4 @@
-"""Texts → the backbone's token states, computed once and kept in a file, so that many heads can be trained on them."""
+"""Compute the backbone's token states of texts once and keep them in a file, to train many heads on."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WINDOW_TEXTS = 1024  # sorted by length at once, and written before the next
 class TokenStates:
     """Last hidden states of texts, end to end: `states` (tokens, D) float16 on disk, `ends` (texts,) in tokens.
 
-    `cut` is how many texts were longer than the limit.
+    `cut`: the number of texts longer than the limit.
     """
 
     states: NDArray[np.float16]

@@ -1,9 +1,9 @@
-"""The same ingest on a Ray cluster: `ingest`'s rows, ids, spec and verification, on any number of machines.
+"""Ingest on a Ray cluster, with the rows, ids, spec and verification of `ingest`, on any number of machines.
 
     folders, git URLs, Parquet, JSON lines ─ list ─▶ batches ─ chunk ─▶ ─ embed (actors) ─▶ ─ write ─▶ driver ─ finish
 
-Ray Data moves the batches and holds back what runs ahead, so memory does not grow with the corpus; what dies is done
-again, which changes nothing.
+Ray Data moves the batches and applies backpressure, so memory does not grow with the corpus; the work of a task that
+dies is repeated, which changes nothing.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ except ImportError as error:
 DATA_SETS = (".parquet", ".jsonl")
 # Texts of a data set that make one batch.
 BATCH_TEXTS = 256
-# Times a repository that does not verify is gone through before it is an error.
+# The most passes; a repository that does not verify after the last one is an error.
 PASSES = 3
 
 
@@ -66,7 +66,7 @@ def ingest_distributed(
     """Make the collection hold exactly the chunks of every source; return a report for each repository.
 
     A source that cannot be read, or whose repository another one fills, has a report of its own with the reason under
-    `skipped["unreadable"]`; the others are done all the same.
+    `skipped["unreadable"]`; the other sources are still done.
 
     Args:
         sources: Folders that every machine can read, git URLs or bare repositories, and files or folders of Parquet
@@ -76,14 +76,14 @@ def ingest_distributed(
         collection: Name of the collection.
         api_key: The server's key; by default it is found in each machine's environment.
         cluster: The machines to use, and the model; by default this machine and nano.
-        options: As for `ingest`, without those that are for one repository on one machine. `force` also reads again
-            what is done; `progress` gets (batches done, batches, repository).
+        options: As for `ingest`, without those for one repository on one machine. `force` also reads sources again
+            that are done; `progress` gets (batches done, batches, repository).
 
     Raises:
         InputError: The store is embedded, a URL holds a password, two folders are in one repository, or an option
             is for one repository only.
         RepositoryError: No source can be read.
-        StoreError: Names the repositories that the store does not hold as they are after all passes.
+        StoreError: Some repositories, which it names, did not verify after all passes.
         SpecMismatch: As `ingest` does.
 
     """
@@ -102,7 +102,7 @@ def ingest_distributed(
         is_first = opened.count() == 0
         with opened.bulk() if is_first else nullcontext():
             reports, problems = _passes(named, place, make, cluster, options)
-        if not is_first:  # also what a killed run left put off
+        if not is_first:  # also rows that a killed run left unindexed
             opened.optimize()
     if problems and not reports:
         raise RepositoryError("; ".join(f"{source}: {why}" for source, why in problems.items()))
@@ -144,7 +144,7 @@ def _named(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
 
 
 def _holds_password(source: str) -> bool:
-    """Return whether a URL holds a password or a token, which may stand anywhere in it; raises InputError for none."""
+    """Return whether a URL holds a password or a token, anywhere in it; raises InputError if it is not a URL."""
     try:
         source.encode()
         url = urlsplit(source)
@@ -228,7 +228,7 @@ def _one_pass(
 
 
 def _added(before: IngestReport | None, report: IngestReport) -> IngestReport:
-    """Return the report of a repository that took another pass: what it is now, and what was done in all."""
+    """Return the report of a repository that took another pass: its rows now, and the work of all passes."""
     if before is not None:
         report.unchanged = max(0, report.unchanged - before.written)
         for name in ("written", "moved", "deleted", "tokens", "cut", "shortened"):
@@ -237,7 +237,7 @@ def _added(before: IngestReport | None, report: IngestReport) -> IngestReport:
 
 
 class _Finish:
-    """Has a repository finished by a task, as `PassTracker` asks for."""
+    """Start a task that finishes a repository, for `PassTracker`."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -301,7 +301,7 @@ def _listed(
 ) -> Iterator[ray.data.Dataset]:
     """Yield data sets of batches, one batch a block, so that each is passed on as soon as it is ready.
 
-    `forced`: sources that take over names which others fill, and are read again where they are done.
+    `forced`: sources that take over names from other sources, and are read again even if done.
     """
     if folders:
         listed = ray.data.from_items(list(folders), override_num_blocks=len(folders))

@@ -1,7 +1,7 @@
-"""What the driver of a distributed run adds up: a report for each repository, and when it is complete.
+"""Add up a distributed run in its driver: a report for each repository, and when it is complete.
 
-It keeps sums, and what was refused, skipped or is stale; of a data set of texts also the paths, because only they tell
-which rows are of a path that is gone.
+The driver keeps sums, and the refused, skipped and stale ids; for a data set of texts also the paths, because only they
+show which rows are of a path that is gone.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from c2llm_integrations.indexing.ray.batches import BatchResult, Sum
 
 @dataclass
 class TrackedRepository:
-    """What the driver knows of one repository until it is finished.
+    """The state of one repository until it is finished.
 
     `batches`: how many are through; `wanted`: the ids that the store should hold in the end, `stale` those to delete;
-    `commits`: what the batches were read from; `is_done`, `is_lost`: whether any batch is (see `BatchResult`); of a
-    data set of texts, `paths` are those it has, None for a folder, and `has_doubles` says that one came twice.
+    `commits`: those of the batches; `is_done`, `is_lost`: whether any batch is (see `BatchResult`); `paths`: those of a
+    data set of texts, None for a folder; `has_doubles`: whether one of these came twice.
     """
 
     report: IngestReport
@@ -39,12 +39,12 @@ class TrackedRepository:
 
     @property
     def claim(self) -> Claim:
-        """The claim it is to get: with a commit if all of it was read from that one."""
+        """Its new claim, with a commit if all of it was read from that one."""
         [commit] = self.commits if len(self.commits) == 1 and not self.report.unreadable else [None]
         return Claim(self.owner, commit)
 
     def add(self, result: BatchResult) -> None:
-        """Add what became of a batch."""
+        """Add the result of a batch."""
         self.owner = result.owner
         self.batches += 1
         self.wanted = (self.wanted + result.ids) - Sum().add(result.report.refused)
@@ -60,21 +60,21 @@ class TrackedRepository:
         self.report.add(result.report)
 
 
-# Begins to delete what is stale and to verify. The answer waits for the numbers of rows deleted and held, and raises
-# StoreError if the store does not hold what it should.
+# Starts to verify and to delete stale rows. The function returned waits for the numbers of rows deleted and held, and
+# raises StoreError if the store does not hold the right rows.
 Finish = Callable[[TrackedRepository], Callable[[], tuple[int, int]]]
 
 
 class PassTracker:
     """One pass over some sources.
 
-    `total`: batches there are, as far as known; `problems`: source → why it cannot be read; `contested`: sources of
-    whose repository's name another one came too, which has claimed it and stored rows of its own. After `end`:
-    `verified` and `failed` are the repositories that the store holds as they are, and the others.
+    `total`: batches, as far as known; `problems`: source → why it cannot be read; `contested`: sources whose
+    repository's name a second source has claimed too, and stored rows under. After `end`, `verified` and `failed` hold
+    each repository by its outcome.
     """
 
     def __init__(self, rows: dict[str, int], finish: Finish) -> None:
-        """`rows`: those of each source that is a data set of texts."""
+        """Take the number of rows of each source that is a data set of texts."""
         self.total = 0
         self.problems: dict[str, str] = {}
         self.contested: set[str] = set()
@@ -87,7 +87,7 @@ class PassTracker:
         self._finishing: dict[str, Callable[[], tuple[int, int]]] = {}
 
     def take(self, result: BatchResult) -> None:
-        """Add a batch that is through; with the last one of a repository, have that finished."""
+        """Add a batch that is through; the last one of a repository starts to finish it."""
         name, source = result.repository, result.source
         self._came[source] += result.rows if source in self._rows else 1
         if result.failed:
@@ -124,7 +124,7 @@ class PassTracker:
         return [source for source in sources if source in again and source not in self.problems]
 
     def _is_incomplete(self, source: str) -> bool:
-        """Return whether rows of a data set, or all batches of any other source, did not come through."""
+        """Return whether rows of a data set are missing, or all batches of any other source."""
         came = self._came[source]
         return came != self._rows[source] if source in self._rows else came == 0
 
