@@ -30,7 +30,7 @@ class MissingExtra(C2LLMError, ImportError):
     """An optional dependency is absent; the message names the `pip install` that brings it."""
 
     def __init__(self, package: str, extra: str) -> None:
-        """`package`: what could not be imported; `extra`: the extra of this distribution that brings it."""
+        """Name the `package` that could not be imported, and the `extra` of this distribution that installs it."""
         super().__init__(f'{package} is not installed; run: pip install "c2llm-integrations[{extra}]"')
 
 
@@ -70,7 +70,7 @@ class RowsRefused(StoreError):
     """Rows that were not stored; `reasons` maps each row id to why. Nothing of the call was written."""
 
     def __init__(self, reasons: Mapping[Any, str]) -> None:
-        """`reasons`: record id, a string or integer → one-line reason; must not be empty."""
+        """Take `reasons`: record id, a string or integer → one-line reason; must not be empty."""
         first, why = next(iter(reasons.items()))
         more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
         super().__init__(f"row {first} refused: {why}{more}")
@@ -82,14 +82,14 @@ _MOST_NAMES = 12
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what went wrong in a line; an error that nobody foresaw is named as one."""
+    """Return what went wrong in a line; an unexpected error is called that."""
     if isinstance(error, (C2LLMError, OSError, MemoryError)):
         return str(error) or type(error).__name__
     return f"unexpected {type(error).__name__}: {error}"
 
 
 def did_you_mean(word: str, known: Collection[str]) -> str:
-    """Return the end of an error line: the close ones of what is known, or all of it, or nothing if there is none."""
+    """Return the end of an error line: the known names close to the given one, or all of them, or ""."""
     if close := get_close_matches(word, known, n=3, cutoff=0.5):
         return f"; did you mean {' or '.join(close)}?"
     more = ", …" if len(known) > _MOST_NAMES else ""

@@ -68,7 +68,7 @@ class C2LLMPooling(Module):
 
 
 class C2LLMBackbone(InputModule):
-    """Texts → token ids → last hidden states of the backbone. `load` builds it."""
+    """The backbone: texts → token ids → last hidden states. `load` builds it."""
 
     def __init__(self, checkpoint: Checkpoint, backbone: nn.Module, pooling: C2LLMPooling, max_seq_length: int) -> None:
         """Wrap a backbone; `pooling` is needed only for saving, because the model has it as a module of its own."""
@@ -142,7 +142,7 @@ def load(
 def from_checkpoint(
     checkpoint: Checkpoint, *, device: str | None, dtype: torch.dtype, max_length: int, normalize: bool
 ) -> SentenceTransformer:
-    """Build the model that `load` explains from a checkpoint that is found already."""
+    """Build the model that `load` explains, from a checkpoint."""
     config = C2LLMConfig(**checkpoint.config)
     model = empty_model(config)
     tensors = {key: tensor.to(dtype) for key, tensor in checkpoint.tensors().items()}

@@ -8,8 +8,7 @@ from typing import Any
 import uvicorn
 
 from c2llm_integrations.model.embedder import C2LLMEmbedder
-from c2llm_integrations.server.connections import BoundedConnection
-from c2llm_integrations.server.openai import create_app
+from c2llm_integrations.server.openai import BoundedConnection, create_app
 from tests.waiting import until
 
 

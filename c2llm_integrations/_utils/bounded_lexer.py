@@ -1,4 +1,4 @@
-"""A file's text → the tokens of its language, in a time that no text can lengthen."""
+"""Split a file's text into the tokens of its language, in linear time whatever the text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pygments.token import Text
 from pygments.util import ClassNotFound
 
 # Some lexers never come to the end of forty backslashes; these languages' do (`tests/_utils/test_bounded_lexer.py`).
-# Text of others has no colors.
+# Text of other languages has no colors.
 COLORED = frozenset(
     """
     abnf bash batch bibtex c clojure clojurescript cmake coffeescript common-lisp cpp csharp css cuda dart diff docker
@@ -31,7 +31,7 @@ COLORED = frozenset(
 MAX_CHARS = 6_000
 MAX_LINE_CHARS = 1_000
 MAX_BLANKS = 200
-# The rest of a text stays one token after so much time of the processor.
+# After this much processor time, the rest of a text stays one token.
 MAX_SECONDS = 0.1
 
 _BLANKS = re.compile(r"\s+")
@@ -41,7 +41,7 @@ class BoundedLexer(Lexer):  # type: ignore[misc]
     """The lexer of a file by its name, for text that somebody else wrote."""
 
     def __init__(self, path: str) -> None:
-        """`path`: the file's name; one of no language in `COLORED` is read as plain text."""
+        """Take the file's name in `path`; a language that is not in `COLORED` is read as plain text."""
         super().__init__(stripnl=False, ensurenl=False)
         self._inner: Lexer = TextLexer(stripnl=False, ensurenl=False)
         with suppress(ClassNotFound):

@@ -32,8 +32,8 @@ class FileLock:
     def __init__(self, path: Path, what: str, wait: float = 0.0) -> None:
         """Create `path` if needed and lock it.
 
-        Raises StoreBusy, naming `what` it guards, if another still holds it after `wait` seconds; StoreError if `path`
-        is a link or not a file, OSError if it cannot be locked.
+        Raises StoreBusy, naming `what` it guards, if another process still holds it after `wait` seconds; StoreError
+        if `path` is a link or not a file, OSError if it cannot be locked.
         """
         deadline = time.monotonic() + wait
         while True:
@@ -53,13 +53,13 @@ class FileLock:
             time.sleep(POLL_SECONDS)
 
     def release(self) -> None:
-        """Let others in; calling it twice is no error."""
+        """Release the lock; calling it twice is harmless."""
         if self._file is not None:
             self._file.close()
 
 
 def _opened(path: Path) -> tuple[IO[bytes] | None, bool]:
-    """Open a lock file, and say whether it can only be shared; None if there is none and this user cannot make one."""
+    """Open a lock file, and return whether it can only be shared; None if it is missing and cannot be made."""
     try:
         return _open_plain(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, "ab"), False
     except OSError as error:
@@ -86,12 +86,12 @@ def _open_plain(path: Path, flags: int, mode: str) -> IO[bytes]:
 
 
 def is_refused(error: OSError) -> bool:
-    """Say whether an error means that a place cannot be written to by this user at all."""
+    """Return whether an error means that this user may not write to a place at all."""
     return error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def is_writable(folder: Path) -> bool:
-    """Say whether this user can write everything that there is in a folder."""
+    """Return whether this user may write everything in a folder."""
     return all(os.access(one, os.W_OK) for one in (folder, *folder.rglob("*")))
 
 
@@ -153,7 +153,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def allocated_bytes(folder: Path) -> int:
-    """Return the bytes that the files under a folder take on disk; holes in sparse files take none."""
+    """Return the bytes that the files under a folder take on disk; holes in sparse files do not count."""
     stats = [file.stat() for file in folder.rglob("*") if file.is_file()]
     return sum(getattr(stat, "st_blocks", stat.st_size // 512) * 512 for stat in stats)
 

@@ -24,12 +24,12 @@ def parse_json(document: str | bytes) -> Any:
 
 
 def is_json_lines(file: Path) -> bool:
-    """Say whether a file is one of JSON lines, by its name."""
+    """Return whether a file is one of JSON lines, by its name."""
     return file.name.removesuffix(".gz").endswith((".jsonl", ".ndjson"))
 
 
 def read_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield where each row of a .jsonl or .jsonl.gz is ("FILE: line N"), and the row; blank lines have none.
+    """Yield where each row of a .jsonl or .jsonl.gz is ("FILE: line N"), and the row; blank lines are skipped.
 
     Raises InputError for a line that is not a JSON object in UTF-8, and for a file that is not valid gzip.
     """
@@ -37,7 +37,7 @@ def read_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def read_lines(file: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield where each line is, and the line, but for blank ones.
+    """Yield where each line is, and the line; blank lines are skipped.
 
     Raises InputError for a file that is not valid gzip, and for a line over `MAX_LINE_BYTES`.
     """

@@ -20,7 +20,7 @@ def as_unicode(path: str | os.PathLike[str]) -> str:
 
 
 def is_unicode(text: str) -> bool:
-    """Return whether a text can be written as UTF-8: it holds no byte that was none, and no half of a pair."""
+    """Return whether a text can be written as UTF-8; one with a lone surrogate, such as an undecodable byte, cannot."""
     return as_unicode(text) == text
 
 

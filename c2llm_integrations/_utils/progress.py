@@ -1,4 +1,4 @@
-"""How long work says how far it is."""
+"""Progress callbacks, and the bar that draws them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PATH_WIDTH = 40
 
 @contextmanager
 def shown(progress: Progress | bool | None = True) -> Iterator[Progress | None]:
-    """Yield a callback as it is; for True one that draws a bar on standard error, None where that is not a terminal."""
+    """Yield the callback given; for True, one that draws a bar on standard error, or None if that is not a terminal."""
     if not isinstance(progress, bool):
         yield progress
         return

@@ -1,4 +1,4 @@
-"""Trying again what failed for a moment: a busy or restarting server, a lost connection. Knows no database."""
+"""Retry what failed for a moment: a busy or restarting server, a lost connection. Knows no database."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def retrying(
 ) -> _T:
     """Return what `call` returns, trying again while it fails for a moment; else raise its last error.
 
-    `pause_after` tells one kind of failure from the other: None for an error that would come again, otherwise the
-    least seconds to wait, as the server asked (`Retry-After`) or 0.0. A longer wait than `limit` seconds allow is not
-    begun. `call` may have succeeded although it failed, so it must do no harm when done twice.
+    `pause_after` returns None for an error that would come again, else the least seconds to wait: what the server asked
+    for (`Retry-After`) or 0.0. A wait that ends after `limit` seconds is not begun. `call` must be idempotent: it may
+    have succeeded although it raised.
     """
     deadline = time.monotonic() + limit
     backoff = FIRST_SECONDS

@@ -10,7 +10,7 @@ _T = TypeVar("_T")
 
 
 def sample(items: Iterable[_T], size: int, seed: int = 0) -> list[_T]:
-    """Up to `size` of the items in random order, each equally likely to be among them."""
+    """Return up to `size` of the items in random order, each equally likely to be among them."""
     chosen: list[_T] = []
     chance = random.Random(seed)
     for seen, item in enumerate(items):

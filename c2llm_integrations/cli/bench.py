@@ -1,4 +1,4 @@
-"""`c2llm bench`: what a model does on this machine, as a table."""
+"""`c2llm bench`: the speed of a model on this machine, as a table."""
 
 from __future__ import annotations
 

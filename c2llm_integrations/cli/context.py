@@ -1,4 +1,4 @@
-"""What a command opens: a store, the model that belongs to it, and the checkouts that fill it."""
+"""Open what a command needs: a store, the model that belongs to it, and the checkouts that fill it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 # How long a command waits for a store that another process has open.
 BUSY_SECONDS = 10.0
-# How many checkouts inside an indexed one are named.
+# The most checkouts inside an indexed one that are named.
 NESTED = 5
-# How long the checkouts of a collection are looked at, and how many are told about: an index that came along may claim
-# thousands. The current one is looked at first.
+# The time to look at the checkouts of a collection, and the most notes about them: an index that came with a checkout
+# may claim thousands. The current one is looked at first.
 LOOK_SECONDS, STALE = 15.0, 20
 
 
@@ -87,7 +87,7 @@ def opened(url: str, collection: str) -> Iterator[VectorStore]:
 
 
 def indexed_store() -> str:
-    """Return the URL of the index that the current folder belongs to; raises InputError if there is none."""
+    """Return the URL of the index that the current folder belongs to; raises InputError without one."""
     from c2llm_integrations.stores import own_index
 
     if (folder := indexed_folder()) is None:
@@ -96,19 +96,19 @@ def indexed_store() -> str:
 
 
 def indexed_folder() -> Path | None:
-    """Return the current folder, or the nearest above it, that has an index in it; None if there is none."""
+    """Return the current folder, or the nearest above it, that has an index in it, or None."""
     here = Path.cwd()
     return next((folder for folder in (here, *here.parents) if _has_index(folder, here)), None)
 
 
 def current_checkout() -> Path:
-    """Return the current folder, or the nearest above it, that is indexed or under git; the current one if none is."""
+    """Return the current folder, or the nearest above it, that is indexed or under git; else the current one."""
     here = Path.cwd()
     return next((folder for folder in (here, *here.parents) if _is_checkout(folder, here)), here)
 
 
 def _has_index(folder: Path, here: Path) -> bool:
-    """Say whether there is an index that may decide about the current folder: anybody can put one into /tmp."""
+    """Return whether the folder has an index that may rule the current folder: anybody can put one into /tmp."""
     from c2llm_integrations.code.git import may_rule
 
     return (folder / INDEX_FOLDER).is_dir() and may_rule(folder / INDEX_FOLDER, here)
@@ -129,7 +129,7 @@ def store_of(path: Path) -> str:
 
 
 def origins_of(store: VectorStore) -> dict[str, Origin]:
-    """Return what fills each repository of the store; with its folder, if that is at or above the current one."""
+    """Return the checkout that fills each repository of the store; with its folder, if that is at or above this one."""
     from c2llm_integrations.indexing.ownership import claims_of, folders_of
 
     here, claims = Path.cwd(), claims_of(store)
@@ -200,7 +200,7 @@ def _checkout_notes(folder: Path, claimed: tuple[str, Claim], held: VectorStore,
 
 
 def _other_checkout_notes(root: Path, held: VectorStore, place: Place) -> Iterator[str]:
-    """Yield what there is to know in a checkout that does not fill the store."""
+    """Yield notes for a checkout that does not fill the store."""
     from c2llm_integrations.indexing.ownership import home_of
     from c2llm_integrations.indexing.staleness import stale
 

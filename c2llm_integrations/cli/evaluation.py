@@ -1,4 +1,4 @@
-"""`c2llm eval`: how well a model retrieves."""
+"""`c2llm eval`: measure how well a model retrieves."""
 
 from __future__ import annotations
 

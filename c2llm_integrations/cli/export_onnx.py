@@ -1,4 +1,4 @@
-"""`c2llm export-onnx`: a model for other runtimes."""
+"""`c2llm export-onnx`: write a model for other runtimes."""
 
 from __future__ import annotations
 

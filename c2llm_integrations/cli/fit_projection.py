@@ -33,7 +33,7 @@ class RowsPlace(Place):
 
 @command
 def fit_projection(
-    output_dim: Annotated[int, typer.Option(metavar="N", min=1, help="How many dimensions to keep.")],
+    output_dim: Annotated[int, typer.Option(metavar="N", min=1, help="Number of dimensions to keep.")],
     place: RowsPlace,
     path: Annotated[
         Path | None, typer.Argument(metavar="PATH", help="Fit on the chunks of this folder.  [default: .]")
@@ -42,7 +42,7 @@ def fit_projection(
         str | None, typer.Option(metavar="ID", help="nano, a folder or a hub id.  [default: nano]")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="What to write.  [default: c2llm-projection-N.safetensors]")
+        Path | None, typer.Option(metavar="FILE", help="File to write.  [default: c2llm-projection-N.safetensors]")
     ] = None,
 ) -> int:
     """Fit a map to fewer dimensions on the chunks of a folder, or on the vectors of a collection named by --store.
@@ -74,7 +74,7 @@ def fit_projection(
 
 
 def _of_folder(path: Path, model: str | None) -> tuple[Matrix, str]:
-    """Return the vectors of chunks in random order, and what stands for the model's weights."""
+    """Return the vectors of chunks in random order, and the digest of the model's weights."""
     from c2llm_integrations._utils.sampling import sample
     from c2llm_integrations.code.chunking import chunk_source
     from c2llm_integrations.code.repository import iter_sources, open_tree

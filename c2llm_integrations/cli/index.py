@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from c2llm_integrations.stores.vector_store import VectorStore
 
 LARGER = "codefuse-ai/C2LLM-0.5B (1 GB) or codefuse-ai/C2LLM-7B (15 GB)"
-# Seconds that a run may spend on finding out which files have really changed.
+# Seconds that a run may spend on comparing files that may have changed.
 PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
 class Run(Output):
-    """What a run does besides indexing."""
+    """Options of a run besides indexing."""
 
-    dry_run: bool = option(False, "Say what would be done and what it would cost, and do nothing.")
+    dry_run: bool = option(False, "Print what would be done and what it would cost; do nothing.")
     watch: bool = option(False, "Keep running and index again on changes, until Ctrl-C.")
     vectors_from: str | None = option(
         None, "A store whose collection of the same name has vectors to copy, such as a team's.", metavar="URL"
@@ -75,7 +75,7 @@ def index(
 
 
 def bring_up_to_date(place: Place, model: ModelChoice) -> None:
-    """Index again what is indexed of the repository around the current folder, or index it for the first time."""
+    """Update the index of the repository around the current folder, or make it."""
     for folder, root in folders_to_refresh(place):
         options = IngestOptions(refused=REFUSED, expected_root=root)
         report, _, _ = _index(folder, place, model, PlanChoice(), options, Run())
@@ -129,7 +129,7 @@ def _index(
 def _known_vectors(
     root: Path, place: Place, url: str | None, embedder: C2LLMEmbedder, datatype: str
 ) -> Iterator[VectorsFrom]:
-    """Yield what gives vectors of the repository's other worktrees and of the store at `url`; then say how many."""
+    """Yield a source of vectors: the repository's other worktrees and the store at `url`; print how many it gave."""
     from c2llm_integrations.indexing.vector_reuse import SharedIndex, Worktrees, known_vectors
 
     with ExitStack() as stack:

@@ -19,17 +19,17 @@ from c2llm_integrations.indexing.options import IngestOptions, WriteOptions
 
 @dataclass(frozen=True)
 class ServerPlace(Place):
-    """Which collection of a server."""
+    """A collection of a server."""
 
     store: str | None = option(MISSING, "A Qdrant or Milvus server.", metavar="URL")
 
 
 @dataclass(frozen=True)
 class Run(ClusterChoice, Output):
-    """The cluster that a run uses, and what is particular to the run."""
+    """The cluster of a run, and its other options."""
 
     embedders: int = option(1, "Ray's actors with a model each.", metavar="N", min=1)
-    force: bool = option(False, "Take over names that other checkouts fill, and read again what is done.")
+    force: bool = option(False, "Take over names that other checkouts fill, and read sources again that are done.")
 
 
 @command

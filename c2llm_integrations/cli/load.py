@@ -26,25 +26,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RecordsPlace(Place):
-    """Which collection: one apart from that of code."""
+    """A collection, other than that of code."""
 
     collection: str = option("records", "The set of rows inside the store, apart from that of code.", metavar="NAME")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run(ClusterChoice, Output):
-    """Which source is loaded, and what is particular to one run."""
+    """The source of the records, and options of one run."""
 
-    source: str = option(MISSING, "What the records are from; the same in every run.", metavar="NAME")
+    source: str = option(MISSING, "Name of the records' source; the same in every run.", metavar="NAME")
     field: list[str] | None = option(
         None,
         "Index a field for filters: keyword, tenant, integer, float, boolean or datetime; may be repeated.",
         metavar="NAME=KIND",
     )
     embedders: int | None = option(
-        None, "Embed with so many of Ray's actors.  [default: in this process]", metavar="N", min=1
+        None, "Number of Ray actors that embed.  [default: none, in this process]", metavar="N", min=1
     )
-    dry_run: bool = option(False, "Say what would be done, and do nothing.")
+    dry_run: bool = option(False, "Print what would be done; do nothing.")
 
 
 @command
@@ -56,9 +56,9 @@ def load(
     model: ModelChoice,
     plan: PlanChoice,
 ) -> int:
-    """Load records into a store. A repeated run embeds only what has changed; a killed one goes on where it stopped.
+    """Load records into a store. A repeated run embeds only what has changed; a killed one continues where it stopped.
 
-    What is not the text, the id or the vector of a record is its metadata, by which c2llm search can filter.
+    All other fields than the text, the id and the vector are stored as metadata, for filters.
     """
     from c2llm_integrations.indexing.ingest_records import ingest_records_with, plan_records
 
@@ -85,7 +85,7 @@ def load(
 def _embedding(
     run: Run, load: Callable[[], C2LLMEmbedder], options: RecordOptions
 ) -> Iterator[tuple[DocumentEmbedder | None, int | None]]:
-    """Yield the embedder, None where vectors are given, and the records of a batch, None for the usual number."""
+    """Yield the embedder, None if vectors are given, and the batch size, None for the default."""
     if run.embedders is None:
         yield load() if options.vectors is None else None, options.batch_size
         return
@@ -99,7 +99,7 @@ def _embedding(
 
 
 def _kinds(fields: list[str] | None) -> dict[str, str] | None:
-    """Return field → kind, as NAME=KIND says."""
+    """Parse NAME=KIND options into field → kind."""
     pairs = [one.partition("=") for one in fields or ()]
     for name, _, kind in pairs:
         if not name or not kind:

@@ -30,10 +30,10 @@ Store = Annotated[str | None, typer.Option(metavar="URL", help=_STORE_HELP)]
 
 
 def command(function: Callable[..., int]) -> Callable[..., int]:
-    """Return a command that has, in place of each parameter of an options class, the options of its fields.
+    """Return a command that replaces each parameter of an options class by the options of its fields.
 
-    A field is an option if it was made by `option`; the class is built from what the command line says, and gets its
-    own defaults for the rest.
+    A field is an option if it was made by `option`. The class is built from the values on the command line; other
+    fields keep their defaults.
     """
     signature = inspect.signature(function, eval_str=True)
     shown: list[inspect.Parameter] = []
@@ -77,7 +77,7 @@ def _home(made: type, name: str) -> type:
 
 
 def _type_of(made: type, name: str) -> Any:
-    """Return the type of a field on the command line: of several, the first one, and whether it may be left out."""
+    """Return the type of a field on the command line: the first one of a union, and whether it may be left out."""
     home = _home(made, name)
     # The other annotations of the class may need modules that cost seconds.
     alone = SimpleNamespace(__annotations__={name: inspect.get_annotations(home)[name]})
@@ -88,20 +88,20 @@ def _type_of(made: type, name: str) -> Any:
 
 @dataclass(frozen=True)
 class Output:
-    """How the result is printed: for a person, or for a program."""
+    """The output format: for a person, or for a program."""
 
     as_json: bool = option(False, "Print one JSON document.", flag="--json")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Which collection: `store` None is the index at the repository's root."""
+    """A collection; `store` None means the index at the repository's root."""
 
     store: str | None = option(None, _STORE_HELP, metavar="URL")
     collection: str = option("code", "The set of rows inside the store.", metavar="NAME")
 
     def again(self) -> str:
-        """Return the options that name the same collection, to follow a command that is advised; "" by default."""
+        """Return the options that name the same collection, for a suggested command; "" for the defaults."""
         options = [
             *([] if self.store is None else ["--store", self.store]),
             *([] if self.collection == "code" else ["--collection", self.collection]),
@@ -111,7 +111,7 @@ class Place:
 
 @dataclass(frozen=True)
 class ClusterChoice:
-    """The Ray cluster that embeds, and with what."""
+    """The Ray cluster that embeds, and the GPUs of its actors."""
 
     address: str | None = option(None, "Ray's cluster, such as auto.  [default: start one here]", metavar="A")
     gpus_each: float = option(0.0, "GPUs for each of Ray's actors.", metavar="G", min=0)
@@ -119,13 +119,11 @@ class ClusterChoice:
 
 @dataclass(frozen=True)
 class ModelPlace:
-    """Where a collection's model is now, where it is not what the collection says."""
+    """The places of a collection's model, projection and head, if the collection's own are wrong."""
 
-    model: str | None = option(None, "Where the collection's model is now, if it was moved.", metavar="ID")
-    projection: str | None = option(
-        None, "Where the collection's projection is, if it was made elsewhere.", metavar="FILE"
-    )
-    head: str | None = option(None, "Where the collection's head is, if it was made elsewhere.", metavar="FILE")
+    model: str | None = option(None, "New place of the collection's model, if it was moved.", metavar="ID")
+    projection: str | None = option(None, "The collection's projection file, if it was made elsewhere.", metavar="FILE")
+    head: str | None = option(None, "The collection's head file, if it was made elsewhere.", metavar="FILE")
 
     def choice(self) -> ModelChoice:
         """Return the same as a choice of a model."""
@@ -134,7 +132,7 @@ class ModelPlace:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelChoice(ModelOptions):
-    """The model that makes vectors; what is left at its default is as the collection has it."""
+    """The model that makes vectors; an option left at its default is as in the collection."""
 
     model: str | None = option(
         None,
@@ -156,7 +154,7 @@ class AnyModel(ModelChoice):
 
 @dataclass(frozen=True)
 class PlanChoice:
-    """How vectors are stored; what is None is as the collection has it."""
+    """The storage of vectors; None is as in the collection."""
 
     datatype: str | None = option(
         None, "float32, float16, turbo16, turbo8 or turbo4, of the full vectors.", metavar="D"
@@ -168,13 +166,13 @@ class PlanChoice:
         metavar="Q",
     )
     rescore: float | None = option(
-        None, "Compare X times --limit candidates by full vectors, 0 none.  [default: by quantization]", metavar="X"
+        None, "Compare X times --limit candidates by full vectors; 0 disables.  [default: by quantization]", metavar="X"
     )
 
     def plan(self, width: int | None, spec: CollectionSpec | None) -> CompactPlan | None:
-        """Return the plan that is asked for, its open parts as `spec` has them; None if nothing is asked.
+        """Return the plan asked for, completed from `spec`; None if no option is given.
 
-        `width` None stands for the embedder's own.
+        `width` None means the embedder's own.
         """
         from c2llm_integrations.stores.spec import CompactPlan
 

@@ -1,4 +1,4 @@
-"""`c2llm plan`: how to store so many vectors in so many bytes."""
+"""`c2llm plan`: choose how to store N vectors in a number of bytes."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def _number(text: str) -> float:
 def plan(
     place: SamplePlace,
     output: Output,
-    rows: Annotated[str, typer.Option(metavar="N", help="How many rows there will be, such as 10M.")],
-    budget: Annotated[str, typer.Option(metavar="BYTES", help="What their vectors may take, such as 2GB.")],
+    rows: Annotated[str, typer.Option(metavar="N", help="Number of rows to come, such as 10M.")],
+    budget: Annotated[str, typer.Option(metavar="BYTES", help="Bytes for their vectors, such as 2GB.")],
     recall: Annotated[
         float,
-        typer.Option(metavar="R", min=0, max=1, help="The share of the ten nearest that a search must find."),
+        typer.Option(metavar="R", min=0, max=1, help="Share of the ten nearest that a search must find."),
     ] = 0.98,
-    sample: Annotated[int, typer.Option(metavar="N", min=200, help="How many vectors to measure on.")] = 10_000,
+    sample: Annotated[int, typer.Option(metavar="N", min=200, help="Number of vectors to measure on.")] = 10_000,
 ) -> int:
     """Measure datatypes and quantizations on vectors of a collection, and recommend the smallest that is good enough.
 

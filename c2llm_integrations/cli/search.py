@@ -18,13 +18,14 @@ from c2llm_integrations.errors import InputError, did_you_mean
 from c2llm_integrations.retrieval.options import RULES, SearchOptions
 
 if TYPE_CHECKING:
+    from c2llm_integrations.model.embedder import C2LLMEmbedder
     from c2llm_integrations.retrieval.options import Mode
-    from c2llm_integrations.stores.vector_store import Hit
+    from c2llm_integrations.stores.vector_store import CollectionSpec, Hit, VectorStore
 
 
 @dataclass(frozen=True)
 class Show(Output):
-    """How to search, and how to show what is found."""
+    """Options of the search mode and of the output."""
 
     dense: bool = option(False, "Search by meaning alone.")
     lexical: bool = option(False, "Search by words alone, without loading a model.")
@@ -36,7 +37,7 @@ class Show(Output):
 
 @command
 def search(
-    query: Annotated[list[str], typer.Argument(metavar="QUERY...", help="What you look for, in words or code.")],
+    query: Annotated[list[str], typer.Argument(metavar="QUERY...", help="The question, in words or code.")],
     place: Place,
     options: SearchOptions,
     show: Show,
@@ -73,13 +74,13 @@ def search(
 
 
 def _rules_without(off: Sequence[str]) -> list[str]:
-    """Return the ranking rules to apply, and those of `off` that do not exist, which are then refused by name."""
+    """Return the ranking rules without those in `off`; unknown names are kept, so that they are refused later."""
     return [*(rule for rule in RULES if rule not in off), *(set(off) - set(RULES))]
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """Hits, how they were found, and what the user should know about them."""
+    """Hits, how they were found, and notes for the user."""
 
     hits: list[Hit]
     origins: dict[str, Origin]
@@ -89,63 +90,60 @@ class _Answer:
 
 
 def _ask(question: str, options: SearchOptions, place: Place, model: ModelPlace) -> _Answer:
-    from c2llm_integrations.code.analyzer import ANALYZER
-    from c2llm_integrations.indexing.ownership import require_known_model
-    from c2llm_integrations.retrieval.search import (
-        GIVEN_NOTE,
-        UNREADABLE_NOTE,
-        is_given,
-        mode_for,
-        require_question,
-        search_with,
-        spec_of,
-        unmatched,
-    )
+    from c2llm_integrations.retrieval.search import GIVEN_NOTE, is_given, require_question, search_with
 
     url = place.store or indexed_store()
     require_question(question, options)
-    with opened(url, place.collection) as held:
-        spec = spec_of(held)
-        of_given = is_given(held)
-        if options.mode != "lexical":
-            require_known_model(held, model.model)
-            if of_given and model.model is None:
-                raise InputError(
-                    f"collection {held.collection!r} was filled with given vectors and does not say what made them; "
-                    "name that model with --model, or search its words with --lexical"
-                )
-        if options.repository is not None and options.repository not in (claims := held.claims()):
-            raise InputError(f"nothing is indexed as {options.repository!r}{did_you_mean(options.repository, claims)}")
-    mode = options.mode
-    # Loading takes seconds, in which others may have the store.
-    embedder = None if mode == "lexical" else load_model(model.choice(), None if of_given else spec)
-    with opened(url, place.collection) as held:
-        origins = origins_of(held)
-        within = replace(options, path=_from_here(options.path, origins))
-        hits = search_with(question, embedder, held, within)
-        failed = unmatched(held, within) if not hits else ""
-        empty = not hits and not held.count()
-        notes = stale_notes(held, place)
-        if mode != "lexical" and of_given:
-            notes.append(GIVEN_NOTE)
-    if mode == "hybrid" and spec.analyzer != ANALYZER:
-        mode = "dense"
-        notes.append("answered by meaning alone: this collection has no words to search")
-    if mode == "hybrid" and embedder is not None and mode_for(question, embedder, spec) == "lexical":
-        mode = "lexical"
-        notes.append(UNREADABLE_NOTE)
-    if not hits:
-        filters = (options.repository, options.language, options.path, options.kind)
-        why = _why_nothing(empty, mode, any(filters))
-        given = getattr(options, failed) if failed else None
-        if failed and not empty:
-            why = f"nothing indexed has the {failed} {given!r}"
-            if failed == "path" and "[" in str(given):  # as folders of some web frameworks are called
-                why += r"; in a pattern, '[ab]' is one letter: write '\[ab\]' for a folder of that name"
-            elif failed == "path" and "*" in str(given):
-                why += "; a pattern starts at the repository's root"
+    with opened(url, place.collection) as store:
+        spec = _checked_spec(store, options, model)
+        of_given = is_given(store)
+    # Closed while the model loads, which takes seconds, so that other processes can use the store.
+    embedder = None if options.mode == "lexical" else load_model(model.choice(), None if of_given else spec)
+    mode, fallback_notes = _mode_used(question, options.mode, embedder, spec)
+    with opened(url, place.collection) as store:
+        origins = origins_of(store)
+        from_root = replace(options, path=_from_here(options.path, origins))
+        hits = search_with(question, embedder, store, from_root)
+        why = "" if hits else _why_nothing(store, options, from_root, mode)
+        notes = [*stale_notes(store, place), *fallback_notes]
+    if of_given and mode != "lexical":
+        notes.append(GIVEN_NOTE)
+    if why:
         notes.append(f"no answer: {why}")
     return _Answer(hits, origins, spec.fingerprint.get("model"), mode, notes)
+
+
+def _checked_spec(store: VectorStore, options: SearchOptions, model: ModelPlace) -> CollectionSpec:
+    """Return the collection's spec; raises InputError for a model or a repository that the store does not know."""
+    from c2llm_integrations.indexing.ownership import require_known_model
+    from c2llm_integrations.retrieval.search import is_given, spec_of
+
+    spec = spec_of(store)
+    if options.mode != "lexical":
+        require_known_model(store, model.model)
+        if is_given(store) and model.model is None:
+            raise InputError(
+                f"collection {store.collection!r} was filled with given vectors and does not say what made them; "
+                "name that model with --model, or search its words with --lexical"
+            )
+    if options.repository is not None and options.repository not in (claims := store.claims()):
+        raise InputError(f"nothing is indexed as {options.repository!r}{did_you_mean(options.repository, claims)}")
+    return spec
+
+
+def _mode_used(
+    question: str, asked: Mode, embedder: C2LLMEmbedder | None, spec: CollectionSpec
+) -> tuple[Mode, list[str]]:
+    """Return the mode that answers a question, and a note if it is not the one asked for."""
+    from c2llm_integrations.code.analyzer import ANALYZER
+    from c2llm_integrations.retrieval.search import UNREADABLE_NOTE, mode_for
+
+    if asked != "hybrid" or embedder is None:
+        return asked, []
+    if spec.analyzer != ANALYZER:
+        return "dense", ["answered by meaning alone: this collection has no words to search"]
+    mode = mode_for(question, embedder, spec)
+    return mode, [UNREADABLE_NOTE] if mode == "lexical" else []
 
 
 def _from_here(path: str | None, origins: Mapping[str, Origin]) -> str | None:
@@ -159,8 +157,23 @@ def _from_here(path: str | None, origins: Mapping[str, Origin]) -> str | None:
     return path
 
 
-def _why_nothing(empty: bool, mode: Mode, filtered: bool) -> str:
-    if empty:
+def _why_nothing(store: VectorStore, options: SearchOptions, from_root: SearchOptions, mode: Mode) -> str:
+    """Return why no row answers; `from_root` are the options with the path as the store knows it."""
+    from c2llm_integrations.retrieval.search import unmatched
+
+    if not store.count():
         return "the collection holds no row"
-    wanted = [*(["has these words"] if mode == "lexical" else []), *(["fits these filters"] if filtered else [])]
+    if name := unmatched(store, from_root):
+        given = getattr(options, name)
+        return f"nothing indexed has the {name} {given!r}{_pattern_hint(str(given)) if name == 'path' else ''}"
+    wanted = ["has these words"] if mode == "lexical" else []
+    if any((options.repository, options.language, options.path, options.kind)):
+        wanted.append("fits these filters")
     return f"no row {' and '.join(wanted or ['was found'])}"
+
+
+def _pattern_hint(path: str) -> str:
+    """Return how to write a path that may be meant otherwise than a pattern reads."""
+    if "[" in path:  # as folders of some web frameworks are called
+        return r"; in a pattern, '[ab]' is one letter: write '\[ab\]' for a folder of that name"
+    return "; a pattern starts at the repository's root" if "*" in path else ""

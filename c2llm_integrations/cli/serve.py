@@ -28,7 +28,7 @@ def serve(
 ) -> int:
     """Serve embeddings as OpenAI's API does: POST /v1/embeddings, besides /v1/models, /health and /metrics.
 
-    With an API key in C2LLM_API_KEY, embedding needs it. Without one, only this machine can be listened to.
+    With an API key in C2LLM_API_KEY, embedding needs it. Without one, the server listens on this machine only.
     """
     from c2llm_integrations.server.openai import create_app, require_free, run_server
 
@@ -44,21 +44,19 @@ def serve(
 
 @command
 def mcp(
-    folders: Annotated[list[Path] | None, typer.Argument(metavar="[FOLDER]...", help="What may be searched.")] = None,
+    folders: Annotated[list[Path] | None, typer.Argument(metavar="[FOLDER]...", help="Folders to search.")] = None,
     *,
     place: Place,
-    model: Annotated[
-        str | None, typer.Option(metavar="ID", help="The model of an index yet to be made.  [default: nano]")
-    ] = None,
-    index: Annotated[bool, typer.Option(help="Make and keep vectors meanwhile.")] = True,
+    model: Annotated[str | None, typer.Option(metavar="ID", help="The model of a new index.  [default: nano]")] = None,
+    index: Annotated[bool, typer.Option(help="Index the folders in the background.")] = True,
     idle_minutes: Annotated[
         float, typer.Option(metavar="N", min=0.1, help="Unload the model after N idle minutes.")
     ] = 10.0,
 ) -> int:
     """Serve search_code, find_similar and index_status to a coding agent, on standard input and output.
 
-    Answers come at once, from words alone until the folders are indexed, which begins by itself. No file outside the
-    folders is read.
+    Answers come at once, from words alone until the folders are indexed, which starts automatically. No file outside
+    the folders is read.
     """
     from c2llm_integrations.server.mcp import serve
 

@@ -1,4 +1,4 @@
-"""Write to a terminal or a pipe: nothing that steers the terminal, no traceback when the pipe closes."""
+"""Write to a terminal or a pipe, without steering the terminal, and without a traceback when the pipe closes."""
 
 from __future__ import annotations
 

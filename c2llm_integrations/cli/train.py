@@ -36,7 +36,7 @@ Base = Annotated[str, typer.Argument(metavar="BASE", help="nano, a folder or a h
 class HeadData:
     """The texts that a head learns from."""
 
-    texts: int = option(20_000, "Texts to learn from at most.", metavar="N", min=2)
+    texts: int = option(20_000, "Most texts to learn from.", metavar="N", min=2)
     max_length: int = option(512, "Tokens read of each.", metavar="N", min=1)
     states: Path | None = option(None, "Keep the token states here for another head.", metavar="DIR")
 
@@ -93,13 +93,13 @@ def train_head(
 @command
 def mine_pairs(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Repositories, or folders of code.")],
-    out: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="What to write.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="File to write.")],
     held_out: Annotated[
         float, typer.Option(metavar="S", min=0, max=1, help="Keep this share of the repositories apart.")
     ] = 0.0,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Which are kept apart.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Decides which are kept apart.")] = 0,
 ) -> int:
-    """Write what a model can be trained on: documentation → code without it, words of a name → code without the name.
+    """Write training pairs: documentation → code without it, words of a name → code without the name.
 
     No pair repeats. With --held-out some repositories go to FILE-held-out.jsonl instead, as a whole.
     """

@@ -1,8 +1,8 @@
-"""A chunk or a question → the terms of its lexical index: identifiers whole, in their parts, and the parts' stems.
+"""Analyze a chunk or a question into lexical terms: identifiers whole, in their parts, and the parts' stems.
 
 `HTTPServer.max_pool_sizes` gives httpserver, http, server, serv, maxpoolsizes, max, pool, sizes, size: maxPoolSizes and
-MaxPoolSizes share every term of it. A whole identifier is never stemmed, and a name in a question asks for exactly
-itself; only its plain words ask by their stems, so that "how are routes registered" finds `register_route`.
+MaxPoolSizes share every term of it. A whole identifier is never stemmed, and a name in a question matches only
+itself; plain words match by their stems, so that "how are routes registered" finds `register_route`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_QUERY_CHARS = 2**16
 # Okapi BM25's usual saturation and length normalization (Robertson & Zaragoza 2009, section 3.4).
 K1 = 1.2
 B = 0.75
-# About what chunks have; a constant, so that a row's weights depend on the row alone.
+# Roughly the mean of chunks; a constant, so that a row's weights depend on the row alone.
 AVERAGE_TERMS = 130
 # How often a word counts that stands in the path, and one that the chunk defines (BM25F's field weights).
 PATH_WEIGHT = 2
@@ -136,7 +136,7 @@ def _words(text: str) -> list[str]:
 
 
 def _kept(forms: Callable[[str], tuple[str, ...]]) -> Callable[[str], tuple[str, ...]]:
-    """Keep the results for words that may come again: a repository can hold any number of words of any length."""
+    """Cache the results for short words only: a repository can hold any number of words of any length."""
     known = lru_cache(2**16)(forms)
     return lambda word: known(word) if len(word) <= MAX_TERM_CHARS else forms(word)
 

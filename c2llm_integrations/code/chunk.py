@@ -47,12 +47,12 @@ class CodeChunk:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What a store keeps of a chunk beside its text: everything but the id."""
+        """The fields that a store keeps beside the text: everything but the id."""
         return {name: getattr(self, name) for name in CHUNK_FIELDS}
 
     @property
     def source(self) -> str:
-        """What the chunk came from, as every record says it: the repository."""
+        """The chunk's source, as of any record: the repository."""
         return self.repository
 
     @property
@@ -71,9 +71,9 @@ def chunk_id(repository: str, path: str, text: str, ordinal: int) -> str:
 
 
 def piece_metadata(chunk: CodeChunk, own: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metadata of a piece of a document that has metadata of its own: all of them, and the chunk's.
+    """Return the metadata of a piece of a document: the document's own, and the chunk's.
 
-    What the document says is never overwritten: a field of the chunk that says something else gets "chunk_" in front.
+    The document's fields are never overwritten: a field of the chunk with another value gets "chunk_" in front.
     """
     merged = dict(own)
     for name, value in chunk.metadata.items():
@@ -86,8 +86,8 @@ def piece_metadata(chunk: CodeChunk, own: Mapping[str, Any]) -> dict[str, Any]:
 def piece_id(document: str, text: str, metadata: Mapping[str, Any]) -> str:
     """Return the id of a piece of a document: UUIDv5 of the document's id, the text and all metadata, lines included.
 
-    So pieces of two documents never share an id, and where a framework takes an id that it knows for a piece that it
-    has, that is true of everything in the piece.
+    So pieces of two documents never share an id, and a framework that skips a known id skips only a piece that is
+    equal in everything.
     """
     fields = sorted(((str(name), value) for name, value in metadata.items()), key=itemgetter(0))
     return str(uuid.uuid5(NAMESPACE, json.dumps([document, text, fields], default=str, skipkeys=True)))

@@ -25,14 +25,14 @@ from c2llm_integrations.errors import InputError
 
 # The bundled model reads 512 tokens, and code has about three characters to a token.
 CHUNK_CHARS = 1_500
-# Every store takes so much in one row; a longer line, which is data, has several.
+# Every store takes this much in one row; a longer line, which is data, is spread over several.
 MAX_LINE_CHARS = 16_000
 # The byte order mark, as some editors put it in front of a file.
 MARK = "\ufeff"
-# What parsing may take, in this thread's own time so that a busy machine gives the same chunks. Code takes a twentieth.
+# The limit of parsing, in this thread's own time, so that a busy machine gives the same chunks. Code takes a twentieth.
 PARSE_SECONDS = 1.0
 PARSE_SECONDS_PER_BYTE = 5e-6
-# A syntax tree of which a larger part is errors says nothing about where to cut.
+# A syntax tree with a larger share of errors is no guide to where to cut.
 _MAX_ERRORS = 0.5
 _HEADING = re.compile(r" {0,3}#{1,6}\s+(.*)")
 _FENCE = re.compile(r" {0,3}(```+|~~~+)")
@@ -49,8 +49,8 @@ def chunk_source(repository: str, path: str, text: str, max_chars: int = CHUNK_C
         repository: The repository's name.
         path: The file's POSIX path in it.
         text: The file's text.
-        max_chars: How many characters a chunk has at most, without the blank lines at its ends. A single longer line
-            has more, at most `MAX_LINE_CHARS`.
+        max_chars: The most characters of a chunk, without the blank lines at its ends. A single longer line has more,
+            at most `MAX_LINE_CHARS`.
 
     Raises:
         InputError: The text is not valid Unicode, or `max_chars` is below 1.
@@ -176,7 +176,7 @@ def split(lines: Lines, root: Node, max_chars: int, rules: syntax.Syntax) -> lis
         elif fits:
             pieces.append(piece)
         else:
-            # In halves at most, so that what stands before or after can still join.
+            # Into halves or smaller, so that the text before or after can still join.
             pieces.extend(cut(lines, piece, max(1, max_chars // 2)))
     return pieces
 
@@ -211,38 +211,52 @@ def _opened(node: Node, rules: syntax.Syntax) -> list[Node]:
 
 @dataclass(slots=True)
 class _Group:
-    """Nodes that share lines, or belong together: where they start, which can be opened, what they define."""
+    """Nodes that share lines, or belong together.
 
-    start: int
+    `first`, `last`: their lines; `nodes`: those that can be opened; `found`: the definitions among them; `is_leading`:
+    all are comments and attributes, which belong to the node below.
+    """
+
+    first: int
+    last: int = -1
     nodes: list[Node] = field(default_factory=list)
     found: list[syntax.Definition] = field(default_factory=list)
+    is_leading: bool = True
+    ends_in_attribute: bool = False
+
+    def takes(self, node: Node, first: int, clause: str) -> bool:
+        """Return whether a node belongs here: its text begins on line `first`, and may be a clause of that name."""
+        if first <= self.last or self.ends_in_attribute or syntax.is_punctuation(node):
+            return True
+        if self.is_leading and first == self.last + 1:
+            return True
+        return bool(clause and self.found) and clause == self.found[-1].name
 
 
 def _group(lines: Lines, outer: Piece, nodes: list[Node], owners: count[int], rules: syntax.Syntax) -> list[_Part]:
     """Gather nodes into runs of whole lines that cover `outer`: a comment goes with the node right below it."""
     groups: list[_Group] = []
-    last, leading, attribute = -1, False, False
     for node in nodes:
-        row, column = node.end_point
         first = lines.next_full(node.start_point[0])
-        if first > row or node.start_byte == node.end_byte:
+        end_row, end_column = node.end_point
+        if first > end_row or node.start_byte == node.end_byte:
             continue  # white space, or a token that the parser missed
         definition = rules.definition_in(node)
-        attached = attribute or (leading and first <= last + 1) or syntax.is_punctuation(node)
-        if definition and rules.merges_clauses and groups and groups[-1].found:
-            attached = attached or groups[-1].found[-1].name == definition.name
-        if not groups or not (first <= last or attached):
+        clause = definition.name if definition and rules.merges_clauses else ""
+        if not groups or not groups[-1].takes(node, first, clause):
             groups.append(_Group(first))
-            leading = True
-        attribute = rules.is_attribute(node)
-        leading = leading and (attribute or syntax.is_comment(node))
+        group = groups[-1]
+        group.ends_in_attribute = rules.is_attribute(node)
+        group.is_leading = group.is_leading and (group.ends_in_attribute or syntax.is_comment(node))
         # What stands on one line cannot be opened, and keeping it would make deep nesting quadratic.
-        if row != first and node.child_count:
-            groups[-1].nodes.append(node)
+        if end_row != first and node.child_count:
+            group.nodes.append(node)
         if definition and definition.node.id != outer.node:
-            groups[-1].found.append(definition)
-        last = max(last, row - (column == 0 and row > first))
-    starts = [outer.start, *(group.start for group in groups[1:])]
+            group.found.append(definition)
+        # A node that includes its newline ends at the start of the next line, of which it has nothing.
+        last = end_row - 1 if end_column == 0 and end_row > first else end_row
+        group.last = max(group.last, last)
+    starts = [outer.start, *(group.first for group in groups[1:])]
     ends = [*starts[1:], outer.end]
     return [
         (_described(lines, outer, start, end, group.found, owners), group.nodes)

@@ -1,13 +1,13 @@
-"""Names seen where they are defined, without a grammar: by the keyword in front of them, or the body behind.
+"""Find the names that a text defines, without a grammar: by the keyword in front of them, or the body behind.
 
-The lexical terms of a chunk follow from them: whatever changes them changes `analyzer.ANALYZER` too.
+A chunk's lexical terms follow from them: a change here needs a new `analyzer.ANALYZER`.
 """
 
 from __future__ import annotations
 
 import re
 
-# What stands in front of a name where it is defined.
+# Keywords in front of a name where it is defined.
 _KEYWORDS = [
     *("class", "interface", "type", "struct", "enum", "union", "trait", "impl", "protocol", "record", "object"),
     *("def", "defp", "function", "function*", "fn", "fun", "func", "sub", "#define", "macro_rules!"),
@@ -16,7 +16,7 @@ _KEYWORDS = [
 # These also name every local variable, so in counting definitions they need to begin a line.
 _VARIABLES = ["const", "let", "var", "val", "static", "final"]
 _DEFINERS = frozenset([*_KEYWORDS, *_VARIABLES])
-# What may stand in front of "(…) {" and is no name.
+# Keywords that may stand in front of "(…) {", where they are not names.
 _STATEMENTS = frozenset(
     [
         *("catch", "do", "else", "for", "foreach", "if", "lock", "match", "new", "return", "switch", "synchronized"),
@@ -26,7 +26,7 @@ _STATEMENTS = frozenset(
 
 
 def _any_of(words: list[str]) -> str:
-    """Return what matches one of the words at its beginning.
+    """Return a pattern that matches one of the words at its beginning.
 
     They are sorted by their first letters, so that the engine dismisses most places of a text at once: twice as fast.
     """
@@ -47,7 +47,7 @@ _HAS_BODY = re.compile(_BODY)
 
 
 def defined_names(text: str) -> list[str]:
-    """Return the names that look defined, those with dots or colons as they stand."""
+    """Return the names that look defined; dots and colons in them are kept."""
     patterns = [_BY_KEYWORD, _VARIABLE]
     if _HAS_BODY.search(text):  # the next costs most
         patterns.append(_METHOD)
@@ -55,7 +55,7 @@ def defined_names(text: str) -> list[str]:
 
 
 def defines(text: str, name: str) -> bool:
-    """Return whether a keyword that defines stands right in front of `name` somewhere; cheap where it does not."""
+    """Return whether a defining keyword precedes `name` somewhere; cheap if none does."""
     if name not in text:
         return False
     uses = re.finditer(rf"(?<![\w$]){re.escape(name)}(?![\w$])", text)

@@ -1,4 +1,4 @@
-"""Decide which files an index leaves out, and why: secrets, and files that were not written by hand.
+"""Decide which files an index leaves out, and why: secrets, and files not written by hand.
 
 A reason is a short phrase; `Tree.skipped` lists the paths under each reason.
 """
@@ -38,7 +38,7 @@ MAX_AVERAGE_LINE = 500
 # Characters. A smaller file of long lines makes only a few chunks, so no guess is made.
 _SMALL = 5_000
 # A file is data if at least this share of its lines are numbers or table rows, and it is at least this long.
-# There is one way to read each text, so that what is no number at its end costs no more.
+# There is one way to match each text, so that an end that is not a number costs no backtracking.
 _NUMBERS = re.compile(r"(?:[\d\s.,;:+eE(){}\[\]-]|(?<=0)[xX][\da-fA-F]+(?![\da-fA-F]))+")
 _SEPARATORS = re.compile(r"[,;|\t]")
 _TABLE_SEPARATORS = 4

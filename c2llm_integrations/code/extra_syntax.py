@@ -1,4 +1,4 @@
-"""What the nodes of further grammars define: one function a language, and how its trees differ from the common ones."""
+"""Find definitions in the trees of further grammars: a function for each language, and where its trees differ."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _elixir_target(node: Node | None) -> str:
 
 
 def _elixir(node: Node) -> Definition | None:
-    """In Elixir every definition is the call of a macro."""
+    """Read an Elixir definition, which is always the call of a macro."""
     target = _elixir_target(node)
     arguments = _child(node, "arguments") if target in _ELIXIR_CONTAINERS or target in _ELIXIR_FUNCTIONS else None
     head = arguments.named_child(0) if arguments is not None else None
@@ -188,7 +188,7 @@ _OCAML_NAMES = {
 
 
 def _ocaml(node: Node) -> Definition | None:
-    """Several bindings that `and` joins are called after the first."""
+    """Name OCaml bindings joined by `and` after the first one."""
     if node.type in ("value_definition", "module_definition", "type_definition", "class_definition"):
         node = _child(node, "let_binding", "module_binding", "type_binding", "class_binding") or node
     if node.type == "let_binding":
@@ -231,7 +231,7 @@ def _julia(node: Node) -> Definition | None:
     return _found(node, text_of(head) if is_name else "", kind)
 
 
-# The languages whose trees are not read like those of the base install. A shell's are.
+# The languages whose trees are read differently from those of the base install. A shell's are not.
 SYNTAX: dict[str, Syntax] = {
     "kotlin": Syntax(
         _reader(

@@ -66,7 +66,7 @@ _DO_NOT_EDIT = _any(
     "instead of editing",
 )
 _THIS = _any("this", "it", "by", "manually", "directly", "the (?:file|content)", r"[^\w\s]", "$")
-# Tools whose name alone is a notice. What others make once (a scaffold, a migration) is kept by hand afterwards.
+# Tools whose name alone is a notice. The output of other tools (a scaffold, a migration) is edited by hand afterwards.
 _TOOL = "(?:the )?" + _any(
     *("antlr", "gnu bison", "bison", "byacc", "flex", "gperf", "re2c", "ragel", "cython", "swig", "thrift", "protoc"),
     *("the protocol buffer", "protocol buffer", "prost", "gnu autoconf", "autoconf", "autoheader", "automake"),

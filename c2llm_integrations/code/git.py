@@ -1,4 +1,4 @@
-"""Run git safely on repositories that others may have made.
+"""Run git safely on untrusted repositories.
 
 A repository's own configuration is never used: git sees its index, objects and refs through a temporary git folder
 (`GitFolder.view`) with a configuration of ours. So a key, include, hook, filter or work tree that the repository names
@@ -25,7 +25,7 @@ from typing import IO
 from c2llm_integrations.code.safe_open import list_inside, read_inside
 from c2llm_integrations.errors import RepositoryError
 
-# How long git may take to answer about local files: over ten times what a million files need.
+# The time limit of git on local files: over ten times what a million files need.
 ANSWER_SECONDS = 15.0
 # How many paths a listing may have: over what the largest public trees, of browsers, have. A few hundred bytes can
 # describe millions, of which each takes time and memory wherever it is looked at.
@@ -51,10 +51,10 @@ _ENVIRONMENT = {
     "GIT_TERMINAL_PROMPT": "0",
     "SSH_ASKPASS_REQUIRE": "never",
 }
-# Even programs from the user's own configuration must not run in a tree that others made.
+# Even programs from the user's own configuration must not run in an untrusted tree.
 _OVERRIDES = ("-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}", "-c", "gc.auto=0")
 
-# What a tree says of its files must not choose one of the user's own filters, nor change a byte of them.
+# A tree's attributes must not choose one of the user's own filters, nor change a byte of the files.
 _ATTRIBUTES = "* -filter -text -ident -working-tree-encoding\n"
 
 # Files that all worktrees share.
@@ -74,7 +74,7 @@ class TooManyPaths(RepositoryError):
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[Callable[[], float]]:
-    """Let all calls of git in this block together take no longer than `seconds`; yields what tells the rest."""
+    """Limit all calls of git in this block to `seconds` together; yield a function that returns the seconds left."""
     token = _deadline.set(min(_deadline.get(), time.monotonic() + seconds))
     try:
         yield lambda: _deadline.get() - time.monotonic()
@@ -94,7 +94,7 @@ def run_git(
     Args:
         arguments: The command line after `git`.
         folder: A git folder from `GitFolder.view`; None for no repository.
-        seconds: The time limit, if `time_limit` leaves so much.
+        seconds: The time limit, if `time_limit` leaves that much.
         protocols: The protocols that git may fetch by, separated by ":".
         most: How many paths, each with a zero byte behind it, git may print.
 
@@ -206,8 +206,8 @@ _GIT_PARTS = (*_GIT_OWN, "objects", "refs", "commondir", "config", "hooks", "ind
 def is_git_folder(folder: str | Path) -> bool:
     """Return whether a folder, whatever its name, is one that git keeps, without files of a work tree.
 
-    A copy may lack parts, such as folders that were empty; what git keeps of a worktree has no objects. Two of its
-    parts are no chance, when one of them is called as nothing else is.
+    A copy may lack parts, such as empty folders, and a worktree's own git folder has no objects. So two parts are
+    enough, if the name of one is used by git alone.
     """
     found = [part for part in _GIT_PARTS if os.path.lexists(f"{folder}/{part}")]
     if any(part in _GIT_OWN for part in found):
@@ -272,12 +272,12 @@ class GitFolder:
 
     @property
     def is_bare(self) -> bool:
-        """Whether it has no work tree of its own, so that the folder around it only holds worktrees."""
+        """True if it has no work tree of its own, so that the folder around it only holds worktrees."""
         return self.own == self.common and self.config.get("core.bare", "").lower() in ("true", "yes", "on", "1")
 
     @property
     def has_index(self) -> bool:
-        """Whether anything was ever tracked."""
+        """True once anything was tracked."""
         return _inside(self.own, "index") is not None
 
     @property

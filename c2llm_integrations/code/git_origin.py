@@ -9,7 +9,7 @@ from c2llm_integrations.code.secrets import is_token
 
 _SCP = re.compile(r"(?:[^/@:]*@)?(?P<host>[^/:@]{2,}):(?P<path>[^:].*)")  # one letter would be a Windows drive
 _MAX_URL = 4096
-# What no owner or name holds, written out or escaped: parameters or a password begin there. A scheme's ":" ends a part.
+# Characters of no owner or name, plain or escaped: parameters or a password begin there. A scheme's ":" ends a part.
 _NO_NAMES = ';?#&:|!*$^,<>"`\\'
 _PARAMETERS = re.compile(
     rf"[{re.escape(_NO_NAMES)}](?!$)|[;?#&|]|%(?:25|{'|'.join(f'{ord(one):x}' for one in _NO_NAMES)})", re.I

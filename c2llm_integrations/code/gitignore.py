@@ -96,7 +96,7 @@ def read_rules(root: Path, path: str) -> Rules:
 
 
 class _Applied(NamedTuple):
-    """Rules that apply to a folder: their file's folder has so many bytes before it, and `state` is theirs there."""
+    """Rules that apply to a folder: their file's folder has that many bytes before it, and `state` is theirs there."""
 
     rules: Rules
     above: int

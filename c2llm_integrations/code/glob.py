@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 
 
 class Star(Enum):
-    """What stands for any number of characters."""
+    """A token that matches any number of characters."""
 
     NAME = "within a name"
     FOLDERS = "any number of folders, with a slash after each"
@@ -67,18 +67,18 @@ class Glob(NamedTuple):
         if line.startswith("#"):
             return None
         negated = line.startswith("!")
-        text = line[negated:]
+        text = line.removeprefix("!")
         folders_only = text.endswith("/")
-        text = text[: len(text) - folders_only]
+        text = text.removesuffix("/")
         return cls(text.removeprefix("/"), negated, folders_only, "/" not in text) if text else None
 
     @property
     def is_literal(self) -> bool:
-        """Whether it matches just its own text, which some path may be."""
+        """True if it matches just its own text, and a path can be that long."""
         return len(self.text) <= _LONGEST_PATH and not _MAGIC.search(self.text)
 
     def tokens(self) -> list[Token] | None:
-        """Return what a path must consist of; None where the glob can match nothing."""
+        """Return the tokens that a path must match; None if no path can."""
         tokens = _tokens(self.text, self.anywhere)
         if tokens is None or sum(not isinstance(token, Star) for token in tokens) > _LONGEST_PATH:
             return None
@@ -103,14 +103,15 @@ def compile_pattern(line: str) -> Pattern | None:
 def _strip_trailing_spaces(line: str) -> str:
     kept = line.rstrip(" ")
     backslashes = len(kept) - len(kept.rstrip("\\"))
-    return line[: len(kept) + (backslashes % 2 and len(kept) < len(line))]
+    is_escaped = backslashes % 2 == 1 and len(kept) < len(line)
+    return f"{kept} " if is_escaped else kept
 
 
 def _translate(tokens: Sequence[Token]) -> str:
     """Return the regular expression of a glob.
 
-    What follows a star is taken where it first occurs, and no other place is tried: a later one would leave less of the
-    path to the rest of the pattern. So stars never multiply, and the time is at most the two lengths multiplied.
+    The text after a star is matched where it first occurs, and no other place is tried: a later one would leave less of
+    the path to the rest of the pattern. So the time is at most the product of the two lengths, however many stars.
     """
     names = map("g{}".format, count())
     out = ""
@@ -123,7 +124,7 @@ def _translate(tokens: Sequence[Token]) -> str:
 
 
 def _first(regex: str, name: str) -> str:
-    """Return what matches only in the first way that `regex` does (from Python 3.11 on also written "(?>…)")."""
+    """Return an atomic group: `regex` without backtracking into it (from Python 3.11 on also written "(?>…)")."""
     return f"(?=(?P<{name}>{regex}))(?P={name})"
 
 
@@ -152,7 +153,7 @@ def _regex(token: Token | None) -> str:
 
 
 def _tokens(glob: str, anywhere: bool) -> list[Token] | None:
-    """Return the tokens of a glob; None where it can match nothing."""
+    """Return the tokens of a glob; None if no path can match it."""
     out: list[Token] = []
     at = 0
     while at < len(glob):
@@ -189,40 +190,44 @@ def _tokens(glob: str, anywhere: bool) -> list[Token] | None:
 
 
 def _class(glob: str, at: int) -> tuple[Class, int] | None:
-    """Read a bracket expression whose "[" stands before `at`; return it and where it ends."""
+    """Read a bracket expression whose "[" stands before `at`; return it and where it ends.
+
+    None if it has no end or names an unknown class: git matches nothing with such a pattern.
+    """
     negated = glob[at : at + 1] in ("!", "^")
-    at += negated
+    begin = at = at + 1 if negated else at
     ranges: dict[tuple[str, str], None] = {}
     low = ""  # the last single character: the lower end of a range, should a "-" follow
-    close = -1
-    first = True
-    while first or glob[at : at + 1] != "]":
-        first = False
-        char, name = glob[at : at + 1], ""
+    bracket = -1  # the next "]" after a "[:"; kept, because a search from each "[:" would take quadratic time
+    while at == begin or glob[at : at + 1] != "]":  # at the begin it stands for itself
+        name = ""
         if glob.startswith("[:", at):
-            close = close if close > at + 1 else glob.find("]", at + 2)
-            if close < 0:
+            bracket = bracket if bracket >= at + 2 else glob.find("]", at + 2)
+            if bracket < 0:
                 return None
-            name = glob[at + 2 : close - 1] if glob[close - 1] == ":" else ""
-        if not char or (name and name not in _POSIX_CLASSES):
-            return None
+            name = glob[at + 2 : bracket - 1] if glob[bracket - 1] == ":" else ""
         if name:
+            if name not in _POSIX_CLASSES:
+                return None
             ends = _POSIX_CLASSES[name]
             ranges |= dict.fromkeys(zip(ends[::2], ends[1::2], strict=True))
-            low, at = "", at + len(name) + 4
-        elif char == "-" and low and glob[at + 1 : at + 2] not in ("", "]"):
-            at += 2 if glob[at + 1] != "\\" else 3
-            high = glob[at - 1 : at]
-            if not high:
-                return None
-            if low <= high:
-                ranges[low, high] = None
             low = ""
-        else:
-            at += char == "\\"
-            low = glob[at : at + 1]
-            if not low:
-                return None
-            ranges[low, low] = None
-            at += 1
+            at = bracket + 1
+            continue
+        is_range = bool(low) and glob[at : at + 1] == "-" and glob[at + 1 : at + 2] not in ("", "]")
+        char, at = _unescaped(glob, at + 1 if is_range else at)
+        if not char:
+            return None
+        if not is_range:
+            ranges[char, char] = None
+        elif low <= char:
+            ranges[low, char] = None
+        low = "" if is_range else char
     return Class(tuple(ranges), negated), at + 1
+
+
+def _unescaped(glob: str, at: int) -> tuple[str, int]:
+    """Return the character at `at`, or after the backslash there, and where it ends; "" at the glob's end."""
+    if glob[at : at + 1] == "\\":
+        at += 1
+    return glob[at : at + 1], at + 1

@@ -1,4 +1,4 @@
-"""File name → language → grammar, and what people call a language → its rows.
+"""Map file names to languages, languages to grammars, and the names people use to the languages of rows.
 
 The table has the languages that have a grammar here, a name of their own or a suffix of their own; Pygments knows the
 others.
@@ -86,7 +86,7 @@ _SUFFIXES = {
     "org": "org",
     "tex": "tex sty bib",
     "text": "txt text",
-    # What Pygments does not know, or not by these suffixes, or gives to several.
+    # Suffixes that Pygments does not know, or gives to several languages.
     "apex": "cls trigger apex",
     "vb": "vb bas frm ctl",
     "verilog": "v vh",
@@ -194,9 +194,9 @@ _BY_INTERPRETER = {
     "fish": "fish",
     **dict.fromkeys(("sh", "bash", "zsh", "ksh", "dash", "ash", "bats"), "shell"),
 }
-# The names in the tables; `language_of` gives Pygments' own for what they lack.
+# The names in the tables; for other languages `language_of` returns Pygments' own.
 LANGUAGES = frozenset(("matlab", *_BY_SUFFIX.values(), *_BY_NAME.values(), *_BY_INTERPRETER.values()))
-# What editors and people call a language, where neither a suffix nor Pygments has it.
+# Names that editors and people use for a language, and that are neither a suffix nor known to Pygments.
 _CALLED = {
     "cplusplus": "cpp",
     "es": "javascript",
@@ -263,7 +263,7 @@ _EXTRA_GRAMMARS = {
 
 
 class _Lexers(NamedTuple):
-    """What Pygments knows: lower-case file name, suffix, and name or alias, each → language."""
+    """The tables of Pygments: lower-case file name, suffix, and name or alias, each → language."""
 
     names: dict[str, str]
     suffixes: dict[str, str]
@@ -297,7 +297,7 @@ def _plain(name: str) -> str:
 
 
 def languages_called(name: str) -> tuple[str, ...]:
-    """Return the languages of the rows that somebody means by a name, a suffix or an interpreter; () for no language.
+    """Return the languages meant by a name, a suffix or an interpreter; () for an unknown one.
 
     "TypeScript" stands for the .tsx files too, "tsx" for these alone.
     """
@@ -313,8 +313,8 @@ def languages_called(name: str) -> tuple[str, ...]:
 def language_of(path: str, text: str = "") -> str:
     """Return a file's language in lower case: by its name, else its "#!" line, else "text".
 
-    `text` tells C++ headers from C, MATLAB from Objective-C, Qt's .ts translations from TypeScript, and whose classes a
-    .cls file has.
+    `text` decides between C and C++ headers, MATLAB and Objective-C, TypeScript and Qt's .ts translations, and the
+    kinds of .cls file.
     """
     name = path.rpartition("/")[2].lower()
     if name.endswith(notebook.SUFFIX):
@@ -359,7 +359,7 @@ def is_missing(language: str) -> bool:
 
 
 def missing_grammars_note(paths: Sequence[str]) -> str | None:
-    """Return how to have files cut between their functions, if many of them are cut by lines for want of a package."""
+    """Return which package to install, if many files are cut by lines because their grammar is missing."""
     suffixes = Counter(path.rpartition("/")[2].rpartition(".")[2].lower() for path in paths)
     counts: Counter[str] = Counter()
     for suffix, number in suffixes.items():

@@ -1,4 +1,4 @@
-"""A text as lines, runs of lines as pieces, and the rules by which pieces are cut and joined."""
+"""Lines of a text, runs of lines as pieces, and the rules that cut and join pieces."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def join(lines: Lines, pieces: Iterable[Piece], max_chars: int) -> list[Piece]:
 
 
 def _runs(lines: Lines, spans: Sequence[tuple[int, int]], max_chars: int) -> Iterator[Sequence[tuple[int, int]]]:
-    """Divide adjacent spans of one owner into as few runs as fit, of about equal size, so that no crumb is left."""
+    """Divide adjacent spans of one owner into as few runs as fit, of about equal size, so that no tiny rest is left."""
     origin = spans[0][0]
     total = lines.size(origin, spans[-1][1])
     goal = total / ceil(total / max_chars) if total else 1.0
@@ -143,7 +143,7 @@ def _belong_together(lines: Lines, left: Piece, right: Piece, max_chars: int) ->
     if right_size >= TINY_CHARS:
         return False
     if right.loose:
-        # What opens a class or a namespace belongs to the members after it, never to what stands before.
+        # The line that opens a class or a namespace belongs to the members after it, never to the text before.
         return not right.symbol or left.symbol.startswith(right.symbol + ".")
     return left_size < TINY_CHARS and not left.loose
 

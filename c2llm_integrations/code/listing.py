@@ -20,7 +20,7 @@ from c2llm_integrations.errors import RepositoryError
 class Listing:
     """Paths found, POSIX and relative to the root; `unreadable` are folders whose content is not known.
 
-    `notes` say in a line each why the list is not what git would give.
+    `notes` say, a line each, why the list differs from git's own.
     """
 
     paths: list[str] = field(default_factory=list)
@@ -82,7 +82,7 @@ def _tracked(root: Path, git: GitFolder) -> frozenset[str] | None:
 
 @lru_cache(8)
 def _tracked_by(git: GitFolder, _stamp: tuple[int, ...]) -> frozenset[str] | None:
-    """Return what the index of this stamp holds: asking git takes longer than looking at 10,000 files."""
+    """Return the paths in the index of this stamp, cached: asking git takes longer than looking at 10,000 files."""
     try:
         return git.tracked()
     except TooManyPaths:

@@ -1,7 +1,7 @@
-"""Parse a text in another process first, because what it makes a grammar do may end the process or take all memory.
+"""Parse a text in another process first, because a grammar may crash the process on it or take all memory.
 
-While a parser recovers from an error it asks nobody whether to go on: a few kilobytes can take gigabytes and minutes,
-and scanners of some grammars have crashed. The other process has limits, and may die of it.
+While a parser recovers from an error it cannot be stopped: a few kilobytes can take gigabytes and minutes, and scanners
+of some grammars have crashed. The other process has limits, and may die.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from c2llm_integrations.code.parsing import parse_within
 
 # What a parse may allocate (on Linux): a tree of real code takes a tenth of it.
 MAX_BYTES, MAX_BYTES_PER_BYTE = 2**28, 2**9
-# How long an answer is waited for, where nothing else ends the parse, and how often a start may fail in a row.
+# How long to wait for an answer, if nothing else ends the parse, and how many starts in a row may fail.
 WAIT_SECONDS, WAIT_TIMES, TRIES = 60.0, 10, 3
 _READY, _PARSED, _LATE = b"r", b"1", b"0"
-# It imports from where this process does, but never from a folder that is named by where one stands.
+# It imports from the same folders as this process, but never from a relative one.
 _START = f"import sys; sys.path[:] = sys.argv[1:]; from {__name__} import _serve; _serve()"
 
 
@@ -40,7 +40,7 @@ class _Trial:
         self.forget()
 
     def forget(self) -> None:
-        """Leave the process to whom it belongs: this one was forked from that."""
+        """Forget the process after a fork: it belongs to the parent."""
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -100,7 +100,7 @@ def _asked(
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.kill()
-    with suppress(OSError):  # what it was never told is still to be written
+    with suppress(OSError):  # flushing a text that it never read
         process.communicate()
 
 
@@ -120,7 +120,7 @@ def _serve() -> None:
         rules = grammar(language)
         ranges = None if parts is None else [Range(tuple(p[:2]), tuple(p[2:4]), p[4], p[5]) for p in parts]
         _limit(seconds, len(data))
-        # Of no tree is anything kept: it would count against the next text.
+        # Keep nothing of any tree: it would count against the next text.
         is_parsed = rules is None or parse_within(seconds, rules, data, ranges) is not None
         _say(said, _PARSED if is_parsed else _LATE)
 
@@ -131,7 +131,7 @@ def _say(said: BinaryIO, answer: bytes) -> None:
 
 
 def _limit(seconds: float, size: int) -> None:
-    """Let the next parse take so much of this process's time, and memory in proportion to its text."""
+    """Limit the next parse to this much of the process's time, and to memory in proportion to its text."""
     if sys.platform == "win32":
         return
     import resource

@@ -8,20 +8,20 @@ from collections.abc import Sequence
 
 from tree_sitter import Language, Node, Parser, Range
 
-# The parser reads about a power of two of bytes at a time, at most so many, again for each name.
+# The parser reads up to this many bytes at a time, and again for each name.
 READ_BYTES = 2**12
 
 
 class _Buffers(threading.local):
-    """One buffer of each size. The binding never lets go of what it parses from: it may only get the same ones."""
+    """One buffer of each size, used again: the binding never frees a buffer that it parsed from."""
 
     def __init__(self) -> None:
         self.of_size: dict[int, bytearray] = {}
 
     def filled(self, data: bytes, at: int) -> bytearray:
-        """Return what comes next, whole characters: of half a one the parser asks for the rest, which may be missing.
+        """Return the next bytes, cut between characters: half a character would make the parser ask for the rest.
 
-        It would then read from nowhere, which ends the process.
+        If the rest is missing, it reads out of bounds, which ends the process.
         """
         left = min(len(data) - at, READ_BYTES)
         size = left if left < 8 else 1 << left.bit_length() - 1
@@ -44,7 +44,7 @@ def parse_within(seconds: float, rules: Language, data: bytes, ranges: Sequence[
     is_late, is_parsed = False, False
 
     def read(at: int, _: object) -> bytes | bytearray:
-        # While the parser recovers from an error it asks nobody whether to go on, but it reads: the text ends there.
+        # While the parser recovers from an error it cannot be stopped, but it reads on: end the text there.
         nonlocal is_late
         if is_parsed:  # for the text of a node, which takes bytes alone and lets go of them
             return data[at : at + READ_BYTES]

@@ -25,7 +25,7 @@ _BRACES = re.compile(r"(?<!\\)\{([^{}]*,[^{}]*)(?<!\\)\}")
 
 
 def without_lines(path: str) -> tuple[str, int | None]:
-    """Return a path without the line numbers after it, and the first of these, None without any."""
+    """Return a path without the line numbers after it, and the first of these or None."""
     for match in _LINES.finditer(path, max(1, len(path) - 50)):
         if match.end() == len(path):
             return path[: match.start()], int(match[1] or match[2])
@@ -36,7 +36,7 @@ def selected(path: str, indexed: Collection[str]) -> list[str]:
     """Return the indexed paths that a path or pattern selects, sorted.
 
     A literal path wins over a pattern; like a pattern it may be that of a folder and, without "/", lie in any folder.
-    "{a,b}" stands for both. Raises InputError for a path that nothing can match.
+    "{a,b}" means both. Raises InputError for a path that nothing can match.
     """
     if path in ("/", ".", "./"):
         return sorted(indexed)
@@ -55,7 +55,7 @@ def selected(path: str, indexed: Collection[str]) -> list[str]:
 
 
 def literal(path: str, indexed: Collection[str]) -> str | None:
-    """Return the one indexed file that a path names, ignoring line numbers after it; None if there is none."""
+    """Return the one indexed file that a path names, ignoring line numbers after it; None if no file is called so."""
     return next((inner for one in _spellings(path) if (inner := _clean(one)) in indexed), None)
 
 

@@ -249,7 +249,7 @@ def _fill(tree: Tree, listing: Listing, sieve: _Sieve) -> None:
 
 
 class _Sieve:
-    """Leaves out files by name, place and size, before any is read."""
+    """Leave out files by name, place and size, before any is read."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree

@@ -81,7 +81,7 @@ def _open(root: Path, path: str, flags: int) -> int:
 
 
 def _checked(root: Path, path: str) -> Path:
-    """Where nothing can be opened relative to a folder, see that no link is on the way."""
+    """Raise for a link on the way, on systems that cannot open a path relative to a folder."""
     full = Path(os.path.realpath(root)).joinpath(*parts_inside(path))
     if os.path.normcase(os.path.realpath(full)) != os.path.normcase(full):
         raise NotADirectoryError(errno.ENOTDIR, "leads through a link", path)

@@ -126,11 +126,11 @@ def _judge(path: str, data: bytes, wanted: bool = False, include_secrets: bool =
 # Encodings that the detector names by what browsers call them → Python's name of the same, or of what contains it.
 _SUPERSETS = {"gbk": "gb18030", "shift_jis": "cp932", "euc-kr": "cp949", "big5": "big5hkscs", "windows-874": "cp874"}
 _UTF16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
-# What no text of a one-byte encoding holds; tab, newlines, form feed and escape are left out on purpose.
+# Characters that no text of a one-byte encoding has; tab, newlines, form feed and escape are allowed on purpose.
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
-# Of random bytes 11 % are such control characters, of text in any national encoding none.
+# 11 % of random bytes are such control characters, and no text in a national encoding has any.
 _MAX_CONTROL = 0.05
-# Of the characters beyond ASCII that an encoding gives, at least so many must be valid for the others to be damage.
+# The share of an encoding's characters beyond ASCII that must be valid, for the rest to count as damage.
 # Text in another encoding gives far fewer in UTF-8.
 _MIN_VALID = 0.5
 # Bytes that the detector looks at, and groups of lines that it looks at one by one.

@@ -1,4 +1,4 @@
-"""What the nodes of a syntax tree define: alike for the grammars of the base install, else as a `Syntax` says."""
+"""Find definitions in syntax trees: in one way for the grammars of the base install, else as a `Syntax` says."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def _binding(node: Node) -> Definition | None:
 
 
 def _wrapped_kind(value: Node) -> str | None:
-    """A function handed to a plain call, as in `const Row = memo(() => …)`, is what the name stands for."""
+    """Return the kind of a function passed to a plain call: in `const Row = memo(() => …)` the name stands for it."""
     callee, arguments = value.child_by_field_name("function"), value.child_by_field_name("arguments")
     if value.type != "call_expression" or callee is None or callee.type != "identifier" or arguments is None:
         return None
@@ -153,7 +153,7 @@ def _wrapped_kind(value: Node) -> str | None:
 
 
 def _name(node: Node) -> str:
-    """Return the name a definition carries, parts joined by ".", or "" for none worth finding."""
+    """Return the name a definition carries, parts joined by ".", or "" if it is not worth finding."""
     if node.type in _NEED_BODY and node.child_by_field_name("body") is None:
         return ""
     named = node.child_by_field_name("name")
@@ -227,7 +227,7 @@ def children(node: Node) -> list[Node]:
 
 @dataclass(frozen=True, slots=True)
 class Syntax:
-    """How one grammar is read; by default as those of the base install.
+    """The rules to read one grammar's trees; by default those of the base install.
 
     `merges_clauses`: definitions of one name in a row are one, as the equations of a Haskell function.
     """

@@ -83,7 +83,7 @@ def _told(rows: Iterator[Row], total: int, progress: Progress | None) -> Iterato
 
 @dataclass
 class ImportReport:
-    """What an import did with a file's rows; `held`: were there before; the rest as in `bulk_loader.LoadReport`."""
+    """The outcome for a file's rows; `held`: were there before; the rest as in `bulk_loader.LoadReport`."""
 
     rows: int
     held: int = 0
@@ -116,7 +116,7 @@ def import_rows(
     begin = perf_counter()
     contents = contents_of(file)
     _require_unclaimed(contents, store)
-    require_whole(file)  # before the first row is written, for a damaged one would be found and trusted
+    require_whole(file)  # before the first row is written: a damaged row would be found and trusted
     spec = store.spec
     if spec is not None:
         spec.require_model(contents.spec.width, contents.spec.fingerprint)
@@ -169,7 +169,7 @@ def _require_unclaimed(contents: Contents, store: VectorStore) -> None:
 
 
 def _carry_commits(contents: Contents, store: VectorStore, rows: Mapping[str, int]) -> None:
-    """A repository is as it was at a commit only if its rows here are the file's and no others."""
+    """Claim the file's commits for the repositories whose rows here are exactly the file's."""
     claims = store.claims()
     for name, text in contents.claims.items():
         whole = store.count(source=name) == rows[name]

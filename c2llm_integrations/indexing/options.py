@@ -29,7 +29,7 @@ Vectors = str | Iterable[Any]
 
 
 class DocumentEmbedder(Protocol):
-    """What loading records needs of a `C2LLMEmbedder`; `RayEmbedder` is another."""
+    """The part of a `C2LLMEmbedder` that loading records needs; `RayEmbedder` has it too."""
 
     output_dim: int
     tokens_seen: int
@@ -37,7 +37,7 @@ class DocumentEmbedder(Protocol):
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:
-        """All that decides what a vector means."""
+        """Everything that decides what a vector means."""
 
     def encode_documents(self, texts: Sequence[str], /) -> NDArray[np.float32]:
         """Return (len(texts), output_dim) vectors; raises InputError for a text that cannot be embedded."""
@@ -45,13 +45,13 @@ class DocumentEmbedder(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class WriteOptions:
-    """How rows are written, whatever they are made from; `ingest` explains each option."""
+    """Options of writing rows, of any source; `ingest` explains each one."""
 
     compact: CompactPlan | None = None
-    long_text: str | None = option(None, "What to do with a text that the store finds too long.", metavar="cut|refuse")
+    long_text: str | None = option(None, "Cut or refuse a text that is too long for the store.", metavar="cut|refuse")
     refused: Path | None = option(
         None,
-        "Where refused rows go with their reasons, if any are.",
+        "File for refused rows and their reasons.",
         metavar="FILE",
         cli_default=Path(REFUSED_FILE),
     )
@@ -60,7 +60,7 @@ class WriteOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class FillOptions(WriteOptions):
-    """The same where a source is read whole, so that a collection can be filled anew."""
+    """Options of a run that reads a whole source, so that it can fill a collection anew."""
 
     replace: bool = option(False, "Fill a new collection; the old one serves until it is complete.")
 
@@ -69,9 +69,9 @@ class FillOptions(WriteOptions):
 class IngestOptions(FillOptions):
     """The options of `ingest`, which explains them."""
 
-    repository: str | None = option(None, "What the repository is called.  [default: its origin URL]", metavar="NAME")
+    repository: str | None = option(None, "Name of the repository.  [default: its origin URL]", metavar="NAME")
     force: bool = option(False, "Take over a name that another checkout fills.")
-    include_secrets: bool = option(False, "Store what looks like a secret, too; needed in each run.")
+    include_secrets: bool = option(False, "Also store what looks like a secret; needed in each run.")
     only: Collection[str] | None = None
     expected_root: Path | None = None
     vectors_from: VectorStore | VectorsFrom | None = None
@@ -81,11 +81,11 @@ class IngestOptions(FillOptions):
 class RecordOptions(FillOptions):
     """The options of `ingest_records`, which explains them."""
 
-    text: str = option("text", "The field to embed.", metavar="FIELD")
-    id: str | None = option("id", "The field that tells records apart; where it is missing, the text.", metavar="FIELD")
-    vectors: Vectors | None = option(
-        None, "The field of a vector made elsewhere; nothing is embedded.", metavar="FIELD"
+    text: str = option("text", "Field to embed.", metavar="FIELD")
+    id: str | None = option(
+        "id", "Field with the record id; if missing, the id follows from the text.", metavar="FIELD"
     )
+    vectors: Vectors | None = option(None, "Field with a vector made elsewhere; nothing is embedded.", metavar="FIELD")
     delete_missing: bool = option(False, "Delete the rows of this source that are not in the file.")
     fields: Mapping[str, str] | None = None
     batch_size: int | None = None

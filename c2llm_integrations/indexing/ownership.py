@@ -28,16 +28,16 @@ from c2llm_integrations.stores.vector_store import VectorStore
 
 _Change = TypeVar("_Change")
 
-# How many folders of one checkout are told apart: looking at each takes some 8 ms. More count as all of it.
+# The most folders of one checkout in a claim: looking at each takes about 8 ms. More of them count as the whole one.
 MAX_FOLDERS = 256
 
-# What stands for the checkout in the claim of records that are not a repository's, before the name of the run.
+# Written in place of the checkout in the claim of records that are not a repository's, before the name of the run.
 RECORDS = "records:"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """Who fills a repository's rows, the commit they were all read from, if one, and the folders indexed, () for all.
+    """The checkout that fills a repository's rows, the one commit they are of, if any, and the folders, () for all.
 
     `checkout` is a `checkout_id`, or "./PATH" relative to the checkout that holds the index.
     """
@@ -53,7 +53,7 @@ class Claim:
 
     @classmethod
     def parse(cls, text: str) -> Claim:
-        """Read what `str` gave."""
+        """Parse what `str` returned."""
         who, *folders = text.split(":")
         checkout, _, commit = who.partition("@")
         inside = dict.fromkeys(filter(_is_inside, map(unquote, folders)))
@@ -61,7 +61,7 @@ class Claim:
 
 
 class HasClaims(Protocol):
-    """A store, or what was read of one."""
+    """A store, or claims that were read from one."""
 
     def claims(self) -> dict[str, str]:
         """Return repository name → its claim."""
@@ -122,7 +122,7 @@ def portable(claim: str, store: HasClaims) -> str:
 
 
 def claim_of(root: Path, store: HasClaims) -> tuple[str, Claim] | None:
-    """Return the repository's name whose rows the checkout at `root` fills, and its claim; None if it fills none."""
+    """Return the repository's name whose rows the checkout at `root` fills, and its claim; None if it fills no name."""
     mine, claims = {checkout_of(root, store), checkout_id(root)}, claims_of(store)
     return next(((name, claim) for name, claim in claims.items() if claim.checkout in mine), None)
 
@@ -130,7 +130,7 @@ def claim_of(root: Path, store: HasClaims) -> tuple[str, Claim] | None:
 def names_of(root: Path, store: HasClaims) -> set[str]:
     """Return all names that the checkout at `root` fills, or may have filled when it was elsewhere.
 
-    What an earlier release or an import wrote into a checkout's own index does not say that it belongs there.
+    Claims that an earlier release or an import wrote into a checkout's own index do not name that checkout.
     """
     mine, claims = {checkout_of(root, store), checkout_id(root)}, claims_of(store)
     is_own = home_of(store) == root.resolve()
@@ -290,10 +290,10 @@ def claims_of(store: HasClaims) -> dict[str, Claim]:
 
 
 class CommitClaim:
-    """Keeps the claim true: it names a commit only while every row equals that commit."""
+    """Keep the claim true: it names a commit only while every row equals that commit."""
 
     def __init__(self, tree: Tree, store: VectorStore) -> None:
-        """`seen` is to see every source that is read."""
+        """Take `seen`, which must see every source that is read."""
         self.seen = CommitSeen(tree.root)
         self._tree = tree
         self._store = store

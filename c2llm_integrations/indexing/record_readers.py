@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Item:
-    """One record, unchecked; `problem`: why it could not be read; `size`: the bytes of the line that it stood in."""
+    """One record, unchecked; `problem`: why it could not be read; `size`: the bytes of its line."""
 
     where: str
     id: Any = None
@@ -37,7 +37,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The fields of a mapping that hold the text, the id and the vector; None where there is none."""
+    """The fields of a mapping that hold the text, the id and the vector; None for a missing one."""
 
     text: str | None
     id: str | None
@@ -45,9 +45,9 @@ class Names:
 
 
 def read_items(records: Any, names: Names, source: str, transform: Transform | None) -> Iterator[Item]:
-    """Yield what `records` holds, one at a time; what `transform` returns None for is left out.
+    """Yield the items of `records` one at a time, without those for which `transform` returns None.
 
-    Raises InputError for what holds no records, and for a file that cannot be read on.
+    Raises InputError for an object without records, and for a file that cannot be read on.
     """
     for where, raw, size in _numbered(records):
         if isinstance(raw, Exception):
@@ -126,7 +126,7 @@ def _item(where: str, raw: Any, names: Names, source: str) -> Item:
 
 def _of_object(where: str, text: Any, id: Any, metadata: Mapping[str, Any], names: Names) -> Item:
     item = _of_mapping(where, text, metadata, replace(names, text=None))
-    # A field that was asked for by its own name wins: a node has an id in any case, often a random one.
+    # A field that the caller named wins: a node always has an id, often a random one.
     if (names.id == "id" and id is not None) or (names.id is not None and item.id is None):
         item.id = id
     return item
@@ -144,7 +144,7 @@ def _of_mapping(where: str, text: Any, found: Mapping[str, Any], names: Names) -
 
 
 def _plain_id(id: Any) -> Any:
-    """Return the ids of NumPy, and UUIDs, as what a row takes."""
+    """Return an id of NumPy, or a UUID, as one that a row takes."""
     if isinstance(id, str):
         return id
     if isinstance(id, uuid.UUID):

@@ -1,6 +1,6 @@
 """Snapshots: the state of each source file when it was indexed, in a file beside the collection.
 
-The file is a cache: losing it costs work, and it cannot hide a change. A run removes it before its first write and
+The file is a cache: deleting it is safe, and makes the next run slower. A run removes it before its first write and
 writes it again after verifying the rows, so it never describes what a killed run left.
 """
 
@@ -42,7 +42,7 @@ Rules = dict[str, tuple[int, ...]]
 
 @dataclass
 class Snapshot:
-    """What a collection was filled from: the folders, the rows they gave, and the state of each file read.
+    """The sources of a collection: the folders, the rows they gave, and the state of each file read.
 
     `rules` are the states of the ignore files that no listing shows to have changed.
     """
@@ -145,7 +145,7 @@ def differing(root: Path, states: States) -> tuple[list[str], list[str]]:
 def ignore_rules(root: Path, paths: Iterable[str], settle: bool = False) -> Rules:
     """Return the states of the ignore files in all folders of `paths`: git may hide them from the listing.
 
-    With `settle`, for a record, the state of one that may still change without a trace equals no other.
+    With `settle`, for a record, a file that may still change without a trace gets a state that equals no other.
     """
     now = time.time_ns()
     folders = {path.rpartition("/")[0] for path in paths}
@@ -176,7 +176,7 @@ def record_file(root: Path, store: VectorStore) -> Path | None:
 
 
 def load(file: Path | None) -> Snapshot | None:
-    """Read a record; None if there is none, or one that another release, a crash or somebody else's checkout left."""
+    """Read a record; None if it is missing, or left by another release, a crash or somebody else's checkout."""
     try:
         data = parse_json(file.read_bytes()) if file is not None else {}
         if data.pop("layout", None) != LAYOUT:
@@ -217,7 +217,8 @@ def save(file: Path | None, record: Snapshot) -> None:
 
 @contextmanager
 def locked(file: Path | None, wait: float = 0.0) -> Iterator[None]:
-    """Hold the record; raises StoreBusy if another still holds it after `wait` seconds."""
+    """Hold the record; raises StoreBusy if another process still holds it after `wait` seconds."""
+    # a folder that nothing can be written to holds no record
     lock = None
     if file is not None:
         with suppress(OSError):  # a folder that nothing can be written to holds no record

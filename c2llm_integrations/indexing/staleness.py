@@ -1,6 +1,6 @@
 """Find out whether a collection is stale by comparing file states, without reading unchanged files.
 
-Files of equal states are equal; the few others are read and compared by their digests.
+Files of equal states are equal; the few remaining ones are read and compared by their digests.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ PATIENCE = 0.03
 
 @dataclass(frozen=True, slots=True)
 class Staleness:
-    """Why answers may be stale. Paths are relative to the repository's root.
+    """The reasons why answers may be stale. Paths are relative to the repository's root.
 
-    `unread`: files touched since, which may have changed; `switched`: the branch that was indexed and the one there
-    now; `unknown`: why nothing can be compared, or "".
+    `unread`: files touched since, which may have changed; `switched`: the branch that was indexed and the current one;
+    `unknown`: why nothing can be compared, or "".
     """
 
     changed: tuple[str, ...] = ()
@@ -52,12 +52,12 @@ class Staleness:
 
     @property
     def paths(self) -> frozenset[str]:
-        """All paths that another run would look at."""
+        """All paths that the next run would look at."""
         return frozenset((*self.changed, *self.new, *self.deleted, *self.unread))
 
     @property
     def reason(self) -> str:
-        """Return what is known, in one line, without advice."""
+        """Return the reasons in one line, without advice."""
         if self.unknown:
             return self.unknown
         if not (self.changed or self.new or self.deleted):
@@ -72,13 +72,13 @@ class Staleness:
         return f"answers may be stale: {differ} from the index ({found}){unread}{branch}"
 
     def within(self, prefix: str) -> Staleness | None:
-        """Return what is left of it for the folder `prefix`, None if nothing."""
+        """Return the part of it in the folder `prefix`, None if that is empty."""
         lists = {name: getattr(self, name) for name in ("changed", "new", "deleted", "unread")}
         lists = {name: tuple(one for one in paths if one.startswith(prefix)) for name, paths in lists.items()}
         return replace(self, **lists) if self.unknown or any(lists.values()) else None
 
     def told(self, command: str) -> str:
-        """Return the reason with the command that mends it."""
+        """Return the reasons with the command that mends them."""
         return f"{f'answers may be stale: {self.unknown}' if self.unknown else self.reason}; run: {command}"
 
     def __str__(self) -> str:
@@ -88,11 +88,13 @@ class Staleness:
 def stale(
     root: Path, store: VectorStore, patience: float = PATIENCE, claimed: tuple[str, Claim] | None = None
 ) -> Staleness | None:
-    """Compare the tree under `root`, a repository's root, with what `store` was filled with from there.
+    """Compare the tree under `root`, a repository's root, with the snapshot of the rows in `store`.
+    `claimed`:
 
     None means that the answers are as fresh as the tree, or that nothing was ever indexed from this checkout.
     Takes 25 to 50 ms for 10,000 files. `patience`: seconds to spend on reading files that may have changed; `claimed`:
-    what `claim_of` says, if that is known.
+    `claimed`:
+    what `claim_of` returns, if that is known.
     """
     claimed = claimed or claim_of(root, store)
     if claimed is None:
@@ -136,7 +138,7 @@ def _compare(root: Path, record: Snapshot, file: Path, patience: float) -> Stale
 def _verify(
     root: Path, states: States, suspects: Iterable[str], deadline: float
 ) -> tuple[list[str], list[str], dict[str, FileState]]:
-    """Return which suspects really changed, which there was no time to read, and the new states of the others."""
+    """Return the suspects that really changed, those there was no time to read, and the new states of the rest."""
     changed, unread, verified = [], [], {}
     for path in suspects:
         if time.monotonic() >= deadline:
@@ -151,7 +153,7 @@ def _verify(
 
 
 def _refresh(file: Path, record: Snapshot, verified: dict[str, FileState], rules: Rules) -> None:
-    """Keep what was verified for the next search, unless a run took the record away, or wrote another, since."""
+    """Keep the verified states for the next search, unless a run has removed or replaced the record since."""
     if rules == record.rules and not any(state.changed for state in verified.values()):
         return
     with suppress(StoreBusy), locked(file):

@@ -32,7 +32,7 @@ CHECKED = 4
 
 
 def known_vectors(chunks: Sequence[CodeChunk], *sources: VectorsFrom) -> list[Vector | None]:
-    """Return the vector of each chunk from the first source that knows it, None for one that none of them knows."""
+    """Return the vector of each chunk from the first source that has it, else None."""
     found: list[Vector | None] = [None] * len(chunks)
     for source in sources:
         rest = [at for at, vector in enumerate(found) if vector is None]
@@ -43,12 +43,12 @@ def known_vectors(chunks: Sequence[CodeChunk], *sources: VectorsFrom) -> list[Ve
 
 
 def _is_usable(vector: Vector | None) -> bool:
-    """Say whether there is a vector that can be stored: others may have written zeros, which have no direction."""
+    """Return whether a vector can be stored: another program may have written zeros, which have no direction."""
     return vector is not None and bool(np.isfinite(vector).all()) and bool(vector.any())
 
 
 class SharedIndex:
-    """A collection that somebody else keeps, such as a team's on a server: it is read, and never written.
+    """A collection that somebody else fills, such as a team's on a server: it is read, and never written.
 
     `copied` counts the vectors taken. The same chunk of the same repository has the same id everywhere, so vectors are
     asked for by id, a batch at a time; the text is always the checkout's own.
@@ -178,7 +178,7 @@ def _require_own(sample: Mapping[str, Vector], embedder: C2LLMEmbedder, place: s
 
 
 def other_worktrees(root: Path) -> list[Path]:
-    """Return the folders of the repository's other worktrees, as they and git know them; none outside git."""
+    """Return the folders of the repository's other worktrees, as they and git know them; [] outside git."""
     git = GitFolder.of(root)
     return git.worktrees(root) if git is not None else []
 

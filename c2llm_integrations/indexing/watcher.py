@@ -16,12 +16,12 @@ from c2llm_integrations.errors import MissingExtra, RepositoryError, reason_of
 
 # Milliseconds without a change that end a burst, and the longest burst.
 QUIET_MS, BURST_MS = 300, 5_000
-# Events get lost (a full queue, a network file system), so work is also done after this many seconds.
+# Events get lost (a full queue, a network file system), so `work` is also called after this many seconds.
 LOOK_SECONDS = 30.0
 # How long to wait for git to finish a checkout.
 GIT_SECONDS = 60.0
 POLL_SECONDS = 0.2
-# Whether the system watches a folder with all that is in it; elsewhere the library walks through it, and through links.
+# Whether the system watches a folder recursively; elsewhere the library walks through it, and through links.
 _FOLLOWS_NO_LINKS = sys.platform in ("darwin", "win32")
 _ADDED = 1  # watchfiles' Change.added
 
@@ -42,7 +42,7 @@ def watch(folder: Path, work: Callable[[], None], say: Callable[[str], None], st
     """
     stopped = stopped or Event()
     folder = folder.resolve()
-    left: tuple[int, ...] | None = None  # by a git that was killed
+    left: tuple[int, ...] | None = None  # the lock of a git that was killed
     while not stopped.is_set():
         if not folder.is_dir():
             say(f"{folder} is gone; waiting until it is back")
@@ -72,19 +72,13 @@ def _bursts(folder: Path, stopped: Event, say: Callable[[str], None]) -> Iterato
     except ImportError as error:
         raise MissingExtra("watchfiles", "watch") from error
 
-    if not is_unicode(str(folder)):
-        raise RepositoryError(
-            f"{as_unicode(folder)} has a name that is not UTF-8 and cannot be watched; rename it, "
-            "or run c2llm index from time to time"
-        )
-    told: list[str] = []
+    _require_unicode_name(folder)
+    unwatched_before: list[str] = []
     while not stopped.is_set():
         folders, unwatched = ([str(folder)], []) if _FOLLOWS_NO_LINKS else _folders(folder)
-        if unwatched and unwatched != told:
-            first, more = as_unicode(unwatched[0]), len(unwatched) - 1
-            others = f" and {more:,} more folders have" if more else " has"
-            say(f"{first}{others} a name that is not UTF-8: neither watched nor indexed")
-        told = unwatched
+        if unwatched and unwatched != unwatched_before:
+            say(_unwatched_note(unwatched))
+        unwatched_before = unwatched
         changes = watch(
             *folders,
             recursive=_FOLLOWS_NO_LINKS,
@@ -96,31 +90,47 @@ def _bursts(folder: Path, stopped: Event, say: Callable[[str], None]) -> Iterato
             yield_on_timeout=True,
             ignore_permission_denied=True,
         )
-        looked = -LOOK_SECONDS
+        next_look = 0.0  # the first look is at once
         try:
             for found in changes:
                 if not _FOLLOWS_NO_LINKS and any(_is_new_folder(*change) for change in found):
-                    break  # to watch it, too; what is in it by now is looked at when that has begun
-                if found or time.monotonic() > looked + LOOK_SECONDS or not folder.is_dir():
+                    break  # to watch it, too; the first look then covers what is in it by now
+                if found or time.monotonic() > next_look or not folder.is_dir():
                     yield
-                    looked = time.monotonic()
-        except FileNotFoundError:  # a folder that was listed is gone
-            if not folder.is_dir():
-                return
+                    next_look = time.monotonic() + LOOK_SECONDS
         except OSError as error:
             if not folder.is_dir():
                 return
-            raise RepositoryError(
-                f"{folder} cannot be watched: {error}; on Linux raise fs.inotify.max_user_watches, "
-                "or run c2llm index from time to time"
-            ) from error
+            if not isinstance(error, FileNotFoundError):  # else one of `folders` is gone: list them again
+                raise _unwatchable(folder, error) from error
         except RuntimeError as error:  # the library's own, for something new whose name is not UTF-8
             if "decode" not in str(error):
                 raise
 
 
+def _require_unicode_name(folder: Path) -> None:
+    if not is_unicode(str(folder)):
+        raise RepositoryError(
+            f"{as_unicode(folder)} has a name that is not UTF-8 and cannot be watched; rename it, "
+            "or run c2llm index from time to time"
+        )
+
+
+def _unwatched_note(folders: list[str]) -> str:
+    more = len(folders) - 1
+    those = f" and {more:,} more folders have" if more else " has"
+    return f"{as_unicode(folders[0])}{those} a name that is not UTF-8: neither watched nor indexed"
+
+
+def _unwatchable(folder: Path, error: OSError) -> RepositoryError:
+    return RepositoryError(
+        f"{folder} cannot be watched: {error}; on Linux raise fs.inotify.max_user_watches, "
+        "or run c2llm index from time to time"
+    )
+
+
 def _folders(folder: Path) -> tuple[list[str], list[str]]:
-    """Return a folder and those in it, and apart those whose name no file is indexed under: it is not UTF-8.
+    """Return a folder and those in it, and separately those whose name is not UTF-8: no file in them is indexed.
 
     Left out are links, which lead anywhere, and what `is_source` leaves out.
     """
@@ -138,9 +148,9 @@ def _is_new_folder(change: int, path: str) -> bool:
 
 
 def _wait_for_git(folder: Path, stopped: Event, left: tuple[int, ...] | None) -> tuple[int, ...] | None:
-    """Wait until a checkout, merge or rebase has written all its files; return the lock if it is there all the same.
+    """Wait until a checkout, merge or rebase has written all its files; return the lock if it is still there.
 
-    One that was waited for before and has not changed since, `left`, is not waited for again.
+    A lock that is still the one in `left`, which an earlier call waited for, is not waited for again.
     """
     git = GitFolder.of(folder)
     if git is None:
@@ -153,7 +163,7 @@ def _wait_for_git(folder: Path, stopped: Event, left: tuple[int, ...] | None) ->
 
 
 def _lock_of(git: GitFolder) -> tuple[int, ...] | None:
-    """Return what tells git's lock from another one, None if there is none."""
+    """Return what identifies git's present lock; None without a lock."""
     try:
         info = os.lstat(git.own / "index.lock")
     except OSError:

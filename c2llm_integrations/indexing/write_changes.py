@@ -24,9 +24,9 @@ from c2llm_integrations.stores.vector_store import Row, VectorStore
 if TYPE_CHECKING:
     from c2llm_integrations.indexing.options import DocumentEmbedder
 
-# Records embedded and stored together: what a killed run may have to embed again. Those with vectors cost it nothing.
+# Records embedded and stored together, which a killed run may have to embed again; more of those with vectors.
 BATCH_RECORDS, BATCH_GIVEN = 256, 1_024
-# Characters of texts or metadata after which a batch ends early, so that memory stays flat whatever the records.
+# Characters of texts or metadata after which a batch ends early, so that large records do not take more memory.
 BATCH_CHARS = 8 * 2**20
 
 _Record = TypeVar("_Record", bound=AnyRecord)
@@ -57,7 +57,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Filled:
-    """The outcome for a source's rows."""
+    """The number of a source's rows, by what was done with them."""
 
     loaded: LoadReport
     deleted: int
@@ -65,7 +65,7 @@ class Filled:
 
 
 def fill(work: Work, store: VectorStore, *, bulk: bool, refused: Path | None) -> Filled:
-    """Write, verify, delete, verify again.
+    """Write, verify, delete, and verify again.
 
     `bulk`: most rows are still to be written, so the index is built once all are there; `refused` is that of `load`.
     """
@@ -123,7 +123,7 @@ def embed_rows(records: Sequence[_Record], embedder: DocumentEmbedder, refuse: R
 
 
 def require_count(store: VectorStore, source: str, expected: int) -> None:
-    """Raise StoreError unless the store holds so many rows of a source."""
+    """Raise StoreError unless the store holds this many rows of a source."""
     found = store.count(source=source)
     if found != expected:
         raise StoreError(

@@ -15,8 +15,8 @@ from c2llm_integrations.model.attention_gpu import Groups, Layout
 SCORES = 2**18
 # Rows of queries at once: what lies right of the diagonal in their block is computed for nothing.
 ROWS = 128
-# Where nothing is hidden, a text's window is a multiple of this, because the CPU library builds and keeps a kernel for
-# every size; shorter texts than the other gain nothing.
+# In attention both ways a text's window is a multiple of this, because the CPU library builds and keeps a kernel for
+# every size; texts shorter than the other number gain nothing.
 WINDOW, SHORT = 32, 64
 
 
@@ -24,14 +24,14 @@ WINDOW, SHORT = 32, 64
 class Padded:
     """Texts padded on the right to one length, for graphs; `mask` (texts, length) is True where a token is.
 
-    Each text has a token. Its rows of a packed matrix are texts · length, and those of padding are read by nobody.
+    Each text has a token. A packed matrix has texts · length rows of it, and nothing reads those of padding.
     """
 
     mask: Tensor
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, groups: Groups | Layout | Padded, *, causal: bool) -> Tensor:
-    """Return what each token takes of its own text's values.
+    """Return each token's attention over its own text.
 
     Args:
         query: (tokens, heads, width).
@@ -59,7 +59,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, groups: Groups | Layout | 
 
 
 def _in_one(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, causal: bool) -> Tensor:
-    """A padded batch, as two products and a softmax that every runtime has; no token of a text sees its padding."""
+    """Attend in a padded batch by two products and a softmax, which every runtime has; padding is masked."""
     shared = query.shape[1] // key.shape[1]
     q, k, v = (part.unflatten(0, mask.shape).transpose(1, 2) for part in (query, key, value))
     k, v = (part.repeat_interleave(shared, 1) if shared > 1 else part for part in (k, v))
@@ -71,7 +71,7 @@ def _in_one(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, causal: boo
 
 
 def _is_fused_slow(query: Tensor) -> bool:
-    """PyTorch's fused attention on a CPU computes bfloat16 with slow products unless there is AMX.
+    """Return whether PyTorch's fused attention is slow here: in bfloat16 on a CPU without AMX.
 
     Measured on one core with AVX512-BF16 at 256 tokens: 14 heads of 64 over 2 of keys, causal, 11.5 microseconds a
     token fused, 4.4 in blocks; 12 heads of 32, nothing hidden, 5.8 fused, 3.2 in windows.
@@ -98,7 +98,7 @@ def _exact(query: Tensor) -> Tensor:
 
 
 def _in_windows(query: Tensor, key: Tensor, value: Tensor, groups: Groups, mixed: Tensor) -> None:
-    """Nothing hidden, as two products and a softmax a text; writes to `mixed`.
+    """Attend both ways by two products and a softmax for each text; writes to `mixed`.
 
     A window may reach into the neighbors' rows: as keys they get no weight, as queries they are not read.
     """
@@ -119,7 +119,7 @@ def _in_windows(query: Tensor, key: Tensor, value: Tensor, groups: Groups, mixed
 
 
 def _in_blocks(query: Tensor, key: Tensor, value: Tensor, groups: Groups, mixed: Tensor) -> None:
-    """Causal, as two products and a softmax of blocks that stay in a core's cache; writes to `mixed`."""
+    """Attend causally by two products and a softmax for blocks that stay in a core's cache; writes to `mixed`."""
     heads, width = query.shape[1:]
     shape = key.shape[1], heads // key.shape[1], width  # heads of keys, of queries for each, width
     query, key = _exact(query), key.float()
@@ -137,7 +137,7 @@ def _in_blocks(query: Tensor, key: Tensor, value: Tensor, groups: Groups, mixed:
 
 
 def _mix(query: Tensor, key: Tensor, value: Tensor, out: Tensor) -> None:
-    """(texts, key heads, shared, length, width), twice (texts · key heads, length, width); `out` is as `query`."""
+    """Attend with queries (texts, key heads, shared, length, width), twice (texts · key heads, length, width)."""
     length, width = query.shape[-2:]
     step = min(ROWS, max(16, SCORES // (query.shape[1] * query.shape[2] * length)))
     for begin in range(0, length, step):

@@ -2,7 +2,7 @@
 
 A GPU waits for Python where every text is a call of its own. Attention in half precision goes through PyTorch's
 variable-length kernel, which needs no padding. What that kernel does not take (float32, an older GPU or PyTorch), and
-pooling, is padded in blocks of neighbors of which none is shorter than half the longest: as batches come longest text
+pooling, is padded in blocks of neighbors, each at least half as long as the longest: as batches come longest text
 first, that is at most a dozen blocks for texts of 1 to 2,048 tokens, and less than twice the memory. The linear layers
 are never padded.
 """
@@ -58,7 +58,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, texts: Layout, *, causal: 
 
 
 def attend_varlen(query: Tensor, key: Tensor, value: Tensor, texts: Layout, *, causal: bool) -> Tensor:
-    """PyTorch's variable-length flash attention: half precision on CUDA. → (tokens, heads, width)."""
+    """Return (tokens, heads, width) by PyTorch's variable-length flash attention: half precision on CUDA."""
     from torch.nn.attention.varlen import varlen_attn
 
     lengths = (texts.offsets, texts.offsets, texts.longest, texts.longest)
@@ -75,7 +75,7 @@ def attend_varlen(query: Tensor, key: Tensor, value: Tensor, texts: Layout, *, c
 
 @cache
 def _takes_grouped(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether a kernel that is not documented to take grouped queries does so nonetheless; tried on a few tokens."""
+    """Return whether a kernel takes grouped queries, which its documentation does not say; tried on a few tokens."""
     from torch.nn.attention.varlen import varlen_attn
 
     with torch.inference_mode():
@@ -92,7 +92,7 @@ def _takes_grouped(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def attend_padded(query: Tensor, key: Tensor, value: Tensor, texts: Layout, *, causal: bool) -> Tensor:
-    """Any precision on any device, padded in blocks. → (tokens, heads, width)."""
+    """Return (tokens, heads, width) in any precision on any device, padded in blocks."""
     mixed = torch.zeros_like(query)
     key, value = _repeated(query, key, value)  # the fused kernels take grouped queries in half precision only
     for block in texts.blocks:
@@ -111,7 +111,7 @@ def _repeated(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor
 
 
 def pool(scores: Tensor, states: Tensor, texts: Layout) -> Tensor:
-    """(tokens, heads), (tokens, D) → (texts, heads, D): each text's states, weighted by its scores' softmax."""
+    """Return (texts, heads, D), each text's states weighted by its scores' softmax, of (tokens, heads), (tokens, D)."""
     pooled = []
     for block in texts.blocks:
         weights = scores[block.rows]
@@ -141,7 +141,7 @@ def layout(lengths: Sequence[int], device: torch.device, offsets: Tensor | None 
 
 
 def _alike(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Runs of neighbors between the length of the first and half of that: the first text, and the one after."""
+    """Yield runs of texts at least half as long as their first: the first text, and the one after the last."""
     first = 0
     for index in range(1, len(lengths) + 1):
         if index == len(lengths) or not lengths[first] <= 2 * lengths[index] <= 2 * lengths[first]:

@@ -125,7 +125,7 @@ class Qwen2:
 
 
 class BertEmbedding:
-    """What BERT's first layer gets: the rows of tokens and of their places, normed."""
+    """The input of BERT's first layer: the rows of tokens and of their places, normed."""
 
     def __init__(self, config: ModelConfig, weights: Weights) -> None:
         table = "backbone.embeddings."
@@ -137,7 +137,7 @@ class BertEmbedding:
         self.epsilon = config.layer_norm_eps
 
     def __call__(self, ids: Tensor, positions: Tensor) -> Tensor:
-        """(tokens,) ids and places → (tokens, hidden_size)."""
+        """Return (tokens, hidden_size) for (tokens,) ids and places."""
         return self.normed(F.embedding(ids, self.words) + F.embedding(positions, self.positions), self.norm)
 
     def normed(self, x: Tensor, norm: Linear) -> Tensor:

@@ -1,11 +1,11 @@
-"""Many callers, one or several encoders: texts that wait at the same time are computed together.
+"""Share encoders among many callers: texts that wait at the same time are computed together.
 
-Each encoder has a thread that computes. What fits into one batch (a question) is merged with all else that waits and
-fits; larger jobs take turns with those and with each other, so none of them keeps a question waiting. While more waits
-than one batch, an encoder's batches go side by side in lanes, and many questions are shared out among these, so that
-some callers ask their next one while the others' are computed. An encoder that raises gets no more batches, and the
-others redo what it had taken. Where none is left, the batches themselves are to blame: their callers get the error, and
-every encoder is used again.
+Each encoder has a thread that computes. A job that fits into one batch (a question) is merged with all others that wait
+and fit; larger jobs take turns with those and with each other, so a question never waits for a whole job. While more
+than one batch waits, an encoder runs several at once in lanes, and many questions are shared out among the lanes, so
+that some callers ask their next one while the rest are computed. An encoder that raises gets no more batches, and the
+other encoders redo the ones it had. If all of them raise, the batches themselves are to blame: their callers get the
+error, and every encoder is used again.
 
 `plan_batches`, `choose` and `Budget` decide; `BatchScheduler` holds the threads and the lock.
 """
@@ -29,9 +29,9 @@ from c2llm_integrations.model.encoder import Encoder, Texts, is_out_of_memory
 from c2llm_integrations.model.threads import lane_count, lanes
 
 SHARE_TOKENS = 288  # fewer are not shared out among lanes
-LEAST_TOKENS = 256  # the budget never falls below, however often a device's memory ends
+LEAST_TOKENS = 256  # the budget never falls below, however often a device runs out of memory
 GROW_AFTER, GROW_AFTER_MOST = 16, 1024  # batches that fit before the budget doubles again; twice as many each time
-GATHER_SECONDS = 0.002  # in which a lane that ran out of work, beside one that computes, lets questions gather
+GATHER_SECONDS = 0.002  # for which an idle lane lets questions gather while another one computes
 
 
 def plan_batches(lengths: Sequence[int], budget: int, *, padded: bool = False) -> Iterator[list[int]]:
@@ -65,7 +65,7 @@ def cost_of(lengths: Sequence[int], padded: bool) -> int:
 
 
 class Turn(Enum):
-    """Which jobs the next batch is taken from, where both wait."""
+    """The kind of job that the next batch is taken from, if both kinds wait."""
 
     SMALL = auto()  # one batch is left of them: many of these are merged
     LARGE = auto()
@@ -90,13 +90,13 @@ def choose(waiting: Sequence[Waiting], turn: Turn, *, budget: int, lanes: int, p
 
     Args:
         waiting: The jobs, in the order of their turns.
-        turn: Whose turn it is where both kinds wait.
+        turn: The kind whose turn it is, if both wait.
         budget: Tokens that fit into one batch.
         lanes: Batches computed side by side: of many small jobs only one lane's share is taken.
         padded: See `plan_batches`.
 
     Returns:
-        At least one job where any waits.
+        At least one job, if any waits.
 
     """
     large = [place for place, job in enumerate(waiting) if job.is_large]
@@ -116,19 +116,19 @@ def choose(waiting: Sequence[Waiting], turn: Turn, *, budget: int, lanes: int, p
 
 
 class Budget:
-    """How many tokens go into one batch: fewer for a while after a memory ended, `full` again when batches fit."""
+    """The tokens of one batch: fewer for a while after running out of memory, then up to `full` again."""
 
     def __init__(self, full: int) -> None:
         self.full = self.tokens = full
         self._fitted, self._grow_after = 0, GROW_AFTER
 
     def shrink(self, cost: int) -> None:
-        """Halve after a batch of this cost found no memory."""
+        """Halve after a batch of this cost ran out of memory."""
         self.tokens = max(min(LEAST_TOKENS, self.full), min(self.tokens, cost) // 2)
         self._fitted, self._grow_after = 0, min(2 * self._grow_after, GROW_AFTER_MOST)
 
     def fits(self, cost: int) -> None:
-        """Double again after enough batches of about the full size: what ended a memory once may be gone."""
+        """Double again after enough batches of about the full size: whatever took the memory may be gone."""
         if self.tokens < self.full and cost > self.tokens // 2:
             self._fitted += 1
         if self._fitted >= self._grow_after:
@@ -154,7 +154,7 @@ class Job:
         self.changed = threading.Condition(lock)
 
     def take(self) -> Batch:
-        """Return the texts of the next batch, which nobody else computes then."""
+        """Remove the next batch from the job and return its texts."""
         return [Text(self, row) for row in self.batches.popleft().rows]
 
 
@@ -174,17 +174,17 @@ Batch = list[Text]  # computed together, longest first
 
 
 class State(Enum):
-    """What a worker's thread does."""
+    """The state of a worker's thread."""
 
-    ASLEEP = auto()  # nothing: `_wake` starts it
+    ASLEEP = auto()  # ended: `_wake` starts it
     AWAKE = auto()  # computes, or will look for batches
     FAILED = auto()  # its encoder raised: it gets no batch while another one works
 
 
 class Worker:
-    """An encoder, where it computes, and the thread that calls it or lets its lanes do so.
+    """An encoder, its device, and the thread that calls it, itself or in lanes.
 
-    `busy`: how many lanes compute.
+    `busy`: the number of lanes that compute.
     """
 
     def __init__(self, encoder: Encoder, device: torch.device) -> None:
@@ -202,10 +202,10 @@ class Worker:
 
 
 class BatchScheduler:
-    """Computes the jobs of any number of threads on encoders of one model."""
+    """Compute the jobs of any number of threads on encoders of one model."""
 
     def __init__(self, encoders: Sequence[tuple[Encoder, torch.device]], width: int, budget: int) -> None:
-        """`width`: of the encoders' vectors; `budget`: tokens in one batch, fewer for a while when a memory ends."""
+        """Take the encoders, the `width` of their vectors, and the `budget`: the most tokens of one batch."""
         self.workers = [Worker(encoder, device) for encoder, device in encoders]
         self.width = width
         self.budget = Budget(budget)
@@ -218,7 +218,7 @@ class BatchScheduler:
         self._has_warned = False
 
     def limit(self, budget: int) -> None:
-        """Compute at most so many tokens at once from now on."""
+        """Compute at most `budget` tokens at once from now on."""
         self.budget = Budget(budget)
 
     def submit(self, *many: Texts) -> list[Job]:
@@ -272,7 +272,7 @@ class BatchScheduler:
             list(worker.threads.map(lambda batch: self._run_lane(worker, batch), first + idle))
 
     def _first(self, worker: Worker) -> list[Batch]:
-        """Return a batch to compute alone, or two to begin with side by side; none when nothing waits."""
+        """Return one batch to compute alone, two to start lanes with, or [] if no text waits."""
         with self._lock:
             found = [batch for _ in range(min(worker.lanes, 2)) if (batch := self._next(worker))]
             if not found and worker.state is State.AWAKE:
@@ -280,13 +280,13 @@ class BatchScheduler:
             return found
 
     def _run_lane(self, worker: Worker, batch: Batch) -> None:
-        """Compute a batch, if there is one, and those after it, until no lane of the worker has any."""
+        """Compute this batch, if any, and then further ones, until no lane of the worker finds another."""
         while batch or (batch := self._next_beside(worker)):
             self._compute(worker, batch)
             batch = []
 
     def _next_beside(self, worker: Worker) -> Batch:
-        """Return a lane's next batch, which it waits for while other lanes compute; none when no lane does."""
+        """Return a lane's next batch; wait for one while other lanes compute, and return [] when all are idle."""
         with self._lock:
             if batch := self._next(worker):
                 return batch
@@ -297,7 +297,7 @@ class BatchScheduler:
                 if batch := self._next(worker):
                     worker.busy += 1
                     return batch
-            self._arrived.notify_all()  # the other lanes that wait end, too
+            self._arrived.notify_all()  # end the other lanes that wait
             return []
 
     def _compute(self, worker: Worker, batch: Batch) -> None:
@@ -314,7 +314,7 @@ class BatchScheduler:
                 job.changed.notify_all()
 
     def _give_up(self, worker: Worker, taken: Batch, error: BaseException) -> None:
-        """Leave a batch on which a worker raised to the others; where none is left, to the callers, with its error."""
+        """Requeue the batch of a worker that raised; if no worker is left, pass the error to the batch's callers."""
         with self._lock:
             is_first = worker.state is not State.FAILED  # its lanes may all raise
             worker.state = State.FAILED
@@ -335,7 +335,7 @@ class BatchScheduler:
             warnings.warn(f"{worker.device} failed ({reason}); its batches go to {left}", stacklevel=2)
 
     def _next(self, worker: Worker) -> Batch:
-        """Return the texts that this worker has to compute next, none when nothing waits; the caller holds the lock."""
+        """Return the texts that this worker computes next, [] if none wait; the caller holds the lock."""
         if worker.state is State.FAILED:
             return []
         if self._again:
@@ -352,7 +352,7 @@ class BatchScheduler:
         return sorted(batch, key=lambda text: -len(text.tokens))
 
     def _within_memory(self, worker: Worker, texts: Texts) -> torch.Tensor:
-        """Encode a batch; where it does not fit the device's memory, in halves, and smaller batches for a while."""
+        """Encode a batch; if the device runs out of memory, encode its halves and shrink the budget for a while."""
         cost = cost_of([len(text) for text in texts], self._padded)
         try:
             found = worker.encoder(texts)

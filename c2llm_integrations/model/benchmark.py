@@ -184,7 +184,7 @@ def kinds_to_measure(name: str, device: torch.device) -> list[str]:
 
 
 def _texts() -> list[str]:
-    """Chunks of Python's own library, in an order that mixes files and lengths: real code that is always there."""
+    """Return chunks of Python's own library, real code that is always there, with files and lengths mixed."""
     files = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
     texts: list[str] = []
     for file in files:

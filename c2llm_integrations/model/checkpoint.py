@@ -1,4 +1,4 @@
-"""A model folder or hub id → configuration, weights, tokenizer and prompts; all of it data, none of it code.
+"""Read a model folder or hub id: configuration, weights, tokenizer and prompts, all of them data and never code.
 
 Only JSON and safetensors are ever opened. The released tensor names are mapped to short ones: the backbone's own
 names under `backbone.`, the pooling's under `pma.`; `save_checkpoint` writes the released layout back.
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 RELEASED = "codefuse-ai/"  # what hub ids of the released models begin with
 NANO = Path(__file__).parent / "nano"
-# Beside the weights where they can be computed in 8 bits: what was measured of them, and of no others.
+# Beside the weights if they can be computed in 8 bits: the ranges measured with exactly these weights.
 RANGES = "ranges.safetensors"
-# Beside the weights where a head of another width was trained for them, and for no others.
+# Beside the weights if a head of another width was trained on exactly these.
 HEAD_FILE = "head-{}.safetensors"
-# What a checkpoint is made of; anything else in a hub repository (code, pickles, other formats) is never fetched.
+# The files of a checkpoint; anything else in a hub repository (code, pickles, other formats) is never fetched.
 FILES = (
     "config.json",
     "tokenizer.json",
@@ -59,7 +59,7 @@ _MAX_PARTS = {"layer": 1_000, "expert": 2**14, "label": 2**14}
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """What a config.json says of the backbone, under its own keys, and of the PMA; 0 and "" where it says nothing.
+    """The sizes of the backbone, under the keys of its config.json, and of the PMA; 0 and "" for missing keys.
 
     Another text backbone than Qwen2 has keys of its own, which transformers reads.
     """
@@ -121,7 +121,7 @@ class ModelConfig:
 class Checkpoint:
     """A C2LLM checkpoint on disk. `name` is what the user asked for, `folder` where its files are.
 
-    `head` stands in the place of its PMA, if one was put there.
+    `head`, if any, replaces its PMA.
     """
 
     name: str
@@ -148,7 +148,7 @@ class Checkpoint:
 
     @cached_property
     def sizes(self) -> ModelConfig:
-        """What `config` says, checked and typed."""
+        """The sizes in `config`, checked and typed."""
         return ModelConfig.read(self.config, self.folder / "config.json")
 
     @property
@@ -169,7 +169,7 @@ class Checkpoint:
         try:
             tokenizer = Tokenizer.from_file(str(file))
             tokenizer.encode(_STRANGE)
-        except BaseException as error:  # the library raises nothing narrower, and panics, which are no Exception
+        except BaseException as error:  # the library raises nothing narrower; its panics are not Exceptions
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             raise CheckpointError(f"{file} is not a tokenizer: {error}; fetch the checkpoint again") from error
@@ -272,7 +272,7 @@ def load_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
 
 
 def lasting_name(name: str) -> str:
-    """Return a checkpoint's name such that it means the same from every folder: that of a folder from the root."""
+    """Return a name that means the same checkpoint everywhere: a folder's absolute path, else the name itself."""
     is_folder = name != "nano" and not name.startswith(RELEASED) and Path(name).is_dir()
     return str(Path(name).resolve()) if is_folder else name
 
@@ -362,19 +362,22 @@ def _check_numbers(config: Mapping[str, Any], file: Path) -> None:
 
 
 def _check_sizes(said: Mapping[str, Any], file: Path) -> None:
-    # Some backbones have no token types.
-    for name in (one.name for one in fields(ModelConfig) if one.type == "int" and one.name != "type_vocab_size"):
-        value = said.get(name, 1)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            key = "compressed_dim" if name == "output_dim" else name
-            raise CheckpointError(f"{file} has {key} {value!r}, expected a whole number above zero")
-    for name in (one.name for one in fields(ModelConfig) if one.type == "float"):
-        value = said.get(name, 0.0)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0:
-            raise CheckpointError(f"{file} has {name} {value!r}, expected a number, at least zero")
-    for name in (one.name for one in fields(ModelConfig) if one.type == "str"):
-        if not isinstance(value := said.get(name, ""), str):
-            raise CheckpointError(f"{file} has {name} {value!r:.80}, expected a name")
+    for one in fields(ModelConfig):
+        if one.name not in said or one.name == "type_vocab_size":  # some backbones have no token types
+            continue
+        value = said[one.name]
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if one.type == "int":
+            is_right, expected = is_number and isinstance(value, int) and value >= 1, "a whole number above zero"
+        elif one.type == "float":
+            is_right, expected = is_number and value >= 0, "a number, at least zero"
+        elif one.type == "str":
+            is_right, expected = isinstance(value, str), "a name"
+        else:
+            continue
+        if not is_right:
+            key = "compressed_dim" if one.name == "output_dim" else one.name
+            raise CheckpointError(f"{file} has {key} {value!r:.80}, expected {expected}")
     heads, width = said.get("num_attention_heads", 1), said.get("hidden_size", 0)
     for what, whole, part in (
         ("hidden_size by num_attention_heads", width, heads),

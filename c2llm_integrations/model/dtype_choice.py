@@ -1,9 +1,9 @@
-"""How the data type of a computation is chosen: by what the device does fastest, as far as the checkpoint allows.
+"""Choose the data type of a computation: the fastest of the device that the checkpoint allows.
 
-A GPU computes bfloat16 if it does so itself, else float32. Which type a CPU multiplies fastest is measured once for
-some milliseconds and kept for the machine, for a name or a flag does not say it: bfloat16 may be emulated (up to a
-hundred times slower), 8-bit products may be slower than float32, or overflow inside where pairs are summed in 16 bits
-(AVX2 without VNNI).
+A GPU computes in bfloat16 if its hardware does, else in float32. A CPU's fastest type is measured once, for some
+milliseconds, and kept for the machine, because no name or flag tells it: bfloat16 may be emulated (up to a hundred
+times slower), and 8-bit products may be slower than float32, or overflow where pairs are summed in 16 bits (AVX2
+without VNNI).
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from c2llm_integrations.model.checkpoint import RANGES, Checkpoint
 from c2llm_integrations.model.int8 import Product, weight_steps
 from c2llm_integrations.model.threads import lanes
 
-# What is measured: rows of tokens, and at most so many columns and outputs of a layer.
+# The products measured: rows of tokens, and the most columns and outputs of a layer.
 ROWS, MOST_COLUMNS, MOST_OUTPUTS = 128, 512, 1024
-# Turns in which every type is timed once: so many at first, and at most, where a busy machine makes them disagree.
+# Turns in which every type is timed once: the least, and the most, if a busy machine makes them disagree.
 TURNS, MOST_TURNS = 7, 63
-# A type of fewer bits must win by this much; what takes this many times as long as float32 is not tried again.
+# A type of fewer bits must win by this much; one that takes this many times as long as float32 is not tried again.
 GAIN, HOPELESS = 1.15, 5.0
 _ENVIRONMENT = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 
 
 def best_dtype(checkpoint: Checkpoint, devices: Sequence[torch.device]) -> torch.dtype:
-    """Return what is fastest there and keeps the quality: 8 bits on a CPU only with measured ranges."""
+    """Return the fastest type there that keeps the quality: 8 bits only on a CPU and with measured ranges."""
     if devices[0].type == "cpu":
         return fastest(cpu_times(checkpoint))
     return torch.bfloat16 if all(map(_has_bfloat16, devices)) else torch.float32
@@ -50,7 +50,7 @@ def float_dtype(checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
 
 
 def _has_bfloat16(device: torch.device) -> bool:
-    """Whether a GPU computes it itself: Turing, Volta and older emulate it, slower than float32."""
+    """Return whether a GPU has bfloat16 in hardware: Turing, Volta and older emulate it, slower than float32."""
     if device.type != "cuda":
         return False
     return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
@@ -113,7 +113,7 @@ def _product_times(width: int, inner: int) -> dict[str, float]:
 
 
 def this_machine() -> str:
-    """Describe all that decides the figures: homes are shared by unlike machines."""
+    """Describe everything that decides the figures: a home folder may be shared by unlike machines."""
     about: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     flags = sorted(name for name, value in about.items() if value is True)
     limits = [f"{name}={os.environ[name]}" for name in _ENVIRONMENT if name in os.environ]
@@ -142,24 +142,23 @@ def _by_type(width: int, inner: int) -> tuple[dict[str, float], bool]:
 
 
 def compared(timers: Mapping[str, Callable[[], float]]) -> tuple[dict[str, float], bool]:
-    """Return each way's milliseconds, and whether the turns agree which way is the fastest.
+    """Return each type's milliseconds, and whether the turns agree which type is the fastest.
 
-    What else runs on the machine meets the ways of one turn alike, so each is compared with float32's time in its own
-    turn, and the median of these ratios counts. While the quartiles would choose differently, more turns are taken.
+    Other load on the machine slows all types of one turn alike, so each is compared with float32's time in its own
+    turn, and the median of these ratios counts. As long as the quartiles would choose differently, turns are added.
     """
     turns: list[dict[str, float]] = []
-    hopeless: dict[str, float] = {}
-    while True:
+    hopeless: set[str] = set()
+    is_settled = False
+    while not is_settled and len(turns) < MOST_TURNS:
         turns.append({name: timer() for name, timer in timers.items() if name not in hopeless})
         ratios = {name: sorted(turn[name] / turn["float32"] for turn in turns if name in turn) for name in timers}
         if len(turns) == 2:
-            hopeless = {name: found[0] for name, found in ratios.items() if found[0] > HOPELESS}
-        if len(turns) >= TURNS:
-            low, middle, high = ({name: _quartile(found, part) for name, found in ratios.items()} for part in (1, 2, 3))
-            is_settled = fastest(low) == fastest(middle) == fastest(high)
-            if is_settled or len(turns) == MOST_TURNS:
-                unit = statistics.median(turn["float32"] for turn in turns)
-                return {name: round(unit * ratio, 4) for name, ratio in middle.items()}, is_settled
+            hopeless = {name for name, found in ratios.items() if found[0] > HOPELESS}
+        quartiles = [{name: _quartile(found, number) for name, found in ratios.items()} for number in (1, 2, 3)]
+        is_settled = len(turns) >= TURNS and len(set(map(fastest, quartiles))) == 1
+    float32_ms = statistics.median(turn["float32"] for turn in turns)
+    return {name: round(float32_ms * ratio, 4) for name, ratio in quartiles[1].items()}, is_settled
 
 
 def _quartile(ordered: Sequence[float], number: int) -> float:

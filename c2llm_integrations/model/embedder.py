@@ -1,4 +1,4 @@
-"""Texts → vectors."""
+"""Embed texts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DEVICES = ("cpu", "cuda", "mps")
 
 
 class C2LLMEmbedder:
-    """A loaded model. Safe to call from many threads: what waits at the same time is computed together.
+    """A loaded model. Safe to call from many threads: texts that wait at the same time are computed together.
 
     Attributes: `devices`, where it is loaded; `output_dim`, vector width; `max_length`, tokens read of each text;
     `fingerprint`, all that decides what a vector means; `tokens_seen` and `texts_cut`, running totals since loading.
@@ -95,7 +95,7 @@ class C2LLMEmbedder:
                 float32; on a CPU what a measurement of some milliseconds finds fastest, int8 only for a checkpoint
                 with measured ranges, such as nano.
             device: "auto", "cpu", "cuda", "cuda:1", or several of a kind, ["cuda:0", "cuda:1"] or "cuda:0,cuda:1",
-                each of which gets a model and a share of the batches. A warning names one that fails, and the others
+                each of which gets a model and a share of the batches. A warning names one that fails, and the rest
                 redo its batches.
             max_length: Tokens read of each text; longer texts are cut at the end.
             normalize: Whether vectors have unit length.
@@ -182,7 +182,7 @@ class C2LLMEmbedder:
     def _encode(
         self, texts: list[str], prompt: str, progress: Progress | bool | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """See `encode`; with the tokens computed of each text."""
+        """Return what `encode` does, and the tokens computed of each text."""
         self._require_own_process()
         texts = checked(texts, prompt)
         places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
@@ -267,7 +267,7 @@ class C2LLMEmbedder:
     def _compute(
         self, texts: list[str], report: Callable[[int], None]
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Texts → (n, trained width) and tokens; while one window of them is computed, the next is tokenized."""
+        """Return (n, trained width) and tokens; while one window of texts is computed, the next is tokenized."""
         vectors = np.empty((len(texts), self.checkpoint.output_dim), np.float32)
         counts = np.zeros(len(texts), np.int64)
         jobs: list[Job] = []
@@ -298,7 +298,7 @@ class C2LLMEmbedder:
         tokens = [encoding.ids for encoding in found]
         for index, text in enumerate(texts):
             read = size
-            # The last tokens of a cut text may be others than those of the whole one.
+            # The last tokens of a cut text may differ from those of the whole one.
             while len(text) > read and len(tokens[index]) < self.max_length + CUT_MARGIN_TOKENS:
                 read *= 8
                 tokens[index] = self._tokenizer.encode(text[:read], add_special_tokens=False).ids
@@ -356,7 +356,7 @@ def _several(texts: Sequence[str]) -> list[str]:
 
 @contextmanager
 def progress_bar(total: int, progress: Progress | bool | None) -> Iterator[Callable[[int], None]]:
-    """Yield what is to be called with the number of texts done."""
+    """Yield a callback for the number of texts done."""
     with shown(progress and total >= PROGRESS_FROM_TEXTS if isinstance(progress, bool) else progress) as report:
         yield lambda done: report(done, total, "embedding") if report else None
 

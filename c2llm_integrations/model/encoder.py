@@ -1,9 +1,9 @@
-"""Token ids → pooled vectors, without transformers and without padding.
+"""Compute pooled vectors of token ids, without transformers and without padding.
 
 The texts of a batch lie end to end in one (tokens, width) matrix, so every linear layer works on real tokens only;
 attention runs within each text. Qwen2 and BERT backbones are computed here (importing transformers alone would
-take longer than a search); any other backbone goes through `C2LLMModel`, padded. Tests hold the two against
-each other and against the golden vectors.
+take longer than a search); any other backbone goes through `C2LLMModel`, padded. Tests compare the two with
+each other and with the golden vectors.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ CPU_BUDGET, GPU_BUDGET = 2048, 32768
 
 
 class Encoder(Protocol):
-    """Computes vectors for token ids. `padded` says whether a batch costs its longest text for each of its texts."""
+    """Compute vectors of token ids. `padded`: a batch costs its longest text for each of its texts."""
 
     padded: bool
 
     def __call__(self, texts: Texts) -> Tensor:
-        """At least one token in each text → (len(texts), output_dim) float32 on the CPU, not normalized."""
+        """Return (len(texts), output_dim) float32 on the CPU, not normalized; each text has at least one token."""
 
     def attention(self, text: Sequence[int]) -> Tensor:
-        """At least one token → (len(text), heads) float32 on the CPU: what each head of PMA takes of each token."""
+        """Return (len(text), heads) float32 on the CPU: the weight that each head of PMA gives to each token."""
 
     def states(self, texts: Texts) -> Tensor:
-        """At least one token in each text → (tokens, D) on the CPU: the backbone's last states, text after text."""
+        """Return (tokens, D) on the CPU: the backbone's last states, text after text."""
 
 
 def load_encoder(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> Encoder:
@@ -106,7 +106,7 @@ def load_encoder(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.devic
 
 
 def longest_text(checkpoint: Checkpoint) -> int | None:
-    """Return how many tokens of a text the backbone has positions for; None where there is no limit."""
+    """Return how many tokens of a text the backbone has positions for; None for no limit."""
     config = checkpoint.sizes
     if any(kind.can_compute(config) for kind in (Qwen2, Bert)):
         return config.max_position_embeddings or None
@@ -138,7 +138,7 @@ def gpu_budget(config: ModelConfig, item: int, free: int) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device's memory or the machine's ran out; PyTorch has no type for the machine's."""
+    """Return whether a device or the machine ran out of memory; PyTorch has no type for the machine's."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
@@ -213,7 +213,7 @@ class PaddedEncoder:
 
     @torch.inference_mode()
     def _try(self, name: str) -> None:
-        """Raise CheckpointError where a text's states depend on the padding beside it, or do not come at all."""
+        """Raise CheckpointError if a text's states depend on the padding beside it, or cannot be computed."""
         try:
             rows = self.model.backbone.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
             ids = [token % rows for token in range(rows // 2, rows // 2 + 9)]
@@ -239,7 +239,7 @@ class PaddedEncoder:
         return found.last_hidden_state[mask].cpu()  # type: ignore[no-any-return]
 
     def _computed(self, texts: Texts) -> tuple[Any, Tensor]:
-        """Return what the model says of right-padded texts, and the mask of their tokens."""
+        """Return the model's output for right-padded texts, and the mask of their tokens."""
         ids, mask = (moved(part, self.device) for part in right_padded(list(map(torch.tensor, texts))))
         return self.model(input_ids=ids, attention_mask=mask.long()), mask
 
@@ -259,7 +259,7 @@ def right_padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def pool_packed(pooling: FoldedPMA, states: Tensor, groups: Groups | Layout) -> Tensor:
-    """(tokens, D) → (texts, d) float32, all of it computed in float32."""
+    """Return (texts, d) float32 of states (tokens, D), computed in float32."""
     states = states.float()
     scores = pooling.scores(states)
     mixed = pool(scores, states, groups) if isinstance(groups, Layout) else _pool(scores, states, groups)
@@ -267,7 +267,7 @@ def pool_packed(pooling: FoldedPMA, states: Tensor, groups: Groups | Layout) -> 
 
 
 def _pool(scores: Tensor, states: Tensor, groups: Groups) -> Tensor:
-    """(tokens, heads), (tokens, D) → (texts, heads, D): each text's states, weighted by its scores' softmax."""
+    """Return (texts, heads, D), each text's states weighted by its scores' softmax, of (tokens, heads), (tokens, D)."""
     pooled = []
     for start, count, length in groups:
         rows = slice(start, start + count * length)

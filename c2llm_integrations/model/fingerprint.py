@@ -1,4 +1,4 @@
-"""The fingerprint of a collection's vectors, and the options that it leads back to. Imports no torch."""
+"""The fingerprint of a collection's vectors, and the model options that give such vectors. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.model.options import ModelOptions, is_known_model, is_url
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# What decides a vector, as a collection keeps it.
+# Everything that decides a vector, as a collection keeps it.
 Fingerprint = Mapping[str, str | int | bool | None]
 
-# Before the numbers that stand for a server's weights, how many there are of each text, and their least cosine.
+# A probe identifies a server's weights: its prefix, the numbers of each text, and the least cosine of equal ones.
 _PROBE, _PROBED, _SAME_PROBE = "probe:", 32, 0.98
 
-# How earlier releases wrote, in the place of a projection's digest, plain truncation and a head.
+# Earlier releases wrote plain truncation and a head in the place of a projection's digest, with these prefixes.
 _OLD_TRUNCATION, _OLD_HEAD = "first ", "head "
 
 
 def probe_of(vectors: NDArray[np.float32]) -> str:
-    """Return what stands for a server's weights: some numbers of the vectors of texts that never change.
+    """Return a probe of a server's weights: some numbers of the vectors of texts that never change.
 
     Args:
-        vectors: (texts, width), several texts; what all have in common is left out.
+        vectors: (texts, width), several texts; their mean is subtracted.
 
     """
     import numpy as np
@@ -39,7 +39,7 @@ def probe_of(vectors: NDArray[np.float32]) -> str:
 
 
 def is_same_probe(one: object, other: object) -> bool:
-    """Whether two results of `probe_of` are of the same weights, computed in whatever precision."""
+    """Return whether two results of `probe_of` are of the same weights, computed in any precision."""
     import numpy as np
 
     if not (isinstance(one, str) and isinstance(other, str) and one.startswith(_PROBE) and other.startswith(_PROBE)):
@@ -75,58 +75,72 @@ def options_of(
     """Return the options that give the vectors which a fingerprint describes.
 
     Args:
-        fingerprint: What a collection's spec holds.
-        projection: The file of its projection, where that was never used on this machine.
-        head: The file of its head, where that was never used on this machine and is not bundled with the model.
-        is_named: The user names the model, whatever the fingerprint says.
+        fingerprint: That of a collection's spec.
+        projection: The file of its projection, if that was never used on this machine.
+        head: The file of its head, if that was never used on this machine and is not bundled with the model.
+        is_named: The user names the model, so the name in the fingerprint is not used.
 
     Raises:
-        InputError: Where such a file must be named, for a fingerprint that no embedder wrote, and where a folder here
-            is called like the model: an index may come with a folder that poses as one from the hub.
+        InputError: Such a file must be named, no embedder wrote the fingerprint, the server is unknown, or a folder
+            here is called like the model: an index may come with a folder that poses as a model of the hub.
 
     """
-    from c2llm_integrations.model.output_dim import bundled_head, remembered
+    from c2llm_integrations.model.output_dim import bundled_head
 
     found = current_fingerprint(fingerprint)
-    name = str(found.get("model"))
-    if not is_named and name != "nano" and not os.path.isabs(name) and os.path.isdir(name):
-        raise InputError(
-            f"the collection names the model {name!r}, and {os.path.abspath(name)} may be another one; "
-            f"if it is that model, name it with --model ./{name}"
-        )
+    if not is_named:
+        _require_no_folder_called(str(found.get("model")))
     try:
         options = ModelOptions(
             name=str(found["model"]), max_length=int(found["max_length"] or 0), normalize=bool(found["normalize"])
         )
         if str(found.get("projection")).startswith(_OLD_TRUNCATION):
             raise ValueError(found["projection"])
-        truncate_dim, width = found.get("truncate_dim"), int(found.get("output_dim") or 0)
-        if is_url(options.name):
-            return _options_of_server(options, truncate_dim, width)
-        digests = {kind: str(found[kind]) for kind in ("head", "projection") if found.get(kind)}
-        if truncate_dim is not None:
-            return replace(options, truncate_dim=int(truncate_dim))
+        width = int(found.get("output_dim") or 0)
+        if (truncate_dim := found.get("truncate_dim")) is not None:
+            options = replace(options, truncate_dim=int(truncate_dim))
     except (KeyError, TypeError, ValueError, InputError) as error:
         raise InputError(f"the collection's fingerprint is damaged ({error!r}); index again with --replace") from error
-    for kind, digest in digests.items():
-        if kind == "head" and head is None and bundled_head(options.name, width, digest):
+    if is_url(options.name):
+        _require_known_server(options.name)
+        return replace(options, output_dim=width)
+    if options.truncate_dim is not None:
+        return options
+    if digest := str(found.get("head") or ""):
+        if head is None and bundled_head(options.name, width, digest):
             return replace(options, output_dim=width)
-        file = {"head": head, "projection": projection}[kind] or remembered(digest)
-        if file is None:
-            raise InputError(
-                f"the collection was made with {kind} {digest}, never used on this machine; "
-                f"name its file with --{kind} FILE, from Python with {kind}=FILE"
-            )
-        path = os.fspath(file)
-        return replace(options, head=path) if kind == "head" else replace(options, projection=path)
+        return replace(options, head=_file_of("head", digest, head))
+    if digest := str(found.get("projection") or ""):
+        return replace(options, projection=_file_of("projection", digest, projection))
     return options
 
 
-def _options_of_server(options: ModelOptions, truncate_dim: Any, width: int) -> ModelOptions:
-    """Return the options for a server, never one that only a collection names: it would get texts and the key."""
-    if not is_known_model(options.name):
+def _require_no_folder_called(model: str) -> None:
+    """Raise InputError if a model of the hub, as a collection names it, is also a folder in the current one."""
+    if model != "nano" and not os.path.isabs(model) and os.path.isdir(model):
         raise InputError(
-            f"the collection's vectors come from {options.name}, which you never used on this machine; "
-            f"if you trust that server, name it once with --model {options.name}"
+            f"the collection names the model {model!r}, and {os.path.abspath(model)} may be another one; "
+            f"if it is that model, name it with --model ./{model}"
         )
-    return replace(options, output_dim=width, truncate_dim=truncate_dim)
+
+
+def _file_of(kind: str, digest: str, file: str | os.PathLike[str] | None) -> str:
+    """Return the file of a head or projection: the one given, else the one that this machine remembers."""
+    from c2llm_integrations.model.output_dim import remembered
+
+    found = file or remembered(digest)
+    if found is None:
+        raise InputError(
+            f"the collection was made with {kind} {digest}, never used on this machine; "
+            f"name its file with --{kind} FILE, from Python with {kind}=FILE"
+        )
+    return os.fspath(found)
+
+
+def _require_known_server(url: str) -> None:
+    """Raise InputError for a server that only a collection names: it would get texts and the key."""
+    if not is_known_model(url):
+        raise InputError(
+            f"the collection's vectors come from {url}, which you never used on this machine; "
+            f"if you trust that server, name it once with --model {url}"
+        )

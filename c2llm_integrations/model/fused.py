@@ -20,14 +20,14 @@ from torch.nn import functional as F
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-_CALLS = Lock()  # Triton compiles as a kernel is first called, and does not say that two threads may do that at once
+_CALLS = Lock()  # Triton compiles a kernel in its first call, and does not promise that two threads may do so at once
 _CLOSE = 0.03  # of the largest number: far more than what rounding in half precision moves
 
 
 class Fused(Generic[_P, _R]):
     """A function of tensors, for which the kernel of the same name is called where its first argument is on a GPU.
 
-    On every GPU, for every dtype and width, the first result of a kernel is held against the function's own.
+    On every GPU, for every dtype and width, the first result of a kernel is compared with the function's own.
     """
 
     enabled = True  # of all of them: False after one failed
@@ -66,7 +66,7 @@ class Fused(Generic[_P, _R]):
 
 
 def _agree(found: Any, wanted: Any) -> bool:
-    """Whether tensors are equal but for rounding; NaN and infinity stand in the same places."""
+    """Return whether tensors are equal but for rounding, with NaN and infinity in the same places."""
     if isinstance(wanted, tuple):
         return all(map(_agree, found, wanted))
     near = _CLOSE * wanted.abs().nan_to_num(0, 0, 0).max()
@@ -77,20 +77,20 @@ def _agree(found: Any, wanted: Any) -> bool:
 
 @Fused
 def add_norm(x: Tensor, more: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """(tokens, D) twice → their sum, and its RMSNorm."""
+    """Return the sum of two (tokens, D), and its RMSNorm."""
     total = x + more
     return total, F.rms_norm(total, total.shape[-1:], weight, epsilon)
 
 
 @Fused
 def swiglu(gate_up: Tensor) -> Tensor:
-    """(tokens, 2 · inner), the gate's columns first → (tokens, inner)."""
+    """Return (tokens, inner) of (tokens, 2 · inner), the gate's columns first."""
     gate, up = gate_up.chunk(2, -1)
     return F.silu(gate).mul_(up)  # in place: these are the largest rows of all
 
 
 @Fused
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """(tokens, heads, width) turned by their places, perhaps in place; `cos` and `sin` are (tokens, 1, width)."""
+    """Return (tokens, heads, width) turned by their places, maybe in place; `cos` and `sin` are (tokens, 1, width)."""
     left, right = x.chunk(2, -1)
     return x * cos + torch.cat([-right, left], -1) * sin

@@ -70,13 +70,13 @@ class C2LLMModel(PreTrainedModel):
         return (model, info) if wants_info else model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> BaseModelOutputWithPooling:
-        """(B, T) ids and mask, padded on either side → `last_hidden_state` (B, T, D) and `pooler_output` (B, d)."""
+        """Return `last_hidden_state` (B, T, D) and `pooler_output` (B, d); either side may be padded."""
         states = hidden_states(self.backbone, input_ids, attention_mask)
         return BaseModelOutputWithPooling(last_hidden_state=states, pooler_output=self.mha_pma(states, attention_mask))
 
 
 def hidden_states(backbone: nn.Module, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """(B, T) ids and mask → (B, T, D), whichever side is padded.
+    """Return (B, T, D) for (B, T) ids and mask, padded on either side.
 
     The backbone counts positions itself, because backbones count differently (RoBERTa begins behind its padding
     token, OPT at 2). Most count right only where padding is on the right, so tokens move to the left for it.
@@ -91,7 +91,7 @@ def hidden_states(backbone: nn.Module, input_ids: Tensor, attention_mask: Tensor
 
 
 def positions_of(backbone: nn.Module) -> int | None:
-    """Return how many tokens of a text the backbone has positions for; None where there is no limit."""
+    """Return how many tokens of a text the backbone has positions for; None for no limit."""
     limit = getattr(backbone.config, "max_position_embeddings", None)
     for name, module in backbone.named_modules():
         # Positions begin behind the padding token's row there (RoBERTa, CamemBERT, XLM-R, ESM).
@@ -101,7 +101,7 @@ def positions_of(backbone: nn.Module) -> int | None:
 
 
 class _WithoutMemory(TorchFunctionMode):
-    """Makes what waits for its values on the meta device; buffers, which are computed, are made as ever."""
+    """Make parameters on the meta device, without values; buffers, which are computed, as usual."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})

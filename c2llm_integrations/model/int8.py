@@ -49,7 +49,7 @@ def weight_steps() -> int | None:
 
 
 def range_shapes(layers: int, width: int) -> Iterator[tuple[str, Shape]]:
-    """Names and shapes of what a range file holds.
+    """Return the names and shapes of the tensors in a range file.
 
     Of each layer the largest magnitude in every column that goes into queries, keys and values, into the attention's
     output and into the wide product, and the largest value that goes into the narrow one.
@@ -128,16 +128,16 @@ class Product:
         self.weight = torch.ops.onednn.qlinear_prepack(rounded, None)
 
     def rounded(self, x: Tensor) -> Tensor:
-        """(tokens, columns) → the same as unsigned bytes; what lies beyond the columns' ranges is cut."""
+        """Return (tokens, columns) as unsigned bytes; values beyond the columns' ranges are clipped."""
         x = torch.addcmul(self.half, x.float(), self.inverse).clamp_(0, 255)
         return x.to(torch.int32).to(torch.uint8)  # in two steps: the direct way is twice as slow
 
     def __call__(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """(tokens, columns) bytes → (tokens, outputs)."""
+        """Return (tokens, outputs) of (tokens, columns) bytes."""
         return self._product(x, 1.0, 0, dtype, "none", [], "")
 
     def gelu(self, x: Tensor, into: Product) -> Tensor:
-        """The product's gelu, as the bytes that another product takes."""
+        """Return the product's gelu, as the bytes that another product takes."""
         return self._product(x, into.step, into.zero, torch.uint8, "gelu", [], "none")
 
     def _product(self, x: Tensor, *result: object) -> Tensor:
@@ -145,7 +145,7 @@ class Product:
         return torch.ops.onednn.qlinear_pointwise(x, *own, *result)  # type: ignore[no-any-return]
 
     def added_to(self, rows: Tensor, x: Tensor) -> Tensor:
-        """The product and `rows`, float32, which it overwrites."""
+        """Return the product plus `rows`, float32, which it overwrites."""
         own = self.step, self.zero, self.weight, self.scales, self.zeros
         binary = torch.ops.onednn.qlinear_pointwise.binary
         return binary(x, *own, rows, self.bias, 1.0, 0, torch.float32, 1.0, 0, "sum", 1.0, "none", [], "")  # type: ignore[no-any-return]

@@ -27,7 +27,7 @@ WEIGHTS_SUFFIX = "_data"
 
 
 class OnnxGraph(nn.Module):
-    """What is exported: an embedder's backbone, pooling and choice of dimensions, for a padded batch."""
+    """The exported module: an embedder's backbone, pooling and choice of dimensions, for a padded batch."""
 
     def __init__(self, embedder: C2LLMEmbedder) -> None:
         """Take the parts of an embedder in float32 on a CPU; InputError for a backbone that cannot be exported."""
@@ -43,7 +43,7 @@ class OnnxGraph(nn.Module):
         self.matrix = None if projection is None else torch.from_numpy(projection.matrix)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(B, T) ids and mask, padded on either side, T may be 0 → (B, output_dim) of unit length."""
+        """Return (B, output_dim) of unit length for (B, T) ids and mask, padded on either side; T may be 0."""
         counts = torch.cat([attention_mask.sum(1), torch.ones(1, dtype=torch.int64)])
         length: int = counts.max().item()  # type: ignore[assignment]  # int() would fix it while exporting
         torch._check(length >= 1)
@@ -105,7 +105,7 @@ def _save(model: Any, file: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep back what the exporters say of themselves; their errors are raised."""
+    """Silence the exporters' messages; their errors are raised."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

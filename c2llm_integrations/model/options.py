@@ -14,7 +14,7 @@ from c2llm_integrations._utils.files import user_cache, write_atomically
 from c2llm_integrations._utils.option_field import option
 from c2llm_integrations.errors import InputError
 
-# The environment's variable with the key of an embedding server, for both sides.
+# The environment variable with the key of an embedding server, for client and server.
 KEY_VARIABLE = "C2LLM_API_KEY"
 
 
@@ -32,14 +32,14 @@ class ModelOptions:
     name: str = "nano"
     revision: str | None = None
     output_dim: int | None = option(
-        None, "Width of the vectors; nano brings heads of 128, 64 and 32 with it.", metavar="N", min=1
+        None, "Width of the vectors; nano has bundled heads for 128, 64 and 32.", metavar="N", min=1
     )
     dtype: str = "auto"
     device: str = option("auto", "auto, cpu, cuda, cuda:N, or several: cuda:0,cuda:1.", metavar="D")
     max_length: int = 2048
     normalize: bool = True
-    head: str | None = option(None, "Another width by what c2llm train-head wrote.", metavar="FILE")
-    projection: str | None = option(None, "Fewer dimensions by what c2llm fit-projection wrote.", metavar="FILE")
+    head: str | None = option(None, "Head file written by c2llm train-head.", metavar="FILE")
+    projection: str | None = option(None, "Projection file written by c2llm fit-projection.", metavar="FILE")
     truncate_dim: int | None = option(None, "Keep only the first N dimensions (lowest quality).", metavar="N", min=1)
     batch_tokens: int | None = None
 
@@ -72,12 +72,12 @@ class ModelOptions:
 
 
 def is_url(name: str) -> bool:
-    """Whether a model's name is a server's address."""
+    """Return whether a model's name is a server's address."""
     return "://" in name
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine."""
+    """Return whether a host is this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -85,7 +85,7 @@ def is_loopback(host: str) -> bool:
 
 
 def remember_model(name: str) -> None:
-    """Note that this user has chosen a model; where there is no writable cache folder, nothing is noted."""
+    """Note that this user has chosen a model, if the cache folder is writable."""
     file = _model_file(name)
     with suppress(OSError):
         if not file.exists():
@@ -94,7 +94,7 @@ def remember_model(name: str) -> None:
 
 
 def is_known_model(name: str) -> bool:
-    """Whether this user has chosen a model before."""
+    """Return whether this user has chosen a model before."""
     return _model_file(name).exists()
 
 

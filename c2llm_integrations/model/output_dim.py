@@ -1,4 +1,4 @@
-"""Vectors of another width than a checkpoint's own: a trained head, else a fitted projection, else truncation.
+"""Give vectors another width than the checkpoint's own: by a trained head, a fitted projection, or truncation.
 
 A head is a PMA of another width in the place of the checkpoint's own, whose backbone stays as it is. A projection is
 fitted on the user's own vectors: uncentered SVD keeps the dot products among them best, and a random rotation after it
@@ -57,7 +57,7 @@ class Head:
 
     @property
     def digest(self) -> str:
-        """What stands for this head in a fingerprint: 32 hexadecimal digits of the SHA-256 of all that it computes."""
+        """Its name in a fingerprint: 32 hexadecimal digits of the SHA-256 of everything it computes with."""
         total = hashlib.sha256(json.dumps([self.num_heads, self.layer_norm]).encode())
         for name, tensor in sorted(self.tensors.items()):
             total.update(name.encode() + tensor.float().contiguous().numpy().tobytes())
@@ -99,7 +99,7 @@ class Projection:
 
     @property
     def digest(self) -> str:
-        """What stands for this map in a fingerprint: 32 hexadecimal digits of its SHA-256."""
+        """Its name in a fingerprint: 32 hexadecimal digits of its SHA-256."""
         return hashlib.sha256(np.ascontiguousarray(self.matrix).tobytes()).hexdigest()[:32]
 
     def save(self, path: str | Path) -> None:
@@ -199,7 +199,7 @@ def _how_to_get(checkpoint: Checkpoint, given: int, wanted: int | None) -> str:
 
 
 def bundled_head(name: str, output_dim: int, digest: str) -> bool:
-    """Whether the checkpoint of this name brings the head of this width and digest with it."""
+    """Return whether the checkpoint of this name has a bundled head of this width and digest."""
     with suppress(C2LLMError):
         file = load_checkpoint(name).folder / HEAD_FILE.format(output_dim)
         return file.is_file() and Head.load(file).digest == digest
@@ -209,8 +209,8 @@ def bundled_head(name: str, output_dim: int, digest: str) -> bool:
 def remember(made: Projection | Head) -> None:
     """Keep a copy on this machine under its digest, so that a collection made with it needs it named only once.
 
-    A copy can only save asking: what stands under a digest is compared with it again whenever it is used. Where this
-    user has no writable cache folder, nothing is kept.
+    The copy is not trusted: its digest is checked whenever it is used. Without a writable cache folder nothing is
+    kept.
     """
     file = user_cache() / "projections" / f"{made.digest}.safetensors"
     with suppress(OSError):
@@ -220,6 +220,6 @@ def remember(made: Projection | Head) -> None:
 
 
 def remembered(digest: str) -> Path | None:
-    """Return the file kept under a digest, which comes from a collection and may be any text; None if there is none."""
+    """Return the file kept under a digest, or None; the digest comes from a collection and may be any text."""
     file = user_cache() / "projections" / f"{digest}.safetensors"
     return file if _DIGEST.fullmatch(digest) and file.is_file() else None

@@ -27,7 +27,7 @@ class MultiheadAttentionBlock(nn.Module):
         self.ln1 = nn.LayerNorm(output_dim) if layer_norm else nn.Identity()
 
     def forward(self, seed: Tensor, states: Tensor, mask: Tensor | None) -> Tensor:
-        """(1, 1, d), (B, T, D), (B, T) true where a token is → (B, d)."""
+        """Return (B, d) of (1, 1, d), (B, T, D), and (B, T) true where a token is."""
         query = self.fc_q(seed).expand(states.shape[0], -1, -1)  # (B, 1, d)
         attended = F.scaled_dot_product_attention(
             self._heads(query),
@@ -56,7 +56,7 @@ class PMA(nn.Module):
         self.mab = MultiheadAttentionBlock(hidden_size, output_dim, num_heads, layer_norm)
 
     def forward(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`mask` (B, T) is true or 1 where a token is; None where all are."""
+        """Return (B, output_dim); `mask` (B, T) is true or 1 where a token is, None if all are tokens."""
         return self.mab(self.S, states, mask)  # type: ignore[no-any-return]
 
     @classmethod
@@ -90,24 +90,24 @@ class FoldedPMA:
         self.values = block.fc_v.weight.view(shape)
 
     def scores(self, states: Tensor) -> Tensor:
-        """(…, D) float32 → (…, h), what a softmax over a text's tokens makes into weights."""
+        """Return (…, h) of (…, D) float32; a softmax over a text's tokens turns these scores into weights."""
         return F.linear(states, self.scorer)
 
     def mix(self, states: Tensor, mask: Tensor) -> Tensor:
-        """(n, T, D) and (n, T) → (n, h, D): the states as each head's attention mixes them."""
+        """Return (n, h, D) of (n, T, D) and (n, T): the states as each head's attention mixes them."""
         scores = self.scores(states).masked_fill(~mask[:, :, None], -torch.inf)
         return scores.softmax(1).transpose(1, 2) @ states
 
     def outputs(self, mixed: Tensor) -> Tensor:
-        """(n, h, D) → (n, h, d / h): the values of mixed states, without their bias."""
+        """Return (n, h, d / h) of (n, h, D): the values of mixed states, without their bias."""
         return torch.einsum("nhd,hwd->nhw", mixed, self.values)
 
     def finish(self, mixed: Tensor) -> Tensor:
-        """(n, h, D) → (n, d), the vectors."""
+        """Return the vectors (n, d) of (n, h, D)."""
         block = self.block
         first = block.ln0(self.query + self.outputs(mixed).flatten(1) + block.fc_v.bias)
         return block.ln1(first + F.relu(block.fc_o(first)))  # type: ignore[no-any-return]
 
     def __call__(self, states: Tensor, mask: Tensor) -> Tensor:
-        """(n, T, D) and (n, T) true where a token is → (n, d)."""
+        """Return the vectors (n, d) of (n, T, D), and (n, T) true where a token is."""
         return self.finish(self.mix(states, mask))

@@ -1,4 +1,4 @@
-"""What goes in front of a text, as in the published evaluation (codefuse-ai/C2LLM, MTEB-Code results)."""
+"""Prompts in front of texts, as in the published evaluation (codefuse-ai/C2LLM, MTEB-Code results)."""
 
 from __future__ import annotations
 

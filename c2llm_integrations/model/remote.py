@@ -1,9 +1,9 @@
-"""Vectors from a server that answers as OpenAI's /v1/embeddings does: vLLM with our plugin, `c2llm serve`, others.
+"""Get vectors from a server with OpenAI's /v1/embeddings: vLLM with our plugin, `c2llm serve`, or another.
 
     C2LLMEmbedder.from_pretrained("http://localhost:8000/v1")
 
-Prompts, widths and unit length are made on this side; the server only embeds. `c2llm serve` says what its vectors mean.
-Any other server is asked for the vectors of a few known texts, and these stand for its weights.
+Prompts, widths and unit length are made on this side; the server only embeds. `c2llm serve` sends its fingerprint.
+Any other server is asked for the vectors of a few known texts, which identify its weights.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ from c2llm_integrations.model.embedder import C2LLMEmbedder, checked, progress_b
 from c2llm_integrations.model.fingerprint import probe_of
 from c2llm_integrations.model.options import KEY_VARIABLE, ModelOptions, is_loopback, remember_model
 
-# In the place of http:// where a server elsewhere is to be asked without encryption.
+# Write this in place of http:// to ask a server on another machine without encryption.
 INSECURE = "http+insecure"
-# Requests under way at the same time, what goes into one, and how long one may take.
+# Requests under way at the same time, the limits of one, and how long it may take.
 CONCURRENT = 8
 REQUEST_TOKENS, REQUEST_TEXTS = 16384, 256
 TIMEOUT_SECONDS = 120.0
-# Bytes of an answer: of a list of models, or of all but the vectors, and of each number of a vector; how wide the first
-# one may be. What unpacks to lists in lists takes 24 times as much memory as it has bytes.
+# The most bytes of an answer: without its vectors, and for each number of a vector. The most numbers of the first
+# vector. Nested lists take 24 times as much memory as bytes.
 MAX_ANSWER_BYTES, MAX_NUMBER_BYTES, MAX_WIDTH = 2**22, 40, 2**16
 MAX_REFUSAL_BYTES = 2**16
-# Tokens of a request that are believed.
+# The most tokens that a server may report for a request.
 MAX_TOKENS = 2**40
 # Bytes of a token, to make requests of about the same work: code has 3 to 4.
 BYTES_PER_TOKEN = 3
 # Answers that another try may change.
 TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
-# Their vectors stand for the weights of a server that does not say which it has. Never change them.
+# Their vectors identify the weights of a server without a fingerprint. Never change them.
 PROBES = (
     "def add(first, second):\n    return first + second",
     "SELECT name FROM users WHERE id = 7",
@@ -70,7 +70,7 @@ class RemoteEmbedder(C2LLMEmbedder):
 
         Raises:
             InputError: For a URL or an option that cannot be used.
-            ServerError: For a server that cannot be reached, refuses, or answers what is no vector.
+            ServerError: For a server that cannot be reached, refuses, or answers without a vector.
 
         """
         _require_default(options, "revision", "dtype", "device", "head", "projection")
@@ -104,7 +104,7 @@ class RemoteEmbedder(C2LLMEmbedder):
         return length
 
     def _identify(self, served: Mapping[str, Any]) -> dict[str, str | int | bool | None]:
-        """Find the width, and what decides the vectors: as the server says it, else by the vectors of known texts."""
+        """Find the width and the fingerprint: the server's own, else one made of the vectors of known texts."""
         vectors, _ = self._post(list(PROBES), None)
         wanted, cut = self.options.output_dim, self.options.truncate_dim
         if wanted not in (None, vectors.shape[1], cut):
@@ -183,7 +183,7 @@ class RemoteEmbedder(C2LLMEmbedder):
                     future.cancel()
 
     def _split(self, texts: list[str]) -> tuple[Vectors, int]:
-        """Embed texts; those that are too much for one request in halves."""
+        """Embed texts, in halves if they are too large for one request."""
         try:
             vectors, tokens = self._post(texts, self._width)
         except _TooLarge:
@@ -220,7 +220,7 @@ class RemoteEmbedder(C2LLMEmbedder):
         return found
 
     def _asked(self, method: str, path: str, body: Mapping[str, Any] | None = None, numbers: int = 0) -> dict[str, Any]:
-        """Return the JSON object of an answer with `numbers` in vectors, after further tries where these may help."""
+        """Return the JSON object of an answer with `numbers` in vectors; retry what may pass."""
         most = MAX_ANSWER_BYTES + MAX_NUMBER_BYTES * numbers
 
         def once() -> dict[str, Any]:
@@ -246,7 +246,7 @@ class RemoteEmbedder(C2LLMEmbedder):
 
 
 class _Refused(ServerError):
-    """An answer other than 200; `pause`: the least seconds before another try, None where none helps."""
+    """An answer other than 200; `pause`: the least seconds before another try, None if trying again is useless."""
 
     pause: float | None = None
 
@@ -256,9 +256,9 @@ class _TooLarge(_Refused):
 
 
 def _content(response: httpx.Response, url: str, most: int) -> bytes:
-    """Read an answer of at most `most` bytes as it is sent: what is compressed may unpack to any length.
+    """Read an answer of at most `most` bytes; a compressed one could unpack to any length, so it is not unpacked.
 
-    Of another status than 200 the beginning is enough, whatever it is.
+    Of an answer with another status than 200 only the beginning is read.
     """
     if response.status_code != 200:
         return next(response.iter_raw(MAX_REFUSAL_BYTES), b"")
@@ -346,7 +346,7 @@ def _named(served: Sequence[Mapping[str, Any]], name: str, url: str) -> Mapping[
 
 
 def _is_ours(served: Mapping[str, Any]) -> bool:
-    """Whether a server says what its vectors mean, as `c2llm serve` does."""
+    """Return whether a server sends a fingerprint, as `c2llm serve` does."""
     made, own = served.get("fingerprint"), served.get("prompts")
     return (
         (served.get("owned_by") == "c2llm" and isinstance(made, Mapping) and isinstance(own, Mapping))
@@ -357,7 +357,7 @@ def _is_ours(served: Mapping[str, Any]) -> bool:
 
 
 def _address(name: str) -> tuple[str, str]:
-    """URL[#MODEL] → the URL that is asked, and the model; raises InputError for one that must not be."""
+    """Return the URL to ask and the model of URL[#MODEL]; raises InputError for a URL that must not be asked."""
     try:
         parts = urlsplit(name)
         host = parts.hostname or ""

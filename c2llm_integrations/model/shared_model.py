@@ -31,10 +31,10 @@ DOCUMENT_THREADS = 4
 
 
 class Awaited:
-    """Something that threads of its own serve, for any number of event loops."""
+    """An object served by its own threads, for any number of event loops."""
 
     def __init__(self, threads: int = 1) -> None:
-        """`threads`: calls that run at the same time."""
+        """Take the number of calls that run at the same time."""
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(threads, "c2llm")
 
@@ -46,7 +46,7 @@ class Awaited:
 class SharedModel(Awaited):
     """A model, loaded on first use. Vectors are lists of Python floats; errors are `C2LLMEmbedder`'s.
 
-    Pickled and copied as its options: a copy shares what is loaded, another process loads its own.
+    Pickled and copied as its options: a copy shares the loaded model, another process loads its own.
     """
 
     def __init__(self, options: ModelOptions) -> None:

@@ -16,7 +16,7 @@ from c2llm_integrations.errors import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# What weights are stored as.
+# The data types of stored weights.
 FLOATS = frozenset({"torch.float16", "torch.bfloat16", "torch.float32", "torch.float64"})
 # The weights of a pooling have up to three.
 _MAX_DIMENSIONS = 4

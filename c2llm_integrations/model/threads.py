@@ -46,7 +46,7 @@ def lanes(device: torch.device) -> ThreadPoolExecutor:
 
 
 def _started(count: int, others: int, device: torch.device) -> ThreadPoolExecutor:
-    """Start threads that compute on themselves alone; all other threads go on with `others`."""
+    """Start threads that compute on one core each; all other threads go on with `others`."""
     started = Barrier(count + 1)
 
     def start() -> None:
@@ -67,9 +67,9 @@ def _started(count: int, others: int, device: torch.device) -> ThreadPoolExecuto
 
 
 def _take_own_stream(device: torch.device) -> None:
-    """Have the calling thread queue its work on a stream of its own.
+    """Give the calling thread a stream of its own.
 
-    On a shared one, a lane that waits for its vectors waits for what the other lane has queued since, too.
+    On a shared one, a lane that waits for its vectors would also wait for what the other lane has queued since.
     """
     stream = torch.cuda.Stream(device)
     stream.wait_stream(torch.cuda.default_stream(device))  # on which the weights were copied
@@ -108,9 +108,9 @@ def settle_functions() -> None:
 
 @cache
 def keep_freed_memory() -> bool:
-    """Have glibc keep up to `KEPT_BYTES` of free memory for this process's next batch; return whether it does.
+    """Make glibc keep up to `KEPT_BYTES` of freed memory for the next batch; return whether it does.
 
-    By itself glibc gives a layer's activations back to the system as soon as they are freed, and the system clears
+    By default glibc gives a layer's activations back to the system as soon as they are freed, and the system clears
     every page when the next layer asks for them again, which costs a quarter of the speed on a CPU. Set when a model
     is loaded on a CPU, never by an import: it changes nothing that a program can see but the memory it keeps.
     """
@@ -121,6 +121,6 @@ def keep_freed_memory() -> bool:
 
 
 def _set_thresholds(mallopt: Callable[[int, int], int]) -> bool:
-    """Set both, or neither: with the second alone every large block is taken from the system and given back."""
+    """Set both thresholds or neither: the second alone would return every large block to the system."""
     accepted = any(mallopt(M_MMAP_THRESHOLD, size) for size in LARGE_BLOCK_BYTES)
     return accepted and bool(mallopt(M_TRIM_THRESHOLD, KEPT_BYTES))

@@ -1,6 +1,6 @@
-"""Chunks ranked by their terms in this process's memory: answers until there are vectors, and stores nothing.
+"""Rank chunks by their terms in this process's memory, until there are vectors; nothing is stored.
 
-A folder's files are read into such an index by a thread, and questions put to as much of it as there is.
+A thread reads a folder's files into such an index; questions are answered from what it has read so far.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from c2llm_integrations.stores.rows import Candidates
 # Bytes of source text, each of which takes about 6 bytes of memory here. A repository beyond it is answered from its
 # first files until it has vectors.
 MAX_BYTES = 32 * 2**20
-# Files are read again after so long, but reading takes at most one part in so many of the time.
+# Files are read again after this many seconds, or this many times the time that reading took, if that is more.
 OLD_SECONDS, OLD_FACTOR = 30.0, 20
 
 
 class LexicalIndex:
-    """BM25 over chunks, as the stores compute it. Chunks may be added while others search."""
+    """BM25 over chunks, as the stores compute it. Chunks may be added during searches."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -45,7 +45,7 @@ class LexicalIndex:
         self._lock = threading.Lock()
 
     def add(self, chunks: Sequence[CodeChunk]) -> None:
-        """Take chunks in."""
+        """Add chunks."""
         weighted = sparse([document_terms(chunk.path, chunk.text) for chunk in chunks])
         with self._lock:
             self.changes += 1
@@ -108,12 +108,12 @@ class FolderIndex:
         return find(question, None, self.index, replace(options, mode="lexical"))
 
     def is_old(self) -> bool:
-        """Say whether the files may have changed so long ago that they should be read again."""
+        """Return whether the files were read so long ago that they should be read again."""
         age = time.monotonic() - self._end
         return self.read.is_set() and age > max(OLD_SECONDS, OLD_FACTOR * (self._end - self._begin))
 
     def notes(self) -> list[str]:
-        """Say what is missing, in lines."""
+        """Return lines that say what is missing."""
         done, total = self._files
         notes = [self._problem] if self._problem else []
         if done < total:

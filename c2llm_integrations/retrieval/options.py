@@ -1,4 +1,4 @@
-"""What may be asked of a search, declared once: for Python, the command line, the frameworks and the servers."""
+"""The options of a search, declared once: for Python, the command line, the frameworks and the servers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RULES = (
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How many hits to return, which rows to search, and how to rank them; `search` explains each option."""
+    """The number of hits, the rows to search, and how to rank them; `search` explains each option."""
 
     _: KW_ONLY
     limit: int = option(10, "How many answers.", metavar="N", min=1, max=10_000)

@@ -1,4 +1,4 @@
-"""A question taken apart: what it looks like, its terms, and the name or the places it asks for."""
+"""Analyze a question: its kind, its terms, and the name or the places it asks for."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from c2llm_integrations.code.analyzer import query_terms, stem
 
 Kind = Literal["words", "symbol", "code", "error"]
 
-# What of a question is read at all, at every door: more than any model and the lexical index read of a text.
+# The characters of a question that are read, by every interface: more than any model or the lexical index reads.
 MAX_QUESTION_CHARS = 2**18
-# A longer one is no name that anybody defines.
+# Nobody defines longer names.
 MAX_NAME_CHARS = 1_000
-# What of a pasted file or log decides its kind.
+# The characters of a pasted file or log that decide its kind.
 _HEAD_CHARS = 10_000
 # A message or sentence that is quoted has no more words.
 _QUOTED_WORDS = 64
@@ -34,7 +34,7 @@ _LINE_NUMBER = re.compile(
     r"(?:[\"')]?,? (?:on )?line |[\"')]?:line |\?[\w=&.%-]{0,80}:|:|\((?=\d{1,7}[,)])| line )(\d{1,7})\b(?![.\w])"
 )
 _PATH_CHARS = 300
-# What ends the name of a file to the left.
+# Characters that end a file's name to the left.
 _OUTSIDE = re.compile(r"[\"'`<>|*?\n\t,;=]")
 _URL = re.compile(r"\w+://[^/\s]*/")
 _ABSOLUTE = re.compile(r"(?:^|\s)(?:[A-Za-z]:)?/")
@@ -53,11 +53,11 @@ _CODE_LINE = re.compile(r"[ \t]+\S.*|.*[,:;{}()\[\]=]|(?:import|from|def|class|r
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What the ranking rules need to know of a question.
+    """A question as the ranking rules see it.
 
-    `stems` are those of its `terms`; `name` the parts of the qualified name it consists of, or nothing;
-    `locations` the (path, line) pairs that a stack trace names; `words` all its words as they stand, in lower case, or
-    nothing if there are more than anybody quotes.
+    `stems`: of its `terms`; `name`: the parts of the qualified name that it consists of, or (); `locations`: the (path,
+    line) pairs that a stack trace names; `words`: all its words as they stand, in lower case, or () if there are more
+    than anybody quotes.
     """
 
     kind: Kind
@@ -69,12 +69,12 @@ class Question:
 
 
 def bounded(query: str) -> str:
-    """Return what of a question is read: all of it, unless it is a pasted file of a megabyte."""
+    """Return the part of a question that is read: all of it, unless it is as long as a pasted file."""
     return query[:MAX_QUESTION_CHARS]
 
 
 def read(query: str) -> Question:
-    """Take a question apart."""
+    """Analyze a question."""
     query = bounded(query)
     kind, terms = kind_of(query), query_terms(query)
     name = _SEPARATOR.split(query.strip().removesuffix("()").rstrip("?!")) if kind == "symbol" else []
@@ -126,7 +126,7 @@ def _is_file(path: str) -> bool:
 
 
 def kind_of(query: str) -> Kind:
-    """Return what a question looks like: one name, an error message or stack trace, code, or words."""
+    """Return the kind of a question: one name, an error message or stack trace, code, or words."""
     query = query.strip()
     head = query[:_HEAD_CHARS]
     if len(query) <= MAX_NAME_CHARS and _NAME.fullmatch(query):

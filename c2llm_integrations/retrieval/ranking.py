@@ -1,11 +1,11 @@
-"""Two ranked lists → one, by a few rules that can each be switched off.
+"""Fuse two ranked lists into one, by a few rules that can each be switched off.
 
 A score lies in 0…1. The lists are fused to `(1 - w)·cosine + w·BM25 / best BM25`, where w depends on the kind of
 question. A rule then closes a share of the gap to 1 (definition, symbol, path, location, phrase, file) or takes a share
 of the score away (tests, generated, legacy, prose; `file` from all but the best hit of a file); `exact` gives 1 to a
-text that is the question. Last, `coverage` lowers all scores alike where even the best lexical hit holds only some of
-the question's terms: that changes no order, and makes scores of different questions comparable. A hit's `explanation`
-says what each step added or took; its values sum to the score.
+text that is the question. Last, `coverage` lowers all scores by the same factor if even the best lexical hit holds only
+some of the question's terms: the order stays, and scores of different questions become comparable. A hit's
+`explanation` has the amount that each step added or took; its values sum to the score.
 
 The constants lie where their neighbors score alike, on 85 labeled questions about five public repositories and on
 1,200 made from the docstrings, names, code and error messages of eleven others; those of `phrase` on twelve packages of
@@ -14,7 +14,6 @@ the development set's tune split.
 
 from __future__ import annotations
 
-import math
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
@@ -33,8 +32,8 @@ from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.records import AnyRecord, Hit
 from c2llm_integrations.stores.rows import Candidates
 
-# How much the lexical list counts: names, messages and copied code are found by their very words. A name a little less,
-# so that no mere use of it can score above its definition.
+# The weight of the lexical list: names, messages and copied code are found by their exact words. A name's is lower,
+# so that a mere use of it cannot score above its definition.
 LEXICAL_WEIGHT: dict[Kind, float] = {"words": 0.35, "symbol": 0.6, "code": 0.8, "error": 0.8}
 # Shares of the gap to 1 that are closed by a chunk which …
 DEFINITION = 0.95  # defines the name that is asked for
@@ -45,15 +44,15 @@ LOCATION = 0.9  # holds the line that a stack trace names
 PHRASE = 0.9  # holds words of the question in a row, as a message's source does, times the square of their share
 FILE = 0.3  # is its file's best hit, times the sum of the other hits' scores, each halved once more than the one before
 FILE_DECAY = 0.5
-# Fewer words in a row say nothing; and a text that holds them has at least this share of the best lexical score.
+# Fewer words in a row prove nothing; only texts with this share of the best lexical score are searched for them.
 PHRASE_WORDS, PHRASE_LEXICAL = 4, 0.5
-# The share of its score that a file's second hit keeps, the third the square of it, …: a page shows more files.
+# A file's second hit keeps this share of its score, the third the square of it, …, so that a page shows more files.
 FURTHER = 0.8
 # Shares of the score that are left to tests and examples; to generated, vendored and declaration files; to older copies
-# kept for compatibility; and to running text, which speaks the question's language and would else hide the code that
-# it describes.
+# kept for compatibility; and to running text, which speaks the question's language and would otherwise hide the code
+# that it describes.
 LEFT = {"tests": 0.5, "generated": 0.7, "legacy": 0.7, "prose": 0.8}
-# Two hits are copies if this share of their lines is common.
+# Two hits are copies if they share this part of their lines.
 COPY = 0.9
 
 _TESTS = re.compile(
@@ -65,7 +64,7 @@ _GENERATED = re.compile(
     r"|\.(d\.[mc]?ts|pyi|min\.js|pb\.go|g\.dart)$|(_pb2(_grpc)?\.py|[._]generated\.[^/.]+)$"
 )
 _LEGACY = re.compile(r"(^|/)_?(legacy|deprecated|compat|v1)/")
-# A question with one of these words wants just what would be put last.
+# A question with one of these words asks for the files that a rule would put last.
 _TEST_WORDS = frozenset(stems("test spec example sample demo benchmark mock fixture"))
 _LEGACY_WORDS = frozenset(stems("legacy deprecated compat compatibility v1 old older"))
 _PROSE_WORDS = frozenset(stems("readme docs documentation documented changelog license guide tutorial"))
@@ -110,33 +109,41 @@ def rank(
 ) -> list[Hit]:
     """Return the `limit` best of the candidates, best first, with scores in 0…1 and their explanations.
 
-    "dense" and "lexical" look at one list only. `rules`: those of `RULES` to apply; without "kind" every question is
-    taken for words. `weight` (0…1) of the lexical list replaces that of the question's kind.
+    "dense" and "lexical" use one list only. `rules`: those of `RULES` to apply; without "kind" every question counts as
+    words. `weight` (0…1) of the lexical list replaces that of the question's kind.
     Raises InputError for a mode or a rule that does not exist, or a weight outside its bounds.
     """
     require_known(mode, rules)
     if weight is not None and not 0 <= weight <= 1:
         raise InputError(f"the weight of words is {weight}, must be in 0…1; that of vectors is the rest")
     question = read(query) if "kind" in rules else replace(read(query), kind="words")
-    # One list alone is scaled as if the other had found nothing, so that the rules have room above it.
-    weight = LEXICAL_WEIGHT[question.kind] if weight is None else weight
-    weight = {"dense": 0.0, "lexical": max(LEXICAL_WEIGHT.values())}.get(mode, weight)
-    scored = _fused([] if mode == "lexical" else found.dense, [] if mode == "dense" else found.lexical, weight)
-    quoting, whole = PHRASE_LEXICAL * weight or math.inf, query.strip()
+    lexical_weight = _lexical_weight(mode, question.kind, weight)
+    scored = _fused([] if mode == "lexical" else found.dense, [] if mode == "dense" else found.lexical, lexical_weight)
+    whole = query.strip()
     for hit in scored:
-        _apply(hit, question, rules, hit.steps.get("lexical", 0.0) >= quoting)
+        lexical = hit.steps.get("lexical", 0.0)
+        _apply(hit, question, rules, has_words=lexical > 0 and lexical >= PHRASE_LEXICAL * lexical_weight)
         hit.is_exact = "exact" in rules and hit.chunk.text.strip() == whole
-        hit.approach_one("exact", float(hit.is_exact))  # rows of other programs have no lexical terms to show it
+        hit.approach_one("exact", float(hit.is_exact))  # also for rows of other programs, which have no lexical terms
     scored.sort(key=_order)
     if "file" in rules:
         _add_files(scored)
         scored.sort(key=_order)
-    if "coverage" in rules and weight and found.lexical:
-        lost = weight * (1 - _coverage(question, found.lexical[0].chunk))
+    if "coverage" in rules and lexical_weight and found.lexical:
+        lost = lexical_weight * (1 - _coverage(question, found.lexical[0].chunk))
         for hit in scored:
             hit.add("coverage", -lost * hit.score)
     kept = _without_copies(scored, limit) if "copies" in rules else scored[:limit]
     return [Hit(hit.record, hit.score, hit.steps) for hit in kept]
+
+
+def _lexical_weight(mode: Mode, kind: Kind, given: float | None) -> float:
+    """Return the weight of the lexical list. One list alone is scaled as if the other had found nothing."""
+    if mode == "dense":
+        return 0.0
+    if mode == "lexical":  # not 1, so that the rules have room above it
+        return max(LEXICAL_WEIGHT.values())
+    return LEXICAL_WEIGHT[kind] if given is None else given
 
 
 def require_known(mode: str, rules: Collection[str]) -> None:
@@ -154,7 +161,7 @@ def _order(hit: _Scored) -> tuple[float, bool, str, int, str]:
 
 
 def _fused(dense: Sequence[Hit], lexical: Sequence[Hit], weight: float) -> list[_Scored]:
-    """Merge the lists by row; a negative cosine counts as none."""
+    """Merge the lists by row; a negative cosine counts as 0."""
     scored: dict[RecordId, _Scored] = {}
     for hit in dense:
         amount = (1 - weight) * min(max(hit.score, 0.0), 1.0)
@@ -231,7 +238,7 @@ def _holds(chunk: CodeChunk, path: str, line: int) -> bool:
 
 
 def _add_files(scored: Sequence[_Scored]) -> None:
-    """Raise each file's best hit by what its other hits are worth, and lower those; `scored`: best first."""
+    """Raise the score of each file's best hit by those of its other hits, and lower these; `scored`: best first."""
     files: defaultdict[tuple[str, str], list[_Scored]] = defaultdict(list)
     for hit in scored:
         files[hit.chunk.repository, hit.chunk.path].append(hit)

@@ -1,6 +1,6 @@
 """Fields of the frameworks' metadata that are named like one of the store's own ("id", "vector", …).
 
-They are stored with `PREFIX` before the name, and come back and are filtered under the name that they were given.
+They are stored with `PREFIX` before the name; filters and results use the original name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PREFIX = "c2llm_field_"
 
 
 def given_metadata(record: AnyRecord, own: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """Return the metadata of a row as they were given, without the adapter's `own` fields."""
+    """Return the metadata of a row under their original names, without the adapter's `own` fields."""
     reserved = RESERVED | own
     return {
         name.removeprefix(PREFIX) if _bare(name) in reserved else name: value
@@ -28,7 +28,7 @@ def given_metadata(record: AnyRecord, own: frozenset[str] = frozenset()) -> dict
 
 
 def stored_where(chosen: Where | None, own: frozenset[str] = frozenset()) -> Filter:
-    """Return a filter on the fields as they were given as one on those that are stored; `own` keep their names."""
+    """Translate a filter from original to stored names; `own` fields keep theirs."""
     return Filter(_renamed(chosen, own) if isinstance(chosen, Mapping) else chosen)
 
 
@@ -48,7 +48,7 @@ def _renamed(chosen: Any, own: frozenset[str]) -> Any:
 
 
 def stored_key(key: str, own: frozenset[str]) -> str:
-    """Return the dotted key under which a field is stored that was named as it was given."""
+    """Return the dotted key under which a field of this original name is stored."""
     first, dot, rest = key.partition(".")
     name: str = first if first in own else stored_name(first, own)
     return name + dot + rest

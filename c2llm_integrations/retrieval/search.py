@@ -1,4 +1,4 @@
-"""A question → the chunks that answer it, best first."""
+"""Find the chunks that answer a question, best first."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ GIVEN_NOTE = (
     "the collection was filled with given vectors, so nothing tells whether this model made them: if another did, "
     "what is near means nothing; to have it checked, give the model with the vectors when you fill a collection"
 )
-# Rows asked of each list: with 50 the fewest questions find their file, from 100 to 400 as many do.
+# Rows asked of each list: with 50 fewer questions find their file, from 100 to 400 equally many do.
 CANDIDATES = 100
-# How long the paths of a collection are remembered without looking: another process may rename a file.
+# How long the paths of a collection are cached: another process may rename a file.
 PATHS_SECONDS = 5.0
 
 _GLUED = re.compile(f"(?<=[A-Za-z0-9_])(?=[{UNSPACED}])|(?<=[{UNSPACED}])(?=[A-Za-z0-9_])")
 
 
 class Source(Protocol):
-    """What can be searched: a store, or an index in memory. `changes` grows with each change made through it."""
+    """A store, or an index in memory. `changes` grows with each change made through it."""
 
     changes: int
 
     def scan(self, *, source: str | None = None) -> Iterator[Stored] | Iterator[CodeChunk]:
-        """Yield everything there is (of one repository)."""
+        """Yield all rows (of one source)."""
 
     def count(self, *, source: str | None = None) -> int:
-        """Return how many rows there are (of one repository)."""
+        """Return the number of rows (of one source)."""
 
     def candidates(
         self, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter | None = None
@@ -86,17 +86,17 @@ def search(
         embedder: The model that the collection was made with; may be None in mode "lexical".
         store: An open store.
         limit: How many hits to return at most.
-        language: A name such as "python" or "c++", or several, of which a row has one.
-        path: A path that a hit has, which wins over a pattern, or a pattern in .gitignore syntax ("*.py", "src/",
+        language: A name such as "python" or "c++", or several, any of which matches.
+        path: The path of an indexed file, which wins over a pattern, or a pattern in .gitignore syntax ("*.py", "src/",
             "src/**/test_*.{go,rs}").
-        repository: The repository to search; records that are not chunks are of none, and are chosen by `where`.
+        repository: The repository to search; records that are not chunks have no repository, select them by `where`.
         kind: One of `KINDS`, such as "function".
-        where: Conditions on any metadata, of records that are not chunks too; see `Filter`.
+        where: Conditions on any metadata, also of records that are not chunks; see `Filter`.
         mode: "dense" compares vectors only, "lexical" words only, "hybrid" both.
         rules: The ranking rules to apply; see `ranking`.
 
     Returns:
-        Hits with scores in 0…1, and in `explanation` the parts that a score is the sum of.
+        Hits with scores in 0…1; the parts in `explanation` sum to the score.
 
     Raises:
         InputError: The query is blank, the limit below 1, or a filter, mode or rule does not exist.
@@ -156,7 +156,7 @@ def search_with(query: str, embedder: C2LLMEmbedder | None, store: VectorStore, 
 
 
 def answerable(mode: Mode, spec: CollectionSpec, store: VectorStore) -> Mode:
-    """Return "dense" where the collection cannot be asked for terms; raises StoreError if only they were wanted."""
+    """Return `mode`, or "dense" if the collection has no lexical index to ask; raises StoreError for "lexical" then."""
     if spec.analyzer == ANALYZER:
         return mode
     if mode == "lexical" and isinstance(store, ForeignStore):
@@ -173,7 +173,7 @@ def answerable(mode: Mode, spec: CollectionSpec, store: VectorStore) -> Mode:
 
 
 def mode_for(query: str, embedder: C2LLMEmbedder, spec: CollectionSpec, mode: Mode = "hybrid") -> Mode:
-    """Return the mode that answers a question: words alone where "hybrid" would compare a vector that says nothing."""
+    """Return "lexical" in place of "hybrid" for a question whose vector says nothing, else `mode`."""
     if mode != "hybrid" or spec.analyzer != ANALYZER:
         return mode
     return mode if is_readable(query, embedder) else "lexical"
@@ -185,9 +185,9 @@ def is_readable(query: str, embedder: C2LLMEmbedder) -> bool:
 
 
 def apart(query: str) -> str:
-    """Return what a model gets of a question.
+    """Return a question as the model reads it.
 
-    Names are parted from a script without spaces that they are glued to: a model's vocabulary has none of both.
+    Names are separated from adjacent text in a script without spaces: a model's vocabulary has no mixture of both.
     """
     query = bounded(query)
     return query if query.isascii() else _GLUED.sub(" ", query)
@@ -210,7 +210,7 @@ def find(query: str, vector: Vector | None, source: Source, options: SearchOptio
 
 
 def require_question(query: str, options: SearchOptions) -> None:
-    """Raise InputError for a query that nothing can answer, or for options that do not exist."""
+    """Raise InputError for a blank query, or for options that do not exist."""
     if not query.strip():
         raise InputError("the query is empty; ask in words, or give a name or a piece of code")
     if options.limit < 1:
@@ -224,7 +224,7 @@ def require_question(query: str, options: SearchOptions) -> None:
 
 
 def unmatched(source: Source, options: SearchOptions) -> str:
-    """Return the first filter that no row passes: "path", "language" or "kind"; "" if each lets some pass."""
+    """Return the first filter that no row passes: "path", "language" or "kind"; "" if each passes some."""
     is_filtered = options.path or options.languages or options.kind
     rows: list[Stored | CodeChunk] = list(source.scan(source=options.repository)) if is_filtered else []
     if options.path and not selected(options.path, {row.path for row in rows}):
@@ -260,9 +260,9 @@ def _filter(source: Source, options: SearchOptions) -> Filter | None:
 
 
 class _Paths:
-    """The paths of a collection, which take a scan to know: remembered until it changes.
+    """The paths of a collection, which take a scan: cached until it changes.
 
-    What other processes change shows in the number of rows, and after `PATHS_SECONDS` at the latest.
+    Changes by other processes show in the number of rows, and after `PATHS_SECONDS` at the latest.
     """
 
     _known: ClassVar[WeakKeyDictionary[Source, dict[str | None, _Paths]]] = WeakKeyDictionary()
@@ -275,7 +275,7 @@ class _Paths:
 
     @classmethod
     def of(cls, source: Source, repository: str | None, anew: bool = False) -> _Paths:
-        """Return the paths of a source (of one repository); `anew`: as they are in this very moment."""
+        """Return the paths of a source (of one repository); `anew`: without the cache."""
         known = cls._known.setdefault(source, {})
         stamp = source.changes, source.count(source=repository)
         paths = known.get(repository)
@@ -284,7 +284,7 @@ class _Paths:
         return paths
 
     def selected(self, path: str) -> list[str]:
-        """Return those that a path or pattern means."""
+        """Return those that a path or pattern selects."""
         if path not in self._selected:
             self._selected[path] = selected(path, self.all)
         return self._selected[path]

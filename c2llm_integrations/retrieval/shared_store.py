@@ -36,9 +36,9 @@ from c2llm_integrations.stores.vector_store import Hit, VectorStore
 if TYPE_CHECKING:
     from c2llm_integrations.model.embedder import C2LLMEmbedder
 
-# Questions asked at the same time: their vectors are computed together, then the store answers one after the other.
+# Questions asked at the same time: their vectors are computed together, then the store answers one by one.
 QUESTIONS = 16
-# How long a question waits for its turn at an embedded collection that other processes use too.
+# How long a question waits for an embedded collection that another process uses.
 WAIT_SECONDS = 30.0
 
 
@@ -81,7 +81,7 @@ class SharedStore(Awaited):
 
         Args:
             query: The question.
-            options: Which rows to search, and how.
+            options: The rows to search, and how to rank them.
             model: The model to embed it with; None for the one that the collection was made with.
             task: The task whose prompt the question gets.
             score_threshold: The lowest score (they lie in 0…1) of a hit to return.
@@ -130,7 +130,7 @@ class SharedStore(Awaited):
 
 
 def readable_mode(query: str, mode: Mode, embedder: C2LLMEmbedder | None) -> Mode:
-    """Return "lexical", with a warning, for a hybrid search whose question the model cannot read; else `mode`."""
+    """Return `mode`; "lexical", with a warning, for a hybrid search whose question the model cannot read."""
     if mode != "hybrid" or embedder is None or is_readable(query, embedder):
         return mode
     warnings.warn(f"{query[:40]!r} is {UNREADABLE_NOTE}", stacklevel=2)
@@ -146,7 +146,7 @@ def shared_store(store: str | VectorStore, collection: str = "code", wait: float
     """Return this process's handle on a URL, or on an open store of any collection, which the caller closes.
 
     Several processes (web workers) may name one embedded Qdrant: they take turns, each call within `wait` seconds.
-    More questions than one process can answer want a server, `qdrant+http://HOST:PORT`.
+    For more questions than one process can answer use a server, `qdrant+http://HOST:PORT`.
     """
     name = (store, collection) if isinstance(store, str) else (id(store), store.collection)
     with _stores_lock:

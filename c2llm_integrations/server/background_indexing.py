@@ -1,6 +1,6 @@
-"""Keeping live indexes current while questions come, and releasing memory when none do.
+"""Keep live indexes current while questions come, and release memory when they stop.
 
-Each run has a process of its own: the memory that computing vectors takes goes back to the system when it ends.
+Each run has its own process, so that the memory of computing vectors goes back to the system when it ends.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any
 from c2llm_integrations.errors import C2LLMError, StoreBusy, reason_of
 from c2llm_integrations.server.live_index import LiveIndex, LiveIndexConfig
 
-# A run that failed is tried again after so long, if somebody asks.
+# A run that failed is tried again after this many seconds, if somebody asks.
 RETRY_SECONDS = 5.0
-# Less urgent than the questions that are answered meanwhile.
+# Questions that are answered meanwhile take precedence.
 NICENESS = 5
 # This process's own module path, and never the current folder: a repository may hold a json.py. The threads that
 # compute a batch end with the process.
@@ -35,15 +35,15 @@ os._exit(0)
 
 
 class BackgroundIndexer:
-    """Index what is not current, one folder after the other, whenever `wake` is called and once at first."""
+    """Index the folders that are not current, one by one, at the start and whenever `wake` is called."""
 
     def __init__(self, indexes: Sequence[LiveIndex], index: bool, idle_seconds: float) -> None:
-        """Nothing runs before `start`.
+        """Take the indexes; nothing runs before `start`.
 
         Args:
-            indexes: What to keep current.
+            indexes: Those to keep current.
             index: False only releases memory.
-            idle_seconds: Without a question for so long, an index releases its model.
+            idle_seconds: An index releases its model after this long without a question.
 
         """
         self._indexes = indexes
@@ -62,11 +62,11 @@ class BackgroundIndexer:
         self._thread.start()
 
     def wake(self) -> None:
-        """Have the thread look at the indexes soon."""
+        """Make the thread look at the indexes soon."""
         self._awake.set()
 
     def stop(self, seconds: float) -> bool:
-        """Stop the thread and a run under way; return whether that took at most so many seconds."""
+        """Stop the thread and a run under way; return whether they ended within the time limit."""
         self._stopped.set()
         self._awake.set()
         if (run := self._run) is not None:
@@ -86,7 +86,7 @@ class BackgroundIndexer:
                     one.release()
 
     def _keep(self, index: LiveIndex) -> bool:
-        """Bring one up to date; return whether that went well."""
+        """Bring one index up to date; return whether that succeeded."""
         try:
             found = index.look()
             if found is None:
@@ -100,13 +100,13 @@ class BackgroundIndexer:
             went_well = self._run.finish()
             index.warm()
             return went_well
-        except Exception as error:  # whatever it is, this thread has to go on, and the next question says it
+        except Exception as error:  # this thread has to go on; the next question reports the error
             index.update(progress=None, problem=f"indexing failed: {reason_of(error)}")
             return False
 
 
 class IndexingProcess:
-    """A run that brings an index up to date, begun; `finish` waits for it."""
+    """A running update of an index; `finish` waits for it."""
 
     def __init__(self, index: LiveIndex) -> None:
         """Start the process; it ends by itself if this one dies."""
@@ -117,7 +117,7 @@ class IndexingProcess:
         index.update(progress=(0, None))
 
     def finish(self) -> bool:
-        """Wait for the end, pass on progress and problem, and return whether all went well."""
+        """Wait for the end, pass on progress and problem, and return whether it succeeded."""
         problem: str | None = None
         assert self._process.stdout is not None
         for line in self._process.stdout:
@@ -131,12 +131,12 @@ class IndexingProcess:
         if problem is None:
             problem = f"indexing failed: its process ended with {code}"
         self._index.update(progress=None, problem=problem)
-        with suppress(C2LLMError):  # which the next question says
+        with suppress(C2LLMError):  # the next question reports it
             self._index.look()
         return not problem
 
     def stop(self) -> None:
-        """End the run; the next one goes on where it stopped."""
+        """End the run; the next one continues where it stopped."""
         self._process.terminate()
 
 

@@ -1,7 +1,7 @@
 """`c2llm serve`: an OpenAI-compatible embedding server over one loaded model.
 
-Requests that wait at the same time are computed together. What would wait too long is answered 429 at
-once; what was accepted is answered, also while the server shuts down.
+Requests that wait at the same time are computed together. A request that would wait too long gets 429 at once;
+accepted requests are answered even while the server shuts down.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ try:
     from starlette.requests import ClientDisconnect, Request
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
+    from uvicorn.protocols.http.h11_impl import H11Protocol
 except ImportError as error:
     raise MissingExtra(error.name or "starlette", "serve") from error
 
@@ -46,7 +47,11 @@ MAX_INPUTS = 2048
 MAX_BODY_BYTES = 32 * 2**20
 # How long a client may take to send its body.
 BODY_SECONDS = 30.0
-# Requests computed or waiting; each holds a thread, which only waits.
+# How long a client may take to send the head of a request, which is at most 64 KiB, or to read a part of an answer.
+HEAD_SECONDS = 10.0
+# Processes may often have no more than 1,024 open files; without a free one, nobody is answered.
+MAX_CONNECTIONS = 512
+# The most requests computed or waiting; each occupies a thread, which only waits.
 MAX_REQUESTS = 128
 RETRY_SECONDS = 1
 
@@ -55,7 +60,7 @@ _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9A-Fa
 
 @dataclass(frozen=True)
 class Limits:
-    """What the server takes: `texts` waiting in all, `requests` at once, `body_bytes` and `inputs` of one request."""
+    """Limits of the server: `texts` waiting in all, `requests` at once, `body_bytes` and `inputs` of one request."""
 
     texts: int = 8192
     requests: int = MAX_REQUESTS
@@ -114,8 +119,8 @@ def create_app(
 
     Args:
         embedder: Computes the vectors.
-        api_key: What embedding then needs as a bearer token.
-        limits: What one request, and all that wait, may hold.
+        api_key: The bearer token that embedding then needs.
+        limits: The limits of one request, and of all that wait.
         origins: Pages that may ask from a browser, such as https://app.example.org; "*" allows every page.
 
     Raises:
@@ -147,12 +152,12 @@ class _Server:
     ) -> None:
         self.embedder = embedder
         given = str(embedder.fingerprint["model"])
-        # Where a folder lies is nobody else's business, but whoever knows may say it.
+        # A folder's path is private, so answers have only its name; a client that knows the path may use it.
         self.name = Path(given).name if os.path.isabs(given) else given
         self._names = (None, given, self.name)
         self.limits = limits
         self._about = {"id": self.name, "object": "model", "created": 0, "owned_by": "c2llm"}
-        # What an embedder that asks this server needs, so that its vectors are those of one that loads the model.
+        # Enough for an embedder that asks this server to give the vectors of one that loads the model.
         self._about |= {"fingerprint": {**embedder.fingerprint, "model": self.name}, "prompts": dict(embedder.prompts)}
         self._expected = None if api_key is None else f"Bearer {api_key}".encode()
         self._origins = frozenset(origins)
@@ -211,18 +216,18 @@ class _Server:
         data = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rows)]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         body = {"object": "list", "data": data, "model": self.name, "usage": usage}
-        # Python's own writer takes 15 times as long, and would be the server's limit.
+        # Python's own JSON writer takes 15 times as long, and would limit the server.
         return Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
 
     def _require_key(self, request: Request) -> None:
-        """Raise Refused without the key; if there is none to ask for, see `_require_no_page`."""
+        """Raise Refused without the key; if the server has no key, see `_require_no_page`."""
         self._require_no_page(request)
         given = request.headers.get("authorization", "").encode()
         if self._expected is not None and not hmac.compare_digest(given, self._expected):
             raise Refused(401, "the API key is missing or wrong")
 
     def _require_no_page(self, request: Request) -> None:
-        """Without a key, raise Refused for what a web page may send: to a name that was led here, or from its own."""
+        """On a server without a key, raise Refused for requests of web pages: by a rebound DNS name, or an origin."""
         if self._expected is not None:
             return
         if not _is_local(request.headers.get("host", "")):
@@ -278,7 +283,7 @@ async def _body(request: Request, most: int) -> bytes:
 
 
 def _is_local(host: str) -> bool:
-    """Return whether a Host header is localhost or an IP address, which no name server can point elsewhere."""
+    """Return whether a Host header is localhost or an IP address, which DNS cannot point elsewhere."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
         return name == "localhost" or bool(ipaddress.ip_address(name))
@@ -321,6 +326,42 @@ async def _no_route(request: Request, error: Exception) -> Response:
     return answer
 
 
+class BoundedConnection(H11Protocol):
+    """A connection that closes if no request arrives in time, or if there are too many connections.
+
+    It is aborted if the client stops reading an answer.
+    """
+
+    _unread = 0  # bytes of answers at the last look, if the client has read nothing since
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See `asyncio.Protocol`."""
+        super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.close()
+        else:
+            self.loop.call_later(HEAD_SECONDS, self._look, None)
+
+    def resume_writing(self) -> None:
+        """See `asyncio.Protocol`: the client has read what waited."""
+        super().resume_writing()
+        self._unread = 0
+
+    def _look(self, last: object) -> None:
+        """Close the connection if it is idle and its latest request is still `last`, that of the look before."""
+        is_busy = self.cycle is not None and not self.cycle.response_complete
+        latest = object() if is_busy else self.cycle  # a new object: at the next look it is not the latest one
+        unread = self.transport.get_write_buffer_size()
+        if 0 < self._unread <= unread:
+            self.transport.abort()  # closing would wait for the client
+            return
+        if latest is last:
+            self.transport.close()
+        if unread or not self.transport.is_closing():
+            self._unread = unread if self.flow.write_paused or self.transport.is_closing() else 0
+            self.loop.call_later(HEAD_SECONDS, self._look, latest)
+
+
 def require_free(host: str, port: int) -> None:
     """Raise InputError if the address cannot be listened on: uvicorn would log its own line and exit with code 3."""
     try:
@@ -333,7 +374,5 @@ def require_free(host: str, port: int) -> None:
 def run_server(app: Starlette, host: str, port: int) -> None:
     """Serve until the process is told to stop; requests accepted by then are still answered."""
     import uvicorn
-
-    from c2llm_integrations.server.connections import BoundedConnection
 
     uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, backlog=4096, http=BoundedConnection)

@@ -1,4 +1,4 @@
-"""Source text → (query, code) pairs: a doc comment or docstring, and the definition that it describes."""
+"""Extract (query, code) pairs from source: a doc comment or docstring, and the definition that it describes."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def _commented(node: Node, source: bytes, language: str) -> Definition | None:
     if follower is None or (comment.startswith(("/*!", "//!", "/* ")) and language not in {"c", "cpp"}):
         return None
     if comment.startswith(_LINE) and follower.type == node.type:
-        return None  # only the last line of a run counts; the others are gathered below
+        return None  # only the last line of a run counts; the lines before it are gathered below
     lines, start, above = [comment], node.start_byte, node.prev_named_sibling
     while comment.startswith(_LINE) and above is not None and above.type == node.type:
         lines.insert(0, _cut(source, above.start_byte, above.end_byte))
@@ -152,7 +152,7 @@ def _commented(node: Node, source: bytes, language: str) -> Definition | None:
 
 
 def _name(node: Node, depth: int = 0) -> str:
-    """Return the name that a definition binds, found through its grammar's fields; "" if it binds none."""
+    """Return the name that a definition binds, found through its grammar's fields; "" without one."""
     if node.type in _NAME_TYPES:
         return _text(node)
     if depth > 5 or node.type in {"import_declaration", "import_statement", "package_clause"}:

@@ -10,7 +10,7 @@ import importlib.util
 import json
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ BENCHMARK = "MTEB(Code, v1)"
 
 @dataclass(frozen=True)
 class Task:
-    """Questions and what answers them.
+    """Questions and their answers.
 
     `relevant[q]` are numbers of the answers of question q. `answers[d]` is the number of the answer that text d is a
     part of, ascending: an answer ranks as its best part.
@@ -91,28 +91,30 @@ def repository_tasks(file: Path, folder: Path) -> Iterator[Task]:
     if not rows or not all({"repo", "query", "relevant"} <= row.keys() for row in rows):
         raise InputError(f"{file} needs rows of repo, query and relevant")
     for name in dict.fromkeys(row["repo"] for row in rows):
-        tree = open_tree(folder / name)
-        paths: dict[str, int] = {}
-        texts, answers = [], []
-        for source in iter_sources(tree):
+        numbers: dict[str, int] = {}  # path → number of the answer
+        texts: list[str] = []
+        answers: list[int] = []
+        for source in iter_sources(open_tree(folder / name)):
             for chunk in chunk_source(name, source.path, source.text):
                 texts.append(chunk.text)
-                answers.append(paths.setdefault(source.path, len(paths)))
+                answers.append(numbers.setdefault(source.path, len(numbers)))
         asked = [row for row in rows if row["repo"] == name]
-        relevant = []
-        for row in asked:
-            ends = tuple("/" + path for path in [*row["relevant"], *row.get("secondary", [])])
-            found = frozenset(number for path, number in paths.items() if any(_is(path, end) for end in ends))
-            if not found:
-                raise InputError(
-                    f"{folder / name} has none of {', '.join(row['relevant'])}; check out what was labeled"
-                )
-            relevant.append(found)
+        relevant = [_relevant(row, numbers, folder / name) for row in asked]
         yield Task(name, [row["query"] for row in asked], texts, relevant, answers)
 
 
-def _is(path: str, end: str) -> bool:
-    return f"/{path}".endswith(end) or (end.endswith("/") and end in f"/{path}")
+def _relevant(row: Mapping[str, Any], numbers: Mapping[str, int], root: Path) -> frozenset[int]:
+    """Return the numbers of the files that answer a question: those labeled, and those in the folders labeled."""
+    labeled = [*row["relevant"], *row.get("secondary", [])]
+    found = frozenset(number for path, number in numbers.items() if any(_is_at(path, place) for place in labeled))
+    if not found:
+        raise InputError(f"{root} has none of {', '.join(row['relevant'])}; check out what was labeled")
+    return found
+
+
+def _is_at(path: str, place: str) -> bool:
+    """Return whether a file is a labeled one, or in a labeled folder; both may be named from below the root."""
+    return f"/{path}".endswith(f"/{place}") or (place.endswith("/") and f"/{place}" in f"/{path}")
 
 
 def evaluate(embedder: C2LLMEmbedder, task: Task) -> dict[str, float]:
@@ -141,7 +143,7 @@ def metrics(scores: NDArray[np.float32], relevant: Sequence[frozenset[int]]) -> 
 
 
 def result_of(name: str, subsets: dict[str, dict[str, float]], revision: str, seconds: float) -> dict[str, Any]:
-    """Return what mteb's TaskResult reads: the scores of each subset of a task's test split."""
+    """Return a dictionary for mteb's TaskResult: the scores of each subset of a task's test split."""
     test = [
         {**scores, "main_score": scores[MAIN_SCORE], "hf_subset": subset, "languages": ["eng-Latn"]}
         for subset, scores in subsets.items()

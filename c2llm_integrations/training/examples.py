@@ -1,4 +1,4 @@
-"""Files of training pairs → examples, checked: {query, positive, negatives?, dataset?, language?} in each row."""
+"""Read and check files of training pairs: {query, positive, negatives?, dataset?, language?} in each row."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 SUFFIXES = (".jsonl", ".parquet")
-# What scores above 95 % of the positive may well be an answer too (NV-Retriever, arXiv 2407.15831).
+# A text that scores above 95 % of the positive may be an answer too (NV-Retriever, arXiv 2407.15831).
 MARGIN = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A question, what answers it, and what does not; `dataset` and `language` say what may share its batch."""
+    """A question, its answer, and texts that do not answer it; only one `dataset` and `language` share a batch."""
 
     query: str
     positive: str
@@ -84,7 +84,7 @@ def _example(row: dict[str, Any], where: str, left_out: Counter[str]) -> Example
 def with_mined(model: SentenceTransformer, examples: Sequence[Example], count: int, file: Path) -> list[Example]:
     """Return the examples, each with up to `count` more negatives that `model` finds among all positives.
 
-    They are kept in `file`, so that an interrupted run neither looks for them again nor finds others.
+    They are kept in `file`, so that an interrupted run continues with the same ones.
     """
     if not file.exists():
         write_atomically(file, json.dumps(_mine(model, examples, count)))

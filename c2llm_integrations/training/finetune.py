@@ -1,4 +1,4 @@
-"""A checkpoint and pairs → a better checkpoint, on sentence-transformers' own trainer.
+"""Train a checkpoint on pairs, with sentence-transformers' own trainer.
 
 As published for C2LLM: InfoNCE at temperature 0.05 over in-batch and hard negatives, batches of one data set and
 language each, LoRA of rank 64 and alpha 32 on the backbone or all of it, PMA always trained, several checkpoints merged
@@ -100,7 +100,7 @@ def train(
 
 
 def grouped(examples: Sequence[Example], options: FinetuneOptions) -> DatasetDict:
-    """Return the pairs by what may share a batch: data set, language and number of negatives.
+    """Group the pairs that may share a batch: by data set, language and number of negatives.
 
     Raises:
         InputError: No group fills a batch.
@@ -168,7 +168,7 @@ def _trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
 
 
 def _average(model: torch.nn.Module, folders: Sequence[str]) -> None:
-    """Set what was trained to the mean of the checkpoints, the n-th of them weighing n times as much as the first."""
+    """Set the trained weights to the mean of the checkpoints, the n-th weighing n times as much as the first."""
     trained = _trained(model)
     total = sum(range(1, len(folders) + 1))
     with torch.no_grad():

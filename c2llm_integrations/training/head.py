@@ -1,8 +1,8 @@
-"""Token states → a head: only a PMA of a new width is trained, on a backbone that stays as it is.
+"""Train a head on token states: a PMA of a new width, on a backbone that stays as it is.
 
-It learns to see texts as the checkpoint's own PMA does (distillation: the softmax of each text's cosines with the
-others of its batch is to be the same; where pairs say which are questions, only of questions with documents, which
-loses less than all texts with all others) and, from pairs, a little to find the positive among the batch (InfoNCE).
+It learns by distillation from the checkpoint's own PMA: the softmax of each text's cosines with the rest of its batch
+shall be the same. With pairs, only the cosines of questions with documents count, which loses less than all with all,
+and the head also learns a little to find the positive among the batch (InfoNCE).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def train_head(
 
     Args:
         checkpoint: The model whose pooling is trained anew.
-        states: What its backbone computes for the texts.
+        states: The backbone's states of the texts.
         groups: Rows of `states` that belong together: a text alone, or a query, its positive, and negatives.
         options: How to train; the same seed gives the same head.
         progress: Called with (steps done, steps, loss).
@@ -126,7 +126,7 @@ def encode(pma: PMA, states: TokenStates, rows: Sequence[int]) -> Tensor:
 
 
 def _by_parts(states: TokenStates, rows: Sequence[int], compute: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Return what `compute` gives for the states and mask of each of some texts; few are padded at once."""
+    """Return what `compute` returns for the states and mask of some texts; few are padded at once."""
     parts = list(plan_batches(states.lengths[np.asarray(rows)].tolist(), PART_TOKENS, padded=True))
     found = torch.cat([compute(*states.padded([rows[place] for place in part])) for part in parts])
     order = torch.empty(len(rows), dtype=torch.long)
@@ -135,7 +135,7 @@ def _by_parts(states: TokenStates, rows: Sequence[int], compute: Callable[[Tenso
 
 
 def distillation(own: Tensor, wanted: Tensor) -> Tensor:
-    """Return the mean Kullback-Leibler divergence of each text's softmax of cosines with the others.
+    """Return the mean Kullback-Leibler divergence of each text's softmax of cosines with all other texts.
 
     The rows, (n, d) and (n, D), have unit length. Zero if and only if all differences of a
     text's cosines are those of `wanted`.
@@ -188,7 +188,7 @@ def start(checkpoint: Checkpoint, output_dim: int, states: TokenStates, rows: Se
         block = pma.mab
         torch.nn.init.orthogonal_(block.fc_q.weight)
         pma.S.copy_((own_query.flatten() @ block.fc_q.weight).view(1, 1, -1))
-        # The one change of the keys that gives this query the scores of the full head's.
+        # Change the keys so that this query gets the scores of the full head's.
         keys = own_query[:, :, None] * folded.scorer[:, None, :] / own_query.square().sum(1)[:, None, None]
         block.fc_k.weight.copy_(keys.flatten(0, 1) * output_dim**0.5)
         block.fc_v.weight.copy_(torch.einsum("hkw,hwd->hkd", kept, folded.values).flatten(0, 1))

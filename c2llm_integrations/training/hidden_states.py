@@ -1,4 +1,4 @@
-"""Texts → the backbone's token states, computed once and kept in a file, so that many heads can be trained on them."""
+"""Compute the backbone's token states of texts once and keep them in a file, to train many heads on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from c2llm_integrations.errors import InputError
 from c2llm_integrations.model.batch_scheduler import plan_batches
 from c2llm_integrations.model.checkpoint import Checkpoint
 from c2llm_integrations.model.dtype_choice import float_dtype
-from c2llm_integrations.model.encoder import load_encoder, longest_text, right_padded, token_budget
+from c2llm_integrations.model.encoder import Encoder, load_encoder, longest_text, right_padded, token_budget
 from c2llm_integrations.model.threads import run
 
 WINDOW_TEXTS = 1024  # sorted by length at once, and written before the next
@@ -29,7 +29,7 @@ WINDOW_TEXTS = 1024  # sorted by length at once, and written before the next
 class TokenStates:
     """Last hidden states of texts, end to end: `states` (tokens, D) float16 on disk, `ends` (texts,) in tokens.
 
-    `cut` is how many texts were longer than the limit.
+    `cut`: the number of texts longer than the limit.
     """
 
     states: NDArray[np.float16]
@@ -95,27 +95,35 @@ def _compute(
 ) -> None:
     """Write all states to `partial`; the texts that an interrupted run wrote there are not computed again."""
     shape = (int(ends[-1]), checkpoint.sizes.hidden_size)
-    listed = partial.with_suffix(".done")  # holds how many texts are written, in windows
-    done = int(listed.read_text()) if partial.exists() and listed.exists() else 0
+    starts = [0, *ends[:-1]]
+    count_file = partial.with_suffix(".done")  # holds how many texts are written, in windows
+    done = int(count_file.read_text()) if partial.exists() and count_file.exists() else 0
     states = np.lib.format.open_memmap(partial, "r+" if done else "w+", np.float16, None if done else shape)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = float_dtype(checkpoint, device)
     encoder = load_encoder(checkpoint, dtype, device)
     budget = token_budget(checkpoint.sizes, dtype, device)
     for begin in range(done, len(tokens), WINDOW_TEXTS):
-        window = tokens[begin : begin + WINDOW_TEXTS]
-        parts = list(plan_batches([len(ids) for ids in window], budget, padded=encoder.padded))
-        computed = run(encoder.states, ([window[row] for row in rows] for rows in parts), device)
-        for rows, found in zip(parts, computed, strict=True):
-            for row, one in zip(rows, found.split([len(window[row]) for row in rows]), strict=True):
-                states[ends[begin + row] - len(one) : ends[begin + row]] = one.to(torch.float16).numpy()
-        first, last = ends[begin] - len(window[0]), ends[begin + len(window) - 1]
-        if not np.isfinite(states[first:last]).all():
+        end = min(begin + WINDOW_TEXTS, len(tokens))
+        for number, found in _states_of(tokens[begin:end], encoder, budget, device):
+            text = begin + number
+            states[starts[text] : ends[text]] = found.to(torch.float16).numpy()
+        if not np.isfinite(states[starts[begin] : ends[end - 1]]).all():
             raise InputError(f"a token state of {checkpoint.name} is NaN or above 65,504, what float16 holds")
         states.flush()
-        write_atomically(listed, str(begin + len(window)))
+        write_atomically(count_file, str(end))
         if progress:
-            progress(begin + len(window), len(tokens), "computing token states")
+            progress(end, len(tokens), "computing token states")
+
+
+def _states_of(
+    texts: list[list[int]], encoder: Encoder, budget: int, device: torch.device
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield the number of each text and its states (tokens, D), in no order."""
+    batches = list(plan_batches([len(ids) for ids in texts], budget, padded=encoder.padded))
+    computed = run(encoder.states, ([texts[number] for number in batch] for batch in batches), device)
+    for batch, found in zip(batches, computed, strict=True):
+        yield from zip(batch, found.split([len(texts[number]) for number in batch]), strict=True)
 
 
 def token_ids(checkpoint: Checkpoint, texts: Sequence[str], max_length: int) -> Iterator[tuple[list[int], bool]]:

@@ -20,7 +20,7 @@ from c2llm_integrations.training.docstring_pairs import read_pairs
 from c2llm_integrations.training.hidden_states import token_ids
 
 PAIRS, MAX_TOKENS = 1000, 512
-# Of a million values behind gelu one is cut: finer steps for the others save more than it loses.
+# One of a million values after gelu is clipped: finer steps for all others gain more than that loses.
 CUT, MOST_CUT = 1e-6, 4096
 
 
@@ -59,7 +59,7 @@ class RangeWatch:
         self.tokens = self.real = 0
 
     def begin(self, tokens: int) -> None:
-        """Expect a batch of so many tokens; rows behind them belong to no text."""
+        """Expect a batch of this many tokens; rows after them are padding."""
         self.coming = iter(self.names)
         self.real = tokens
         self.tokens += tokens
@@ -77,7 +77,7 @@ class RangeWatch:
         return linear(x, layer)
 
     def ranges(self) -> dict[str, Tensor]:
-        """Return what was seen, as `measure_ranges` does."""
+        """Return the ranges seen, as `measure_ranges` does."""
         cut = min(int(self.tokens * self.cut_of), MOST_CUT - 1)
         return {
             name: largest[cut : cut + 1].clone() if name.endswith("narrow") else largest

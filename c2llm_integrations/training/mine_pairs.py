@@ -1,7 +1,7 @@
-"""Repositories and folders of code → what to train on.
+"""Mine training data from repositories and folders of code.
 
-Pairs: what documentation says → the code without it, a name's words → the code masked. For a head that learns without
-labels: chunks, and the questions that their documentation answers.
+Pairs: documentation → the code without it, a name's words → the code masked. For a head that learns without labels:
+chunks, and the questions that their documentation answers.
 """
 
 from __future__ import annotations
@@ -77,9 +77,9 @@ def _pairs(found: Definition) -> Iterator[Row]:
 
 
 def own_texts(checkpoint: Checkpoint, folders: Sequence[Path], limit: int, seed: int = 0) -> list[str]:
-    """Return up to `limit` chunks and questions, each as the checkpoint embeds it, none twice, drawn by `seed`.
+    """Return up to `limit` chunks and questions, each once and as the checkpoint embeds it, drawn by `seed`.
 
-    The questions are what the code's own documentation says: a head that sees documents alone loses most on questions.
+    The questions come from the code's own documentation: a head that sees only documents is worst at questions.
     """
     ask, show = prompts.query_prompt(checkpoint.prompts), prompts.document_prompt(checkpoint.prompts)
 

@@ -1,4 +1,4 @@
-"""How a model or a head is trained, declared once. Imports no torch."""
+"""The options of training a model or a head, declared once. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from c2llm_integrations._utils.option_field import option
 
 @dataclass(frozen=True)
 class FinetuneOptions:
-    """What decides a run; the defaults are the published ones where there are any.
+    """Options of a run; the defaults are the published values, if any.
 
     `lora`: train LoRA on the backbone, or all of the backbone. PMA is always trained.
     """
@@ -35,7 +35,7 @@ class FinetuneOptions:
 
 @dataclass(frozen=True)
 class HeadOptions:
-    """What decides a head's training; `contrast` weighs InfoNCE beside distillation, where there are pairs."""
+    """Options of a head's training; `contrast`: the weight of InfoNCE beside distillation, with pairs only."""
 
     output_dim: int = option(MISSING, "How many dimensions the head gives.", metavar="N", min=1)
     steps: int = option(1000, "Steps of training.", metavar="N", min=1)

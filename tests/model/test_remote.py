@@ -404,7 +404,7 @@ def test_options_that_a_server_decides_are_refused(url):
 
 def test_a_collection_alone_sends_nothing_to_a_server(url):
     stored = {"model": url, "max_length": 2048, "normalize": True, "output_dim": 64}
-    with pytest.raises(InputError, match=f"never used on this machine.*--model {url}"):
+    with pytest.raises(InputError, match=f"^the collection's vectors come from {url}.*--model {url}"):
         options_of(stored)
     remember_model(url)
     assert options_of(stored) == ModelOptions(name=url, output_dim=64)

@@ -22,7 +22,6 @@ from langchain_openai import OpenAIEmbeddings
 from c2llm_integrations.cli.main import run
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.model.embedder import C2LLMEmbedder
-from c2llm_integrations.server import connections
 from c2llm_integrations.server import openai as module
 from c2llm_integrations.server.openai import Limits, create_app
 from tests.golden import TIED
@@ -256,7 +255,7 @@ def test_many_single_questions_are_computed_together(embedder):
 
 
 def test_clients_that_hang_or_leave_hurt_nobody(embedder, monkeypatch):
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)  # a body may take longer
+    monkeypatch.setattr(module, "HEAD_SECONDS", 0.3)  # a body may take longer
     monkeypatch.setattr(module, "BODY_SECONDS", 1.0)
     with served(embedder) as address:
         host, port = address.removeprefix("http://").split(":")
@@ -277,7 +276,7 @@ def test_clients_that_hang_or_leave_hurt_nobody(embedder, monkeypatch):
     "said", [b"", b"GET /health HTTP/1.1\r\nHost: ", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /"]
 )
 def test_a_connection_without_a_whole_head_is_closed(embedder, monkeypatch, said):
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(module, "HEAD_SECONDS", 0.2)
     with served(embedder) as address:
         host, port = address.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=30) as slow:
@@ -287,8 +286,8 @@ def test_a_connection_without_a_whole_head_is_closed(embedder, monkeypatch, said
 
 
 def test_silent_connections_leave_room_for_others(embedder, monkeypatch):
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
-    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 4)
+    monkeypatch.setattr(module, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(module, "MAX_CONNECTIONS", 4)
     with served(embedder) as address, ExitStack() as opened:
         host, port = address.removeprefix("http://").split(":")
         silent = [opened.enter_context(socket.create_connection((host, int(port)), timeout=30)) for _ in range(20)]
@@ -297,8 +296,8 @@ def test_silent_connections_leave_room_for_others(embedder, monkeypatch):
 
 
 def test_clients_that_take_no_answer_leave_room_for_others(embedder, monkeypatch):
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
-    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 4)
+    monkeypatch.setattr(module, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(module, "MAX_CONNECTIONS", 4)
     body = json.dumps({"input": ["x"] * 2048}).encode()
     head = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n%s\r\n"
     last = head % (len(body), b"Connection: close\r\n") + body
@@ -314,7 +313,7 @@ def test_clients_that_take_no_answer_leave_room_for_others(embedder, monkeypatch
         answers = b"".join(iter(partial(asking().recv, 4096), b""))  # of a client that takes all of them
         assert answers.count(b" 200 OK") == 6
         assert answers.count(b'"embedding":[') == 6 * 2048
-        silent = [asking() for _ in range(connections.MAX_CONNECTIONS)]
+        silent = [asking() for _ in range(module.MAX_CONNECTIONS)]
         until(lambda: answers_at(address))
         assert len(silent) == 4
 

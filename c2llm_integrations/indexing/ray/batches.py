@@ -1,4 +1,4 @@
-"""What travels through a distributed run: one type for each stage, and where its rows go."""
+"""The batches of a distributed run, one type for each stage, and the place where their rows go."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from c2llm_integrations.indexing.report import IngestReport
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.vector_store import Stored, VectorStore
 
-# What sums of 128-bit ids are taken modulo.
+# The modulus of sums of 128-bit ids.
 MODULUS = 2**128
 
 
@@ -26,8 +26,8 @@ MODULUS = 2**128
 class Place:
     """Where rows go; `api_key` as for `open_store`, shown nowhere.
 
-    `host`: the driver's machine, by which folders are known wherever they are read; `token`: stands for one pass,
-    which is as long as a process keeps what it has read of the store.
+    `host`: the driver's machine, which identifies folders wherever they are read; `token`: identifies one pass; what
+    a process has read of the store is kept for that pass.
     """
 
     url: str
@@ -41,11 +41,11 @@ class Place:
         return _opened(self)
 
     def claims(self) -> dict[str, str]:
-        """Return the claims at about the begin of the pass: there are as many as repositories, and all ask."""
+        """Return the claims as of about the start of the pass, cached: every repository's batches ask for them."""
         return _claims(self)
 
     def owner_of(self, source: str) -> str:
-        """Return what stands for a source in its repositories' claims, on whichever machine that is asked."""
+        """Return what identifies a source in its repositories' claims, the same on every machine."""
         if "://" not in source:
             return checkout_id(Path(source), self.host)
         return hashlib.sha256((normalize_origin(source) or source).encode()).hexdigest()[:16]
@@ -82,22 +82,22 @@ class Sum:
 
 @dataclass
 class BatchResult:
-    """What became of some files of one repository; the driver gets nothing else.
+    """The outcome for some files of one repository; the driver gets nothing else.
 
     Attributes:
         repository: Name of the repository.
-        source: What was asked to be indexed.
-        owner: What stands for the source in its repository's claim.
+        source: The source, as the user named it.
+        owner: What identifies the source in its repository's claim.
         batches: How many batches the repository has, 0 where nobody knows: it comes from a data set of texts.
         files: Paths in this batch.
         rows: Rows of the data set that it comes from.
-        commit: What all its files were read from.
+        commit: The commit that all its files were read from, if any.
         report: Counts of this batch, in the fields of a whole run.
-        ids: Of the rows that the store should hold of its files.
+        ids: Those of the rows that the store should hold of its files.
         stale: Ids of rows to delete once the repository is verified.
         is_done: The store holds this very commit of the repository already.
         is_lost: A row did not read back as it was sent.
-        failed: Why nothing can be done.
+        failed: Why nothing could be done, or "".
 
     """
 
@@ -120,7 +120,7 @@ class BatchResult:
 class FileBatch:
     """Files to read: those under `root`, or the `texts` by path where they are not files.
 
-    `taken_back` are those that an ignore file of ours takes back (`Tree.wanted`); `held`: rows that the store has.
+    `taken_back`: those that .c2llmignore includes again (`Tree.wanted`); `held`: rows that the store has.
     """
 
     result: BatchResult

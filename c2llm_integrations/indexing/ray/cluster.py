@@ -23,7 +23,7 @@ EmbedderOf = Callable[[], Any]
 
 @dataclass
 class Cluster:
-    """What a run may use.
+    """The machines, model and parallelism of a run.
 
     Attributes:
         address: That of a running cluster; None starts one on this machine.
@@ -80,7 +80,7 @@ def connected(cluster: Cluster) -> Iterator[None]:
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Raise this package's own errors as they were on the other machine, without Ray's traceback from there."""
+    """Raise this package's own errors without the traceback that Ray adds from the other machine."""
     try:
         yield
     except ray.exceptions.RayError as error:

@@ -1,4 +1,4 @@
-"""Copies of a model on a Ray cluster that look like one embedder: what computes most is spread, the rest stays here."""
+"""Copies of a model on a Ray cluster that look like one embedder: only the embedding is spread over the cluster."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ except ImportError as error:
 
 # Texts that an actor gets at once.
 PART_TEXTS = 128
-# Parts for each actor in one batch of records: one is computed, one on its way, and the last ones end about together.
+# Parts for each actor in one batch of records: one computed, one on its way, and more so that all end about together.
 PARTS_EACH = 4
 
 
 class RayEmbedder:
-    """What `ingest_records` needs of an embedder, computed by the actors of a cluster.
+    """An embedder for `ingest_records` whose vectors the actors of a cluster compute.
 
         with RayEmbedder.on(Cluster("auto", embedders=8, gpus_each=1, make_embedder=load)) as embedder:
             ingest_records(file, embedder, store, source="answers", batch_size=embedder.batch_size)
@@ -54,9 +54,9 @@ class RayEmbedder:
     @classmethod
     @contextmanager
     def on(cls, cluster: Cluster) -> Iterator[RayEmbedder]:
-        """Start the models, and stop them at the end; so with Ray itself, unless this process is connected already.
+        """Start the models, and stop them at the end; Ray too, unless this process is connected already.
 
-        An actor that dies is started again, and what it had is computed again.
+        An actor that dies is started again, and its texts are computed again.
         """
         with connected(cluster), plain_errors():
             made: Any = ray.remote(num_cpus=1, num_gpus=cluster.gpus_each, max_restarts=-1, max_task_retries=-1)(_Model)

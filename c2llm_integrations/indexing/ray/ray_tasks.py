@@ -31,11 +31,11 @@ class Step:
 
 
 class Chunk(Step):
-    """Reads, chunks and compares."""
+    """Read, chunk and compare."""
 
 
 class Write(Step):
-    """Stores."""
+    """Store the rows."""
 
 
 def embedding_actor(make: EmbedderOf, actors: int) -> type[Any]:
@@ -74,7 +74,7 @@ class EmbeddingActor:
 
 
 class ListSource:
-    """Lists a folder or clones a repository."""
+    """List a folder, or clone a repository."""
 
     def __init__(self, place: Place, forced: Collection[str]) -> None:
         self.place = place
@@ -87,7 +87,7 @@ class ListSource:
 
 
 class ListTexts:
-    """Makes batches of a data set's rows."""
+    """Make batches of a data set's rows."""
 
     def __init__(self, place: Place, source: str, force: bool) -> None:
         self.place = place

@@ -1,9 +1,9 @@
-"""The same ingest on a Ray cluster: `ingest`'s rows, ids, spec and verification, on any number of machines.
+"""Ingest on a Ray cluster, with the rows, ids, spec and verification of `ingest`, on any number of machines.
 
     folders, git URLs, Parquet, JSON lines ─ list ─▶ batches ─ chunk ─▶ ─ embed (actors) ─▶ ─ write ─▶ driver ─ finish
 
-Ray Data moves the batches and holds back what runs ahead, so memory does not grow with the corpus; what dies is done
-again, which changes nothing.
+Ray Data moves the batches and applies backpressure, so memory does not grow with the corpus; the work of a task that
+dies is repeated, which changes nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from time import perf_counter
 from urllib.parse import unquote, urlsplit
 
+from c2llm_integrations._utils.progress import Progress
 from c2llm_integrations.code.exclude import UNREADABLE
 from c2llm_integrations.code.secrets import is_token
 from c2llm_integrations.errors import InputError, MissingExtra, RepositoryError, StoreError
@@ -50,7 +51,7 @@ except ImportError as error:
 DATA_SETS = (".parquet", ".jsonl")
 # Texts of a data set that make one batch.
 BATCH_TEXTS = 256
-# Times a repository that does not verify is gone through before it is an error.
+# The most passes; a repository that does not verify after the last one is an error.
 PASSES = 3
 
 
@@ -66,7 +67,7 @@ def ingest_distributed(
     """Make the collection hold exactly the chunks of every source; return a report for each repository.
 
     A source that cannot be read, or whose repository another one fills, has a report of its own with the reason under
-    `skipped["unreadable"]`; the others are done all the same.
+    `skipped["unreadable"]`; the other sources are still done.
 
     Args:
         sources: Folders that every machine can read, git URLs or bare repositories, and files or folders of Parquet
@@ -76,14 +77,14 @@ def ingest_distributed(
         collection: Name of the collection.
         api_key: The server's key; by default it is found in each machine's environment.
         cluster: The machines to use, and the model; by default this machine and nano.
-        options: As for `ingest`, without those that are for one repository on one machine. `force` also reads again
-            what is done; `progress` gets (batches done, batches, repository).
+        options: As for `ingest`, without those for one repository on one machine. `force` also reads sources again
+            that are done; `progress` gets (batches done, batches, repository).
 
     Raises:
         InputError: The store is embedded, a URL holds a password, two folders are in one repository, or an option
             is for one repository only.
         RepositoryError: No source can be read.
-        StoreError: Names the repositories that the store does not hold as they are after all passes.
+        StoreError: Some repositories, which it names, did not verify after all passes.
         SpecMismatch: As `ingest` does.
 
     """
@@ -102,7 +103,7 @@ def ingest_distributed(
         is_first = opened.count() == 0
         with opened.bulk() if is_first else nullcontext():
             reports, problems = _passes(named, place, make, cluster, options)
-        if not is_first:  # also what a killed run left put off
+        if not is_first:  # also rows that a killed run left unindexed
             opened.optimize()
     if problems and not reports:
         raise RepositoryError("; ".join(f"{source}: {why}" for source, why in problems.items()))
@@ -144,7 +145,7 @@ def _named(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
 
 
 def _holds_password(source: str) -> bool:
-    """Return whether a URL holds a password or a token, which may stand anywhere in it; raises InputError for none."""
+    """Return whether a URL holds a password or a token, anywhere in it; raises InputError if it is not a URL."""
     try:
         source.encode()
         url = urlsplit(source)
@@ -189,33 +190,46 @@ def _passes(
     sources: list[str], place: Place, make: EmbedderOf, cluster: Cluster, options: IngestOptions
 ) -> tuple[list[IngestReport], dict[str, str]]:
     """Go through the sources until all is verified; return the repositories' reports, and source → its problem."""
-    reports: dict[str, IngestReport] = {}
-    began: dict[str, IngestReport] = {}
+    verified: dict[str, IngestReport] = {}
+    unverified: dict[str, IngestReport] = {}
     problems: dict[str, str] = {}
     forced = set(sources if options.force else ())
+    left = sources
     for _ in range(PASSES):
-        here = replace(place, token=uuid.uuid4().hex)
-        texts = {source: _texts(source) for source in sources if source.endswith(DATA_SETS)}
-        tracker = PassTracker({source: data.count() for source, data in texts.items()}, _Finish(here))
-        for done, result in enumerate(_stream(sources, texts, here, make, cluster, forced), 1):
-            tracker.take(result)
-            if options.progress is not None:
-                options.progress(done, tracker.total, result.repository)
-        sources = tracker.end(sources)
+        tracker = _one_pass(left, replace(place, token=uuid.uuid4().hex), make, cluster, forced, options.progress)
+        left = tracker.end(left)
         problems |= tracker.problems
         forced |= tracker.contested  # the claim may be the other's by now, and rows of it are there
         for name, report in tracker.verified.items():
-            reports[name] = _added(reports.get(name) or began.get(name), report)
+            verified[name] = _added(verified.get(name) or unverified.get(name), report)
         for name, one in tracker.failed.items():
-            began[name] = _added(began.get(name), one.report)
-        if not sources:
-            return list(reports.values()), problems
-    missing = ", ".join(sorted(tracker.failed) or sources)
+            unverified[name] = _added(unverified.get(name), one.report)
+        if not left:
+            return list(verified.values()), problems
+    missing = ", ".join(sorted(tracker.failed) or left)
     raise StoreError(f"not verified after {PASSES} passes: {missing}; run again, and check who else writes there")
 
 
+def _one_pass(
+    sources: Sequence[str],
+    place: Place,
+    make: EmbedderOf,
+    cluster: Cluster,
+    forced: Collection[str],
+    progress: Progress | None,
+) -> PassTracker:
+    """Stream the sources through the cluster; return the tracker, which has taken every batch."""
+    texts = {source: _texts(source) for source in sources if source.endswith(DATA_SETS)}
+    tracker = PassTracker({source: data.count() for source, data in texts.items()}, _Finish(place))
+    for done, result in enumerate(_stream(sources, texts, place, make, cluster, forced), 1):
+        tracker.take(result)
+        if progress is not None:
+            progress(done, tracker.total, result.repository)
+    return tracker
+
+
 def _added(before: IngestReport | None, report: IngestReport) -> IngestReport:
-    """Return the report of a repository that took another pass: what it is now, and what was done in all."""
+    """Return the report of a repository that took another pass: its rows now, and the work of all passes."""
     if before is not None:
         report.unchanged = max(0, report.unchanged - before.written)
         for name in ("written", "moved", "deleted", "tokens", "cut", "shortened"):
@@ -224,7 +238,7 @@ def _added(before: IngestReport | None, report: IngestReport) -> IngestReport:
 
 
 class _Finish:
-    """Has a repository finished by a task, as `PassTracker` asks for."""
+    """Start a task that finishes a repository, for `PassTracker`."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -288,7 +302,7 @@ def _listed(
 ) -> Iterator[ray.data.Dataset]:
     """Yield data sets of batches, one batch a block, so that each is passed on as soon as it is ready.
 
-    `forced`: sources that take over names which others fill, and are read again where they are done.
+    `forced`: sources that take over names from other sources, and are read again even if done.
     """
     if folders:
         listed = ray.data.from_items(list(folders), override_num_blocks=len(folders))

@@ -41,7 +41,7 @@ from c2llm_integrations.stores.vector_store import Row, Stored
 if TYPE_CHECKING:
     from c2llm_integrations.model.embedder import C2LLMEmbedder
 
-# Files in one batch, and their characters: what is chunked, embedded and stored as one, and again after a death.
+# The most files of one batch, and their characters: a batch is done as one, and repeated if its task dies.
 BATCH_FILES, BATCH_CHARACTERS = 64, 2**20
 # How long git may take to clone.
 GIT_SECONDS = 3600
@@ -50,9 +50,9 @@ GIT_SECONDS = 3600
 def list_source(source: str, place: Place, force: bool) -> Iterator[FileBatch]:
     """List a source, claim its repository, and cut it into batches with the rows that the store has of their files.
 
-    `source`: a folder, or a git URL or bare repository, whose batches carry their texts. A distant repository of which
-    the store says that it holds the very commit is one batch that is done, unless `force`. A source that cannot be
-    listed, cloned or claimed is a batch that failed.
+    `source`: a folder, or a git URL or bare repository, whose batches carry their texts. A remote repository whose
+    commit the store already holds becomes one batch that is done, unless `force`. A source that cannot be listed,
+    cloned or claimed becomes a batch that failed.
     """
     try:
         if is_remote(source):
@@ -63,12 +63,12 @@ def list_source(source: str, place: Place, force: bool) -> Iterator[FileBatch]:
             claims = ((name, Claim.parse(text)) for name, text in place.claims().items())
             tree.name = next((name for name, claim in claims if claim.checkout == owner), tree.name)
             yield from _batches(tree, source, place, force, owner)
-    except (RepositoryError, OSError, ValueError) as error:  # it costs the other sources nothing
+    except (RepositoryError, OSError, ValueError) as error:  # the other sources are still done
         yield FileBatch(BatchResult(source, source, failed=reason_of(error)))
 
 
 def name_of_remote(source: str, owner: str) -> str:
-    """Return the name of a remote's repository: its owner's digest where the URL holds none that is safe to keep."""
+    """Return the name of a remote's repository, or its owner's digest if the URL has no name that is safe to keep."""
     return normalize_origin(source) or normalize_origin(os.path.dirname(source)) or owner  # /srv/repo/.git is "repo"
 
 
@@ -102,7 +102,7 @@ def _list_remote(source: str, place: Place, force: bool) -> Iterator[FileBatch]:
 
 @contextmanager
 def _address(source: str) -> Iterator[tuple[str, str]]:
-    """Make an address that git can clone, and name the protocols it may use: none that runs a command.
+    """Make an address that git can clone, and name the protocols it may use, which cannot run a command.
 
     A repository on this machine is seen through a view, because git would run in it and believe its configuration.
     """
@@ -116,12 +116,12 @@ def _address(source: str) -> Iterator[tuple[str, str]]:
 
 
 def is_remote(source: str) -> bool:
-    """Say whether a source is a git URL or a bare repository, which is cloned."""
+    """Return whether a source is a git URL or a bare repository, which is cloned."""
     return is_git_folder(Path(source)) or "://" in source or source.endswith(".git")
 
 
 def _batches(tree: Tree, source: str, place: Place, force: bool, owner: str) -> list[FileBatch]:
-    """Return the tree's batches; the first one has no files, but what is known of the tree as a whole."""
+    """Return the tree's batches; the first one has no files, only the facts about the tree as a whole."""
     require_claim(tree, place, force, owner)
     if place.claims().get(tree.name) != owner:  # while rows change, it names no commit
         place.open().claim(tree.name, owner)
@@ -155,7 +155,7 @@ def _by_path(place: Place, repository: str) -> dict[str, list[Stored]]:
 
 @lru_cache(4)
 def _commit_of(root: str, _token: str) -> CommitSeen:
-    """Return the commit that is checked out, listed once a process and pass; copies are told what was seen."""
+    """Return the commit that is checked out, listed once a process and pass; a copy sees one batch's sources."""
     return CommitSeen(Path(root))
 
 
@@ -170,7 +170,8 @@ def list_texts(
 ) -> FileBatch:
     """Make a batch of some texts of a repository that is not a folder, with the rows that the store has of them.
 
-    What would be left out of a folder is left out here. One that another source fills, unless `force`, has failed.
+    Texts are left out as files of a folder would be. If another source fills the repository, the batch has failed,
+    unless `force`.
     """
     owner, claim = place.owner_of(source), place.claims().get(repository)
     if claim is not None and Claim.parse(claim).checkout != owner and not force:
@@ -228,53 +229,61 @@ def _groups(tree: Tree) -> Iterator[list[str]]:
 
 
 def chunk(batch: FileBatch, place: Place) -> ChunkedBatch:
-    """Read and chunk the batch's files, and tell what is new, what has moved and what is stale.
+    """Read and chunk the batch's files; sort the chunks into new and moved ones, and list the stale rows.
 
-    A file that cannot be chunked costs itself; it counts as unreadable, so that its rows stay.
+    A file that cannot be chunked is reported as unreadable and keeps its rows; the other files are done.
     """
-    tree, held, result = _tree_of(batch), StoredRows(batch.held), deepcopy(batch.result)
-    report = result.report
+    tree = _tree_of(batch)
+    stored = StoredRows(batch.held)
+    done = ChunkedBatch(deepcopy(batch.result))
+    result, report = done.result, done.result.report
     is_folder = batch.texts is None and bool(result.files)
-    seen = copy(_commit_of(batch.root, place.token)) if is_folder and result.commit else None
-    done = ChunkedBatch(result)
+    commit_seen = copy(_commit_of(batch.root, place.token)) if is_folder and result.commit else None
     for source in _sources(batch, tree):
-        if seen is not None:
-            seen.see(source)
+        if commit_seen is not None:
+            commit_seen.see(source)
         try:
             chunks = list(chunk_source(tree.name, source.path, source.text))
         except Exception:
             tree.skip(exclude.UNREADABLE, source.path)
             continue
         report.files += 1
-        _compare(chunks, held, done)
-    for id, path in held.left():
-        if tree.can_tell(path):
-            result.stale.append(str(id))
-        else:
-            result.ids = result.ids.add([str(id)])
+        _compare(chunks, stored, done)
+    _keep_or_drop(stored, tree, result)
     try:
-        if is_folder:  # where this machine does not have the folder, all its files seem gone
+        if is_folder:  # if this machine does not have the folder, all its files seem gone
             require_there(tree)
     except RepositoryError as error:
         return ChunkedBatch(replace(result, stale=[], failed=str(error)))
-    report.skipped, report.encodings = {**report.skipped, **tree.skipped}, tree.encodings or report.encodings
-    if seen is not None and seen.commit != result.commit:
+    report.skipped = {**report.skipped, **tree.skipped}
+    report.encodings = tree.encodings or report.encodings
+    if commit_seen is not None and commit_seen.commit != result.commit:
         result.commit = None
     return done
 
 
-def _compare(chunks: Sequence[CodeChunk], held: StoredRows, done: ChunkedBatch) -> None:
+def _compare(chunks: Sequence[CodeChunk], stored: StoredRows, done: ChunkedBatch) -> None:
+    """Add chunks to those of a batch, by how they differ from their rows."""
     report = done.result.report
     report.chunks += len(chunks)
     done.result.ids = done.result.ids.add(one.id for one in chunks)
     for one in chunks:
-        change = held.take(one)
+        change = stored.take(one)
         if change is Change.NEW:
             done.new.append(one)
         elif change is Change.MOVED:
             done.moved.append(one)
         else:
             report.unchanged += 1
+
+
+def _keep_or_drop(stored: StoredRows, tree: Tree, result: BatchResult) -> None:
+    """List the rows that no chunk has taken as stale, but keep those of files that could not be read."""
+    for id, path in stored.left():
+        if tree.can_tell(path):
+            result.stale.append(str(id))
+        else:
+            result.ids = result.ids.add([str(id)])
 
 
 def _sources(batch: FileBatch, tree: Tree) -> Iterator[Source]:
@@ -302,7 +311,7 @@ def embed(batch: ChunkedBatch, embedder: C2LLMEmbedder) -> EmbeddedBatch:
 
 
 def write(batch: EmbeddedBatch, place: Place) -> BatchResult:
-    """Store the batch's rows and return what the driver must know."""
+    """Store the batch's rows and return their report for the driver."""
     result, rows = deepcopy(batch.result), []
     if batch.vectors is not None:
         rows = [Row(one, vector) for one, vector in zip(batch.new, batch.vectors, strict=True)]
@@ -311,7 +320,7 @@ def write(batch: EmbeddedBatch, place: Place) -> BatchResult:
         loader.update(batch.moved)
     try:
         loader.verify_sample()
-    except StoreError:  # taken back, so that the next pass writes all of it again
+    except StoreError:  # deleted, so that the next pass writes all of it again
         result.is_lost = True
         place.open().delete([row.chunk.id for row in rows])
     report, done = result.report, loader.report
@@ -328,11 +337,11 @@ def finish(
     paths: Collection[str] | None,
     claim: Claim,
 ) -> tuple[int, int]:
-    """Verify that the store holds what it should of a repository, delete its stale rows, and record its commit.
+    """Verify that the store holds the right rows of a repository, delete its stale ones, and record its commit.
 
-    `wanted`: the ids it should hold, None if it was done before; `paths`: all that it has, rows of others are stale;
-    None where `stale` names all. Returns rows deleted and rows held.
-    Raises StoreError if the store holds anything else than wanted and stale rows; then nothing is deleted.
+    `wanted`: the ids it should hold, None if it was done before; `paths`: all paths that it has, so that rows of any
+    other are stale, or None if `stale` names all. Returns rows deleted and rows held.
+    Raises StoreError if the store holds other rows than wanted and stale ones; then nothing is deleted.
     """
     store, stale = place.open(), set(stale)
     if wanted is None:

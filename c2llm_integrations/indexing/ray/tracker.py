@@ -1,7 +1,7 @@
-"""What the driver of a distributed run adds up: a report for each repository, and when it is complete.
+"""Add up a distributed run in its driver: a report for each repository, and when it is complete.
 
-It keeps sums, and what was refused, skipped or is stale; of a data set of texts also the paths, because only they tell
-which rows are of a path that is gone.
+The driver keeps sums, and the refused, skipped and stale ids; for a data set of texts also the paths, because only they
+show which rows are of a path that is gone.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from c2llm_integrations.indexing.report import IngestReport
 
 @dataclass
 class TrackedRepository:
-    """What the driver knows of one repository until it is finished.
+    """The state of one repository until it is finished.
 
     `batches`: how many are through; `wanted`: the ids that the store should hold in the end, `stale` those to delete;
-    `commits`: what the batches were read from; `is_done`, `is_lost`: whether any batch is (see `BatchResult`); of a
-    data set of texts, `paths` are those it has, None for a folder, and `has_doubles` says that one came twice.
+    `commits`: those of the batches; `is_done`, `is_lost`: whether any batch is (see `BatchResult`); `paths`: those of a
+    data set of texts, None for a folder; `has_doubles`: whether one of these came twice.
     """
 
     report: IngestReport
@@ -39,12 +39,12 @@ class TrackedRepository:
 
     @property
     def claim(self) -> Claim:
-        """The claim it is to get: with a commit if all of it was read from that one."""
+        """Its new claim, with a commit if all of it was read from that one."""
         [commit] = self.commits if len(self.commits) == 1 and not self.report.unreadable else [None]
         return Claim(self.owner, commit)
 
     def add(self, result: BatchResult) -> None:
-        """Add what became of a batch."""
+        """Add the result of a batch."""
         self.owner = result.owner
         self.batches += 1
         self.wanted = (self.wanted + result.ids) - Sum().add(result.report.refused)
@@ -60,21 +60,21 @@ class TrackedRepository:
         self.report.add(result.report)
 
 
-# Begins to delete what is stale and to verify. The answer waits for the numbers of rows deleted and held, and raises
-# StoreError if the store does not hold what it should.
+# Starts to verify and to delete stale rows. The function returned waits for the numbers of rows deleted and held, and
+# raises StoreError if the store does not hold the right rows.
 Finish = Callable[[TrackedRepository], Callable[[], tuple[int, int]]]
 
 
 class PassTracker:
     """One pass over some sources.
 
-    `total`: batches there are, as far as known; `problems`: source → why it cannot be read; `contested`: sources of
-    whose repository's name another one came too, which has claimed it and stored rows of its own. After `end`:
-    `verified` and `failed` are the repositories that the store holds as they are, and the others.
+    `total`: batches, as far as known; `problems`: source → why it cannot be read; `contested`: sources whose
+    repository's name a second source has claimed too, and stored rows under. After `end`, `verified` and `failed` hold
+    each repository by its outcome.
     """
 
     def __init__(self, rows: dict[str, int], finish: Finish) -> None:
-        """`rows`: those of each source that is a data set of texts."""
+        """Take the number of rows of each source that is a data set of texts."""
         self.total = 0
         self.problems: dict[str, str] = {}
         self.contested: set[str] = set()
@@ -87,7 +87,7 @@ class PassTracker:
         self._finishing: dict[str, Callable[[], tuple[int, int]]] = {}
 
     def take(self, result: BatchResult) -> None:
-        """Add a batch that is through; with the last one of a repository, have that finished."""
+        """Add a batch that is through; the last one of a repository starts to finish it."""
         name, source = result.repository, result.source
         self._came[source] += result.rows if source in self._rows else 1
         if result.failed:
@@ -98,14 +98,17 @@ class PassTracker:
             self.problems[source] = f"its repository is called {name!r} like that of {one.source}; index one of them"
             self.contested.add(one.source)
             return
-        self.total += 1 if not result.batches else 0 if one.batches else result.batches
+        if not result.batches:  # of a data set, whose number of batches nobody knows
+            self.total += 1
+        elif not one.batches:
+            self.total += result.batches
         one.add(result)
         if one.batches == result.batches and not one.is_lost:
             self._finishing[name] = self._finish(one)
 
     def end(self, sources: Sequence[str]) -> list[str]:
         """Finish what is complete, wait for all, and return the sources to go through again."""
-        again = {source for source in sources if self._came[source] != self._rows.get(source, self._came[source] or 1)}
+        again = {source for source in sources if self._is_incomplete(source)}
         for name, one in self._repositories.items():
             if one.paths is not None and one.source not in again:
                 if one.has_doubles:
@@ -113,14 +116,25 @@ class PassTracker:
                 elif not one.is_lost:
                     self._finishing[name] = self._finish(one)
         for name, one in self._repositories.items():
-            try:
-                if name not in self._finishing:
-                    raise StoreError(f"not all of {name!r} came through")
-                one.report.deleted, one.report.stored = self._finishing[name]()
-                if one.source in self.contested:
-                    raise StoreError(f"rows of another {name!r} came after")
+            if self._is_verified(name, one):
                 self.verified[name] = one.report
-            except StoreError:
+            else:
                 self.failed[name] = one
         again |= {one.source for one in self.failed.values()}
         return [source for source in sources if source in again and source not in self.problems]
+
+    def _is_incomplete(self, source: str) -> bool:
+        """Return whether rows of a data set are missing, or all batches of any other source."""
+        came = self._came[source]
+        return came != self._rows[source] if source in self._rows else came == 0
+
+    def _is_verified(self, name: str, one: TrackedRepository) -> bool:
+        """Wait until a repository is finished; return whether the store then holds its rows and no others."""
+        wait = self._finishing.get(name)
+        if wait is None:  # not all of it came through
+            return False
+        try:
+            one.report.deleted, one.report.stored = wait()
+        except StoreError:
+            return False
+        return one.source not in self.contested

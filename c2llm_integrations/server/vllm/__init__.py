@@ -1,6 +1,6 @@
 """C2LLM served by vLLM: `pip install "c2llm-integrations[vllm]"`, then `vllm serve MODEL --runner pooling`.
 
-vLLM calls `register` in each of its processes, whatever model they serve; what costs time is imported with the model.
+vLLM calls `register` in each of its processes, for any model; slow imports wait until a C2LLM model is loaded.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ ARCHITECTURE = "C2LLMForEmbedding"
 
 
 class ServedConfig(C2LLMConfig):
-    """A checkpoint's configuration with what vLLM asks of it: which class serves it, and how wide its vectors are.
+    """A checkpoint's configuration with the fields that vLLM needs: the class that serves it, and its vectors' width.
 
     `c2llm_dimensions` lists further widths to serve, each a head's file (`c2llm train-head`) or a number of first
-    dimensions to keep, which loses most: `--hf-overrides '{"c2llm_dimensions": ["head-128.safetensors", 64]}'`.
+    dimensions to keep (lowest quality): `--hf-overrides '{"c2llm_dimensions": ["head-128.safetensors", 64]}'`.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -41,9 +41,9 @@ class ServedConfig(C2LLMConfig):
 
     @property
     def widths(self) -> dict[int, Head | None]:
-        """Each width to serve and the head that gives it; None stands for the checkpoint's own PMA, cut if need be.
+        """Each width to serve and its head; None for the checkpoint's own PMA, whose vectors are cut if wider.
 
-        Raises InputError for a width that cannot be, CheckpointError for a file that is no head.
+        Raises InputError for an impossible width, CheckpointError for a file that is not a head.
         """
         own = self.embedding_size
         found: dict[int, Head | None] = {own: None}
@@ -57,7 +57,7 @@ class ServedConfig(C2LLMConfig):
 
     @property
     def matryoshka_dimensions(self) -> list[int]:
-        """What `dimensions` a request may ask for; vLLM refuses any other by this name."""
+        """The `dimensions` that a request may ask for; vLLM refuses any other by this name."""
         return sorted(self.widths)
 
 

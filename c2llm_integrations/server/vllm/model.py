@@ -1,4 +1,4 @@
-"""The model that vLLM runs: its own Qwen2 backbone, sharded as it shards it, and C2LLM's PMA as the pooler."""
+"""The model that vLLM runs: vLLM's own sharded Qwen2 backbone, with C2LLM's PMA as the pooler."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from c2llm_integrations.model.output_dim import Head
 from c2llm_integrations.model.pma import PMA, FoldedPMA
 from c2llm_integrations.server.vllm import ServedConfig
 
-# PMA reads the state of every token, which is all that vLLM wants to know: with such a pooling it neither skips a
-# prefix that it has seen before nor, unless told to, computes a long text in parts.
+# PMA reads the state of every token, and is declared so: vLLM then neither skips a prefix that it has seen before nor,
+# by default, computes a long text in parts.
 _LIKE = "MEAN"
 
 
@@ -55,7 +55,7 @@ class C2LLMForEmbedding(nn.Module):
         self.pooler = PMAPooler(config)
 
     def embed_input_ids(self, input_ids: Tensor) -> Tensor:
-        """(tokens,) → (tokens, D), the states before the first layer."""
+        """Return (tokens, D) of (tokens,) ids: the states before the first layer."""
         return self.model.embed_input_ids(input_ids)  # type: ignore[no-any-return]
 
     def forward(
@@ -102,17 +102,17 @@ class PMAPooler(Pooler):  # type: ignore[misc]
         super().__init__()
         self.width = config.embedding_size
         self.widths = config.widths
-        # float32 whatever the backbone is in: it is less than a hundredth of the work.
+        # float32, even if the backbone is in half precision: it is less than a hundredth of the work.
         self.pma = PMA(config.hidden_size, self.width, config.pma_num_heads, config.pma_ln).float()
         self.folded: dict[int, FoldedPMA] = {}
 
     def get_supported_tasks(self) -> set[str]:
-        """One vector a text, nothing else."""
+        """Return the only task: one vector a text."""
         return {"embed"}
 
     @torch.inference_mode()
     def forward(self, hidden_states: Tensor, pooling_metadata: PoolingMetadata) -> list[Tensor | None]:
-        """(tokens, D) → a float32 vector for each text that is complete, None for each other."""
+        """Return a float32 vector for each text that is complete, None for each other, of states (tokens, D)."""
         texts = list(_complete_texts(hidden_states, pooling_metadata))
         vectors: list[Tensor | None] = [None] * len(texts)
         wanted = [(each.dimensions or self.width, each.use_activation) for each in pooling_metadata.pooling_params]
@@ -129,7 +129,7 @@ class PMAPooler(Pooler):  # type: ignore[misc]
         return vectors
 
     def _pooled(self, texts: Sequence[Tensor], width: int) -> Tensor:
-        """(T, D) of each text → (texts, width), by the head of that width or the first of all dimensions."""
+        """Return (texts, width) of each text's (T, D), by the head of that width or by truncation."""
         head = self.widths[width]
         trained = width if head else self.width
         if trained not in self.folded:

@@ -1,6 +1,6 @@
-"""A page over the same search: a question, its hits, and where in them the model looked.
+"""A web page for the same search: a question, its hits, and where in them the model looked.
 
-It is served on this machine's loopback address only, to its own page only, and loads nothing from anywhere else.
+It is served on the loopback address only, answers its own page only, and loads nothing from elsewhere.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 # A question may be a pasted file.
 MAX_BODY_BYTES = 4 * 2**20
-# A connection that says nothing for so long is closed.
+# A silent connection is closed after this many seconds.
 TIMEOUT_SECONDS = 30
 PAGES = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -58,17 +58,17 @@ HEADERS = {
 }
 
 MAX_HITS = 100
-# Each row's path is compared with all of a pattern.
+# The most characters of a path filter: each row's path is compared with all of it.
 MAX_FILTER_CHARS = 4096
 # Hits whose attention can be asked for; older ones are found again by searching again.
 MAX_REMEMBERED = 1_000
 
 
 class Browser:
-    """What the page asks for. Calls may come from many threads."""
+    """Answers to the page's requests. Safe to call from many threads."""
 
     def __init__(self, store: VectorStore, embedder: C2LLMEmbedder, look: Callable[[], list[str]] = list) -> None:
-        """`look` returns lines about the freshness of the answers.
+        """Take a store, its model, and `look`, which returns lines about the freshness of the answers.
 
         Raises StoreError while nothing is indexed, SpecMismatch if the collection was made with another model.
         """
@@ -188,7 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
         super().__init__(*args)
 
     def do_GET(self) -> None:
-        """Give the page's own files, and what it says of itself."""
+        """Serve the page's own files, and the facts about the collection."""
         if not self._is_ours():
             return
         path = self.path.partition("?")[0]
@@ -213,7 +213,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(answer, asked)
 
     def _is_ours(self) -> bool:
-        """Refuse what another site sends through the browser: by a name that leads here, or from its own page."""
+        """Refuse requests that another site sends through the browser: by a rebound DNS name, or from its own page."""
         port = self.connection.getsockname()[1]
         hosts = [f"{host}:{port}" for host in (HOST, "localhost")]
         if self.headers.get("Host") not in hosts:
@@ -254,7 +254,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(500, f"unexpected {type(error).__name__}; the terminal shows where")
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answer what is not HTTP, or another method, as everything else."""
+        """Answer a request that is not HTTP, or of another method, with the same headers."""
         self._refuse(code, message or "this is not a request that the page makes")
 
     def _refuse(self, status: int, why: str) -> None:
@@ -272,4 +272,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: a question is private, and the terminal is the user's."""
+        """Log nothing: a question is private, and the terminal is the user's."""

@@ -1,4 +1,4 @@
-"""Code as a page shows it: lines of pieces, each with what it is, whether it was asked for, or how much it weighs."""
+"""Prepare code for a page: lines of spans, each with its color, and a mark or the weight of its tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from c2llm_integrations._utils.bounded_lexer import BoundedLexer
 from c2llm_integrations._utils.printable import clean
 from c2llm_integrations.code.analyzer import query_terms
 
-# Text, class of the page ("" for none), whether it is marked.
+# Text, CSS class or "", whether it is marked.
 Piece = tuple[str, str, bool]
 Span = tuple[int, int, str]
 
@@ -37,7 +37,7 @@ def highlighted(path: str, text: str, terms: Iterable[str]) -> list[list[Piece]]
 def weighted(text: str, weights: Iterable[tuple[int, int, float]]) -> list[list[Piece]]:
     """Return the lines of a text, each token by its weight: "" for the lightest to class "w9" for the heaviest one.
 
-    The colors span what there is, because a model may look almost evenly.
+    The colors span the range of the weights, because a model may look almost evenly.
     """
     text = _shown(text)
     total: defaultdict[tuple[int, int], float] = defaultdict(float)
@@ -80,7 +80,7 @@ def _lines(text: str, colors: list[Span], marks: list[Span]) -> list[list[Piece]
 
 
 def _lookup(spans: list[Span]) -> Callable[[int], str]:
-    """Return what says of a place which span it lies in, "" for none."""
+    """Return a function that maps a place to the class of its span, or ""."""
     starts = [start for start, _, _ in spans]
 
     def find(place: int) -> str:
