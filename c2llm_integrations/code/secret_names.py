@@ -137,7 +137,7 @@ _PLACES = re.compile(
     r"|\.gradle/gradle\.properties|\.?nuget/(?:nuget/)?nuget\.config|\.idea/(?:datasources\.local|webservers|deployment)\.xml"
     r"|\.idea/sshconfigs\.xml|\.weechat/sec\.conf|\.mutt/passwords|\.(?:password-store|gnupg)/.+|keyrings/[^/]+\.keyring"
     r"|\.ssh/(?!known_hosts|authorized_keys|environment$|rc$)[^/]+|[^/]+\.(?:opvault|agilekeychain)/.+|openfortivpn/config"
-    r"|(?:radius|raddb)[^/]*/(?:.+/)?clients\.conf|pgbouncer/userlist\.txt|vpnc/[^/]+\.conf|sqldeveloper/.*connections\.xml)$"
+    r"|(?:radius|raddb)[^/]*/(?:.+/)?clients\.conf|cvs/(?:root|entries|repository)|pgbouncer/userlist\.txt|vpnc/[^/]+\.conf|sqldeveloper/.*connections\.xml)$"
 )
 
 
