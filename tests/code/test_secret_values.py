@@ -124,6 +124,8 @@ def test_a_stored_password(line, stored):
 @pytest.mark.parametrize(
     ("line", "settings"),
     [
+        *(('secret_url: "https://h/?password=<>&x=1"', False), ("basic_auth: {user: me, password: <>}", True)),
+        *(("auth: {password: <>, user: me}", True), ("session.auth = ('me', '<>')", False)),
         *(('psk="<>"', False), ("wpa_passphrase=<>", False), ("wifi_psk: <>", True), ("preSharedKey = '<>'", False)),
         *(("pw: <>", True), ("DB_PW=<>", False), ("userPw = '<>'", False), ('setPasscode("<>")', False)),
         *(("requirepass <>", False), ('new NetworkCredential("me", "<>")', False)),

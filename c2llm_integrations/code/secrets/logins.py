@@ -16,7 +16,7 @@ _URL = re.compile(rf"://({_USER})(?::([^\s/@'\"`<>{{}}]{{4,256}}))?@[\w\[{{$%<\"
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 # Oracle's: user/password@place, after its URL's scheme, one of its programs, or what opens a connection.
 _ORACLE = re.compile(
-    r"(?:oracle:\w{2,5}:|\b(?:sqlplus|sqlldr|expdp|impdp|rman|connect)\b[^\n;|]{0,80}?[\s\"'(=])"
+    r"(?:oracle:\w{2,5}:|\b(?:sqlplus|sqlldr|expdp|impdp|exp|imp|rman|connect)\b[^\n;|]{0,80}?[\s\"'(=])"
     r"[\w$#]{1,64}/\"?([^\s/@'\"]{4,128})\"?@"
 )
 # An option that the password follows, in the command of a program.
@@ -39,7 +39,7 @@ _COMMAND = re.compile(
 _HAS_OPTION = re.compile(r"-(?<=[\s\"']-)(?:[pPawuUk]|-(?:user|proxy-user|auth)|pass|(?:src|dest)?(?:store|key)pass)")
 # Functions that take a user and a password, or a place, a user and a password; settings of servers; SQL.
 _CALL = re.compile(
-    r"(?:auth=|\.auth|[bB]asic_?[aA]uth|\.login|Credentials?)\([\"'][^\"'\s]{1,64}[\"'], ?[\"']"
+    r"(?:auth ?= ?|\.auth|[bB]asic_?[aA]uth|\blogin|Credentials?)\([\"'][^\"'\s]{1,64}[\"'], ?[\"']"
     + _VALUE
     + r"|(?:getConnection|mysqli(?:_connect)?|PDO)\((?:[^,()\n]{1,200},\s?){2}[\"']"
     + _VALUE
@@ -52,10 +52,11 @@ _SERVER = re.compile(
 )
 _HAS_CALL = (
     "auth=(",
+    "auth = (",
     ".auth(",
     "asicAuth(",
     "asic_auth(",
-    ".login(",
+    "login(",
     "Credential",
     "getConnection(",
     "mysqli",

@@ -78,7 +78,9 @@ _PART = re.compile(r"\s{0,3}=\s{0,3}(?=([^;\"'\s]{6,200}))\1(?:[;\"']|\s|$)")
 _BEFORE_PART = re.compile(r"(?:;\s?|[\"']|\w=(?:[^\s,;(]{1,60} )?)[\w.-]{0,30}$")
 # In settings, to the end of the line or element.
 _SETTING = re.compile(
-    r"[\w.-]{0,20}[\"']?(?:\s{0,8}[:=]\s{0,8}|>\s{0,8}|\"\s{1,8}value=)[\"']?([^\s\"'<>,;]{6,200})", re.I
+    r"[\w.-]{0,20}[\"']?(?:\s{0,8}[:=]\s{0,8}|>\s{0,8}|\"\s{1,8}value=)[\"']?"
+    r"((?:[^\s\"'<>,;}]|\}(?![\s,}]|$)){6,200})",
+    re.I,
 )
 # In a line that is nothing else, in the environment of a command, and as an option of one.
 _LINE = re.compile(r"[\w.-]{0,20}\s?[:=]\s{0,3}(?=([^\s\"'`,;]{6,200}))\1[ \t]*(?:\r?\n|$)")
@@ -100,7 +102,7 @@ _BEFORE_PAIR = re.compile(r"(?:\b(?:name|key)[\"']?\s{0,3}[:=]\s{0,3}|variable\s
 # A list, in brackets or as lines of YAML, and an element of it, which is matched from where the last one ends.
 _LIST = re.compile(
     r"[\w-]{0,20}[\"']?\s{0,3}(?::=|=>|[:=])\s{0,3}"
-    r"(?:\[\]\w{1,20}|new \w{1,20}\[\]\s?|(?:List|Set|Arrays?)[\w.]{0,12})?[\[({]\s{0,40}"
+    r"(?:\[\]\w{1,20}|new ?\w{0,20}\[\]\s?|(?:List|Set|Arrays?)[\w.]{0,12})?[\[({]\s{0,40}"
 )
 _ELEMENT = re.compile(r"([\"'`]?)([^\s\"'`,\[\](){}]{1,200})\1\s{0,40}(?:,\s{0,40}|(?=[\])}]))")
 _LINES = re.compile(r"[\w-]{0,20}[\"']?:(?=[ \t]{0,20}(?:#[^\n]{0,200})?\r?\n[ \t]{0,20}[-#])")
@@ -109,6 +111,8 @@ _LINE_OF_LIST = re.compile(
     r"([\"']?)([^\s\"',:{}\[\]]{1,200})\1(?=[ \t]*(?:#|\r?\n|$))"
 )
 
+# A variable with a default, a URL with a query and a mapping are no secrets, but have names of their own.
+_HAS_NAMES = re.compile(r"\$\{|://|^[{\[]")
 # What must precede each; a line of data goes on for longer than those reach that a value must end in.
 _PRECEDED = (
     *((_PART, _BEFORE_PART), (_LINE, _BEFORE_LINE), (_OPTION, _BEFORE_OPTION), (_DEFAULT, _BEFORE_DEFAULT)),
@@ -139,8 +143,9 @@ def find_named(text: str, settings: bool) -> Iterator[tuple[int, int]]:
         name = _name(word[0], _ABOUT.match(text, at) is not None, settings)
         is_data = _DATA.match(text, at) is not None
         for match, is_secret in _values(text, word, name, settings, is_data):
-            if "${" not in match[1]:  # it has a name of its own, and perhaps a default
-                end = max(end, match.end(1))
+            if _HAS_NAMES.search(match[1]):
+                continue
+            end = max(end, match.end(1))
             if is_secret(match[1]):
                 yield match.span(1)
                 break
@@ -198,7 +203,7 @@ def _values(
     if not is_data and (match := _ENVIRONMENT.match(text, at)) and text[word.start() : at].isupper():
         yield match, name.plain
     before = text[max(0, word.start() - 64) : word.start()]
-    preceded = _PRECEDED_IN_SETTINGS if settings else _PRECEDED_IN_DATA if is_data else _PRECEDED
+    preceded = _PRECEDED_IN_DATA if is_data else _PRECEDED_IN_SETTINGS if settings else _PRECEDED
     for pattern, must_precede in preceded:
         if (match := pattern.match(text, at)) and must_precede.search(before):
             yield match, name.in_connection if pattern is _PART else name.plain
