@@ -93,19 +93,25 @@ def file_of(hit: Hit, folder: Path | None) -> str | None:
 
 
 def _lines_around(hit: Hit, folder: Path, context: int) -> tuple[list[str], list[str]] | None:
-    """Return the lines before and after a hit, or None if its file no longer holds it there."""
+    """Return the lines before and after a hit, without secrets; None if its file no longer holds it there.
+
+    A row is data, which others may have written: what no index would hold is not shown for it.
+    """
+    from c2llm_integrations.code.exclude import INTERNAL_NAMES, SECRET, why_skip_name
     from c2llm_integrations.code.line_spans import Lines
     from c2llm_integrations.code.source_file import Source, blotted, read_source
 
     chunk = hit.chunk
+    if why_skip_name(chunk.path) == SECRET or not INTERNAL_NAMES.isdisjoint(chunk.path.split("/")):
+        return None
     source, _ = read_source(folder, chunk.path, wanted=True)
     if not isinstance(source, Source):
         return None
     start, end = chunk.start_line - 1, chunk.end_line
-    for text in (blotted(source).text, source.text):  # the latter was stored with --include-secrets
-        lines = Lines(text).lines
+    shown = Lines(blotted(source).text).lines
+    for lines in (shown, Lines(source.text).lines):  # the latter was stored with --include-secrets
         if start >= 0 and chunk.text and chunk.text in "".join(lines[start:end]):
-            return lines[max(0, start - context) : start], lines[end : end + context]
+            return shown[max(0, start - context) : start], shown[end : end + context]
     return None
 
 

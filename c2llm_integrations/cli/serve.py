@@ -14,7 +14,7 @@ from c2llm_integrations.cli import terminal
 from c2llm_integrations.cli.context import indexed_store, load_model, opened, stale_notes
 from c2llm_integrations.cli.options import AnyModel, ModelPlace, Place, command
 from c2llm_integrations.errors import InputError
-from c2llm_integrations.model.options import KEY_VARIABLE, is_loopback
+from c2llm_integrations.model.options import KEY_VARIABLE, is_loopback, is_url
 
 
 @command
@@ -28,13 +28,19 @@ def serve(
 ) -> int:
     """Serve embeddings as OpenAI's API does: POST /v1/embeddings, besides /v1/models, /health and /metrics.
 
-    With an API key in C2LLM_API_KEY, embedding needs it. Without one, the server listens on this machine only.
+    With an API key in C2LLM_API_KEY, embedding needs it. Without one, the server listens on this machine only. The key is
+    never sent on to a server that --model names.
     """
     from c2llm_integrations.server.openai import create_app, require_free, run_server
 
     key = os.environ.get(KEY_VARIABLE, "").strip() or None
     if key is None and not is_loopback(host):
         raise InputError(f"{host} can be reached from elsewhere; set {KEY_VARIABLE}, or listen on 127.0.0.1")
+    if key is not None and is_url(model.model or ""):
+        raise InputError(
+            f"{KEY_VARIABLE} would be asked of clients here and sent to the server that --model names; give each its "
+            f"own in Python: create_app(C2LLMEmbedder.from_pretrained(URL), api_key=…), or unset {KEY_VARIABLE}"
+        )
     require_free(host, port)
     embedder = load_model(model, None)
     terminal.say(f"{embedder.fingerprint['model']}, {embedder.output_dim} dimensions: http://{host}:{port}/v1")

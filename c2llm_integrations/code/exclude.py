@@ -13,6 +13,8 @@ from c2llm_integrations.code.generated import is_generated
 from c2llm_integrations.code.secret_names import any_of, is_secret_name
 
 SECRET = "secret"
+# What version control keeps beside the sources, such as where they came from and with which password.
+GIT, VERSION_CONTROL = "git's own files", "version control's own files"
 # These files are indexed, with their secrets replaced.
 BLOTTED = "only the secrets in the text"
 GENERATED = "generated"
@@ -55,7 +57,20 @@ REFUSED_FILE = "c2llm-refused.jsonl"
 # The index at a repository's root; commands find it from any folder below.
 INDEX_FOLDER = ".c2llm"
 # Never listed and never reported: version control and our own files.
-INTERNAL_NAMES = frozenset({".git", ".hg", ".svn", ".bzr", ".jj", INDEX_FOLDER, "__pycache__", REFUSED_FILE})
+INTERNAL_NAMES = frozenset(
+    {".git", ".hg", ".svn", ".bzr", ".jj", "_darcs", ".pijul", ".fossil", "_FOSSIL_", ".fslckout"}
+    | {INDEX_FOLDER, "__pycache__", REFUSED_FILE}
+)
+# What Subversion, Mercurial, Bazaar, Darcs and CVS keep in a folder, whatever its name: one part, and others of which
+# one is beside it.
+_KEPT_BY_OTHERS = (
+    *(("wc.db", ("entries", "format", "pristine")), ("requires", ("store", "dirstate", "hgrc"))),
+    *(
+        ("branch-format", ("branch", "repository", "checkout")),
+        ("hashed_inventory", ("patches", "inventories", "prefs")),
+    ),
+    ("Entries", ("Root", "Repository")),
+)
 # Folder name → its reason, and the files of which one must be beside it; () if the name alone decides.
 _FOLDERS: dict[str, tuple[str, tuple[str, ...]]] = {
     **dict.fromkeys(("node_modules", "bower_components", "site-packages", "dist-packages"), (VENDORED, ())),
@@ -77,10 +92,19 @@ _LOCK_FILES = (
     *("pnpm-lock.yaml", "podfile.lock", "poetry.lock", "pubspec.lock", "uv.lock", "yarn.lock"),
 )
 _MINIFIED = any_of("*.min.js", "*.min.mjs", "*.min.cjs", "*.min.css", "*-min.js", "*.js.map", "*.css.map")
+# A configuration of git, wherever it was copied to: it begins with one of git's sections, and says where git is or
+# from where it fetches.
+_GIT_CONFIG = re.compile(
+    r"\s*(?:[#;][^\n]*\n\s*)*\[(?:core|remote|branch|user|credential|url|include|submodule|extensions)\b"
+)
+_GIT_PLACE = re.compile(r"^[ \t]*(?:repositoryformatversion|url|pushurl)[ \t]*=", re.MULTILINE)
 
 
 def why_skip_folder(folder: str | Path) -> str | None:
     """Return why a folder below the indexed one is left out with everything in it, or None."""
+    for part, others in _KEPT_BY_OTHERS:
+        if os.path.lexists(f"{folder}/{part}") and any(os.path.lexists(f"{folder}/{other}") for other in others):
+            return VERSION_CONTROL
     above, name = os.path.split(folder)
     reason, beside = _FOLDERS.get(name, (None, ()))
     if reason and (not beside or any(os.path.lexists(f"{above}/{other}") for other in beside)):
@@ -109,7 +133,7 @@ def why_skip_text(text: str, prose: bool, include_secrets: bool = False) -> str 
     Args:
         text: The content.
         prose: The file is prose, which may have long lines of words, and tables.
-        include_secrets: A private key is no reason.
+        include_secrets: A private key, or a configuration of git, is no reason.
 
     """
     # Compiling the patterns of secrets takes a while, and every command loads this module.
@@ -117,6 +141,8 @@ def why_skip_text(text: str, prose: bool, include_secrets: bool = False) -> str 
 
     if not include_secrets and has_private_key(text):
         return SECRET
+    if not include_secrets and not prose and _GIT_CONFIG.match(text) and _GIT_PLACE.search(text):
+        return GIT
     if _POINTER.match(text):
         return POINTER
     if is_generated(text, prose):

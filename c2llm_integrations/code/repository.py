@@ -275,7 +275,7 @@ class _Sieve:
         ignored = self._rules.says(folder, True)
         reason = IGNORE_FILE if ignored else exclude.why_skip_folder(full) if ignored is None else None
         if is_git_folder(full):
-            reason = "git's own files"
+            reason = exclude.GIT
         if folder.count("/") == self._deepest or len(os.fsencode(folder)) > exclude.MAX_PATH_BYTES:
             reason = exclude.TOO_DEEP
         if reason:

@@ -132,3 +132,46 @@ def test_the_json_document_has_these_fields_and_no_others():
     assert found["explanation"] == {"dense": 0.25, "path": 0.25}
     documented = set(re.findall(r"`(\w+)`", document_of.__doc__))
     assert found.keys() | {"schema", "query", "model", "mode", "notes", "hits"} <= documented
+
+
+SECRET = "Wn7dq4Rt2x"
+SETTINGS = f"""first = 1
+password = "{SECRET}"
+third = 3
+api_key = "q7Rk2Wd9Lm4Xc8Vb3Nz6"
+fifth = 5
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        *(
+            ("third = 3\n", 3),
+            ("", 3),
+            ("\n", 3),
+            ("=", 3),
+            (SECRET, 2),
+            (f'password = "{SECRET}"\n', 2),
+            ("[secret]", 2),
+        ),
+        *(("q7Rk2Wd9", 4), ("fifth = 5\n", 5)),
+    ],
+)
+def test_lines_around_a_hit_show_no_secret_whatever_the_row_says(text, line, project):
+    (project / "settings.py").write_text(SETTINGS)
+    row = hit(path="settings.py", text=text, start=line, end=line)
+    found = look_at(row, {"github.com/a/b": Origin("id", None, project)}, context=9)
+    around = "".join([*found.before, *found.after])
+    assert SECRET not in around
+    assert "q7Rk2Wd9" not in around
+    assert found.changed == (text == "")
+
+
+@pytest.mark.parametrize("path", [".env", "deploy/id_rsa", ".git/config", "a/.hg/hgrc", "home/.ssh/work", "dump.sql"])
+def test_no_lines_of_a_file_that_no_index_holds(path, project):
+    file = project / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("A=1\nB=correct horse\nC=3\n")
+    found = look_at(hit(path=path, text="A=1\n", start=1, end=1), {"github.com/a/b": Origin("id", None, project)}, 9)
+    assert (found.before, found.after, found.changed) == ((), (), True)

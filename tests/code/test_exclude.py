@@ -6,6 +6,7 @@ import pytest
 
 from c2llm_integrations.code import exclude
 from c2llm_integrations.code.exclude import why_skip_folder, why_skip_name, why_skip_text
+from c2llm_integrations.code.repository import open_tree
 from tests.code.notices import LOOK_ALIKES, NOTICES
 
 KEY = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7"
@@ -164,3 +165,58 @@ def test_pointers_to_large_files(text: str) -> None:
 def test_data_is_left_out_and_code_is_not(line: str) -> None:
     assert why_skip_text(line * 3_000, prose=False) == exclude.DATA
     assert why_skip_text("def f(a, b, c, d, e):\n    return g(a)\n" * 1_000, prose=False) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[core]\n\trepositoryformatversion = 0\n[remote "origin"]\n\turl = https://me:hunter@host/r\n',
+        '# mine\n[remote "up"]\n  fetch = +refs/heads/*\n  pushurl=ssh://host/r\n',
+        '[user]\n  email = a@b.c\n[url "https://token@host/"]\n  insteadOf = x:\n[remote "a"]\n  url = x:r\n',
+        '\n[submodule "lib"]\n\turl = https://host/lib\n\tactive = true\n',
+    ],
+)
+def test_a_configuration_of_git_whatever_its_name(text: str) -> None:
+    assert why_skip_text(text, prose=False) == exclude.GIT
+    assert why_skip_text(text, prose=False, include_secrets=True) is None
+    assert why_skip_text(f"An example:\n{text}", prose=True) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["[core]\nname = x\n", "[user]\nname = url\n", "[server]\nurl = https://host\n", "core = 1\nurl = 2\n"]
+)
+def test_other_settings_are_read(text: str) -> None:
+    assert why_skip_text(text, prose=False) is None
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        *(("wc.db", "pristine"), ("wc.db", "format"), ("requires", "store"), ("requires", "hgrc")),
+        *(("branch-format", "repository"), ("hashed_inventory", "patches"), ("Entries", "Root")),
+    ],
+)
+def test_what_other_version_control_keeps_under_any_name(parts: tuple[str, str], tmp_path: Path) -> None:
+    kept = tmp_path / "old"
+    kept.mkdir()
+    for part in parts:
+        assert exclude.why_skip_folder(kept) is None
+        (kept / part).write_text("x\n")
+    assert exclude.why_skip_folder(kept) == exclude.VERSION_CONTROL
+
+
+@pytest.mark.parametrize("folder", [".svn", ".hg", ".bzr", "_darcs", ".pijul", ".fossil"])
+def test_the_folders_of_version_control_are_not_listed(folder: str, tmp_path: Path) -> None:
+    (tmp_path / "lib" / folder).mkdir(parents=True)
+    (tmp_path / "lib" / folder / "config.txt").write_text("url = https://me:pw@host\n")
+    (tmp_path / "lib" / "a.py").write_text("x = 1\n")
+    assert open_tree(tmp_path).files == ["lib/a.py"]
+
+
+def test_where_a_cvs_checkout_came_from_is_secret() -> None:
+    assert why_skip_name("lib/CVS/Root") == exclude.SECRET
+
+
+def test_a_comment_of_many_signs_is_read_at_once() -> None:
+    assert why_skip_text("# " * 50_000 + "\n" + "#\n" * 10_000, prose=True) is None
+    assert why_skip_text("# " * 1_000 + "\n", prose=False) is None

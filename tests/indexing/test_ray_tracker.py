@@ -4,13 +4,13 @@ import uuid
 from dataclasses import replace
 
 import pytest
-from c2llm_integrations.indexing.report import IngestReport
 from hypothesis import given
 from hypothesis import strategies as st
 
 from c2llm_integrations.errors import StoreError
 from c2llm_integrations.indexing.ray.batches import BatchResult, Sum
 from c2llm_integrations.indexing.ray.tracker import PassTracker
+from c2llm_integrations.indexing.report import IngestReport
 
 
 def tracker(rows=None, lost=()):

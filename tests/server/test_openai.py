@@ -354,6 +354,20 @@ def test_without_a_key_only_this_machine_is_listened_to(host, monkeypatch, capsy
     assert "set C2LLM_API_KEY, or listen on 127.0.0.1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "model",
+    ["https://other.example.org/v1", "http://localhost:9/v1", "http+insecure://10.0.0.1/v1#m", "https://a:pw1@host/v1"],
+)
+def test_the_key_of_clients_is_not_sent_to_the_server_of_a_model(model, monkeypatch, capsys):
+    monkeypatch.setenv("C2LLM_API_KEY", "key-of-clients")
+    monkeypatch.setattr("httpx.Client", None)  # nothing is asked
+    assert run(["serve", "--model", model]) == 1
+    said = capsys.readouterr().err
+    assert "C2LLM_API_KEY would be asked of clients here and sent to the server that --model names" in said
+    assert "key-of-clients" not in said
+    assert "pw1" not in said
+
+
 def test_a_port_that_is_taken_is_one_line(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

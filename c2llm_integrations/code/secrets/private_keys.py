@@ -1,0 +1,43 @@
+"""Find private keys: framed as PEM, OpenPGP, PuTTY or SSH frame them, their bare Base64, and JSON Web Keys."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from c2llm_integrations.code.secrets.values import is_random
+
+# A private key: its frame, and 40 characters of it after what string literals, comments and escapes put between.
+_FRAME = r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
+# The same of PuTTY, whose number of lines alone says that a key follows, and of commercial SSH.
+_OTHER_KEY = re.compile(r"^(?:Private-Lines: \d|---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----$)", re.MULTILINE)
+# Each text can be read in one way only, or a few lines that are no key would take for ever: a header begins with a
+# letter, which is never between, and ends with its line, or with its word where all stand on one line.
+_BETWEEN = r"(?:[\s\"'`+.,;#*/>|&()-]|\\(?:[rn]|(?![rn])))"
+_HEADER = r"[A-Za-z][\w-]{0,39}: "
+_FRAMED_KEY = re.compile(
+    rf"\A\s*{_FRAME}"
+    rf"|{_FRAME}{_BETWEEN}{{1,80}}(?:(?:{_HEADER}[^\n\\]{{0,200}}(?=[\n\\]){_BETWEEN}{{1,80}}){{0,9}}"
+    rf"|(?:{_HEADER}\S{{1,200}} {{1,9}}){{1,9}})[A-Za-z0-9+/=]{{40}}"
+)
+# Without a frame, how its Base64 begins: DER (PKCS #1 and #8, elliptic curves), OpenSSH, a whole PEM file.
+_BARE_KEY = re.compile(
+    r"(?:MI(?:[A-Za-z0-9+/]{3,6}(?:IBA(?:DANBgkqhkiG9w0BAQEF|AKC|AKB)|AgEAAoI|BgkqhkiG9w0BBQ)|[GH][A-Za-z0-9]AgEAMB[AM]GByqGSM49"
+    r"|GkAgEBB|HcAgEBB)|MHcCAQEEI|MC4CAQAwBQYDK2V|b3BlbnNzaC1rZXktdjE"
+    r"|LS0tLS1CRUdJTiB(?:QUklW|SU0EgUFJ|FQyBQUk|PUEVO|FTkNS|EU0EgUFJ))[A-Za-z0-9+/=]{20}"
+)
+# The private numbers of a JSON Web Key, and a symmetric one.
+_WEB_KEY = re.compile(r"[\"'](?:d|p|q|dp|dq|qi|k)[\"']\s{0,3}:\s{0,3}[\"']([\w-]{22,2000})[\"']")
+
+
+def has_private_key(text: str) -> bool:
+    """Return whether a text holds a private key, framed or bare."""
+    is_framed = "PRIVATE KEY" in text and _FRAMED_KEY.search(text) is not None
+    is_other = "PuTTY-User-Key-File" in text or "---- BEGIN SSH2" in text
+    return is_framed or _BARE_KEY.search(text) is not None or (is_other and _OTHER_KEY.search(text) is not None)
+
+
+def find_web_keys(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where each private number of a JSON Web Key begins and ends."""
+    if '"kty"' in text:
+        yield from (match.span(1) for match in _WEB_KEY.finditer(text) if is_random(match[1]))

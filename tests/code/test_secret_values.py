@@ -1,0 +1,182 @@
+"""Secrets that an attack on the first rules had found: each kind with values that no rule was written for."""
+
+from __future__ import annotations
+
+import pytest
+
+from c2llm_integrations.code.secrets import BLOT, without_secrets
+from tests.code.test_secrets import LETTERS, assert_blotted, drawn
+
+DRAWN_LETTERS = ["kqzvtwmxhp", "bXtQwLzKvp", "zgmqxrvtkd", "fJqWvkXzTb"]
+
+
+@pytest.mark.parametrize("password", DRAWN_LETTERS)
+@pytest.mark.parametrize(
+    ("line", "settings"),
+    [
+        *(("postgres://app:<>@db.prod:5432/x", False), ("redis://:<>@cache:6379/0", False)),
+        *(("db_password: <>", True), ("spring.rabbitmq.password=<>", True), ('"passwd": "<>"', True)),
+        *(('c = "Server=db;Uid=sa;Pwd=<>;"', False), ("MYSQL_ROOT_PASSWORD=<>", False), ('pass = "<>"', False)),
+    ],
+)
+def test_a_password_of_letters_that_are_no_word(line, settings, password):
+    assert_blotted(line, password, settings)
+
+
+@pytest.mark.parametrize(
+    ("line", "password", "settings"),
+    [
+        ("mysql://app:lighthouse@db/x", "lighthouse", False),
+        ('"Data Source=h;Password=wintergarden;"', "wintergarden", False),
+        ("host=h user=u password=bluebirds dbname=d", "bluebirds", False),
+        ("password: purplemonkeydishwasher", "purplemonkeydishwasher", True),
+        ("passphrase = copper-violin-meadow-frost", "copper-violin-meadow-frost", True),
+    ],
+)
+def test_a_password_of_words_where_nothing_else_can_stand(line, password, settings):
+    assert_blotted(line.replace(password, "<>"), password, settings)
+
+
+@pytest.mark.parametrize("key", ["m4x8q1z7t2", "4be91f07ac2d", "Q7w2Er9t4Yu1", "ab12-cd34-ef56-78"])
+@pytest.mark.parametrize(
+    ("line", "settings"),
+    [
+        *(('api_key = "<>"', False), ("masterKey: '<>'", False), ("curl -H 'X-Auth-Key: <>' host", False)),
+        *(("https://host/v1?apikey=<>&q=1", False), ("app.license-key=<>", True), ('("service_key", "<>")', False)),
+    ],
+)
+def test_a_short_key_that_is_called_one(line, settings, key):
+    assert_blotted(line, key, settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "settings"),
+    [
+        *(("passwords:\n  - <>\n", True), ("db_passwords: # two\n# old\n- other\n- '<>'\n", True)),
+        *(('"passwords": ["first", "<>"]', True), ("passwd: [one, <>]", True), ('passwords = {"<>"}', False)),
+        *(("const passwords = [\n  'one',\n  '<>',\n];", False), ('passwords := []string{"<>"}', False)),
+        ('passwords = List.of("one", "<>")', False),
+    ],
+)
+def test_each_element_of_a_list_of_secrets(text, settings):
+    assert_blotted(text, "Wn7dq4Rt2x", settings)
+
+
+def test_all_keys_of_a_list_are_blotted():
+    text = "api_keys:\n" + "".join(f"  - {drawn(20 + number)}\n" for number in range(5)) + "other: 1\n"
+    assert without_secrets(text, True) == "api_keys:\n" + f"  - {BLOT}\n" * 5 + "other: 1\n"
+
+
+@pytest.mark.parametrize("password", ["Wn7dq4Rt2x", "kqzvtwmxhp"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("jdbc:oracle:thin:app/<>@//db:1521/XE", "jdbc:oracle:oci8:hr/<>@tns", "rman target sys/<>@prod"),
+        *("sqlplus -S app/<>@db/x", "impdp hr/<>@prod directory=d", "oracledb.connect('app/<>@db')"),
+    ],
+)
+def test_a_password_of_oracle(line, password):
+    assert_blotted(line, password)
+
+
+@pytest.mark.parametrize("password", ["Wn7dq4Rt2x", "kqzvtwmxhp"])
+@pytest.mark.parametrize(
+    "user", ["{user}", "$DB_USER", "${DB_USER}", "%s", "%(user)s", "#{user}", "{{ user }}", "<user>", "' + user + '"]
+)
+def test_a_password_in_a_url_whose_user_is_a_variable(user, password):
+    assert_blotted(f"u = f'amqp://{user}:<>@mq.internal/x'", password)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("x=${DB_PASSWORD:-<>}", "x=${REDIS_PASS=<>}", '@Value("${mail.password:<>}")', "p: ${env:SMTP_PASSWORD:<>}"),
+        *('getenv("DB_PASSWORD") ?: "<>"', "os.getenv('DB_PASSWORD') or '<>'", "ENV['DB_PASSWORD'] || '<>'"),
+        *('env::var("DB_PASSWORD").unwrap_or_else(|_| "<>".into())', "ENV.fetch('SMTP_PASSWORD') { '<>' }"),
+        *("config.get('password', default='<>')", "password: \"{{ env('DB_PASSWORD') | default('<>') }}\""),
+    ],
+)
+@pytest.mark.parametrize("settings", [True, False])
+def test_what_a_password_is_if_it_is_not_set(line, settings):
+    assert_blotted(line, "Wn7dq4Rt2x", settings)
+
+
+CRYPT = drawn(86, LETTERS + "./")
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        *(f"$6$s7Vw2xQ9${CRYPT}", f"$5$rounds=5000$s7Vw2xQ9${CRYPT[:43]}"),
+        *(f"$y$j9T$Xq7Ld2w${CRYPT[:43]}", f"$2b$12${CRYPT[:53]}", f"$apr1$s7Vw2xQ9${CRYPT[:22]}"),
+        *(
+            f"{{SSHA}}{CRYPT[:38].replace('.', 'A')}==",
+            f"$argon2id$v=19$m=65536,t=3,p=4${CRYPT[:22]}${CRYPT[22:65]}".replace(".", "A"),
+        ),
+        f"$pbkdf2-sha256$29000${CRYPT[:22]}${CRYPT[22:65]}",
+    ],
+)
+@pytest.mark.parametrize("line", ["root:<>:19000:0:99999:7:::", "me@corp.com:<>", "password_hash: '<>'"])
+def test_a_stored_password(line, stored):
+    assert_blotted(line, stored)
+
+
+@pytest.mark.parametrize(
+    ("line", "settings"),
+    [
+        *(('secret_url: "https://h/?password=<>&x=1"', False), ("basic_auth: {user: me, password: <>}", True)),
+        *(("auth: {password: <>, user: me}", True), ("session.auth = ('me', '<>')", False)),
+        *(('psk="<>"', False), ("wpa_passphrase=<>", False), ("wifi_psk: <>", True), ("preSharedKey = '<>'", False)),
+        *(("pw: <>", True), ("DB_PW=<>", False), ("userPw = '<>'", False), ('setPasscode("<>")', False)),
+        *(("requirepass <>", False), ('new NetworkCredential("me", "<>")', False)),
+        *(('buildConfigField "String", "DB_PASSWORD", "\\"<>\\""', False), ("define('DB_PASSWORD', '<>');", False)),
+        *(("buildConfigField 'String', 'DB_PASSWORD', '\"<>\"'", False), ('{:password "<>"}', False)),
+        *(('config :app, Repo, password: "<>"', False), ('{password, "<>"}', False), ('std::string pw{"<>"};', False)),
+        *(('char pass[] = "<>";', False), ('password = String.valueOf("<>")', False), ('pw.equals("<>")', False)),
+        *(('let pw = Some("<>".to_string());', False), ('DriverManager.getConnection(url, "me", "<>")', False)),
+    ],
+)
+def test_more_names_and_forms(line, settings):
+    assert_blotted(line, "Wn7dq4Rt2x", settings)
+
+
+@pytest.mark.parametrize("name", ["master", "app", "shared", "session", "subscription", "storage", "jwt", "functions"])
+@pytest.mark.parametrize("line", ["{}_key = '<>'", '"{}Key": "<>"', "{}-key: <>", "{}Key=<>;Endpoint=x"])
+def test_what_a_key_is_for(line, name):
+    assert_blotted(line.format(name), drawn(40))
+
+
+@pytest.mark.parametrize("count", [12, 15, 24])
+@pytest.mark.parametrize("line", ['mnemonic = "<>"', "Seed phrase: <>", "RECOVERY_PHRASE='<>'", "wallet.mnemonic=<>"])
+def test_the_words_of_a_wallet(line, count):
+    words = "pelican marble orbit velvet sugar canyon lantern thumb rocket olive banjo fossil tiger wagon quilt "
+    words += "hammer ivory jungle kitten lemon mango noble ocean pepper"
+    assert_blotted(line, " ".join(words.split()[:count]))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "password: Exception; passwd: Kennwort; password=invalid; pass: ProxyPass; password: cloudstack",
+        "postgres://postgres:postgres@db; https://username:password@host; x://apiKey:apiSecret@host; a://u:userpass@h",
+        "secrets:\n  - source\n  - server-cert-v2\n  - my_secret_1\n",
+        "tokens:\n  - BOS\n  - <eos>\nimagePullSecrets:\n  - name: regcred2\n",
+        "token_types = ['A1', 'B2', 'C3']",
+        "mnemonic = 'test test test test test test test test test test test junk'",
+        "phrase: the words of this line are those of prose and they are not kept in any wallet",
+        "password: ${DB_PASSWORD:-changeme1}; token: ${TOKEN:default1}; x=${PASSWORD:1:3}",
+        "apiKey = 'RSA2048'; api_key: us-east-1a; AccountKey = AES256GCM16; session_key='rfc2616-sec4'",
+        "setAlgorithm('isAuthKey8021xPlusFT'); password = password.encode('latin1')",
+        "#define PSK RSN_SELECTOR(0x00, 2); psk: WPA2-Personal; en_PW: en_001",
+        "password_path: /etc/app/one; passwordEncoder: BCryptPasswordEncoder; password: messages.password",
+        "AccountKey: 'RuleAzureSandboxesProxyAzureAccountKeyConfig'; token = 'ACDEFGHIKLMNPQRSTVWY'",
+        "$1 costs $2; ${x}; $6$; {SHA}; key:value; url:Abc123",
+    ],
+)
+def test_what_only_resembles_a_secret_stays(line):
+    assert without_secrets(line, settings=True) == line
+
+
+def test_names_in_a_list_of_code_are_no_passwords():
+    line = "passwords = [first, second1, third2]"
+    assert without_secrets(line, settings=False) == line
