@@ -28,8 +28,8 @@ def serve(
 ) -> int:
     """Serve embeddings as OpenAI's API does: POST /v1/embeddings, besides /v1/models, /health and /metrics.
 
-    With an API key in C2LLM_API_KEY, embedding needs it. Without one, the server listens on this machine only. The key is
-    never sent on to a server that --model names.
+    With an API key in C2LLM_API_KEY, embedding needs it. Without one, the server listens on this machine only. The
+    key is never sent on to a server that --model names.
     """
     from c2llm_integrations.server.openai import create_app, require_free, run_server
 
