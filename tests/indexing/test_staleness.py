@@ -31,14 +31,14 @@ def fill(folder, store, finish=True, claim=False):
     else:
         store.claim(tree.name, checkout_id(tree.root))
     with SnapshotWriter(tree, store) as recording:
-        absent = {row.id for row in store.scan(tree.name)}
+        absent = {row.id for row in store.scan(source=tree.name)}
         for source in iter_sources(tree):
             chunks = chunk_source(tree.name, source.path, source.text)
             store.upsert([Row(chunk, np.ones(2, np.float32)) for chunk in chunks])
             absent -= {chunk.id for chunk in chunks}
         store.delete(sorted(absent))
         if finish:
-            recording.finish(store.count(tree.name))
+            recording.finish(store.count(source=tree.name))
 
 
 @pytest.fixture

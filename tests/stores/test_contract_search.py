@@ -147,6 +147,7 @@ def test_rows_of_others_are_found_but_never_listed_counted_or_kept_back(
     assert (store.known(theirs), [*store.get(theirs)], [*store.vectors(theirs)]) == ({theirs}, [theirs], [theirs])
     store.delete([row.id for row in store.scan()])
     assert (store.count(), store.total(), found(store.search(vector, 10))) == (0, 1, [theirs])
+    assert (store.delete(theirs), store.total()) == (1, 0)  # by its id even a row of others goes
 
 
 @pytest.mark.parametrize("url", ["qdrant+memory://", "qdrant+edge://{folder}"])

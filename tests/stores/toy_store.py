@@ -125,7 +125,7 @@ class ToyStore(VectorStore):
         return [self._mine.rows[id].whole() for id in ids if id in self._mine.rows]
 
     def _vectors(self, ids: Sequence[RecordId]) -> dict[RecordId, Vector]:
-        return {id: self._mine.rows[id].vector.copy() for id in ids if id in self._mine.rows}
+        return {id: self._mine.rows[id].vector for id in ids if id in self._mine.rows}
 
     def _total(self) -> int:
         return len(self._mine.rows)
@@ -150,7 +150,7 @@ class ToyStore(VectorStore):
         return (one.whole() for one in self._chosen(where, source))
 
     def _rows(self, where: Filter, source: str | None) -> Iterator[Row]:
-        return (Row(one.whole(), one.vector.copy()) for one in self._chosen(where, source))
+        return (Row(one.whole(), one.vector) for one in self._chosen(where, source))
 
     def _candidates(self, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter) -> Candidates:
         rows = {id: one for id, one in self._mine.rows.items() if where.matches(one.whole().metadata)}
