@@ -44,7 +44,7 @@ from c2llm_integrations.model.backbones import Qwen2
 from c2llm_integrations.model.checkpoint import NANO, Checkpoint, ModelConfig, long_name
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.model.encoder import pma_shapes
-from c2llm_integrations.model.fused import Fused
+from c2llm_integrations.model.fused_ops import Fused
 from c2llm_integrations.model.options import ModelOptions
 from c2llm_integrations.model.tensor_files import write_tensors
 

@@ -27,7 +27,7 @@ from c2llm_integrations.model import attention_gpu
 from c2llm_integrations.model.checkpoint import ModelConfig
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.model.encoder import ROW_MULTIPLE
-from c2llm_integrations.model.fused import Fused, add_norm, rotate, swiglu
+from c2llm_integrations.model.fused_ops import Fused, add_norm, rotate, swiglu
 
 Row = dict[str, Any]
 ROWS, MINI_ROWS = 32768, 64

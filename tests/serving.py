@@ -8,7 +8,7 @@ from typing import Any
 import uvicorn
 
 from c2llm_integrations.model.embedder import C2LLMEmbedder
-from c2llm_integrations.server.openai import BoundedConnection, create_app
+from c2llm_integrations.server.openai_api import BoundedConnection, create_app
 from tests.waiting import until
 
 

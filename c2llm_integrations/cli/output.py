@@ -181,7 +181,7 @@ def _show(look: Look, explain: bool, context: int | None) -> None:
     from rich.syntax import Syntax
     from rich.text import Text
 
-    from c2llm_integrations._utils.bounded_lexer import BoundedLexer
+    from c2llm_integrations._utils.highlighting import BoundedLexer
 
     lines, start = _code(look)
     shown = lines if context is not None else lines[:LINES]

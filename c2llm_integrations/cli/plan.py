@@ -15,7 +15,7 @@ from c2llm_integrations.cli.context import indexed_store, opened
 from c2llm_integrations.cli.options import Output, Place, command
 
 if TYPE_CHECKING:
-    from c2llm_integrations.stores.qdrant.plan_recall import MeasuredPlan
+    from c2llm_integrations.stores.qdrant.measure_plans import MeasuredPlan
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
@@ -53,7 +53,7 @@ def plan(
     import numpy as np
 
     from c2llm_integrations._utils.sampling import sample as sampled
-    from c2llm_integrations.stores.qdrant.plan_recall import PLANS, choose_plan, measure_plans
+    from c2llm_integrations.stores.qdrant.measure_plans import PLANS, choose_plan, measure_plans
 
     with opened(place.store or indexed_store(), place.collection) as held:
         vectors = sampled((row.vector for row in held.rows()), sample)

@@ -148,7 +148,7 @@ def _mode_used(
 
 def _from_here(path: str | None, origins: Mapping[str, Origin]) -> str | None:
     """Return a path that is meant from the current folder, as one from the root of its repository; None for all."""
-    from c2llm_integrations.code.query_paths import from_root
+    from c2llm_integrations.code.path_filter import from_root
 
     folders = [*(origin.folder for origin in origins.values()), indexed_folder()]
     for root in filter(None, folders if path else ()):

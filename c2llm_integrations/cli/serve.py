@@ -31,7 +31,7 @@ def serve(
     With an API key in C2LLM_API_KEY, embedding needs it. Without one, the server listens on this machine only. The
     key is never sent on to a server that --model names.
     """
-    from c2llm_integrations.server.openai import create_app, require_free, run_server
+    from c2llm_integrations.server.openai_api import create_app, require_free, run_server
 
     key = os.environ.get(KEY_VARIABLE, "").strip() or None
     if key is None and not is_loopback(host):

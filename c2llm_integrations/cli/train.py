@@ -141,10 +141,10 @@ def train(
     """
     from c2llm_integrations.model.checkpoint import lasting_name, load_checkpoint
     from c2llm_integrations.training.evaluation import pairs_task
-    from c2llm_integrations.training.examples import read_examples
     from c2llm_integrations.training.finetune import train as run
     from c2llm_integrations.training.hidden_states import count_cut
     from c2llm_integrations.training.mine_pairs import texts_of
+    from c2llm_integrations.training.pair_files import read_examples
 
     task = None if held_out is None else pairs_task(held_out)  # now: training may take hours
     examples, left_out = read_examples(files)
@@ -178,8 +178,8 @@ def _write_lines(file: Path, rows: list[dict[str, str]]) -> None:
 
 def _texts(checkpoint: Checkpoint, paths: list[Path], limit: int, seed: int) -> tuple[list[str], list[list[int]]]:
     """Return the texts of files of pairs, or of folders of code, and which of them belong together."""
-    from c2llm_integrations.training.examples import SUFFIXES, read_examples
     from c2llm_integrations.training.mine_pairs import grouped_texts, own_texts
+    from c2llm_integrations.training.pair_files import SUFFIXES, read_examples
 
     files = [path for path in paths if path.suffix in SUFFIXES]
     if files and len(files) < len(paths):

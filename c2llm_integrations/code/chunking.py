@@ -15,11 +15,12 @@ from itertools import count
 
 from tree_sitter import Node, Range
 
-from c2llm_integrations.code import embedded_scripts, extra_syntax, notebook, syntax
+from c2llm_integrations.code import embedded_scripts, language_definitions, notebook
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
+from c2llm_integrations.code.definitions import Definition, Syntax, is_comment, is_punctuation
 from c2llm_integrations.code.languages import grammar, language_of
 from c2llm_integrations.code.line_spans import TINY_CHARS, Lines, Piece, cut, join
-from c2llm_integrations.code.parse_trial import survives
+from c2llm_integrations.code.parse_process import survives
 from c2llm_integrations.code.parsing import parse_within
 from c2llm_integrations.errors import InputError
 
@@ -103,9 +104,9 @@ def _pieces(lines: Lines, language: str, data: bytes, max_chars: int) -> list[Pi
     return split(lines, root, max_chars, _syntax(language, root, data))
 
 
-def _syntax(language: str, root: Node, data: bytes) -> syntax.Syntax:
+def _syntax(language: str, root: Node, data: bytes) -> Syntax:
     if language not in embedded_scripts.LANGUAGES:
-        return extra_syntax.SYNTAX.get(language) or syntax.Syntax()
+        return language_definitions.SYNTAX.get(language) or Syntax()
     programs = [_parse(script, data, ranges) for script, ranges in embedded_scripts.scripts(language, root).items()]
     return embedded_scripts.syntax_of(program for program in programs if program is not None)
 
@@ -156,7 +157,7 @@ MAX_SYMBOL_CHARS = 400
 _Part = tuple[Piece, list[Node]]
 
 
-def split(lines: Lines, root: Node, max_chars: int, rules: syntax.Syntax) -> list[Piece]:
+def split(lines: Lines, root: Node, max_chars: int, rules: Syntax) -> list[Piece]:
     """Cut a file along its syntax tree; the pieces cover every line, in order, and may still be joined.
 
     A node that is too large gives way to its children; text without any is cut by lines.
@@ -191,7 +192,7 @@ def _cuts_off_head(lines: Lines, pieces: list[Piece], piece: Piece, max_chars: i
     return is_head and is_tiny and lines.size(head.start, piece.end) > max_chars
 
 
-def _expand(lines: Lines, piece: Piece, nodes: list[Node], owners: count[int], rules: syntax.Syntax) -> list[_Part]:
+def _expand(lines: Lines, piece: Piece, nodes: list[Node], owners: count[int], rules: Syntax) -> list[_Part]:
     """Replace nodes by their children until the lines fall apart; [] if they never do."""
     while nodes:
         parts = _group(lines, piece, [inner for node in nodes for inner in _opened(node, rules)], owners, rules)
@@ -201,7 +202,7 @@ def _expand(lines: Lines, piece: Piece, nodes: list[Node], owners: count[int], r
     return []
 
 
-def _opened(node: Node, rules: syntax.Syntax) -> list[Node]:
+def _opened(node: Node, rules: Syntax) -> list[Node]:
     """Return a node's children, with those of its body in the body's place."""
     body = node.child_by_field_name("body")
     if body is None:
@@ -220,20 +221,20 @@ class _Group:
     first: int
     last: int = -1
     nodes: list[Node] = field(default_factory=list)
-    found: list[syntax.Definition] = field(default_factory=list)
+    found: list[Definition] = field(default_factory=list)
     is_leading: bool = True
     ends_in_attribute: bool = False
 
     def takes(self, node: Node, first: int, clause: str) -> bool:
         """Return whether a node belongs here: its text begins on line `first`, and may be a clause of that name."""
-        if first <= self.last or self.ends_in_attribute or syntax.is_punctuation(node):
+        if first <= self.last or self.ends_in_attribute or is_punctuation(node):
             return True
         if self.is_leading and first == self.last + 1:
             return True
         return bool(clause and self.found) and clause == self.found[-1].name
 
 
-def _group(lines: Lines, outer: Piece, nodes: list[Node], owners: count[int], rules: syntax.Syntax) -> list[_Part]:
+def _group(lines: Lines, outer: Piece, nodes: list[Node], owners: count[int], rules: Syntax) -> list[_Part]:
     """Gather nodes into runs of whole lines that cover `outer`: a comment goes with the node right below it."""
     groups: list[_Group] = []
     for node in nodes:
@@ -247,7 +248,7 @@ def _group(lines: Lines, outer: Piece, nodes: list[Node], owners: count[int], ru
             groups.append(_Group(first))
         group = groups[-1]
         group.ends_in_attribute = rules.is_attribute(node)
-        group.is_leading = group.is_leading and (group.ends_in_attribute or syntax.is_comment(node))
+        group.is_leading = group.is_leading and (group.ends_in_attribute or is_comment(node))
         # What stands on one line cannot be opened, and keeping it would make deep nesting quadratic.
         if end_row != first and node.child_count:
             group.nodes.append(node)
@@ -264,9 +265,7 @@ def _group(lines: Lines, outer: Piece, nodes: list[Node], owners: count[int], ru
     ]
 
 
-def _described(
-    lines: Lines, outer: Piece, start: int, end: int, found: list[syntax.Definition], owners: count[int]
-) -> Piece:
+def _described(lines: Lines, outer: Piece, start: int, end: int, found: list[Definition], owners: count[int]) -> Piece:
     """Return the piece of some lines inside `outer`: a definition found there, or more of its content."""
     in_function = outer.kind in ("function", "method")
     if not found or (in_function and lines.size(start, end) < TINY_CHARS):

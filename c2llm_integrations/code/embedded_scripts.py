@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from tree_sitter import Node, Query, QueryCursor, Range
 
+from c2llm_integrations.code.definitions import Syntax, is_transparent, text_of
 from c2llm_integrations.code.languages import grammar
-from c2llm_integrations.code.syntax import Syntax, is_transparent, text_of
 
 LANGUAGES = frozenset(("html", "vue", "svelte"))
 # What `lang` and `type` of a script say → language; other scripts are data or templates.

@@ -10,9 +10,9 @@ from langchain_core.embeddings import Embeddings
 from pydantic import ConfigDict, Field
 
 from c2llm_integrations.langchain.embeddings import C2LLMEmbeddings
-from c2llm_integrations.retrieval.framework_store import rerank
+from c2llm_integrations.retrieval.document_store import rerank
 from c2llm_integrations.retrieval.search import apart
-from c2llm_integrations.retrieval.shared_store import readable_mode
+from c2llm_integrations.retrieval.store_handles import readable_mode
 
 
 class C2LLMReranker(BaseDocumentCompressor):

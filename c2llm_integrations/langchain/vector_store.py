@@ -15,12 +15,12 @@ from typing_extensions import Self
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.langchain.embeddings import C2LLMEmbeddings
 from c2llm_integrations.model.fingerprint import Fingerprint
-from c2llm_integrations.retrieval.framework_store import Documents, refuse_unknown
+from c2llm_integrations.retrieval.document_store import Documents, refuse_unknown
 from c2llm_integrations.retrieval.options import Mode
 from c2llm_integrations.retrieval.ranking import require_known
-from c2llm_integrations.retrieval.renamed_fields import Where
+from c2llm_integrations.retrieval.reserved_fields import Where
 from c2llm_integrations.retrieval.search import apart
-from c2llm_integrations.retrieval.shared_store import shared_store
+from c2llm_integrations.retrieval.store_handles import shared_store
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.records import AnyRecord
 from c2llm_integrations.stores.row_checks import listed

@@ -16,10 +16,10 @@ try:
 except ImportError as error:
     raise MissingExtra("llama-index-core", "llama-index") from error
 
-from c2llm_integrations.llama_index.code import C2LLMCodeReader, C2LLMNodeParser
-from c2llm_integrations.llama_index.embedding import C2LLMEmbedding
+from c2llm_integrations.llama_index.code_reader import C2LLMCodeReader, C2LLMNodeParser
+from c2llm_integrations.llama_index.embeddings import C2LLMEmbedding
 from c2llm_integrations.llama_index.qdrant_sparse import sparse_doc_fn, sparse_query_fn
-from c2llm_integrations.llama_index.rerank import C2LLMRerank
+from c2llm_integrations.llama_index.reranker import C2LLMRerank
 from c2llm_integrations.llama_index.retriever import C2LLMRetriever
 from c2llm_integrations.llama_index.vector_store import C2LLMVectorStore
 

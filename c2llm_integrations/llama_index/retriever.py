@@ -9,12 +9,12 @@ from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
-from c2llm_integrations.llama_index.embedding import C2LLMEmbedding
+from c2llm_integrations.llama_index.embeddings import C2LLMEmbedding
 from c2llm_integrations.llama_index.nodes import NODE_FIELDS, node_of
-from c2llm_integrations.retrieval.framework_store import refuse_unknown
+from c2llm_integrations.retrieval.document_store import refuse_unknown
 from c2llm_integrations.retrieval.options import SearchOptions
-from c2llm_integrations.retrieval.renamed_fields import given_metadata
-from c2llm_integrations.retrieval.shared_store import WAIT_SECONDS, shared_store
+from c2llm_integrations.retrieval.reserved_fields import given_metadata
+from c2llm_integrations.retrieval.store_handles import WAIT_SECONDS, shared_store
 from c2llm_integrations.stores.vector_store import Hit, VectorStore
 
 # The options of `search` that the retriever takes by the same name.

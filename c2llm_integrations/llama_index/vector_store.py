@@ -20,13 +20,13 @@ from llama_index.core.vector_stores.types import (
 )
 
 from c2llm_integrations.errors import InputError
-from c2llm_integrations.llama_index.embedding import C2LLMEmbedding
+from c2llm_integrations.llama_index.embeddings import C2LLMEmbedding
 from c2llm_integrations.llama_index.nodes import DOCUMENT, NODE_FIELDS, kept_of, node_of, text_of, where_of
 from c2llm_integrations.model.fingerprint import Fingerprint
-from c2llm_integrations.retrieval.framework_store import Documents, refuse_unknown
+from c2llm_integrations.retrieval.document_store import Documents, refuse_unknown
 from c2llm_integrations.retrieval.options import Mode
 from c2llm_integrations.retrieval.search import is_readable
-from c2llm_integrations.retrieval.shared_store import SharedStore, shared_store
+from c2llm_integrations.retrieval.store_handles import SharedStore, shared_store
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.filter import Filter, value_of
 from c2llm_integrations.stores.records import Hit, Record, Row

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from c2llm_integrations.model.attention import Padded, attend
 from c2llm_integrations.model.attention_gpu import Groups, Layout
 from c2llm_integrations.model.checkpoint import ModelConfig
-from c2llm_integrations.model.fused import add_norm, rotate, swiglu
+from c2llm_integrations.model.fused_ops import add_norm, rotate, swiglu
 
 Weights = dict[str, Tensor]
 Shape = tuple[int, ...]

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from c2llm_integrations.code.analyzer import ANALYZER, UNSPACED, query_terms
 from c2llm_integrations.code.chunk import KINDS, CodeChunk
 from c2llm_integrations.code.languages import LANGUAGES, languages_called
-from c2llm_integrations.code.query_paths import from_root, selected
+from c2llm_integrations.code.path_filter import from_root, selected
 from c2llm_integrations.code.repository import checkout_id
 from c2llm_integrations.errors import InputError, StoreError, did_you_mean
 from c2llm_integrations.indexing.ownership import Claim

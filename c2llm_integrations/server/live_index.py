@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
-from c2llm_integrations.code.query_paths import escaped, from_root, literal
+from c2llm_integrations.code.path_filter import escaped, from_root, literal
 from c2llm_integrations.code.repository import find_root, iter_sources, open_tree, root_of
 from c2llm_integrations.errors import C2LLMError, CheckpointError, InputError, RepositoryError, ServerError, StoreError
 from c2llm_integrations.indexing.ownership import claim_of, index_of, parts_of, require_known_model
 from c2llm_integrations.indexing.staleness import Staleness, stale
 from c2llm_integrations.model.checkpoint import lasting_name
 from c2llm_integrations.model.options import remember_model
-from c2llm_integrations.retrieval.interim_index import FolderIndex
+from c2llm_integrations.retrieval.memory_index import FolderIndex
 from c2llm_integrations.retrieval.options import SearchOptions
 from c2llm_integrations.retrieval.search import UNREADABLE_NOTE, mode_for, search_with, spec_of, unmatched
 from c2llm_integrations.stores import open_store

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from c2llm_integrations._utils.printable import clean, one_line
 from c2llm_integrations.code.chunk import CodeChunk
-from c2llm_integrations.code.query_paths import without_lines
+from c2llm_integrations.code.path_filter import without_lines
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.server.live_index import Answer, LiveIndex
 from c2llm_integrations.stores.vector_store import Hit

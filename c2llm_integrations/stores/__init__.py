@@ -50,7 +50,7 @@ _FOREIGN_MILVUS = "c2llm_integrations.stores.milvus.foreign:ForeignMilvusStore"
 # A new database is one line here, and one module whose class passes the contract's tests. A server listens at its own
 # default port unless the URL says otherwise, and at 443 where Zilliz Cloud puts Milvus.
 DATABASES = {
-    "qdrant+edge": Database("c2llm_integrations.stores.qdrant.edge_shared:SharedEdgeStore", "PATH"),
+    "qdrant+edge": Database("c2llm_integrations.stores.qdrant.edge_turns:SharedEdgeStore", "PATH"),
     "qdrant+memory": Database(_QDRANT, ""),
     "qdrant+http": Database(_QDRANT, "HOST:PORT", _FOREIGN_QDRANT, 6333, "QDRANT_API_KEY"),
     "qdrant+https": Database(_QDRANT, "HOST:PORT", _FOREIGN_QDRANT, 6333, "QDRANT_API_KEY"),

@@ -24,8 +24,8 @@ from safetensors.torch import load_file, save_file
 from c2llm_integrations._utils.progress import Progress
 from c2llm_integrations.errors import InputError, MissingExtra
 from c2llm_integrations.model.checkpoint import load_checkpoint, save_checkpoint
-from c2llm_integrations.training.examples import Example, with_mined
 from c2llm_integrations.training.options import FinetuneOptions
+from c2llm_integrations.training.pair_files import Example, with_mined
 
 try:
     from datasets import Dataset, DatasetDict

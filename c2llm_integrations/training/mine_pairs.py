@@ -21,7 +21,7 @@ from c2llm_integrations.errors import InputError
 from c2llm_integrations.model import prompts
 from c2llm_integrations.model.checkpoint import Checkpoint
 from c2llm_integrations.training.docstring_pairs import LANGUAGES, Definition, definitions, fingerprint, masked, words
-from c2llm_integrations.training.examples import Example
+from c2llm_integrations.training.pair_files import Example
 
 Row = dict[str, str]
 

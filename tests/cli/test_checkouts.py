@@ -10,7 +10,7 @@ from c2llm_integrations.cli import context
 from c2llm_integrations.cli.main import run
 from c2llm_integrations.code.listing import _tracked_by
 from c2llm_integrations.indexing import ownership
-from c2llm_integrations.stores.file_seals import checksum_of
+from c2llm_integrations.stores.checksums import checksum_of
 from tests.cli.running import answer, command, complaint
 from tests.repositories import git
 

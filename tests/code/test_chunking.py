@@ -10,7 +10,7 @@ from c2llm_integrations.code.chunk import CodeChunk, chunk_id
 from c2llm_integrations.code.chunking import CHUNK_CHARS, MAX_LINE_CHARS, MAX_SYMBOL_CHARS, chunk_source
 from c2llm_integrations.code.languages import language_of
 from c2llm_integrations.errors import InputError
-from tests.code import test_extra_syntax
+from tests.code import test_language_definitions
 
 SOURCES = sorted((Path(__file__).parent / "sources").iterdir())
 
@@ -90,7 +90,7 @@ def test_functions_methods_and_classes_are_whole_and_named(name: str) -> None:
 
 
 def test_every_source_has_an_expectation() -> None:
-    assert sorted([*EXPECTED, *test_extra_syntax.EXPECTED]) == [path.name for path in SOURCES]
+    assert sorted([*EXPECTED, *test_language_definitions.EXPECTED]) == [path.name for path in SOURCES]
 
 
 @pytest.mark.parametrize(

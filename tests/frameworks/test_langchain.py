@@ -27,7 +27,7 @@ from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.model.output_dim import fit_projection
 from c2llm_integrations.retrieval.options import SearchOptions
 from c2llm_integrations.retrieval.search import search
-from c2llm_integrations.retrieval.shared_store import shared_store
+from c2llm_integrations.retrieval.store_handles import shared_store
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.qdrant.store import QdrantStore
 from c2llm_integrations.stores.rows import unit

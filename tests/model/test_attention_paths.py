@@ -11,7 +11,7 @@ from c2llm_integrations.model.attention import attend
 from c2llm_integrations.model.attention_gpu import layout
 from c2llm_integrations.model.checkpoint import load_checkpoint
 from c2llm_integrations.model.encoder import groups_of, pool_packed
-from c2llm_integrations.model.fused import rotate
+from c2llm_integrations.model.fused_ops import rotate
 from c2llm_integrations.model.pma import PMA, FoldedPMA
 from tests.golden import TIED
 

@@ -26,7 +26,7 @@ from c2llm_integrations.model.fingerprint import is_same_probe, options_of, prob
 from c2llm_integrations.model.options import KEY_VARIABLE, ModelOptions, remember_model
 from c2llm_integrations.model.prompts import DOCUMENT, query_prompt
 from c2llm_integrations.model.remote import RemoteEmbedder, _address, _vectors
-from c2llm_integrations.server.openai import Limits
+from c2llm_integrations.server.openai_api import Limits
 from c2llm_integrations.stores.spec import CollectionSpec
 from tests.golden import TIED
 from tests.serving import served

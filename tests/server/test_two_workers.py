@@ -15,7 +15,7 @@ from tests.ingesting import write_tree
 WORKER = """
 import sys
 from c2llm_integrations.retrieval.options import SearchOptions
-from c2llm_integrations.retrieval.shared_store import shared_store
+from c2llm_integrations.retrieval.store_handles import shared_store
 store = shared_store(sys.argv[1], "code")
 print(len(store.search(sys.argv[2], SearchOptions())), flush=True)
 sys.stdin.readline()

@@ -18,7 +18,7 @@ from c2llm_integrations import C2LLMEmbedder, Layout, search
 from c2llm_integrations.code.analyzer import query_terms, sparse
 from c2llm_integrations.errors import InputError, SpecMismatch, StoreError
 from c2llm_integrations.retrieval.options import SearchOptions
-from c2llm_integrations.retrieval.shared_store import shared_store
+from c2llm_integrations.retrieval.store_handles import shared_store
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.milvus.foreign import ForeignMilvusStore
 from c2llm_integrations.stores.milvus.lite import acquire, release

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from c2llm_integrations.errors import InputError
-from c2llm_integrations.stores.qdrant.plan_recall import PLANS, MeasuredPlan, choose_plan, measure_plans
+from c2llm_integrations.stores.qdrant.measure_plans import PLANS, MeasuredPlan, choose_plan, measure_plans
 from c2llm_integrations.stores.spec import CompactPlan
 
 

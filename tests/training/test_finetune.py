@@ -17,10 +17,10 @@ pytest.importorskip("peft")
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.model.checkpoint import load_checkpoint
 from c2llm_integrations.model.embedder import C2LLMEmbedder
-from c2llm_integrations.training import examples, finetune
-from c2llm_integrations.training.examples import Example
+from c2llm_integrations.training import finetune, pair_files
 from c2llm_integrations.training.finetune import WEIGHTS, checkpoints, grouped, train
 from c2llm_integrations.training.options import FinetuneOptions
+from c2llm_integrations.training.pair_files import Example
 from tests.golden import TIED
 
 EXAMPLES = [Example(f"question {n}", f"def answer_{n}(): return {n}", (f"wrong {n}",)) for n in range(24)]
@@ -106,7 +106,7 @@ def test_the_base_finds_hard_negatives_once(tmp_path, monkeypatch):
     inner = finetune.grouped
     monkeypatch.setattr(finetune, "grouped", lambda *args: seen.append(inner(*args)) or seen[-1])
     monkeypatch.setattr("shutil.rmtree", lambda folder, **_: None)
-    monkeypatch.setattr(examples, "MARGIN", -100)  # weights by chance rank the positives anywhere
+    monkeypatch.setattr(pair_files, "MARGIN", -100)  # weights by chance rank the positives anywhere
     train(str(TIED), EXAMPLES, tmp_path / "out", replace(FAST, epochs=1, mined=2))
     before, after = seen
     assert [group.column_names for group in before.values()] == [["query", "positive", "negative_1"]]
@@ -122,7 +122,7 @@ def test_the_base_finds_hard_negatives_once(tmp_path, monkeypatch):
     assert all(negative in positives.values() and negative != positives[query] for query, negative in mined)
     monkeypatch.setattr("sentence_transformers.util.mine_hard_negatives", None)  # would fail if it were asked
     kept = tmp_path / "out.training" / "negatives.json"
-    again = examples.with_mined(None, EXAMPLES, 2, kept)
+    again = pair_files.with_mined(None, EXAMPLES, 2, kept)
     assert sum(len(example.negatives) for example in again) == len(EXAMPLES) + len(mined)
     assert all(example.negatives[0].startswith("wrong") for example in again)
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from c2llm_integrations.code.chunk import CodeChunk
-from c2llm_integrations.code.git_origin import normalize_origin
 from c2llm_integrations.code.repository import checkout_id
+from c2llm_integrations.code.repository_name import normalize_origin
 from c2llm_integrations.indexing.report import IngestReport
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.vector_store import Stored, VectorStore

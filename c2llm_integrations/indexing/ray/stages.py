@@ -24,9 +24,9 @@ from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.git import GitFolder, check_out, is_git_folder, run_git
 from c2llm_integrations.code.git_commit import CommitSeen
-from c2llm_integrations.code.git_origin import normalize_origin
 from c2llm_integrations.code.languages import PROSE, language_of
 from c2llm_integrations.code.repository import Tree, checkout_id, iter_sources, open_tree
+from c2llm_integrations.code.repository_name import normalize_origin
 from c2llm_integrations.code.source_file import Source, blotted
 from c2llm_integrations.errors import RepositoryError, StoreError, reason_of
 from c2llm_integrations.indexing.chunk_diff import Change, StoredRows

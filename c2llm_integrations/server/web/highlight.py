@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from pygments.token import STANDARD_TYPES
 
-from c2llm_integrations._utils.bounded_lexer import BoundedLexer
+from c2llm_integrations._utils.highlighting import BoundedLexer
 from c2llm_integrations._utils.printable import clean
 from c2llm_integrations.code.analyzer import query_terms
 

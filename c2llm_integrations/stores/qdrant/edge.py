@@ -17,7 +17,7 @@ from c2llm_integrations._utils.files import FileLock, allocated_bytes, copy_spar
 from c2llm_integrations.errors import StoreError
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.backend import Terms
-from c2llm_integrations.stores.file_seals import Entries, break_seal
+from c2llm_integrations.stores.checksums import Entries, break_seal
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.qdrant.edge_conversions import (

@@ -14,7 +14,7 @@ from c2llm_integrations._utils.files import FileLock
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
 from c2llm_integrations.errors import StoreBusy, StoreError
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.qdrant import edge_shared
+from c2llm_integrations.stores.qdrant import edge_turns
 from c2llm_integrations.stores.vector_store import CollectionSpec, Row
 from tests.waiting import until
 
@@ -80,7 +80,7 @@ def test_two_stores_of_one_process_alternate(url):
 
 
 def test_an_idle_holder_lets_go_unasked(url, monkeypatch):
-    monkeypatch.setattr(edge_shared, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(edge_turns, "IDLE_SECONDS", 0.2)
     with open_store(url, wait=60) as idle:
         assert idle.count() == 5
 
@@ -113,11 +113,11 @@ def test_threads_take_turns_on_one_store(url):
 
 
 def test_a_scan_in_progress_is_not_interrupted(url, monkeypatch):
-    monkeypatch.setattr(edge_shared, "IDLE_SECONDS", 0)
+    monkeypatch.setattr(edge_turns, "IDLE_SECONDS", 0)
     with open_store(url, wait=60) as store:
         scan = store.scan()
         first = next(scan)
-        time.sleep(3 * edge_shared.POLL_SECONDS)
+        time.sleep(3 * edge_turns.POLL_SECONDS)
         assert len({first, *scan}) == 5
 
 
@@ -173,7 +173,7 @@ def content(folder):
     ],
 )
 def test_a_folder_that_became_a_link_is_not_opened(part, state, private, tmp_path, monkeypatch):
-    monkeypatch.setattr(edge_shared, "IDLE_SECONDS", 0.0 if state == "idle" else 1000.0)
+    monkeypatch.setattr(edge_turns, "IDLE_SECONDS", 0.0 if state == "idle" else 1000.0)
     index, keep = tmp_path / ".c2llm", tmp_path / "keep"
     place = index / part if part else index
     with open_store(f"qdrant+edge://{index}", wait=60) as store:
@@ -197,7 +197,7 @@ def test_a_folder_that_became_a_link_is_not_opened(part, state, private, tmp_pat
 
 
 def test_a_folder_above_that_became_a_link_is_not_followed(private, tmp_path, monkeypatch):
-    monkeypatch.setattr(edge_shared, "IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(edge_turns, "IDLE_SECONDS", 0.0)
     above, keep = tmp_path / "above", tmp_path / "keep"
     above.mkdir()
     with open_store(f"qdrant+edge://{above / 'private'}", wait=60) as store:

@@ -16,7 +16,7 @@ from c2llm_integrations.indexing.ownership import require_known_model
 from c2llm_integrations.model.fingerprint import options_of
 from c2llm_integrations.model.shared_model import Awaited, SharedModel, shared_model
 from c2llm_integrations.retrieval.options import Mode, SearchOptions
-from c2llm_integrations.retrieval.renamed_fields import stored_where
+from c2llm_integrations.retrieval.reserved_fields import stored_where
 from c2llm_integrations.retrieval.search import (
     GIVEN_NOTE,
     UNREADABLE_NOTE,

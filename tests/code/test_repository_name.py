@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from c2llm_integrations.code.git import GitFolder
-from c2llm_integrations.code.git_origin import normalize_origin
+from c2llm_integrations.code.repository_name import normalize_origin
 from tests.repositories import git
 
 

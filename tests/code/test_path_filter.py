@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from c2llm_integrations.code.query_paths import from_root, literal, selected, without_lines
+from c2llm_integrations.code.path_filter import from_root, literal, selected, without_lines
 from c2llm_integrations.errors import InputError
 
 INDEXED = [

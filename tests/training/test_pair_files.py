@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from c2llm_integrations.errors import InputError
-from c2llm_integrations.training.examples import Example, _example, read_examples
+from c2llm_integrations.training.pair_files import Example, _example, read_examples
 
 
 def write(file, *rows):

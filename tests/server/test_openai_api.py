@@ -22,8 +22,8 @@ from langchain_openai import OpenAIEmbeddings
 from c2llm_integrations.cli.main import run
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.model.embedder import C2LLMEmbedder
-from c2llm_integrations.server import openai as module
-from c2llm_integrations.server.openai import Limits, create_app
+from c2llm_integrations.server import openai_api as module
+from c2llm_integrations.server.openai_api import Limits, create_app
 from tests.golden import TIED
 from tests.serving import served
 from tests.waiting import free_port, until, until_listening

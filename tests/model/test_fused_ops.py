@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from c2llm_integrations.model.fused import Fused, add_norm, rotate, swiglu
+from c2llm_integrations.model.fused_ops import Fused, add_norm, rotate, swiglu
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow

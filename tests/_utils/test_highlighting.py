@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pygments.lexers import get_lexer_for_filename
 from pygments.token import Text
 
-from c2llm_integrations._utils import bounded_lexer
-from c2llm_integrations._utils.bounded_lexer import BoundedLexer
+from c2llm_integrations._utils import highlighting
+from c2llm_integrations._utils.highlighting import BoundedLexer
 
 CODE = "/* retry */\nint wait(int n) {\n    return n << 2;\n}\n"
 
@@ -28,7 +28,7 @@ def test_a_text_that_could_take_long_is_one_token(more):
 
 
 def test_what_is_left_after_the_time_is_one_token(monkeypatch):
-    monkeypatch.setattr(bounded_lexer, "MAX_SECONDS", -1)
+    monkeypatch.setattr(highlighting, "MAX_SECONDS", -1)
     tokens = list(BoundedLexer("a.py").get_tokens_unprocessed("def wait(n):\n    return n\n"))
     assert [value for *_, value in tokens] == ["def", " wait(n):\n    return n\n"]
 
@@ -94,7 +94,7 @@ UNITS = [
 BEFORE = ["", '"', "'", "`", "/*", "(", "<a b=", "r'", '$"', "#", "%", "{"]
 PROGRAM = f"""
 from pygments.lexers import get_lexer_by_name
-from c2llm_integrations._utils.bounded_lexer import COLORED
+from c2llm_integrations._utils.highlighting import COLORED
 for name in sorted(COLORED):
     lexer = get_lexer_by_name(name, stripnl=False, ensurenl=False)
     for before in {BEFORE!r}:

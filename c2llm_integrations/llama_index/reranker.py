@@ -8,10 +8,10 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
 from c2llm_integrations.errors import InputError
-from c2llm_integrations.llama_index.embedding import C2LLMEmbedding
-from c2llm_integrations.retrieval.framework_store import rerank
+from c2llm_integrations.llama_index.embeddings import C2LLMEmbedding
+from c2llm_integrations.retrieval.document_store import rerank
 from c2llm_integrations.retrieval.search import apart
-from c2llm_integrations.retrieval.shared_store import readable_mode
+from c2llm_integrations.retrieval.store_handles import readable_mode
 
 
 class C2LLMRerank(BaseNodePostprocessor):

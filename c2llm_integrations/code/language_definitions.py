@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from tree_sitter import Node
 
-from c2llm_integrations.code.syntax import MAX_NAME, Definition, Syntax, text_of
+from c2llm_integrations.code.definitions import MAX_NAME, Definition, Syntax, text_of
 
 _Reader = Callable[[Node], Definition | None]
 

@@ -13,12 +13,12 @@ from c2llm_integrations.code.analyzer import query_terms
 from c2llm_integrations.code.chunk import piece_id
 from c2llm_integrations.errors import InputError, did_you_mean
 from c2llm_integrations.model.fingerprint import Fingerprint
-from c2llm_integrations.retrieval.interim_index import LexicalIndex
+from c2llm_integrations.retrieval.memory_index import LexicalIndex
 from c2llm_integrations.retrieval.options import RULES, Mode
 from c2llm_integrations.retrieval.ranking import rank
-from c2llm_integrations.retrieval.renamed_fields import Where, given_metadata, stored_key, stored_name, stored_where
+from c2llm_integrations.retrieval.reserved_fields import Where, given_metadata, stored_key, stored_name, stored_where
 from c2llm_integrations.retrieval.search import CANDIDATES, answerable, warn_if_given
-from c2llm_integrations.retrieval.shared_store import SharedStore, readable_mode
+from c2llm_integrations.retrieval.store_handles import SharedStore, readable_mode
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import MAX_INTEGER_ID, RecordId
 from c2llm_integrations.stores.records import AnyRecord, Hit, Record, Row, Vector, chunk_of
