@@ -83,7 +83,7 @@ def test_the_steps_compute_what_their_names_say():
 def said_by(call, *, interpreted):
     """Return what a function of this file prints in a process of its own, which must end well."""
     done = subprocess.run(
-        [sys.executable, "-c", f"from tests.model import test_fused; test_fused.{call}"],
+        [sys.executable, "-c", f"from tests.model import test_fused_ops; test_fused_ops.{call}"],
         cwd=ROOT,
         env={**os.environ, "TRITON_INTERPRET": str(int(interpreted))},
         capture_output=True,
