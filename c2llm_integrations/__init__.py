@@ -10,9 +10,7 @@
 Each name is loaded when it is first used, so importing the package costs no torch.
 """
 
-from __future__ import annotations
-
-# Nothing is imported here: `python -m` runs this before the current folder is off the path.
+# Nothing is imported here, not even __future__: `python -m` runs this before the current folder is off the path.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from c2llm_integrations.code.chunk import CodeChunk

@@ -1,6 +1,7 @@
 """`python -I -m c2llm_integrations`: the same as the `c2llm` command.
 
-Without -I, Python runs a c2llm_integrations.py of the current folder instead, before a line of this package.
+Without -I, Python runs a c2llm_integrations.py of the current folder instead, or a types.py and the like that its own
+`-m` imports, before a line of this package.
 """
 
 import sys

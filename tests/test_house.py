@@ -179,6 +179,14 @@ def test_an_option_of_the_command_line_is_declared_once():
     assert sorted(helps) == sorted(set(helps))
 
 
+def test_nothing_is_imported_before_the_current_folder_is_off_the_path():
+    """`python -m` runs the package and then its `__main__`; even __future__ would be taken from the current folder."""
+    for name, allowed in (("__init__.py", []), ("__main__.py", ["sys"])):
+        body = ast.parse((ROOT / name).read_text()).body
+        imports = [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
+        assert [alias.name for node in imports for alias in node.names] == allowed
+
+
 def test_advice_never_runs_a_module_of_the_current_folder():
     """`python -m` takes a c2llm_integrations.py that stands there; only the line that warns of it may say so."""
     here = [*ROOT.rglob("*.py"), *ROOT.rglob("*.md"), *ROOT.parent.glob("*.md"), *ROOT.parent.glob("docs/*.md")]

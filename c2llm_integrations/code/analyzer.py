@@ -145,8 +145,9 @@ def _kept(forms: Callable[[str], tuple[str, ...]]) -> Callable[[str], tuple[str,
 def _document_forms(word: str) -> tuple[str, ...]:
     """Return a word, its parts, and the parts' stems where they differ."""
     forms = _forms(word)
+    known = set(forms)
     stems = [stem(part) for part in forms[1:] or forms]
-    return (*forms, *(one for one in stems if one not in forms))
+    return (*forms, *(one for one in stems if one not in known))
 
 
 @_kept

@@ -70,6 +70,8 @@ _ATTRIBUTES = frozenset(("attribute_item", "decorator", "attribute_declaration")
 _PUNCTUATION = frozenset(("{", "}", "(", ")", "[", "]", ";", ",", ":", "end", "then", "do", "begin", "#endif"))
 # Longer ones are expressions, not names.
 MAX_NAME = 120
+# Wrappers around one definition, such as `export`, a decorator and `template<…>`; each level of them asks for all within.
+MAX_WRAPPERS = 16
 # The same with template arguments. Each of many nested nodes may be asked for its name, so reading it must be cheap.
 _MAX_NAME_BYTES = 2_000
 
@@ -107,7 +109,9 @@ def is_transparent(node: Node) -> bool:
 def definition_in(node: Node) -> Definition | None:
     """Return what a node defines, looking through exports, decorators, templates and assignments."""
     current: Node | None = node
-    while current is not None and current.is_named:
+    for _ in range(MAX_WRAPPERS):
+        if current is None or not current.is_named:
+            return None
         kind = _KINDS.get(current.type)
         if kind:
             return _defined(current, _name(current), kind)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from c2llm_integrations.code import definitions
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
 from c2llm_integrations.code.chunking import CHUNK_CHARS, MAX_LINE_CHARS, MAX_SYMBOL_CHARS, chunk_source
 from c2llm_integrations.code.languages import language_of
@@ -287,6 +288,21 @@ def test_deep_nesting_does_not_exhaust_the_stack(path: str, open_: str, close: s
 
 def test_a_long_chain_of_operators_is_cut_in_reasonable_time() -> None:
     assert len(checked("a.js", "const a = b\n" + "".join(f"  + term_{n}\n" for n in range(10_000)) + ";\n")) > 90
+
+
+def test_a_chain_of_wrappers_is_looked_through_in_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+    inner = definitions._inner
+    monkeypatch.setattr(definitions, "_inner", lambda node: looks.append(node.type) or inner(node))
+
+    def looked(lines: int) -> int:
+        looks.clear()
+        chunk_source("r", "x.cpp", "template<class T>\n" * lines + "class X {};\n")
+        return len(looks)
+
+    assert 0 < looked(800) < 2.5 * looked(400)
+    one = chunk_source("r", "x.cpp", "template<class T>\n" * 3 + "class X {};\n")
+    assert [chunk.symbol for chunk in one] == ["X"]
 
 
 @pytest.mark.parametrize("path", ["a.py", "a.ts", "a.go", "a.java", "a.rs", "a.c", "a.cpp", "a.cs", "a.rb", "a.php"])
