@@ -70,10 +70,10 @@ _ATTRIBUTES = frozenset(("attribute_item", "decorator", "attribute_declaration")
 _PUNCTUATION = frozenset(("{", "}", "(", ")", "[", "]", ";", ",", ":", "end", "then", "do", "begin", "#endif"))
 # Longer ones are expressions, not names.
 MAX_NAME = 120
-# Wrappers around one definition, such as `export`, a decorator and `template<…>`; each level of them asks for all within.
-MAX_WRAPPERS = 16
 # The same with template arguments. Each of many nested nodes may be asked for its name, so reading it must be cheap.
 _MAX_NAME_BYTES = 2_000
+# Wrappers around one definition, such as `export`, a decorator and `template<…>`: each level asks for all within.
+MAX_WRAPPERS = 16
 
 
 @dataclass(frozen=True, slots=True)
