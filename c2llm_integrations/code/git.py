@@ -57,6 +57,9 @@ _OVERRIDES = ("-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}"
 # A tree's attributes must not choose one of the user's own filters, nor change a byte of the files.
 _ATTRIBUTES = "* -filter -text -ident -working-tree-encoding\n"
 
+# The way out where a clone would read more than its own git folder.
+_CLONE_IT = "clone it yourself and give the clone's folder"
+
 # Files that all worktrees share.
 _SHARED = ("packed-refs", "shallow")
 _HEAD = re.compile(r"ref:\s*(refs/\S+)\s*|([0-9a-f]{40,64})\s*")
@@ -266,11 +269,6 @@ class GitFolder:
         return (match[1] or match[2]).removeprefix("refs/heads/") if match else ""
 
     @property
-    def excludes(self) -> Path:
-        """The repository's own ignore file, which may not exist."""
-        return _place(self.common, "info") / "exclude"
-
-    @property
     def is_bare(self) -> bool:
         """True if it has no work tree of its own, so that the folder around it only holds worktrees."""
         return self.own == self.common and self.config.get("core.bare", "").lower() in ("true", "yes", "on", "1")
@@ -288,6 +286,12 @@ class GitFolder:
         return [
             folder / name for folder, name in places if os.path.lexists(folder / name) and not _inside(folder, name)
         ]
+
+    @property
+    def linked_folders(self) -> list[Path]:
+        """The folders of which nothing is read, because a link stands in their place."""
+        places = [self.common / name for name in ("objects", "refs", "info")]
+        return [folder for folder in places if _is_link(folder)]
 
     def tracked(self) -> frozenset[str]:
         """Return the paths in the index, deleted ones too, except those that are not paths inside a folder.
@@ -312,6 +316,11 @@ class GitFolder:
         """Return whether this git folder lies in the work tree `root` or names it: a `.git` file may point anywhere."""
         root = root.resolve()
         return self.common.is_relative_to(root) or root in (*self._own_trees(), *self._linked())
+
+    def require_own(self, root: Path) -> None:
+        """Raise RepositoryError if `root` only points at this git folder: a clone would read another repository."""
+        if not self.knows(root):
+            raise RepositoryError(f"its .git leads to {self.common}, which does not name {root}; {_CLONE_IT}")
 
     def is_of_another(self, root: Path) -> bool:
         """Return whether this git folder is that of another work tree; one that stands alone names none."""
@@ -340,16 +349,22 @@ class GitFolder:
         return places
 
     @contextmanager
-    def view(self) -> Iterator[Path]:
-        """Yield a temporary git folder that shows this one's index, objects and refs, without its configuration."""
+    def view(self, *, to_clone: bool = False) -> Iterator[Path]:
+        """Yield a temporary git folder that shows this one's index, objects and refs, without its configuration.
+
+        Objects and refs that lie elsewhere are not shown; `to_clone`: they and alternates raise RepositoryError.
+        """
         with _temporary_folder() as view:
             try:
-                self._show_in(view)
+                self._show_in(view, to_clone)
             except OSError as error:
                 raise RepositoryError(f"git needs a folder for temporary files with links: {error}") from error
             yield view
 
-    def _show_in(self, view: Path) -> None:
+    def _show_in(self, view: Path, to_clone: bool) -> None:
+        for name in ("alternates", "http-alternates") if to_clone else ():
+            if os.path.lexists(place := self.common / "objects" / "info" / name):
+                raise RepositoryError(f"{place} names another repository's objects; {_CLONE_IT}")
         head, config = _read(self.own, "HEAD"), self.config
         head = head if _HEAD.fullmatch(head) else "ref: refs/heads/none\n"
         (view / "HEAD").write_bytes(head.encode("utf-8", "surrogateescape"))
@@ -360,6 +375,8 @@ class GitFolder:
         for folder in ("objects", "refs", "reftable"):
             if _is_plain(self.common / folder):
                 (view / folder).symlink_to(self.common / folder)
+            elif to_clone and os.path.lexists(place := self.common / folder):
+                raise RepositoryError(f"{place} is a link, or holds more than files and folders; {_CLONE_IT}")
             elif folder != "reftable":
                 (view / folder).mkdir()
         files = [self.own / "index", *self.own.glob("sharedindex.*"), *map(self.common.joinpath, _SHARED)]
@@ -415,6 +432,11 @@ def _place(folder: Path, pointer: str) -> Path:
     return Path(os.path.realpath(place)) if os.path.exists(place) else place
 
 
+def _is_link(folder: Path) -> bool:
+    """Return whether a path is a symbolic link, or what Windows has beside it (which Python knows from 3.12 on)."""
+    return os.path.islink(folder) or getattr(os.path, "isjunction", os.path.islink)(folder)
+
+
 def _inside(folder: Path, name: str) -> Path | None:
     """Return where a file of a git folder really is; None for a link out of the folder, and for what is not a file."""
     real = _place(folder, name)
@@ -432,10 +454,12 @@ def _read(folder: Path, name: str) -> str:
 
 
 def _is_plain(folder: Path) -> bool:
-    """Return whether a folder has only folders, files, and links to these files: git would wait for a pipe.
+    """Return whether a folder, itself no link, has only folders, files, and links to these: git would wait for a pipe.
 
     What `objects/info/alternates` names is not looked at: it may be any folder, of any size.
     """
+    if _is_link(folder):
+        return False
     base = str(_place(folder, ""))
     todo = [base]
     try:

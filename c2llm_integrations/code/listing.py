@@ -40,6 +40,9 @@ def list_files(root: Path, prefix: str, leave_out: Callable[[str], bool]) -> Lis
     tracked: Set[str] = set()
     if git is not None:
         listing.notes += [f"{file} is not a file of its git folder, so it is not read" for file in git.astray]
+        listing.notes += [
+            f"{folder} is not a folder of its git folder, so it is not read" for folder in git.linked_folders
+        ]
         if not os.path.isdir(git.own):
             listing.notes.append(
                 f"{root / '.git'} names no git folder: only files that no .gitignore hides are indexed"
@@ -90,8 +93,11 @@ def _tracked_by(git: GitFolder, _stamp: tuple[int, ...]) -> frozenset[str] | Non
 
 
 def _rules(root: Path, git: GitFolder | None) -> IgnoreFiles:
-    files = [Path(os.path.realpath(user_excludes())), git.excludes] if git is not None else []
-    return IgnoreFiles(root, ".gitignore", [read_rules(file.parent, file.name) for file in files])
+    base = []
+    if git is not None:
+        own = Path(os.path.realpath(user_excludes()))
+        base = [read_rules(own.parent, own.name), read_rules(git.common, "info/exclude")]
+    return IgnoreFiles(root, ".gitignore", base)
 
 
 def _walk(

@@ -248,6 +248,16 @@ def _fill(tree: Tree, listing: Listing, sieve: _Sieve) -> None:
             tree.skip(reason, path)
 
 
+def _is_gone(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
 class _Sieve:
     """Leave out files by name, place and size, before any is read."""
 
@@ -259,18 +269,25 @@ class _Sieve:
 
     def leave_out(self, folder: str) -> bool:
         """Return whether a folder, or one above it, is left out; the first time, note why."""
-        if folder.count("/") > self._deepest:  # all below such a folder is left out with the first that is too deep
-            folder = "/".join(folder.split("/", self._deepest + 1)[: self._deepest + 1])
-        known = self._left_out.get(folder)
-        if known is None:
-            known = self.leave_out(folder.rpartition("/")[0]) or self._judge(folder)
-            self._left_out[folder] = known
-        return known
+        if (known := self._left_out.get(folder)) is not None:
+            return known
+        above = folder.rpartition("/")[0]
+        end = len(above if self._left_out.get(above) is False else self._tree.prefix)
+        # From the top down: an index may name millions of folders below one that is left out or gone.
+        while end < len(folder):
+            next_slash = folder.find("/", end + 1)
+            end = len(folder) if next_slash < 0 else next_slash
+            part = folder[:end]
+            if part not in self._left_out:
+                self._left_out[part] = self._judge(part)
+            if self._left_out[part]:
+                return True
+        return False
 
     def _judge(self, folder: str) -> bool:
         full = f"{self._tree.root}/{folder}"
         # git lists tracked files behind a folder that became a link: to git they are deleted.
-        if folder.rpartition("/")[2] in exclude.INTERNAL_NAMES or os.path.islink(full):
+        if folder.rpartition("/")[2] in exclude.INTERNAL_NAMES or _is_gone(full) or os.path.islink(full):
             return True
         ignored = self._rules.says(folder, True)
         reason = IGNORE_FILE if ignored else exclude.why_skip_folder(full) if ignored is None else None

@@ -385,3 +385,20 @@ def test_calls_share_a_time_limit(repo: Path) -> None:
         with time_limit(60):
             assert left() <= 5
         run_git("rev-parse", "HEAD", folder=view)
+
+
+def test_an_index_of_deep_folders_that_are_gone_costs_one_look_each(
+    repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = "a/" * 100 + "x.py"
+    lines = "".join(f"100644 {'1' * 40}\t{number}/{deep}\n" for number in range(200))
+    lines += f"100644 {'1' * 40}\tsub/gone/{deep}\n"
+    subprocess.run(["git", "update-index", "--index-info"], cwd=repo, input=lines, text=True, check=True)
+    seen = []
+    real = os.lstat
+    monkeypatch.setattr(os, "lstat", lambda path, **how: seen.append(str(path)) or real(path, **how))
+    tree = open_tree(repo)
+    assert (tree.files, tree.skipped) == (["a.py", "sub/b.py"], {})
+    assert f"{repo}/199" in seen
+    assert not [path for path in seen if path.endswith("/a")]
+    assert len(seen) < 2000

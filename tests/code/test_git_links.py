@@ -75,6 +75,23 @@ def test_a_git_file_elsewhere_names_no_git_folder(repo: Path) -> None:
     assert "names no git folder" in tree.notes[0]
 
 
+@pytest.mark.parametrize("name", ["objects", "refs", "info"])
+def test_a_folder_elsewhere_is_not_walked_but_told(repo: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (repo / "b.py").write_text("b = 1\n")
+    (repo / ".git" / "info" / "exclude").write_text("b.py\n")
+    outside = repo.parent / "outside"
+    (repo / ".git" / name).rename(outside)
+    (repo / ".git" / name).symlink_to(outside)
+    seen = []
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: seen.append(str(path)) or real(path))
+    tree = open_tree(repo)
+    assert tree.files == (["a.py", "b.py"] if name == "info" else ["a.py"])
+    assert tree.notes == [f"{repo}/.git/{name} is not a folder of its git folder, so it is not read"]
+    assert not [path for path in seen if path.startswith(str(outside))]
+    assert (CommitSeen(repo).commit is None) is (name != "info")
+
+
 @pytest.mark.parametrize("name", ["HEAD", "config", "index", "refs/heads/main"])
 def test_a_link_inside_the_git_folder_is_followed(repo: Path, name: str) -> None:
     commit = CommitSeen(repo).commit

@@ -105,13 +105,15 @@ def _address(source: str) -> Iterator[tuple[str, str]]:
     """Make an address that git can clone, and name the protocols it may use, which cannot run a command.
 
     A repository on this machine is seen through a view, because git would run in it and believe its configuration.
+    Raises RepositoryError for one that would give the content of another: a clone is all that its git folder names.
     """
     folder = Path(unquote(urlsplit(source).path) if source.startswith("file://") else source).resolve()
     git = GitFolder(folder, folder) if is_git_folder(folder) else GitFolder.of(folder)
     if git is None:
         yield source, "git:http:https:ssh"
         return
-    with git.view() as view:
+    git.require_own(folder)
+    with git.view(to_clone=True) as view:
         yield view.as_uri(), "file"
 
 

@@ -1,0 +1,110 @@
+"""A repository on this machine that a Ray run clones gives what its own git folder holds, and nothing of another."""
+
+import os
+import shutil
+import time
+
+import pytest
+
+from c2llm_integrations.indexing.ray import stages
+from c2llm_integrations.indexing.ray.batches import Place
+from c2llm_integrations.stores.vector_store import CollectionSpec
+from tests.repositories import git
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX links and pipes")
+
+
+@pytest.fixture
+def place(tmp_path):
+    one = Place("qdrant+memory://", token=str(tmp_path))
+    one.open().create(CollectionSpec(4, {"model": "none"}))
+    return one
+
+
+@pytest.fixture
+def private(tmp_path):
+    root = tmp_path.resolve() / "private"
+    root.mkdir()
+    (root / "secret.py").write_text("secret = 1\n")
+    git(root, "init", "-q")
+    git(root, "add", ".")
+    git(root, "commit", "-q", "-m", "one")
+    return root
+
+
+def texts_of(source, place):
+    batches = list(stages.list_source(str(source), place, False))
+    assert [batch.result.failed for batch in batches] == [""] * len(batches)
+    return {path for batch in batches for path in batch.texts}
+
+
+def why_refused(source, place):
+    """Return why a source is not cloned, which is said at once."""
+    began = time.monotonic()
+    [batch] = stages.list_source(str(source), place, False)
+    assert time.monotonic() - began < 10
+    assert batch.texts is None
+    assert "clone it yourself and give the clone's folder" in batch.result.failed
+    assert "\n" not in batch.result.failed
+    return batch.result.failed
+
+
+@pytest.mark.parametrize("linked", [["objects", "refs"], ["objects"], ["refs"]])
+def test_objects_or_refs_of_another_repository_are_refused(place, private, tmp_path, linked):
+    hostile = tmp_path / "hostile"
+    shutil.copytree(private / ".git", hostile)
+    for name in linked:
+        shutil.rmtree(hostile / name)
+        (hostile / name).symlink_to(private / ".git" / name)
+    assert f"{hostile / linked[0]} is a link" in why_refused(hostile, place)
+
+
+@pytest.mark.parametrize("name", ["alternates", "http-alternates"])
+def test_alternates_are_refused(place, private, tmp_path, name):
+    git(tmp_path, "clone", "-q", "--shared", "--bare", private, tmp_path / "hostile")
+    info = tmp_path / "hostile" / "objects" / "info"
+    (info / "alternates").rename(info / name)
+    assert f"{info / name} names another repository's objects" in why_refused(tmp_path / "hostile", place)
+
+
+@pytest.mark.parametrize("how", ["commondir", "gitdir", "worktree", "link"])
+def test_a_git_folder_that_does_not_name_the_checkout_is_refused(place, private, tmp_path, how):
+    git(private, "worktree", "add", "-q", "-b", "side", tmp_path / "side")
+    hostile = tmp_path / "hostile"
+    hostile.mkdir()
+    if how == "commondir":
+        (hostile / ".git").mkdir()
+        (hostile / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
+        (hostile / ".git" / "commondir").write_text(f"{private}/.git\n")
+    elif how == "link":
+        (hostile / ".git").symlink_to(private / ".git")
+    else:
+        (hostile / ".git").write_text(f"gitdir: {private}/.git{'/worktrees/side' * (how == 'worktree')}\n")
+    assert f"leads to {private}/.git, which does not name" in why_refused(hostile.as_uri(), place)
+
+
+@pytest.mark.parametrize("name", ["objects/pack/pack-x.idx", "refs/heads/main", "objects/info/alternates"])
+def test_a_pipe_is_not_waited_for(place, private, tmp_path, name):
+    git(tmp_path, "clone", "-q", "--bare", private, tmp_path / "hostile")
+    (tmp_path / "hostile" / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / "hostile" / name)
+    why_refused(tmp_path / "hostile", place)
+
+
+@pytest.mark.parametrize("kind", ["itself", "bare", "git folder", "worktree", "submodule", "bare beside worktrees"])
+def test_honest_repositories_are_cloned(place, private, tmp_path, kind):
+    source = tmp_path / "source"
+    if kind == "bare":
+        git(tmp_path, "clone", "-q", "--bare", private, source)
+    elif kind == "worktree":
+        git(private, "worktree", "add", "-q", "-b", "side", source)
+    elif kind == "submodule":
+        git(tmp_path, "clone", "-q", private, tmp_path / "outer")
+        git(tmp_path / "outer", "submodule", "add", "-q", private, "inner")
+        source = tmp_path / "outer" / "inner"
+    elif kind == "bare beside worktrees":
+        git(tmp_path, "clone", "-q", "--bare", private, source / ".bare")
+        (source / ".git").write_text("gitdir: ./.bare\n")
+    else:
+        source = private if kind == "itself" else private / ".git"
+    assert texts_of(source if kind == "bare" else source.as_uri(), place) == {"secret.py"}
