@@ -176,7 +176,7 @@ async def test_sixty_four_questions_at_once(project, tiny_model):
     assert run(["index", str(project), "--model", str(tiny_model)]) == 0
     async with served(project) as client:
         answers = await asyncio.gather(*(ask(client, query=f"tax {number}", limit=50) for number in range(64)))
-    assert all("prices.py" in answer and len(answer) < 1.3 * MAX_CHARS for answer in answers)
+    assert all("prices.py" in answer and len(answer) <= MAX_CHARS + 200 for answer in answers)
 
 
 async def test_servers_and_a_person_share_one_index(project, tiny_model):
