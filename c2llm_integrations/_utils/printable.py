@@ -27,3 +27,10 @@ def is_unicode(text: str) -> bool:
 def one_line(text: str) -> str:
     """Return `text` safe to print, line breaks and tabs made spaces."""
     return " ".join(clean(text).strip().splitlines()).replace("\t", " ")
+
+
+def shortened(text: str, most: int) -> str:
+    """Return `text` as one line of at most `most` characters, its middle left out."""
+    line = one_line(text)
+    end = (most - 1) // 2
+    return line if len(line) <= most else f"{line[: most - 1 - end]}…{line[len(line) - end :]}"

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from c2llm_integrations._utils.printable import clean, one_line
+from c2llm_integrations._utils.printable import clean, one_line, shortened
 from c2llm_integrations.cli.terminal import say, write, write_json
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 # Lines of a hit that a terminal shows without being asked for more.
 LINES = 15
+# Characters printed of a path, which is as long as Linux takes one, and of a symbol: a row may hold longer ones.
+MAX_PATH, MAX_SYMBOL = 4096, 300
 _CHANGED = "        … its file is not here, or has changed since it was indexed"
 
 
@@ -55,7 +57,7 @@ class Look:
         chunk, record = self.hit.chunk, self.hit.record
         if not chunk.start_line:
             return one_line(f"{record.source}: {record.id}" if record.source else str(record.id))
-        return f"{one_line(self.file or chunk.path)}:{chunk.start_line}-{chunk.end_line}"
+        return f"{shortened(self.file or chunk.path, MAX_PATH)}:{chunk.start_line}-{chunk.end_line}"
 
 
 def look_at(hit: Hit, origins: Mapping[str, Origin], context: int | None = None) -> Look:
@@ -153,7 +155,7 @@ def write_hits(looks: Sequence[Look], *, explain: bool = False, context: int | N
 
 
 def _fields(look: Look, explain: bool) -> str:
-    fields = [look.place, f"{look.hit.score:.4f}", one_line(look.hit.chunk.symbol)]
+    fields = [look.place, f"{look.hit.score:.4f}", shortened(look.hit.chunk.symbol, MAX_SYMBOL)]
     return "\t".join([*fields, _explained(look)] if explain else fields)
 
 
@@ -195,7 +197,7 @@ def _show(look: Look, explain: bool, context: int | None) -> None:
     )
     console = Console()
     heading = Text(look.place, style="bold cyan")
-    heading.append(f"  {look.hit.score:.3f}  {one_line(look.hit.chunk.symbol)}", style="not bold dim")
+    heading.append(f"  {look.hit.score:.3f}  {shortened(look.hit.chunk.symbol, MAX_SYMBOL)}", style="not bold dim")
     console.print(heading, soft_wrap=True)
     for line in (look.url, _explained(look) if explain else None):
         if line:

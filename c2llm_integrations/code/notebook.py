@@ -18,7 +18,8 @@ SUFFIX = ".ipynb"
 _SLASHES = "c cpp csharp cuda dart fsharp go groovy java javascript kotlin php rust scala swift typescript"
 _COMMENTS = {**dict.fromkeys(_SLASHES.split(), "//"), **dict.fromkeys(("haskell", "lua", "sql"), "--")}
 _COMMENTS |= {"matlab": "%", "octave": "%", "prolog": "%", "clojure": ";;", "lisp": ";;", "racket": ";;"}
-_TITLE = re.compile(r"\W{1,2} %% notebook \((\S+)\)\n")
+# Any text can begin so, and each row repeats the language: it is as short and plain as those of `languages`.
+_TITLE = re.compile(r"\W{1,2} %% notebook \(([a-z0-9+#._-]{1,40})\)\n")
 _CELL = re.compile(r"\W{1,2} %% cell (\d+)")
 _MAGIC = re.compile(r"[ \t]*[%!]")
 # Half a character, which JSON can hold and no text may.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from c2llm_integrations._utils.printable import one_line
+from c2llm_integrations._utils.printable import shortened
 from c2llm_integrations.code.chunk import KINDS
 from c2llm_integrations.errors import C2LLMError, MissingExtra
 from c2llm_integrations.server.background_indexing import BackgroundIndexer
@@ -21,6 +21,8 @@ IDLE_MINUTES = 10.0
 STOP_SECONDS = 1.5
 # Characters of a filter: each row's path is compared with all of a pattern.
 MAX_FILTER = 4096
+# Characters of an error, which may repeat what was asked.
+MAX_ERROR = 2000
 
 INSTRUCTIONS = (
     "Searches the code under the folders it was started with. search_code takes words, a name or an error message, "
@@ -106,7 +108,7 @@ def _server(tools: SearchTools) -> "MCPServer[object]":
         try:
             return answer()
         except (C2LLMError, OSError) as error:  # files may be moved while they are looked at
-            raise ToolError(one_line(str(error))) from error
+            raise ToolError(shortened(str(error), MAX_ERROR)) from error
 
     @server.tool(annotations=reads, structured_output=False)
     def search_code(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
-from c2llm_integrations._utils.printable import clean, one_line
+from c2llm_integrations._utils.printable import clean, one_line, shortened
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.path_filter import without_lines
 from c2llm_integrations.errors import InputError
@@ -16,6 +17,10 @@ from c2llm_integrations.stores.vector_store import Hit
 MAX_HITS, MAX_LINES, MAX_LINE, MAX_CHARS = 50, 40, 300, 20_000
 # Characters of a question that an answer repeats.
 SHOWN_CHARS = 80
+# Rows and repositories may hold names of any length: characters shown of a path, of a kind with a symbol, of a
+# language and of a note, and backticks of a fence.
+MAX_PLACE, MAX_WHAT, MAX_LANGUAGE, MAX_NOTE, MAX_FENCE = 300, 150, 40, 600, 40
+_LONG_RUN = re.compile(f"`{{{MAX_FENCE},}}")
 
 
 class SearchTools:
@@ -71,17 +76,19 @@ class SearchTools:
             answer = one.search(question, limit=limit + 1)
             others = [hit for hit in answer.hits if chunk is None or hit.chunk.id != chunk.id]
             answers.append((one, Answer(others[:limit], answer.notes)))
-        return self._text(f"similar to {file}:{line}" if file else "similar to the code", answers, limit)
+        return self._text(
+            f"similar to {shortened(file, MAX_PLACE)}:{line}" if file else "similar to the code", answers, limit
+        )
 
     def index_status(self) -> str:
         """Return what is indexed, where, and whether it is current."""
-        lines = []
+        lines: list[str] = []
         for index in self._indexes:
             for name, value in index.status().items():
                 shown = "; ".join(value) or "current" if name == "notes" else value
-                lines.append(one_line(f"{name.replace('_', ' ')}: {shown}"))
+                lines.append(shortened(f"{name.replace('_', ' ')}: {shown}", MAX_NOTE))
             lines.append("")
-        return "\n".join(lines).strip()
+        return "\n".join(lines).strip()[:MAX_CHARS]
 
     def _chosen(self, folder: str | None) -> Sequence[LiveIndex]:
         if _given(folder) is None:
@@ -119,37 +126,49 @@ class SearchTools:
         found = [(hit, index) for index, answer in answers for hit in answer.hits]
         found = sorted(found, key=lambda one: -one[0].score)[:limit]
         lines = [f"{len(found) or 'no'} {'hit' if len(found) == 1 else 'hits'} {what}"]
-        for index, answer in answers:
-            place = f" ({self._name(index)})" if several else ""
-            lines += [f"note{place}: {one_line(note)}" for note in answer.notes]
-        room = MAX_CHARS - sum(map(len, lines))
+        places = {index: f" ({self._name(index)})" if several else "" for index, _ in answers}
+        notes = (f"note{places[index]}: {note}" for index, answer in answers for note in answer.notes)
+        lines += _noted(notes, MAX_CHARS // 4)
+        room = MAX_CHARS - sum(len(line) + 1 for line in lines)
         for number, (hit, index) in enumerate(found):
             place = f"{self._name(index)}/{index.inside(hit)}" if several else index.inside(hit)
-            shown = _hit_text(hit, place, room // (len(found) - number))
-            room -= len(shown)
+            left = len(found) - number
+            shown = _hit_text(hit, place, room // left - 2)
+            room -= len(shown) + 2
+            if room < 0:
+                lines += ["", f"… {left} more {'hit' if left == 1 else 'hits'}: ask for fewer, or narrow the question"]
+                break
             lines += ["", shown]
         return "\n".join(lines)
 
 
 def _hit_text(hit: Hit, place: str, room: int) -> str:
-    """Return one hit in at most about `room` characters: where, what, and as much of the code as fits."""
+    """Return one hit: where, what, and as much of the code as `room` characters leave, none if there are too few."""
     chunk = hit.chunk
-    what = " ".join(part for part in (chunk.kind, chunk.symbol) if part)
-    heading = one_line(f"{place}:{chunk.start_line}-{chunk.end_line}  {what}  score {hit.score:.3f}")
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", chunk.text)), default=0))
-    room -= len(heading) + 2 * len(fence) + len(chunk.language) + 40
+    what = shortened(" ".join(part for part in (chunk.kind, chunk.symbol) if part), MAX_WHAT)
+    heading = f"{shortened(place, MAX_PLACE)}:{chunk.start_line}-{chunk.end_line}  {what}  score {hit.score:.3f}"
+    language = shortened(chunk.language, MAX_LANGUAGE).replace("`", "'")  # one would end the fence
     lines = clean(chunk.text).rstrip().split("\n")
+    cut = [line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]} …" for line in lines[:MAX_LINES]]
+    cut = [_LONG_RUN.sub("`" * (MAX_FENCE - 1) + "…", line) for line in cut]
+    fence = "`" * min(MAX_FENCE, max(3, 1 + max(map(len, re.findall("`+", chunk.text)), default=0)))
+    room -= len(heading) + 2 * len(fence) + len(language) + 3 + len(f"… {len(lines)} more lines")
     shown: list[str] = []
-    for line in lines[:MAX_LINES]:
-        line = line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]} …"
+    for line in cut:
         room -= len(line) + 1
         if room < 0:
             break
         shown.append(line)
     left = len(lines) - len(shown)
-    return "\n".join(
-        [heading, fence + one_line(chunk.language), *shown, fence, *([f"… {left} more lines"] if left else [])]
-    )
+    return "\n".join([heading, fence + language, *shown, fence, *([f"… {left} more lines"] if left else [])])
+
+
+def _noted(notes: Iterable[str], room: int) -> list[str]:
+    """Return notes as lines that `room` characters hold, and a line that counts the others."""
+    lines = [shortened(note, MAX_NOTE) for note in notes]
+    ends = list(accumulate(len(line) + 1 for line in lines))
+    count = sum(end <= room for end in ends)
+    return [*lines[:count], *([f"note: {len(lines) - count} more notes"] if count < len(lines) else [])]
 
 
 def _given(text: str | None) -> str | None:

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from c2llm_integrations.cli.output import Look, Origin, document_of, file_of, look_at, write_hits
+from c2llm_integrations.cli.output import MAX_PATH, MAX_SYMBOL, Look, Origin, document_of, file_of, look_at, write_hits
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.stores.vector_store import Hit
 
@@ -27,6 +27,14 @@ def test_a_pipe_gets_one_safe_line_for_each_hit(capsys):
     assert lines[1] == "a.py:3-4\t0.5000\tf"
     assert len(lines) == 2
     assert not {char for char in EVIL if not char.isprintable()} & set(lines[0])
+
+
+def test_a_line_is_bounded_whatever_a_row_says(capsys):
+    write_hits([look(path="a/" * 50_000 + "x.py", symbol="S" * 50_000)])
+    (line,) = capsys.readouterr().out.splitlines()
+    assert len(line) < MAX_PATH + MAX_SYMBOL + 50
+    assert "…" in line
+    assert "/x.py:3-4\t0.5000\tSSS" in line
 
 
 def test_an_explained_hit_has_one_field_more(capsys):

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from c2llm_integrations.code.chunking import chunk_source
+from c2llm_integrations.code.languages import LANGUAGES, _lexers
+from c2llm_integrations.code.notebook import language_of_script
 
 SOURCE = "def mean(xs):\n    return sum(xs) / len(xs)\n"
 
@@ -33,6 +35,17 @@ def test_the_kernel_says_the_language(kernel: str, language: str) -> None:
 def test_what_is_no_notebook_is_json() -> None:
     for text in ("{}", "[]", '{"cells": 1}', "x"):
         assert {chunk.language for chunk in chunk_source("r", "a.ipynb", text)} == {"json"}
+
+
+@pytest.mark.parametrize("name", ["z" * 41, "z" * 50_000, "py`thon", "a\x1b[2J", "z\u00fc"])
+def test_a_text_that_looks_like_a_script_names_no_language_of_its_own(name: str) -> None:
+    chunks = chunk_source("r", "a.ipynb", f"# %% notebook ({name})\n" + SOURCE * 9)
+    assert {chunk.language for chunk in chunks} == {"json"}
+
+
+def test_every_language_can_stand_in_a_script() -> None:
+    names = {*LANGUAGES, *_lexers().names.values(), *_lexers().suffixes.values()}
+    assert {name for name in names if language_of_script(f"# %% notebook ({name})\n") != name} == set()
 
 
 @pytest.mark.parametrize("source", ["\ud83d = 1", "x = '\udfff'", "a\ud800\ud800b"])

@@ -1,20 +1,25 @@
 """A checkout that agents ask: answers from the first moment on, current ones, and from nowhere else."""
 
 import json
+import re
 import shutil
 import threading
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from c2llm_integrations.cli.main import run
+from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.errors import InputError, RepositoryError
 from c2llm_integrations.retrieval import memory_index
 from c2llm_integrations.retrieval.search import UNREADABLE_NOTE
 from c2llm_integrations.server import live_index as module
 from c2llm_integrations.server.background_indexing import BackgroundIndexer, IndexingProcess
-from c2llm_integrations.server.live_index import WORDS_ALONE, LiveIndex, LiveIndexConfig
-from c2llm_integrations.server.mcp_answers import MAX_CHARS, SearchTools
+from c2llm_integrations.server.live_index import WORDS_ALONE, Answer, LiveIndex, LiveIndexConfig
+from c2llm_integrations.server.mcp_answers import MAX_CHARS, MAX_HITS, SearchTools
 from c2llm_integrations.stores import open_store
+from c2llm_integrations.stores.vector_store import Hit
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -332,9 +337,62 @@ def test_an_answer_is_bounded_and_steers_nothing(project, checkout):
         "".join(f"def tax_{n}():\n    return '{'tax ' * 200}\x1b[2J```'\n\n" for n in range(200))
     )
     text = SearchTools([checkout]).search_code("tax", 50, None, None, None, None)
-    assert len(text) < 1.3 * MAX_CHARS
+    assert len(text) <= MAX_CHARS + 200
     assert "\x1b" not in text
     assert "````" in text  # a fence that the code cannot close
+
+
+class OfRows:
+    """A live index that answers with given rows."""
+
+    folder = Path("of-rows")
+
+    def __init__(self, chunk, notes=()):
+        hits = [Hit(replace(chunk, id=str(number)), 1.0) for number in range(MAX_HITS)]
+        self.answer = Answer(hits, list(notes))
+
+    def search(self, *_, **__):
+        return self.answer
+
+    def inside(self, hit):
+        return hit.chunk.path
+
+    def status(self):
+        return {"folder": "f" * 50_000, "notes": self.answer.notes}
+
+
+CHUNK = CodeChunk("1", "r", "a.md", "markdown", "tax", "function", 1, 3, "tax\n" * 3)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"path": "a/" * 50_000},
+        {"path": "a/" * 1_800 + "x.py", "symbol": "S" * 9_000, "kind": "k" * 9_000, "language": "`" * 50_000},
+        {"language": "z" * 50_000},
+        {"text": "tax " + "`" * 15_000},
+        {"text": ("`" * 290 + "\n") * 60},
+        {"text": "\n" * 30_000 + "tax"},
+    ],
+)
+@pytest.mark.parametrize("notes", [[], ["n" * 2_000] * 900])
+def test_an_answer_is_bounded_whatever_rows_and_notes_say(given, notes):
+    tools = SearchTools([OfRows(replace(CHUNK, **given), notes)])
+    text = tools.search_code("tax", MAX_HITS, None, None, None, None)
+    assert len(text) <= MAX_CHARS + 200
+    assert len(tools.index_status()) <= MAX_CHARS
+    shown, unseen = text.count("score 1.000"), re.search(r"… (\d+) more hits: ask for fewer", text)
+    assert shown + int(unseen[1] if unseen else 0) == MAX_HITS
+    assert shown >= MAX_HITS // 3
+    assert ("more notes" in text) == bool(notes)
+    assert all(len(line) <= 700 for line in text.splitlines())
+
+
+def test_a_long_run_of_backticks_is_cut_and_cannot_close_its_fence():
+    text = SearchTools([OfRows(replace(CHUNK, text="tax " + "`" * 15_000))]).search_code("t", 1, None, None, None, None)
+    assert {len(run) for run in re.findall("`+", text)} == {39, 40}
+    assert "tax " + "`" * 39 + "…" in text
 
 
 def test_several_folders_are_told_apart(project, tmp_path, tiny_model):

@@ -9,12 +9,14 @@ import pytest
 
 pytest.importorskip("websockets", reason="the test extra is not installed")
 
+from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.errors import SpecMismatch, StoreError
 from c2llm_integrations.indexing.ingest import ingest
 from c2llm_integrations.model.embedder import C2LLMEmbedder
-from c2llm_integrations.server.web.app import MAX_BODY_BYTES, Browser, make_server
+from c2llm_integrations.server.web.app import MAX_BODY_BYTES, MAX_SHOWN, Browser, _hit, make_server
 from c2llm_integrations.server.web.highlight import highlighted, weighted
 from c2llm_integrations.stores import open_store
+from c2llm_integrations.stores.vector_store import Hit
 from tests import chromium
 from tests.conftest import PROJECT
 
@@ -134,6 +136,14 @@ def test_bad_questions(port, asked, why):
 @pytest.mark.parametrize("question", ["?!", "tax " * 250_000, "\x00\x1b[2J", "税"])
 def test_odd_questions(port, question):
     assert "hits" in ask(port, query=question)
+
+
+def test_what_the_page_shows_of_a_row_is_bounded():
+    chunk = CodeChunk("1", "r" * 9_000, "a/" * 9_000 + "x.py", "python", "S" * 9_000, "k" * 9_000, 1, 2, "x = 1\n")
+    shown = _hit(Hit(chunk, 1.0), [])
+    assert len(shown["what"]) == MAX_SHOWN
+    assert len(shown["place"]) == MAX_SHOWN + len(":1-2")
+    assert shown["place"].endswith("/x.py:1-2")
 
 
 def test_an_unknown_hit(port):

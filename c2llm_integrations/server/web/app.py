@@ -18,7 +18,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from c2llm_integrations._utils.json_lines import parse_json
-from c2llm_integrations._utils.printable import one_line
+from c2llm_integrations._utils.printable import shortened
 from c2llm_integrations.code.analyzer import query_terms
 from c2llm_integrations.code.chunk import KINDS, CodeChunk
 from c2llm_integrations.errors import C2LLMError, InputError
@@ -60,6 +60,8 @@ HEADERS = {
 MAX_HITS = 100
 # The most characters of a path filter: each row's path is compared with all of it.
 MAX_FILTER_CHARS = 4096
+# Characters shown of a path, and of a kind, a symbol and a repository together: a row may hold longer ones.
+MAX_SHOWN = 1_000
 # Hits whose attention can be asked for; older ones are found again by searching again.
 MAX_REMEMBERED = 1_000
 
@@ -127,8 +129,10 @@ def _hit(hit: Hit, terms: list[str]) -> dict[str, Any]:
     chunk = hit.chunk
     return {
         "id": chunk.id,
-        "place": one_line(f"{chunk.path}:{chunk.start_line}-{chunk.end_line}"),
-        "what": one_line(" ".join(part for part in (chunk.kind, chunk.symbol, f"· {chunk.repository}") if part)),
+        "place": f"{shortened(chunk.path, MAX_SHOWN)}:{chunk.start_line}-{chunk.end_line}",
+        "what": shortened(
+            " ".join(part for part in (chunk.kind, chunk.symbol, f"· {chunk.repository}") if part), MAX_SHOWN
+        ),
         "score": f"{hit.score:.3f}",
         "explanation": [(name, f"{value:+.4f}") for name, value in hit.explanation.items()],
         "start_line": chunk.start_line,
