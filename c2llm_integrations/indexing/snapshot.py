@@ -20,7 +20,8 @@ from typing_extensions import Self
 
 from c2llm_integrations._utils.files import FileLock, user_cache
 from c2llm_integrations._utils.json_lines import parse_json
-from c2llm_integrations.code.git import branch_of
+from c2llm_integrations.code.exclude import within_limits
+from c2llm_integrations.code.git import ASTRAY, branch_of
 from c2llm_integrations.code.repository import IGNORE_FILE, Tree
 from c2llm_integrations.code.safe_open import parts_inside
 from c2llm_integrations.code.source_file import FileState, is_settled, read_source
@@ -156,7 +157,7 @@ def ignore_rules(root: Path, paths: Iterable[str], settle: bool = False) -> Rule
     found: Rules = {}
     for folder in {"", *folders}:
         path = f"{folder}/{IGNORE_FILE}" if folder else IGNORE_FILE
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # a record in a checkout may hold any name
             info = os.lstat(f"{root}{os.sep}{path}")
             is_known = not settle or is_settled(info, now)
             found[path] = (info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino) if is_known else ()
@@ -191,7 +192,11 @@ def load(file: Path | None) -> Snapshot | None:
         for prefix in prefixes:
             parts_inside(prefix)
         found.prefixes = list(outermost(prefixes)) or [""]
-        return found if all(isinstance(path, str) for path in found.states) else None
+        # each path is looked at below the root, and so is each folder above it
+        are_ours = all(
+            within_limits(path) and not ASTRAY.search(path) for path in (*found.states, *filter(None, prefixes))
+        )
+        return found if are_ours else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
