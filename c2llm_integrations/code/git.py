@@ -62,7 +62,7 @@ _SHARED = ("packed-refs", "shallow")
 _HEAD = re.compile(r"ref:\s*(refs/\S+)\s*|([0-9a-f]{40,64})\s*")
 _SECTION = re.compile(r'\[([\w.-]+)(?:\s+"([^"\\]*)")?\s*\]')
 # A path with an empty part, "." or "..", which git refuses to add but lists if an index holds it.
-ASTRAY = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")
+_ASTRAY = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")
 
 
 _deadline: ContextVar[float] = ContextVar("_deadline", default=float("inf"))
@@ -298,7 +298,7 @@ class GitFolder:
             # Each of its threads would count as 8 MiB of memory.
             one = ("-c", "index.threads=1")
             listed = run_git(*one, "ls-files", "-z", "--cached", folder=view, most=MAX_PATHS)
-        return frozenset(path for path in os.fsdecode(listed).split("\0") if not ASTRAY.search(path))
+        return frozenset(path for path in os.fsdecode(listed).split("\0") if not _ASTRAY.search(path))
 
     def contents(self) -> tuple[str, dict[str, str]]:
         """Return the commit that is checked out, and path → the name it gives to a file's content."""

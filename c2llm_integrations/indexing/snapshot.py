@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing_extensions import Self
 from c2llm_integrations._utils.files import FileLock, user_cache
 from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.code.exclude import within_limits
-from c2llm_integrations.code.git import ASTRAY, branch_of
+from c2llm_integrations.code.git import branch_of
 from c2llm_integrations.code.repository import IGNORE_FILE, Tree
 from c2llm_integrations.code.safe_open import parts_inside
 from c2llm_integrations.code.source_file import FileState, is_settled, read_source
@@ -192,13 +192,15 @@ def load(file: Path | None) -> Snapshot | None:
         for prefix in prefixes:
             parts_inside(prefix)
         found.prefixes = list(outermost(prefixes)) or [""]
-        # each path is looked at below the root, and so is each folder above it
-        are_ours = all(
-            within_limits(path) and not ASTRAY.search(path) for path in (*found.states, *filter(None, prefixes))
-        )
-        return found if are_ours else None
+        return found if _are_ours((*found.states, *filter(None, prefixes))) else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def _are_ours(paths: Sequence[str]) -> bool:
+    """Return whether a run may have written these paths: they and the folders above are looked at below the root."""
+    parts = "/".join(("", *paths, ""))  # in one string, since each search asks this of all files
+    return not any(odd in parts for odd in ("//", "/./", "/../")) and all(map(within_limits, paths))
 
 
 def save(file: Path | None, record: Snapshot) -> None:
