@@ -35,6 +35,8 @@ MAX_FILE_BYTES = 1 << 20
 MAX_WANTED_BYTES = 1 << 26
 # Folders in one another, and bytes of a path below the root. Systems open paths of 4,096 bytes with the root's.
 MAX_DEPTH, MAX_PATH_BYTES = 128, 4096
+# Parts of a path that is read from an index: a folder may be asked for that is as deep as what is left out below it.
+MAX_PARTS = 2 * MAX_DEPTH
 # Characters a line, on average. Hand-written code stays under 60; prose with one line a paragraph is exempt.
 MAX_AVERAGE_LINE = 500
 # Characters. A smaller file of long lines makes only a few chunks, so no guess is made.
@@ -98,6 +100,14 @@ _GIT_CONFIG = re.compile(
     r"\s*(?:[#;][^\n]*\n\s*)*\[(?:core|remote|branch|user|credential|url|include|submodule|extensions)\b"
 )
 _GIT_PLACE = re.compile(r"^[ \t]*(?:repositoryformatversion|url|pushurl)[ \t]*=", re.MULTILINE)
+
+
+def within_limits(path: str) -> bool:
+    """Return whether a path that was read from an index may be one of ours: others may have written it.
+
+    Looking at each folder above a path takes the square of its length, so this comes first.
+    """
+    return len(path) <= MAX_PATH_BYTES and path.count("/") < MAX_PARTS
 
 
 def why_skip_folder(folder: str | Path) -> str | None:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
+from c2llm_integrations.code.exclude import within_limits
 from c2llm_integrations.code.glob import Pattern, compile_pattern
 from c2llm_integrations.errors import InputError
 
@@ -117,9 +118,9 @@ def _compiled(pattern: str) -> Pattern | None:
 
 
 def _matched(patterns: Collection[Pattern], paths: Iterable[str]) -> Iterator[str]:
-    """Yield the paths that a pattern matches, or a folder above them."""
+    """Yield the paths that a pattern matches, or a folder above them; none that is longer than an index has them."""
     inside = {"": False}
-    for path in paths:
+    for path in filter(within_limits, paths):
         folder = path.rpartition("/")[0]
         if folder not in inside:
             above = False

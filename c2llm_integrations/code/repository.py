@@ -82,6 +82,8 @@ class Tree:
             self.only is not None and path not in self.only
         ):
             return False
+        if not exclude.within_limits(path):  # a row is data: the folders above it could be any number
+            return "" not in self._unknown and not any(f"{path}/".startswith(f"{one}/") for one in self._unknown)
         parts = path.split("/")
         above = {"", *("/".join(parts[:depth]) for depth in range(1, len(parts) + 1))}
         return not self._unknown & above

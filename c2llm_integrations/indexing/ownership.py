@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 from urllib.parse import quote, unquote
 
-from c2llm_integrations.code.exclude import INDEX_FOLDER, UNREADABLE
+from c2llm_integrations.code.exclude import INDEX_FOLDER, UNREADABLE, within_limits
 from c2llm_integrations.code.git import GitFolder
 from c2llm_integrations.code.git_commit import CommitSeen
 from c2llm_integrations.code.repository import Tree, checkout_id, name_of
@@ -107,8 +107,11 @@ def folders_of(claims: Mapping[str, Claim], store: HasClaims, known: Iterable[Pa
 
 def _below(home: Path, checkout: str) -> Path | None:
     """Return the folder of a claim; None for one that leads out of its checkout: a claim is data."""
+    if not within_limits(checkout):  # resolving takes the square of its length
+        return None
     try:
         folder = (home / checkout).resolve()
+        folder.is_dir()  # raises for a name that is too long for this system
     except (ValueError, RuntimeError, OSError):  # no path at all, or links in a circle
         return None
     return folder if folder.is_relative_to(home) else None
@@ -182,7 +185,7 @@ def parts_of(claim: Claim, root: Path, prefix: str = "") -> tuple[str, ...]:
 def _is_inside(folder: str) -> bool:
     """Return whether a folder of a claim lies in its checkout: a claim is data, and may have come with one."""
     with suppress(OSError):
-        return parts_inside(folder) is not None
+        return within_limits(folder) and parts_inside(folder) is not None
     return False
 
 
@@ -224,7 +227,7 @@ def require_claim(tree: Tree, store: HasClaims, force: bool, checkout: str | Non
     if tree.name in claims and tree.name not in filled and not force:
         raise RepositoryError(
             f"repository {tree.name!r} in this collection was indexed from another checkout "
-            f"({claims[tree.name].checkout}, this is {mine}); "
+            f"({claims[tree.name].checkout[:80]}, this is {mine}); "
             "name this one with --repository, or take it over with --force"
         )
 
@@ -234,7 +237,7 @@ def require_records(source: str, store: HasClaims) -> None:
     held = claims_of(store).get(source)
     if held is not None and not held.checkout.startswith(RECORDS):
         raise RepositoryError(
-            f"source {source!r} is a repository of this collection, indexed from checkout {held.checkout}; "
+            f"source {source!r} is a repository of this collection, indexed from checkout {held.checkout[:80]}; "
             "name the source of these records otherwise"
         )
 

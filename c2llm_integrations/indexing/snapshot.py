@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing_extensions import Self
 
 from c2llm_integrations._utils.files import FileLock, user_cache
 from c2llm_integrations._utils.json_lines import parse_json
+from c2llm_integrations.code.exclude import within_limits
 from c2llm_integrations.code.git import branch_of
 from c2llm_integrations.code.repository import IGNORE_FILE, Tree
 from c2llm_integrations.code.safe_open import parts_inside
@@ -156,7 +157,7 @@ def ignore_rules(root: Path, paths: Iterable[str], settle: bool = False) -> Rule
     found: Rules = {}
     for folder in {"", *folders}:
         path = f"{folder}/{IGNORE_FILE}" if folder else IGNORE_FILE
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # a record in a checkout may hold any name
             info = os.lstat(f"{root}{os.sep}{path}")
             is_known = not settle or is_settled(info, now)
             found[path] = (info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino) if is_known else ()
@@ -191,9 +192,15 @@ def load(file: Path | None) -> Snapshot | None:
         for prefix in prefixes:
             parts_inside(prefix)
         found.prefixes = list(outermost(prefixes)) or [""]
-        return found if all(isinstance(path, str) for path in found.states) else None
+        return found if _are_ours((*found.states, *filter(None, prefixes))) else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def _are_ours(paths: Sequence[str]) -> bool:
+    """Return whether a run may have written these paths: they and the folders above are looked at below the root."""
+    parts = "/".join(("", *paths, ""))  # in one string, since each search asks this of all files
+    return not any(odd in parts for odd in ("//", "/./", "/../")) and all(map(within_limits, paths))
 
 
 def save(file: Path | None, record: Snapshot) -> None:

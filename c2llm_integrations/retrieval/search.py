@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 from c2llm_integrations.code.analyzer import ANALYZER, UNSPACED, query_terms
 from c2llm_integrations.code.chunk import KINDS, CodeChunk
+from c2llm_integrations.code.exclude import within_limits
 from c2llm_integrations.code.languages import LANGUAGES, languages_called
 from c2llm_integrations.code.path_filter import from_root, selected
 from c2llm_integrations.code.repository import checkout_id
@@ -292,7 +293,7 @@ class _Paths:
 
 def _within_checkout(path: str, store: VectorStore) -> str:
     """Return an absolute path as one from the root of the checkout that it lies in, if that fills the collection."""
-    if not os.path.isabs(path) or "\0" in path:
+    if not os.path.isabs(path) or "\0" in path or not within_limits(path):
         return path
     here = {Claim.parse(text).checkout for text in store.claims().values()}
     roots = (folder for folder in (Path(path), *Path(path).parents) if checkout_id(folder) in here)

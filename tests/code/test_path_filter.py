@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from c2llm_integrations.code import path_filter
 from c2llm_integrations.code.path_filter import from_root, literal, selected, without_lines
 from c2llm_integrations.errors import InputError
 
@@ -91,3 +92,13 @@ def test_a_file_url_is_a_path(url, tmp_path):
 def test_a_longer_path_than_any_is_refused_before_it_is_read(path: str) -> None:
     with pytest.raises(InputError, match="characters, at most 4,096 are read"):
         selected(path, INDEXED)
+
+
+def test_a_row_of_a_longer_path_than_an_index_has_is_not_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = []
+    real = path_filter._fits
+    monkeypatch.setattr(path_filter, "_fits", lambda *about: (looked.append(about[1]), real(*about))[1])
+    rows = ["a/" * 20_000 + "x.py", "a/" * 300 + "x.py", "a" * 5000 + ".py", "a/" * 200 + "x.py"]
+    assert selected("*.py", rows) == rows[-1:]
+    assert selected("a/", rows) == rows[-1:]
+    assert max(map(len, looked)) == len(rows[-1])

@@ -432,3 +432,13 @@ def test_a_nested_repository_is_told_from_a_folder_with_tracked_files(repo: Path
     tree = open_tree(repo)
     assert tree.files == ["n0/x.py", "n2/x.py", "n4/x.py"]
     assert tree.skipped == {"nested repository": ["n1", "n3"]}
+
+
+def test_what_became_of_a_very_long_path_is_told_at_once(tmp_path: Path) -> None:
+    tree = Tree(tmp_path, "", "")
+    long = "a/" * 500_000 + "x.py"  # all folders above it would take 500 GB
+    assert tree.can_tell(long)
+    tree.skip("unreadable", "b/")
+    assert tree.can_tell(long)
+    tree.skip("unreadable", "a/a/")
+    assert not tree.can_tell(long)

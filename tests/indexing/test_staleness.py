@@ -11,7 +11,7 @@ import pytest
 from c2llm_integrations.code import source_file
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.repository import checkout_id, iter_sources, open_tree
-from c2llm_integrations.errors import StoreBusy
+from c2llm_integrations.errors import RepositoryError, StoreBusy
 from c2llm_integrations.indexing import ownership, snapshot, staleness
 from c2llm_integrations.indexing.snapshot import SnapshotWriter, record_file
 from c2llm_integrations.indexing.staleness import Staleness, stale
@@ -20,6 +20,9 @@ from c2llm_integrations.stores.vector_store import CollectionSpec, Row
 from tests.repositories import git
 
 pytestmark = pytest.mark.slow
+
+
+DEEP = "a/" * 200_000 + "b.py"
 
 
 def fill(folder, store, finish=True, claim=False):
@@ -375,3 +378,39 @@ def test_as_many_folders_as_a_claim_tells_apart(more, repository, store):
 
 def test_folders_in_others_are_not_outermost():
     assert ownership.outermost(["a/b", "a", "a-b", "a.b/c", "a/b/c", "b/a"]) == ("a", "a-b", "a.b/c", "b/a")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [DEEP, "a/" * 300 + "b.py", "a" * 5000, "../b.py", "a/../../b.py", "/etc/b.py", "./b.py", ""],
+    ids=lambda path: path[:20],
+)
+@pytest.mark.parametrize("field", ["paths", "prefixes"])
+def test_a_record_with_a_path_that_no_run_writes_is_none(field, path, repository, store, monkeypatch):
+    record, whole = record_of(repository)
+    if field == "prefixes" and not path:
+        return  # the whole checkout
+    changed = [path, *whole["paths"][1:]] if field == "paths" else [path]
+    record.write_text(json.dumps({**whole, field: changed}))
+    monkeypatch.setattr(staleness, "_compare", lambda *_: pytest.fail("nothing may be looked at"))
+    assert snapshot.load(record) is None
+    assert "did not finish" in str(stale(repository, store))
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud8ff"])
+def test_a_record_with_a_folder_that_no_system_names_is_read(name, repository, store):
+    record, whole = record_of(repository)
+    record.write_text(json.dumps({**whole, "paths": [f"{name}/b.py", *whole["paths"][1:]]}))
+    assert f"{name}/b.py" in stale(repository, store).deleted
+
+
+@pytest.mark.parametrize("path", [DEEP, "a/" * 300 + "b", "a" * 300, "a" * 5000], ids=len)
+def test_a_claim_of_a_long_place_is_of_no_known_checkout(path, repository, store):
+    claim = ownership.Claim.parse(str(ownership.Claim(f"./{path}", None, (path, "shop"))))
+    known = ownership.folders_of({"one": claim}, store)
+    assert known == {"one": None}
+    assert [folder for folder in claim.folders if len(folder) != 300] == ["shop"]
+    store.claim(open_tree(repository).name, str(claim))
+    with pytest.raises(RepositoryError) as error:
+        ownership.require_claim(open_tree(repository), store, force=False)
+    assert len(str(error.value)) < 500
