@@ -98,13 +98,13 @@ def test_records_that_kept_their_fields_apart_are_known_and_updated(kind: str, q
                 store.client.set_payload("answers", before, [record.row_id])
                 store.client.set_payload("answers", {"theirs": 5}, [record.row_id], key="metadata")
         again = ingest_records(records, None, store, source="answers", vectors=vectors)
-        assert (again.unchanged, again.written, again.moved) == (3, 0, 0)
+        assert (again.unchanged, again.written, again.updated) == (3, 0, 0)
         for record in records:
             del record["old"]
         records[0]["none"] = None
         del records[1]["votes"]
         again = ingest_records(records, None, store, source="answers", vectors=vectors)
-        assert (again.unchanged, again.written, again.moved) == (0, 0, 3)
+        assert (again.unchanged, again.written, again.updated) == (0, 0, 3)
         assert {record.id: record.metadata for record in store.scroll()} == {
             "doc-0": {"votes": 0, "none": None, "theirs": 5},
             "doc-1": {"theirs": 5},

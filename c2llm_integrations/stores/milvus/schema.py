@@ -278,13 +278,15 @@ def _times(record: AnyRecord, names: Sequence[str]) -> dict[str, Any]:
 def record_from(id: str, row: Mapping[str, Any], tenant: str | None = None) -> AnyRecord:
     """Return a row as Milvus gave it back, ours or another program's, as a record; `tenant` is the column of that."""
     own, empty = field_names(row.get(FIELDS_FIELD)), row.get(EMPTY_FIELD)
-    is_whole = (row.get("start_line") or 0) > 0 and not row.get(
-        SOURCE_FIELD
-    )  # a chunk has every column; of another row the default means missing
+    # A chunk has every column; of another row the default means missing.
+    is_whole = (row.get("start_line") or 0) > 0 and not row.get(SOURCE_FIELD)
     metadata = {
         name: value
         for name, value in row.items()
         if name not in _OUTSIDE and (name in own or is_whole or value != _DEFAULTS.get(name))
+        # A null is no value: ours are in EMPTY_FIELD, and pymilvus writes one for a column that it remembers of a
+        # dropped collection of the same name.
+        if value is not None
     }
     if tenant is not None and not metadata.get(tenant):
         metadata.pop(tenant, None)
