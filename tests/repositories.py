@@ -14,11 +14,16 @@ def git(folder, *arguments, input=None):
     return subprocess.run(command, check=True, capture_output=True, text=True, input=input).stdout.strip()
 
 
+def commit_all(folder):
+    """Make a repository of what a folder holds."""
+    git(folder, "init", "-q")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "-m", "all")
+
+
 def commit_modules(folder, count):
     """Make a repository of so many files, each with a function, all committed."""
     folder.mkdir(parents=True)
     for number in range(count):
         (folder / f"module_{number}.py").write_text(f"def number_{number}():\n    return {number}\n")
-    git(folder, "init")
-    git(folder, "add", "-A")
-    git(folder, "commit", "-m", "all")
+    commit_all(folder)

@@ -436,8 +436,8 @@ class VectorStore(Backend):
             if self._read_spec() is None:
                 return {}
             found = {keys[key]: one for part in parts(list(keys)) for key, one in read(part)}
-            names = [id for key, id in keys.items() if str(key) != str(id).lower()]
-            if source is None and names and found.keys().isdisjoint(names) and (sources := sorted(self._claims())):
+            names = [id for key, id in keys.items() if str(key) != str(id).lower()] if source is None else []
+            if names and found.keys().isdisjoint(names) and (sources := sorted(self._claims())):
                 warnings.warn(
                     f"no row without a source has the id {names[0]!r:.60}; ids are names within their source, "
                     f"so say source=…, here one of {sources[:3]}",

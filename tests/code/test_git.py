@@ -18,7 +18,7 @@ from c2llm_integrations.code.repository import list_again, open_tree, root_of
 from c2llm_integrations.errors import RepositoryError
 from c2llm_integrations.indexing.ray.stages import _address
 from c2llm_integrations.indexing.vector_reuse import other_worktrees
-from tests.repositories import git
+from tests.repositories import commit_all, git
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the traps are shell commands, links and pipes")
 
@@ -49,9 +49,7 @@ def repo(tmp_path: Path) -> Path:
     (root / "sub").mkdir(parents=True)
     (root / "a.py").write_text("a = 1\n")
     (root / "sub" / "b.py").write_text("b = 1\n")
-    git(root, "init", "-q")
-    git(root, "add", ".")
-    git(root, "commit", "-q", "-m", "one")
+    commit_all(root)
     return root
 
 

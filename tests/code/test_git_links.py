@@ -11,7 +11,7 @@ from c2llm_integrations.code.git import GitFolder, branch_of
 from c2llm_integrations.code.git_commit import CommitSeen
 from c2llm_integrations.code.repository import Tree, open_tree
 from c2llm_integrations.indexing.vector_reuse import other_worktrees
-from tests.repositories import git
+from tests.repositories import commit_all, git
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX links")
 
@@ -21,9 +21,7 @@ def repo(tmp_path: Path) -> Path:
     root = tmp_path.resolve() / "repo"
     root.mkdir()
     (root / "a.py").write_text("a = 1\n")
-    git(root, "init", "-q")
-    git(root, "add", ".")
-    git(root, "commit", "-q", "-m", "one")
+    commit_all(root)
     git(root, "config", "remote.origin.url", "https://example.org/team/private")
     return root
 

@@ -9,7 +9,7 @@ import pytest
 from c2llm_integrations.indexing.ray import stages
 from c2llm_integrations.indexing.ray.batches import Place
 from c2llm_integrations.stores.vector_store import CollectionSpec
-from tests.repositories import git
+from tests.repositories import commit_all, git
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX links and pipes")
 
@@ -26,9 +26,7 @@ def private(tmp_path):
     root = tmp_path.resolve() / "private"
     root.mkdir()
     (root / "secret.py").write_text("secret = 1\n")
-    git(root, "init", "-q")
-    git(root, "add", ".")
-    git(root, "commit", "-q", "-m", "one")
+    commit_all(root)
     return root
 
 
