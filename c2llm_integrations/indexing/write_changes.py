@@ -102,7 +102,7 @@ def write_changes(
     for record, change in changes:
         (new if change is Change.NEW else moved).append(record)
         chars += max(len(record.text), record.json_bytes if isinstance(record, PreparedRecord) else 0)
-        if max(len(new), len(moved)) == size or chars >= BATCH_CHARS:
+        if len(new) == size or len(moved) == size or chars >= BATCH_CHARS:
             loader.add(rows(new))
             loader.update(moved)
             new, moved, chars = [], [], 0

@@ -53,18 +53,16 @@ def _why_refused(record: AnyRecord, max_text_bytes: int | None) -> str | None:
     metadata = record.metadata  # made anew by each chunk that is asked
     is_checked = isinstance(record, PreparedRecord) and record.id is not None
     why = None if is_checked else why_id_refused(record.id)
-    if why is None and not isinstance(metadata, Mapping):
+    if why is None and type(metadata) is not dict and not isinstance(metadata, Mapping):
         why = f"metadata is {type(metadata).__name__}, must be a mapping of names to JSON values"
     if why is not None:
         return why
     names = _names_of(tuple(metadata))
-    fields = [("text", record.text), ("source", record.source)]
-    fields += [(name, metadata[name]) for name in names.of_chunk]
-    for name, value in fields:
-        why = _why_field_refused(name, value, CHUNK_FIELDS.get(name, str), max_text_bytes)
-        if why is not None:
-            return why
-    return None if is_chunk else names.why_refused or _why_metadata_refused(record)
+    why = _why_field_refused("text", record.text, str, max_text_bytes)
+    why = why or _why_field_refused("source", record.source, str, max_text_bytes)
+    for name in names.of_chunk:
+        why = why or _why_field_refused(name, metadata[name], CHUNK_FIELDS[name], max_text_bytes)
+    return why or (None if is_chunk else names.why_refused or _why_metadata_refused(record))
 
 
 def _why_field_refused(name: str, value: object, kind: type, max_bytes: int | None) -> str | None:
