@@ -1,10 +1,10 @@
 """How fast `ingest_records` loads records with given vectors, beside the loader of chunks and other libraries' own.
 
-    python -m benchmarks.records_load [--records 100000] [--width 128] [--only WORD ...] [--json FILE]
+    python -m benchmarks.records_load [--records 100000] [--width 128] [--turns 5] [--only WORD ...] [--json FILE]
 
 Records have five fields of metadata and a text of a few words. Ours verifies everything; each side runs in a process
-of its own, one after another, and makes no lexical terms. Milvus Lite builds its index behind its callers' backs, so
-its time ends when the folder is closed. "cpu_s" is the processor time of both processes, if the
+of its own, one after another, each once in a turn, and makes no lexical terms. Milvus Lite builds its index behind its
+callers' backs, so its time ends when the folder is closed. "cpu_s" is the processor time of both processes, if the
 database has one, and says more than seconds do where others use the machine. The Milvus server is PyPI's 2.3.5.
 """
 
@@ -193,6 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--records", type=int, default=10_000)
     parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--turns", type=int, default=1)
     parser.add_argument("--json", type=Path, default=RESULTS / "records_load.json")
     parser.add_argument("--only", nargs="+", default=[""], metavar="WORD", help="sides whose name holds one of these")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
@@ -201,12 +202,13 @@ def main() -> None:
         run_side(given.side, given.records, given.width)
         return
     size = ("--records", str(given.records), "--width", str(given.width))
-    results = {}
-    for name in (name for name in SIDES if any(word in name for word in given.only)):
+    results: dict[str, list[dict[str, float]]] = {}
+    for name in given.turns * [name for name in SIDES if any(word in name for word in given.only)]:
         done = process(sys.executable, "-m", "benchmarks.records_load", *size, "--side", name)
-        results[name] = json.loads(done["output"].splitlines()[-1])
-        print(f"{name:<42} {results[name]}", flush=True)
-    document = {"machine": machine(), "records": given.records, "width": given.width, "results": results}
+        results.setdefault(name, []).append(json.loads(done["output"].splitlines()[-1]))
+        print(f"{name:<42} {results[name][-1]}", flush=True)
+    made = {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "records": given.records, "width": given.width}
+    document = {**made, "results": results}
     given.json.write_text(json.dumps(document, indent=1) + "\n")
 
 

@@ -32,13 +32,12 @@ def refused_records(
     seen: set[RecordId] = set()
     for record in records:
         why = _why_refused(record, max_text_bytes) or (_why_fields_refused(record, fields) if fields else None)
-        key = record.row_id if why is None else None
-        if key in seen:
+        if why is None:
+            if (key := record.row_id) not in seen:
+                seen.add(key)
+                continue
             why = "the id stands twice in one batch; ids must be unique"
-        if why is None and key is not None:
-            seen.add(key)
-        else:
-            refused.setdefault(_hashable(record.id), why)
+        refused.setdefault(_hashable(record.id), why)
     return refused
 
 
