@@ -81,6 +81,16 @@ def read_source(
         secrets that `blotted` replaces.
 
     """
+    content, state = read_file(root, path)
+    found = content if isinstance(content, str) else source_of(path, content, wanted, include_secrets)
+    return found, state
+
+
+def read_file(root: Path, path: str) -> tuple[bytes | str, FileState | None]:
+    """Return a file's content, or why it cannot be had, and the state it was read in; None if it is gone.
+
+    Of a file that is too large to index, the content is only its beginning.
+    """
     begin = time.time_ns()
     try:
         with open_inside(root, path) as file:
@@ -93,7 +103,7 @@ def read_source(
     except OSError:
         return exclude.UNREADABLE, _unread(root / path)
     times = (info.st_mtime_ns, info.st_ctime_ns) if is_settled(info, begin) else (0, 0)
-    return _judge(path, data, wanted, include_secrets), FileState(*times, info.st_size, info.st_ino, _digest(data))
+    return data, FileState(*times, info.st_size, info.st_ino, _digest(data))
 
 
 def _unread(file: Path) -> FileState | None:
@@ -108,7 +118,8 @@ def _digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def _judge(path: str, data: bytes, wanted: bool = False, include_secrets: bool = False) -> Source | str:
+def source_of(path: str, data: bytes, wanted: bool = False, include_secrets: bool = False) -> Source | str:
+    """Return the source that a file's content is, or why it is left out; the arguments are those of `read_source`."""
     if len(data) > exclude.max_bytes(path, wanted):
         return exclude.TOO_LARGE
     decoded = decode(data)

@@ -18,7 +18,7 @@ from types import TracebackType
 
 from typing_extensions import Self
 
-from c2llm_integrations._utils.files import FileLock, user_cache
+from c2llm_integrations._utils.files import FileLock, user_cache, write_whole
 from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.code.exclude import within_limits
 from c2llm_integrations.code.git import branch_of
@@ -211,21 +211,13 @@ def save(file: Path | None, record: Snapshot) -> None:
     columns = zip(*record.states.values(), strict=True) if record.states else [()] * len(FileState._fields)
     data |= dict(zip(FileState._fields, map(list, columns), strict=True))
     data |= {name: getattr(record, name) for name in ("rows", "branch", "prefixes", "rules")}
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    try:
-        temporary.unlink(missing_ok=True)  # a link of this name could have come with a checkout
-        with temporary.open("x", encoding="utf-8") as written:
-            written.write(json.dumps(data))
-        os.replace(temporary, file)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink()
+    with suppress(OSError):
+        write_whole(file, json.dumps(data))
 
 
 @contextmanager
 def locked(file: Path | None, wait: float = 0.0) -> Iterator[None]:
     """Hold the record; raises StoreBusy if another process still holds it after `wait` seconds."""
-    # a folder that nothing can be written to holds no record
     lock = None
     if file is not None:
         with suppress(OSError):  # a folder that nothing can be written to holds no record

@@ -89,11 +89,9 @@ def stale(
     root: Path, store: VectorStore, patience: float = PATIENCE, claimed: tuple[str, Claim] | None = None
 ) -> Staleness | None:
     """Compare the tree under `root`, a repository's root, with the snapshot of the rows in `store`.
-    `claimed`:
 
     None means that the answers are as fresh as the tree, or that nothing was ever indexed from this checkout.
     Takes 25 to 50 ms for 10,000 files. `patience`: seconds to spend on reading files that may have changed; `claimed`:
-    `claimed`:
     what `claim_of` returns, if that is known.
     """
     claimed = claimed or claim_of(root, store)

@@ -22,7 +22,7 @@ def seen(folder):
     """The commit after every source of the tree was seen."""
     commit = CommitSeen(folder)
     for source in iter_sources(open_tree(folder)):
-        commit.see(source)
+        commit.see(source.path, source.data)
     return commit.commit
 
 

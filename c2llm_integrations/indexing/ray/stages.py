@@ -243,7 +243,7 @@ def chunk(batch: FileBatch, place: Place) -> ChunkedBatch:
     commit_seen = copy(_commit_of(batch.root, place.token)) if is_folder and result.commit else None
     for source in _sources(batch, tree):
         if commit_seen is not None:
-            commit_seen.see(source)
+            commit_seen.see(source.path, source.data)
         try:
             chunks = list(chunk_source(tree.name, source.path, source.text))
         except Exception:
