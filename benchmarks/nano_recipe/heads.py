@@ -29,8 +29,8 @@ from benchmarks.nano_recipe.metadata import licence_in, permissive
 from c2llm_integrations.model.checkpoint import load_checkpoint
 from c2llm_integrations.training.docstring_pairs import Definition, definitions, fingerprint
 from c2llm_integrations.training.head import train_head
-from c2llm_integrations.training.hidden_states import cache_states
 from c2llm_integrations.training.options import HeadOptions
+from c2llm_integrations.training.token_state_cache import cache_states
 
 WIDTHS = (128, 64, 32)
 PAIRS_PER_DISTRIBUTION = 2500

@@ -18,7 +18,7 @@ from c2llm_integrations.code.exclude import INDEX_FOLDER
 from c2llm_integrations.errors import C2LLMError, InputError, RepositoryError, StoreBusy
 
 if TYPE_CHECKING:
-    from c2llm_integrations.indexing.ownership import Claim
+    from c2llm_integrations.indexing.claims import Claim
     from c2llm_integrations.indexing.report import IngestReport
     from c2llm_integrations.model.embedder import C2LLMEmbedder
     from c2llm_integrations.stores.vector_store import CollectionSpec, VectorStore
@@ -37,8 +37,8 @@ def load_model(choice: ModelChoice, spec: CollectionSpec | None) -> C2LLMEmbedde
     from c2llm_integrations.model.checkpoint import lasting_name
     from c2llm_integrations.model.embedder import C2LLMEmbedder
     from c2llm_integrations.model.fingerprint import options_of
+    from c2llm_integrations.model.heads_and_projections import remember
     from c2llm_integrations.model.options import ModelOptions, remember_model
-    from c2llm_integrations.model.output_dim import remember
 
     found = ModelOptions()
     if spec is not None:
@@ -123,14 +123,14 @@ def _is_checkout(folder: Path, here: Path) -> bool:
 def store_of(path: Path) -> str:
     """Return the URL of the index that the repository around `path` has, or would get."""
     from c2llm_integrations.code.repository import root_of
-    from c2llm_integrations.indexing.ownership import index_of
+    from c2llm_integrations.indexing.claims import index_of
 
     return index_of(root_of(path))
 
 
 def origins_of(store: VectorStore) -> dict[str, Origin]:
     """Return the checkout that fills each repository of the store; with its folder, if that is at or above this one."""
-    from c2llm_integrations.indexing.ownership import claims_of, folders_of
+    from c2llm_integrations.indexing.claims import claims_of, folders_of
 
     here, claims = Path.cwd(), claims_of(store)
     folders = folders_of(claims, store, [here, *here.parents])
@@ -139,7 +139,7 @@ def origins_of(store: VectorStore) -> dict[str, Origin]:
 
 def _checkouts(store: VectorStore) -> dict[Path, tuple[str, Claim]]:
     """Return folder → the name and claim of each checkout that fills the store, as far as they are known here."""
-    from c2llm_integrations.indexing.ownership import claims_of, folders_of
+    from c2llm_integrations.indexing.claims import claims_of, folders_of
 
     here, claims = Path.cwd(), claims_of(store)
     found: dict[Path, tuple[str, Claim]] = {}
@@ -154,7 +154,7 @@ def folders_to_refresh(place: Place) -> list[tuple[Path, Path | None]]:
 
     With each goes the root that it must have, None for the current folder.
     """
-    from c2llm_integrations.indexing.ownership import home_of, parts_of
+    from c2llm_integrations.indexing.claims import home_of, parts_of
 
     root = current_checkout()
     with opened(place.store or store_of(root), place.collection) as held:
@@ -185,7 +185,7 @@ def stale_notes(held: VectorStore, place: Place) -> list[str]:
 
 def _checkout_notes(folder: Path, claimed: tuple[str, Claim], held: VectorStore, place: Place) -> Iterator[str]:
     """Yield why the answers from one of the store's checkouts may be stale."""
-    from c2llm_integrations.indexing.ownership import parts_of
+    from c2llm_integrations.indexing.claims import parts_of
     from c2llm_integrations.indexing.staleness import stale
 
     if not folder.is_dir():
@@ -201,7 +201,7 @@ def _checkout_notes(folder: Path, claimed: tuple[str, Claim], held: VectorStore,
 
 def _other_checkout_notes(root: Path, held: VectorStore, place: Place) -> Iterator[str]:
     """Yield notes for a checkout that does not fill the store."""
-    from c2llm_integrations.indexing.ownership import home_of
+    from c2llm_integrations.indexing.claims import home_of
     from c2llm_integrations.indexing.staleness import stale
 
     home = home_of(held)
@@ -215,7 +215,7 @@ def _other_checkout_notes(root: Path, held: VectorStore, place: Place) -> Iterat
 
 def index_command(folder: Path, held: VectorStore | None, place: Place) -> str:
     """Return the command that indexes `folder` into `held`, or into its own default index."""
-    from c2llm_integrations.indexing.ownership import home_of
+    from c2llm_integrations.indexing.claims import home_of
     from c2llm_integrations.stores import EDGE
 
     path = os.path.relpath(folder)
@@ -228,7 +228,7 @@ def index_command(folder: Path, held: VectorStore | None, place: Place) -> str:
 def nested(path: Path, report: IngestReport, place: Place) -> list[str]:
     """Return the commands that add the checkouts inside the one that was indexed; each has its own name."""
     from c2llm_integrations.code.repository import checkout_id, root_of
-    from c2llm_integrations.indexing.ownership import checkout_of, claims_of, is_worktree
+    from c2llm_integrations.indexing.claims import checkout_of, claims_of, is_worktree
 
     if not (found := report.skipped.get("nested repository")):
         return []

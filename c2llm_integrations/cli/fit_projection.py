@@ -16,7 +16,7 @@ from c2llm_integrations.cli.options import ModelChoice, Place, command, require_
 from c2llm_integrations.errors import InputError
 
 if TYPE_CHECKING:
-    from c2llm_integrations.model.output_dim import Matrix
+    from c2llm_integrations.model.heads_and_projections import Matrix
 
 # Vectors used at most, drawn at random: enough to decide the directions of 3,584 dimensions.
 SAMPLE = 32_768
@@ -50,8 +50,8 @@ def fit_projection(
     Use it by: c2llm index --replace --projection FILE. It says how many of the ten nearest neighbors stay the same
     among vectors that it was not fitted on.
     """
-    from c2llm_integrations.model.output_dim import fit_projection as fit
-    from c2llm_integrations.model.output_dim import remember
+    from c2llm_integrations.model.heads_and_projections import fit_projection as fit
+    from c2llm_integrations.model.heads_and_projections import remember
 
     file = out or Path(f"c2llm-projection-{output_dim}.safetensors")
     require_new(file)

@@ -96,9 +96,9 @@ def _index(
     the paths to look at.
     """
     from c2llm_integrations.code.repository import root_of
+    from c2llm_integrations.indexing.claims import index_of, require_known_model
     from c2llm_integrations.indexing.ingest import ingest_with
     from c2llm_integrations.indexing.ingest import plan as plan_run
-    from c2llm_integrations.indexing.ownership import index_of, require_known_model
     from c2llm_integrations.stores import require_one_key
 
     root = options.expected_root or root_of(path)

@@ -13,7 +13,7 @@ from c2llm_integrations._utils.printable import clean, one_line, shortened
 from c2llm_integrations.cli.terminal import say, write, write_json
 
 if TYPE_CHECKING:
-    from c2llm_integrations.indexing.cost import Estimate
+    from c2llm_integrations.indexing.cost_estimate import Estimate
     from c2llm_integrations.indexing.report import IngestReport, RecordsReport
     from c2llm_integrations.stores.vector_store import Hit
 
@@ -286,7 +286,7 @@ def say_problems(refused: Mapping[str, str], file: Path, unread: Sequence[str] =
 
 def status_lines(document: Mapping[str, Any]) -> list[str]:
     """Return what a collection holds, for a person."""
-    from c2llm_integrations.indexing.ownership import RECORDS
+    from c2llm_integrations.indexing.claims import RECORDS
 
     names = [name for name in document if name != "repositories"]
     wide = max(map(len, names))

@@ -115,7 +115,7 @@ def _ask(question: str, options: SearchOptions, place: Place, model: ModelPlace)
 
 def _checked_spec(store: VectorStore, options: SearchOptions, model: ModelPlace) -> CollectionSpec:
     """Return the collection's spec; raises InputError for a model or a repository that the store does not know."""
-    from c2llm_integrations.indexing.ownership import require_known_model
+    from c2llm_integrations.indexing.claims import require_known_model
     from c2llm_integrations.retrieval.search import is_given, spec_of
 
     spec = spec_of(store)
@@ -135,7 +135,7 @@ def _mode_used(
     question: str, asked: Mode, embedder: C2LLMEmbedder | None, spec: CollectionSpec
 ) -> tuple[Mode, list[str]]:
     """Return the mode that answers a question, and a note if it is not the one asked for."""
-    from c2llm_integrations.code.analyzer import ANALYZER
+    from c2llm_integrations.code.lexical_terms import ANALYZER
     from c2llm_integrations.retrieval.search import UNREADABLE_NOTE, mode_for
 
     if asked != "hybrid" or embedder is None:

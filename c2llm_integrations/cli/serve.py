@@ -83,7 +83,7 @@ def browse(
 
     The page is served to this machine alone and needs no network.
     """
-    from c2llm_integrations.indexing.ownership import require_known_model
+    from c2llm_integrations.indexing.claims import require_known_model
     from c2llm_integrations.retrieval.search import spec_of
     from c2llm_integrations.server.web.app import HOST, Browser, make_server
 

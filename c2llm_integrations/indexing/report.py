@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from c2llm_integrations.code.exclude import UNREADABLE
-from c2llm_integrations.indexing.cost import Estimate
+from c2llm_integrations.indexing.cost_estimate import Estimate
 
 
 class Report(Protocol):

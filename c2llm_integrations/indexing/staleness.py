@@ -17,8 +17,8 @@ from c2llm_integrations.code.git import branch_of
 from c2llm_integrations.code.repository import list_again
 from c2llm_integrations.code.source_file import FileState, read_source
 from c2llm_integrations.errors import RepositoryError, StoreBusy
-from c2llm_integrations.indexing.ownership import Claim, claim_of, claimed_elsewhere, home_of
-from c2llm_integrations.indexing.snapshot import (
+from c2llm_integrations.indexing.claims import Claim, claim_of, claimed_elsewhere, home_of
+from c2llm_integrations.indexing.file_states import (
     Rules,
     Snapshot,
     States,

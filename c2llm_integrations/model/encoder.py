@@ -23,9 +23,9 @@ from c2llm_integrations.model.backbones import Bert, Qwen2, Shape, Weights
 from c2llm_integrations.model.checkpoint import Checkpoint, ModelConfig, long_name
 from c2llm_integrations.model.dtype_choice import float_dtype, why_not_int8
 from c2llm_integrations.model.int8 import Int8Bert
+from c2llm_integrations.model.parallel_batches import GPU_LANES, keep_freed_memory, settle_functions
 from c2llm_integrations.model.pma import PMA, FoldedPMA
-from c2llm_integrations.model.tensor_files import some_names
-from c2llm_integrations.model.threads import GPU_LANES, keep_freed_memory, settle_functions
+from c2llm_integrations.model.safetensors_files import some_names
 
 Texts = Sequence[Sequence[int]]
 # The CPU library keeps a compiled kernel for every matrix height it meets: free heights cost 500 MB in 70 batches.

@@ -19,7 +19,7 @@ from c2llm_integrations.model.attention import attend
 from c2llm_integrations.model.attention_gpu import Groups, Layout
 from c2llm_integrations.model.backbones import Bert, BertLayer, Linear, Shape
 from c2llm_integrations.model.checkpoint import RANGES, Checkpoint
-from c2llm_integrations.model.tensor_files import read_tensors
+from c2llm_integrations.model.safetensors_files import read_tensors
 
 LOWEST_GELU = 0.17  # its minimum is -0.16997, at -0.7518
 ZERO = 128  # the unsigned byte that stands for 0

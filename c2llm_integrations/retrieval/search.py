@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from weakref import WeakKeyDictionary
 
-from c2llm_integrations.code.analyzer import ANALYZER, UNSPACED, query_terms
 from c2llm_integrations.code.chunk import KINDS, CodeChunk
 from c2llm_integrations.code.exclude import within_limits
 from c2llm_integrations.code.languages import LANGUAGES, languages_called
+from c2llm_integrations.code.lexical_terms import ANALYZER, UNSPACED, query_terms
 from c2llm_integrations.code.path_filter import from_root, selected
 from c2llm_integrations.code.repository import checkout_id
 from c2llm_integrations.errors import InputError, StoreError, did_you_mean
-from c2llm_integrations.indexing.ownership import Claim
+from c2llm_integrations.indexing.claims import Claim
 from c2llm_integrations.retrieval.options import RULES, Mode, SearchOptions
 from c2llm_integrations.retrieval.query import bounded
 from c2llm_integrations.retrieval.ranking import rank, require_known
-from c2llm_integrations.stores.foreign import ForeignStore
+from c2llm_integrations.stores.foreign_collection import ForeignStore
 from c2llm_integrations.stores.vector_store import Candidates, CollectionSpec, Filter, Hit, Stored, Vector, VectorStore
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary, finalize
 
 from c2llm_integrations.errors import InputError
-from c2llm_integrations.indexing.ownership import require_known_model
+from c2llm_integrations.indexing.claims import require_known_model
 from c2llm_integrations.model.fingerprint import options_of
 from c2llm_integrations.model.shared_model import Awaited, SharedModel, shared_model
 from c2llm_integrations.retrieval.options import Mode, SearchOptions
@@ -29,7 +29,7 @@ from c2llm_integrations.retrieval.search import (
     spec_of,
 )
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.foreign import ForeignStore
+from c2llm_integrations.stores.foreign_collection import ForeignStore
 from c2llm_integrations.stores.spec import CollectionSpec
 from c2llm_integrations.stores.vector_store import Hit, VectorStore
 

@@ -21,7 +21,7 @@ from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.path_filter import escaped, from_root, literal
 from c2llm_integrations.code.repository import find_root, iter_sources, open_tree, root_of
 from c2llm_integrations.errors import C2LLMError, CheckpointError, InputError, RepositoryError, ServerError, StoreError
-from c2llm_integrations.indexing.ownership import claim_of, index_of, parts_of, require_known_model
+from c2llm_integrations.indexing.claims import claim_of, index_of, parts_of, require_known_model
 from c2llm_integrations.indexing.staleness import Staleness, stale
 from c2llm_integrations.model.checkpoint import lasting_name
 from c2llm_integrations.model.options import remember_model

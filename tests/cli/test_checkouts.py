@@ -9,7 +9,7 @@ import pytest
 from c2llm_integrations.cli import context
 from c2llm_integrations.cli.main import run
 from c2llm_integrations.code.listing import _tracked_by
-from c2llm_integrations.indexing import ownership
+from c2llm_integrations.indexing.claims import Claim
 from c2llm_integrations.stores.checksums import checksum_of
 from tests.cli.running import answer, command, complaint
 from tests.repositories import git
@@ -203,8 +203,8 @@ def test_hundreds_of_claims_are_parsed_once_and_few_are_told(app, capsys, monkey
         (app / f"a{number}").mkdir()
     ship(app, {f"n{number}": f"./a{number}" for number in range(500)})
     (app / "packages" / "a" / "m.py").write_text("def changed():\n    return 'zebra changed'\n")
-    parsed, real = [], ownership.Claim.parse
-    monkeypatch.setattr(ownership.Claim, "parse", lambda text: (parsed.append(text), real(text))[1])
+    parsed, real = [], Claim.parse
+    monkeypatch.setattr(Claim, "parse", lambda text: (parsed.append(text), real(text))[1])
     _, notes = asked(capsys)
     assert "1 changed" in notes[0]  # the current checkout is looked at first
     assert len(notes) == context.STALE + 1

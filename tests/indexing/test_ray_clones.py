@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from c2llm_integrations.indexing.ray import stages
+from c2llm_integrations.indexing.ray import pipeline_stages
 from c2llm_integrations.indexing.ray.batches import Place
 from c2llm_integrations.stores.vector_store import CollectionSpec
 from tests.repositories import commit_all, git
@@ -31,7 +31,7 @@ def private(tmp_path):
 
 
 def texts_of(source, place):
-    batches = list(stages.list_source(str(source), place, False))
+    batches = list(pipeline_stages.list_source(str(source), place, False))
     assert [batch.result.failed for batch in batches] == [""] * len(batches)
     return {path for batch in batches for path in batch.texts}
 
@@ -39,7 +39,7 @@ def texts_of(source, place):
 def why_refused(source, place):
     """Return why a source is not cloned, which is said at once."""
     began = time.monotonic()
-    [batch] = stages.list_source(str(source), place, False)
+    [batch] = pipeline_stages.list_source(str(source), place, False)
     assert time.monotonic() - began < 10
     assert batch.texts is None
     assert "clone it yourself and give the clone's folder" in batch.result.failed

@@ -14,7 +14,7 @@ from c2llm_integrations.model.attention_gpu import attend, attend_padded, attend
 from c2llm_integrations.model.checkpoint import load_checkpoint
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.model.encoder import PaddedEncoder, load_encoder, pool_packed
-from c2llm_integrations.model.threads import lanes, run
+from c2llm_integrations.model.parallel_batches import lanes, run
 from tests.golden import FOLDER, NAMES, cosines, expected
 
 pytestmark = pytest.mark.slow

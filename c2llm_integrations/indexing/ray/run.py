@@ -26,7 +26,7 @@ from c2llm_integrations.code.secrets import is_token
 from c2llm_integrations.errors import InputError, MissingExtra, RepositoryError, StoreError
 from c2llm_integrations.indexing.ingest import spec_for
 from c2llm_integrations.indexing.options import IngestOptions
-from c2llm_integrations.indexing.ray import stages
+from c2llm_integrations.indexing.ray import pipeline_stages
 from c2llm_integrations.indexing.ray.batches import BatchResult, Place
 from c2llm_integrations.indexing.ray.cluster import (
     Cluster,
@@ -37,7 +37,7 @@ from c2llm_integrations.indexing.ray.cluster import (
     plain_errors,
 )
 from c2llm_integrations.indexing.ray.ray_tasks import Chunk, ListSource, ListTexts, Write, embedding_actor
-from c2llm_integrations.indexing.ray.tracker import PassTracker, TrackedRepository
+from c2llm_integrations.indexing.ray.repository_tracker import PassTracker, TrackedRepository
 from c2llm_integrations.indexing.report import IngestReport
 from c2llm_integrations.stores import DATABASES, open_store
 from c2llm_integrations.stores.vector_store import CollectionSpec
@@ -244,7 +244,7 @@ class _Finish:
         self.place = place
 
     def __call__(self, one: TrackedRepository) -> Callable[[], tuple[int, int]]:
-        task = ray.remote(num_cpus=0.25, max_retries=-1)(stages.finish)
+        task = ray.remote(num_cpus=0.25, max_retries=-1)(pipeline_stages.finish)
         wanted = None if one.is_done else one.wanted
         answer = task.remote(one.report.repository, self.place, wanted, one.stale, one.paths, one.claim)
 
@@ -283,7 +283,7 @@ def _stream(
     context.print_on_execution_start = False
     folders = [source for source in sources if source not in texts]
     for dataset in _listed(folders, texts, place, forced):
-        chunked = dataset.map(Chunk(stages.chunk, place), num_cpus=0.5)
+        chunked = dataset.map(Chunk(pipeline_stages.chunk, place), num_cpus=0.5)
         embedded = chunked.map(
             embedding_actor(make, actors_a_node(cluster)),
             compute=ray.data.ActorPoolStrategy(size=cluster.embedders),
@@ -291,7 +291,7 @@ def _stream(
             num_gpus=cluster.gpus_each,
         )
         written = embedded.map(
-            Write(stages.write, place), compute=ray.data.TaskPoolStrategy(cluster.writers), num_cpus=0.25
+            Write(pipeline_stages.write, place), compute=ray.data.TaskPoolStrategy(cluster.writers), num_cpus=0.25
         )
         for row in written.iter_rows():
             yield pickle.loads(row["batch"])

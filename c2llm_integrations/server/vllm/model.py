@@ -21,7 +21,7 @@ from c2llm_integrations.model.attention_gpu import layout
 from c2llm_integrations.model.backbones import Qwen2
 from c2llm_integrations.model.checkpoint import CAUSAL_HEAD, Checkpoint, load_checkpoint, short_name
 from c2llm_integrations.model.encoder import groups_of, pma_shapes, pool_packed, require_shapes
-from c2llm_integrations.model.output_dim import Head
+from c2llm_integrations.model.heads_and_projections import Head
 from c2llm_integrations.model.pma import PMA, FoldedPMA
 from c2llm_integrations.server.vllm import ServedConfig
 

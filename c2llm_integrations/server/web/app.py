@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations._utils.printable import shortened
-from c2llm_integrations.code.analyzer import query_terms
 from c2llm_integrations.code.chunk import KINDS, CodeChunk
+from c2llm_integrations.code.lexical_terms import query_terms
 from c2llm_integrations.errors import C2LLMError, InputError
 from c2llm_integrations.retrieval.options import SearchOptions
 from c2llm_integrations.retrieval.search import (

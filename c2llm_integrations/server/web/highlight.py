@@ -12,7 +12,7 @@ from pygments.token import STANDARD_TYPES
 
 from c2llm_integrations._utils.highlighting import BoundedLexer
 from c2llm_integrations._utils.printable import clean
-from c2llm_integrations.code.analyzer import query_terms
+from c2llm_integrations.code.lexical_terms import query_terms
 
 # Text, CSS class or "", whether it is marked.
 Piece = tuple[str, str, bool]

@@ -30,8 +30,8 @@ from c2llm_integrations.code.repository_name import normalize_origin
 from c2llm_integrations.code.source_file import Source, blotted
 from c2llm_integrations.errors import RepositoryError, StoreError, reason_of
 from c2llm_integrations.indexing.chunk_diff import Change, StoredRows
+from c2llm_integrations.indexing.claims import Claim, require_claim
 from c2llm_integrations.indexing.ingest import require_there
-from c2llm_integrations.indexing.ownership import Claim, require_claim
 from c2llm_integrations.indexing.ray.batches import BatchResult, ChunkedBatch, EmbeddedBatch, FileBatch, Place, Sum
 from c2llm_integrations.indexing.report import IngestReport
 from c2llm_integrations.indexing.write_changes import embed_rows

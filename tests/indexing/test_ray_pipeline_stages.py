@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.git import MAX_OUTPUT
 from c2llm_integrations.errors import StoreError
-from c2llm_integrations.indexing.ownership import Claim
-from c2llm_integrations.indexing.ray import batches, stages
+from c2llm_integrations.indexing.claims import Claim
+from c2llm_integrations.indexing.ray import batches, pipeline_stages
 from c2llm_integrations.indexing.ray.batches import EmbeddedBatch, Place, Sum
 from c2llm_integrations.stores.vector_store import CollectionSpec, Row
 from tests.ingesting import write_tree
@@ -33,21 +33,21 @@ def place(tmp_path):
 def again(place):
     """The next pass over the same store: whatever was read of it is forgotten."""
     batches._claims.cache_clear()
-    stages._held_of.cache_clear()
-    stages._commit_of.cache_clear()
+    pipeline_stages._held_of.cache_clear()
+    pipeline_stages._commit_of.cache_clear()
     return place
 
 
 def through(batch, place):
     """Chunk and store a batch."""
-    done = stages.chunk(batch, place)
+    done = pipeline_stages.chunk(batch, place)
     vectors = np.ones((len(done.new), 4), np.float32) if done.new else None
-    return stages.write(EmbeddedBatch(done.result, done.new, vectors, done.moved), place)
+    return pipeline_stages.write(EmbeddedBatch(done.result, done.new, vectors, done.moved), place)
 
 
 def store_tree(folder, place):
     again(place)
-    return [through(batch, place) for batch in stages.list_source(str(folder), place, False)]
+    return [through(batch, place) for batch in pipeline_stages.list_source(str(folder), place, False)]
 
 
 @given(st.lists(st.uuids().map(str), unique=True), st.randoms())
@@ -69,7 +69,7 @@ def test_a_file_that_cannot_be_chunked_costs_itself_and_keeps_its_rows(place, tm
             raise RecursionError
         return chunk_source(name, path, text)
 
-    monkeypatch.setattr(stages, "chunk_source", fail)
+    monkeypatch.setattr(pipeline_stages, "chunk_source", fail)
     done = store_tree(tree, place)
     assert sum((batch.ids for batch in done), Sum()).count == held
     assert [path for batch in done for path in batch.report.skipped.get("unreadable", [])] == ["file_3.py"]
@@ -79,9 +79,9 @@ def test_a_file_that_cannot_be_chunked_costs_itself_and_keeps_its_rows(place, tm
 def test_where_the_folder_is_not_mounted_nothing_is_stale(place, tmp_path):
     tree = write_tree(tmp_path / "one", 0, files=6)
     store_tree(tree, place)
-    listed = list(stages.list_source(str(tree), again(place), False))
+    listed = list(pipeline_stages.list_source(str(tree), again(place), False))
     shutil.rmtree(tree)
-    done = [stages.chunk(batch, place) for batch in listed]
+    done = [pipeline_stages.chunk(batch, place) for batch in listed]
     assert "vanished" in done[1].result.failed
     assert [id for batch in done for id in batch.result.stale] == []
 
@@ -100,11 +100,11 @@ def test_nothing_is_deleted_while_a_new_row_is_missing(place, tmp_path):
     place.open().delete([lost])
     before = place.open().count()
     with pytest.raises(StoreError, match=f"holds {wanted.count - 1} rows of 'one', expected {wanted.count}"):
-        stages.finish("one", place, wanted, stale, None, Claim("me"))
+        pipeline_stages.finish("one", place, wanted, stale, None, Claim("me"))
     assert place.open().count() == before
     place.open().upsert([Row(chunk, vector)])
     for _ in range(2):  # a task may run twice
-        stages.finish("one", place, wanted, stale, None, Claim("me"))
+        pipeline_stages.finish("one", place, wanted, stale, None, Claim("me"))
         assert place.open().count() == wanted.count
 
 
@@ -119,7 +119,7 @@ def test_the_same_folder_and_url_have_one_owner_wherever_they_are_read():
 def test_texts_are_left_out_as_files_are(place):
     paths = ["a.py", "b.py", "c.py", "id_rsa", "e.py", "f.py"]
     texts = ["x = 1\n", None, "y" * 2_000_000, "secret", "\ud800", "x = 2\n"]
-    batch = stages.list_texts("one", paths, texts, "x.parquet", place, False)
+    batch = pipeline_stages.list_texts("one", paths, texts, "x.parquet", place, False)
     assert (batch.result.files, batch.result.rows) == (["a.py", "f.py"], 6)
     assert batch.result.report.skipped == {
         "no text": ["b.py"],
@@ -131,9 +131,9 @@ def test_texts_are_left_out_as_files_are(place):
 
 def test_texts_of_a_repository_that_another_source_fills_are_refused_without_force(place, tmp_path):
     store_tree(write_tree(tmp_path / "one", 0, files=6), place)
-    refused = stages.list_texts("one", ["a.py"], ["x = 1\n"], "x.parquet", again(place), False)
+    refused = pipeline_stages.list_texts("one", ["a.py"], ["x = 1\n"], "x.parquet", again(place), False)
     assert "--force" in refused.result.failed
-    taken = stages.list_texts("one", ["a.py"], ["x = 1\n"], "x.parquet", again(place), True)
+    taken = pipeline_stages.list_texts("one", ["a.py"], ["x = 1\n"], "x.parquet", again(place), True)
     assert (taken.result.failed, place.open().claims()["one"]) == ("", taken.result.owner)
 
 
@@ -143,7 +143,7 @@ def test_a_symbolic_link_in_a_clone_is_no_text(place, tmp_path):
     identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
     for arguments in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "one"]):
         subprocess.run(["git", *arguments], cwd=tree, check=True)
-    listed = list(stages.list_source((tree).as_uri(), place, False))
+    listed = list(pipeline_stages.list_source((tree).as_uri(), place, False))
     assert [path for batch in listed for path in batch.texts] == ["file_1.py"]
     assert len({batch.result.commit for batch in listed}) == 1
 
@@ -163,7 +163,7 @@ def test_a_ref_that_is_not_utf_8_does_not_end_the_run(place, tmp_path):
         os.mkdir(folder)
         with open(os.path.join(folder, b"HEAD"), "w") as ref:
             ref.write(head)
-    listed = list(stages.list_source(tree.as_uri(), place, False))
+    listed = list(pipeline_stages.list_source(tree.as_uri(), place, False))
     assert [path for batch in listed for path in batch.texts] == ["file_1.py"]
 
 
@@ -173,9 +173,9 @@ def test_what_nobody_foresaw_costs_its_source_alone(place, tmp_path, monkeypatch
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(stages, "TemporaryDirectory", full)
+    monkeypatch.setattr(pipeline_stages, "TemporaryDirectory", full)
     commit_all(tree)
-    (batch,) = stages.list_source(tree.as_uri(), place, False)
+    (batch,) = pipeline_stages.list_source(tree.as_uri(), place, False)
     assert "No space left" in batch.result.failed
 
 
@@ -190,7 +190,9 @@ def test_a_clone_runs_no_filter_of_the_user_and_keeps_every_byte(place, tmp_path
     settings.write_text(f'[filter "mine"]\nsmudge = touch {tmp_path}/ran; cat\nrequired\n[core]\nautocrlf = true\n')
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(settings))
     texts = {
-        path: one for batch in stages.list_source(tree.as_uri(), place, False) for path, one in batch.texts.items()
+        path: one
+        for batch in pipeline_stages.list_source(tree.as_uri(), place, False)
+        for path, one in batch.texts.items()
     }
     assert not (tmp_path / "ran").exists()
     assert texts["x.py"] == text
@@ -220,13 +222,13 @@ def bare(folder, levels, width, text):
     ],
 )
 def test_a_few_objects_that_stand_for_far_more_files_are_not_laid_out(place, tmp_path, levels, lines, said):
-    [batch] = stages.list_source(str(bare(tmp_path / "bomb.git", levels, 32, "x = 1\n" * lines)), place, False)
+    [batch] = pipeline_stages.list_source(str(bare(tmp_path / "bomb.git", levels, 32, "x = 1\n" * lines)), place, False)
     assert said in batch.result.failed
 
 
 def test_a_repository_without_a_commit_has_no_files(place, tmp_path):
     subprocess.run(["git", "init", "-q", "--bare", tmp_path / "empty.git"], check=True)
-    [batch] = stages.list_source(str(tmp_path / "empty.git"), place, False)
+    [batch] = pipeline_stages.list_source(str(tmp_path / "empty.git"), place, False)
     assert (batch.result.failed, batch.texts) == ("", {})
 
 
@@ -248,4 +250,4 @@ def test_an_empty_folder_is_one_batch(place, tmp_path):
     ],
 )
 def test_a_remote_without_a_safe_name_is_named_by_its_digest(source, name):
-    assert stages.name_of_remote(source, "digest") == name
+    assert pipeline_stages.name_of_remote(source, "digest") == name
