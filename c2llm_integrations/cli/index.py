@@ -14,9 +14,10 @@ import typer
 from c2llm_integrations._utils.option_field import option
 from c2llm_integrations._utils.progress import shown
 from c2llm_integrations.cli import terminal
-from c2llm_integrations.cli.context import folders_to_refresh, load_model, nested, opened, store_of
+from c2llm_integrations.cli.checkouts import folders_to_refresh, nested, store_of
 from c2llm_integrations.cli.options import REFUSED, ModelChoice, Output, Place, PlanChoice, command
 from c2llm_integrations.cli.output import say_problems, write_report
+from c2llm_integrations.cli.store_and_model import load_model, opened
 from c2llm_integrations.indexing.options import IngestOptions
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import typer
 from c2llm_integrations._utils.option_field import option
 from c2llm_integrations._utils.progress import shown
 from c2llm_integrations.cli import terminal
-from c2llm_integrations.cli.context import load_model, opened
 from c2llm_integrations.cli.options import REFUSED, ClusterChoice, ModelChoice, Output, Place, PlanChoice, command
 from c2llm_integrations.cli.output import report_lines, say_problems
+from c2llm_integrations.cli.store_and_model import load_model, opened
 from c2llm_integrations.indexing.options import IngestOptions, WriteOptions
 
 

@@ -11,8 +11,9 @@ import typer
 from c2llm_integrations._utils.option_field import option
 from c2llm_integrations._utils.progress import shown
 from c2llm_integrations.cli import terminal
-from c2llm_integrations.cli.context import indexed_store, opened
+from c2llm_integrations.cli.checkouts import indexed_store
 from c2llm_integrations.cli.options import Output, Place, command
+from c2llm_integrations.cli.store_and_model import opened
 
 if TYPE_CHECKING:
     from c2llm_integrations.stores.qdrant.measure_plans import MeasuredPlan

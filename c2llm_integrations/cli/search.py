@@ -11,9 +11,10 @@ import typer
 
 from c2llm_integrations._utils.option_field import option
 from c2llm_integrations.cli import terminal
-from c2llm_integrations.cli.context import indexed_folder, indexed_store, load_model, opened, origins_of, stale_notes
+from c2llm_integrations.cli.checkouts import indexed_folder, indexed_store, origins_of, stale_notes
 from c2llm_integrations.cli.options import ModelPlace, Output, Place, command
 from c2llm_integrations.cli.output import Origin, document_of, look_at, write_hits
+from c2llm_integrations.cli.store_and_model import load_model, opened
 from c2llm_integrations.errors import InputError, did_you_mean
 from c2llm_integrations.retrieval.options import RULES, SearchOptions
 
