@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from c2llm_integrations.cli.options import Place
+from c2llm_integrations.cli.options import CollectionPlace
 from c2llm_integrations.cli.output import Origin
 from c2llm_integrations.cli.store_and_model import opened
 from c2llm_integrations.code.exclude import INDEX_FOLDER
@@ -91,7 +91,7 @@ def _checkouts(store: VectorStore) -> dict[Path, tuple[str, Claim]]:
     return found
 
 
-def folders_to_refresh(place: Place) -> list[tuple[Path, Path | None]]:
+def folders_to_refresh(place: CollectionPlace) -> list[tuple[Path, Path | None]]:
     """Return the indexed folders of the current checkout and of those inside it, else the current folder.
 
     With each goes the root that it must have, None for the current folder.
@@ -109,7 +109,7 @@ def folders_to_refresh(place: Place) -> list[tuple[Path, Path | None]]:
     return [(folder / part, folder) for folder, claim in claims for part in parts_of(claim, folder)]
 
 
-def stale_notes(held: VectorStore, place: Place) -> list[str]:
+def stale_notes(held: VectorStore, place: CollectionPlace) -> list[str]:
     """Return why answers of this store may be stale, each reason with the command that fixes it."""
     from c2llm_integrations.code.git import time_limit
 
@@ -125,7 +125,9 @@ def stale_notes(held: VectorStore, place: Place) -> list[str]:
     return notes
 
 
-def _checkout_notes(folder: Path, claimed: tuple[str, Claim], held: VectorStore, place: Place) -> Iterator[str]:
+def _checkout_notes(
+    folder: Path, claimed: tuple[str, Claim], held: VectorStore, place: CollectionPlace
+) -> Iterator[str]:
     """Yield why the answers from one of the store's checkouts may be stale."""
     from c2llm_integrations.indexing.claims import parts_of
     from c2llm_integrations.indexing.staleness import stale
@@ -141,7 +143,7 @@ def _checkout_notes(folder: Path, claimed: tuple[str, Claim], held: VectorStore,
         yield str(error)
 
 
-def _other_checkout_notes(root: Path, held: VectorStore, place: Place) -> Iterator[str]:
+def _other_checkout_notes(root: Path, held: VectorStore, place: CollectionPlace) -> Iterator[str]:
     """Yield notes for a checkout that does not fill the store."""
     from c2llm_integrations.indexing.claims import home_of
     from c2llm_integrations.indexing.staleness import stale
@@ -155,7 +157,7 @@ def _other_checkout_notes(root: Path, held: VectorStore, place: Place) -> Iterat
         yield found.told(command if home == root.resolve() else f"{command} --force")
 
 
-def index_command(folder: Path, held: VectorStore | None, place: Place) -> str:
+def index_command(folder: Path, held: VectorStore | None, place: CollectionPlace) -> str:
     """Return the command that indexes `folder` into `held`, or into its own default index."""
     from c2llm_integrations.indexing.claims import home_of
     from c2llm_integrations.stores import EDGE
@@ -167,7 +169,7 @@ def index_command(folder: Path, held: VectorStore | None, place: Place) -> str:
     return f"c2llm index{'' if path == '.' else f' {shlex.quote(path)}'}{place.again()}"
 
 
-def nested(path: Path, report: IngestReport, place: Place) -> list[str]:
+def nested(path: Path, report: IngestReport, place: CollectionPlace) -> list[str]:
     """Return the commands that add the checkouts inside the one that was indexed; each has its own name."""
     from c2llm_integrations.code.repository import checkout_id, root_of
     from c2llm_integrations.indexing.claims import checkout_of, claims_of, is_worktree

@@ -11,7 +11,7 @@ import typer
 from c2llm_integrations._utils.option_field import option
 from c2llm_integrations._utils.progress import shown
 from c2llm_integrations.cli import terminal
-from c2llm_integrations.cli.options import ModelChoice, Place, command, require_new
+from c2llm_integrations.cli.options import CollectionPlace, ModelChoice, command, require_new
 from c2llm_integrations.cli.store_and_model import load_model, opened
 from c2llm_integrations.errors import InputError
 
@@ -25,7 +25,7 @@ HELD_OUT, NEIGHBORS = 512, 10
 
 
 @dataclass(frozen=True)
-class RowsPlace(Place):
+class RowsPlace(CollectionPlace):
     """A collection to fit on, instead of a folder."""
 
     store: str | None = option(None, "Fit on the rows of a collection here.", metavar="URL")

@@ -15,7 +15,7 @@ from c2llm_integrations._utils.option_field import option
 from c2llm_integrations._utils.progress import shown
 from c2llm_integrations.cli import terminal
 from c2llm_integrations.cli.checkouts import folders_to_refresh, nested, store_of
-from c2llm_integrations.cli.options import REFUSED, ModelChoice, Output, Place, PlanChoice, command
+from c2llm_integrations.cli.options import REFUSED, CollectionPlace, ModelChoice, Output, PlanChoice, command
 from c2llm_integrations.cli.output import say_problems, write_report
 from c2llm_integrations.cli.store_and_model import load_model, opened
 from c2llm_integrations.indexing.options import IngestOptions
@@ -32,7 +32,7 @@ PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
-class Run(Output):
+class IndexRun(Output):
     """Options of a run besides indexing."""
 
     dry_run: bool = option(False, "Print what would be done and what it would cost; do nothing.")
@@ -48,11 +48,11 @@ def index(
         Path, typer.Argument(metavar="PATH", show_default=False, help="A repository, or a folder in one.  [default: .]")
     ] = Path(),
     *,
-    place: Place,
+    place: CollectionPlace,
     model: ModelChoice,
     plan: PlanChoice,
     options: IngestOptions,
-    run: Run,
+    run: IndexRun,
 ) -> int:
     """Read a repository into a store. A repeated run embeds only what has changed, and remembers the options.
 
@@ -75,21 +75,21 @@ def index(
     return 1 if failed else 0
 
 
-def bring_up_to_date(place: Place, model: ModelChoice) -> None:
+def bring_up_to_date(place: CollectionPlace, model: ModelChoice) -> None:
     """Update the index of the repository around the current folder, or make it."""
     for folder, root in folders_to_refresh(place):
         options = IngestOptions(refused=REFUSED, expected_root=root)
-        report, _, _ = _index(folder, place, model, PlanChoice(), options, Run())
+        report, _, _ = _index(folder, place, model, PlanChoice(), options, IndexRun())
         say_problems(report.refused, REFUSED, report.unreadable)
 
 
 def _index(
     path: Path,
-    place: Place,
+    place: CollectionPlace,
     model: ModelChoice,
     plan: PlanChoice,
     options: IngestOptions,
-    run: Run,
+    run: IndexRun,
 ) -> tuple[IngestReport, bool, Callable[..., IngestReport]]:
     """Index one repository in this process, or only plan it.
 
@@ -128,7 +128,7 @@ def _index(
 
 @contextmanager
 def _known_vectors(
-    root: Path, place: Place, url: str | None, embedder: C2LLMEmbedder, datatype: str
+    root: Path, place: CollectionPlace, url: str | None, embedder: C2LLMEmbedder, datatype: str
 ) -> Iterator[VectorsFrom]:
     """Yield a source of vectors: the repository's other worktrees and the store at `url`; print how many it gave."""
     from c2llm_integrations.indexing.vector_reuse import SharedIndex, Worktrees, known_vectors

@@ -101,13 +101,13 @@ def _lines_around(hit: Hit, folder: Path, context: int) -> tuple[list[str], list
     """
     from c2llm_integrations.code.exclude import INTERNAL_NAMES, SECRET, why_skip_name
     from c2llm_integrations.code.line_spans import Lines
-    from c2llm_integrations.code.source_file import Source, blotted, read_source
+    from c2llm_integrations.code.source_file import SourceFile, blotted, read_source
 
     chunk = hit.chunk
     if why_skip_name(chunk.path) == SECRET or not INTERNAL_NAMES.isdisjoint(chunk.path.split("/")):
         return None
     source, _ = read_source(folder, chunk.path, wanted=True)
-    if not isinstance(source, Source):
+    if not isinstance(source, SourceFile):
         return None
     start, end = chunk.start_line - 1, chunk.end_line
     shown = Lines(blotted(source).text).lines

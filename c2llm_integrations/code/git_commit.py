@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from c2llm_integrations.code.git import GitFolder
-from c2llm_integrations.code.source_file import Source
+from c2llm_integrations.code.source_file import SourceFile
 from c2llm_integrations.errors import RepositoryError
 
 # What a host is called in the first or second part of its name → how it writes a link to lines of a commit.
@@ -37,7 +37,7 @@ class CommitSeen:
             with suppress(RepositoryError):
                 self.commit, self._contents = git.contents()
 
-    def see(self, source: Source) -> None:
+    def see(self, source: SourceFile) -> None:
         """Compare a source with the commit; git itself is not asked, because it may run filters that a tree names."""
         if self.commit is None:
             return

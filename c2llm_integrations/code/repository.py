@@ -18,7 +18,7 @@ from c2llm_integrations.code.gitignore import IgnoreFiles
 from c2llm_integrations.code.languages import missing_grammars_note
 from c2llm_integrations.code.listing import Listing, hides, list_files
 from c2llm_integrations.code.repository_name import normalize_origin
-from c2llm_integrations.code.source_file import FileState, Source, blotted, read_source
+from c2llm_integrations.code.source_file import FileState, SourceFile, blotted, read_source
 from c2llm_integrations.errors import InputError, RepositoryError
 
 IGNORE_FILE = ".c2llmignore"
@@ -60,7 +60,7 @@ class Tree:
         if reason == exclude.UNREADABLE:
             self._unknown.add(path.rstrip("/"))
 
-    def note_encoding(self, source: Source) -> None:
+    def note_encoding(self, source: SourceFile) -> None:
         """Name a file that is not plain UTF-8 under what it was read as."""
         is_damaged = "\ufffd" in source.text and "\ufffd".encode() not in source.data
         name = f"{source.encoding}, damaged" if is_damaged else source.encoding
@@ -172,7 +172,7 @@ def _listable(path: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def iter_sources(tree: Tree) -> Iterator[Source]:
+def iter_sources(tree: Tree) -> Iterator[SourceFile]:
     """Yield each file's text in order of path, and add files that their content rules out to `tree.skipped`.
 
     Secrets in a text are replaced, unless `tree.include_secrets`. One file is in memory at a time. Iterating again
@@ -186,7 +186,7 @@ def iter_sources(tree: Tree) -> Iterator[Source]:
         found, state = read_source(tree.root, path, path in tree.wanted, tree.include_secrets)
         if state is not None:
             tree.states[path] = state
-        if isinstance(found, Source):
+        if isinstance(found, SourceFile):
             tree.note_encoding(found)
             clean = found if tree.include_secrets else blotted(found)
             if clean is not found and path not in blots:
