@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MAX_NESTED = 5
 # The time to look at the checkouts of a collection, and the most notes about them: an index that came with a checkout
 # may claim thousands. The current one is looked at first.
-LOOK_SECONDS, MAX_NOTES = 15.0, 20
+NOTES_SECONDS, MAX_NOTES = 15.0, 20
 
 
 def indexed_store() -> str:
@@ -114,7 +114,7 @@ def stale_notes(held: VectorStore, place: CollectionPlace) -> list[str]:
     from c2llm_integrations.code.git import time_limit
 
     root, checkouts = current_checkout(), _checkouts(held)
-    with time_limit(LOOK_SECONDS) as left:
+    with time_limit(NOTES_SECONDS) as left:
         notes = [] if root.resolve() in checkouts else list(_other_checkout_notes(root, held, place))
         in_order = sorted(checkouts, key=lambda folder: folder != root.resolve())
         for number, folder in enumerate(in_order):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from c2llm_integrations.model.heads_and_projections import Matrix
 
 # Vectors used at most, drawn at random: enough to decide the directions of 3,584 dimensions.
-SAMPLE = 32_768
+SAMPLE_TEXTS = 32_768
 # Of these, vectors kept out of the fit to measure it; and neighbors compared.
 HELD_OUT, NEIGHBORS = 512, 10
 
@@ -82,7 +82,9 @@ def _of_folder(path: Path, model: str | None) -> tuple[Matrix, str]:
     tree = open_tree(path)
     embedder = load_model(ModelChoice(model=model), None)
     sources = iter_sources(tree)
-    texts = sample((c.text for source in sources for c in chunk_source(tree.name, source.path, source.text)), SAMPLE)
+    texts = sample(
+        (c.text for source in sources for c in chunk_source(tree.name, source.path, source.text)), SAMPLE_TEXTS
+    )
     with shown() as progress:
         vectors = embedder.encode_documents(texts, progress=progress)
     return vectors, str(embedder.fingerprint["weights"])
@@ -100,7 +102,7 @@ def _of_collection(store: str, collection: str, model: str | None) -> tuple[Matr
         made = spec_of(held).fingerprint
         if made["projection"]:
             raise InputError(f"the collection was made with projection {made['projection']}; fit on one without")
-        vectors = sample((row.vector for row in held.rows()), SAMPLE)
+        vectors = sample((row.vector for row in held.rows()), SAMPLE_TEXTS)
     if not vectors:
         raise InputError(f"collection {collection!r} of {store} holds no row; index into it, or name a folder")
     return np.stack(vectors), str(made["weights"])

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 LARGER = "codefuse-ai/C2LLM-0.5B (1 GB) or codefuse-ai/C2LLM-7B (15 GB)"
 # Seconds that a run may spend on comparing files that may have changed.
-PATIENCE = 10.0
+COMPARE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _keep_current(path: Path, store: VectorStore, run: Callable[..., IngestRepor
     below = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
 
     def work() -> None:
-        found = stale(root, store, PATIENCE)
+        found = stale(root, store, COMPARE_SECONDS)
         if found is None:
             return
         paths = frozenset(one for one in found.paths if one.startswith(below))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from c2llm_integrations._utils.printable import clean, one_line, shortened
 from c2llm_integrations.cli.terminal import say, write, write_json
+from c2llm_integrations.code.safe_open import MAX_PATH_BYTES
 
 if TYPE_CHECKING:
     from c2llm_integrations.indexing.cost_estimate import Estimate
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 # Lines of a hit that a terminal shows without being asked for more.
 LINES = 15
-# Characters printed of a path, which is as long as Linux takes one, and of a symbol: a row may hold longer ones.
-MAX_PATH, MAX_SYMBOL = 4096, 300
+# Characters printed of a symbol: a row may hold a longer one.
+MAX_SYMBOL = 300
 _CHANGED = "        … its file is not here, or has changed since it was indexed"
 
 
@@ -57,7 +58,7 @@ class Look:
         chunk, record = self.hit.chunk, self.hit.record
         if not chunk.start_line:
             return one_line(f"{record.source}: {record.id}" if record.source else str(record.id))
-        return f"{shortened(self.file or chunk.path, MAX_PATH)}:{chunk.start_line}-{chunk.end_line}"
+        return f"{shortened(self.file or chunk.path, MAX_PATH_BYTES)}:{chunk.start_line}-{chunk.end_line}"
 
 
 def look_at(hit: Hit, origins: Mapping[str, Origin], context: int | None = None) -> Look:

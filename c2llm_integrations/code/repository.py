@@ -18,6 +18,7 @@ from c2llm_integrations.code.gitignore import IgnoreFiles
 from c2llm_integrations.code.languages import missing_grammars_note
 from c2llm_integrations.code.listing import Listing, hides, list_files
 from c2llm_integrations.code.repository_name import normalize_origin
+from c2llm_integrations.code.safe_open import MAX_PATH_BYTES
 from c2llm_integrations.code.source_file import FileState, SourceFile, blotted, read_source
 from c2llm_integrations.errors import InputError, RepositoryError
 
@@ -295,7 +296,7 @@ class _Sieve:
         reason = IGNORE_FILE if ignored else exclude.why_skip_folder(full) if ignored is None else None
         if is_git_folder(full):
             reason = exclude.GIT
-        if folder.count("/") == self._deepest or len(os.fsencode(folder)) > exclude.MAX_PATH_BYTES:
+        if folder.count("/") == self._deepest or len(os.fsencode(folder)) > MAX_PATH_BYTES:
             reason = exclude.TOO_DEEP
         if reason:
             self._tree.skip(reason, folder + "/")

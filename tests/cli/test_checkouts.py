@@ -219,7 +219,7 @@ def test_all_checkouts_share_a_time_limit(app, capsys, monkeypatch):
         git(app / name, "init")
         answer(capsys, "index", app / name, "--store", f"qdrant+edge://{app / '.c2llm'}")
     assert asked(capsys)[1] == []
-    monkeypatch.setattr(checkouts, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(checkouts, "NOTES_SECONDS", 0.0)
     files, notes = asked(capsys)
     assert len(files) == 6
     assert notes == ["4 more checkouts of this index were not looked at"]
@@ -240,7 +240,7 @@ def test_a_git_folder_that_never_answers_takes_what_is_left_of_the_time(app, cap
         "c2llm_integrations.code.git.subprocess.Popen",
         lambda arguments, **how: real(hanging if "ls-files" in arguments else arguments, **how),
     )
-    monkeypatch.setattr(checkouts, "LOOK_SECONDS", 1.0)
+    monkeypatch.setattr(checkouts, "NOTES_SECONDS", 1.0)
     _tracked_by.cache_clear()
     _, notes = asked(capsys)
     assert "git did not answer within" in notes[0]
