@@ -131,7 +131,7 @@ def config_of(spec: CollectionSpec, *, graph: bool) -> edge.EdgeConfig:
 
 
 def needs_graph(spec: CollectionSpec, rows: int) -> bool:
-    """Say whether so many rows are too many to compare each of them with a query."""
+    """Return whether so many rows are too many to compare each of them with a query."""
     plan = CompactPlan(spec.width, spec.datatype, spec.quantization)
     return rows * (plan.code_bytes or plan.bytes_per_vector) > GRAPH_BYTES
 
