@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from c2llm_integrations.code.generated import is_generated
+from c2llm_integrations.code.safe_open import MAX_PATH_BYTES
 from c2llm_integrations.code.secret_names import any_of, is_secret_name
 
 SECRET = "secret"
@@ -33,8 +34,8 @@ GUESSES = frozenset({GENERATED, MINIFIED, DATA, VENDORED, TOO_LARGE})
 MAX_FILE_BYTES = 1 << 20
 # The limit for a file that .c2llmignore takes back, and for a notebook with its outputs.
 MAX_WANTED_BYTES = 1 << 26
-# Folders in one another, and bytes of a path below the root. Systems open paths of 4,096 bytes with the root's.
-MAX_DEPTH, MAX_PATH_BYTES = 128, 4096
+# Folders in one another.
+MAX_DEPTH = 128
 # Parts of a path that is read from an index: a folder may be asked for that is as deep as what is left out below it.
 MAX_PARTS = 2 * MAX_DEPTH
 # Characters a line, on average. Hand-written code stays under 60; prose with one line a paragraph is exempt.

@@ -10,10 +10,11 @@ from urllib.parse import unquote
 
 from c2llm_integrations.code.exclude import within_limits
 from c2llm_integrations.code.glob import Pattern, compile_pattern
+from c2llm_integrations.code.safe_open import MAX_PATH_BYTES
 from c2llm_integrations.errors import InputError
 
-# Characters. No system opens a longer path.
-MAX_CHARS = 4096
+# Characters of a filter: each row's path is compared with all of a pattern.
+MAX_FILTER_CHARS = MAX_PATH_BYTES
 # How many patterns one with braces may expand to.
 MAX_ALTERNATIVES = 256
 # Line numbers after a path, as answers, compilers and links write them.
@@ -41,8 +42,10 @@ def selected(path: str, indexed: Collection[str]) -> list[str]:
     """
     if path in ("/", ".", "./"):
         return sorted(indexed)
-    if len(path) > MAX_CHARS:
-        raise InputError(f"path pattern {path[:80]!r}… has {len(path):,} characters, at most {MAX_CHARS:,} are read")
+    if len(path) > MAX_FILTER_CHARS:
+        raise InputError(
+            f"path pattern {path[:80]!r}… has {len(path):,} characters, at most {MAX_FILTER_CHARS:,} are read"
+        )
     readings = [[escaped(one)] for one in _spellings(path)] + [_alternatives(one) for one in _spellings(path)]
     is_possible = False
     for reading in readings:

@@ -18,7 +18,8 @@ from c2llm_integrations.code.gitignore import IgnoreFiles
 from c2llm_integrations.code.languages import missing_grammars_note
 from c2llm_integrations.code.listing import Listing, hides, list_files
 from c2llm_integrations.code.repository_name import normalize_origin
-from c2llm_integrations.code.source_file import FileState, Source, blotted, read_file, source_of
+from c2llm_integrations.code.safe_open import MAX_PATH_BYTES
+from c2llm_integrations.code.source_file import FileState, SourceFile, blotted, read_file, source_of
 from c2llm_integrations.errors import InputError, RepositoryError
 
 IGNORE_FILE = ".c2llmignore"
@@ -60,7 +61,7 @@ class Tree:
         if reason == exclude.UNREADABLE:
             self._unknown.add(path.rstrip("/"))
 
-    def note_encoding(self, source: Source) -> None:
+    def note_encoding(self, source: SourceFile) -> None:
         """Name a file that is not plain UTF-8 under what it was read as."""
         is_damaged = "\ufffd" in source.text and "\ufffd".encode() not in source.data
         name = f"{source.encoding}, damaged" if is_damaged else source.encoding
@@ -172,7 +173,7 @@ def _listable(path: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def iter_sources(tree: Tree, is_known: Callable[[str, bytes, str], bool] | None = None) -> Iterator[Source]:
+def iter_sources(tree: Tree, is_known: Callable[[str, bytes, str], bool] | None = None) -> Iterator[SourceFile]:
     """Yield each file's text in order of path, and add files that their content rules out to `tree.skipped`.
 
     Secrets in a text are replaced, unless `tree.include_secrets`. One file is in memory at a time. Iterating again
@@ -302,7 +303,7 @@ class _Sieve:
         reason = IGNORE_FILE if ignored else exclude.why_skip_folder(full) if ignored is None else None
         if is_git_folder(full):
             reason = exclude.GIT
-        if folder.count("/") == self._deepest or len(os.fsencode(folder)) > exclude.MAX_PATH_BYTES:
+        if folder.count("/") == self._deepest or len(os.fsencode(folder)) > MAX_PATH_BYTES:
             reason = exclude.TOO_DEEP
         if reason:
             self._tree.skip(reason, folder + "/")

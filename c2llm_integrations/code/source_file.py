@@ -20,7 +20,7 @@ from c2llm_integrations.code.secrets import without_secrets
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SourceFile:
     """One file's text, the encoding it was read in, and its bytes. A notebook's text is the script of its cells."""
 
     path: str
@@ -33,7 +33,7 @@ class Source:
 _SETTINGS = frozenset({"json", "yaml", "toml", "xml", "ini", "terraform", "dockerfile"})
 
 
-def blotted(source: Source) -> Source:
+def blotted(source: SourceFile) -> SourceFile:
     """Return a source without the secrets in its text."""
     text = without_secrets(source.text, language_of(source.path) in _SETTINGS)
     return source if text == source.text else replace(source, text=text)
@@ -67,7 +67,7 @@ class FileState(NamedTuple):
 
 def read_source(
     root: Path, path: str, wanted: bool = False, include_secrets: bool = False
-) -> tuple[Source | str, FileState | None]:
+) -> tuple[SourceFile | str, FileState | None]:
     """Read one file of a tree.
 
     Args:
@@ -118,7 +118,7 @@ def _digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def source_of(path: str, data: bytes, wanted: bool = False, include_secrets: bool = False) -> Source | str:
+def source_of(path: str, data: bytes, wanted: bool = False, include_secrets: bool = False) -> SourceFile | str:
     """Return the source that a file's content is, or why it is left out; the arguments are those of `read_source`."""
     if len(data) > exclude.max_bytes(path, wanted):
         return exclude.TOO_LARGE
@@ -131,7 +131,7 @@ def source_of(path: str, data: bytes, wanted: bool = False, include_secrets: boo
         if len(text) > exclude.MAX_FILE_BYTES and not wanted:
             return exclude.TOO_LARGE
     why = exclude.why_skip_text(text, is_prose(path, language_of(path, text)), include_secrets)
-    return why if why and not (wanted and why in exclude.GUESSES) else Source(path, text, encoding, data)
+    return why if why and not (wanted and why in exclude.GUESSES) else SourceFile(path, text, encoding, data)
 
 
 # Encodings that the detector names by what browsers call them → Python's name of the same, or of what contains it.

@@ -21,14 +21,14 @@ from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.code.languages import grammar_modules
 from c2llm_integrations.code.safe_open import read_inside
 from c2llm_integrations.indexing.chunk_diff import rows_digest
-from c2llm_integrations.indexing.ownership import edge_folder
+from c2llm_integrations.indexing.claims import edge_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from c2llm_integrations.code.chunk import CodeChunk
     from c2llm_integrations.code.repository import Tree
-    from c2llm_integrations.code.source_file import Source
+    from c2llm_integrations.code.source_file import SourceFile
     from c2llm_integrations.stores.vector_store import VectorStore
 
 # Of the file, which may have come with a checkout; a million files take half of it.
@@ -55,7 +55,7 @@ class ChunkCache:
         self._kept[path] = known
         return known[1]
 
-    def keep(self, source: Source, chunks: Sequence[CodeChunk]) -> None:
+    def keep(self, source: SourceFile, chunks: Sequence[CodeChunk]) -> None:
         """Keep what a file gave, unless something in it has to be reported again: a secret, or how it is encoded."""
         if chunks and source.text.encode() == source.data and source.path not in self._tree.wanted:
             self._kept[source.path] = (self._tree.states[source.path].digest, rows_digest(chunks))

@@ -24,9 +24,7 @@ from c2llm_integrations.code.safe_open import list_inside
 from c2llm_integrations.errors import RepositoryError, SpecMismatch
 from c2llm_integrations.indexing.chunk_cache import ChunkCache
 from c2llm_integrations.indexing.chunk_diff import Change, SameTexts, StoredRows
-from c2llm_integrations.indexing.cost import Estimator
-from c2llm_integrations.indexing.options import IngestOptions
-from c2llm_integrations.indexing.ownership import (
+from c2llm_integrations.indexing.claims import (
     CommitClaim,
     claim,
     claim_of,
@@ -34,8 +32,10 @@ from c2llm_integrations.indexing.ownership import (
     require_alone,
     require_claim,
 )
+from c2llm_integrations.indexing.cost_estimate import Estimator
+from c2llm_integrations.indexing.file_states import SnapshotWriter
+from c2llm_integrations.indexing.options import IngestOptions
 from c2llm_integrations.indexing.report import IngestReport, Report
-from c2llm_integrations.indexing.snapshot import SnapshotWriter
 from c2llm_integrations.indexing.vector_reuse import SharedIndex, known_vectors
 from c2llm_integrations.indexing.write_changes import Work, embed_rows, fill, require_count, write_changes
 from c2llm_integrations.model.fingerprint import Fingerprint

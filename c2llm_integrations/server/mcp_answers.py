@@ -14,7 +14,7 @@ from c2llm_integrations.server.live_index import Answer, LiveIndex
 from c2llm_integrations.stores.vector_store import Hit
 
 # What an agent can take in at once: hits, and of an answer the lines of one hit, characters of a line, and of it all.
-MAX_HITS, MAX_LINES, MAX_LINE, MAX_CHARS = 50, 40, 300, 20_000
+MAX_HITS, MAX_LINES, MAX_LINE, MAX_ANSWER_CHARS = 50, 40, 300, 20_000
 # Characters of a question that an answer repeats.
 SHOWN_CHARS = 80
 # Rows and repositories may hold names of any length: characters shown of a path, of a kind with a symbol, of a
@@ -88,7 +88,7 @@ class SearchTools:
                 shown = "; ".join(value) or "current" if name == "notes" else value
                 lines.append(shortened(f"{name.replace('_', ' ')}: {shown}", MAX_NOTE))
             lines.append("")
-        return "\n".join(lines).strip()[:MAX_CHARS]
+        return "\n".join(lines).strip()[:MAX_ANSWER_CHARS]
 
     def _chosen(self, folder: str | None) -> Sequence[LiveIndex]:
         if _given(folder) is None:
@@ -128,8 +128,8 @@ class SearchTools:
         lines = [f"{len(found) or 'no'} {'hit' if len(found) == 1 else 'hits'} {what}"]
         places = {index: f" ({self._name(index)})" if several else "" for index, _ in answers}
         notes = (f"note{places[index]}: {note}" for index, answer in answers for note in answer.notes)
-        lines += _noted(notes, MAX_CHARS // 4)
-        room = MAX_CHARS - sum(len(line) + 1 for line in lines)
+        lines += _noted(notes, MAX_ANSWER_CHARS // 4)
+        room = MAX_ANSWER_CHARS - sum(len(line) + 1 for line in lines)
         for number, (hit, index) in enumerate(found):
             place = f"{self._name(index)}/{index.inside(hit)}" if several else index.inside(hit)
             left = len(found) - number

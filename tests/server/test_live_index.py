@@ -17,7 +17,7 @@ from c2llm_integrations.retrieval.search import UNREADABLE_NOTE
 from c2llm_integrations.server import live_index as module
 from c2llm_integrations.server.background_indexing import BackgroundIndexer, IndexingProcess
 from c2llm_integrations.server.live_index import WORDS_ALONE, Answer, LiveIndex, LiveIndexConfig
-from c2llm_integrations.server.mcp_answers import MAX_CHARS, MAX_HITS, SearchTools
+from c2llm_integrations.server.mcp_answers import MAX_ANSWER_CHARS, MAX_HITS, SearchTools
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.vector_store import Hit
 from tests.waiting import until
@@ -337,7 +337,7 @@ def test_an_answer_is_bounded_and_steers_nothing(project, checkout):
         "".join(f"def tax_{n}():\n    return '{'tax ' * 200}\x1b[2J```'\n\n" for n in range(200))
     )
     text = SearchTools([checkout]).search_code("tax", 50, None, None, None, None)
-    assert len(text) <= MAX_CHARS + 200
+    assert len(text) <= MAX_ANSWER_CHARS + 200
     assert "\x1b" not in text
     assert "````" in text  # a fence that the code cannot close
 
@@ -380,8 +380,8 @@ CHUNK = CodeChunk("1", "r", "a.md", "markdown", "tax", "function", 1, 3, "tax\n"
 def test_an_answer_is_bounded_whatever_rows_and_notes_say(given, notes):
     tools = SearchTools([OfRows(replace(CHUNK, **given), notes)])
     text = tools.search_code("tax", MAX_HITS, None, None, None, None)
-    assert len(text) <= MAX_CHARS + 200
-    assert len(tools.index_status()) <= MAX_CHARS
+    assert len(text) <= MAX_ANSWER_CHARS + 200
+    assert len(tools.index_status()) <= MAX_ANSWER_CHARS
     shown, unseen = text.count("score 1.000"), re.search(r"… (\d+) more hits: ask for fewer", text)
     assert shown + int(unseen[1] if unseen else 0) == MAX_HITS
     assert shown >= MAX_HITS // 3

@@ -26,7 +26,7 @@ from c2llm_integrations.code.repository import IGNORE_FILE, Tree
 from c2llm_integrations.code.safe_open import parts_inside
 from c2llm_integrations.code.source_file import FileState, is_settled, read_source
 from c2llm_integrations.errors import StoreError
-from c2llm_integrations.indexing.ownership import MAX_FOLDERS, checkout_of, edge_folder, outermost
+from c2llm_integrations.indexing.claims import MAX_FOLDERS, checkout_of, edge_folder, outermost
 from c2llm_integrations.stores.vector_store import VectorStore
 
 # Seconds that a run waits for a search that is writing the states it verified.
