@@ -17,9 +17,11 @@ from c2llm_integrations.stores.vector_store import Hit
 MAX_HITS, MAX_LINES, MAX_LINE, MAX_CHARS = 50, 40, 300, 20_000
 # Characters of a question that an answer repeats.
 SHOWN_CHARS = 80
-# Rows and repositories may hold names of any length: characters shown of a path, of a kind with a symbol, of a
-# language and of a note, and backticks of a fence.
-MAX_PLACE, MAX_WHAT, MAX_LANGUAGE, MAX_NOTE, MAX_FENCE = 300, 150, 40, 600, 40
+# A path is shown whole, so that it can be given back, unless it is longer than any that can be opened or asked for.
+MAX_PLACE = 4000
+# Rows and repositories may hold names of any length: characters shown of a kind with a symbol, of a language and of a
+# note, and backticks of a fence.
+MAX_WHAT, MAX_LANGUAGE, MAX_NOTE, MAX_FENCE = 150, 40, 600, 40
 _LONG_RUN = re.compile(f"`{{{MAX_FENCE},}}")
 
 

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from c2llm_integrations.code.git import is_git_folder, run_git
+from c2llm_integrations.code.git import run_git
+from c2llm_integrations.code.version_control import is_git_folder
 from tests.repositories import git
 
 
