@@ -87,10 +87,10 @@ _LOCK_FILES = (
 _MINIFIED = any_of("*.min.js", "*.min.mjs", "*.min.cjs", "*.min.css", "*-min.js", "*.js.map", "*.css.map")
 # A configuration of git, wherever it was copied to: it begins with one of git's sections, and says where git is or
 # from where it fetches. One that begins with any other section, in any case, has one of git's with a name in quotes.
-_SECTION = r"\s*(?:[#;][^\n]*\n\s*)*\["
 _GIT_CONFIG = re.compile(
-    rf"{_SECTION}(?:core|remote|branch|user|credential|url|include|submodule|extensions)\b|{_SECTION}\w[\w.-]{{0,40}}[ \t\]]"
-    r"(?=[^\0]*?^[ \t]*(?:repositoryformatversion[ \t]*=|\[(?i:remote|branch|url|submodule|http|credential)[ \t]+\"))",
+    r"\s*(?:[#;][^\n]*\n\s*)*(?=\[)(?:\[(?:core|remote|branch|user|credential|url|include|submodule|extensions)\b"
+    r"|(?=[^\0]*?^[ \t]*(?i:repositoryformatversion[ \t]*=|\[(?:remote|branch|url|submodule|http|credential)[ \t]+\"))"
+    r"\[\w[\w.-]{0,40}[ \t\]])",
     re.MULTILINE,
 )
 _GIT_PLACE = re.compile(

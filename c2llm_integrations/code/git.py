@@ -352,8 +352,8 @@ class GitFolder:
     def _show_in(self, view: Path, to_clone: bool) -> None:
         for name in ("alternates", "http-alternates") if to_clone else ():
             if os.path.lexists(place := self.common / "objects" / "info" / name):
-                why = "as git clone --shared and --reference write it"
-                raise RepositoryError(f"{place}, {why}, names another repository's objects; {_CLONE_IT}")
+                why = "as after git clone --shared or --reference"
+                raise RepositoryError(f"{place} names another repository's objects, {why}; {_CLONE_IT}")
         head, config = _read(self.own, "HEAD"), self.config
         head = head if _HEAD.fullmatch(head) else "ref: refs/heads/none\n"
         (view / "HEAD").write_bytes(head.encode("utf-8", "surrogateescape"))
