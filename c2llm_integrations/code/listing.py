@@ -45,8 +45,8 @@ def list_files(root: Path, prefix: str, leave_out: Callable[[str], bool]) -> Lis
         ]
         if (other := git.other_tree(root)) is not None:
             listing.notes.append(
-                f"{git.common / 'config'} sets core.worktree to {other}, which is ignored: the files of {root} are indexed; "
-                f"to index the others give {other}"
+                f"{git.common / 'config'} sets core.worktree to {other}, which is ignored: "
+                f"the files of {root} are indexed; to index the others give {other}"
             )
         if not os.path.isdir(git.own):
             listing.notes.append(

@@ -12,7 +12,16 @@ from pathlib import Path
 from c2llm_integrations.code.safe_open import read_inside
 
 # Parts of a folder that git keeps; the first ones have names that no project gives its files.
-_GIT_OWN = ("HEAD", "packed-refs", "COMMIT_EDITMSG", "FETCH_HEAD", "ORIG_HEAD", "refs/heads", "logs/HEAD", "info/exclude")
+_GIT_OWN = (
+    "HEAD",
+    "packed-refs",
+    "COMMIT_EDITMSG",
+    "FETCH_HEAD",
+    "ORIG_HEAD",
+    "refs/heads",
+    "logs/HEAD",
+    "info/exclude",
+)
 _GIT_PARTS = (*_GIT_OWN, "objects", "refs", "commondir", "config", "hooks", "index", "logs")
 # Further ones, whose names projects use as well: they count beside what a HEAD or a configuration of git says.
 _GIT_OTHERS = ("description", "info", "branches", "modules", "worktrees", "shallow")
@@ -59,9 +68,7 @@ def is_git_folder(folder: str | Path) -> bool:
     if all(os.path.isdir(f"{folder}/{part}") for part in ("objects", "refs")) and os.path.isfile(f"{folder}/config"):
         return True
     says = ("HEAD" in names and _is_head(folder)) or ("config" in names and _CONFIG.search(_read(folder, "config")))
-    return bool(says) and (
-        len(names) > 1 or any(os.path.lexists(f"{folder}/{part}") for part in _GIT_OTHERS)
-    )
+    return bool(says) and (len(names) > 1 or any(os.path.lexists(f"{folder}/{part}") for part in _GIT_OTHERS))
 
 
 def is_kept_by_another(folder: str | Path) -> bool:

@@ -80,9 +80,7 @@ class SearchTools:
             answer = one.search(question, limit=limit + 1)
             others = [hit for hit in answer.hits if chunk is None or hit.chunk.id != chunk.id]
             answers.append((one, Answer(others[:limit], answer.notes)))
-        return self._text(
-            f"similar to {_place(file)}:{line}" if file else "similar to the code", answers, limit
-        )
+        return self._text(f"similar to {_place(file)}:{line}" if file else "similar to the code", answers, limit)
 
     def index_status(self) -> str:
         """Return what is indexed, where, and whether it is current."""

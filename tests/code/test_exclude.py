@@ -215,7 +215,9 @@ def test_what_other_version_control_keeps_under_any_name(parts: tuple[str, str],
     assert exclude.why_skip_folder(kept) == exclude.VERSION_CONTROL
 
 
-@pytest.mark.parametrize("lost", [(), ("db/fs-type",), ("db", "hooks"), ("format", "locks", "hooks"), ("conf", "locks")])
+@pytest.mark.parametrize(
+    "lost", [(), ("db/fs-type",), ("db", "hooks"), ("format", "locks", "hooks"), ("conf", "locks")]
+)
 def test_a_server_of_subversion_keeps_its_own_files(lost: tuple[str, ...], tmp_path: Path) -> None:
     kept = tmp_path / "backup" / "svn"
     for folder in ("db/revs/0", "hooks", "conf", "locks"):

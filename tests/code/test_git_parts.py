@@ -42,7 +42,11 @@ CONFIG = "[core]\n\trepositoryformatversion = 0\n\tbare = false\n"
     "parts",
     [
         *({"HEAD": HEAD, "description": "x"}, {"HEAD": COMMIT, "info/": ""}, {"HEAD": "0a" * 32, "branches/": ""}),
-        *({"config": CONFIG, "objects/pack/": ""}, {"config": CONFIG, "description": "x"}, {"config": CONFIG, "hooks/": ""}),
+        *(
+            {"config": CONFIG, "objects/pack/": ""},
+            {"config": CONFIG, "description": "x"},
+            {"config": CONFIG, "hooks/": ""},
+        ),
         *({"refs/heads/main": COMMIT, "hooks/": ""}, {"logs/HEAD": "x", "info/": "", "hooks/": ""}),
         *({"info/exclude": "x", "hooks/": ""}, {"HEAD": "refs/heads/main\0link", "description": "x"}),
     ],

@@ -69,7 +69,10 @@ def test_alternates_are_refused(place, private, tmp_path, name):
 def test_why_a_clone_with_shared_objects_is_refused_and_its_way_out(place, private, tmp_path, how):
     git(tmp_path, "clone", "-q", *how, private.as_uri() if len(how) > 1 else private, "shared")
     failed = why_refused((tmp_path / "shared").as_uri(), place)
-    assert "shared/.git/objects/info/alternates names another repository's objects, as after git clone --shared or " in failed
+    assert (
+        "shared/.git/objects/info/alternates names another repository's objects, as after git clone --shared or "
+        in failed
+    )
     git(tmp_path, "clone", "-q", "shared", "again")
     assert "alternates" in why_refused((tmp_path / "again").as_uri(), place)
     git(tmp_path, "clone", "-q", "--no-local", "shared", "own")
