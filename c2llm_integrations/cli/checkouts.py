@@ -6,10 +6,11 @@ import os
 import shlex
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from c2llm_integrations._utils.printable import shortened
 from c2llm_integrations.cli.options import CollectionPlace
 from c2llm_integrations.cli.output import Origin
 from c2llm_integrations.cli.store_and_model import opened
@@ -26,6 +27,8 @@ MAX_NESTED = 5
 # The time to look at the checkouts of a collection, and the most notes about them: an index that came with a checkout
 # may claim thousands. The current one is looked at first.
 NOTES_SECONDS, MAX_NOTES = 15.0, 20
+# Characters of one of these notes, and of the commands in it: a claim may name hundreds of folders, each of any length.
+MAX_NOTE, MAX_COMMANDS = 2_000, 1_000
 
 
 def indexed_store() -> str:
@@ -122,7 +125,7 @@ def stale_notes(held: VectorStore, place: CollectionPlace) -> list[str]:
                 notes.append(f"{len(in_order) - number:,} more checkouts of this index were not looked at")
                 break
             notes += _checkout_notes(folder, checkouts[folder], held, place)
-    return notes
+    return [shortened(note, MAX_NOTE) for note in notes]
 
 
 def _checkout_notes(
@@ -137,8 +140,11 @@ def _checkout_notes(
         return
     try:
         if (found := stale(folder, held, claimed=claimed)) is not None:
-            parts = [folder / part for part in parts_of(claimed[1], folder)]
-            yield found.told(" && ".join(index_command(part, held, place) for part in parts))
+            commands = [index_command(folder / part, held, place) for part in parts_of(claimed[1], folder)]
+            ends = accumulate(len(one) + len(" && ") for one in commands)
+            count = max(1, sum(end <= MAX_COMMANDS for end in ends))
+            rest = f"; and the same of {len(commands) - count:,} more folders" if count < len(commands) else ""
+            yield found.told(" && ".join(commands[:count]) + rest)
     except RepositoryError as error:
         yield str(error)
 

@@ -122,15 +122,18 @@ def _compiled(pattern: str) -> Pattern | None:
 
 def _matched(patterns: Collection[Pattern], paths: Iterable[str]) -> Iterator[str]:
     """Yield the paths that a pattern matches, or a folder above them; none that is longer than an index has them."""
-    inside = {"": False}
-    for path in filter(within_limits, paths):
+    inside, last = {"": False}, ""
+    for path in sorted(filter(within_limits, paths)):
         folder = path.rpartition("/")[0]
-        if folder not in inside:
+        if folder != last:
+            # In this order all paths of a folder follow each other, so what was found of the last one's is enough.
+            before, inside, last = inside, {"": False}, folder
             above = False
             for end in (*(at for at, char in enumerate(folder) if char == "/"), len(folder)):
-                if folder[:end] not in inside:
-                    inside[folder[:end]] = above or _fits(patterns, folder[:end], True)
-                above = inside[folder[:end]]
+                part = folder[:end]
+                known = before.get(part)
+                above = above or _fits(patterns, part, True) if known is None else known
+                inside[part] = above
         if inside[folder] or _fits(patterns, path, False):
             yield path
 

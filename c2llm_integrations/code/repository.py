@@ -13,13 +13,14 @@ from pathlib import Path
 
 from c2llm_integrations._utils.printable import as_unicode, is_unicode
 from c2llm_integrations.code import exclude
-from c2llm_integrations.code.git import GitFolder, has_git, is_git_folder, may_rule
+from c2llm_integrations.code.git import GitFolder, has_git, may_rule
 from c2llm_integrations.code.gitignore import IgnoreFiles
 from c2llm_integrations.code.languages import missing_grammars_note
 from c2llm_integrations.code.listing import Listing, hides, list_files
 from c2llm_integrations.code.repository_name import normalize_origin
 from c2llm_integrations.code.safe_open import MAX_PATH_BYTES
 from c2llm_integrations.code.source_file import FileState, SourceFile, blotted, read_file, source_of
+from c2llm_integrations.code.version_control import is_git_folder
 from c2llm_integrations.errors import InputError, RepositoryError
 
 IGNORE_FILE = ".c2llmignore"

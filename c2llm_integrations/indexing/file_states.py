@@ -149,19 +149,27 @@ def ignore_rules(root: Path, paths: Iterable[str], settle: bool = False) -> Rule
     With `settle`, for a record, a file that may still change without a trace gets a state that equals no other.
     """
     now = time.time_ns()
-    folders = {path.rpartition("/")[0] for path in paths}
-    for folder in tuple(folders):
-        while folder:
-            folder = folder.rpartition("/")[0]
-            folders.add(folder)
     found: Rules = {}
-    for folder in {"", *folders}:
+    for folder in folders_above(paths):
         path = f"{folder}/{IGNORE_FILE}" if folder else IGNORE_FILE
         with suppress(OSError, ValueError):  # a record in a checkout may hold any name
             info = os.lstat(f"{root}{os.sep}{path}")
             is_known = not settle or is_settled(info, now)
             found[path] = (info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino) if is_known else ()
     return found
+
+
+def folders_above(paths: Iterable[str]) -> Iterator[str]:
+    """Yield "" and each folder above the paths once; a path may have hundreds, so they are not all kept at a time."""
+    yield ""
+    before = ""
+    for folder in sorted({path[: path.rfind("/") + 1] for path in paths}):
+        end = len(folder)
+        # What this one shares with any before it, it shares with the last one, in the order of their names with "/".
+        while end and not before.startswith(folder[:end]):
+            yield folder[: end - 1]
+            end = folder.rfind("/", 0, end - 1) + 1
+        before = folder
 
 
 def record_file(root: Path, store: VectorStore) -> Path | None:

@@ -212,6 +212,24 @@ def test_hundreds_of_claims_are_parsed_once_and_few_are_told(app, capsys, monkey
     assert len(parsed) < 3 * 501
 
 
+def test_a_claim_of_many_long_folders_makes_a_short_note(app, capsys):
+    folders = [f"n{number}/{'/'.join(['d' * 200] * 15)}" for number in range(20)]
+    for folder in folders:
+        (app / folder).mkdir(parents=True)
+    ship(app, {"app": str(Claim(".", None, ("packages", *folders)))})
+    (app / "packages" / "a" / "m.py").write_text("def changed():\n    return 'zebra changed'\n")
+    _, notes = asked(capsys)
+    assert any("1 changed" in note and "the same of 20 more folders" in note for note in notes), notes
+    assert all(len(note) <= checkouts.MAX_NOTE for note in notes)
+
+
+def test_a_name_of_any_length_makes_a_short_note(app, capsys):
+    ship(app, {"n" * 1_000_000: "./gone"})
+    _, notes = asked(capsys)
+    assert notes[0].startswith(f"{app / 'gone'} is gone")
+    assert len(notes[0]) == checkouts.MAX_NOTE
+
+
 def test_all_checkouts_share_a_time_limit(app, capsys, monkeypatch):
     for name in ("one", "two", "three"):
         (app / name).mkdir()

@@ -42,7 +42,7 @@ def why_refused(source, destination):
     [batch] = pipeline_stages.list_source(str(source), destination, False)
     assert time.monotonic() - began < 10
     assert batch.texts is None
-    assert "clone it yourself and give the clone's folder" in batch.result.failed
+    assert "clone it yourself with git clone --no-local and give the clone's folder" in batch.result.failed
     assert "\n" not in batch.result.failed
     return batch.result.failed
 
@@ -63,6 +63,28 @@ def test_alternates_are_refused(destination, private, tmp_path, name):
     info = tmp_path / "hostile" / "objects" / "info"
     (info / "alternates").rename(info / name)
     assert f"{info / name} names another repository's objects" in why_refused(tmp_path / "hostile", destination)
+
+
+@pytest.mark.parametrize("how", [["--shared"], ["--reference", "private"]])
+def test_why_a_clone_with_shared_objects_is_refused_and_its_way_out(place, private, tmp_path, how):
+    git(tmp_path, "clone", "-q", *how, private.as_uri() if len(how) > 1 else private, "shared")
+    failed = why_refused((tmp_path / "shared").as_uri(), place)
+    assert (
+        "shared/.git/objects/info/alternates names another repository's objects, as after git clone --shared or "
+        in failed
+    )
+    git(tmp_path, "clone", "-q", "shared", "again")
+    assert "alternates" in why_refused((tmp_path / "again").as_uri(), place)
+    git(tmp_path, "clone", "-q", "--no-local", "shared", "own")
+    assert texts_of((tmp_path / "own").as_uri(), place) == {"secret.py"}
+
+
+@pytest.mark.parametrize("url", ["https://host/x", "ssh://git@host/x"])
+def test_a_folder_of_a_urls_name_is_not_taken_for_it(private, tmp_path, monkeypatch, url):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(private, tmp_path / url)
+    with pipeline_stages._address(url) as (address, protocols):
+        assert (address, protocols) == (url, "git:http:https:ssh")
 
 
 @pytest.mark.parametrize("how", ["commondir", "gitdir", "worktree", "link"])

@@ -3,10 +3,13 @@
 import json
 import os
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from c2llm_integrations.code import source_file
 from c2llm_integrations.code.chunking import chunk_source
@@ -42,6 +45,23 @@ def fill(folder, store, finish=True, claim=False):
         store.delete(sorted(absent))
         if finish:
             recording.finish(store.count(source=tree.name))
+
+
+@given(st.lists(st.lists(st.sampled_from(["a", "b", "a-b", "ab"]), min_size=1, max_size=4).map("/".join)))
+def test_each_folder_above_a_path_is_looked_at_once(paths):
+    found = list(file_states.folders_above(paths))
+    assert len(found) == len(set(found))
+    assert set(found) == {"", *(path[:at] for path in paths for at, char in enumerate(path) if char == "/")}
+
+
+def test_the_folders_above_deep_paths_are_not_all_kept(tmp_path):
+    paths = [f"{number}/{'/'.join(['d' * 14] * 250)}/x.py" for number in range(200)]  # 100 MB of folders
+    tracemalloc.start()
+    try:
+        assert file_states.ignore_rules(tmp_path, paths) == {}
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.fixture

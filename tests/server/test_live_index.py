@@ -389,6 +389,29 @@ def test_an_answer_is_bounded_whatever_rows_and_notes_say(given, notes):
     assert all(len(line) <= 700 for line in text.splitlines())
 
 
+def test_a_long_path_is_shown_as_it_can_be_given_back(project, tmp_path, tiny_model):
+    path = f"{'/'.join(['d' * 57] * 6)}/{'f' * 20}.py"
+    assert len(path) > 350
+    (project / path).parent.mkdir(parents=True)
+    (project / path).write_text("def zebra():\n    return 'stripes'\n")
+    (tmp_path / "other").mkdir()
+    for folders in ([project], [project, tmp_path / "other"]):
+        tools = SearchTools([live(folder) for folder in folders])
+        text = tools.search_code("zebra", 3, None, None, None, None)
+        shown = re.search(r"^(\S+):1-2  function zebra", text, re.MULTILINE)[1]
+        assert shown.endswith(path)
+        assert tools.search_code("zebra", 3, None, None, shown, None).startswith("1 hit ")
+        assert tools.find_similar(None, f"{shown}:1-2", 1, 3, None).splitlines()[0].endswith(f"similar to {shown}:1")
+
+
+def test_many_long_paths_leave_an_answer_bounded():
+    path = "/".join(["d" * 250] * 15)
+    text = SearchTools([OfRows(replace(CHUNK, path=path))]).search_code("t", MAX_HITS, None, None, None, None)
+    assert len(text) <= MAX_ANSWER_CHARS + 200
+    assert text.count(path) == text.count("score 1.000") >= 4
+    assert f"… {MAX_HITS - text.count(path)} more hits: ask for fewer" in text
+
+
 def test_a_long_run_of_backticks_is_cut_and_cannot_close_its_fence():
     text = SearchTools([OfRows(replace(CHUNK, text="tax " + "`" * 15_000))]).search_code("t", 1, None, None, None, None)
     assert {len(run) for run in re.findall("`+", text)} == {39, 40}

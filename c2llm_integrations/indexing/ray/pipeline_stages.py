@@ -22,12 +22,13 @@ import numpy as np
 from c2llm_integrations.code import exclude
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
-from c2llm_integrations.code.git import GitFolder, check_out, is_git_folder, run_git
+from c2llm_integrations.code.git import GitFolder, check_out, run_git
 from c2llm_integrations.code.git_commit import CommitSeen
 from c2llm_integrations.code.languages import PROSE, language_of
 from c2llm_integrations.code.repository import Tree, checkout_id, iter_sources, open_tree
 from c2llm_integrations.code.repository_name import normalize_origin
 from c2llm_integrations.code.source_file import SourceFile, blotted
+from c2llm_integrations.code.version_control import is_git_folder
 from c2llm_integrations.errors import RepositoryError, StoreError, reason_of
 from c2llm_integrations.indexing.chunk_diff import Change, StoredRows
 from c2llm_integrations.indexing.claims import Claim, require_claim
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
 BATCH_FILES, BATCH_CHARACTERS = 64, 2**20
 # How long git may take to clone.
 GIT_SECONDS = 3600
+# What it may clone by: none of these runs a command.
+_PROTOCOLS = "git:http:https:ssh"
 
 
 def list_source(source: str, destination: Destination, force: bool) -> Iterator[FileBatch]:
@@ -109,15 +112,19 @@ def _list_remote(source: str, destination: Destination, force: bool) -> Iterator
 
 @contextmanager
 def _address(source: str) -> Iterator[tuple[str, str]]:
-    """Make an address that git can clone, and name the protocols it may use, which cannot run a command.
+    """Make an address that git can clone, and name the protocols it may use.
 
     A repository on this machine is seen through a view, because git would run in it and believe its configuration.
     Raises RepositoryError for one that would give the content of another: a clone is all that its git folder names.
     """
-    folder = Path(unquote(urlsplit(source).path) if source.startswith("file://") else source).resolve()
+    is_file = source.startswith("file://")
+    if "://" in source and not is_file:  # whatever folder has such a name here
+        yield source, _PROTOCOLS
+        return
+    folder = Path(unquote(urlsplit(source).path) if is_file else source).resolve()
     git = GitFolder(folder, folder) if is_git_folder(folder) else GitFolder.of(folder)
     if git is None:
-        yield source, "git:http:https:ssh"
+        yield source, _PROTOCOLS
         return
     git.require_own(folder)
     with git.view(to_clone=True) as view:
