@@ -166,7 +166,7 @@ def _fill(
     require_mine = claim_records(source, store)
     run = _Run(source, store, options, total, embedder)
     filled = fill(
-        Work(source, run.stored, partial(run.write, items), partial(run.gone, require_mine)),
+        Work(source, run.stored, partial(run.write, items), partial(run.gone, require_mine), embedder is not None),
         store,
         bulk=store.total() == 0,
         refused=options.refused,
@@ -369,7 +369,7 @@ class _Run:
         changes = self.stored.take([one.record.key for one in checked], [one.record.digest for one in checked])
         taken = self._taken([one.record.key for one, change in zip(checked, changes, strict=True) if change is None])
         for (record, vector), change in zip(checked, changes, strict=True):
-            if change is None and record.key in taken:
+            if change is None and taken and record.key in taken:
                 why = "the id is that of a row which this source did not write; use ids that are other strings"
                 refuse([record], {record.id: why})
             elif change is Change.NONE:

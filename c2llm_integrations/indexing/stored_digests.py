@@ -38,6 +38,8 @@ class StoredDigests(StoredKeys):
 
         NEW is a row whose text differs, MOVED one of which only the metadata does.
         """
+        if not len(self):
+            return [None] * len(ids)
         places = self.take_all(ids)
         changes: list[Change | None] = []
         for place, digest in zip(places, digests, strict=True):
@@ -82,29 +84,38 @@ class KeySet:
 
     def add(self, id: RecordId) -> bool:
         """Add an id; say whether it is new."""
-        key = _hash(id)
+        key, table = _hash(id), self._table
         place = self._place(key)
-        if self._table[place]:
+        if table[place]:
             return False
-        self._table[place] = key
+        table[place] = key
         self._held += 1
-        if 2 * self._held > len(self._table):
+        if 2 * self._held > len(table):
             self._grow()
         return True
 
     def _place(self, key: int) -> int:
         """Return where a key is, or would be put."""
-        table, mask = self._table, len(self._table) - 1
+        table = self._table
+        mask = len(table) - 1
         place = key & mask
-        while table[place] and table[place] != key:
+        while (found := table[place]) and found != key:
             place = (place + 1) & mask
         return place
 
     def _grow(self) -> None:
-        old, self._table = self._table, array("Q", bytes(16 * len(self._table)))
-        for key in old:
-            if key:
-                self._table[self._place(key)] = key
+        keys = np.frombuffer(self._table, np.uint64)
+        keys = keys[keys != 0]
+        self._table = array("Q", bytes(16 * len(self._table)))
+        wanted = (keys & np.uint64(len(self._table) - 1)).astype(np.int64)
+        order = np.argsort(wanted, kind="stable")
+        keys, numbers = keys[order], np.arange(len(keys))
+        # Each goes to its place, or behind the one before it.
+        places = np.maximum.accumulate(wanted[order] - numbers) + numbers
+        fit = places < len(self._table)
+        np.frombuffer(self._table, np.uint64)[places[fit]] = keys[fit]
+        for key in keys[~fit].tolist():  # from the end on to the start
+            self._table[self._place(key)] = key
 
 
 def _hash(id: RecordId) -> int:

@@ -47,12 +47,14 @@ class Work:
     """The work of a run for one source.
 
     `before`: its rows at first; `write(loader)` writes what is new or changed; `gone()` then names the rows to delete.
+    `embeds`: whether vectors are made while others are stored.
     """
 
     source: str
     before: RowsBefore
     write: Callable[[Loader], None]
     gone: Callable[[], Sequence[RecordId]]
+    embeds: bool = True
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ def fill(work: Work, store: VectorStore, *, bulk: bool, refused: Path | None) ->
     `bulk`: most rows are still to be written, so the index is built once all are there; `refused` is that of `load`.
     """
     alone = bulk and store.total() == 0
-    with store.bulk() if bulk else nullcontext(), Loader(store, refused=refused) as loader:
+    writing = Loader(store, refused=refused, waits=not work.embeds)
+    with store.bulk() if bulk else nullcontext(), writing as loader:
         work.write(loader)
     keys = loader.keys()
     rows = len(work.before) + len(keys) - work.before.among(keys)
@@ -99,7 +102,7 @@ def write_changes(
     for record, change in changes:
         (new if change is Change.NEW else moved).append(record)
         chars += max(len(record.text), record.json_bytes if isinstance(record, PreparedRecord) else 0)
-        if max(len(new), len(moved)) == size or chars >= BATCH_CHARS:
+        if len(new) == size or len(moved) == size or chars >= BATCH_CHARS:
             loader.add(rows(new))
             loader.update(moved)
             new, moved, chars = [], [], 0

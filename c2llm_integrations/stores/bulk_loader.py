@@ -72,9 +72,14 @@ class Loader:
     at the end, and drops what waits. However the block is left, what was acknowledged is in `report` and stored.
     """
 
-    def __init__(self, store: VectorStore, *, refused: Path | None = None) -> None:
-        """`refused` is that of `load`."""
+    def __init__(self, store: VectorStore, *, refused: Path | None = None, waits: bool = False) -> None:
+        """`refused` is that of `load`.
+
+        `waits`: `add` and `update` return once a batch is stored, if the store is one of this process. Its writing and
+        the making of the next batch only take Python's lock from each other, unless an embedder works outside of it.
+        """
         uploads = store.capabilities.uploads
+        self._waits = waits and uploads == 1
         self.report = LoadReport()
         self._store = store
         self._refused = refused
@@ -175,17 +180,20 @@ class Loader:
     def _put(self, task: Callable[[], None]) -> None:
         if self._error is None:
             self._tasks.put(task)
+            if self._waits:
+                self._tasks.join()
         if self._error is not None:
             raise self._error
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
-            if self._error is not None:
-                continue  # drop it: the caller may be waiting for room
             try:
-                task()
+                if self._error is None:  # else drop it: the caller may be waiting for room
+                    task()
             except BaseException as error:
                 self._error = error
+            finally:
+                self._tasks.task_done()
 
     def _send(self, items: list[_Item], call: Callable[[list[_Item]], None]) -> None:
         """Call with as many of the items as the store takes; set the others aside."""

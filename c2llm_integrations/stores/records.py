@@ -109,8 +109,13 @@ def _encoder() -> Callable[[Any], str]:
 _JSON = _encoder()
 
 
+_BLAKE = blake2b(digest_size=8)  # a copy of it takes two thirds of the time that a new one does
+
+
 def _digest(text: str) -> str:
-    return blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+    hashed = _BLAKE.copy()
+    hashed.update(text.encode(errors="surrogatepass"))
+    return hashed.hexdigest()
 
 
 def is_chunk(record: AnyRecord) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -30,11 +31,12 @@ def refused_records(
     refused: dict[RecordId, str] = {}
     seen: set[RecordId] = set()
     for record in records:
-        why = _why_refused(record, max_text_bytes) or _why_fields_refused(record, fields)
-        if why is None and record.row_id in seen:
+        why = _why_refused(record, max_text_bytes) or (_why_fields_refused(record, fields) if fields else None)
+        key = record.row_id if why is None else None
+        if key in seen:
             why = "the id stands twice in one batch; ids must be unique"
-        if why is None:
-            seen.add(record.row_id)
+        if why is None and key is not None:
+            seen.add(key)
         else:
             refused.setdefault(_hashable(record.id), why)
     return refused
@@ -51,17 +53,16 @@ def _why_refused(record: AnyRecord, max_text_bytes: int | None) -> str | None:
     metadata = record.metadata  # made anew by each chunk that is asked
     is_checked = isinstance(record, PreparedRecord) and record.id is not None
     why = None if is_checked else why_id_refused(record.id)
-    if why is None and not isinstance(metadata, Mapping):
+    if why is None and type(metadata) is not dict and not isinstance(metadata, Mapping):
         why = f"metadata is {type(metadata).__name__}, must be a mapping of names to JSON values"
     if why is not None:
         return why
-    fields = [("text", record.text), ("source", record.source)]
-    fields += [(name, metadata[name]) for name in CHUNK_FIELDS if name in metadata]
-    for name, value in fields:
-        why = _why_field_refused(name, value, CHUNK_FIELDS.get(name, str), max_text_bytes)
-        if why is not None:
-            return why
-    return None if is_chunk else _why_metadata_refused(record)
+    names = _names_of(tuple(metadata))
+    why = _why_field_refused("text", record.text, str, max_text_bytes)
+    why = why or _why_field_refused("source", record.source, str, max_text_bytes)
+    for name in names.of_chunk:
+        why = why or _why_field_refused(name, metadata[name], CHUNK_FIELDS[name], max_text_bytes)
+    return why or (None if is_chunk else names.why_refused or _why_metadata_refused(record))
 
 
 def _why_field_refused(name: str, value: object, kind: type, max_bytes: int | None) -> str | None:
@@ -97,12 +98,27 @@ def _why_fields_refused(record: AnyRecord, fields: Mapping[str, str]) -> str | N
     return None
 
 
+class _Names(NamedTuple):
+    """The names of a record's metadata: why they are refused, and which of them a chunk has."""
+
+    why_refused: str | None
+    of_chunk: tuple[str, ...]
+
+
+@lru_cache(256)  # most records of a source have the same fields
+def _names_of(names: tuple[object, ...]) -> _Names:
+    return _Names(
+        next(filter(None, map(_why_name_refused, names)), None), tuple(name for name in CHUNK_FIELDS if name in names)
+    )
+
+
+def _why_name_refused(name: object) -> str | None:
+    if not isinstance(name, str) or not name or '"' in name or "\\" in name:
+        return f"metadata has the field name {name!r:.60}; use strings without quotes or backslashes"
+    return f"metadata has a field {name!r}, which is the store's own; rename it" if name in RESERVED else None
+
+
 def _why_metadata_refused(record: AnyRecord) -> str | None:
-    for name in record.metadata:
-        if not isinstance(name, str) or not name or '"' in name or "\\" in name:
-            return f"metadata has the field name {name!r:.60}; use strings without quotes or backslashes"
-        if name in RESERVED:
-            return f"metadata has a field {name!r}, which is the store's own; rename it"
     if isinstance(record, PreparedRecord) and record.json_bytes <= MAX_METADATA_BYTES:
         return None
     try:

@@ -126,7 +126,11 @@ def path_of(record: AnyRecord) -> str:
 
 def batch_bytes(records: Sequence[AnyRecord], width: int) -> int:
     """Return an upper estimate of what rows take on the wire: UTF-8 has at most 4 bytes a character."""
-    return sum(4 * width + 4 * len(record.text) + 512 + _metadata_bytes(record) for record in records)
+    return sum([_row_bytes(record, width) for record in records])
+
+
+def _row_bytes(record: AnyRecord, width: int) -> int:
+    return 4 * width + 4 * len(record.text) + 512 + _metadata_bytes(record)
 
 
 def _metadata_bytes(record: AnyRecord) -> int:
@@ -137,7 +141,7 @@ def _metadata_bytes(record: AnyRecord) -> int:
 
 def slices(records: Sequence[AnyRecord], width: int) -> Iterator[slice]:
     """Cut rows into runs of at most about `BATCH_BYTES`, at least one row each."""
-    return runs([batch_bytes([record], width) for record in records], BATCH_BYTES)
+    return runs([_row_bytes(record, width) for record in records], BATCH_BYTES)
 
 
 def runs(sizes: Sequence[int], most: int) -> Iterator[slice]:

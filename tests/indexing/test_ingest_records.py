@@ -334,6 +334,15 @@ def test_a_key_set_grows():
     assert not any(keys.add(number) for number in range(5_000))
 
 
+def test_a_key_set_grows_where_all_want_the_last_place(monkeypatch):
+    monkeypatch.setattr("c2llm_integrations.indexing.stored_digests._hash", lambda id: id)
+    ids = [(number << 20) - 1 for number in range(1, 1_500)] + [(number << 20) for number in range(1, 1_500)]
+    keys = KeySet()
+    assert all(keys.add(id) for id in ids)
+    assert not any(keys.add(id) for id in ids)
+    assert ids[0] - 1 not in keys
+
+
 def test_long_texts_make_batches_smaller(store, monkeypatch):
     monkeypatch.setattr("c2llm_integrations.indexing.ingest_records.BATCH_CHARS", 100)
     monkeypatch.setattr(write_changes, "BATCH_CHARS", 100)

@@ -255,6 +255,39 @@ def test_updates_of_rows_that_are_gone_are_set_aside(store):
     assert [row.symbol for row in store.scan()] == ["renamed", "renamed"]
 
 
+def test_a_loader_that_waits_has_stored_what_it_was_given(store):
+    rows = [make_row(n) for n in range(30)]
+    with Loader(store, waits=True) as loader:
+        for batch in batches(rows):
+            loader.add(batch)
+            assert len(loader.keys()) == store.count()
+    assert store.count() == 30
+
+
+def test_a_loader_that_waits_fails_at_once_and_for_good(store):
+    rows, told = [make_row(n) for n in range(30)], []
+
+    def fail_on_the_second(write, records, *rest):
+        if len(told) == 1 or records[0].id == rows[10].chunk.id:
+            raise OSError("disk full")
+        write(records, *rest)
+
+    store.upload = fail_on_the_second
+
+    def load_all():
+        with Loader(store, waits=True) as loader:
+            for batch in batches(rows):
+                try:
+                    loader.add(batch)
+                except StoreError as error:
+                    told.append((batch[0].chunk.id, str(error)))
+
+    with pytest.raises(StoreError, match="disk full"):
+        load_all()
+    assert [id for id, _ in told] == [rows[10].chunk.id, rows[20].chunk.id]
+    assert store.count() == 10
+
+
 def test_the_vectors_read_back_are_a_fair_sample(store):
     rows = [make_row(n) for n in range(1000)]
     load(batches(rows), store)

@@ -31,6 +31,8 @@ def payloads():
     for name in (SOURCE_FIELD, ID_FIELD, FIELDS_FIELD, DIGEST_FIELD, "page_content", "metadata"):
         for value in VALUES:
             yield {"page_content": "def f(): pass", "metadata": CHUNK, SOURCE_FIELD: "lies", name: value}
+    for digest in ('"', '""', '"""', 'x"a""b"', 'x""\0', 'x"a"""'):
+        yield {"page_content": "def f(): pass", "metadata": CHUNK, SOURCE_FIELD: "lies", DIGEST_FIELD: digest}
     for node in NODES:
         yield {"metadata": CHUNK, "_node_content": node}
     yield {}

@@ -83,13 +83,17 @@ def test_an_old_collection_is_written_to(old: VectorStore) -> None:
 
 
 @pytest.mark.parametrize("kind", ["edge", "memory"])
-def test_records_that_kept_their_fields_apart_are_known_and_updated(kind: str, quick_path: Path) -> None:
+@pytest.mark.parametrize("fields", [{"c2llm_fields": 'old"votes'}, {}], ids=["apart", "behind the digest"])
+def test_records_that_kept_their_fields_or_ids_apart_are_known_and_updated(
+    kind: str, fields: dict[str, str], quick_path: Path
+) -> None:
     records = [{"id": f"doc-{number}", "text": f"text {number}", "votes": number, "old": 1} for number in range(3)]
     vectors = np.eye(3, 4, dtype=np.float32)
     with open_store(f"qdrant+edge://{quick_path}" if kind == "edge" else "qdrant+memory://", "answers") as store:
         ingest_records(records, None, store, source="answers", vectors=vectors)
         for record in list(store.scroll()):
-            before = {"c2llm_fields": 'old"votes', "c2llm_digest": digest_of(record)}
+            digest = digest_of(record) + ("" if fields else '"old"votes')
+            before = {**fields, "c2llm_digest": digest, "c2llm_id": record.id}
             if kind == "edge":
                 change = edge.UpdateOperation.set_payload([record.row_id], before)
                 store.client.update(change)
@@ -97,6 +101,7 @@ def test_records_that_kept_their_fields_apart_are_known_and_updated(kind: str, q
             else:
                 store.client.set_payload("answers", before, [record.row_id])
                 store.client.set_payload("answers", {"theirs": 5}, [record.row_id], key="metadata")
+        assert {record.id for record in store.scroll()} == {"doc-0", "doc-1", "doc-2"}
         again = ingest_records(records, None, store, source="answers", vectors=vectors)
         assert (again.unchanged, again.written, again.updated) == (3, 0, 0)
         for record in records:

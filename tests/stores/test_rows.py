@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from c2llm_integrations.stores.qdrant.payload import listed_of, payload_of, written_fields
+from c2llm_integrations.stores.qdrant.payload import listed_of, payload_of, record_of, written_fields
 from c2llm_integrations.stores.records import Record, digest_of
 from c2llm_integrations.stores.rows import plain_record, runs
 
@@ -30,6 +30,16 @@ def test_the_fields_that_we_wrote_are_read_back(names):
     assert listed_of("x", payload).digest == digest_of(Record("doc", "x", dict.fromkeys(names, 1), "answers"))
     assert list(written_fields({**payload, "c2llm_fields": "former"})) == names
     assert list(written_fields({"c2llm_fields": names})) == names  # as they were kept before
+
+
+@pytest.mark.parametrize("names", [[], ["a"], ["a", "b, c", "größe"]])
+@pytest.mark.parametrize("id", ["doc", '"', '""a""', 'a"b', "ü\0", "A0000000-0000-5000-8000-000000000000", 7])
+def test_an_id_is_read_back_from_behind_the_digest(names, id):
+    record = Record(id, "x", dict.fromkeys(names, 1), "answers")
+    payload = payload_of(record)
+    assert record_of(record.row_id, payload) == record
+    assert list(written_fields(payload)) == names
+    assert listed_of(record.row_id, payload).digest == digest_of(record)
 
 
 JSON = st.recursive(

@@ -2,10 +2,10 @@
 
     {"page_content": text, "metadata": {…}}                       a chunk; LangChain's own store reads these names
     {…, "c2llm_source": "answers", "c2llm_digest": "…"}           any other record of ours
-    {…, "c2llm_id": "doc-17"}                                     and its id, where the row could not have it
 
-After the digest, each behind a quote, stand the names of the fields that we wrote; "c2llm_fields" holds them in rows of
-earlier releases.
+After the digest, each behind a quote, stand the names of the fields that we wrote, and behind two quotes the record's
+id, where the row could not have it: digest"language"votes""doc-17. Rows of earlier releases have the names in
+"c2llm_fields" and the id in "c2llm_id".
 
 Fields that others add, to the payload or to the metadata, are kept by every update and come back with the record.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from c2llm_integrations._utils.json_lines import parse_json
@@ -48,11 +49,15 @@ def payload_of(record: AnyRecord) -> dict[str, Any]:
     payload: dict[str, Any] = {TEXT_FIELD: record.text, METADATA_FIELD: dict(record.metadata)}
     if not is_chunk(record):
         payload[SOURCE_FIELD] = record.source
-        # One string, since Edge takes 3 µs for each, and more for a list; no name of a field holds a quote.
-        payload[DIGEST_FIELD] = '"'.join((digest_of(record), *(sorted(record.metadata) or [""])))
-        if record.id != record.row_id:
-            payload[ID_FIELD] = record.id
+        # One string, since Edge takes 3 µs for each, and more for a list; no name of a field is empty or holds a quote.
+        digest = digest_of(record) + _names_of(tuple(record.metadata))
+        payload[DIGEST_FIELD] = digest if record.id == record.row_id else f'{digest}""{record.id}'
     return payload
+
+
+@lru_cache(256)  # most records of a source have the same fields
+def _names_of(fields: tuple[str, ...]) -> str:
+    return '"' + '"'.join(sorted(fields))
 
 
 def record_of(id: Any, payload: Mapping[str, Any] | None) -> AnyRecord:
@@ -69,15 +74,24 @@ def record_of(id: Any, payload: Mapping[str, Any] | None) -> AnyRecord:
             node = parse_json(payload["_node_content"])
             text = node.get("text") if isinstance(node, dict) else None
     text = text if isinstance(text, str) else ""
-    return made_of(point_id(id), text, metadata, payload)
+    _, own = _behind_digest(payload)
+    return made_of(point_id(id), text, metadata, payload if own is None else {**payload, ID_FIELD: own})
+
+
+def _behind_digest(payload: Mapping[str, Any]) -> tuple[list[str] | None, str | None]:
+    """Return the names of fields and the id that `payload_of` put behind the digest, None for what is not there."""
+    digest = payload.get(DIGEST_FIELD)
+    _, mark, rest = digest.partition('"') if isinstance(digest, str) else ("", "", "")
+    names, has_id, id = rest.partition('""')
+    return [name for name in names.split('"') if name] if mark else None, id if has_id else None
 
 
 def written_fields(payload: Mapping[str, Any] | None) -> Sequence[str]:
     """Return the fields of the metadata that we wrote, as `payload_of` keeps them."""
     payload = payload or {}
-    digest = payload.get(DIGEST_FIELD)
-    if isinstance(digest, str) and '"' in digest:
-        return [name for name in digest.split('"')[1:] if name]
+    found, _ = _behind_digest(payload)
+    if found is not None:
+        return found
     names = payload.get(FIELDS_FIELD) or []
     return names.split('"') if isinstance(names, str) else field_names(names)
 

@@ -75,6 +75,9 @@ OPTIMIZE_SECONDS = 4 * 3_600.0
 # Qdrant's value for "index nothing", and what it takes where a collection does not say.
 DEFERRING_KB, DEFAULT_INDEXING_KB = 0, 10_000
 SCAN_PAGE = 2_000
+# Points made at once for the client in memory: a dozen objects each, which should die young. Of more, most of Python's
+# garbage collections look through them, and through all rows too.
+LOCAL_ROWS = 64
 # Rows are read back in pages of about this many bytes of JSON; a row's text seldom takes more than the other figure.
 PAGE_BYTES, TEXT_BYTES = 8 * 2**20, 4_096
 
@@ -262,8 +265,14 @@ class QdrantStore(VectorStore):
     # ---- writing
 
     def _upsert(self, records: Sequence[AnyRecord], vectors: Vector, terms: Terms) -> None:
+        if self._parts.local:
+            for start in range(0, len(records), LOCAL_ROWS):
+                part = slice(start, start + LOCAL_ROWS)
+                few = points_of(records[part], vectors[part], terms and terms[part])
+                self._write(lambda name: self._client.upsert(name, few, wait=True))  # noqa: B023 (called at once)
+            return
         points = points_of(records, self._sent(vectors), terms)
-        sizes = [0] * len(points) if self._parts.local else [json_bytes(point) for point in points]
+        sizes = [json_bytes(point) for point in points]
         for part in runs(sizes, REQUEST_BYTES):
             some = points[part]
             self._write(lambda name: self._client.upsert(name, some, wait=True))  # noqa: B023 (called at once)
