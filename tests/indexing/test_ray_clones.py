@@ -66,17 +66,17 @@ def test_alternates_are_refused(destination, private, tmp_path, name):
 
 
 @pytest.mark.parametrize("how", [["--shared"], ["--reference", "private"]])
-def test_why_a_clone_with_shared_objects_is_refused_and_its_way_out(place, private, tmp_path, how):
+def test_why_a_clone_with_shared_objects_is_refused_and_its_way_out(destination, private, tmp_path, how):
     git(tmp_path, "clone", "-q", *how, private.as_uri() if len(how) > 1 else private, "shared")
-    failed = why_refused((tmp_path / "shared").as_uri(), place)
+    failed = why_refused((tmp_path / "shared").as_uri(), destination)
     assert (
         "shared/.git/objects/info/alternates names another repository's objects, as after git clone --shared or "
         in failed
     )
     git(tmp_path, "clone", "-q", "shared", "again")
-    assert "alternates" in why_refused((tmp_path / "again").as_uri(), place)
+    assert "alternates" in why_refused((tmp_path / "again").as_uri(), destination)
     git(tmp_path, "clone", "-q", "--no-local", "shared", "own")
-    assert texts_of((tmp_path / "own").as_uri(), place) == {"secret.py"}
+    assert texts_of((tmp_path / "own").as_uri(), destination) == {"secret.py"}
 
 
 @pytest.mark.parametrize("url", ["https://host/x", "ssh://git@host/x"])
