@@ -32,11 +32,10 @@ def refused_records(
     seen: set[RecordId] = set()
     for record in records:
         why = _why_refused(record, max_text_bytes) or (_why_fields_refused(record, fields) if fields else None)
-        key = record.row_id if why is None else None
-        if key in seen:
+        if why is None and record.row_id in seen:
             why = "the id stands twice in one batch; ids must be unique"
-        if why is None and key is not None:
-            seen.add(key)
+        if why is None:
+            seen.add(record.row_id)
         else:
             refused.setdefault(_hashable(record.id), why)
     return refused
