@@ -91,7 +91,7 @@ def write_whole(file: Path, text: str) -> None:
     temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     try:
         temporary.unlink(missing_ok=True)  # a link of this name could have come with a checkout
-        with temporary.open("x", encoding="utf-8") as written:
+        with temporary.open("x", encoding="utf-8", newline="\n") as written:
             written.write(text)
         os.replace(temporary, file)
     except OSError:

@@ -7,7 +7,7 @@ those rows. The cache names no checkout, so it serves in a copy of the index, to
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 import sys
 from contextlib import suppress
 from functools import cache
@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING
 
 from c2llm_integrations import code
 from c2llm_integrations._utils.files import user_cache, write_whole
-from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.code.languages import grammar_modules
-from c2llm_integrations.code.safe_open import read_inside
+from c2llm_integrations.code.safe_open import open_inside
 from c2llm_integrations.indexing.chunk_diff import rows_digest
 from c2llm_integrations.indexing.claims import edge_folder
 
@@ -33,6 +32,9 @@ if TYPE_CHECKING:
 
 # Of the file, which may have come with a checkout; a million files take half of it.
 MAX_BYTES = 2**28
+# Characters of a digest, and of the two that a line has before its path.
+_DIGEST = 32
+_DIGESTS = 2 * _DIGEST + 1
 
 
 class ChunkCache:
@@ -41,48 +43,56 @@ class ChunkCache:
     def __init__(self, tree: Tree, store: VectorStore) -> None:
         """Read what earlier runs kept; nothing, if the code or a grammar differs from that of the last run."""
         self._tree = tree
-        self._file = _file_of(tree, store)
+        # Files that a run looks at alone have changed: it would read and write what is known of all others for nothing.
+        self._file = _file_of(tree, store) if tree.only is None else None
         self._version = f"{chunking_version()}{'+secrets' * tree.include_secrets}"
         self._known = self._load()
-        self._kept: dict[str, tuple[str, str]] = {}
+        self._kept: dict[str, str] = {}
 
     def rows(self, path: str, digest: str) -> str:
         """Return the `rows_digest` of what a file of this content gave, "" if that is not known."""
         known = self._known.get(path)
         # A file that is taken back from a guess is judged otherwise than one that is not.
-        if known is None or known[0] != digest or path in self._tree.wanted:
+        if known is None or known[:_DIGEST] != digest or path in self._tree.wanted:
             return ""
         self._kept[path] = known
-        return known[1]
+        return known[_DIGEST + 1 :]
 
     def keep(self, source: SourceFile, chunks: Sequence[CodeChunk]) -> None:
         """Keep what a file gave, unless something in it has to be reported again: a secret, or how it is encoded."""
-        if chunks and source.text.encode() == source.data and source.path not in self._tree.wanted:
-            self._kept[source.path] = (self._tree.states[source.path].digest, rows_digest(chunks))
+        path = source.path
+        if chunks and source.text.encode() == source.data and path not in self._tree.wanted and "\n" not in path:
+            self._kept[path] = f"{self._tree.states[path].digest} {rows_digest(chunks)}"
 
     def save(self) -> None:
         """Write what is known of the tree's files, if their collection's folder can be written to."""
         others = {path: known for path, known in self._known.items() if not self._tree.can_tell(path)}
         known = {**others, **self._kept}
         if self._file is not None and known != self._known:
-            digests, rows = zip(*known.values(), strict=True) if known else ((), ())
-            data = {"version": self._version, "paths": list(known), "digests": digests, "rows": rows}
+            lines = (f"{digests} {path}" for path, digests in known.items())
             with suppress(OSError):
                 self._file.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(self._file, json.dumps(data))
+                write_whole(self._file, "\n".join((self._version, *lines, "")))
 
-    def _load(self) -> dict[str, tuple[str, str]]:
-        try:
-            document = b"" if self._file is None else read_inside(self._file.parent, self._file.name, MAX_BYTES + 1)
-            data = parse_json(document) if 0 < len(document) <= MAX_BYTES else {}
-            if data.get("version") != self._version:
+    def _load(self) -> dict[str, str]:
+        """Return path → the digests of its content and its rows, as they stand in a line.
+
+        Line by line, so that what came with a checkout takes no more memory than its size explains.
+        """
+        known: dict[str, str] = {}
+        if self._file is None:
+            return known
+        with suppress(OSError, ValueError), open_inside(self._file.parent, self._file.name) as file:
+            # Only a line of another version is longer.
+            is_ours = file.readline(len(self._version) + 1) == f"{self._version}\n".encode()
+            if not is_ours or os.fstat(file.fileno()).st_size > MAX_BYTES:
                 return {}
-            paths, digests, rows = data["paths"], data["digests"], data["rows"]
-            if not all(isinstance(one, str) for column in (paths, digests, rows) for one in column):
-                return {}
-            return dict(zip(paths, zip(digests, rows, strict=True), strict=True))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            return {}
+            for line in file:
+                if line[_DIGEST : _DIGEST + 1] + line[_DIGESTS : _DIGESTS + 1] + line[-1:] != b"  \n":
+                    return {}
+                known[line[_DIGESTS + 1 : -1].decode()] = line[:_DIGESTS].decode()
+            return known
+        return {}
 
 
 def _file_of(tree: Tree, store: VectorStore) -> Path | None:
@@ -92,7 +102,10 @@ def _file_of(tree: Tree, store: VectorStore) -> Path | None:
         return folder / f".{store.collection}.{_digest(tree.name)[:16]}.chunks"
     if store.url.startswith("qdrant+memory"):
         return None
-    return user_cache() / f"{_digest(store.url, store.collection, tree.name)[:32]}.chunks"
+    try:
+        return user_cache() / f"{_digest(store.url, store.collection, tree.name)[:32]}.chunks"
+    except RuntimeError:  # a user without a home, for whom `plan` still works
+        return None
 
 
 def _digest(*parts: str) -> str:

@@ -121,7 +121,7 @@ class StoredRows(StoredKeys):
     def take_file(self, path: str, digest: str) -> int:
         """Take all rows of a file and return their number, if their `rows_digest` is this one; else 0."""
         number = self._numbers.get(path)
-        if number is None:
+        if number is None or not digest:
             return 0
         order, starts = self._by_file
         places = order[starts[number] : starts[number + 1]]

@@ -1,8 +1,8 @@
 """The cache of what files gave changes how long a run takes and nothing that it stores or reports."""
 
-import json
 import shutil
 import subprocess
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from c2llm_integrations.code import exclude
 from c2llm_integrations.code.chunking import chunk_source
+from c2llm_integrations.code.repository import open_tree
 from c2llm_integrations.indexing import chunk_cache, ingest
 from c2llm_integrations.indexing.chunk_diff import StoredRows, rows_digest
 from c2llm_integrations.indexing.ingest import ingest as index
@@ -203,36 +204,100 @@ def test_an_index_copied_into_a_clone_cuts_only_what_differs(repo, model, cut):
 
 
 def _damages(text: str) -> dict[str, str]:
-    data = json.loads(text)
+    version, *lines = text.splitlines()
+    columns = [line.split(" ", 2) for line in lines]
+    contents, given, paths = zip(*columns, strict=True) if columns else ((), (), ())
+
+    def of(*table) -> str:
+        return "\n".join((version, *map(" ".join, zip(*table, strict=False)), ""))
+
     return {
         "empty": "",
         "cut": text[: len(text) // 2],
-        "a list": "[]",
-        "deep": "[" * 100_000,
-        "no columns": json.dumps({"version": data["version"]}),
-        "uneven": json.dumps({**data, "rows": data["rows"][:1]}),
-        "numbers": json.dumps({**data, "paths": [1, 2, 3]}),
-        "lists": json.dumps({**data, "digests": [["x"], ["y"], ["z"]]}),
-        "not a column": json.dumps({**data, "digests": 7}),
-        "others' rows": json.dumps({**data, "rows": data["rows"][::-1]}),
-        "others' contents": json.dumps({**data, "digests": data["digests"][::-1]}),
-        "no such paths": json.dumps({**data, "paths": ["../x", "/etc/passwd", "\0"]}),
+        "cut in the last path": text[:-2],
+        "JSON": "[]",
+        "no lines": f"{version}\n",
+        "empty lines": f"{version}\n\n\n",
+        "no paths": of(contents, given),
+        "one column": of(paths),
+        "long digests": of(["x" * 100] * 3, given, paths),
+        "half a character": text.replace("a.py", "\udcff.py"),
+        "others' rows": of(contents, given[::-1], paths),
+        "others' contents": of(contents[::-1], given, paths),
+        "no such paths": of(contents, given, ["../x", "/etc/passwd", "\0"]),
     }
 
 
-@pytest.mark.parametrize("kind", list(_damages('{"version": "", "rows": [], "digests": []}')))
+@pytest.mark.parametrize("kind", list(_damages("version\n")))
 def test_a_damaged_cache_costs_time_only(repo, model, kind):
     with open_store(f"qdrant+edge://{repo}/.c2llm") as store:
         index(repo, model, store)
         right = rows(store)
         (file,) = (repo / ".c2llm").glob("*.chunks")
-        file.write_text(_damages(file.read_text())[kind])
+        file.write_bytes(_damages(file.read_text())[kind].encode("utf-8", "surrogateescape"))
         (repo / "b.py").write_text(function("b") + "\n")
         found = index(repo, model, store)
         assert (found.files, found.chunks, found.deleted) == (3, 3, found.written)
         assert rows(store).keys() >= {id for id, row in right.items() if row[0] != "b.py"}
         assert found.stored == 3
         assert index(repo, model, store).unchanged == 3
+
+
+@pytest.mark.parametrize("filling", ["[],", "\n", "x y z\n", f"{'x' * 32} {'y' * 32} \n", "x"])
+def test_a_cache_takes_no_more_memory_than_its_size_explains(repo, model, filling):
+    with open_store(f"qdrant+edge://{repo}/.c2llm") as store:
+        index(repo, model, store)
+        (file,) = (repo / ".c2llm").glob("*.chunks")
+        version = chunk_cache.chunking_version()
+        size = 2**22
+        fill = filling * (size // len(filling))
+        for text in (f"{version}\n{fill}", f'{{"version": "{version}", "paths": [{fill}[]]}}'):
+            file.write_text(text)
+            tracemalloc.start()
+            try:
+                chunk_cache.ChunkCache(open_tree(repo), store)
+                peak = tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+            assert peak < 4 * size
+
+
+def test_a_run_on_some_files_leaves_the_cache_alone(repo, store, model, cut, tmp_path):
+    index(repo, model, store)
+    (file,) = tmp_path.rglob("*.chunks")
+    before = file.stat()
+    (repo / "b.py").write_text(function("other"))
+    found = index(repo, model, store, only=["b.py"])
+    assert (found.files, found.written, found.deleted, found.stored) == (1, 1, 1, 3)
+    assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    cut.clear()
+    for expected in (["b.py"], []):
+        cut.clear()
+        assert index(repo, model, store).unchanged == 3
+        assert cut == expected
+
+
+def test_names_of_all_kinds(repo, store, model, cut):
+    names = ["with space.py", "käse.py", "x\ry.py", "x\u2028y.py", " .py"]
+    for name in (*names, "a\nb.py"):
+        (repo / name).write_text(function("odd"))
+    first = index(repo, model, store)
+    cut.clear()
+    assert counts(index(repo, model, store)) == {**counts(first), "written": 0, "unchanged": first.chunks}
+    assert cut == ["a\nb.py"]
+
+
+def test_a_plan_needs_no_home(repo, model, monkeypatch):
+    with open_store(f"milvus+lite://{repo.parent}/home.db") as store:
+        index(repo, model, store)
+        for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+            monkeypatch.delenv(name, raising=False)
+
+        def homeless():
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.setattr(Path, "home", homeless)
+        assert plan(repo, store).unchanged == 3
 
 
 def test_a_cache_that_is_too_large_is_not_read(repo, model, cut, monkeypatch):
