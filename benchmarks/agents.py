@@ -21,7 +21,7 @@ from mcp import Client, StdioServerParameters, stdio_client
 from benchmarks.common import report, seconds
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.repository import checkout_id, iter_sources, open_tree
-from c2llm_integrations.indexing.snapshot import SnapshotWriter
+from c2llm_integrations.indexing.file_states import SnapshotWriter
 from c2llm_integrations.indexing.staleness import stale
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.vector_store import CollectionSpec, Row

@@ -85,7 +85,7 @@ def c2llm_scores(name: str, queries: list[str], documents: list[str], dtype: str
 def mean_scores(name: str, queries: list[str], documents: list[str]) -> np.ndarray:
     """By the mean of the token states that the checkpoint's PMA would have pooled."""
     from c2llm_integrations.model.checkpoint import load_checkpoint
-    from c2llm_integrations.training.hidden_states import cache_states
+    from c2llm_integrations.training.token_state_cache import cache_states
 
     with TemporaryDirectory() as folder:
         states = cache_states(load_checkpoint(name), [*queries, *documents], Path(folder))

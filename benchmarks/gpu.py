@@ -46,7 +46,7 @@ from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.model.encoder import pma_shapes
 from c2llm_integrations.model.fused_ops import Fused
 from c2llm_integrations.model.options import ModelOptions
-from c2llm_integrations.model.tensor_files import write_tensors
+from c2llm_integrations.model.safetensors_files import write_tensors
 
 ROOT = Path(__file__).parents[1]
 Row = dict[str, Any]

@@ -153,7 +153,7 @@ def _attention(qkv: Tensor, sizes: ModelConfig, device: torch.device) -> Step:
 
     rows, heads, keys = len(qkv), sizes.num_attention_heads, sizes.key_heads
     text = min(TEXT_TOKENS, rows)
-    texts = attention_gpu.layout([text] * (rows // text), device)
+    texts = attention_gpu.packed_layout([text] * (rows // text), device)
     options: Any = {"window_size": (-1, 0)}
 
     def varlen(query: Tensor, key: Tensor, value: Tensor, **more: Any) -> Tensor:

@@ -34,8 +34,8 @@ AT_ONCE = 2**20  # random numbers made at once
 def prepare(folder: Path, tokenizer: str) -> int:
     """Write the checkpoint, the texts and a file of states of them all; return the tokens."""
     from c2llm_integrations.model.checkpoint import load_checkpoint
-    from c2llm_integrations.training.hidden_states import token_ids
     from c2llm_integrations.training.mine_pairs import own_texts
+    from c2llm_integrations.training.token_state_cache import token_ids
 
     make_checkpoint(folder / "model", Path(tokenizer), "bfloat16")
     checkpoint = load_checkpoint(str(folder / "model"))
@@ -54,7 +54,7 @@ def prepare(folder: Path, tokenizer: str) -> int:
 def compute(folder: Path, count: str) -> dict[str, float]:
     """Token states of `count` texts, drawn evenly."""
     from c2llm_integrations.model.checkpoint import load_checkpoint
-    from c2llm_integrations.training.hidden_states import cache_states
+    from c2llm_integrations.training.token_state_cache import cache_states
 
     texts = json.loads((folder / "texts.json").read_text())[:: TEXTS // int(count)]
     begin = time.perf_counter()
@@ -67,8 +67,8 @@ def train(folder: Path, steps: str) -> dict[str, float]:
     """`steps` steps on all texts, and what comes before the first."""
     from c2llm_integrations.model.checkpoint import load_checkpoint
     from c2llm_integrations.training.head import train_head
-    from c2llm_integrations.training.hidden_states import TokenStates
     from c2llm_integrations.training.options import HeadOptions
+    from c2llm_integrations.training.token_state_cache import TokenStates
 
     states = TokenStates(np.load(folder / "states.npy", mmap_mode="r"), np.load(folder / "ends.npy"), 0)
     times = [time.perf_counter()]

@@ -50,7 +50,7 @@ from c2llm_integrations.retrieval.options import SearchOptions
 from c2llm_integrations.retrieval.search import apart, find
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.training.evaluation import human_eval_task
-from c2llm_integrations.training.hidden_states import token_ids
+from c2llm_integrations.training.token_state_cache import token_ids
 
 TUNE = ("htop", "ninja-build", "@xterm/xterm", "pelican", "rust-bat", "luarocks", "fastify")
 WEIGHTS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 1.6, 2.4)

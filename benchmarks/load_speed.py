@@ -33,9 +33,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import memory_mb, own_peak_mb, process, report, seconds
-from c2llm_integrations.code.analyzer import ANALYZER, document_terms
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
+from c2llm_integrations.code.lexical_terms import ANALYZER, document_terms
 from c2llm_integrations.code.repository import iter_sources, open_tree
 from c2llm_integrations.indexing.chunk_diff import StoredRows
 from c2llm_integrations.stores import open_store, vector_store

@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.code_vectors import load
 from benchmarks.common import report, seconds
 from benchmarks.docstring_retrieval import load as load_pairs
-from c2llm_integrations.code.analyzer import ANALYZER
+from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.retrieval.search import search
 from c2llm_integrations.stores import open_store

@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.common import report
 from benchmarks.repositories import PACKAGES, Asked, development_set, extract
 from benchmarks.repository_search import CHUNKS, ndcg
-from c2llm_integrations.code.analyzer import query_terms
+from c2llm_integrations.code.lexical_terms import query_terms
 from c2llm_integrations.indexing.ingest import ingest
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.retrieval import ranking

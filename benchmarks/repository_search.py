@@ -31,8 +31,8 @@ from benchmarks.common import RESULTS, report, seconds
 from benchmarks.docstring_retrieval import bm25
 from benchmarks.drawing import bars
 from benchmarks.repositories import PACKAGES, UNSEEN, Asked, development_set, extract, without_docstrings
-from c2llm_integrations.code.analyzer import document_terms, sparse
 from c2llm_integrations.code.chunking import chunk_source
+from c2llm_integrations.code.lexical_terms import document_terms, sparse
 from c2llm_integrations.code.repository import iter_sources, open_tree
 from c2llm_integrations.indexing.ingest import ingest
 from c2llm_integrations.model.embedder import C2LLMEmbedder

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from c2llm_integrations.stores import open_store
     from c2llm_integrations.stores.bulk_loader import load
     from c2llm_integrations.stores.filter import Filter
-    from c2llm_integrations.stores.foreign import Layout
+    from c2llm_integrations.stores.foreign_collection import Layout
     from c2llm_integrations.stores.records import Hit, Record, Row
     from c2llm_integrations.stores.spec import CollectionSpec, CompactPlan
     from c2llm_integrations.stores.vector_store import VectorStore
@@ -76,7 +76,7 @@ _HOMES = {
     "Filter": "stores.filter",
     "Hit": "stores.records",
     "IngestReport": "indexing.report",
-    "Layout": "stores.foreign",
+    "Layout": "stores.foreign_collection",
     "Record": "stores.records",
     "RecordsReport": "indexing.report",
     "Row": "stores.records",

@@ -7,7 +7,7 @@ store = QdrantStore.from_client(QdrantClient("http://localhost:6333"), "snippets
 """
 
 from c2llm_integrations.stores.qdrant.edge import QdrantEdgeStore
-from c2llm_integrations.stores.qdrant.foreign import ForeignQdrantStore
+from c2llm_integrations.stores.qdrant.foreign_collection import ForeignQdrantStore
 from c2llm_integrations.stores.qdrant.measure_plans import MeasuredPlan, choose_plan, measure_plans
 from c2llm_integrations.stores.qdrant.store import QdrantStore
 

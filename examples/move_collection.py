@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import islice
 
 from c2llm_integrations import C2LLMEmbedder, Row, VectorStore, load, open_store, search
-from c2llm_integrations.code.analyzer import ANALYZER
+from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.retrieval.search import spec_of
 
 

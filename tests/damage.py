@@ -13,7 +13,7 @@ import numpy as np
 
 from c2llm_integrations.errors import C2LLMError
 from c2llm_integrations.indexing.export_import import export, import_rows
-from c2llm_integrations.model.output_dim import Head, Projection
+from c2llm_integrations.model.heads_and_projections import Head, Projection
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.vector_store import Filter
 from tests.indexing.test_export_import import ROWS, fill

@@ -27,10 +27,10 @@ from benchmarks.docstring_retrieval import VALIDATION, load
 from benchmarks.nano_recipe.corpus import EXTENSIONS, allowed, wanted
 from benchmarks.nano_recipe.metadata import licence_in, permissive
 from c2llm_integrations.model.checkpoint import load_checkpoint
-from c2llm_integrations.training.docstring_pairs import Definition, definitions, fingerprint
+from c2llm_integrations.training.docstring_pairs import DocumentedCode, definitions, fingerprint
 from c2llm_integrations.training.head import train_head
-from c2llm_integrations.training.hidden_states import cache_states
 from c2llm_integrations.training.options import HeadOptions
+from c2llm_integrations.training.token_state_cache import cache_states
 
 WIDTHS = (128, 64, 32)
 PAIRS_PER_DISTRIBUTION = 2500
@@ -56,7 +56,7 @@ def installed_pairs(sources: dict[str, tuple[str, int]]) -> Iterator[tuple[str, 
             sources[f"pypi:{one.metadata['Name']}={one.version}"] = license_name, kept
 
 
-def read_distribution(one: Distribution) -> Iterator[Definition]:
+def read_distribution(one: Distribution) -> Iterator[DocumentedCode]:
     """Yield the documented definitions of one installed distribution that may be trained on."""
     package = one.metadata["Name"].lower().replace("_", "-")
     for path in one.files or ():

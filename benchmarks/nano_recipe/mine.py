@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.nano_recipe.corpus import EXTENSIONS, HELD_OUT, allowed, package_of, read_archive
 from benchmarks.nano_recipe.metadata import licence_of, permissive, source_of
-from c2llm_integrations.training.docstring_pairs import Definition, definitions, fingerprint
+from c2llm_integrations.training.docstring_pairs import DocumentedCode, definitions, fingerprint
 
 PER_PACKAGE = {"python": 4000}
 PER_PACKAGE_OTHERS = 2500
@@ -42,7 +42,7 @@ def mine(archives: Iterable[Path], out: Path, held_out: Iterable[Path], seed: in
             rows.writerow([source_of(archive), licence, kept if permissive(licence) else "refused"])
 
 
-def _mine_one(job: tuple[Path, int]) -> tuple[Path, str, list[Definition]]:
+def _mine_one(job: tuple[Path, int]) -> tuple[Path, str, list[DocumentedCode]]:
     archive, seed = job
     licence = licence_of(archive)
     if not permissive(licence) or package_of(archive) in HELD_OUT:
@@ -50,7 +50,7 @@ def _mine_one(job: tuple[Path, int]) -> tuple[Path, str, list[Definition]]:
     rng = random.Random(f"{seed} {archive.name}")
     found = list(read_definitions(archive))
     rng.shuffle(found)
-    kept: list[Definition] = []
+    kept: list[DocumentedCode] = []
     for language in sorted(set(EXTENSIONS.values())):
         named = [d for d in found if d.language == language and d.name]
         fragments = [d for d in found if d.language == language and not d.name]
@@ -59,7 +59,7 @@ def _mine_one(job: tuple[Path, int]) -> tuple[Path, str, list[Definition]]:
     return archive, licence, kept
 
 
-def read_definitions(archive: Path, held: bool = False) -> Iterator[Definition]:
+def read_definitions(archive: Path, held: bool = False) -> Iterator[DocumentedCode]:
     """The documented definitions of an archive or folder; without `held` none that must never be trained on."""
     package = package_of(archive)
     for path, text in read_archive(archive):

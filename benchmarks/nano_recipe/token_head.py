@@ -29,7 +29,7 @@ from c2llm_integrations.model.dtype_choice import best_dtype
 from c2llm_integrations.model.encoder import groups_of, load_encoder, pool_packed
 from c2llm_integrations.model.pma import PMA, FoldedPMA
 from c2llm_integrations.training.docstring_pairs import fingerprint
-from c2llm_integrations.training.hidden_states import token_ids
+from c2llm_integrations.training.token_state_cache import token_ids
 
 QUESTION_TOKENS, TEXT_TOKENS, TRAINED_TOKENS = 48, 256, 128
 PYTHON_PAIRS, OTHER_PAIRS, PAIRS_OF_ARCHIVE = 8000, 1300, 700

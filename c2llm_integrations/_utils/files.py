@@ -8,6 +8,7 @@ import stat
 import sys
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -83,6 +84,20 @@ def _open_plain(path: Path, flags: int, mode: str) -> IO[bytes]:
         os.close(descriptor)
         raise refused
     return os.fdopen(descriptor, mode)
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file that readers find whole or not at all; raises OSError. No link or pipe of any name is followed."""
+    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    try:
+        temporary.unlink(missing_ok=True)  # a link of this name could have come with a checkout
+        with temporary.open("x", encoding="utf-8", newline="\n") as written:
+            written.write(text)
+        os.replace(temporary, file)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 def is_refused(error: OSError) -> bool:

@@ -28,7 +28,7 @@ COLORED = frozenset(
 )
 # Many of Pygments' patterns take quadratic time within a line, a run of blanks or a whole text: what is longer stays
 # one token. A chunk has 1,500 characters, and longer lines are data.
-MAX_CHARS = 6_000
+MAX_COLORED_CHARS = 6_000
 MAX_LINE_CHARS = 1_000
 MAX_BLANKS = 200
 # After this much processor time, the rest of a text stays one token.
@@ -64,7 +64,7 @@ class BoundedLexer(Lexer):  # type: ignore[misc]
 def is_short(text: str) -> bool:
     """Return whether a text, its lines and its runs of blanks are short enough for any lexer."""
     return (
-        len(text) <= MAX_CHARS
+        len(text) <= MAX_COLORED_CHARS
         and max(map(len, text.split("\n"))) <= MAX_LINE_CHARS
         and max(map(len, _BLANKS.findall(text)), default=0) <= MAX_BLANKS
     )

@@ -11,9 +11,10 @@ import typer
 
 from c2llm_integrations._utils.progress import shown
 from c2llm_integrations.cli import terminal
-from c2llm_integrations.cli.context import indexed_store, opened, origins_of, store_of
-from c2llm_integrations.cli.options import REFUSED, Output, Place, PlanChoice, Store, command
+from c2llm_integrations.cli.checkouts import indexed_store, origins_of, store_of
+from c2llm_integrations.cli.options import REFUSED, CollectionPlace, Output, PlanChoice, Store, command
 from c2llm_integrations.cli.output import say_problems, size, status_lines, table
+from c2llm_integrations.cli.store_and_model import opened
 from c2llm_integrations.errors import InputError, StoreError, did_you_mean
 from c2llm_integrations.indexing.options import WriteOptions
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @command
-def status(place: Place, output: Output) -> int:
+def status(place: CollectionPlace, output: Output) -> int:
     """Show what a collection holds: its model, how its vectors are kept, the fields that filters use, its sources."""
     with opened(place.store or indexed_store(), place.collection) as held:
         origins = origins_of(held)
@@ -100,7 +101,7 @@ def drop(
 @command
 def export(
     file: Annotated[Path, typer.Argument(metavar="FILE.parquet", help="The file to write.")],
-    place: Place,
+    place: CollectionPlace,
     repository: Annotated[str | None, typer.Option(metavar="NAME", help="Only the rows of this repository.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Write over FILE if it exists.")] = False,
 ) -> int:
@@ -120,7 +121,7 @@ def export(
 @command
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE.parquet", help="What c2llm export wrote.")],
-    place: Place,
+    place: CollectionPlace,
     plan: PlanChoice,
     options: WriteOptions,
     lexical: Annotated[

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from c2llm_integrations.cli import terminal
-from c2llm_integrations.cli.context import load_model
 from c2llm_integrations.cli.options import AnyModel, command
+from c2llm_integrations.cli.store_and_model import load_model
 from c2llm_integrations.errors import InputError
 
 if TYPE_CHECKING:

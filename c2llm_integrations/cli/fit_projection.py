@@ -11,21 +11,21 @@ import typer
 from c2llm_integrations._utils.option_field import option
 from c2llm_integrations._utils.progress import shown
 from c2llm_integrations.cli import terminal
-from c2llm_integrations.cli.context import load_model, opened
-from c2llm_integrations.cli.options import ModelChoice, Place, command, require_new
+from c2llm_integrations.cli.options import CollectionPlace, ModelChoice, command, require_new
+from c2llm_integrations.cli.store_and_model import load_model, opened
 from c2llm_integrations.errors import InputError
 
 if TYPE_CHECKING:
-    from c2llm_integrations.model.output_dim import Matrix
+    from c2llm_integrations.model.heads_and_projections import Matrix
 
 # Vectors used at most, drawn at random: enough to decide the directions of 3,584 dimensions.
-SAMPLE = 32_768
+SAMPLE_TEXTS = 32_768
 # Of these, vectors kept out of the fit to measure it; and neighbors compared.
 HELD_OUT, NEIGHBORS = 512, 10
 
 
 @dataclass(frozen=True)
-class RowsPlace(Place):
+class RowsPlace(CollectionPlace):
     """A collection to fit on, instead of a folder."""
 
     store: str | None = option(None, "Fit on the rows of a collection here.", metavar="URL")
@@ -50,8 +50,8 @@ def fit_projection(
     Use it by: c2llm index --replace --projection FILE. It says how many of the ten nearest neighbors stay the same
     among vectors that it was not fitted on.
     """
-    from c2llm_integrations.model.output_dim import fit_projection as fit
-    from c2llm_integrations.model.output_dim import remember
+    from c2llm_integrations.model.heads_and_projections import fit_projection as fit
+    from c2llm_integrations.model.heads_and_projections import remember
 
     file = out or Path(f"c2llm-projection-{output_dim}.safetensors")
     require_new(file)
@@ -82,7 +82,9 @@ def _of_folder(path: Path, model: str | None) -> tuple[Matrix, str]:
     tree = open_tree(path)
     embedder = load_model(ModelChoice(model=model), None)
     sources = iter_sources(tree)
-    texts = sample((c.text for source in sources for c in chunk_source(tree.name, source.path, source.text)), SAMPLE)
+    texts = sample(
+        (c.text for source in sources for c in chunk_source(tree.name, source.path, source.text)), SAMPLE_TEXTS
+    )
     with shown() as progress:
         vectors = embedder.encode_documents(texts, progress=progress)
     return vectors, str(embedder.fingerprint["weights"])
@@ -100,7 +102,7 @@ def _of_collection(store: str, collection: str, model: str | None) -> tuple[Matr
         made = spec_of(held).fingerprint
         if made["projection"]:
             raise InputError(f"the collection was made with projection {made['projection']}; fit on one without")
-        vectors = sample((row.vector for row in held.rows()), SAMPLE)
+        vectors = sample((row.vector for row in held.rows()), SAMPLE_TEXTS)
     if not vectors:
         raise InputError(f"collection {collection!r} of {store} holds no row; index into it, or name a folder")
     return np.stack(vectors), str(made["weights"])

@@ -14,9 +14,10 @@ import typer
 from c2llm_integrations._utils.option_field import option
 from c2llm_integrations._utils.progress import shown
 from c2llm_integrations.cli import terminal
-from c2llm_integrations.cli.context import folders_to_refresh, load_model, nested, opened, store_of
-from c2llm_integrations.cli.options import REFUSED, ModelChoice, Output, Place, PlanChoice, command
+from c2llm_integrations.cli.checkouts import folders_to_refresh, nested, store_of
+from c2llm_integrations.cli.options import REFUSED, CollectionPlace, ModelChoice, Output, PlanChoice, command
 from c2llm_integrations.cli.output import say_problems, write_report
+from c2llm_integrations.cli.store_and_model import load_model, opened
 from c2llm_integrations.indexing.options import IngestOptions
 
 if TYPE_CHECKING:
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
 
 LARGER = "codefuse-ai/C2LLM-0.5B (1 GB) or codefuse-ai/C2LLM-7B (15 GB)"
 # Seconds that a run may spend on comparing files that may have changed.
-PATIENCE = 10.0
+COMPARE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Run(Output):
+class IndexRun(Output):
     """Options of a run besides indexing."""
 
     dry_run: bool = option(False, "Print what would be done and what it would cost; do nothing.")
@@ -47,11 +48,11 @@ def index(
         Path, typer.Argument(metavar="PATH", show_default=False, help="A repository, or a folder in one.  [default: .]")
     ] = Path(),
     *,
-    place: Place,
+    place: CollectionPlace,
     model: ModelChoice,
     plan: PlanChoice,
     options: IngestOptions,
-    run: Run,
+    run: IndexRun,
 ) -> int:
     """Read a repository into a store. A repeated run embeds only what has changed, and remembers the options.
 
@@ -74,21 +75,21 @@ def index(
     return 1 if failed else 0
 
 
-def bring_up_to_date(place: Place, model: ModelChoice) -> None:
+def bring_up_to_date(place: CollectionPlace, model: ModelChoice) -> None:
     """Update the index of the repository around the current folder, or make it."""
     for folder, root in folders_to_refresh(place):
         options = IngestOptions(refused=REFUSED, expected_root=root)
-        report, _, _ = _index(folder, place, model, PlanChoice(), options, Run())
+        report, _, _ = _index(folder, place, model, PlanChoice(), options, IndexRun())
         say_problems(report.refused, REFUSED, report.unreadable)
 
 
 def _index(
     path: Path,
-    place: Place,
+    place: CollectionPlace,
     model: ModelChoice,
     plan: PlanChoice,
     options: IngestOptions,
-    run: Run,
+    run: IndexRun,
 ) -> tuple[IngestReport, bool, Callable[..., IngestReport]]:
     """Index one repository in this process, or only plan it.
 
@@ -96,9 +97,9 @@ def _index(
     the paths to look at.
     """
     from c2llm_integrations.code.repository import root_of
+    from c2llm_integrations.indexing.claims import index_of, require_known_model
     from c2llm_integrations.indexing.ingest import ingest_with
     from c2llm_integrations.indexing.ingest import plan as plan_run
-    from c2llm_integrations.indexing.ownership import index_of, require_known_model
     from c2llm_integrations.stores import require_one_key
 
     root = options.expected_root or root_of(path)
@@ -127,7 +128,7 @@ def _index(
 
 @contextmanager
 def _known_vectors(
-    root: Path, place: Place, url: str | None, embedder: C2LLMEmbedder, datatype: str
+    root: Path, place: CollectionPlace, url: str | None, embedder: C2LLMEmbedder, datatype: str
 ) -> Iterator[VectorsFrom]:
     """Yield a source of vectors: the repository's other worktrees and the store at `url`; print how many it gave."""
     from c2llm_integrations.indexing.vector_reuse import SharedIndex, Worktrees, known_vectors
@@ -159,7 +160,7 @@ def _keep_current(path: Path, store: VectorStore, run: Callable[..., IngestRepor
     below = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
 
     def work() -> None:
-        found = stale(root, store, PATIENCE)
+        found = stale(root, store, COMPARE_SECONDS)
         if found is None:
             return
         paths = frozenset(one for one in found.paths if one.startswith(below))

@@ -11,21 +11,29 @@ import typer
 from c2llm_integrations._utils.option_field import option
 from c2llm_integrations._utils.progress import shown
 from c2llm_integrations.cli import terminal
-from c2llm_integrations.cli.context import load_model, opened
-from c2llm_integrations.cli.options import REFUSED, ClusterChoice, ModelChoice, Output, Place, PlanChoice, command
+from c2llm_integrations.cli.options import (
+    REFUSED,
+    ClusterChoice,
+    CollectionPlace,
+    ModelChoice,
+    Output,
+    PlanChoice,
+    command,
+)
 from c2llm_integrations.cli.output import report_lines, say_problems
+from c2llm_integrations.cli.store_and_model import load_model, opened
 from c2llm_integrations.indexing.options import IngestOptions, WriteOptions
 
 
 @dataclass(frozen=True)
-class ServerPlace(Place):
+class ServerPlace(CollectionPlace):
     """A collection of a server."""
 
     store: str | None = option(MISSING, "A Qdrant or Milvus server.", metavar="URL")
 
 
 @dataclass(frozen=True)
-class Run(ClusterChoice, Output):
+class RayRun(ClusterChoice, Output):
     """The cluster of a run, and its other options."""
 
     embedders: int = option(1, "Ray's actors with a model each.", metavar="N", min=1)
@@ -45,7 +53,7 @@ def index_ray(
     model: ModelChoice,
     plan: PlanChoice,
     options: WriteOptions,
-    run: Run,
+    run: RayRun,
 ) -> int:
     """Read repositories into a Qdrant or Milvus server, on a Ray cluster. Rows are those that c2llm index writes."""
     from c2llm_integrations.indexing.ray.cluster import Cluster

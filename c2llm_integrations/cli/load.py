@@ -14,9 +14,18 @@ import typer
 from c2llm_integrations._utils.option_field import option
 from c2llm_integrations._utils.progress import shown
 from c2llm_integrations.cli import terminal
-from c2llm_integrations.cli.context import load_model, opened, store_of
-from c2llm_integrations.cli.options import REFUSED, ClusterChoice, ModelChoice, Output, Place, PlanChoice, command
+from c2llm_integrations.cli.checkouts import store_of
+from c2llm_integrations.cli.options import (
+    REFUSED,
+    ClusterChoice,
+    CollectionPlace,
+    ModelChoice,
+    Output,
+    PlanChoice,
+    command,
+)
 from c2llm_integrations.cli.output import say_problems, write_report
+from c2llm_integrations.cli.store_and_model import load_model, opened
 from c2llm_integrations.indexing.options import RecordOptions
 
 if TYPE_CHECKING:
@@ -25,14 +34,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class RecordsPlace(Place):
+class RecordsPlace(CollectionPlace):
     """A collection, other than that of code."""
 
     collection: str = option("records", "The set of rows inside the store, apart from that of code.", metavar="NAME")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run(ClusterChoice, Output):
+class LoadRun(ClusterChoice, Output):
     """The source of the records, and options of one run."""
 
     source: str = option(MISSING, "Name of the records' source; the same in every run.", metavar="NAME")
@@ -50,7 +59,7 @@ class Run(ClusterChoice, Output):
 @command
 def load(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Records: .jsonl, .jsonl.gz or .parquet.")],
-    run: Run,
+    run: LoadRun,
     options: RecordOptions,
     place: RecordsPlace,
     model: ModelChoice,
@@ -83,7 +92,7 @@ def load(
 
 @contextmanager
 def _embedding(
-    run: Run, load: Callable[[], C2LLMEmbedder], options: RecordOptions
+    run: LoadRun, load: Callable[[], C2LLMEmbedder], options: RecordOptions
 ) -> Iterator[tuple[DocumentEmbedder | None, int | None]]:
     """Yield the embedder, None if vectors are given, and the batch size, None for the default."""
     if run.embedders is None:

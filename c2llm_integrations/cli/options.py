@@ -94,7 +94,7 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Place:
+class CollectionPlace:
     """A collection; `store` None means the index at the repository's root."""
 
     store: str | None = option(None, _STORE_HELP, metavar="URL")

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from c2llm_integrations._utils.printable import clean, one_line, shortened
 from c2llm_integrations.cli.terminal import say, write, write_json
+from c2llm_integrations.code.safe_open import MAX_PATH_BYTES
 
 if TYPE_CHECKING:
-    from c2llm_integrations.indexing.cost import Estimate
+    from c2llm_integrations.indexing.cost_estimate import Estimate
     from c2llm_integrations.indexing.report import IngestReport, RecordsReport
     from c2llm_integrations.stores.vector_store import Hit
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 # Lines of a hit that a terminal shows without being asked for more.
 LINES = 15
-# Characters printed of a path, which is as long as Linux takes one, and of a symbol: a row may hold longer ones.
-MAX_PATH, MAX_SYMBOL = 4096, 300
+# Characters printed of a symbol: a row may hold a longer one.
+MAX_SYMBOL = 300
 _CHANGED = "        … its file is not here, or has changed since it was indexed"
 
 
@@ -57,7 +58,7 @@ class Look:
         chunk, record = self.hit.chunk, self.hit.record
         if not chunk.start_line:
             return one_line(f"{record.source}: {record.id}" if record.source else str(record.id))
-        return f"{shortened(self.file or chunk.path, MAX_PATH)}:{chunk.start_line}-{chunk.end_line}"
+        return f"{shortened(self.file or chunk.path, MAX_PATH_BYTES)}:{chunk.start_line}-{chunk.end_line}"
 
 
 def look_at(hit: Hit, origins: Mapping[str, Origin], context: int | None = None) -> Look:
@@ -101,13 +102,13 @@ def _lines_around(hit: Hit, folder: Path, context: int) -> tuple[list[str], list
     """
     from c2llm_integrations.code.exclude import INTERNAL_NAMES, SECRET, why_skip_name
     from c2llm_integrations.code.line_spans import Lines
-    from c2llm_integrations.code.source_file import Source, blotted, read_source
+    from c2llm_integrations.code.source_file import SourceFile, blotted, read_source
 
     chunk = hit.chunk
     if why_skip_name(chunk.path) == SECRET or not INTERNAL_NAMES.isdisjoint(chunk.path.split("/")):
         return None
     source, _ = read_source(folder, chunk.path, wanted=True)
-    if not isinstance(source, Source):
+    if not isinstance(source, SourceFile):
         return None
     start, end = chunk.start_line - 1, chunk.end_line
     shown = Lines(blotted(source).text).lines
@@ -286,7 +287,7 @@ def say_problems(refused: Mapping[str, str], file: Path, unread: Sequence[str] =
 
 def status_lines(document: Mapping[str, Any]) -> list[str]:
     """Return what a collection holds, for a person."""
-    from c2llm_integrations.indexing.ownership import RECORDS
+    from c2llm_integrations.indexing.claims import RECORDS
 
     names = [name for name in document if name != "repositories"]
     wide = max(map(len, names))

@@ -11,8 +11,9 @@ import typer
 from c2llm_integrations._utils.option_field import option
 from c2llm_integrations._utils.progress import shown
 from c2llm_integrations.cli import terminal
-from c2llm_integrations.cli.context import indexed_store, opened
-from c2llm_integrations.cli.options import Output, Place, command
+from c2llm_integrations.cli.checkouts import indexed_store
+from c2llm_integrations.cli.options import CollectionPlace, Output, command
+from c2llm_integrations.cli.store_and_model import opened
 
 if TYPE_CHECKING:
     from c2llm_integrations.stores.qdrant.measure_plans import MeasuredPlan
@@ -21,7 +22,7 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
 @dataclass(frozen=True)
-class SamplePlace(Place):
+class SamplePlace(CollectionPlace):
     """The collection whose vectors are measured."""
 
     store: str | None = option(None, "Measure on vectors of a collection here.  [default: the index]", metavar="URL")

@@ -11,9 +11,10 @@ import typer
 
 from c2llm_integrations._utils.option_field import option
 from c2llm_integrations.cli import terminal
-from c2llm_integrations.cli.context import indexed_folder, indexed_store, load_model, opened, origins_of, stale_notes
-from c2llm_integrations.cli.options import ModelPlace, Output, Place, command
+from c2llm_integrations.cli.checkouts import indexed_folder, indexed_store, origins_of, stale_notes
+from c2llm_integrations.cli.options import CollectionPlace, ModelPlace, Output, command
 from c2llm_integrations.cli.output import Origin, document_of, look_at, write_hits
+from c2llm_integrations.cli.store_and_model import load_model, opened
 from c2llm_integrations.errors import InputError, did_you_mean
 from c2llm_integrations.retrieval.options import RULES, SearchOptions
 
@@ -38,7 +39,7 @@ class Show(Output):
 @command
 def search(
     query: Annotated[list[str], typer.Argument(metavar="QUERY...", help="The question, in words or code.")],
-    place: Place,
+    place: CollectionPlace,
     options: SearchOptions,
     show: Show,
     model: ModelPlace,
@@ -79,7 +80,7 @@ def _rules_without(off: Sequence[str]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _Found:
     """Hits, how they were found, and notes for the user."""
 
     hits: list[Hit]
@@ -89,7 +90,7 @@ class _Answer:
     notes: list[str]
 
 
-def _ask(question: str, options: SearchOptions, place: Place, model: ModelPlace) -> _Answer:
+def _ask(question: str, options: SearchOptions, place: CollectionPlace, model: ModelPlace) -> _Found:
     from c2llm_integrations.retrieval.search import GIVEN_NOTE, is_given, require_question, search_with
 
     url = place.store or indexed_store()
@@ -110,12 +111,12 @@ def _ask(question: str, options: SearchOptions, place: Place, model: ModelPlace)
         notes.append(GIVEN_NOTE)
     if why:
         notes.append(f"no answer: {why}")
-    return _Answer(hits, origins, spec.fingerprint.get("model"), mode, notes)
+    return _Found(hits, origins, spec.fingerprint.get("model"), mode, notes)
 
 
 def _checked_spec(store: VectorStore, options: SearchOptions, model: ModelPlace) -> CollectionSpec:
     """Return the collection's spec; raises InputError for a model or a repository that the store does not know."""
-    from c2llm_integrations.indexing.ownership import require_known_model
+    from c2llm_integrations.indexing.claims import require_known_model
     from c2llm_integrations.retrieval.search import is_given, spec_of
 
     spec = spec_of(store)
@@ -135,7 +136,7 @@ def _mode_used(
     question: str, asked: Mode, embedder: C2LLMEmbedder | None, spec: CollectionSpec
 ) -> tuple[Mode, list[str]]:
     """Return the mode that answers a question, and a note if it is not the one asked for."""
-    from c2llm_integrations.code.analyzer import ANALYZER
+    from c2llm_integrations.code.lexical_terms import ANALYZER
     from c2llm_integrations.retrieval.search import UNREADABLE_NOTE, mode_for
 
     if asked != "hybrid" or embedder is None:

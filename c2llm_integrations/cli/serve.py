@@ -11,8 +11,9 @@ from typing import Annotated
 import typer
 
 from c2llm_integrations.cli import terminal
-from c2llm_integrations.cli.context import indexed_store, load_model, opened, stale_notes
-from c2llm_integrations.cli.options import AnyModel, ModelPlace, Place, command
+from c2llm_integrations.cli.checkouts import indexed_store, stale_notes
+from c2llm_integrations.cli.options import AnyModel, CollectionPlace, ModelPlace, command
+from c2llm_integrations.cli.store_and_model import load_model, opened
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.model.options import KEY_VARIABLE, is_loopback, is_url
 
@@ -52,7 +53,7 @@ def serve(
 def mcp(
     folders: Annotated[list[Path] | None, typer.Argument(metavar="[FOLDER]...", help="Folders to search.")] = None,
     *,
-    place: Place,
+    place: CollectionPlace,
     model: Annotated[str | None, typer.Option(metavar="ID", help="The model of a new index.  [default: nano]")] = None,
     index: Annotated[bool, typer.Option(help="Index the folders in the background.")] = True,
     idle_minutes: Annotated[
@@ -73,7 +74,7 @@ def mcp(
 
 @command
 def browse(
-    place: Place,
+    place: CollectionPlace,
     port: Annotated[int, typer.Option(metavar="P", min=0, max=65535, help="Port to listen on, 0 any free one.")] = 0,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in your browser.")] = False,
     *,
@@ -83,7 +84,7 @@ def browse(
 
     The page is served to this machine alone and needs no network.
     """
-    from c2llm_integrations.indexing.ownership import require_known_model
+    from c2llm_integrations.indexing.claims import require_known_model
     from c2llm_integrations.retrieval.search import spec_of
     from c2llm_integrations.server.web.app import HOST, Browser, make_server
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections import Counter
 
     from c2llm_integrations.model.checkpoint import Checkpoint
-    from c2llm_integrations.model.output_dim import Head
+    from c2llm_integrations.model.heads_and_projections import Head
     from c2llm_integrations.training.evaluation import Task
-    from c2llm_integrations.training.hidden_states import TokenStates
+    from c2llm_integrations.training.token_state_cache import TokenStates
 
 # Texts kept out of the training to measure it, at most.
 HELD_OUT = 512
@@ -62,10 +62,10 @@ def train_head(
     by: c2llm index --replace --model BASE --head FILE.
     """
     from c2llm_integrations.model.checkpoint import lasting_name, load_checkpoint
-    from c2llm_integrations.model.output_dim import remember
+    from c2llm_integrations.model.heads_and_projections import remember
     from c2llm_integrations.training.head import check_width
     from c2llm_integrations.training.head import train_head as train
-    from c2llm_integrations.training.hidden_states import cache_states
+    from c2llm_integrations.training.token_state_cache import cache_states
 
     file = out or Path(f"c2llm-head-{options.output_dim}.safetensors")
     require_new(file)
@@ -142,9 +142,9 @@ def train(
     from c2llm_integrations.model.checkpoint import lasting_name, load_checkpoint
     from c2llm_integrations.training.evaluation import pairs_task
     from c2llm_integrations.training.finetune import train as run
-    from c2llm_integrations.training.hidden_states import count_cut
     from c2llm_integrations.training.mine_pairs import texts_of
     from c2llm_integrations.training.pair_files import read_examples
+    from c2llm_integrations.training.token_state_cache import count_cut
 
     task = None if held_out is None else pairs_task(held_out)  # now: training may take hours
     examples, left_out = read_examples(files)

@@ -10,7 +10,9 @@ import re
 from pathlib import Path
 
 from c2llm_integrations.code.generated import is_generated
+from c2llm_integrations.code.safe_open import MAX_PATH_BYTES
 from c2llm_integrations.code.secret_names import any_of, is_secret_name
+from c2llm_integrations.code.version_control import is_kept_by_another
 
 SECRET = "secret"
 # What version control keeps beside the sources, such as where they came from and with which password.
@@ -33,8 +35,8 @@ GUESSES = frozenset({GENERATED, MINIFIED, DATA, VENDORED, TOO_LARGE})
 MAX_FILE_BYTES = 1 << 20
 # The limit for a file that .c2llmignore takes back, and for a notebook with its outputs.
 MAX_WANTED_BYTES = 1 << 26
-# Folders in one another, and bytes of a path below the root. Systems open paths of 4,096 bytes with the root's.
-MAX_DEPTH, MAX_PATH_BYTES = 128, 4096
+# Folders in one another.
+MAX_DEPTH = 128
 # Parts of a path that is read from an index: a folder may be asked for that is as deep as what is left out below it.
 MAX_PARTS = 2 * MAX_DEPTH
 # Characters a line, on average. Hand-written code stays under 60; prose with one line a paragraph is exempt.
@@ -63,16 +65,6 @@ INTERNAL_NAMES = frozenset(
     {".git", ".hg", ".svn", ".bzr", ".jj", "_darcs", ".pijul", ".fossil", "_FOSSIL_", ".fslckout"}
     | {INDEX_FOLDER, "__pycache__", REFUSED_FILE}
 )
-# What Subversion, Mercurial, Bazaar, Darcs and CVS keep in a folder, whatever its name: one part, and others of which
-# one is beside it.
-_KEPT_BY_OTHERS = (
-    *(("wc.db", ("entries", "format", "pristine")), ("requires", ("store", "dirstate", "hgrc"))),
-    *(
-        ("branch-format", ("branch", "repository", "checkout")),
-        ("hashed_inventory", ("patches", "inventories", "prefs")),
-    ),
-    ("Entries", ("Root", "Repository")),
-)
 # Folder name → its reason, and the files of which one must be beside it; () if the name alone decides.
 _FOLDERS: dict[str, tuple[str, tuple[str, ...]]] = {
     **dict.fromkeys(("node_modules", "bower_components", "site-packages", "dist-packages"), (VENDORED, ())),
@@ -95,11 +87,16 @@ _LOCK_FILES = (
 )
 _MINIFIED = any_of("*.min.js", "*.min.mjs", "*.min.cjs", "*.min.css", "*-min.js", "*.js.map", "*.css.map")
 # A configuration of git, wherever it was copied to: it begins with one of git's sections, and says where git is or
-# from where it fetches.
+# from where it fetches. One that begins with any other section, in any case, has one of git's with a name in quotes.
 _GIT_CONFIG = re.compile(
-    r"\s*(?:[#;][^\n]*\n\s*)*\[(?:core|remote|branch|user|credential|url|include|submodule|extensions)\b"
+    r"\s*(?:[#;][^\n]*\n\s*)*(?=\[)(?:\[(?:core|remote|branch|user|credential|url|include|submodule|extensions)\b"
+    r"|(?=[^\0]*?^[ \t]*(?i:repositoryformatversion[ \t]*=|\[(?:remote|branch|url|submodule|http|credential)[ \t]+\"))"
+    r"\[\w[\w.-]{0,40}[ \t\]])",
+    re.MULTILINE,
 )
-_GIT_PLACE = re.compile(r"^[ \t]*(?:repositoryformatversion|url|pushurl)[ \t]*=", re.MULTILINE)
+_GIT_PLACE = re.compile(
+    r"^[ \t]*(?:repositoryformatversion|url|pushurl|extraheader)[ \t]*=", re.MULTILINE | re.IGNORECASE
+)
 
 
 def within_limits(path: str) -> bool:
@@ -112,9 +109,8 @@ def within_limits(path: str) -> bool:
 
 def why_skip_folder(folder: str | Path) -> str | None:
     """Return why a folder below the indexed one is left out with everything in it, or None."""
-    for part, others in _KEPT_BY_OTHERS:
-        if os.path.lexists(f"{folder}/{part}") and any(os.path.lexists(f"{folder}/{other}") for other in others):
-            return VERSION_CONTROL
+    if is_kept_by_another(folder):
+        return VERSION_CONTROL
     above, name = os.path.split(folder)
     reason, beside = _FOLDERS.get(name, (None, ()))
     if reason and (not beside or any(os.path.lexists(f"{above}/{other}") for other in beside)):

@@ -58,7 +58,7 @@ _OVERRIDES = ("-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}"
 _ATTRIBUTES = "* -filter -text -ident -working-tree-encoding\n"
 
 # The way out where a clone would read more than its own git folder.
-_CLONE_IT = "clone it yourself and give the clone's folder"
+_CLONE_IT = "clone it yourself with git clone --no-local and give the clone's folder"
 
 # Files that all worktrees share.
 _SHARED = ("packed-refs", "shallow")
@@ -201,23 +201,6 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         process.kill()
 
 
-# Parts of a folder that git keeps; the first ones have names that no project gives its files.
-_GIT_OWN = ("HEAD", "packed-refs", "COMMIT_EDITMSG", "FETCH_HEAD", "ORIG_HEAD")
-_GIT_PARTS = (*_GIT_OWN, "objects", "refs", "commondir", "config", "hooks", "index", "logs")
-
-
-def is_git_folder(folder: str | Path) -> bool:
-    """Return whether a folder, whatever its name, is one that git keeps, without files of a work tree.
-
-    A copy may lack parts, such as empty folders, and a worktree's own git folder has no objects. So two parts are
-    enough, if the name of one is used by git alone.
-    """
-    found = [part for part in _GIT_PARTS if os.path.lexists(f"{folder}/{part}")]
-    if any(part in _GIT_OWN for part in found):
-        return len(found) > 1
-    return all(os.path.isdir(f"{folder}/{part}") for part in ("objects", "refs")) and os.path.isfile(f"{folder}/config")
-
-
 def has_git(folder: str | Path) -> bool:
     """Return whether a folder is, or claims to be, the root of a work tree."""
     return os.path.isfile(f"{folder}/.git") or os.path.isfile(f"{folder}/.git/HEAD")
@@ -293,6 +276,11 @@ class GitFolder:
         places = [self.common / name for name in ("objects", "refs", "info")]
         return [folder for folder in places if _is_link(folder)]
 
+    def other_tree(self, root: Path) -> Path | None:
+        """Return the work tree that the configuration names in place of the one at `root`, None if it names none."""
+        trees = self._own_trees() if self.own == self.common else []
+        return trees[0] if trees and root.resolve() not in trees else None
+
     def tracked(self) -> frozenset[str]:
         """Return the paths in the index, deleted ones too, except those that are not paths inside a folder.
 
@@ -364,7 +352,8 @@ class GitFolder:
     def _show_in(self, view: Path, to_clone: bool) -> None:
         for name in ("alternates", "http-alternates") if to_clone else ():
             if os.path.lexists(place := self.common / "objects" / "info" / name):
-                raise RepositoryError(f"{place} names another repository's objects; {_CLONE_IT}")
+                why = "as after git clone --shared or --reference"
+                raise RepositoryError(f"{place} names another repository's objects, {why}; {_CLONE_IT}")
         head, config = _read(self.own, "HEAD"), self.config
         head = head if _HEAD.fullmatch(head) else "ref: refs/heads/none\n"
         (view / "HEAD").write_bytes(head.encode("utf-8", "surrogateescape"))

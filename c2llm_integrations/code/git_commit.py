@@ -8,7 +8,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 from c2llm_integrations.code.git import GitFolder
-from c2llm_integrations.code.source_file import Source
 from c2llm_integrations.errors import RepositoryError
 
 # What a host is called in the first or second part of its name → how it writes a link to lines of a commit.
@@ -23,7 +22,7 @@ _LINKS = {
 
 
 class CommitSeen:
-    """The commit that is checked out, as long as every source seen is exactly what it holds.
+    """The commit that is checked out, as long as every file seen is exactly what it holds.
 
     `commit`: its id, or None for a folder outside git and once something was seen that differs.
     """
@@ -37,14 +36,14 @@ class CommitSeen:
             with suppress(RepositoryError):
                 self.commit, self._contents = git.contents()
 
-    def see(self, source: Source) -> None:
-        """Compare a source with the commit; git itself is not asked, because it may run filters that a tree names."""
+    def see(self, path: str, data: bytes) -> None:
+        """Compare a file with the commit; git itself is not asked, because it may run filters that a tree names."""
         if self.commit is None:
             return
         digest = hashlib.new("sha1" if len(self.commit) == 40 else "sha256", usedforsecurity=False)
-        digest.update(b"blob %d\0" % len(source.data))
-        digest.update(source.data)
-        if digest.hexdigest() != self._contents.get(source.path):
+        digest.update(b"blob %d\0" % len(data))
+        digest.update(data)
+        if digest.hexdigest() != self._contents.get(path):
             self.commit = None
             self._contents.clear()
 

@@ -9,6 +9,8 @@ from enum import Enum
 from itertools import count
 from typing import NamedTuple, TypeAlias
 
+from c2llm_integrations.code.safe_open import MAX_PATH_BYTES
+
 
 class Star(Enum):
     """A token that matches any number of characters."""
@@ -45,8 +47,6 @@ _POSIX_CLASSES = {
     "xdigit": "09AFaf",
 }
 _MAGIC = re.compile(r"[*?\[\\]")
-# Characters. No system opens a longer path, and each character of a pattern needs one of the path.
-_LONGEST_PATH = 4096
 
 
 class Glob(NamedTuple):
@@ -75,12 +75,12 @@ class Glob(NamedTuple):
     @property
     def is_literal(self) -> bool:
         """True if it matches just its own text, and a path can be that long."""
-        return len(self.text) <= _LONGEST_PATH and not _MAGIC.search(self.text)
+        return len(self.text) <= MAX_PATH_BYTES and not _MAGIC.search(self.text)
 
     def tokens(self) -> list[Token] | None:
-        """Return the tokens that a path must match; None if no path can."""
+        """Return the tokens that a path must match; None if no path can: each but a star needs a character of it."""
         tokens = _tokens(self.text, self.anywhere)
-        if tokens is None or sum(not isinstance(token, Star) for token in tokens) > _LONGEST_PATH:
+        if tokens is None or sum(not isinstance(token, Star) for token in tokens) > MAX_PATH_BYTES:
             return None
         return [Star.FOLDERS, *tokens] if self.anywhere else tokens
 

@@ -352,6 +352,11 @@ def grammar(language: str) -> Language | None:
     return Language(getattr(import_module(module), function)())
 
 
+def grammar_modules() -> list[str]:
+    """Return the modules that grammars come from, installed or not."""
+    return sorted({module for module, _ in (*_GRAMMARS.values(), *_EXTRA_GRAMMARS.values())})
+
+
 @cache
 def is_missing(language: str) -> bool:
     """Return whether the extra `languages` would bring a grammar of this language, which is not installed."""

@@ -43,6 +43,11 @@ def list_files(root: Path, prefix: str, leave_out: Callable[[str], bool]) -> Lis
         listing.notes += [
             f"{folder} is not a folder of its git folder, so it is not read" for folder in git.linked_folders
         ]
+        if (other := git.other_tree(root)) is not None:
+            listing.notes.append(
+                f"{git.common / 'config'} sets core.worktree to {other}, which is ignored: "
+                f"the files of {root} are indexed; to index the others give {other}"
+            )
         if not os.path.isdir(git.own):
             listing.notes.append(
                 f"{root / '.git'} names no git folder: only files that no .gitignore hides are indexed"

@@ -26,7 +26,7 @@ from c2llm_integrations.code.parsing import parse_within
 # What a parse may allocate (on Linux): a tree of real code takes a tenth of it.
 MAX_BYTES, MAX_BYTES_PER_BYTE = 2**28, 2**9
 # How long to wait for an answer, if nothing else ends the parse, and how many starts in a row may fail.
-WAIT_SECONDS, WAIT_TIMES, TRIES = 60.0, 10, 3
+ANSWER_SECONDS, ANSWER_TIMES, TRIES = 60.0, 10, 3
 _READY, _PARSED, _LATE = b"r", b"1", b"0"
 # It imports from the same folders as this process, but never from a relative one.
 _START = f"import sys; sys.path[:] = sys.argv[1:]; from {__name__} import _serve; _serve()"
@@ -52,7 +52,7 @@ class _Trial:
             if self._process is None:
                 return True
             answer = b""
-            late = threading.Timer(WAIT_SECONDS + WAIT_TIMES * seconds, self._process.kill)
+            late = threading.Timer(ANSWER_SECONDS + ANSWER_TIMES * seconds, self._process.kill)
             late.start()
             try:
                 with suppress(OSError):

@@ -10,10 +10,11 @@ from urllib.parse import unquote
 
 from c2llm_integrations.code.exclude import within_limits
 from c2llm_integrations.code.glob import Pattern, compile_pattern
+from c2llm_integrations.code.safe_open import MAX_PATH_BYTES
 from c2llm_integrations.errors import InputError
 
-# Characters. No system opens a longer path.
-MAX_CHARS = 4096
+# Characters of a filter: each row's path is compared with all of a pattern.
+MAX_FILTER_CHARS = MAX_PATH_BYTES
 # How many patterns one with braces may expand to.
 MAX_ALTERNATIVES = 256
 # Line numbers after a path, as answers, compilers and links write them.
@@ -41,8 +42,10 @@ def selected(path: str, indexed: Collection[str]) -> list[str]:
     """
     if path in ("/", ".", "./"):
         return sorted(indexed)
-    if len(path) > MAX_CHARS:
-        raise InputError(f"path pattern {path[:80]!r}… has {len(path):,} characters, at most {MAX_CHARS:,} are read")
+    if len(path) > MAX_FILTER_CHARS:
+        raise InputError(
+            f"path pattern {path[:80]!r}… has {len(path):,} characters, at most {MAX_FILTER_CHARS:,} are read"
+        )
     readings = [[escaped(one)] for one in _spellings(path)] + [_alternatives(one) for one in _spellings(path)]
     is_possible = False
     for reading in readings:
@@ -119,15 +122,18 @@ def _compiled(pattern: str) -> Pattern | None:
 
 def _matched(patterns: Collection[Pattern], paths: Iterable[str]) -> Iterator[str]:
     """Yield the paths that a pattern matches, or a folder above them; none that is longer than an index has them."""
-    inside = {"": False}
-    for path in filter(within_limits, paths):
+    inside, last = {"": False}, ""
+    for path in sorted(filter(within_limits, paths)):
         folder = path.rpartition("/")[0]
-        if folder not in inside:
+        if folder != last:
+            # In this order all paths of a folder follow each other, so what was found of the last one's is enough.
+            before, inside, last = inside, {"": False}, folder
             above = False
             for end in (*(at for at, char in enumerate(folder) if char == "/"), len(folder)):
-                if folder[:end] not in inside:
-                    inside[folder[:end]] = above or _fits(patterns, folder[:end], True)
-                above = inside[folder[:end]]
+                part = folder[:end]
+                known = before.get(part)
+                above = above or _fits(patterns, part, True) if known is None else known
+                inside[part] = above
         if inside[folder] or _fits(patterns, path, False):
             yield path
 

@@ -7,18 +7,20 @@ import os
 import re
 import socket
 import stat
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from c2llm_integrations._utils.printable import as_unicode, is_unicode
 from c2llm_integrations.code import exclude
-from c2llm_integrations.code.git import GitFolder, has_git, is_git_folder, may_rule
+from c2llm_integrations.code.git import GitFolder, has_git, may_rule
 from c2llm_integrations.code.gitignore import IgnoreFiles
 from c2llm_integrations.code.languages import missing_grammars_note
 from c2llm_integrations.code.listing import Listing, hides, list_files
 from c2llm_integrations.code.repository_name import normalize_origin
-from c2llm_integrations.code.source_file import FileState, Source, blotted, read_source
+from c2llm_integrations.code.safe_open import MAX_PATH_BYTES
+from c2llm_integrations.code.source_file import FileState, SourceFile, blotted, read_file, source_of
+from c2llm_integrations.code.version_control import is_git_folder
 from c2llm_integrations.errors import InputError, RepositoryError
 
 IGNORE_FILE = ".c2llmignore"
@@ -60,7 +62,7 @@ class Tree:
         if reason == exclude.UNREADABLE:
             self._unknown.add(path.rstrip("/"))
 
-    def note_encoding(self, source: Source) -> None:
+    def note_encoding(self, source: SourceFile) -> None:
         """Name a file that is not plain UTF-8 under what it was read as."""
         is_damaged = "\ufffd" in source.text and "\ufffd".encode() not in source.data
         name = f"{source.encoding}, damaged" if is_damaged else source.encoding
@@ -172,28 +174,35 @@ def _listable(path: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def iter_sources(tree: Tree) -> Iterator[Source]:
+def iter_sources(tree: Tree, is_known: Callable[[str, bytes, str], bool] | None = None) -> Iterator[SourceFile]:
     """Yield each file's text in order of path, and add files that their content rules out to `tree.skipped`.
 
     Secrets in a text are replaced, unless `tree.include_secrets`. One file is in memory at a time. Iterating again
-    yields the same sources and adds nothing twice.
+    yields the same sources and adds nothing twice. A file for whose path, content and the content's digest `is_known`
+    returns True is only read.
     """
     blots = set(tree.skipped.get(exclude.BLOTTED, ()))
     known = {path for paths in tree.skipped.values() for path in paths} - blots
     for path in tree.files:
         if path in known:
             continue
-        found, state = read_source(tree.root, path, path in tree.wanted, tree.include_secrets)
+        content, state = read_file(tree.root, path)
         if state is not None:
             tree.states[path] = state
-        if isinstance(found, Source):
-            tree.note_encoding(found)
-            clean = found if tree.include_secrets else blotted(found)
-            if clean is not found and path not in blots:
-                tree.skip(exclude.BLOTTED, path)
-            yield clean
-        else:
+        if isinstance(content, str):
+            tree.skip(content, path)
+            continue
+        if is_known is not None and state is not None and is_known(path, content, state.digest):
+            continue
+        found = source_of(path, content, path in tree.wanted, tree.include_secrets)
+        if isinstance(found, str):
             tree.skip(found, path)
+            continue
+        tree.note_encoding(found)
+        clean = found if tree.include_secrets else blotted(found)
+        if clean is not found and path not in blots:
+            tree.skip(exclude.BLOTTED, path)
+        yield clean
 
 
 def checkout_id(root: Path, host: str | None = None) -> str:
@@ -295,7 +304,7 @@ class _Sieve:
         reason = IGNORE_FILE if ignored else exclude.why_skip_folder(full) if ignored is None else None
         if is_git_folder(full):
             reason = exclude.GIT
-        if folder.count("/") == self._deepest or len(os.fsencode(folder)) > exclude.MAX_PATH_BYTES:
+        if folder.count("/") == self._deepest or len(os.fsencode(folder)) > MAX_PATH_BYTES:
             reason = exclude.TOO_DEEP
         if reason:
             self._tree.skip(reason, folder + "/")

@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 from c2llm_integrations.code.secrets import is_token
 
 _SCP = re.compile(r"(?:[^/@:]*@)?(?P<host>[^/:@]{2,}):(?P<path>[^:].*)")  # one letter would be a Windows drive
-_MAX_URL = 4096
+_MAX_URL_CHARS = 4096
 # Characters of no owner or name, plain or escaped: parameters or a password begin there. A scheme's ":" ends a part.
 _NO_NAMES = ';?#&:|!*$^,<>"`\\'
 _PARAMETERS = re.compile(
@@ -37,7 +37,7 @@ def normalize_origin(url: str) -> str | None:
     nothing safe is left.
     """
     url = url.strip()
-    if len(url) > _MAX_URL or re.match(r"\w+::", url):  # after a remote helper commands and tokens may stand
+    if len(url) > _MAX_URL_CHARS or re.match(r"\w+::", url):  # after a remote helper commands and tokens may stand
         return None
     scp = None if "://" in url else _SCP.fullmatch(url)
     try:

@@ -11,6 +11,9 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
+# No system opens a longer path, with its root's; so none has more characters, either.
+MAX_PATH_BYTES = 4096
+
 _BY_DESCRIPTOR = os.open in os.supports_dir_fd  # everywhere but on Windows
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 # A folder that may be entered but not listed still holds files.

@@ -20,7 +20,7 @@ from c2llm_integrations.code.secrets import without_secrets
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SourceFile:
     """One file's text, the encoding it was read in, and its bytes. A notebook's text is the script of its cells."""
 
     path: str
@@ -33,7 +33,7 @@ class Source:
 _SETTINGS = frozenset({"json", "yaml", "toml", "xml", "ini", "terraform", "dockerfile"})
 
 
-def blotted(source: Source) -> Source:
+def blotted(source: SourceFile) -> SourceFile:
     """Return a source without the secrets in its text."""
     text = without_secrets(source.text, language_of(source.path) in _SETTINGS)
     return source if text == source.text else replace(source, text=text)
@@ -67,7 +67,7 @@ class FileState(NamedTuple):
 
 def read_source(
     root: Path, path: str, wanted: bool = False, include_secrets: bool = False
-) -> tuple[Source | str, FileState | None]:
+) -> tuple[SourceFile | str, FileState | None]:
     """Read one file of a tree.
 
     Args:
@@ -81,6 +81,16 @@ def read_source(
         secrets that `blotted` replaces.
 
     """
+    content, state = read_file(root, path)
+    found = content if isinstance(content, str) else source_of(path, content, wanted, include_secrets)
+    return found, state
+
+
+def read_file(root: Path, path: str) -> tuple[bytes | str, FileState | None]:
+    """Return a file's content, or why it cannot be had, and the state it was read in; None if it is gone.
+
+    Of a file that is too large to index, the content is only its beginning.
+    """
     begin = time.time_ns()
     try:
         with open_inside(root, path) as file:
@@ -93,7 +103,7 @@ def read_source(
     except OSError:
         return exclude.UNREADABLE, _unread(root / path)
     times = (info.st_mtime_ns, info.st_ctime_ns) if is_settled(info, begin) else (0, 0)
-    return _judge(path, data, wanted, include_secrets), FileState(*times, info.st_size, info.st_ino, _digest(data))
+    return data, FileState(*times, info.st_size, info.st_ino, _digest(data))
 
 
 def _unread(file: Path) -> FileState | None:
@@ -108,7 +118,8 @@ def _digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def _judge(path: str, data: bytes, wanted: bool = False, include_secrets: bool = False) -> Source | str:
+def source_of(path: str, data: bytes, wanted: bool = False, include_secrets: bool = False) -> SourceFile | str:
+    """Return the source that a file's content is, or why it is left out; the arguments are those of `read_source`."""
     if len(data) > exclude.max_bytes(path, wanted):
         return exclude.TOO_LARGE
     decoded = decode(data)
@@ -116,11 +127,13 @@ def _judge(path: str, data: bytes, wanted: bool = False, include_secrets: bool =
         return exclude.BINARY
     text, encoding = decoded
     if path.endswith(notebook.SUFFIX):
+        if notebook.has_too_many_values(text):
+            return exclude.TOO_LARGE
         text = notebook.script_of(text) or text
         if len(text) > exclude.MAX_FILE_BYTES and not wanted:
             return exclude.TOO_LARGE
     why = exclude.why_skip_text(text, is_prose(path, language_of(path, text)), include_secrets)
-    return why if why and not (wanted and why in exclude.GUESSES) else Source(path, text, encoding, data)
+    return why if why and not (wanted and why in exclude.GUESSES) else SourceFile(path, text, encoding, data)
 
 
 # Encodings that the detector names by what browsers call them → Python's name of the same, or of what contains it.

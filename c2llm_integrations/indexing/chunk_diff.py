@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
+from functools import cached_property
 from heapq import nlargest
 from os.path import commonprefix
 
@@ -92,16 +94,16 @@ class StoredRows(StoredKeys):
 
     def __init__(self, rows: Iterable[Stored] = ()) -> None:
         """Read all `rows`; their order means nothing."""
-        ids, places, looks = bytearray(), array("l"), array("q")
-        numbers: dict[str, int] = {}
+        ids, places, looks = bytearray(), array("l"), array("Q")
+        self._numbers: dict[str, int] = {}  # of paths
         for row in rows:
             ids += key_of(row.id)
-            places.append(numbers.setdefault(row.path, len(numbers)))
+            places.append(self._numbers.setdefault(row.path, len(self._numbers)))
             looks.append(_look(row))
         super().__init__(ids)
         self._files = np.frombuffer(places, places.typecode)[self._first]
-        self._looks = np.frombuffer(looks, looks.typecode)[self._first]
-        self._paths = list(numbers)
+        self._looks = np.frombuffer(looks, np.uint64)[self._first]
+        self._paths = list(self._numbers)
 
     @property
     def paths(self) -> list[str]:
@@ -115,6 +117,24 @@ class StoredRows(StoredKeys):
             return Change.NEW
         self._left[at] = False
         return Change.NONE if self._looks[at] == _look(chunk) else Change.MOVED
+
+    def take_file(self, path: str, digest: str) -> int:
+        """Take all rows of a file and return their number, if their `rows_digest` is this one; else 0."""
+        number = self._numbers.get(path)
+        if number is None or not digest:
+            return 0
+        order, starts = self._by_file
+        places = order[starts[number] : starts[number + 1]]
+        if _digest(self._keys[places].tobytes(), self._looks[places].tobytes()) != digest:
+            return 0
+        self._left[places] = False
+        return len(places)
+
+    @cached_property
+    def _by_file(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Places of rows, file after file and by id in each, and where each file's begin."""
+        order = np.argsort(self._files, kind="stable")
+        return order, self._files[order].searchsorted(np.arange(len(self._paths) + 1))
 
     def left(self) -> Iterator[tuple[RecordId, str]]:
         """Yield id and path of the rows that no chunk has taken."""
@@ -162,6 +182,17 @@ class SameTexts:
         return nlargest(MAX_GUESSES, {path, *known, *self._former}, likeness)
 
 
+def rows_digest(chunks: Sequence[CodeChunk]) -> str:
+    """Return a digest of what is compared of the rows of one file's chunks."""
+    rows = sorted((key_of(chunk.id), _look(chunk)) for chunk in chunks)
+    return _digest(b"".join(key for key, _ in rows), array("Q", [look for _, look in rows]).tobytes())
+
+
+def _digest(keys: bytes, looks: bytes) -> str:
+    return hashlib.blake2b(keys + looks, digest_size=16).hexdigest()
+
+
 def _look(row: Stored | CodeChunk) -> int:
-    """Return a 64-bit hash of what can change in a row while its text and path stay."""
-    return hash((row.language, row.symbol, row.kind, row.start_line, row.end_line))
+    """Return a 64-bit hash of what can change in a row while its text and path stay, the same in every process."""
+    look = f"{row.language}\0{row.symbol}\0{row.kind}\0{row.start_line}\0{row.end_line}"
+    return int.from_bytes(hashlib.blake2b(look.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")

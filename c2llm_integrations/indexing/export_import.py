@@ -11,10 +11,10 @@ from pathlib import Path
 from time import perf_counter
 
 from c2llm_integrations._utils.progress import Progress
-from c2llm_integrations.code.analyzer import ANALYZER
+from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import InputError, RepositoryError, StoreError
+from c2llm_integrations.indexing.claims import Claim, portable
 from c2llm_integrations.indexing.options import WriteOptions
-from c2llm_integrations.indexing.ownership import Claim, portable
 from c2llm_integrations.stores.bulk_loader import load
 from c2llm_integrations.stores.parquet import Contents, contents_of, read_rows, require_whole, write_rows
 from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore

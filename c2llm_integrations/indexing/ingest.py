@@ -22,10 +22,9 @@ from c2llm_integrations.code.git_commit import CommitSeen
 from c2llm_integrations.code.repository import Tree, iter_sources, open_tree
 from c2llm_integrations.code.safe_open import list_inside
 from c2llm_integrations.errors import RepositoryError, SpecMismatch
+from c2llm_integrations.indexing.chunk_cache import ChunkCache
 from c2llm_integrations.indexing.chunk_diff import Change, SameTexts, StoredRows
-from c2llm_integrations.indexing.cost import Estimator
-from c2llm_integrations.indexing.options import IngestOptions
-from c2llm_integrations.indexing.ownership import (
+from c2llm_integrations.indexing.claims import (
     CommitClaim,
     claim,
     claim_of,
@@ -33,8 +32,10 @@ from c2llm_integrations.indexing.ownership import (
     require_alone,
     require_claim,
 )
+from c2llm_integrations.indexing.cost_estimate import Estimator
+from c2llm_integrations.indexing.file_states import SnapshotWriter
+from c2llm_integrations.indexing.options import IngestOptions
 from c2llm_integrations.indexing.report import IngestReport, Report
-from c2llm_integrations.indexing.snapshot import SnapshotWriter
 from c2llm_integrations.indexing.vector_reuse import SharedIndex, known_vectors
 from c2llm_integrations.indexing.write_changes import Work, embed_rows, fill, require_count, write_changes
 from c2llm_integrations.model.fingerprint import Fingerprint
@@ -132,7 +133,7 @@ def ingest_with(
     if options.only is not None:
         tree.restrict(options.only)
     remember_model(str(embedder.fingerprint["model"]))
-    held = store.spec
+    held, cache = store.spec, ChunkCache(tree, store)
     if isinstance(source := options.vectors_from, VectorStore):
         wanted = _spec(embedder, store, options, None if options.replace else held)
         options = with_fields(options, vectors_from=SharedIndex(source, embedder, wanted.datatype).vectors)
@@ -141,14 +142,15 @@ def ingest_with(
         require_claim(tree, store, options.force)
         claim(tree, store)
         with SnapshotWriter(tree, store) as snapshot:
-            report = _fill(tree, embedder, store, options, snapshot.changed)
+            report = _fill(tree, embedder, store, options, cache, snapshot.changed)
             snapshot.finish(report.stored)
     else:
         _require_alone(tree, store, options)
         with SnapshotWriter(tree, store, anew=True) as snapshot:
-            report = _replace(tree, embedder, store, options)
+            report = _replace(tree, embedder, store, options, cache)
             if report.replaced:
                 snapshot.finish(report.stored)
+    cache.save()
     report.seconds = perf_counter() - begin
     return report
 
@@ -180,6 +182,7 @@ def plan(
         require_claim(tree, store, options.force)
         held = StoredRows(store.scan(source=tree.name))
     estimator = None
+    cache = ChunkCache(tree, store) if store is not None else None
     if embedder is not None:
         wanted = _spec(embedder, store, options, spec)
         if store is not None:
@@ -188,7 +191,7 @@ def plan(
             spec.require_same(wanted)
         estimator = Estimator(embedder, wanted)
     report.stored = len(held)
-    for chunk, change in _compare(tree, held, report):
+    for chunk, change in _compare(tree, held, report, cache):
         if change is Change.NEW:
             report.written += 1
             if estimator is not None:
@@ -238,14 +241,16 @@ def _named_tree(root: str | os.PathLike[str], store: VectorStore | None, options
     return tree
 
 
-def _replace(tree: Tree, embedder: C2LLMEmbedder, store: VectorStore, options: IngestOptions) -> IngestReport:
+def _replace(
+    tree: Tree, embedder: C2LLMEmbedder, store: VectorStore, options: IngestOptions, cache: ChunkCache
+) -> IngestReport:
     """Index into a successor, which takes the store's place."""
     old = store.spec
     spec = with_fields(_spec(embedder, store, options, None), index={} if old is None else old.index)
 
     def filled(successor: VectorStore) -> IngestReport:
         claim(tree, successor)
-        return _fill(tree, embedder, successor, options)
+        return _fill(tree, embedder, successor, options, cache)
 
     return replaced_by(filled, store, spec, tree.name, partial(_require_alone, tree, store, options))
 
@@ -286,7 +291,12 @@ def replaced_by(
 
 
 def _fill(
-    tree: Tree, embedder: C2LLMEmbedder, store: VectorStore, options: IngestOptions, changed: Iterable[str] = ()
+    tree: Tree,
+    embedder: C2LLMEmbedder,
+    store: VectorStore,
+    options: IngestOptions,
+    cache: ChunkCache,
+    changed: Iterable[str] = (),
 ) -> IngestReport:
     """Compare, write, verify, delete, verify again; `changed`: files that differ from what the rows were read from."""
     report = IngestReport(tree.name, notes=tree.notes)
@@ -296,7 +306,7 @@ def _fill(
     bulk = store.count() < len(tree.files)
 
     def write(loader: Loader) -> None:
-        changes = commit.before(_compare(tree, held, report, options.progress, commit.seen))
+        changes = commit.before(_compare(tree, held, report, cache, options.progress, commit.seen))
         source = options.vectors_from
         assert not isinstance(source, VectorStore)  # `ingest_with` has made it a function
         known = _Known(store, SameTexts(held, tree.files, changed), source)
@@ -344,17 +354,33 @@ def _compare(
     tree: Tree,
     held: StoredRows,
     report: IngestReport,
+    cache: ChunkCache | None = None,
     progress: Progress | None = None,
     seen: CommitSeen | None = None,
 ) -> Iterator[tuple[CodeChunk, Change]]:
     """Yield the chunks to act on, and take the rows of all chunks out of `held`."""
-    for source in iter_sources(tree):
+
+    def begin(path: str, data: bytes) -> None:
         if progress is not None:
-            progress(report.files, len(tree.files), source.path)
+            progress(report.files, len(tree.files), path)
         if seen is not None:
-            seen.see(source)
+            seen.see(path, data)
         report.files += 1
-        for chunk in chunk_source(tree.name, source.path, source.text):
+
+    def is_unchanged(path: str, data: bytes, digest: str) -> bool:
+        rows = held.take_file(path, cache.rows(path, digest)) if cache is not None else 0
+        if rows:
+            begin(path, data)
+            report.chunks += rows
+            report.unchanged += rows
+        return rows > 0
+
+    for source in iter_sources(tree, is_unchanged):
+        begin(source.path, source.data)
+        chunks = chunk_source(tree.name, source.path, source.text)
+        if cache is not None:
+            cache.keep(source, chunks)
+        for chunk in chunks:
             report.chunks += 1
             change = held.take(chunk)
             if change is Change.NONE:

@@ -19,9 +19,9 @@ import numpy as np
 from c2llm_integrations._utils.progress import Progress, shown
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.indexing.chunk_diff import Change
+from c2llm_integrations.indexing.claims import claim_records, require_alone, require_records
 from c2llm_integrations.indexing.ingest import replaced_by, spec_for
 from c2llm_integrations.indexing.options import RecordOptions
-from c2llm_integrations.indexing.ownership import claim_records, require_alone, require_records
 from c2llm_integrations.indexing.record_readers import (
     Item,
     Names,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from c2llm_integrations.code.exclude import UNREADABLE
-from c2llm_integrations.indexing.cost import Estimate
+from c2llm_integrations.indexing.cost_estimate import Estimate
 
 
 class Report(Protocol):
@@ -103,7 +103,7 @@ class RecordsReport:
 
 
 def note_if_all_refused(report: RecordsReport) -> None:
-    """Say first, if so, that no record of the run is stored."""
+    """Put a note first if every record of the run was refused, so that nothing is stored."""
     if report.refused and not report.written + report.unchanged + report.updated:
         first = next(iter(report.refused.values()))
         report.notes.insert(0, f"nothing is stored of {report.records:,} records: each was refused, such as {first}")

@@ -17,8 +17,8 @@ from c2llm_integrations.code.git import branch_of
 from c2llm_integrations.code.repository import list_again
 from c2llm_integrations.code.source_file import FileState, read_source
 from c2llm_integrations.errors import RepositoryError, StoreBusy
-from c2llm_integrations.indexing.ownership import Claim, claim_of, claimed_elsewhere, home_of
-from c2llm_integrations.indexing.snapshot import (
+from c2llm_integrations.indexing.claims import Claim, claim_of, claimed_elsewhere, home_of
+from c2llm_integrations.indexing.file_states import (
     Rules,
     Snapshot,
     States,
@@ -32,7 +32,7 @@ from c2llm_integrations.indexing.snapshot import (
 from c2llm_integrations.stores.vector_store import VectorStore
 
 # Seconds that a search may spend on reading files whose state differs; the next search continues with the rest.
-PATIENCE = 0.03
+COMPARE_SECONDS = 0.03
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +86,12 @@ class Staleness:
 
 
 def stale(
-    root: Path, store: VectorStore, patience: float = PATIENCE, claimed: tuple[str, Claim] | None = None
+    root: Path, store: VectorStore, patience: float = COMPARE_SECONDS, claimed: tuple[str, Claim] | None = None
 ) -> Staleness | None:
     """Compare the tree under `root`, a repository's root, with the snapshot of the rows in `store`.
-    `claimed`:
 
     None means that the answers are as fresh as the tree, or that nothing was ever indexed from this checkout.
     Takes 25 to 50 ms for 10,000 files. `patience`: seconds to spend on reading files that may have changed; `claimed`:
-    `claimed`:
     what `claim_of` returns, if that is known.
     """
     claimed = claimed or claim_of(root, store)

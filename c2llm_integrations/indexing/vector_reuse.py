@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # Embedding fewer chunks is faster than reading another index.
 WORTHWHILE = 64
 # Seconds to wait for another worktree's index; it only saves work.
-WAIT_SECONDS = 5.0
+WORKTREE_WAIT_SECONDS = 5.0
 # Texts of each index that are embedded to check that its vectors are this model's.
 CHECKED = 4
 
@@ -135,7 +135,7 @@ class Worktrees:
             if not (other / INDEX_FOLDER / self._collection).is_dir():
                 continue
             try:
-                store = open_store(own_index(other), self._collection, wait=WAIT_SECONDS)
+                store = open_store(own_index(other), self._collection, wait=WORKTREE_WAIT_SECONDS)
                 ids = self._texts(store)
             except StoreError as error:
                 self.notes.append(f"nothing was copied from {other}: {error}")

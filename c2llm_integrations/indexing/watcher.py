@@ -17,7 +17,7 @@ from c2llm_integrations.errors import MissingExtra, RepositoryError, reason_of
 # Milliseconds without a change that end a burst, and the longest burst.
 QUIET_MS, BURST_MS = 300, 5_000
 # Events get lost (a full queue, a network file system), so `work` is also called after this many seconds.
-LOOK_SECONDS = 30.0
+REPEAT_SECONDS = 30.0
 # How long to wait for git to finish a checkout.
 GIT_SECONDS = 60.0
 POLL_SECONDS = 0.2
@@ -27,7 +27,7 @@ _ADDED = 1  # watchfiles' Change.added
 
 
 def watch(folder: Path, work: Callable[[], None], say: Callable[[str], None], stopped: Event | None = None) -> None:
-    """Call `work` now, after each burst of changes under `folder` and every `LOOK_SECONDS`, until stopped.
+    """Call `work` now, after each burst of changes under `folder` and every `REPEAT_SECONDS`, until stopped.
 
     Args:
         folder: The folder; while it is gone, nothing is done.
@@ -97,7 +97,7 @@ def _bursts(folder: Path, stopped: Event, say: Callable[[str], None]) -> Iterato
                     break  # to watch it, too; the first look then covers what is in it by now
                 if found or time.monotonic() > next_look or not folder.is_dir():
                     yield
-                    next_look = time.monotonic() + LOOK_SECONDS
+                    next_look = time.monotonic() + REPEAT_SECONDS
         except OSError as error:
             if not folder.is_dir():
                 return

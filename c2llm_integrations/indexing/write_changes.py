@@ -33,7 +33,7 @@ _Record = TypeVar("_Record", bound=AnyRecord)
 Refuse = Callable[[Sequence[_Record], Mapping[Any, str]], None]
 
 
-class Stored(Protocol):
+class RowsBefore(Protocol):
     """The rows of a source as they were at first."""
 
     def __len__(self) -> int: ...
@@ -51,7 +51,7 @@ class Work:
     """
 
     source: str
-    before: Stored
+    before: RowsBefore
     write: Callable[[Loader], None]
     gone: Callable[[], Sequence[RecordId]]
     embeds: bool = True

@@ -23,10 +23,10 @@ except ImportError as error:
     raise MissingExtra("langchain-core", "langchain") from error
 
 from c2llm_integrations.langchain.embeddings import C2LLMEmbeddings
-from c2llm_integrations.langchain.interoperability import langchain_milvus_arguments, langchain_qdrant_arguments
 from c2llm_integrations.langchain.loader import C2LLMCodeLoader
 from c2llm_integrations.langchain.reranker import C2LLMReranker
 from c2llm_integrations.langchain.retriever import C2LLMRetriever
+from c2llm_integrations.langchain.store_arguments import langchain_milvus_arguments, langchain_qdrant_arguments
 from c2llm_integrations.langchain.vector_store import C2LLMVectorStore
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from langchain_milvus.utils.sparse import BaseSparseEmbedding
 
-from c2llm_integrations.code.analyzer import document_terms, query_terms, sparse, sparse_query
+from c2llm_integrations.code.lexical_terms import document_terms, query_terms, sparse, sparse_query
 from c2llm_integrations.stores.row_checks import listed
 
 

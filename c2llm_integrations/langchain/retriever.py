@@ -15,7 +15,7 @@ from c2llm_integrations.langchain.embeddings import C2LLMEmbeddings
 from c2llm_integrations.retrieval.document_store import refuse_unknown
 from c2llm_integrations.retrieval.options import SearchOptions
 from c2llm_integrations.retrieval.reserved_fields import given_metadata
-from c2llm_integrations.retrieval.store_handles import WAIT_SECONDS, SharedStore, shared_store
+from c2llm_integrations.retrieval.store_handles import STORE_WAIT_SECONDS, SharedStore, shared_store
 from c2llm_integrations.stores.vector_store import Filter, Hit, VectorStore
 
 # Every option of `search` becomes a field. LangChain calls the limit `k`.
@@ -58,7 +58,7 @@ class C2LLMRetriever(_Options):  # type: ignore[misc]
     embeddings: C2LLMEmbeddings | None = None
     k: int = 10
     score_threshold: float | None = None
-    wait: float = WAIT_SECONDS
+    wait: float = STORE_WAIT_SECONDS
     search_kwargs: dict[str, Any] = Field(default_factory=dict)
 
     _shared: SharedStore | None = PrivateAttr(default=None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from c2llm_integrations.code.analyzer import document_terms, query_terms, sparse, sparse_query
+from c2llm_integrations.code.lexical_terms import document_terms, query_terms, sparse, sparse_query
 from c2llm_integrations.stores.row_checks import listed
 
 Sparse = tuple[list[list[int]], list[list[float]]]

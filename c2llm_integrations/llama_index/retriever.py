@@ -14,7 +14,7 @@ from c2llm_integrations.llama_index.nodes import NODE_FIELDS, node_of
 from c2llm_integrations.retrieval.document_store import refuse_unknown
 from c2llm_integrations.retrieval.options import SearchOptions
 from c2llm_integrations.retrieval.reserved_fields import given_metadata
-from c2llm_integrations.retrieval.store_handles import WAIT_SECONDS, shared_store
+from c2llm_integrations.retrieval.store_handles import STORE_WAIT_SECONDS, shared_store
 from c2llm_integrations.stores.vector_store import Hit, VectorStore
 
 # The options of `search` that the retriever takes by the same name.
@@ -53,7 +53,7 @@ class C2LLMRetriever(BaseRetriever):
         """
         super().__init__(callback_manager)
         refuse_unknown(options, OPTIONS)
-        self._source = shared_store(store, collection, WAIT_SECONDS)
+        self._source = shared_store(store, collection, STORE_WAIT_SECONDS)
         self.embed_model = embed_model
         self.similarity_top_k = similarity_top_k
         self.score_threshold = score_threshold

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from c2llm_integrations.model import attention_gpu
-from c2llm_integrations.model.attention_gpu import Groups, Layout
+from c2llm_integrations.model.attention_gpu import Groups, PackedLayout
 
 # Scores held at once, 1 MB of float32: what a core's own cache holds.
 SCORES = 2**18
@@ -30,21 +30,23 @@ class Padded:
     mask: Tensor
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, groups: Groups | Layout | Padded, *, causal: bool) -> Tensor:
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, groups: Groups | PackedLayout | Padded, *, causal: bool
+) -> Tensor:
     """Return each token's attention over its own text.
 
     Args:
         query: (tokens, heads, width).
         key: The same, or fewer heads (grouped queries).
         value: As `key`.
-        groups: Which tokens are a text; a `Layout` is attended as a GPU does it, a `Padded` by plain operations.
+        groups: Which tokens are a text; a `PackedLayout` is attended as a GPU does it, a `Padded` by plain operations.
         causal: Whether later tokens are hidden.
 
     Returns:
         (tokens, heads · width); zeros for tokens of no group.
 
     """
-    if isinstance(groups, Layout):
+    if isinstance(groups, PackedLayout):
         return attention_gpu.attend(query, key, value, groups, causal=causal)
     if isinstance(groups, Padded):
         return _in_one(query, key, value, groups.mask, causal)

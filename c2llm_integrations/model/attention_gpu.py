@@ -42,7 +42,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Layout:
+class PackedLayout:
     """A batch's texts as the device needs them; `offsets`: (texts + 1,) int32; `longest` and `tokens` are counts."""
 
     offsets: Tensor
@@ -51,13 +51,13 @@ class Layout:
     blocks: list[Block]
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, texts: Layout, *, causal: bool) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, texts: PackedLayout, *, causal: bool) -> Tensor:
     """See `attention.attend`; by the variable-length kernel where it takes these rows, else padded."""
     way = attend_varlen if _takes_varlen(query) else attend_padded
     return way(query, key, value, texts, causal=causal).flatten(1)
 
 
-def attend_varlen(query: Tensor, key: Tensor, value: Tensor, texts: Layout, *, causal: bool) -> Tensor:
+def attend_varlen(query: Tensor, key: Tensor, value: Tensor, texts: PackedLayout, *, causal: bool) -> Tensor:
     """Return (tokens, heads, width) by PyTorch's variable-length flash attention: half precision on CUDA."""
     from torch.nn.attention.varlen import varlen_attn
 
@@ -80,7 +80,7 @@ def _takes_grouped(device: torch.device, dtype: torch.dtype) -> bool:
 
     with torch.inference_mode():
         query, key, value = torch.linspace(0, 99, 3 * 4 * 4 * 8, device=device).sin().to(dtype).view(3, 4, 4, 8)
-        key, value, texts = key[:, :2], value[:, :2], layout([4], device)
+        key, value, texts = key[:, :2], value[:, :2], packed_layout([4], device)
         try:
             found: Any = varlen_attn(query, key, value, texts.offsets, texts.offsets, 4, 4, window_size=(-1, 0))
             wanted = attend_padded(query, key, value, texts, causal=True)
@@ -91,7 +91,7 @@ def _takes_grouped(device: torch.device, dtype: torch.dtype) -> bool:
             return False
 
 
-def attend_padded(query: Tensor, key: Tensor, value: Tensor, texts: Layout, *, causal: bool) -> Tensor:
+def attend_padded(query: Tensor, key: Tensor, value: Tensor, texts: PackedLayout, *, causal: bool) -> Tensor:
     """Return (tokens, heads, width) in any precision on any device, padded in blocks."""
     mixed = torch.zeros_like(query)
     key, value = _repeated(query, key, value)  # the fused kernels take grouped queries in half precision only
@@ -110,7 +110,7 @@ def _repeated(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor
     return (key, value) if shared == 1 else (key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1))
 
 
-def pool(scores: Tensor, states: Tensor, texts: Layout) -> Tensor:
+def pool(scores: Tensor, states: Tensor, texts: PackedLayout) -> Tensor:
     """Return (texts, heads, D), each text's states weighted by its scores' softmax, of (tokens, heads), (tokens, D)."""
     pooled = []
     for block in texts.blocks:
@@ -121,7 +121,7 @@ def pool(scores: Tensor, states: Tensor, texts: Layout) -> Tensor:
     return torch.cat(pooled)
 
 
-def layout(lengths: Sequence[int], device: torch.device, offsets: Tensor | None = None) -> Layout:
+def packed_layout(lengths: Sequence[int], device: torch.device, offsets: Tensor | None = None) -> PackedLayout:
     """Describe texts that follow each other from token 0 on; made once a batch, on the device, without waiting for it.
 
     Args:
@@ -137,7 +137,7 @@ def layout(lengths: Sequence[int], device: torch.device, offsets: Tensor | None 
         _block(offsets[first : last + 1].long(), lengths[first], begins[first], begins[last])
         for first, last in _alike(lengths)
     ]
-    return Layout(offsets, max(lengths), begins[-1], blocks)
+    return PackedLayout(offsets, max(lengths), begins[-1], blocks)
 
 
 def _alike(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:

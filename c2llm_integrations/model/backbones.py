@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from c2llm_integrations.model.attention import Padded, attend
-from c2llm_integrations.model.attention_gpu import Groups, Layout
+from c2llm_integrations.model.attention_gpu import Groups, PackedLayout
 from c2llm_integrations.model.checkpoint import ModelConfig
 from c2llm_integrations.model.fused_ops import add_norm, rotate, swiglu
 
@@ -106,7 +106,7 @@ class Qwen2:
                 )
             )
 
-    def __call__(self, ids: Tensor, positions: Tensor, groups: Groups | Layout | Padded) -> Tensor:
+    def __call__(self, ids: Tensor, positions: Tensor, groups: Groups | PackedLayout | Padded) -> Tensor:
         """(tokens,) ids and their places in their texts → (tokens, hidden_size) last hidden states."""
         x = F.embedding(ids, self.embeddings)
         angles = positions[:, None] * self.frequencies
@@ -196,7 +196,7 @@ class Bert:
             fused = Linear(torch.cat([part.weight for part in qkv]), torch.cat([part.bias for part in qkv]))
             self.layers.append(BertLayer(fused, *(pair[name] for name in self._LAYER[3:])))
 
-    def __call__(self, ids: Tensor, positions: Tensor, groups: Groups | Layout | Padded) -> Tensor:
+    def __call__(self, ids: Tensor, positions: Tensor, groups: Groups | PackedLayout | Padded) -> Tensor:
         """(tokens,) ids and their places in their texts → (tokens, hidden_size) last hidden states."""
         x, normed = self.embed(ids, positions), self.embed.normed
         for layer in self.layers:

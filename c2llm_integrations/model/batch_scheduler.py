@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from c2llm_integrations.model.encoder import Encoder, Texts, is_out_of_memory
-from c2llm_integrations.model.threads import lane_count, lanes
+from c2llm_integrations.model.parallel_batches import lane_count, lanes
 
 SHARE_TOKENS = 288  # fewer are not shared out among lanes
 LEAST_TOKENS = 256  # the budget never falls below, however often a device runs out of memory

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.errors import CheckpointError, InputError
-from c2llm_integrations.model.tensor_files import FLOATS, read_tensors, some_names, write_tensors
+from c2llm_integrations.model.safetensors_files import FLOATS, read_tensors, some_names, write_tensors
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from torch import Tensor
 
-    from c2llm_integrations.model.output_dim import Head
+    from c2llm_integrations.model.heads_and_projections import Head
 
 RELEASED = "codefuse-ai/"  # what hub ids of the released models begin with
 NANO = Path(__file__).parent / "nano"

@@ -24,7 +24,7 @@ from c2llm_integrations._utils.files import user_cache, write_atomically
 from c2llm_integrations.model.backbones import Bert
 from c2llm_integrations.model.checkpoint import RANGES, Checkpoint
 from c2llm_integrations.model.int8 import Product, weight_steps
-from c2llm_integrations.model.threads import lanes
+from c2llm_integrations.model.parallel_batches import lanes
 
 # The products measured: rows of tokens, and the most columns and outputs of a layer.
 ROWS, MOST_COLUMNS, MOST_OUTPUTS = 128, 512, 1024

@@ -18,8 +18,8 @@ from c2llm_integrations.model.batch_scheduler import BatchScheduler, Job
 from c2llm_integrations.model.checkpoint import Checkpoint, load_checkpoint
 from c2llm_integrations.model.dtype_choice import best_dtype
 from c2llm_integrations.model.encoder import load_encoder, longest_text, token_budget
+from c2llm_integrations.model.heads_and_projections import Projection, of_width
 from c2llm_integrations.model.options import ModelOptions, is_url
-from c2llm_integrations.model.output_dim import Projection, of_width
 
 # Texts tokenized at once at most: bounds memory, and is enough to sort like lengths together. Nothing is computed while
 # the first window is tokenized, so that one is small, and each of the next ones `WINDOW_GROWTH` times as large.

@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 from c2llm_integrations.errors import CheckpointError, InputError
-from c2llm_integrations.model.attention_gpu import Groups, Layout, layout, moved, pool
+from c2llm_integrations.model.attention_gpu import Groups, PackedLayout, moved, packed_layout, pool
 from c2llm_integrations.model.backbones import Bert, Qwen2, Shape, Weights
 from c2llm_integrations.model.checkpoint import Checkpoint, ModelConfig, long_name
 from c2llm_integrations.model.dtype_choice import float_dtype, why_not_int8
 from c2llm_integrations.model.int8 import Int8Bert
+from c2llm_integrations.model.parallel_batches import GPU_LANES, keep_freed_memory, settle_functions
 from c2llm_integrations.model.pma import PMA, FoldedPMA
-from c2llm_integrations.model.tensor_files import some_names
-from c2llm_integrations.model.threads import GPU_LANES, keep_freed_memory, settle_functions
+from c2llm_integrations.model.safetensors_files import some_names
 
 Texts = Sequence[Sequence[int]]
 # The CPU library keeps a compiled kernel for every matrix height it meets: free heights cost 500 MB in 70 batches.
@@ -177,7 +177,7 @@ class PackedEncoder:
         states, _ = self._states(texts)
         return states[: sum(map(len, texts))].cpu()
 
-    def _states(self, texts: Texts) -> tuple[Tensor, Groups | Layout]:
+    def _states(self, texts: Texts) -> tuple[Tensor, Groups | PackedLayout]:
         """Return the backbone's last states, (tokens, D), and which of them belong together."""
         lengths = [len(text) for text in texts]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
@@ -188,7 +188,7 @@ class PackedEncoder:
         numbers[rows : rows + tokens] = np.arange(tokens) - np.repeat(offsets[:-1], lengths)
         numbers[2 * rows :] = offsets
         parts = moved(torch.from_numpy(numbers), self.device).split([rows, rows, len(offsets)])
-        groups = layout(lengths, self.device, parts[2]) if self.as_gpu else list(groups_of(lengths))
+        groups = packed_layout(lengths, self.device, parts[2]) if self.as_gpu else list(groups_of(lengths))
         return self.backbone(parts[0], parts[1], groups), groups
 
 
@@ -258,11 +258,11 @@ def right_padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return padded, torch.arange(padded.shape[1]) < lengths[:, None]
 
 
-def pool_packed(pooling: FoldedPMA, states: Tensor, groups: Groups | Layout) -> Tensor:
+def pool_packed(pooling: FoldedPMA, states: Tensor, groups: Groups | PackedLayout) -> Tensor:
     """Return (texts, d) float32 of states (tokens, D), computed in float32."""
     states = states.float()
     scores = pooling.scores(states)
-    mixed = pool(scores, states, groups) if isinstance(groups, Layout) else _pool(scores, states, groups)
+    mixed = pool(scores, states, groups) if isinstance(groups, PackedLayout) else _pool(scores, states, groups)
     return pooling.finish(mixed)
 
 

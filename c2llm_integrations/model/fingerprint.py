@@ -85,7 +85,7 @@ def options_of(
             here is called like the model: an index may come with a folder that poses as a model of the hub.
 
     """
-    from c2llm_integrations.model.output_dim import bundled_head
+    from c2llm_integrations.model.heads_and_projections import bundled_head
 
     found = current_fingerprint(fingerprint)
     if not is_named:
@@ -126,7 +126,7 @@ def _require_no_folder_called(model: str) -> None:
 
 def _file_of(kind: str, digest: str, file: str | os.PathLike[str] | None) -> str:
     """Return the file of a head or projection: the one given, else the one that this machine remembers."""
-    from c2llm_integrations.model.output_dim import remembered
+    from c2llm_integrations.model.heads_and_projections import remembered
 
     found = file or remembered(digest)
     if found is None:

@@ -14,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from c2llm_integrations.errors import CheckpointError
 from c2llm_integrations.model.hf_config import C2LLMConfig
 from c2llm_integrations.model.pma import PMA
-from c2llm_integrations.model.tensor_files import some_names
+from c2llm_integrations.model.safetensors_files import some_names
 
 _SUPPORTED = "choose a text encoder or decoder that transformers computes with SDPA attention"
 

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from c2llm_integrations.errors import CheckpointError
 from c2llm_integrations.model.attention import attend
-from c2llm_integrations.model.attention_gpu import Groups, Layout
+from c2llm_integrations.model.attention_gpu import Groups, PackedLayout
 from c2llm_integrations.model.backbones import Bert, BertLayer, Linear, Shape
 from c2llm_integrations.model.checkpoint import RANGES, Checkpoint
-from c2llm_integrations.model.tensor_files import read_tensors
+from c2llm_integrations.model.safetensors_files import read_tensors
 
 LOWEST_GELU = 0.17  # its minimum is -0.16997, at -0.7518
 ZERO = 128  # the unsigned byte that stands for 0
@@ -83,7 +83,7 @@ class Int8Bert:
             )
         self.layers = [_rounded(layer, highest, f"layers.{number}") for number, layer in enumerate(bert.layers)]
 
-    def __call__(self, ids: Tensor, positions: Tensor, groups: Groups | Layout) -> Tensor:
+    def __call__(self, ids: Tensor, positions: Tensor, groups: Groups | PackedLayout) -> Tensor:
         """(tokens,) ids and their places in their texts → (tokens, hidden_size) last hidden states."""
         x, normed = self.embed(ids, positions), self.embed.normed
         for layer in self.layers:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from c2llm_integrations.code.analyzer import query_terms
 from c2llm_integrations.code.chunk import piece_id
+from c2llm_integrations.code.lexical_terms import query_terms
 from c2llm_integrations.errors import InputError, did_you_mean
 from c2llm_integrations.model.fingerprint import Fingerprint
 from c2llm_integrations.retrieval.memory_index import LexicalIndex

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from c2llm_integrations.code.analyzer import query_terms, stem
+from c2llm_integrations.code.lexical_terms import query_terms, stem
 
 Kind = Literal["words", "symbol", "code", "error"]
 

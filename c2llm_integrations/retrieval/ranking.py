@@ -21,10 +21,10 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import get_args
 
-from c2llm_integrations.code.analyzer import document_terms, stems
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.defined_names import defines
 from c2llm_integrations.code.languages import is_prose
+from c2llm_integrations.code.lexical_terms import document_terms, stems
 from c2llm_integrations.errors import InputError, did_you_mean
 from c2llm_integrations.retrieval.options import RULES, Mode
 from c2llm_integrations.retrieval.query import Kind, Question, read, words_of

@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from weakref import WeakKeyDictionary
 
-from c2llm_integrations.code.analyzer import ANALYZER, UNSPACED, query_terms
 from c2llm_integrations.code.chunk import KINDS, CodeChunk
 from c2llm_integrations.code.exclude import within_limits
 from c2llm_integrations.code.languages import LANGUAGES, languages_called
+from c2llm_integrations.code.lexical_terms import ANALYZER, UNSPACED, query_terms
 from c2llm_integrations.code.path_filter import from_root, selected
 from c2llm_integrations.code.repository import checkout_id
 from c2llm_integrations.errors import InputError, StoreError, did_you_mean
-from c2llm_integrations.indexing.ownership import Claim
+from c2llm_integrations.indexing.claims import Claim
 from c2llm_integrations.retrieval.options import RULES, Mode, SearchOptions
 from c2llm_integrations.retrieval.query import bounded
 from c2llm_integrations.retrieval.ranking import rank, require_known
-from c2llm_integrations.stores.foreign import ForeignStore
+from c2llm_integrations.stores.foreign_collection import ForeignStore
 from c2llm_integrations.stores.vector_store import Candidates, CollectionSpec, Filter, Hit, Stored, Vector, VectorStore
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ PATHS_SECONDS = 5.0
 _GLUED = re.compile(f"(?<=[A-Za-z0-9_])(?=[{UNSPACED}])|(?<=[{UNSPACED}])(?=[A-Za-z0-9_])")
 
 
-class Source(Protocol):
+class Searchable(Protocol):
     """A store, or an index in memory. `changes` grows with each change made through it."""
 
     changes: int
@@ -194,7 +194,7 @@ def apart(query: str) -> str:
     return query if query.isascii() else _GLUED.sub(" ", query)
 
 
-def find(query: str, vector: Vector | None, source: Source, options: SearchOptions) -> list[Hit]:
+def find(query: str, vector: Vector | None, source: Searchable, options: SearchOptions) -> list[Hit]:
     """Return what `search` returns, for a query whose vector is known, or None in mode "lexical".
 
     Raises InputError as `search` does, and for a lexical search without a word to look for.
@@ -224,7 +224,7 @@ def require_question(query: str, options: SearchOptions) -> None:
         raise InputError(f"there is no kind {options.kind!r}{did_you_mean(options.kind, KINDS)}")
 
 
-def unmatched(source: Source, options: SearchOptions) -> str:
+def unmatched(source: Searchable, options: SearchOptions) -> str:
     """Return the first filter that no row passes: "path", "language" or "kind"; "" if each passes some."""
     is_filtered = options.path or options.languages or options.kind
     rows: list[Stored | CodeChunk] = list(source.scan(source=options.repository)) if is_filtered else []
@@ -248,7 +248,7 @@ def _languages(options: SearchOptions) -> list[str]:
     return list(dict.fromkeys(one for name in options.languages for one in languages_called(name)))
 
 
-def _filter(source: Source, options: SearchOptions) -> Filter | None:
+def _filter(source: Searchable, options: SearchOptions) -> Filter | None:
     """Return the filter, or None if no path matches."""
     asked: dict[str, Any] = {"repository": options.repository, "language": _languages(options), "kind": options.kind}
     if options.path is not None:
@@ -266,16 +266,16 @@ class _Paths:
     Changes by other processes show in the number of rows, and after `PATHS_SECONDS` at the latest.
     """
 
-    _known: ClassVar[WeakKeyDictionary[Source, dict[str | None, _Paths]]] = WeakKeyDictionary()
+    _known: ClassVar[WeakKeyDictionary[Searchable, dict[str | None, _Paths]]] = WeakKeyDictionary()
 
-    def __init__(self, source: Source, repository: str | None, stamp: tuple[int, int]) -> None:
+    def __init__(self, source: Searchable, repository: str | None, stamp: tuple[int, int]) -> None:
         self.all = frozenset(row.path for row in source.scan(source=repository))
         self._stamp = stamp
         self._end = time.monotonic() + PATHS_SECONDS
         self._selected: dict[str, list[str]] = {}
 
     @classmethod
-    def of(cls, source: Source, repository: str | None, anew: bool = False) -> _Paths:
+    def of(cls, source: Searchable, repository: str | None, anew: bool = False) -> _Paths:
         """Return the paths of a source (of one repository); `anew`: without the cache."""
         known = cls._known.setdefault(source, {})
         stamp = source.changes, source.count(source=repository)

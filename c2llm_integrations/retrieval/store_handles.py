@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary, finalize
 
 from c2llm_integrations.errors import InputError
-from c2llm_integrations.indexing.ownership import require_known_model
+from c2llm_integrations.indexing.claims import require_known_model
 from c2llm_integrations.model.fingerprint import options_of
 from c2llm_integrations.model.shared_model import Awaited, SharedModel, shared_model
 from c2llm_integrations.retrieval.options import Mode, SearchOptions
@@ -29,7 +29,7 @@ from c2llm_integrations.retrieval.search import (
     spec_of,
 )
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.foreign import ForeignStore
+from c2llm_integrations.stores.foreign_collection import ForeignStore
 from c2llm_integrations.stores.spec import CollectionSpec
 from c2llm_integrations.stores.vector_store import Hit, VectorStore
 
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 # Questions asked at the same time: their vectors are computed together, then the store answers one by one.
 QUESTIONS = 16
-# How long a question waits for an embedded collection that another process uses.
-WAIT_SECONDS = 30.0
+# How long a question, and a run that writes, wait for an embedded collection that another process uses.
+STORE_WAIT_SECONDS = 30.0
 
 
 class SharedStore(Awaited):
@@ -48,7 +48,7 @@ class SharedStore(Awaited):
     Pickled and copied as its URL and collection.
     """
 
-    def __init__(self, store: str | VectorStore, collection: str, wait: float = WAIT_SECONDS) -> None:
+    def __init__(self, store: str | VectorStore, collection: str, wait: float = STORE_WAIT_SECONDS) -> None:
         """Call `shared_store` instead, or nothing is shared."""
         super().__init__(QUESTIONS)
         self._named = (store, collection, wait)
@@ -142,7 +142,7 @@ _stores: WeakValueDictionary[tuple[Any, ...], SharedStore] = WeakValueDictionary
 _stores_lock = threading.Lock()
 
 
-def shared_store(store: str | VectorStore, collection: str = "code", wait: float = WAIT_SECONDS) -> SharedStore:
+def shared_store(store: str | VectorStore, collection: str = "code", wait: float = STORE_WAIT_SECONDS) -> SharedStore:
     """Return this process's handle on a URL, or on an open store of any collection, which the caller closes.
 
     Several processes (web workers) may name one embedded Qdrant: they take turns, each call within `wait` seconds.

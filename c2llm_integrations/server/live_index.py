@@ -21,13 +21,14 @@ from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.path_filter import escaped, from_root, literal
 from c2llm_integrations.code.repository import find_root, iter_sources, open_tree, root_of
 from c2llm_integrations.errors import C2LLMError, CheckpointError, InputError, RepositoryError, ServerError, StoreError
-from c2llm_integrations.indexing.ownership import claim_of, index_of, parts_of, require_known_model
+from c2llm_integrations.indexing.claims import claim_of, index_of, parts_of, require_known_model
 from c2llm_integrations.indexing.staleness import Staleness, stale
 from c2llm_integrations.model.checkpoint import lasting_name
 from c2llm_integrations.model.options import remember_model
 from c2llm_integrations.retrieval.memory_index import FolderIndex
 from c2llm_integrations.retrieval.options import SearchOptions
 from c2llm_integrations.retrieval.search import UNREADABLE_NOTE, mode_for, search_with, spec_of, unmatched
+from c2llm_integrations.retrieval.store_handles import STORE_WAIT_SECONDS
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.vector_store import Hit, VectorStore
 
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from c2llm_integrations.model.embedder import C2LLMEmbedder
     from c2llm_integrations.model.shared_model import SharedModel
 
-# How long a question, and a run that writes, wait for a collection that others use.
-WAIT_SECONDS = 30.0
 # How old the last look at the tree may be when a question is answered.
 LOOK_SECONDS = 2.0
 # How long a question waits for the files to be read before it is answered from those that are.
@@ -187,7 +186,7 @@ class LiveIndex:
         raise InputError(f"{path!r} has {last} lines that are indexed, asked for line {line}")
 
     def has(self, path: str) -> bool:
-        """Say whether a path, as for `chunk_at`, is that of a file that is indexed, without reading any."""
+        """Return whether a path, as for `chunk_at`, is that of an indexed file, without reading any."""
         return self._file(path, open_tree(self.folder, expected_root=self.root).files) is not None
 
     def inside(self, hit: Hit) -> str:
@@ -234,7 +233,7 @@ class LiveIndex:
         """The collection, shared with other processes; raises StoreError or SpecMismatch if it cannot be read."""
         with self._lock:
             if self._store is None:
-                self._store = open_store(self.url, self.config.collection, wait=WAIT_SECONDS)
+                self._store = open_store(self.url, self.config.collection, wait=STORE_WAIT_SECONDS)
             return self._store
 
     # ---- keeping current

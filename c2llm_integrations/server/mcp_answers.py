@@ -8,18 +8,22 @@ from itertools import accumulate
 
 from c2llm_integrations._utils.printable import clean, one_line, shortened
 from c2llm_integrations.code.chunk import CodeChunk
+from c2llm_integrations.code.exclude import within_limits
 from c2llm_integrations.code.path_filter import without_lines
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.server.live_index import Answer, LiveIndex
 from c2llm_integrations.stores.vector_store import Hit
 
 # What an agent can take in at once: hits, and of an answer the lines of one hit, characters of a line, and of it all.
-MAX_HITS, MAX_LINES, MAX_LINE, MAX_CHARS = 50, 40, 300, 20_000
+MAX_HITS, MAX_LINES, MAX_LINE, MAX_ANSWER_CHARS = 50, 40, 300, 20_000
 # Characters of a question that an answer repeats.
 SHOWN_CHARS = 80
-# Rows and repositories may hold names of any length: characters shown of a path, of a kind with a symbol, of a
-# language and of a note, and backticks of a fence.
-MAX_PLACE, MAX_WHAT, MAX_LANGUAGE, MAX_NOTE, MAX_FENCE = 300, 150, 40, 600, 40
+# A path is shown whole, so that it can be given back, with lines behind it; of one that no file of ours has, which only
+# rows of others hold, so many characters.
+MAX_PLACE, MAX_OTHER_PLACE = 4000, 300
+# Rows and repositories may hold names of any length: characters shown of a kind with a symbol, of a language and of a
+# note, and backticks of a fence.
+MAX_WHAT, MAX_LANGUAGE, MAX_NOTE, MAX_FENCE = 150, 40, 600, 40
 _LONG_RUN = re.compile(f"`{{{MAX_FENCE},}}")
 
 
@@ -76,9 +80,7 @@ class SearchTools:
             answer = one.search(question, limit=limit + 1)
             others = [hit for hit in answer.hits if chunk is None or hit.chunk.id != chunk.id]
             answers.append((one, Answer(others[:limit], answer.notes)))
-        return self._text(
-            f"similar to {shortened(file, MAX_PLACE)}:{line}" if file else "similar to the code", answers, limit
-        )
+        return self._text(f"similar to {_place(file)}:{line}" if file else "similar to the code", answers, limit)
 
     def index_status(self) -> str:
         """Return what is indexed, where, and whether it is current."""
@@ -88,7 +90,7 @@ class SearchTools:
                 shown = "; ".join(value) or "current" if name == "notes" else value
                 lines.append(shortened(f"{name.replace('_', ' ')}: {shown}", MAX_NOTE))
             lines.append("")
-        return "\n".join(lines).strip()[:MAX_CHARS]
+        return "\n".join(lines).strip()[:MAX_ANSWER_CHARS]
 
     def _chosen(self, folder: str | None) -> Sequence[LiveIndex]:
         if _given(folder) is None:
@@ -128,8 +130,8 @@ class SearchTools:
         lines = [f"{len(found) or 'no'} {'hit' if len(found) == 1 else 'hits'} {what}"]
         places = {index: f" ({self._name(index)})" if several else "" for index, _ in answers}
         notes = (f"note{places[index]}: {note}" for index, answer in answers for note in answer.notes)
-        lines += _noted(notes, MAX_CHARS // 4)
-        room = MAX_CHARS - sum(len(line) + 1 for line in lines)
+        lines += _noted(notes, MAX_ANSWER_CHARS // 4)
+        room = MAX_ANSWER_CHARS - sum(len(line) + 1 for line in lines)
         for number, (hit, index) in enumerate(found):
             place = f"{self._name(index)}/{index.inside(hit)}" if several else index.inside(hit)
             left = len(found) - number
@@ -146,7 +148,7 @@ def _hit_text(hit: Hit, place: str, room: int) -> str:
     """Return one hit: where, what, and as much of the code as `room` characters leave, none if there are too few."""
     chunk = hit.chunk
     what = shortened(" ".join(part for part in (chunk.kind, chunk.symbol) if part), MAX_WHAT)
-    heading = f"{shortened(place, MAX_PLACE)}:{chunk.start_line}-{chunk.end_line}  {what}  score {hit.score:.3f}"
+    heading = f"{_place(place)}:{chunk.start_line}-{chunk.end_line}  {what}  score {hit.score:.3f}"
     language = shortened(chunk.language, MAX_LANGUAGE).replace("`", "'")  # one would end the fence
     lines = clean(chunk.text).rstrip().split("\n")
     cut = [line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]} …" for line in lines[:MAX_LINES]]
@@ -161,6 +163,11 @@ def _hit_text(hit: Hit, place: str, room: int) -> str:
         shown.append(line)
     left = len(lines) - len(shown)
     return "\n".join([heading, fence + language, *shown, fence, *([f"… {left} more lines"] if left else [])])
+
+
+def _place(path: str) -> str:
+    is_ours = within_limits(path) and len(path) <= MAX_PLACE
+    return shortened(path, MAX_PLACE if is_ours else MAX_OTHER_PLACE)
 
 
 def _noted(notes: Iterable[str], room: int) -> list[str]:

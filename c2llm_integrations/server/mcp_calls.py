@@ -21,7 +21,7 @@ class OneLineServer(MCPServer[object]):
     """A server that refuses arguments that a tool does not have, which the SDK drops, and says errors in one line."""
 
     def refuse_unknown(self) -> None:
-        """Say in the schema of each tool that there are only its own arguments, as `call_tool` holds it."""
+        """Declare in the schema of each tool that it takes no other arguments, which `call_tool` refuses."""
         for tool in self._tool_manager.list_tools():
             tool.parameters["additionalProperties"] = False
 

@@ -13,7 +13,7 @@ from c2llm_integrations.code.exclude import INDEX_FOLDER
 from c2llm_integrations.errors import InputError
 
 if TYPE_CHECKING:
-    from c2llm_integrations.stores.foreign import Layout
+    from c2llm_integrations.stores.foreign_collection import Layout
     from c2llm_integrations.stores.vector_store import VectorStore
 
 __all__ = ["DATABASES", "Database", "Location", "list_collections", "open_store", "own_index", "require_one_key"]
@@ -44,9 +44,9 @@ class Location(NamedTuple):
 
 EDGE = "qdrant+edge://"
 _QDRANT = "c2llm_integrations.stores.qdrant.store:QdrantStore"
-_FOREIGN_QDRANT = "c2llm_integrations.stores.qdrant.foreign:ForeignQdrantStore"
+_FOREIGN_QDRANT = "c2llm_integrations.stores.qdrant.foreign_collection:ForeignQdrantStore"
 _MILVUS = "c2llm_integrations.stores.milvus.store:MilvusStore"
-_FOREIGN_MILVUS = "c2llm_integrations.stores.milvus.foreign:ForeignMilvusStore"
+_FOREIGN_MILVUS = "c2llm_integrations.stores.milvus.foreign_collection:ForeignMilvusStore"
 # A new database is one line here, and one module whose class passes the contract's tests. A server listens at its own
 # default port unless the URL says otherwise, and at 443 where Zilliz Cloud puts Milvus.
 DATABASES = {
@@ -84,8 +84,8 @@ def open_store(
         api_key: For servers only; without it QDRANT_API_KEY or MILVUS_TOKEN (also USER:PASSWORD) is read.
         wait: How many seconds each call waits for its turn: an embedded Qdrant is then shared with other processes that
             open it so.
-        layout: What the fields of a collection that somebody else made are called (`stores.foreign.Layout`); it is read
-            and searched, and never changed.
+        layout: What the fields of a collection that somebody else made are called (`Layout`); it is read and searched,
+            and never changed.
 
     Raises:
         InputError: For a URL, collection name, key or layout that cannot be used.

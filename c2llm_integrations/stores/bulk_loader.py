@@ -96,12 +96,12 @@ class Loader:
             thread.start()
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Have rows written, in one call of `upsert` unless some are refused; they must not be changed any more."""
+        """Queue rows for writing, in one call of `upsert` unless some are refused; do not change them afterwards."""
         if len(rows):
             self._put(lambda: self._send(list(rows), self._upsert))
 
     def update(self, records: Sequence[AnyRecord]) -> None:
-        """Have everything but the vectors of existing rows written."""
+        """Queue records whose rows exist: everything but their vectors is written."""
         if len(records):
             self._put(lambda: self._send(list(records), self._store.update))
 

@@ -20,8 +20,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from c2llm_integrations._utils.json_lines import parse_json
-from c2llm_integrations.code.analyzer import ANALYZER
 from c2llm_integrations.code.chunk import CodeChunk
+from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import C2LLMError, InputError, MissingExtra
 from c2llm_integrations.stores.ids import row_id
 from c2llm_integrations.stores.records import AnyRecord, Record, Row, chunk_of

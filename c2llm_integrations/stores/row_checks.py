@@ -32,12 +32,12 @@ def refused_records(
     seen: set[RecordId] = set()
     for record in records:
         why = _why_refused(record, max_text_bytes) or (_why_fields_refused(record, fields) if fields else None)
-        if why is None:
-            if (key := record.row_id) not in seen:
-                seen.add(key)
-                continue
+        if why is None and record.row_id in seen:
             why = "the id stands twice in one batch; ids must be unique"
-        refused.setdefault(_hashable(record.id), why)
+        if why is None:
+            seen.add(record.row_id)
+        else:
+            refused.setdefault(_hashable(record.id), why)
     return refused
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Protocol
 
 from c2llm_integrations._utils.json_lines import parse_json
-from c2llm_integrations.code.analyzer import ANALYZER
+from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import InputError, SpecMismatch, StoreError
 from c2llm_integrations.model.fingerprint import Fingerprint, current_fingerprint, is_same_probe
 from c2llm_integrations.stores.spec_checks import checked_spec
@@ -119,7 +119,7 @@ class CollectionSpec:
         width: Dimensions of a vector.
         fingerprint: What the vectors mean, as `C2LLMEmbedder.fingerprint` says.
         datatype: As in `CompactPlan`, like `quantization` and `rescore`.
-        analyzer: What makes the lexical terms (`code.analyzer.ANALYZER`), None where search is dense only.
+        analyzer: What makes the lexical terms (`code.lexical_terms.ANALYZER`), None where search is dense only.
         long_text: What becomes of a text over the store's byte limit: "refuse" the row or "cut" the text.
         fields: Field of the metadata → its kind, one of `FIELD_KINDS`. The store indexes these fields for filters, and
             refuses values of another kind; "tenant" is a keyword by which it keeps the rows of one customer together.

@@ -16,8 +16,8 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from typing_extensions import Self
 
-from c2llm_integrations.code.analyzer import document_terms
 from c2llm_integrations.code.chunk import CodeChunk
+from c2llm_integrations.code.lexical_terms import document_terms
 from c2llm_integrations.errors import InputError, RowsRefused, StoreError
 from c2llm_integrations.stores.backend import Backend, Terms
 from c2llm_integrations.stores.filter import Filter

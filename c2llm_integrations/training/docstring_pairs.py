@@ -52,7 +52,7 @@ MAX_CODE = 4000
 
 
 @dataclass(frozen=True, slots=True)
-class Definition:
+class DocumentedCode:
     """Documented code; `name` is "" for a bare statement, `bare` is `source` without its documentation."""
 
     language: str
@@ -82,7 +82,7 @@ def first_paragraph(doc: str) -> str:
     return " ".join(text.split()[:60]) if letters > 0.75 * len(text) else ""
 
 
-def definitions(text: str, language: str) -> Iterator[Definition]:
+def definitions(text: str, language: str) -> Iterator[DocumentedCode]:
     """Yield every usefully documented definition of a source file, in the file's order."""
     parser, query = _parser(language)
     from tree_sitter import QueryCursor
@@ -105,7 +105,7 @@ def _parser(language: str) -> tuple[Parser, Query]:
     return Parser(found), Query(found, _PATTERNS[language])
 
 
-def _python(node: Node, source: bytes, language: str) -> Definition | None:
+def _python(node: Node, source: bytes, language: str) -> DocumentedCode | None:
     body, name = node.child_by_field_name("body"), node.child_by_field_name("name")
     first = body.named_child(0) if body else None
     if not (body and name and first and first.type == "expression_statement" and body.named_child_count > 1):
@@ -123,10 +123,10 @@ def _python(node: Node, source: bytes, language: str) -> Definition | None:
     pad = " " * node.start_point.column
     whole = _dedent(pad + _cut(source, node.start_byte, node.end_byte), len(pad))
     bare = _dedent(pad + bare.rstrip() + "\n" + rest, len(pad))
-    return Definition(language, _text(name), first_paragraph(value), whole[:MAX_CODE], bare)
+    return DocumentedCode(language, _text(name), first_paragraph(value), whole[:MAX_CODE], bare)
 
 
-def _commented(node: Node, source: bytes, language: str) -> Definition | None:
+def _commented(node: Node, source: bytes, language: str) -> DocumentedCode | None:
     comment = _cut(source, node.start_byte, node.end_byte)
     follower = node.next_named_sibling
     if follower is None or (comment.startswith(("/*!", "//!", "/* ")) and language not in {"c", "cpp"}):
@@ -148,7 +148,7 @@ def _commented(node: Node, source: bytes, language: str) -> Definition | None:
     if not (_RUBY_BODY if language == "ruby" else _BODY).search(bare):
         return None
     doc = first_paragraph(uncomment("\n".join(lines)))
-    return Definition(language, name, doc, _cut(source, start, follower.end_byte)[:MAX_CODE], bare)
+    return DocumentedCode(language, name, doc, _cut(source, start, follower.end_byte)[:MAX_CODE], bare)
 
 
 def _name(node: Node, depth: int = 0) -> str:

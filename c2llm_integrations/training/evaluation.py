@@ -191,7 +191,7 @@ def run_mteb(embedder: C2LLMEmbedder, folder: Path, tasks: Sequence[Any] | None 
         {"name": f"c2llm/{_file_name(embedder)}", "revision": str(embedder.fingerprint["weights"])}
     )
 
-    class Encoder(AbsEncoder):
+    class MtebEncoder(AbsEncoder):
         mteb_model_meta = about
 
         def __init__(self) -> None:
@@ -209,7 +209,7 @@ def run_mteb(embedder: C2LLMEmbedder, folder: Path, tasks: Sequence[Any] | None 
     for task in tasks if tasks is not None else mteb.get_benchmark(BENCHMARK).tasks:
         try:
             [found] = mteb.evaluate(
-                Encoder(), task, cache=None, show_progress_bar=False, co2_tracker=False
+                MtebEncoder(), task, cache=None, show_progress_bar=False, co2_tracker=False
             ).task_results
         except (OSError, ConnectionError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]

@@ -21,10 +21,10 @@ from c2llm_integrations._utils.progress import Progress
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.model.batch_scheduler import plan_batches
 from c2llm_integrations.model.checkpoint import Checkpoint
-from c2llm_integrations.model.output_dim import Head
+from c2llm_integrations.model.heads_and_projections import Head
 from c2llm_integrations.model.pma import PMA, FoldedPMA
-from c2llm_integrations.training.hidden_states import TokenStates
 from c2llm_integrations.training.options import HeadOptions
+from c2llm_integrations.training.token_state_cache import TokenStates
 
 TEMPERATURE = 0.05  # as published for C2LLM's InfoNCE; distillation at 0.1 was no better
 PART_TOKENS = 8192  # pooled at once, padding included: bounds memory

@@ -15,9 +15,9 @@ from c2llm_integrations.model.batch_scheduler import plan_batches
 from c2llm_integrations.model.checkpoint import RANGES, Checkpoint, load_checkpoint
 from c2llm_integrations.model.encoder import CPU_BUDGET, PackedEncoder, load_encoder
 from c2llm_integrations.model.int8 import range_shapes
-from c2llm_integrations.model.tensor_files import write_tensors
+from c2llm_integrations.model.safetensors_files import write_tensors
 from c2llm_integrations.training.docstring_pairs import read_pairs
-from c2llm_integrations.training.hidden_states import token_ids
+from c2llm_integrations.training.token_state_cache import token_ids
 
 PAIRS, MAX_TOKENS = 1000, 512
 # One of a million values after gelu is clipped: finer steps for all others gain more than that loses.

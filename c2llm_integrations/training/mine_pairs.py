@@ -20,7 +20,14 @@ from c2llm_integrations.code.repository import iter_sources, open_tree
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.model import prompts
 from c2llm_integrations.model.checkpoint import Checkpoint
-from c2llm_integrations.training.docstring_pairs import LANGUAGES, Definition, definitions, fingerprint, masked, words
+from c2llm_integrations.training.docstring_pairs import (
+    LANGUAGES,
+    DocumentedCode,
+    definitions,
+    fingerprint,
+    masked,
+    words,
+)
 from c2llm_integrations.training.pair_files import Example
 
 Row = dict[str, str]
@@ -70,7 +77,7 @@ def mine_repositories(paths: Sequence[Path], held_out: float = 0.0, seed: int = 
     return mined
 
 
-def _pairs(found: Definition) -> Iterator[Row]:
+def _pairs(found: DocumentedCode) -> Iterator[Row]:
     yield {"query": found.doc, "positive": found.bare}
     if len(parts := words(found.name)) > 1:
         yield {"query": " ".join(parts), "positive": masked(found.bare, found.name)}

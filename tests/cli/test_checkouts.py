@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from c2llm_integrations.cli import context
+from c2llm_integrations.cli import checkouts
 from c2llm_integrations.cli.main import run
 from c2llm_integrations.code.listing import _tracked_by
-from c2llm_integrations.indexing import ownership
+from c2llm_integrations.indexing.claims import Claim
 from c2llm_integrations.stores.checksums import checksum_of
 from tests.cli.running import answer, command, complaint
 from tests.repositories import git
@@ -203,13 +203,31 @@ def test_hundreds_of_claims_are_parsed_once_and_few_are_told(app, capsys, monkey
         (app / f"a{number}").mkdir()
     ship(app, {f"n{number}": f"./a{number}" for number in range(500)})
     (app / "packages" / "a" / "m.py").write_text("def changed():\n    return 'zebra changed'\n")
-    parsed, real = [], ownership.Claim.parse
-    monkeypatch.setattr(ownership.Claim, "parse", lambda text: (parsed.append(text), real(text))[1])
+    parsed, real = [], Claim.parse
+    monkeypatch.setattr(Claim, "parse", lambda text: (parsed.append(text), real(text))[1])
     _, notes = asked(capsys)
     assert "1 changed" in notes[0]  # the current checkout is looked at first
-    assert len(notes) == context.STALE + 1
-    assert notes[-1] == f"{501 - context.STALE:,} more checkouts of this index were not looked at"
+    assert len(notes) == checkouts.MAX_NOTES + 1
+    assert notes[-1] == f"{501 - checkouts.MAX_NOTES:,} more checkouts of this index were not looked at"
     assert len(parsed) < 3 * 501
+
+
+def test_a_claim_of_many_long_folders_makes_a_short_note(app, capsys):
+    folders = [f"n{number}/{'/'.join(['d' * 200] * 15)}" for number in range(20)]
+    for folder in folders:
+        (app / folder).mkdir(parents=True)
+    ship(app, {"app": str(Claim(".", None, ("packages", *folders)))})
+    (app / "packages" / "a" / "m.py").write_text("def changed():\n    return 'zebra changed'\n")
+    _, notes = asked(capsys)
+    assert any("1 changed" in note and "the same of 20 more folders" in note for note in notes), notes
+    assert all(len(note) <= checkouts.MAX_NOTE for note in notes)
+
+
+def test_a_name_of_any_length_makes_a_short_note(app, capsys):
+    ship(app, {"n" * 1_000_000: "./gone"})
+    _, notes = asked(capsys)
+    assert notes[0].startswith(f"{app / 'gone'} is gone")
+    assert len(notes[0]) == checkouts.MAX_NOTE
 
 
 def test_all_checkouts_share_a_time_limit(app, capsys, monkeypatch):
@@ -219,7 +237,7 @@ def test_all_checkouts_share_a_time_limit(app, capsys, monkeypatch):
         git(app / name, "init")
         answer(capsys, "index", app / name, "--store", f"qdrant+edge://{app / '.c2llm'}")
     assert asked(capsys)[1] == []
-    monkeypatch.setattr(context, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(checkouts, "NOTES_SECONDS", 0.0)
     files, notes = asked(capsys)
     assert len(files) == 6
     assert notes == ["4 more checkouts of this index were not looked at"]
@@ -240,7 +258,7 @@ def test_a_git_folder_that_never_answers_takes_what_is_left_of_the_time(app, cap
         "c2llm_integrations.code.git.subprocess.Popen",
         lambda arguments, **how: real(hanging if "ls-files" in arguments else arguments, **how),
     )
-    monkeypatch.setattr(context, "LOOK_SECONDS", 1.0)
+    monkeypatch.setattr(checkouts, "NOTES_SECONDS", 1.0)
     _tracked_by.cache_clear()
     _, notes = asked(capsys)
     assert "git did not answer within" in notes[0]

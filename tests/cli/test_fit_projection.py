@@ -7,7 +7,7 @@ import pytest
 
 from c2llm_integrations.cli.fit_projection import recall_kept
 from c2llm_integrations.cli.main import run
-from c2llm_integrations.model.output_dim import Projection, fit_projection
+from c2llm_integrations.model.heads_and_projections import Projection, fit_projection
 from tests.cli.running import answer, complaint
 
 pytestmark = pytest.mark.slow

@@ -4,8 +4,9 @@ import re
 
 import pytest
 
-from c2llm_integrations.cli.output import MAX_PATH, MAX_SYMBOL, Look, Origin, document_of, file_of, look_at, write_hits
+from c2llm_integrations.cli.output import MAX_SYMBOL, Look, Origin, document_of, file_of, look_at, write_hits
 from c2llm_integrations.code.chunk import CodeChunk
+from c2llm_integrations.code.safe_open import MAX_PATH_BYTES
 from c2llm_integrations.stores.vector_store import Hit
 
 EVIL = "\x1b]0;owned\x07\x9b31m\u202e\r"
@@ -32,7 +33,7 @@ def test_a_pipe_gets_one_safe_line_for_each_hit(capsys):
 def test_a_line_is_bounded_whatever_a_row_says(capsys):
     write_hits([look(path="a/" * 50_000 + "x.py", symbol="S" * 50_000)])
     (line,) = capsys.readouterr().out.splitlines()
-    assert len(line) < MAX_PATH + MAX_SYMBOL + 50
+    assert len(line) < MAX_PATH_BYTES + MAX_SYMBOL + 50
     assert "…" in line
     assert "/x.py:3-4\t0.5000\tSSS" in line
 

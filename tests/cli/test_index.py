@@ -14,8 +14,8 @@ import pytest
 
 from c2llm_integrations.cli.main import run
 from c2llm_integrations.model.embedder import C2LLMEmbedder
+from c2llm_integrations.model.heads_and_projections import fit_projection
 from c2llm_integrations.model.options import remember_model
-from c2llm_integrations.model.output_dim import fit_projection
 from tests.cli.running import answer, command, complaint
 from tests.repositories import git
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from c2llm_integrations.cli.main import run
-from c2llm_integrations.model.output_dim import Head
+from c2llm_integrations.model.heads_and_projections import Head
 from tests.cli.running import answer, complaint
 
 pytestmark = pytest.mark.slow

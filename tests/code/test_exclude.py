@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,10 @@ def test_data_is_left_out_and_code_is_not(line: str) -> None:
         '# mine\n[remote "up"]\n  fetch = +refs/heads/*\n  pushurl=ssh://host/r\n',
         '[user]\n  email = a@b.c\n[url "https://token@host/"]\n  insteadOf = x:\n[remote "a"]\n  url = x:r\n',
         '\n[submodule "lib"]\n\turl = https://host/lib\n\tactive = true\n',
+        '[Remote "origin"]\n\tURL = https://host/r\n',
+        '[http]\n\tpostBuffer = 1\n[remote "origin"]\n\turl = https://host/r\n',
+        '[http "https://host/"]\n\textraheader = AUTHORIZATION: basic Zm9v\n',
+        "[Core]\n\tRepositoryFormatVersion = 0\n\tbare = true\n",
     ],
 )
 def test_a_configuration_of_git_whatever_its_name(text: str) -> None:
@@ -183,7 +188,11 @@ def test_a_configuration_of_git_whatever_its_name(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["[core]\nname = x\n", "[user]\nname = url\n", "[server]\nurl = https://host\n", "core = 1\nurl = 2\n"]
+    "text",
+    [
+        *("[core]\nname = x\n", "[user]\nname = url\n", "[server]\nurl = https://host\n", "core = 1\nurl = 2\n"),
+        *("[Remote]\nurl = x\n", "[http]\nurl = x\n", '[plugin "a"]\nurl = x\n', 'x = "[remote "'),
+    ],
 )
 def test_other_settings_are_read(text: str) -> None:
     assert why_skip_text(text, prose=False) is None
@@ -194,6 +203,7 @@ def test_other_settings_are_read(text: str) -> None:
     [
         *(("wc.db", "pristine"), ("wc.db", "format"), ("requires", "store"), ("requires", "hgrc")),
         *(("branch-format", "repository"), ("hashed_inventory", "patches"), ("Entries", "Root")),
+        *(("op_store", "op_heads"), ("00changelog.i", "hgrc"), ("text-base", "entries")),
     ],
 )
 def test_what_other_version_control_keeps_under_any_name(parts: tuple[str, str], tmp_path: Path) -> None:
@@ -205,7 +215,30 @@ def test_what_other_version_control_keeps_under_any_name(parts: tuple[str, str],
     assert exclude.why_skip_folder(kept) == exclude.VERSION_CONTROL
 
 
-@pytest.mark.parametrize("folder", [".svn", ".hg", ".bzr", "_darcs", ".pijul", ".fossil"])
+@pytest.mark.parametrize(
+    "lost", [(), ("db/fs-type",), ("db", "hooks"), ("format", "locks", "hooks"), ("conf", "locks")]
+)
+def test_a_server_of_subversion_keeps_its_own_files(lost: tuple[str, ...], tmp_path: Path) -> None:
+    kept = tmp_path / "backup" / "svn"
+    for folder in ("db/revs/0", "hooks", "conf", "locks"):
+        (kept / folder).mkdir(parents=True)
+    for file in ("format", "README.txt", "db/fs-type", "db/revs/0/1", "hooks/start-commit", "conf/svnserve.conf"):
+        (kept / file).write_text("x\n")
+    for part in lost:
+        shutil.rmtree(kept / part) if (kept / part).is_dir() else (kept / part).unlink()
+    tree = open_tree(tmp_path)
+    assert (tree.files, tree.skipped) == ([], {exclude.VERSION_CONTROL: ["backup/svn/"]})
+
+
+@pytest.mark.parametrize("folders", [("format", "db", "hooks", "conf"), ("db", "conf", "locks"), ("db", "hooks")])
+def test_a_project_with_such_folders_is_source(folders: tuple[str, ...], tmp_path: Path) -> None:
+    for folder in folders:
+        (tmp_path / "app" / folder).mkdir(parents=True)
+        (tmp_path / "app" / folder / "x.py").write_text("x = 1\n")
+    assert len(open_tree(tmp_path).files) == len(folders)
+
+
+@pytest.mark.parametrize("folder", [".svn", ".hg", ".bzr", "_darcs", ".pijul", ".fossil", ".jj"])
 def test_the_folders_of_version_control_are_not_listed(folder: str, tmp_path: Path) -> None:
     (tmp_path / "lib" / folder).mkdir(parents=True)
     (tmp_path / "lib" / folder / "config.txt").write_text("url = https://me:pw@host\n")

@@ -16,7 +16,7 @@ from c2llm_integrations.code.git import GitFolder, branch_of, run_git, time_limi
 from c2llm_integrations.code.git_commit import CommitSeen
 from c2llm_integrations.code.repository import list_again, open_tree, root_of
 from c2llm_integrations.errors import RepositoryError
-from c2llm_integrations.indexing.ray.stages import _address
+from c2llm_integrations.indexing.ray.pipeline_stages import _address
 from c2llm_integrations.indexing.vector_reuse import other_worktrees
 from tests.repositories import commit_all, git
 

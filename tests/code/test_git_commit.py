@@ -4,7 +4,7 @@ import pytest
 
 from c2llm_integrations.code.git_commit import CommitSeen, permalink
 from c2llm_integrations.code.repository import iter_sources, open_tree
-from c2llm_integrations.indexing.ownership import Claim
+from c2llm_integrations.indexing.claims import Claim
 from tests.conftest import write_project
 from tests.repositories import git
 
@@ -22,7 +22,7 @@ def seen(folder):
     """The commit after every source of the tree was seen."""
     commit = CommitSeen(folder)
     for source in iter_sources(open_tree(folder)):
-        commit.see(source)
+        commit.see(source.path, source.data)
     return commit.commit
 
 

@@ -64,6 +64,26 @@ def test_a_branch_elsewhere_is_no_commit(repo: Path) -> None:
     assert CommitSeen(repo).commit is None
 
 
+@pytest.mark.parametrize("place", ["config", "config.worktree"])
+def test_a_work_tree_elsewhere_is_ignored_but_told(repo: Path, place: str) -> None:
+    (other := repo.parent / "other").mkdir()
+    (other / "b.py").write_text("b = 1\n")
+    git(repo, "config", "--file", repo / ".git" / place, "core.worktree", "../../other")
+    tree = open_tree(repo)
+    assert tree.files == ["a.py"]
+    [note] = tree.notes
+    assert note == (
+        f"{repo}/.git/config sets core.worktree to {other}, which is ignored: the files of {repo} are indexed; "
+        f"to index the others give {other}"
+    )
+
+
+def test_a_work_tree_that_is_the_folder_or_another_worktrees_is_not_told(repo: Path) -> None:
+    git(repo, "worktree", "add", "-q", "-b", "side", repo.parent / "side")
+    git(repo, "config", "core.worktree", repo)
+    assert open_tree(repo).notes == open_tree(repo.parent / "side").notes == []
+
+
 def test_a_git_file_elsewhere_names_no_git_folder(repo: Path) -> None:
     (repo / ".git").rename(repo.parent / "kept")
     (repo.parent / "pointer").write_text(f"gitdir: {repo.parent}/kept\n")

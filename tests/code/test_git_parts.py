@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
-from c2llm_integrations.code.git import is_git_folder, run_git
+from c2llm_integrations.code.git import run_git
+from c2llm_integrations.code.repository import open_tree
+from c2llm_integrations.code.version_control import is_git_folder
 from tests.repositories import git
 
 
@@ -30,6 +32,56 @@ def test_a_packed_copy_that_lost_several_parts_is_one(copied, lost):
     for part in lost:
         shutil.rmtree(copied / part) if (copied / part).is_dir() else (copied / part).unlink()
     assert is_git_folder(copied)
+
+
+HEAD, COMMIT = "ref: refs/heads/main\n", f"{'0a' * 20}\n"
+CONFIG = "[core]\n\trepositoryformatversion = 0\n\tbare = false\n"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        *({"HEAD": HEAD, "description": "x"}, {"HEAD": COMMIT, "info/": ""}, {"HEAD": "0a" * 32, "branches/": ""}),
+        *(
+            {"config": CONFIG, "objects/pack/": ""},
+            {"config": CONFIG, "description": "x"},
+            {"config": CONFIG, "hooks/": ""},
+        ),
+        *({"refs/heads/main": COMMIT, "hooks/": ""}, {"logs/HEAD": "x", "info/": "", "hooks/": ""}),
+        *({"info/exclude": "x", "hooks/": ""}, {"HEAD": "refs/heads/main\0link", "description": "x"}),
+    ],
+)
+def test_what_is_left_of_one_is_left_out(tmp_path, parts):
+    write(tmp_path / "lib" / "kept", parts)
+    (tmp_path / "lib" / "a.py").write_text("a = 1\n")
+    assert is_git_folder(tmp_path / "lib" / "kept")
+    tree = open_tree(tmp_path)
+    assert (tree.files, tree.skipped) == (["lib/a.py"], {"git's own files": ["lib/kept/"]})
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        *({"hooks/pre-commit": "x"}, {"HEAD": "# heading\n", "description": "x"}, {"HEAD": "cafe", "info/": ""}),
+        *({"HEAD": HEAD}, {"config": CONFIG}, {"config": "[core]\nx = 1\n", "hooks/": "", "objects/pack/": ""}),
+        *({"info/": "", "description": "x", "hooks/": ""}, {"refs/heads/": ""}, {"logs/HEAD": "x"}),
+    ],
+)
+def test_parts_that_a_project_may_have_are_source(tmp_path, parts):
+    write(tmp_path, parts)
+    assert not is_git_folder(tmp_path)
+
+
+def write(folder, parts):
+    """Write the parts of a folder: folders end with "/", a text with a zero byte is where a link leads."""
+    for part, text in parts.items():
+        (folder / part).parent.mkdir(parents=True, exist_ok=True)
+        if part.endswith("/"):
+            (folder / part).mkdir()
+        elif "\0" in text:
+            (folder / part).symlink_to(text.partition("\0")[0])
+        else:
+            (folder / part).write_text(text)
 
 
 @pytest.mark.parametrize("name", ["HEAD", "packed-refs"])

@@ -5,8 +5,10 @@ import json
 import pytest
 
 from c2llm_integrations.code.chunking import chunk_source
+from c2llm_integrations.code.exclude import TOO_LARGE
 from c2llm_integrations.code.languages import LANGUAGES, _lexers
-from c2llm_integrations.code.notebook import language_of_script
+from c2llm_integrations.code.notebook import MAX_VALUES, language_of_script
+from c2llm_integrations.code.source_file import read_source
 
 SOURCE = "def mean(xs):\n    return sum(xs) / len(xs)\n"
 
@@ -59,3 +61,18 @@ def test_half_a_character_spoils_neither_the_notebook_nor_the_run(source: str) -
 def test_a_cell_of_another_type_is_raw() -> None:
     [chunk] = chunk_source("r", "a.ipynb", notebook([cell("x", "evil\n\x1b[2J"), cell(SOURCE)]))
     assert "%% cell 1 (raw)" in chunk.text
+
+
+@pytest.mark.parametrize("value", ["[]", '{"a": 1}', '{"a": [1]}', "1"])
+def test_a_notebook_of_millions_of_values_is_too_large_before_it_is_parsed(tmp_path, monkeypatch, value):
+    values = ",".join([value] * MAX_VALUES)
+    (tmp_path / "a.ipynb").write_text(f'{{"cells": [], "metadata": {{"x": [{values}]}}}}')
+    monkeypatch.setattr("c2llm_integrations.code.notebook.parse_json", lambda text: pytest.fail("parsed"))
+    assert read_source(tmp_path, "a.ipynb")[0] == TOO_LARGE
+
+
+def test_a_notebook_of_large_pictures_is_read(tmp_path):
+    picture = "iVBORw0KGgo" * 2**20
+    with_picture = {**cell("x = 1"), "outputs": [{"data": {"image/png": picture}}]}
+    (tmp_path / "a.ipynb").write_text(notebook([with_picture]))
+    assert "x = 1" in read_source(tmp_path, "a.ipynb")[0].text

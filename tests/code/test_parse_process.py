@@ -74,8 +74,8 @@ def test_a_forked_process_has_one_of_its_own():
 
 def test_an_answer_that_never_comes_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(parse_process, "_START", SPIN)
-    monkeypatch.setattr(parse_process, "WAIT_SECONDS", 0.5)
-    monkeypatch.setattr(parse_process, "WAIT_TIMES", 0)
+    monkeypatch.setattr(parse_process, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(parse_process, "ANSWER_TIMES", 0)
     assert not _Trial().survives(1000, "python", b"x = 1\n", None)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,21 @@ def test_a_row_of_a_longer_path_than_an_index_has_is_not_taken_apart(monkeypatch
     assert selected("*.py", rows) == rows[-1:]
     assert selected("a/", rows) == rows[-1:]
     assert max(map(len, looked)) == len(rows[-1])
+
+
+def test_the_folders_above_deep_paths_are_not_all_kept():
+    paths = [f"{number}/{'/'.join(['d' * 14] * 250)}/x.py" for number in range(200)]  # 100 MB of folders
+    tracemalloc.start()
+    try:
+        assert selected("nowhere/*.py", paths) == []
+        assert selected("7/**/x.py", paths) == paths[7:8]
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_is_beside_a_folder_in_the_order_of_names_does_not_hide_it():
+    indexed = ["a-b/x.py", "a/b-c/x.py", "a/b.py", "a/b/c/x.py", "a/b/x.py", "a/x.py"]
+    assert selected("a/b/", indexed) == ["a/b/c/x.py", "a/b/x.py"]
+    assert selected("/a/", indexed[::-1]) == indexed[1:]
+    assert selected("b", indexed) == ["a/b/c/x.py", "a/b/x.py"]

@@ -154,6 +154,104 @@ def test_the_words_of_a_wallet(line, count):
     assert_blotted(line, " ".join(words.split()[:count]))
 
 
+@pytest.mark.parametrize("seed", ["HXDMVJECJJWSRBYH", "JBSWY3DPEHPK3PXQ", "gezdgnbvgy3tqojqgezdgnbv"])
+@pytest.mark.parametrize(
+    "uri", ["otpauth://totp/A:me@corp.com?secret=<>&issuer=A", "otpauth://hotp/A?issuer=A&secret=<>"]
+)
+def test_the_seed_of_one_time_passwords(uri, seed):
+    assert_blotted(f'qr("{uri}")', seed)
+    assert_blotted("x: otpauth-migration://offline?data=<>", f"{seed}{seed}%3D%3D")
+
+
+@pytest.mark.parametrize("indent", ["", " "])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("snmp-server community <> RO", "snmp-server host 10.0.0.1 version 2c <>", "rocommunity <> 10.0.0.0/8"),
+        *("com2sec local default <>", "set snmp community <> authorization read-only", "enable password <>"),
+        *("enable secret level 15 0 <>", "username me password <>", "username me privilege 15 secret 0 <>"),
+        *("tacacs-server host 10.0.0.1 key <>", "radius-server key <>", "crypto isakmp key <> address 0.0.0.0"),
+        *("neighbor 10.0.0.1 password <>", "ppp chap password <>", "key-string 0 <>"),
+    ],
+)
+def test_what_devices_of_a_network_log_in_with(line, indent):
+    begin = f"hostname r1\n!\n{indent}"
+    for settings in (True, False):
+        assert without_secrets(begin + line.replace("<>", "Wn7dq4Rt2x"), settings) == begin + line.replace("<>", BLOT)
+
+
+@pytest.mark.parametrize(
+    ("line", "stored"),
+    [
+        *(("username me password 7 <>", "0822455D0A16544541"), ("server-private x key 7 <>", "13061E010803")),
+        ("enable secret 4 <>", CRYPT[:43]),
+        *(
+            ("enable secret 9 <>", f"$9${CRYPT[:14]}${CRYPT[:43]}"),
+            ("enable secret 8 <>", f"$8${CRYPT[:14]}${CRYPT[:43]}"),
+        ),
+        *(('authentication-key "<>";', "$9$aBcD3fGhIjK"), ('pre-shared-key ascii-text "<>";', "$9$aBcD3fGhIjK")),
+    ],
+)
+def test_how_devices_of_a_network_store_passwords(line, stored):
+    assert_blotted(line, stored)
+
+
+@pytest.mark.parametrize(
+    ("text", "settings"),
+    [
+        *(
+            ("passwords:\n      alice: Kd8fj3Lq9z\n  # new\n      bob: '<>'\n", True),
+            ("PASSWORDS:\n      a: <> # b\n", True),
+        ),
+        *(('"passwords": {"a": "Kd8fj3Lq9z", "b": "<>"}', True), ("passwords: {a: Kd8fj3Lq9z, b: <>}", True)),
+        *(('PASSWORDS = {\n  "a": "Kd8fj3Lq9z",\n  "b": "<>",\n}', False), ("passwords = {'a' => '<>'}", False)),
+        *(('passwords := map[string]string{"a": "<>"}', False), ('passwords = Map.of("a", "<>")', False)),
+        *(("passwords = %w[Kd8fj3Lq9z <>]", False), ("my @passwords = qw(Kd8fj3Lq9z <>);", False)),
+    ],
+)
+def test_each_password_of_a_mapping_or_a_list_of_words(text, settings):
+    assert_blotted(text, "Wn7dq4Rt2x", settings)
+    assert "Kd8fj3Lq9z" not in without_secrets(text, settings)
+
+
+@pytest.mark.parametrize("name", ["secrets", "credentials", "api_tokens"])
+def test_each_key_of_a_mapping(name):
+    text = f"{name}:\n" + "".join(f"  k{number}: {drawn(20 + number)}\n" for number in range(5)) + "other: 1\n"
+    clean = f"{name}:\n" + "".join(f"  k{number}: {BLOT}\n" for number in range(5)) + "other: 1\n"
+    assert without_secrets(text, True) == clean
+
+
+@pytest.mark.parametrize("line", ["$password = q{<>};", "my $pw = qq(<>);", "password => q|<>|,", "PASSWORD = %q[<>]"])
+def test_a_password_in_the_quotes_of_perl_and_ruby(line):
+    assert_blotted(line, "Wn7dq4Rt2x")
+
+
+@pytest.mark.parametrize("token", ["x7Qp2kLm", "a1b2c3d4", "tok3n99x4", "9f3k2m8z1q7w"])
+@pytest.mark.parametrize("line", ['token = "<>"', "auth_token: '<>'", 'TOKEN="<>"', '"token": "<>"'])
+def test_a_short_token_in_quotes(line, token):
+    assert_blotted(line, token)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "snmp-server community public RO\nsnmp-server community <name> ro\nrocommunity public\nenable secret WORD",
+        "the key 7 00000; password 7 times; a secret 5 of them; key 0 is first\nenable password encryption",
+        "otpauth://totp/A?secret=BASE32SECRETYOUREXAMPLE&issuer=A; otpauth://totp/A?secret={seed}&issuer=A",
+        "secrets:\n  db_password:\n    file: ./db_password.txt\n  app: app-secret-v2\n  token: ${{ secrets.TOKEN }}\n",
+        "app:\n  secrets:\n    a: b\n  image: 7f3a9c2e5b8d1f4a6c0e\n  secrets:\n  image: 7f3a9c2e5b8d1f4a6c0e\n",
+        "credentials:\n  provider: vault\n  region: us-east-1\npasswords:\n  length: 16\n  policy: strong\n",
+        "token = 'utf8mb4x'; token = 'int32'; token = 'iso8601x'; token = 'abcd1234'; token = 'test1a2b3c'",
+        '<assemblyIdentity publicKeyToken="1fc8b3b9a1e18e3b"/>; token = \'sha256sum\'; token: "x86_64"',
+        "password = %q(your_password1); passwords = %w[first second]; $password = q{changeme1};",
+        "password=%(DB_PASSWORD1)s; tokens = {'pad': '<pad>', 'bos': '<s>'}; tokens = {'a': 'B1', 'c': 'D2'}",
+    ],
+)
+def test_what_only_resembles_these_stays(line):
+    for settings in (True, False):
+        assert without_secrets(line, settings) == line
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -326,6 +326,17 @@ def test_what_is_no_secret_stays(line: str) -> None:
             "pass') || ",
             "a:A1bcdefghijkl\n",
         ),
+        *(
+            "otpauth://?",
+            "pwd=q{",
+            "pwds=%w[a ",
+            "pwds={a:b,",
+            "pwds:\n a: b\n",
+            "key 7 0",
+            "username a role b ",
+            "com2sec a ",
+        ),
+        *("snmp-server host a ", "radius-server ", 'x-key "$9$', "pwd", "tokentoken"),
     ],
 )
 def test_many_beginnings_come_to_an_end(unit: str) -> None:
@@ -333,7 +344,19 @@ def test_many_beginnings_come_to_an_end(unit: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["_QUOTED", "_FALLBACK", "_WRAPPED", "_BARE", "_PART", "_LINE", "_ENVIRONMENT", "_DEFAULT", "_HEADER"]
+    "name",
+    [
+        "_OTHER_QUOTES",
+        "_QUOTED",
+        "_FALLBACK",
+        "_WRAPPED",
+        "_BARE",
+        "_PART",
+        "_LINE",
+        "_ENVIRONMENT",
+        "_DEFAULT",
+        "_HEADER",
+    ],
 )
 @given(
     st.sampled_from(["", ":", "=", " = ", " := ", "s=", "[0]: "]),
@@ -367,6 +390,13 @@ def every_rule(text):
 
 def test_a_word_in_a_line_of_data_costs_few_attempts():
     assert calls(list, find_secrets("token=" * 10_000, False)) < 15 * 10_000
+
+
+@pytest.mark.parametrize("unit", ["pwd", "token", "api_key", "secret"])
+def test_a_word_in_one_long_name_costs_few_attempts(unit: str) -> None:
+    count = 10_000
+    assert calls(list, find_secrets(unit * count, True)) < 5 * count
+    assert BLOT in without_secrets(unit * 3 + " = 'q7Rk2Wd9Lm4Xc8Vb3Nz6'", False)
 
 
 def test_a_tree_names_what_it_blots_and_gives_all_when_told_to(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from c2llm_integrations.errors import InputError, SpecMismatch, StoreError
 from c2llm_integrations.indexing.ingest import ingest
 from c2llm_integrations.langchain import C2LLMCodeLoader, C2LLMCodeSplitter, C2LLMEmbeddings, C2LLMRetriever
 from c2llm_integrations.model.embedder import C2LLMEmbedder
-from c2llm_integrations.model.output_dim import fit_projection
+from c2llm_integrations.model.heads_and_projections import fit_projection
 from c2llm_integrations.retrieval.options import SearchOptions
 from c2llm_integrations.retrieval.search import search
 from c2llm_integrations.retrieval.store_handles import shared_store

@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from qdrant_client import QdrantClient
 
-from c2llm_integrations.code.analyzer import ANALYZER, query_terms
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
+from c2llm_integrations.code.lexical_terms import ANALYZER, query_terms
 from c2llm_integrations.errors import InputError, RepositoryError, SpecMismatch, StoreError
+from c2llm_integrations.indexing.claims import Claim
 from c2llm_integrations.indexing.export_import import export, import_rows
 from c2llm_integrations.indexing.options import WriteOptions
-from c2llm_integrations.indexing.ownership import Claim
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.parquet import contents_of, read_rows, write_rows
 from c2llm_integrations.stores.qdrant.store import QdrantStore

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from c2llm_integrations.code.analyzer import ANALYZER
+from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import InputError, RepositoryError, RowsRefused, SpecMismatch, StoreError
-from c2llm_integrations.indexing.cost import Estimate
+from c2llm_integrations.indexing.cost_estimate import Estimate
 from c2llm_integrations.indexing.ingest import ingest, plan
 from c2llm_integrations.indexing.options import IngestOptions
 from c2llm_integrations.model.embedder import C2LLMEmbedder
@@ -159,7 +159,7 @@ def test_only_the_indexed_folder_is_cleaned(repo, embedder, store):
 def test_a_file_that_cannot_be_read_keeps_its_rows(repo, embedder, store, monkeypatch):
     ingest(repo, embedder, store)
     # Root reads what permissions forbid, so the failure is put where the file is opened.
-    monkeypatch.setattr("c2llm_integrations.code.repository.read_source", lambda *_: ("unreadable", None))
+    monkeypatch.setattr("c2llm_integrations.code.repository.read_file", lambda *_: ("unreadable", None))
     report = ingest(repo, embedder, store)
     assert report.deleted == 0
     assert "pkg/b.py" in report.skipped["unreadable"]

@@ -2,8 +2,8 @@
 
 import pytest
 
+from c2llm_integrations.indexing.claims import Claim
 from c2llm_integrations.indexing.ingest import ingest
-from c2llm_integrations.indexing.ownership import Claim
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.stores import open_store
 from tests.conftest import write_project

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from c2llm_integrations.indexing.ray import stages
-from c2llm_integrations.indexing.ray.batches import Place
+from c2llm_integrations.indexing.ray import pipeline_stages
+from c2llm_integrations.indexing.ray.batches import Destination
 from c2llm_integrations.stores.vector_store import CollectionSpec
 from tests.repositories import commit_all, git
 
@@ -15,8 +15,8 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX links an
 
 
 @pytest.fixture
-def place(tmp_path):
-    one = Place("qdrant+memory://", token=str(tmp_path))
+def destination(tmp_path):
+    one = Destination("qdrant+memory://", token=str(tmp_path))
     one.open().create(CollectionSpec(4, {"model": "none"}))
     return one
 
@@ -30,43 +30,65 @@ def private(tmp_path):
     return root
 
 
-def texts_of(source, place):
-    batches = list(stages.list_source(str(source), place, False))
+def texts_of(source, destination):
+    batches = list(pipeline_stages.list_source(str(source), destination, False))
     assert [batch.result.failed for batch in batches] == [""] * len(batches)
     return {path for batch in batches for path in batch.texts}
 
 
-def why_refused(source, place):
+def why_refused(source, destination):
     """Return why a source is not cloned, which is said at once."""
     began = time.monotonic()
-    [batch] = stages.list_source(str(source), place, False)
+    [batch] = pipeline_stages.list_source(str(source), destination, False)
     assert time.monotonic() - began < 10
     assert batch.texts is None
-    assert "clone it yourself and give the clone's folder" in batch.result.failed
+    assert "clone it yourself with git clone --no-local and give the clone's folder" in batch.result.failed
     assert "\n" not in batch.result.failed
     return batch.result.failed
 
 
 @pytest.mark.parametrize("linked", [["objects", "refs"], ["objects"], ["refs"]])
-def test_objects_or_refs_of_another_repository_are_refused(place, private, tmp_path, linked):
+def test_objects_or_refs_of_another_repository_are_refused(destination, private, tmp_path, linked):
     hostile = tmp_path / "hostile"
     shutil.copytree(private / ".git", hostile)
     for name in linked:
         shutil.rmtree(hostile / name)
         (hostile / name).symlink_to(private / ".git" / name)
-    assert f"{hostile / linked[0]} is a link" in why_refused(hostile, place)
+    assert f"{hostile / linked[0]} is a link" in why_refused(hostile, destination)
 
 
 @pytest.mark.parametrize("name", ["alternates", "http-alternates"])
-def test_alternates_are_refused(place, private, tmp_path, name):
+def test_alternates_are_refused(destination, private, tmp_path, name):
     git(tmp_path, "clone", "-q", "--shared", "--bare", private, tmp_path / "hostile")
     info = tmp_path / "hostile" / "objects" / "info"
     (info / "alternates").rename(info / name)
-    assert f"{info / name} names another repository's objects" in why_refused(tmp_path / "hostile", place)
+    assert f"{info / name} names another repository's objects" in why_refused(tmp_path / "hostile", destination)
+
+
+@pytest.mark.parametrize("how", [["--shared"], ["--reference", "private"]])
+def test_why_a_clone_with_shared_objects_is_refused_and_its_way_out(destination, private, tmp_path, how):
+    git(tmp_path, "clone", "-q", *how, private.as_uri() if len(how) > 1 else private, "shared")
+    failed = why_refused((tmp_path / "shared").as_uri(), destination)
+    assert (
+        "shared/.git/objects/info/alternates names another repository's objects, as after git clone --shared or "
+        in failed
+    )
+    git(tmp_path, "clone", "-q", "shared", "again")
+    assert "alternates" in why_refused((tmp_path / "again").as_uri(), destination)
+    git(tmp_path, "clone", "-q", "--no-local", "shared", "own")
+    assert texts_of((tmp_path / "own").as_uri(), destination) == {"secret.py"}
+
+
+@pytest.mark.parametrize("url", ["https://host/x", "ssh://git@host/x"])
+def test_a_folder_of_a_urls_name_is_not_taken_for_it(private, tmp_path, monkeypatch, url):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(private, tmp_path / url)
+    with pipeline_stages._address(url) as (address, protocols):
+        assert (address, protocols) == (url, "git:http:https:ssh")
 
 
 @pytest.mark.parametrize("how", ["commondir", "gitdir", "worktree", "link"])
-def test_a_git_folder_that_does_not_name_the_checkout_is_refused(place, private, tmp_path, how):
+def test_a_git_folder_that_does_not_name_the_checkout_is_refused(destination, private, tmp_path, how):
     git(private, "worktree", "add", "-q", "-b", "side", tmp_path / "side")
     hostile = tmp_path / "hostile"
     hostile.mkdir()
@@ -78,19 +100,19 @@ def test_a_git_folder_that_does_not_name_the_checkout_is_refused(place, private,
         (hostile / ".git").symlink_to(private / ".git")
     else:
         (hostile / ".git").write_text(f"gitdir: {private}/.git{'/worktrees/side' * (how == 'worktree')}\n")
-    assert f"leads to {private}/.git, which does not name" in why_refused(hostile.as_uri(), place)
+    assert f"leads to {private}/.git, which does not name" in why_refused(hostile.as_uri(), destination)
 
 
 @pytest.mark.parametrize("name", ["objects/pack/pack-x.idx", "refs/heads/main", "objects/info/alternates"])
-def test_a_pipe_is_not_waited_for(place, private, tmp_path, name):
+def test_a_pipe_is_not_waited_for(destination, private, tmp_path, name):
     git(tmp_path, "clone", "-q", "--bare", private, tmp_path / "hostile")
     (tmp_path / "hostile" / name).unlink(missing_ok=True)
     os.mkfifo(tmp_path / "hostile" / name)
-    why_refused(tmp_path / "hostile", place)
+    why_refused(tmp_path / "hostile", destination)
 
 
 @pytest.mark.parametrize("kind", ["itself", "bare", "git folder", "worktree", "submodule", "bare beside worktrees"])
-def test_honest_repositories_are_cloned(place, private, tmp_path, kind):
+def test_honest_repositories_are_cloned(destination, private, tmp_path, kind):
     source = tmp_path / "source"
     if kind == "bare":
         git(tmp_path, "clone", "-q", "--bare", private, source)
@@ -105,4 +127,4 @@ def test_honest_repositories_are_cloned(place, private, tmp_path, kind):
         (source / ".git").write_text("gitdir: ./.bare\n")
     else:
         source = private if kind == "itself" else private / ".git"
-    assert texts_of(source if kind == "bare" else source.as_uri(), place) == {"secret.py"}
+    assert texts_of(source if kind == "bare" else source.as_uri(), destination) == {"secret.py"}

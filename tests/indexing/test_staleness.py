@@ -3,17 +3,20 @@
 import json
 import os
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from c2llm_integrations.code import source_file
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.repository import checkout_id, iter_sources, open_tree
 from c2llm_integrations.errors import RepositoryError, StoreBusy
-from c2llm_integrations.indexing import ownership, snapshot, staleness
-from c2llm_integrations.indexing.snapshot import SnapshotWriter, record_file
+from c2llm_integrations.indexing import claims, file_states, staleness
+from c2llm_integrations.indexing.file_states import SnapshotWriter, record_file
 from c2llm_integrations.indexing.staleness import Staleness, stale
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.vector_store import CollectionSpec, Row
@@ -30,7 +33,7 @@ def fill(folder, store, finish=True, claim=False):
     tree = open_tree(folder)
     store.create(CollectionSpec(2, {"model": "none"}))
     if claim:
-        ownership.claim(tree, store)
+        claims.claim(tree, store)
     else:
         store.claim(tree.name, checkout_id(tree.root))
     with SnapshotWriter(tree, store) as recording:
@@ -42,6 +45,23 @@ def fill(folder, store, finish=True, claim=False):
         store.delete(sorted(absent))
         if finish:
             recording.finish(store.count(source=tree.name))
+
+
+@given(st.lists(st.lists(st.sampled_from(["a", "b", "a-b", "ab"]), min_size=1, max_size=4).map("/".join)))
+def test_each_folder_above_a_path_is_looked_at_once(paths):
+    found = list(file_states.folders_above(paths))
+    assert len(found) == len(set(found))
+    assert set(found) == {"", *(path[:at] for path in paths for at, char in enumerate(path) if char == "/")}
+
+
+def test_the_folders_above_deep_paths_are_not_all_kept(tmp_path):
+    paths = [f"{number}/{'/'.join(['d' * 14] * 250)}/x.py" for number in range(200)]  # 100 MB of folders
+    tracemalloc.start()
+    try:
+        assert file_states.ignore_rules(tmp_path, paths) == {}
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.fixture
@@ -99,7 +119,7 @@ def test_a_file_read_just_after_it_was_written_is_read_again(repository, store, 
     file = repository / "tick.py"
     file.write_text("a = 1\n")
     fill(repository, store)
-    assert snapshot.load(record_file(repository, store)).states["tick.py"][:2] == (0, 0)
+    assert file_states.load(record_file(repository, store)).states["tick.py"][:2] == (0, 0)
     assert stale(repository, store) is None
     file.write_text("b = 2\n")
     assert stale(repository, store).changed == ("tick.py",)
@@ -133,7 +153,7 @@ def test_times_ahead_of_the_clock_are_believed(ahead, repository, store, monkeyp
     os.utime(file, ns=(real(), real() + ahead * 10**9))
     monkeypatch.setattr(source_file.time, "time_ns", lambda: real() - ahead * 10**9 // 2)
     fill(repository, store)
-    assert all(state[0] for state in snapshot.load(record_file(repository, store)).states.values())
+    assert all(state[0] for state in file_states.load(record_file(repository, store)).states.values())
     assert stale(repository, store, patience=0) is None
     file.write_text("# Changed\n")
     assert stale(repository, store).changed == ("README.md",)
@@ -209,7 +229,7 @@ def test_an_ignore_file_that_hides_nothing_is_judged_once(repository, store, mon
     fill(repository, store)
     (repository / "web" / ".c2llmignore").write_text("nothing.js\n")
     assert stale(repository, store) is None
-    assert list(snapshot.load(record_file(repository, store)).rules) == ["web/.c2llmignore"]
+    assert list(file_states.load(record_file(repository, store)).rules) == ["web/.c2llmignore"]
 
 
 def test_a_large_file_that_shrinks_is_new(repository, store):
@@ -331,7 +351,7 @@ def test_a_store_elsewhere_keeps_its_record_in_the_users_cache(repository, tmp_p
 
 def test_a_search_that_verifies_waits_for_nobody(repository, store):
     file = record_file(repository, store)
-    with snapshot.locked(file), pytest.raises(StoreBusy), snapshot.locked(file):
+    with file_states.locked(file), pytest.raises(StoreBusy), file_states.locked(file):
         raise AssertionError
     assert stale(repository, store) is None
 
@@ -361,23 +381,23 @@ def test_a_folder_that_a_record_repeats_is_listed_once(repository, store, monkey
 def test_a_record_of_very_many_folders_is_none(repository, store, monkeypatch):
     record, whole = record_of(repository)
     monkeypatch.setattr(staleness, "list_again", lambda *_: pytest.fail("nothing may be listed"))
-    record.write_text(json.dumps({**whole, "prefixes": [f"f{number}" for number in range(ownership.MAX_FOLDERS + 1)]}))
+    record.write_text(json.dumps({**whole, "prefixes": [f"f{number}" for number in range(claims.MAX_FOLDERS + 1)]}))
     assert "did not finish" in str(stale(repository, store))
 
 
 @pytest.mark.parametrize("more", [0, 1])
 def test_as_many_folders_as_a_claim_tells_apart(more, repository, store):
     """What a run writes of many folders reads as it was written, or as all of the checkout."""
-    count = ownership.MAX_FOLDERS + more
-    folders = ownership.outermost([f"f{number}{part}" for number in range(count) for part in ("", "/a")])
+    count = claims.MAX_FOLDERS + more
+    folders = claims.outermost([f"f{number}{part}" for number in range(count) for part in ("", "/a")])
     assert len(folders) == (0 if more else count)
-    assert ownership.Claim.parse(str(ownership.Claim(".", None, folders))).folders == folders
+    assert claims.Claim.parse(str(claims.Claim(".", None, folders))).folders == folders
     shipped = ":".join([".", *(f"f{number}" for number in range(count)), *["f1"] * 100_000])
-    assert len(ownership.Claim.parse(shipped).folders) == (0 if more else count)
+    assert len(claims.Claim.parse(shipped).folders) == (0 if more else count)
 
 
 def test_folders_in_others_are_not_outermost():
-    assert ownership.outermost(["a/b", "a", "a-b", "a.b/c", "a/b/c", "b/a"]) == ("a", "a-b", "a.b/c", "b/a")
+    assert claims.outermost(["a/b", "a", "a-b", "a.b/c", "a/b/c", "b/a"]) == ("a", "a-b", "a.b/c", "b/a")
 
 
 @pytest.mark.parametrize(
@@ -393,7 +413,7 @@ def test_a_record_with_a_path_that_no_run_writes_is_none(field, path, repository
     changed = [path, *whole["paths"][1:]] if field == "paths" else [path]
     record.write_text(json.dumps({**whole, field: changed}))
     monkeypatch.setattr(staleness, "_compare", lambda *_: pytest.fail("nothing may be looked at"))
-    assert snapshot.load(record) is None
+    assert file_states.load(record) is None
     assert "did not finish" in str(stale(repository, store))
 
 
@@ -406,11 +426,11 @@ def test_a_record_with_a_folder_that_no_system_names_is_read(name, repository, s
 
 @pytest.mark.parametrize("path", [DEEP, "a/" * 300 + "b", "a" * 300, "a" * 5000], ids=len)
 def test_a_claim_of_a_long_place_is_of_no_known_checkout(path, repository, store):
-    claim = ownership.Claim.parse(str(ownership.Claim(f"./{path}", None, (path, "shop"))))
-    known = ownership.folders_of({"one": claim}, store)
+    claim = claims.Claim.parse(str(claims.Claim(f"./{path}", None, (path, "shop"))))
+    known = claims.folders_of({"one": claim}, store)
     assert known == {"one": None}
     assert [folder for folder in claim.folders if len(folder) != 300] == ["shop"]
     store.claim(open_tree(repository).name, str(claim))
     with pytest.raises(RepositoryError) as error:
-        ownership.require_claim(open_tree(repository), store, force=False)
+        claims.require_claim(open_tree(repository), store, force=False)
     assert len(str(error.value)) < 500

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from c2llm_integrations.errors import InputError, RepositoryError, StoreError
+from c2llm_integrations.indexing.claims import Claim
 from c2llm_integrations.indexing.ingest import ingest
-from c2llm_integrations.indexing.ownership import Claim
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.server.live_index import LiveIndex, LiveIndexConfig
 from c2llm_integrations.stores import open_store, own_index

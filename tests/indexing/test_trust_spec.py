@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from c2llm_integrations.cli.main import run
 from c2llm_integrations.errors import StoreError
+from c2llm_integrations.indexing.claims import claim_of
 from c2llm_integrations.indexing.ingest import ingest
-from c2llm_integrations.indexing.ownership import claim_of
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.server.background_indexing import BackgroundIndexer, run_once
 from c2llm_integrations.server.live_index import LiveIndex, LiveIndexConfig

@@ -90,7 +90,7 @@ def test_an_index_that_holds_other_vectors_is_not_copied(trees, model):
 
 def test_an_index_in_use_is_waited_for_only_shortly(trees, model, monkeypatch):
     first, second = trees
-    monkeypatch.setattr(vector_reuse, "WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(vector_reuse, "WORKTREE_WAIT_SECONDS", 0.2)
     with open_store(url(first)):
         report, others = index(second, model)
     assert (report.written, others.copied) == (20, 0)

@@ -65,7 +65,7 @@ class Watched:
 @pytest.fixture(autouse=True)
 def no_looking(monkeypatch):
     """Only changes count."""
-    monkeypatch.setattr(watcher, "LOOK_SECONDS", 1000)
+    monkeypatch.setattr(watcher, "REPEAT_SECONDS", 1000)
 
 
 def test_it_works_once_at_first_and_once_a_burst(project):
@@ -144,7 +144,7 @@ def test_a_failed_run_is_told_and_does_not_end_it(project):
 
 
 def test_it_looks_now_and_then_even_if_no_event_comes(project, monkeypatch):
-    monkeypatch.setattr(watcher, "LOOK_SECONDS", 0.3)
+    monkeypatch.setattr(watcher, "REPEAT_SECONDS", 0.3)
     with Watched(project) as watched:
         until(lambda: watched.worked >= 3)
 

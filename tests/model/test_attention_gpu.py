@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from c2llm_integrations.model import attention_gpu
-from c2llm_integrations.model.attention_gpu import attend, attend_padded, attend_varlen, layout, moved, pool
+from c2llm_integrations.model.attention_gpu import attend, attend_padded, attend_varlen, moved, packed_layout, pool
 from c2llm_integrations.model.checkpoint import load_checkpoint
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.model.encoder import PaddedEncoder, load_encoder, pool_packed
-from c2llm_integrations.model.threads import lanes, run
+from c2llm_integrations.model.parallel_batches import lanes, run
 from tests.golden import FOLDER, NAMES, cosines, expected
 
 pytestmark = pytest.mark.slow
@@ -50,7 +50,7 @@ def test_padded_blocks_attend_as_one_text_at_a_time(lengths, causal, heads, spar
     lengths = sorted(lengths, reverse=True) if ordered else lengths
     rows, groups = packed(lengths, *heads, spare), groups_of(lengths)
     torch.testing.assert_close(
-        attend(*rows, layout(lengths, rows[0].device), causal=causal), one_by_one(*rows, groups, causal)
+        attend(*rows, packed_layout(lengths, rows[0].device), causal=causal), one_by_one(*rows, groups, causal)
     )
 
 
@@ -63,7 +63,9 @@ def test_a_gpu_attends_as_one_text_at_a_time(dtype, causal, heads):
     groups, rows = groups_of(lengths), packed(lengths, *heads, 7, torch.device("cuda"), dtype)
     wanted = one_by_one(*(part.float() for part in rows), groups, causal)
     close = {"atol": 2e-2, "rtol": 2e-2} if dtype == torch.bfloat16 else {"atol": 1e-4, "rtol": 1e-4}
-    torch.testing.assert_close(attend(*rows, layout(lengths, rows[0].device), causal=causal).float(), wanted, **close)
+    torch.testing.assert_close(
+        attend(*rows, packed_layout(lengths, rows[0].device), causal=causal).float(), wanted, **close
+    )
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -74,7 +76,7 @@ def test_the_variable_length_kernel_takes_what_it_is_given(causal):
         pytest.skip("this PyTorch has no grouped queries there")
     lengths = [9, 4, 4]
     rows = packed(lengths, 14, 2, 15, torch.device("meta"), torch.bfloat16)
-    mixed = attend_varlen(*rows, layout(lengths, torch.device("meta")), causal=causal)
+    mixed = attend_varlen(*rows, packed_layout(lengths, torch.device("meta")), causal=causal)
     assert (mixed.shape, mixed.dtype) == ((32, 14, 8), torch.bfloat16)
 
 
@@ -103,13 +105,13 @@ def test_an_older_kernel_gets_each_key_head_as_often_as_it_must(way, older_kerne
         grouped = query.shape[1] != key.shape[1]
         if grouped and way == "refuses":
             raise RuntimeError("as many heads of keys as of queries are needed")
-        mixed = attend_padded(query, key, value, layout(cu_seq_q.diff().tolist(), CPU), causal=True)
+        mixed = attend_padded(query, key, value, packed_layout(cu_seq_q.diff().tolist(), CPU), causal=True)
         return mixed.flip(1) if grouped and way == "confuses" else mixed
 
     older_kernel(varlen_attn)
     rows, lengths = packed([9, 4, 4], 14, 2, 15), [9, 4, 4]
     for _ in range(2):
-        found = attend_varlen(*rows, layout(lengths, CPU), causal=True).flatten(1)
+        found = attend_varlen(*rows, packed_layout(lengths, CPU), causal=True).flatten(1)
         torch.testing.assert_close(found, one_by_one(*rows, groups_of(lengths), True))
     tried, *asked = calls
     assert tried[0] == 2
@@ -124,14 +126,14 @@ def test_pooling_weighs_each_text_on_its_own(lengths, ordered):
     scores, states = torch.randn(sum(lengths) + 3, 4), torch.randn(sum(lengths) + 3, 6)
     texts = [slice(start, start + length) for start, _, length in groups_of(lengths)]
     wanted = torch.stack([scores[rows].softmax(0).T @ states[rows] for rows in texts])
-    torch.testing.assert_close(pool(scores, states, layout(lengths, CPU)), wanted)
+    torch.testing.assert_close(pool(scores, states, packed_layout(lengths, CPU)), wanted)
 
 
 @given(st.lists(st.integers(1, 2048), min_size=1, max_size=500))
 @settings(max_examples=20)
 def test_a_batch_is_few_blocks_of_little_padding(lengths):
     lengths.sort(reverse=True)
-    texts = layout(lengths, CPU)
+    texts = packed_layout(lengths, CPU)
     assert len(texts.blocks) <= 12
     assert sum(block.rows.numel() for block in texts.blocks) <= 2 * sum(lengths)
     assert [block.begin for block in texts.blocks] == [0, *(block.end for block in texts.blocks[:-1])]
@@ -140,7 +142,7 @@ def test_a_batch_is_few_blocks_of_little_padding(lengths):
 
 def test_runs_of_equal_texts_are_as_good_as_one_by_one():
     rows = packed([5, 5, 5, 2], 4, 2, 1)
-    together = attend(*rows, layout([5, 5, 5, 2], CPU), causal=True)
+    together = attend(*rows, packed_layout([5, 5, 5, 2], CPU), causal=True)
     torch.testing.assert_close(together, one_by_one(*rows, groups_of([5, 5, 5, 2]), causal=True))
 
 

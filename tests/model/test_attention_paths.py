@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from c2llm_integrations.model import attention
 from c2llm_integrations.model.attention import attend
-from c2llm_integrations.model.attention_gpu import layout
+from c2llm_integrations.model.attention_gpu import packed_layout
 from c2llm_integrations.model.checkpoint import load_checkpoint
 from c2llm_integrations.model.encoder import groups_of, pool_packed
 from c2llm_integrations.model.fused_ops import rotate
@@ -97,7 +97,7 @@ def test_large_keys_cost_no_precision(kind, causal, heads, padded):
     """Scores of some hundreds are off by whole units in bfloat16: they are to be float32 before the softmax."""
     lengths = [200, 130, 64, 64, 9]
     rows = large_keys(kind, lengths, *heads)
-    found = attend(*rows, layout(lengths, rows[0].device) if padded else list(groups_of(lengths)), causal=causal)
+    found = attend(*rows, packed_layout(lengths, rows[0].device) if padded else list(groups_of(lengths)), causal=causal)
     wanted = alone(*rows, lengths, causal)
     assert (found.float() - wanted).norm() / wanted.norm() < 0.006
 
@@ -109,7 +109,7 @@ def test_pooling_by_large_scores_costs_no_precision():
     pooling = FoldedPMA(PMA.from_tensors(checkpoint.tensors(), sizes.pma_num_heads, sizes.pma_layer_norm))
     pooling.scorer *= 100 / pooling.scorer.norm(dim=1, keepdim=True)
     states, lengths = torch.randn(60, pooling.scorer.shape[1]).bfloat16(), [40, 20]
-    for groups in (list(groups_of(lengths)), layout(lengths, states.device)):
+    for groups in (list(groups_of(lengths)), packed_layout(lengths, states.device)):
         torch.testing.assert_close(pool_packed(pooling, states, groups), pool_packed(pooling, states.double(), groups))
     exact = (states.double() @ pooling.scorer.double().T)[:40].softmax(0)
     torch.testing.assert_close(pooling.scores(states[:40].float()).softmax(0).double(), exact, atol=1e-4, rtol=0)

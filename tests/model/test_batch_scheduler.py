@@ -24,7 +24,7 @@ from c2llm_integrations.model.batch_scheduler import (
     cost_of,
     plan_batches,
 )
-from c2llm_integrations.model.threads import GPU_LANES
+from c2llm_integrations.model.parallel_batches import GPU_LANES
 
 CPU = torch.device("cpu")
 

@@ -14,7 +14,7 @@ from c2llm_integrations.model.checkpoint import Checkpoint, ModelConfig, load_ch
 from c2llm_integrations.model.encoder import PackedEncoder, PaddedEncoder, gpu_budget, load_encoder
 from c2llm_integrations.model.hf_config import C2LLMConfig
 from c2llm_integrations.model.hf_model import C2LLMModel
-from c2llm_integrations.model.threads import lane_count, lanes, run
+from c2llm_integrations.model.parallel_batches import lane_count, lanes, run
 from tests.golden import COMPRESSED, TIED
 
 pytestmark = pytest.mark.slow

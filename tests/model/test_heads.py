@@ -13,9 +13,9 @@ from c2llm_integrations.errors import CheckpointError, InputError
 from c2llm_integrations.model.checkpoint import HEAD_FILE, NANO, load_checkpoint, save_checkpoint
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.model.fingerprint import options_of
+from c2llm_integrations.model.heads_and_projections import Head, Projection, remember
 from c2llm_integrations.model.hf_config import C2LLMConfig
 from c2llm_integrations.model.hf_model import C2LLMModel
-from c2llm_integrations.model.output_dim import Head, Projection, remember
 from c2llm_integrations.model.pma import PMA
 from tests.golden import COMPRESSED, TIED, cosines
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from c2llm_integrations.model.output_dim import Projection, fit_projection, remember, remembered
+from c2llm_integrations.model.heads_and_projections import Projection, fit_projection, remember, remembered
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ from safetensors.torch import save_file
 
 from c2llm_integrations.errors import InputError, MissingExtra
 from c2llm_integrations.model.embedder import C2LLMEmbedder
+from c2llm_integrations.model.heads_and_projections import fit_projection
 from c2llm_integrations.model.hf_config import C2LLMConfig
 from c2llm_integrations.model.hf_model import C2LLMModel
 from c2llm_integrations.model.onnx_export import TOLERANCE, export_onnx
 from c2llm_integrations.model.onnx_graph import OnnxGraph
 from c2llm_integrations.model.options import ModelOptions
-from c2llm_integrations.model.output_dim import fit_projection
 from tests.cli.running import complaint
 from tests.golden import COMPRESSED, TIED
 

@@ -61,7 +61,8 @@ IMPORTED = (
 
 
 @pytest.mark.parametrize(
-    "module", ["model.shared_model", "model.options", "model.fingerprint", "model.output_dim", "model.prompts"]
+    "module",
+    ["model.shared_model", "model.options", "model.fingerprint", "model.heads_and_projections", "model.prompts"],
 )
 def test_what_adapters_need_imports_no_torch(module):
     done = subprocess.run([sys.executable, "-c", IMPORTED.format(module)], capture_output=True, text=True, check=True)

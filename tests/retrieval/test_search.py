@@ -6,8 +6,8 @@ from dataclasses import fields
 
 import pytest
 
-from c2llm_integrations.code.analyzer import ANALYZER
 from c2llm_integrations.code.chunking import chunk_source
+from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import InputError, SpecMismatch, StoreError
 from c2llm_integrations.indexing.ingest import ingest
 from c2llm_integrations.model.embedder import C2LLMEmbedder

@@ -17,7 +17,7 @@ from c2llm_integrations.retrieval.search import UNREADABLE_NOTE
 from c2llm_integrations.server import live_index as module
 from c2llm_integrations.server.background_indexing import BackgroundIndexer, IndexingProcess
 from c2llm_integrations.server.live_index import WORDS_ALONE, Answer, LiveIndex, LiveIndexConfig
-from c2llm_integrations.server.mcp_answers import MAX_CHARS, MAX_HITS, SearchTools
+from c2llm_integrations.server.mcp_answers import MAX_ANSWER_CHARS, MAX_HITS, SearchTools
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.vector_store import Hit
 from tests.waiting import until
@@ -337,7 +337,7 @@ def test_an_answer_is_bounded_and_steers_nothing(project, checkout):
         "".join(f"def tax_{n}():\n    return '{'tax ' * 200}\x1b[2J```'\n\n" for n in range(200))
     )
     text = SearchTools([checkout]).search_code("tax", 50, None, None, None, None)
-    assert len(text) <= MAX_CHARS + 200
+    assert len(text) <= MAX_ANSWER_CHARS + 200
     assert "\x1b" not in text
     assert "````" in text  # a fence that the code cannot close
 
@@ -380,13 +380,36 @@ CHUNK = CodeChunk("1", "r", "a.md", "markdown", "tax", "function", 1, 3, "tax\n"
 def test_an_answer_is_bounded_whatever_rows_and_notes_say(given, notes):
     tools = SearchTools([OfRows(replace(CHUNK, **given), notes)])
     text = tools.search_code("tax", MAX_HITS, None, None, None, None)
-    assert len(text) <= MAX_CHARS + 200
-    assert len(tools.index_status()) <= MAX_CHARS
+    assert len(text) <= MAX_ANSWER_CHARS + 200
+    assert len(tools.index_status()) <= MAX_ANSWER_CHARS
     shown, unseen = text.count("score 1.000"), re.search(r"… (\d+) more hits: ask for fewer", text)
     assert shown + int(unseen[1] if unseen else 0) == MAX_HITS
     assert shown >= MAX_HITS // 3
     assert ("more notes" in text) == bool(notes)
     assert all(len(line) <= 700 for line in text.splitlines())
+
+
+def test_a_long_path_is_shown_as_it_can_be_given_back(project, tmp_path, tiny_model):
+    path = f"{'/'.join(['d' * 57] * 6)}/{'f' * 20}.py"
+    assert len(path) > 350
+    (project / path).parent.mkdir(parents=True)
+    (project / path).write_text("def zebra():\n    return 'stripes'\n")
+    (tmp_path / "other").mkdir()
+    for folders in ([project], [project, tmp_path / "other"]):
+        tools = SearchTools([live(folder) for folder in folders])
+        text = tools.search_code("zebra", 3, None, None, None, None)
+        shown = re.search(r"^(\S+):1-2  function zebra", text, re.MULTILINE)[1]
+        assert shown.endswith(path)
+        assert tools.search_code("zebra", 3, None, None, shown, None).startswith("1 hit ")
+        assert tools.find_similar(None, f"{shown}:1-2", 1, 3, None).splitlines()[0].endswith(f"similar to {shown}:1")
+
+
+def test_many_long_paths_leave_an_answer_bounded():
+    path = "/".join(["d" * 250] * 15)
+    text = SearchTools([OfRows(replace(CHUNK, path=path))]).search_code("t", MAX_HITS, None, None, None, None)
+    assert len(text) <= MAX_ANSWER_CHARS + 200
+    assert text.count(path) == text.count("score 1.000") >= 4
+    assert f"… {MAX_HITS - text.count(path)} more hits: ask for fewer" in text
 
 
 def test_a_long_run_of_backticks_is_cut_and_cannot_close_its_fence():

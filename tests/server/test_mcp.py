@@ -19,8 +19,9 @@ from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 
 from c2llm_integrations.cli.main import run
 from c2llm_integrations.server.live_index import WORDS_ALONE, LiveIndex, LiveIndexConfig
-from c2llm_integrations.server.mcp import MAX_ERROR, _server
-from c2llm_integrations.server.mcp_answers import MAX_CHARS, MAX_HITS, SearchTools
+from c2llm_integrations.server.mcp import _server
+from c2llm_integrations.server.mcp_answers import MAX_ANSWER_CHARS, MAX_HITS, SearchTools
+from c2llm_integrations.server.mcp_tools import MAX_ERROR_CHARS
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -99,7 +100,7 @@ async def test_bad_input_gets_a_clear_answer(project, tmp_path):
         for path in ("/etc/passwd", "../outside.py", "link.py", ".env"):
             assert "not an indexed file" in await complaint(client, "find_similar", file=path)
         long = await complaint(client, "find_similar", file="\u202e" * 4000)
-        assert len(long.removeprefix("Error executing tool find_similar: ")) == MAX_ERROR
+        assert len(long.removeprefix("Error executing tool find_similar: ")) == MAX_ERROR_CHARS
         for name in ("path", "language", "kind", "folder"):
             assert "at most 4096" in await complaint(client, query="tax", **{name: "x" * 5000})
         assert "greater than or equal to 1" in await complaint(client, query="tax", limit=0)
@@ -178,7 +179,7 @@ async def test_sixty_four_questions_at_once(project, tiny_model):
     assert run(["index", str(project), "--model", str(tiny_model)]) == 0
     async with served(project) as client:
         answers = await asyncio.gather(*(ask(client, query=f"tax {number}", limit=50) for number in range(64)))
-    assert all("prices.py" in answer and len(answer) <= MAX_CHARS + 200 for answer in answers)
+    assert all("prices.py" in answer and len(answer) <= MAX_ANSWER_CHARS + 200 for answer in answers)
 
 
 async def test_servers_and_a_person_share_one_index(project, tiny_model):

@@ -18,8 +18,8 @@ from pymilvus import MilvusClient
 from qdrant_client import QdrantClient
 
 from c2llm_integrations import stores
-from c2llm_integrations.code.analyzer import ANALYZER
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
+from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.stores import DATABASES, open_store
 from c2llm_integrations.stores.milvus.collections import CONNECTION
 from c2llm_integrations.stores.qdrant.store import QdrantStore

@@ -18,7 +18,7 @@ from c2llm_integrations.stores.records import Record
 from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
 from tests.indexing.record_models import WIDTH, CountingEmbedder, held, vectors_of
 from tests.stores.conftest import SLOW, Database
-from tests.stores.foreign import add_fields
+from tests.stores.foreign_writers import add_fields
 
 RECORDS = [
     {"id": "doc-1", "text": "one", "votes": 1, "tags": ["a"], "author": {"name": "Ada"}, "none": None},

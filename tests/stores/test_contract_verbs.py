@@ -19,7 +19,7 @@ from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.records import Record
 from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
 from tests.stores.conftest import WIDTH, Database
-from tests.stores.foreign import write_foreign
+from tests.stores.foreign_writers import write_foreign
 from tests.stores.test_contract_records import a_row
 from tests.stores.toy_store import ToyStore
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from c2llm_integrations.code.analyzer import ANALYZER, query_terms
+from c2llm_integrations.code.lexical_terms import ANALYZER, query_terms
 from c2llm_integrations.stores.qdrant.edge import QdrantEdgeStore
 from c2llm_integrations.stores.vector_store import CollectionSpec
 from tests.repeats import KILLS

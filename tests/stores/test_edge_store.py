@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import qdrant_edge as edge
 
-from c2llm_integrations.code.analyzer import ANALYZER
+from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import SpecMismatch, StoreBusy, StoreError
 from c2llm_integrations.stores import list_collections
 from c2llm_integrations.stores.qdrant import edge as qdrant_edge

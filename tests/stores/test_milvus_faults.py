@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from c2llm_integrations._utils import retry
-from c2llm_integrations.code.analyzer import ANALYZER, query_terms
+from c2llm_integrations.code.lexical_terms import ANALYZER, query_terms
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.bulk_loader import load
 from c2llm_integrations.stores.milvus import collections as milvus_collections
@@ -130,7 +130,7 @@ COMMON = """
 import sys, uuid
 import numpy as np
 from c2llm_integrations.code.chunk import CodeChunk
-from c2llm_integrations.code.analyzer import ANALYZER
+from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.vector_store import CollectionSpec, Row
 

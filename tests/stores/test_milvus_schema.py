@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from c2llm_integrations.code.analyzer import ANALYZER
 from c2llm_integrations.code.chunk import CodeChunk
+from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import StoreError
 from c2llm_integrations.stores.milvus.schema import (
     MAX_VARCHAR_BYTES,

@@ -21,7 +21,7 @@ from pymilvus import MilvusClient
 from pymilvus.exceptions import MilvusException
 
 from c2llm_integrations._utils import retry
-from c2llm_integrations.code.analyzer import ANALYZER
+from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import BatchRefused, InputError, RowsRefused, SpecMismatch, StoreBusy, StoreError
 from c2llm_integrations.stores import list_collections, open_store
 from c2llm_integrations.stores.bulk_loader import load

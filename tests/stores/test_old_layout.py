@@ -12,8 +12,8 @@ import qdrant_edge as edge
 from qdrant_client import QdrantClient
 
 from c2llm_integrations import ingest_records
-from c2llm_integrations.code.analyzer import ANALYZER
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
+from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import StoreError
 from c2llm_integrations.indexing.export_import import import_rows
 from c2llm_integrations.stores import open_store

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from c2llm_integrations._utils import retry
-from c2llm_integrations.code.analyzer import ANALYZER, query_terms
+from c2llm_integrations.code.lexical_terms import ANALYZER, query_terms
 from c2llm_integrations.errors import BatchRefused, StoreError
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.bulk_loader import load

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
-from c2llm_integrations.code.analyzer import ANALYZER
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
+from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import InputError, RowsRefused, StoreError
 from c2llm_integrations.stores import list_collections, open_store
 from c2llm_integrations.stores.qdrant import store as qdrant

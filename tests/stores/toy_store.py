@@ -9,8 +9,8 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from c2llm_integrations.code.analyzer import sparse, sparse_query
 from c2llm_integrations.code.chunk import CodeChunk
+from c2llm_integrations.code.lexical_terms import sparse, sparse_query
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.backend import Terms
 from c2llm_integrations.stores.filter import Filter

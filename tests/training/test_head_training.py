@@ -19,8 +19,8 @@ from c2llm_integrations.training.head import (
     ranking_distillation,
     train_head,
 )
-from c2llm_integrations.training.hidden_states import TokenStates, cache_states, count_cut, token_ids
 from c2llm_integrations.training.options import HeadOptions
+from c2llm_integrations.training.token_state_cache import TokenStates, cache_states, count_cut, token_ids
 from tests.golden import TIED
 
 TEXTS = [f"def f{n}(x):\n    return {'x + ' * (n % 7)}{n}" for n in range(60)]
@@ -56,14 +56,15 @@ def test_texts_that_are_cut_are_counted_once_each(checkpoint, max_length):
 
 def test_states_are_computed_once(checkpoint, tmp_path, monkeypatch):
     first = cache_states(checkpoint, TEXTS[:9], tmp_path)
-    monkeypatch.setattr("c2llm_integrations.training.hidden_states.load_encoder", None)  # would fail if it were asked
+    # A second computation would fail.
+    monkeypatch.setattr("c2llm_integrations.training.token_state_cache.load_encoder", None)
     again = cache_states(checkpoint, TEXTS[:9], tmp_path)
     np.testing.assert_array_equal(first.states, again.states)
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_an_interrupted_cache_goes_on_where_it_stopped(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr("c2llm_integrations.training.hidden_states.WINDOW_TEXTS", 4)
+    monkeypatch.setattr("c2llm_integrations.training.token_state_cache.WINDOW_TEXTS", 4)
     seen = []
 
     def interrupt(done, total, what):

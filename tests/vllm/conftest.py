@@ -12,9 +12,9 @@ import torch
 from c2llm_integrations.model.backbones import Qwen2
 from c2llm_integrations.model.checkpoint import load_checkpoint, long_name
 from c2llm_integrations.model.encoder import pma_shapes
-from c2llm_integrations.model.output_dim import Head
+from c2llm_integrations.model.heads_and_projections import Head
 from c2llm_integrations.model.pma import PMA
-from c2llm_integrations.model.tensor_files import write_tensors
+from c2llm_integrations.model.safetensors_files import write_tensors
 from tests.golden import COMPRESSED
 
 os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"

@@ -15,6 +15,7 @@ from c2llm_integrations.code.secrets.values import (
     is_password,
     is_random,
     is_set_password,
+    is_short_token,
     is_typed,
     is_typed_or_random,
 )
@@ -32,7 +33,7 @@ _OPENS = "|".join(f"(?<={kind}key)|(?<={kind}[_. -]key)" for kind in _KEYS)
 _WORD = re.compile(
     r"pass(?:w(?:or)?[dt]|phrase|code|(?![a-z_])(?<!(?:by|uy|om|es|ur)pass))|pwd"
     r"|pw(?![a-z])(?:(?<![a-z]pw)|(?<=dbpw)|(?<=userpw)|(?<=adminpw)|(?<=rootpw))|psk(?![a-z])(?<![a-z]psk)"
-    r"|presharedkey|pre[_-]shared[_-]key|secret|token|credential|bearer|basic"
+    r"|presharedkey|pre[_-]shared[_-]key|secret|(?<!publickey)token|credential|bearer|basic"
     rf"|key(?:{_OPENS})|auth(?![a-z_]|-key)|sig(?==)"
 )
 _PASSWORDS = ("pass", "pw", "psk", "pre", "secret")
@@ -64,6 +65,10 @@ _WRAPPED = re.compile(
     r"[\w-]{0,20}(?:\s{0,3}(?::=|=>|[:=])\s{0,3}(?:new\s)?[\w.\[\]]{0,20}|\.(?:set|equals))(?<!code)\(\s?"
     r"[bru]?[\"'`](?=([^\"'`\s\\]{6,200}))\1[\"'`](?:\)|\.(?:to|into))",
     re.I,
+)
+# In the quotes of Perl and Ruby: $password = q{…}, PASSWORD = %q(…).
+_OTHER_QUOTES = re.compile(
+    r"[\w-]{0,20}[\"'}\]]{0,3}\s{0,8}(?:=>|\|\|=|[=,(])\s{0,8}(?:qq?|%[qQ])[{(\[<|](?=([^\"'`\s\\{}()\[\]<>|]{6,200}))\1[})\]>|]"
 )
 # Without quotes, but so long that nothing else looks like it; the header of a request.
 _BARE = re.compile(
@@ -102,14 +107,32 @@ _BEFORE_PAIR = re.compile(r"(?:\b(?:name|key)[\"']?\s{0,3}[:=]\s{0,3}|variable\s
 # A list, in brackets or as lines of YAML, and an element of it, which is matched from where the last one ends.
 _LIST = re.compile(
     r"[\w-]{0,20}[\"']?\s{0,3}(?::=|=>|[:=])\s{0,3}"
-    r"(?:\[\]\w{1,20}|new ?\w{0,20}\[\]\s?|(?:List|Set|Arrays?)[\w.]{0,12})?[\[({]\s{0,40}"
+    r"(?:\[\]\w{1,20}|new ?\w{0,20}\[\]\s?|(?:List|Set|Arrays?|Map)[\w.]{0,12})?[\[({]\s{0,40}"
 )
 _ELEMENT = re.compile(r"([\"'`]?)([^\s\"'`,\[\](){}]{1,200})\1\s{0,40}(?:,\s{0,40}|(?=[\])}]))")
+# The same of Perl and Ruby: passwords = %w[…], qw(…).
+_WORDS = re.compile(r"[\w-]{0,20}\s{0,3}=>?\s{0,3}(?:qw|%[wWiI])\s?[{(\[</|]\s{0,40}")
+_WORD_OF_LIST = re.compile(r"()([^\s\"'`,{}()\[\]<>|/]{1,200})(?:\s{1,40}|(?=[})\]>/|]))")
+# A mapping of what each opens to secrets, in braces or as lines of YAML, and an entry of it.
+_MAP = re.compile(r"[sS][\"']?\s{0,3}(?::=|=>|[:=])\s{0,3}(?:map\[\w{1,20}\]\w{1,20}|Map\.of)?[{(]\s{0,40}")
+_ENTRY = re.compile(
+    r"[\"'`]?[\w.@:-]{1,64}?[\"'`]?\s{0,3}(?:=>|[:=,])\s{0,8}([\"'`]?)([^\s\"'`,\[\](){}]{1,200})\1\s{0,40}(?:,\s{0,40}|(?=[})]))"
+)
 _LINES = re.compile(r"[\w-]{0,20}[\"']?:(?=[ \t]{0,20}(?:#[^\n]{0,200})?\r?\n[ \t]{0,20}[-#])")
+_MAP_LINES = re.compile(
+    r"[sS][\"']?:(?=[ \t]{0,20}(?:#[^\n]{0,200})?\r?\n(?:[ \t]{0,20}#[^\n]{0,200}\r?\n){0,9}[ \t]{1,20}[\"'\w])"
+)
+_LINE_OF_MAP = re.compile(
+    r"[ \t]{0,20}(?:#[^\n]{0,200})?\r?\n(?:[ \t]{0,20}#[^\n]{0,200}\r?\n){0,9}"
+    r"[ \t]{1,20}[\"']?[\w.@-]{1,64}[\"']?:[ \t]{1,8}([\"']?)([^\s\"',:{}\[\]]{1,200})\1(?=[ \t]*(?:#|\r?\n|$))"
+)
 _LINE_OF_LIST = re.compile(
     r"[ \t]{0,20}(?:#[^\n]{0,200})?\r?\n(?:[ \t]{0,20}#[^\n]{0,200}\r?\n){0,9}[ \t]{0,20}-[ \t]{1,8}"
     r"([\"']?)([^\s\"',:{}\[\]]{1,200})\1(?=[ \t]*(?:#|\r?\n|$))"
 )
+
+_COLLECTIONS = ((_LIST, _ELEMENT), (_MAP, _ENTRY), (_WORDS, _WORD_OF_LIST))
+_COLLECTIONS_IN_SETTINGS = (*_COLLECTIONS, (_LINES, _LINE_OF_LIST), (_MAP_LINES, _LINE_OF_MAP))
 
 # A variable with a default, a URL with a query and a mapping are no secrets, but have names of their own.
 _HAS_NAMES = re.compile(r"\$\{|://|^[{\[]")
@@ -121,6 +144,10 @@ _PRECEDED = (
 _PRECEDED_IN_SETTINGS = (*_PRECEDED, (_PAIR, _BEFORE_PAIR))
 _PRECEDED_IN_DATA = ((_OPTION, _BEFORE_OPTION),)
 _DATA = re.compile(r"[\w+/=.~%-]{450}")
+# Characters of a line before a name that show how far it is indented.
+_LINE_CHARACTERS = 100
+# What follows a name in which no value can: each begins behind 20 further characters of the name at most.
+_GOES_ON = re.compile(r"\w{21}")
 
 # The words of a wallet, of which 12 to 24 are all that it takes: mnemonic = "…", Seed phrase: ….
 _MNEMONIC = re.compile(
@@ -139,6 +166,8 @@ def find_named(text: str, settings: bool) -> Iterator[tuple[int, int]]:
     for word in _WORD.finditer(lower):
         at = word.end()
         if word.start() < end:  # within a value that was judged: each is judged once
+            continue
+        if _GOES_ON.match(text, at):
             continue
         name = _name(word[0], _ABOUT.match(text, at) is not None, settings)
         is_data = _DATA.match(text, at) is not None
@@ -172,7 +201,8 @@ def _name(word: str, is_about: bool, settings: bool) -> _Name:
     """Return how values are judged after a word; `is_about`: what follows it tells something about a password."""
     key = is_key if word.startswith("key") else is_drawn
     if is_about or not word.startswith(_PASSWORDS):
-        return _Name(key, _typed_or(key), _typed_or(key), _typed_or(key), key)
+        in_quotes = _typed_or(is_short_token) if word == "token" and not is_about else _typed_or(key)
+        return _Name(key, in_quotes, _typed_or(key), _typed_or(key), key)
     if word == "secret":  # whose name is often given for it, instead of its value
         return _Name(is_password, is_typed, _typed_or(key), _typed_or(key), is_password)
     plain = is_set_password if settings else is_password
@@ -194,6 +224,8 @@ def _values(
         yield match, name.in_quotes if is_next else name.in_call
     if not is_data and (match := _FALLBACK.match(text, at) or _WRAPPED.match(text, at)):
         yield match, name.in_quotes
+    if not is_data and (match := _OTHER_QUOTES.match(text, at)):
+        yield match, name.in_quotes
     if not is_data and (match := _BEARER.match(text, word.start()) or _BARE.match(text, at)):
         yield match, is_random
     if match := _BASIC.match(text, word.start()):
@@ -210,14 +242,26 @@ def _values(
 
 
 def _elements(text: str, at: int, settings: bool) -> Iterator[re.Match[str]]:
-    """Yield the elements of a list that a name is set to, in quotes unless it is in settings."""
-    begin, pattern = _LIST.match(text, at), _ELEMENT
-    if begin is None and settings:
-        begin, pattern = _LINES.match(text, at), _LINE_OF_LIST
-    match = begin and pattern.match(text, begin.end())
-    while match and (match[1] or settings):
+    """Yield the elements of a list or mapping that a name is set to, in quotes unless it is in settings."""
+    for opening, pattern in _COLLECTIONS_IN_SETTINGS if settings else _COLLECTIONS:
+        begin = opening.match(text, at)
+        match = begin and pattern.match(text, begin.end())
+        if match:
+            break
+    indent = _indent(match[0]) if match and pattern is _LINE_OF_MAP else None
+    if indent is not None and indent <= _indent(text[max(0, at - _LINE_CHARACTERS) : at]):
+        return
+    while match and (match[1] or settings or pattern is _WORD_OF_LIST):
+        if indent is not None and _indent(match[0]) != indent:
+            break
         yield match
         match = pattern.match(text, match.end())
+
+
+def _indent(lines: str) -> int:
+    """Return the blanks that the last line begins with."""
+    line = lines.rpartition("\n")[2]
+    return len(line) - len(line.lstrip(" \t"))
 
 
 def _is_mnemonic(phrase: str) -> bool:

@@ -168,6 +168,20 @@ def is_key(value: str) -> bool:
     )
 
 
+def is_short_token(value: str) -> bool:
+    """Return whether the value of a token was drawn: 8 letters and digits that keep changing will do."""
+    if is_key(value):
+        return True
+    runs = re.findall(r"[0-9]+|[A-Za-z]+", value)
+    return (
+        re.fullmatch(r"[A-Za-z0-9]{8,19}", value) is not None
+        and len(runs) > 3
+        and sum(map(str.isdigit, value)) > 1
+        and all(len(run) < 5 for run in runs if run.isalpha())
+        and not _EMPTY.search(value)
+    )
+
+
 def entropy(value: str) -> float:
     """Return the bits per character."""
     return -sum(n / len(value) * math.log2(n / len(value)) for n in Counter(value).values())

@@ -1,4 +1,4 @@
-"""The batches of a distributed run, one type for each stage, and the place where their rows go."""
+"""The batches of a distributed run, one type for each stage, and the destination of their rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MODULUS = 2**128
 
 
 @dataclass(frozen=True)
-class Place:
+class Destination:
     """Where rows go; `api_key` as for `open_store`, shown nowhere.
 
     `host`: the driver's machine, which identifies folders wherever they are read; `token`: identifies one pass; what
@@ -52,13 +52,13 @@ class Place:
 
 
 @lru_cache(4)
-def _opened(place: Place) -> VectorStore:
-    return open_store(place.url, place.collection, api_key=place.api_key)
+def _opened(destination: Destination) -> VectorStore:
+    return open_store(destination.url, destination.collection, api_key=destination.api_key)
 
 
 @lru_cache(1)
-def _claims(place: Place) -> dict[str, str]:
-    return place.open().claims()
+def _claims(destination: Destination) -> dict[str, str]:
+    return destination.open().claims()
 
 
 @dataclass

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from c2llm_integrations.errors import InputError, MissingExtra
-from c2llm_integrations.indexing.ray import stages
-from c2llm_integrations.indexing.ray.batches import Place
+from c2llm_integrations.indexing.ray import pipeline_stages
+from c2llm_integrations.indexing.ray.batches import Destination
 from c2llm_integrations.indexing.ray.cluster import EmbedderOf, share_cores
 
 try:
@@ -60,7 +60,7 @@ class EmbeddingActor:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return the row with vectors, and count what was done."""
-        batch = stages.embed(pickle.loads(row["batch"]), self.embedder)
+        batch = pipeline_stages.embed(pickle.loads(row["batch"]), self.embedder)
         report = batch.result.report
         for metric, value in (
             (self.files, report.files),
@@ -76,21 +76,21 @@ class EmbeddingActor:
 class ListSource:
     """List a folder, or clone a repository."""
 
-    def __init__(self, place: Place, forced: Collection[str]) -> None:
-        self.place = place
+    def __init__(self, destination: Destination, forced: Collection[str]) -> None:
+        self.destination = destination
         self.forced = forced
 
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Return a row for each batch of a source."""
         source = row["item"]
-        return map(_row, stages.list_source(source, self.place, source in self.forced))
+        return map(_row, pipeline_stages.list_source(source, self.destination, source in self.forced))
 
 
 class ListTexts:
     """Make batches of a data set's rows."""
 
-    def __init__(self, place: Place, source: str, force: bool) -> None:
-        self.place = place
+    def __init__(self, destination: Destination, source: str, force: bool) -> None:
+        self.destination = destination
         self.source = source
         self.force = force
 
@@ -105,7 +105,7 @@ class ListTexts:
             paths.append(str(path))
             texts.append(text if isinstance(text, str) else None)
         found = [
-            stages.list_texts(name, paths, texts, self.source, self.place, self.force)
+            pipeline_stages.list_texts(name, paths, texts, self.source, self.destination, self.force)
             for name, (paths, texts) in by_repository.items()
         ]
         return {"batch": [pickle.dumps(one) for one in found]}

@@ -26,8 +26,8 @@ from c2llm_integrations.code.secrets import is_token
 from c2llm_integrations.errors import InputError, MissingExtra, RepositoryError, StoreError
 from c2llm_integrations.indexing.ingest import spec_for
 from c2llm_integrations.indexing.options import IngestOptions
-from c2llm_integrations.indexing.ray import stages
-from c2llm_integrations.indexing.ray.batches import BatchResult, Place
+from c2llm_integrations.indexing.ray import pipeline_stages
+from c2llm_integrations.indexing.ray.batches import BatchResult, Destination
 from c2llm_integrations.indexing.ray.cluster import (
     Cluster,
     EmbedderOf,
@@ -37,7 +37,7 @@ from c2llm_integrations.indexing.ray.cluster import (
     plain_errors,
 )
 from c2llm_integrations.indexing.ray.ray_tasks import Chunk, ListSource, ListTexts, Write, embedding_actor
-from c2llm_integrations.indexing.ray.tracker import PassTracker, TrackedRepository
+from c2llm_integrations.indexing.ray.repository_tracker import PassTracker, TrackedRepository
 from c2llm_integrations.indexing.report import IngestReport
 from c2llm_integrations.stores import DATABASES, open_store
 from c2llm_integrations.stores.vector_store import CollectionSpec
@@ -94,15 +94,15 @@ def ingest_distributed(
     named = _named(sources)
     cluster = cluster or Cluster()
     make = cluster.make_embedder or load_nano
-    place = Place(store, collection, api_key, socket.gethostname())
+    destination = Destination(store, collection, api_key, socket.gethostname())
     begin = perf_counter()
     with connected(cluster), plain_errors(), open_store(store, collection, api_key=api_key) as opened:
         spec_of = ray.remote(num_cpus=0, num_gpus=cluster.gpus_each)(_spec_of)
         spec_options = IngestOptions(compact=options.compact, long_text=options.long_text)
-        opened.create(ray.get(spec_of.remote(make, place, spec_options)))
+        opened.create(ray.get(spec_of.remote(make, destination, spec_options)))
         is_first = opened.count() == 0
         with opened.bulk() if is_first else nullcontext():
-            reports, problems = _passes(named, place, make, cluster, options)
+            reports, problems = _passes(named, destination, make, cluster, options)
         if not is_first:  # also rows that a killed run left unindexed
             opened.optimize()
     if problems and not reports:
@@ -166,9 +166,9 @@ def require_distributable(options: IngestOptions) -> None:
             raise InputError(f"{name} is for one repository on this machine, not for a cluster; leave it out")
 
 
-def _spec_of(make: EmbedderOf, place: Place, options: IngestOptions) -> CollectionSpec:
+def _spec_of(make: EmbedderOf, destination: Destination, options: IngestOptions) -> CollectionSpec:
     """Return the spec that the collection is to have for vectors of this model."""
-    store, embedder = place.open(), make()
+    store, embedder = destination.open(), make()
     return spec_for(embedder.output_dim, embedder.fingerprint, store, options, store.spec)
 
 
@@ -187,7 +187,7 @@ def _write_refused(reports: Sequence[IngestReport], file: Path) -> None:
 
 
 def _passes(
-    sources: list[str], place: Place, make: EmbedderOf, cluster: Cluster, options: IngestOptions
+    sources: list[str], destination: Destination, make: EmbedderOf, cluster: Cluster, options: IngestOptions
 ) -> tuple[list[IngestReport], dict[str, str]]:
     """Go through the sources until all is verified; return the repositories' reports, and source → its problem."""
     verified: dict[str, IngestReport] = {}
@@ -196,7 +196,7 @@ def _passes(
     forced = set(sources if options.force else ())
     left = sources
     for _ in range(PASSES):
-        tracker = _one_pass(left, replace(place, token=uuid.uuid4().hex), make, cluster, forced, options.progress)
+        tracker = _one_pass(left, replace(destination, token=uuid.uuid4().hex), make, cluster, forced, options.progress)
         left = tracker.end(left)
         problems |= tracker.problems
         forced |= tracker.contested  # the claim may be the other's by now, and rows of it are there
@@ -212,7 +212,7 @@ def _passes(
 
 def _one_pass(
     sources: Sequence[str],
-    place: Place,
+    destination: Destination,
     make: EmbedderOf,
     cluster: Cluster,
     forced: Collection[str],
@@ -220,8 +220,8 @@ def _one_pass(
 ) -> PassTracker:
     """Stream the sources through the cluster; return the tracker, which has taken every batch."""
     texts = {source: _texts(source) for source in sources if source.endswith(DATA_SETS)}
-    tracker = PassTracker({source: data.count() for source, data in texts.items()}, _Finish(place))
-    for done, result in enumerate(_stream(sources, texts, place, make, cluster, forced), 1):
+    tracker = PassTracker({source: data.count() for source, data in texts.items()}, _Finish(destination))
+    for done, result in enumerate(_stream(sources, texts, destination, make, cluster, forced), 1):
         tracker.take(result)
         if progress is not None:
             progress(done, tracker.total, result.repository)
@@ -240,13 +240,13 @@ def _added(before: IngestReport | None, report: IngestReport) -> IngestReport:
 class _Finish:
     """Start a task that finishes a repository, for `PassTracker`."""
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
+    def __init__(self, destination: Destination) -> None:
+        self.destination = destination
 
     def __call__(self, one: TrackedRepository) -> Callable[[], tuple[int, int]]:
-        task = ray.remote(num_cpus=0.25, max_retries=-1)(stages.finish)
+        task = ray.remote(num_cpus=0.25, max_retries=-1)(pipeline_stages.finish)
         wanted = None if one.is_done else one.wanted
-        answer = task.remote(one.report.repository, self.place, wanted, one.stale, one.paths, one.claim)
+        answer = task.remote(one.report.repository, self.destination, wanted, one.stale, one.paths, one.claim)
 
         def wait() -> tuple[int, int]:
             with plain_errors():
@@ -273,7 +273,7 @@ def _texts(source: str) -> ray.data.Dataset:
 def _stream(
     sources: Sequence[str],
     texts: dict[str, ray.data.Dataset],
-    place: Place,
+    destination: Destination,
     make: EmbedderOf,
     cluster: Cluster,
     forced: Collection[str],
@@ -282,8 +282,8 @@ def _stream(
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     folders = [source for source in sources if source not in texts]
-    for dataset in _listed(folders, texts, place, forced):
-        chunked = dataset.map(Chunk(stages.chunk, place), num_cpus=0.5)
+    for dataset in _listed(folders, texts, destination, forced):
+        chunked = dataset.map(Chunk(pipeline_stages.chunk, destination), num_cpus=0.5)
         embedded = chunked.map(
             embedding_actor(make, actors_a_node(cluster)),
             compute=ray.data.ActorPoolStrategy(size=cluster.embedders),
@@ -291,14 +291,14 @@ def _stream(
             num_gpus=cluster.gpus_each,
         )
         written = embedded.map(
-            Write(stages.write, place), compute=ray.data.TaskPoolStrategy(cluster.writers), num_cpus=0.25
+            Write(pipeline_stages.write, destination), compute=ray.data.TaskPoolStrategy(cluster.writers), num_cpus=0.25
         )
         for row in written.iter_rows():
             yield pickle.loads(row["batch"])
 
 
 def _listed(
-    folders: Sequence[str], texts: dict[str, ray.data.Dataset], place: Place, forced: Collection[str]
+    folders: Sequence[str], texts: dict[str, ray.data.Dataset], destination: Destination, forced: Collection[str]
 ) -> Iterator[ray.data.Dataset]:
     """Yield data sets of batches, one batch a block, so that each is passed on as soon as it is ready.
 
@@ -306,8 +306,10 @@ def _listed(
     """
     if folders:
         listed = ray.data.from_items(list(folders), override_num_blocks=len(folders))
-        step = ListSource(place, forced)
+        step = ListSource(destination, forced)
         yield listed.flat_map(step, num_cpus=0.5).repartition(target_num_rows_per_block=1)
     for source, dataset in texts.items():
-        parts = dataset.map_batches(ListTexts(place, source, source in forced), batch_size=BATCH_TEXTS, num_cpus=0.5)
+        parts = dataset.map_batches(
+            ListTexts(destination, source, source in forced), batch_size=BATCH_TEXTS, num_cpus=0.5
+        )
         yield parts.repartition(target_num_rows_per_block=1)

@@ -12,8 +12,8 @@ from typing import Any
 from transformers import AutoConfig
 
 from c2llm_integrations.errors import CheckpointError, InputError
+from c2llm_integrations.model.heads_and_projections import Head
 from c2llm_integrations.model.hf_config import C2LLMConfig
-from c2llm_integrations.model.output_dim import Head
 
 ARCHITECTURE = "C2LLMForEmbedding"
 

@@ -17,11 +17,11 @@ from vllm.model_executor.models.utils import AutoWeightsLoader, maybe_prefix
 from vllm.v1.pool.metadata import PoolingMetadata
 
 from c2llm_integrations.errors import InputError
-from c2llm_integrations.model.attention_gpu import layout
+from c2llm_integrations.model.attention_gpu import packed_layout
 from c2llm_integrations.model.backbones import Qwen2
 from c2llm_integrations.model.checkpoint import CAUSAL_HEAD, Checkpoint, load_checkpoint, short_name
 from c2llm_integrations.model.encoder import groups_of, pma_shapes, pool_packed, require_shapes
-from c2llm_integrations.model.output_dim import Head
+from c2llm_integrations.model.heads_and_projections import Head
 from c2llm_integrations.model.pma import PMA, FoldedPMA
 from c2llm_integrations.server.vllm import ServedConfig
 
@@ -135,7 +135,7 @@ class PMAPooler(Pooler):  # type: ignore[misc]
         if trained not in self.folded:
             self.folded[trained] = self._folded(head, texts[0].device)
         states, lengths = torch.cat(list(texts)), [len(text) for text in texts]
-        groups = layout(lengths, states.device) if states.is_cuda else list(groups_of(lengths))
+        groups = packed_layout(lengths, states.device) if states.is_cuda else list(groups_of(lengths))
         return pool_packed(self.folded[trained], states, groups)[:, :width]
 
     def _folded(self, head: Head | None, device: torch.device) -> FoldedPMA:

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations._utils.printable import shortened
-from c2llm_integrations.code.analyzer import query_terms
 from c2llm_integrations.code.chunk import KINDS, CodeChunk
+from c2llm_integrations.code.lexical_terms import query_terms
+from c2llm_integrations.code.path_filter import MAX_FILTER_CHARS
 from c2llm_integrations.errors import C2LLMError, InputError
 from c2llm_integrations.retrieval.options import SearchOptions
 from c2llm_integrations.retrieval.search import (
@@ -58,8 +59,6 @@ HEADERS = {
 }
 
 MAX_HITS = 100
-# The most characters of a path filter: each row's path is compared with all of it.
-MAX_FILTER_CHARS = 4096
 # Characters shown of a path, and of a kind, a symbol and a repository together: a row may hold longer ones.
 MAX_SHOWN = 1_000
 # Hits whose attention can be asked for; older ones are found again by searching again.

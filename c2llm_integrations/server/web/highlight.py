@@ -12,14 +12,14 @@ from pygments.token import STANDARD_TYPES
 
 from c2llm_integrations._utils.highlighting import BoundedLexer
 from c2llm_integrations._utils.printable import clean
-from c2llm_integrations.code.analyzer import query_terms
+from c2llm_integrations.code.lexical_terms import query_terms
 
 # Text, CSS class or "", whether it is marked.
 Piece = tuple[str, str, bool]
 Span = tuple[int, int, str]
 
 # Characters of one hit that a page shows; only a single line can be longer than a chunk.
-MAX_CHARS = 20_000
+MAX_HIT_CHARS = 20_000
 # Steps of weight that the page has colors for.
 LEVELS = 9
 _WORD = re.compile(r"\w+")
@@ -50,7 +50,7 @@ def weighted(text: str, weights: Iterable[tuple[int, int, float]]) -> list[list[
 
 def _shown(text: str) -> str:
     # Replaced one by one, so that every character keeps its place.
-    return clean(text[:MAX_CHARS].replace("\r", " "))
+    return clean(text[:MAX_HIT_CHARS].replace("\r", " "))
 
 
 def _colors(path: str, text: str) -> Iterator[Span]:

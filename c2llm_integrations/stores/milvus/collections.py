@@ -30,7 +30,7 @@ if logging.getLogger("pymilvus").level == logging.WARNING:
 CONNECT_SECONDS = 10
 # Of one call, in which pymilvus itself tries again while the server cannot be reached; and of flushing and loading.
 TIMEOUT_SECONDS = 60
-WAIT_SECONDS = 3_600
+LOAD_SECONDS = 3_600
 POLL_SECONDS = 0.1
 # A store looks up what its name stands for at least this often; a replaced collection is dropped once all have, for a
 # server may answer a question to a dropped one with a part of its rows.
@@ -245,12 +245,12 @@ def drop_indexes(client: Any, physical: str) -> None:
 def load(client: Any, physical: str, spec: CollectionSpec, server: Server) -> None:
     """Let a collection be read: a server reads only a loaded one, and loads only an indexed one."""
     make_indexes(client, physical, spec, server)
-    call(client, "load_collection", physical, timeout=WAIT_SECONDS, replica_number=spec.index.get("replica_number", 1))
+    call(client, "load_collection", physical, timeout=LOAD_SECONDS, replica_number=spec.index.get("replica_number", 1))
 
 
 def finish_indexes(client: Any, physical: str) -> None:
-    """Have what was written stored and indexed, and wait for it."""
-    call(client, "flush", physical, timeout=WAIT_SECONDS)
+    """Flush what was written, and wait until all of it is indexed."""
+    call(client, "flush", physical, timeout=LOAD_SECONDS)
     for name in call(client, "list_indexes", physical):
         while (index := call(client, "describe_index", physical, index_name=name)) is not None:
             if index.get("state") == "Failed":

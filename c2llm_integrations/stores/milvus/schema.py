@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from c2llm_integrations.code.analyzer import K1, B
 from c2llm_integrations.code.chunk import CHUNK_FIELDS
+from c2llm_integrations.code.lexical_terms import K1, B
 from c2llm_integrations.errors import InputError, MissingExtra
 from c2llm_integrations.stores.filter import moment_of, value_of
 from c2llm_integrations.stores.ids import MAX_INTEGER_ID, RecordId

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from c2llm_integrations.code.analyzer import sparse, sparse_query
+from c2llm_integrations.code.lexical_terms import sparse, sparse_query
 from c2llm_integrations.errors import MissingExtra
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from c2llm_integrations.code.analyzer import sparse, sparse_query
+from c2llm_integrations.code.lexical_terms import sparse, sparse_query
 from c2llm_integrations.errors import StoreError
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
@@ -131,7 +131,7 @@ def config_of(spec: CollectionSpec, *, graph: bool) -> edge.EdgeConfig:
 
 
 def needs_graph(spec: CollectionSpec, rows: int) -> bool:
-    """Say whether so many rows are too many to compare each of them with a query."""
+    """Return whether so many rows are too many to compare each of them with a query."""
     plan = CompactPlan(spec.width, spec.datatype, spec.quantization)
     return rows * (plan.code_bytes or plan.bytes_per_vector) > GRAPH_BYTES
 

@@ -22,17 +22,25 @@ import numpy as np
 from c2llm_integrations.code import exclude
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
-from c2llm_integrations.code.git import GitFolder, check_out, is_git_folder, run_git
+from c2llm_integrations.code.git import GitFolder, check_out, run_git
 from c2llm_integrations.code.git_commit import CommitSeen
 from c2llm_integrations.code.languages import PROSE, language_of
 from c2llm_integrations.code.repository import Tree, checkout_id, iter_sources, open_tree
 from c2llm_integrations.code.repository_name import normalize_origin
-from c2llm_integrations.code.source_file import Source, blotted
+from c2llm_integrations.code.source_file import SourceFile, blotted
+from c2llm_integrations.code.version_control import is_git_folder
 from c2llm_integrations.errors import RepositoryError, StoreError, reason_of
 from c2llm_integrations.indexing.chunk_diff import Change, StoredRows
+from c2llm_integrations.indexing.claims import Claim, require_claim
 from c2llm_integrations.indexing.ingest import require_there
-from c2llm_integrations.indexing.ownership import Claim, require_claim
-from c2llm_integrations.indexing.ray.batches import BatchResult, ChunkedBatch, EmbeddedBatch, FileBatch, Place, Sum
+from c2llm_integrations.indexing.ray.batches import (
+    BatchResult,
+    ChunkedBatch,
+    Destination,
+    EmbeddedBatch,
+    FileBatch,
+    Sum,
+)
 from c2llm_integrations.indexing.report import IngestReport
 from c2llm_integrations.indexing.write_changes import embed_rows
 from c2llm_integrations.stores.bulk_loader import Loader
@@ -45,9 +53,11 @@ if TYPE_CHECKING:
 BATCH_FILES, BATCH_CHARACTERS = 64, 2**20
 # How long git may take to clone.
 GIT_SECONDS = 3600
+# What it may clone by: none of these runs a command.
+_PROTOCOLS = "git:http:https:ssh"
 
 
-def list_source(source: str, place: Place, force: bool) -> Iterator[FileBatch]:
+def list_source(source: str, destination: Destination, force: bool) -> Iterator[FileBatch]:
     """List a source, claim its repository, and cut it into batches with the rows that the store has of their files.
 
     `source`: a folder, or a git URL or bare repository, whose batches carry their texts. A remote repository whose
@@ -56,13 +66,13 @@ def list_source(source: str, place: Place, force: bool) -> Iterator[FileBatch]:
     """
     try:
         if is_remote(source):
-            yield from _list_remote(source, place, force)
+            yield from _list_remote(source, destination, force)
         else:
             tree = open_tree(source)
-            owner = checkout_id(tree.root, place.host)
-            claims = ((name, Claim.parse(text)) for name, text in place.claims().items())
+            owner = checkout_id(tree.root, destination.host)
+            claims = ((name, Claim.parse(text)) for name, text in destination.claims().items())
             tree.name = next((name for name, claim in claims if claim.checkout == owner), tree.name)
-            yield from _batches(tree, source, place, force, owner)
+            yield from _batches(tree, source, destination, force, owner)
     except (RepositoryError, OSError, ValueError) as error:  # the other sources are still done
         yield FileBatch(BatchResult(source, source, failed=reason_of(error)))
 
@@ -72,8 +82,8 @@ def name_of_remote(source: str, owner: str) -> str:
     return normalize_origin(source) or normalize_origin(os.path.dirname(source)) or owner  # /srv/repo/.git is "repo"
 
 
-def _list_remote(source: str, place: Place, force: bool) -> Iterator[FileBatch]:
-    owner = place.owner_of(source)
+def _list_remote(source: str, destination: Destination, force: bool) -> Iterator[FileBatch]:
+    owner = destination.owner_of(source)
     name = name_of_remote(source, owner)
     try:
         with _address(source) as (url, protocols):
@@ -81,7 +91,7 @@ def _list_remote(source: str, place: Place, force: bool) -> Iterator[FileBatch]:
             # Of any name that ends so, which need not be UTF-8.
             heads = (line.partition(b"\t") for line in listed.split(b"\n"))
             commit = next((one.decode("ascii", "replace") for one, _, name in heads if name == b"HEAD"), "")
-            if not force and commit and place.claims().get(name) == str(Claim(owner, commit)):
+            if not force and commit and destination.claims().get(name) == str(Claim(owner, commit)):
                 yield FileBatch(BatchResult(name, source, owner, is_done=True))
                 return
             folder = TemporaryDirectory(prefix="c2llm-")
@@ -92,7 +102,7 @@ def _list_remote(source: str, place: Place, force: bool) -> Iterator[FileBatch]:
     except RepositoryError as error:
         raise RepositoryError(f"{source} cannot be read: {error}") from error
     with folder:
-        for batch in _batches(open_tree(folder.name, name), source, place, force, owner):
+        for batch in _batches(open_tree(folder.name, name), source, destination, force, owner):
             tree = _tree_of(batch)
             batch.texts = {one.path: one.text for one in iter_sources(tree)}
             report = batch.result.report
@@ -102,15 +112,19 @@ def _list_remote(source: str, place: Place, force: bool) -> Iterator[FileBatch]:
 
 @contextmanager
 def _address(source: str) -> Iterator[tuple[str, str]]:
-    """Make an address that git can clone, and name the protocols it may use, which cannot run a command.
+    """Make an address that git can clone, and name the protocols it may use.
 
     A repository on this machine is seen through a view, because git would run in it and believe its configuration.
     Raises RepositoryError for one that would give the content of another: a clone is all that its git folder names.
     """
-    folder = Path(unquote(urlsplit(source).path) if source.startswith("file://") else source).resolve()
+    is_file = source.startswith("file://")
+    if "://" in source and not is_file:  # whatever folder has such a name here
+        yield source, _PROTOCOLS
+        return
+    folder = Path(unquote(urlsplit(source).path) if is_file else source).resolve()
     git = GitFolder(folder, folder) if is_git_folder(folder) else GitFolder.of(folder)
     if git is None:
-        yield source, "git:http:https:ssh"
+        yield source, _PROTOCOLS
         return
     git.require_own(folder)
     with git.view(to_clone=True) as view:
@@ -122,13 +136,13 @@ def is_remote(source: str) -> bool:
     return is_git_folder(Path(source)) or "://" in source or source.endswith(".git")
 
 
-def _batches(tree: Tree, source: str, place: Place, force: bool, owner: str) -> list[FileBatch]:
+def _batches(tree: Tree, source: str, destination: Destination, force: bool, owner: str) -> list[FileBatch]:
     """Return the tree's batches; the first one has no files, only the facts about the tree as a whole."""
-    require_claim(tree, place, force, owner)
-    if place.claims().get(tree.name) != owner:  # while rows change, it names no commit
-        place.open().claim(tree.name, owner)
-    by_path = _by_path(place, tree.name)
-    commit = None if tree.prefix else _commit_of(str(tree.root), place.token).commit
+    require_claim(tree, destination, force, owner)
+    if destination.claims().get(tree.name) != owner:  # while rows change, it names no commit
+        destination.open().claim(tree.name, owner)
+    by_path = _by_path(destination, tree.name)
+    commit = None if tree.prefix else _commit_of(str(tree.root), destination.token).commit
     groups = list(_groups(tree))
     common = BatchResult(tree.name, source, owner, batches=len(groups) + 1, commit=commit)
     first = replace(common, report=IngestReport(tree.name, skipped=dict(tree.skipped), notes=tree.notes), stale=[])
@@ -148,9 +162,9 @@ def _batches(tree: Tree, source: str, place: Place, force: bool, owner: str) -> 
     return found
 
 
-def _by_path(place: Place, repository: str) -> dict[str, list[Stored]]:
+def _by_path(destination: Destination, repository: str) -> dict[str, list[Stored]]:
     rows: dict[str, list[Stored]] = {}
-    for row in place.open().scan(source=repository):
+    for row in destination.open().scan(source=repository):
         rows.setdefault(row.path, []).append(row)
     return rows
 
@@ -168,19 +182,24 @@ def _tree_of(batch: FileBatch) -> Tree:
 
 
 def list_texts(
-    repository: str, paths: Sequence[str], texts: Sequence[str | None], source: str, place: Place, force: bool
+    repository: str,
+    paths: Sequence[str],
+    texts: Sequence[str | None],
+    source: str,
+    destination: Destination,
+    force: bool,
 ) -> FileBatch:
     """Make a batch of some texts of a repository that is not a folder, with the rows that the store has of them.
 
     Texts are left out as files of a folder would be. If another source fills the repository, the batch has failed,
     unless `force`.
     """
-    owner, claim = place.owner_of(source), place.claims().get(repository)
+    owner, claim = destination.owner_of(source), destination.claims().get(repository)
     if claim is not None and Claim.parse(claim).checkout != owner and not force:
         why = f"repository {repository!r} in this collection was indexed from elsewhere; take it over with --force"
         return FileBatch(BatchResult(repository, source, batches=0, rows=len(paths), failed=why))
     if claim != owner:
-        place.open().claim(repository, owner)
+        destination.open().claim(repository, owner)
     tree = Tree(Path(), "", repository)
     kept: dict[str, str] = {}
     for path, text in zip(paths, texts, strict=True):
@@ -189,10 +208,10 @@ def list_texts(
             tree.skip(reason, path)
         elif text is not None:
             tree.files.append(path)
-            kept[path] = blotted(Source(path, text, "utf-8", b"")).text
+            kept[path] = blotted(SourceFile(path, text, "utf-8", b"")).text
             if kept[path] != text:
                 tree.skip(exclude.BLOTTED, path)
-    held = [row for path in kept for row in _held_of(place, repository).get(path, ())]
+    held = [row for path in kept for row in _held_of(destination, repository).get(path, ())]
     report = IngestReport(repository, skipped=tree.skipped)
     result = BatchResult(repository, source, owner, batches=0, files=tree.files, rows=len(paths), report=report)
     return FileBatch(result, texts=kept, held=held)
@@ -209,8 +228,8 @@ def _why_skip(path: str, text: str) -> str | None:
 
 
 @lru_cache(4)
-def _held_of(place: Place, repository: str) -> dict[str, list[Stored]]:
-    return _by_path(place, repository)
+def _held_of(destination: Destination, repository: str) -> dict[str, list[Stored]]:
+    return _by_path(destination, repository)
 
 
 def _groups(tree: Tree) -> Iterator[list[str]]:
@@ -230,7 +249,7 @@ def _groups(tree: Tree) -> Iterator[list[str]]:
         yield group
 
 
-def chunk(batch: FileBatch, place: Place) -> ChunkedBatch:
+def chunk(batch: FileBatch, destination: Destination) -> ChunkedBatch:
     """Read and chunk the batch's files; sort the chunks into new and moved ones, and list the stale rows.
 
     A file that cannot be chunked is reported as unreadable and keeps its rows; the other files are done.
@@ -240,10 +259,10 @@ def chunk(batch: FileBatch, place: Place) -> ChunkedBatch:
     done = ChunkedBatch(deepcopy(batch.result))
     result, report = done.result, done.result.report
     is_folder = batch.texts is None and bool(result.files)
-    commit_seen = copy(_commit_of(batch.root, place.token)) if is_folder and result.commit else None
+    commit_seen = copy(_commit_of(batch.root, destination.token)) if is_folder and result.commit else None
     for source in _sources(batch, tree):
         if commit_seen is not None:
-            commit_seen.see(source)
+            commit_seen.see(source.path, source.data)
         try:
             chunks = list(chunk_source(tree.name, source.path, source.text))
         except Exception:
@@ -288,12 +307,12 @@ def _keep_or_drop(stored: StoredRows, tree: Tree, result: BatchResult) -> None:
             result.ids = result.ids.add([str(id)])
 
 
-def _sources(batch: FileBatch, tree: Tree) -> Iterator[Source]:
+def _sources(batch: FileBatch, tree: Tree) -> Iterator[SourceFile]:
     if batch.texts is None:
         yield from iter_sources(tree)
         return
     for path, text in batch.texts.items():
-        yield Source(path, text, "utf-8", text.encode())
+        yield SourceFile(path, text, "utf-8", text.encode())
 
 
 def embed(batch: ChunkedBatch, embedder: C2LLMEmbedder) -> EmbeddedBatch:
@@ -312,19 +331,19 @@ def embed(batch: ChunkedBatch, embedder: C2LLMEmbedder) -> EmbeddedBatch:
     return EmbeddedBatch(result, [row.chunk for row in rows], vectors, batch.moved)
 
 
-def write(batch: EmbeddedBatch, place: Place) -> BatchResult:
+def write(batch: EmbeddedBatch, destination: Destination) -> BatchResult:
     """Store the batch's rows and return their report for the driver."""
     result, rows = deepcopy(batch.result), []
     if batch.vectors is not None:
         rows = [Row(one, vector) for one, vector in zip(batch.new, batch.vectors, strict=True)]
-    with Loader(place.open()) as loader:
+    with Loader(destination.open()) as loader:
         loader.add(rows)
         loader.update(batch.moved)
     try:
         loader.verify_sample()
     except StoreError:  # deleted, so that the next pass writes all of it again
         result.is_lost = True
-        place.open().delete([row.chunk.id for row in rows])
+        destination.open().delete([row.chunk.id for row in rows])
     report, done = result.report, loader.report
     report.moved, report.written, report.shortened = len(batch.moved), done.written, done.cut
     report.refused |= done.refused
@@ -333,7 +352,7 @@ def write(batch: EmbeddedBatch, place: Place) -> BatchResult:
 
 def finish(
     name: str,
-    place: Place,
+    destination: Destination,
     wanted: Sum | None,
     stale: Collection[str],
     paths: Collection[str] | None,
@@ -345,7 +364,7 @@ def finish(
     other are stale, or None if `stale` names all. Returns rows deleted and rows held.
     Raises StoreError if the store holds other rows than wanted and stale ones; then nothing is deleted.
     """
-    store, stale = place.open(), set(stale)
+    store, stale = destination.open(), set(stale)
     if wanted is None:
         return 0, store.count(source=name)
     gone, held = [], Sum()

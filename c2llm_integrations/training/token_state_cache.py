@@ -20,7 +20,7 @@ from c2llm_integrations.model.batch_scheduler import plan_batches
 from c2llm_integrations.model.checkpoint import Checkpoint
 from c2llm_integrations.model.dtype_choice import float_dtype
 from c2llm_integrations.model.encoder import Encoder, load_encoder, longest_text, right_padded, token_budget
-from c2llm_integrations.model.threads import run
+from c2llm_integrations.model.parallel_batches import run
 
 WINDOW_TEXTS = 1024  # sorted by length at once, and written before the next
 

@@ -9,7 +9,7 @@ from c2llm_integrations._utils.retry import retrying
 from c2llm_integrations.errors import InputError, MissingExtra
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.filter import Filter, leaves
-from c2llm_integrations.stores.foreign import ForeignStore, Layout, foreign_record
+from c2llm_integrations.stores.foreign_collection import ForeignStore, Layout, foreign_record
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.milvus import collections
 from c2llm_integrations.stores.milvus.errors import pause_after, reason

@@ -8,7 +8,7 @@ from typing import Any
 import qdrant_edge as edge
 from qdrant_client import models
 
-from c2llm_integrations.code.analyzer import query_terms, sparse
+from c2llm_integrations.code.lexical_terms import query_terms, sparse
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.milvus.store import MilvusStore
 from c2llm_integrations.stores.qdrant.edge import QdrantEdgeStore

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from c2llm_integrations.errors import StoreError
-from c2llm_integrations.indexing.ownership import Claim
+from c2llm_integrations.indexing.claims import Claim
 from c2llm_integrations.indexing.ray.batches import BatchResult, Sum
 from c2llm_integrations.indexing.report import IngestReport
 

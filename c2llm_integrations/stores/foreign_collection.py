@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from c2llm_integrations.code.analyzer import ANALYZER
+from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import InputError, StoreError
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.filter import Filter

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from c2llm_integrations.model.checkpoint import load_checkpoint
 from c2llm_integrations.model.encoder import PaddedEncoder, load_encoder
-from c2llm_integrations.model.threads import (
+from c2llm_integrations.model.parallel_batches import (
     GPU_LANES,
     KEPT_BYTES,
     M_MMAP_THRESHOLD,
@@ -26,10 +26,10 @@ from tests.golden import TIED
 # On one thread and in one arena: what several lanes hold at the same moment, and where, differs from run to run.
 COUNT = """
 import resource, sys, torch
-from c2llm_integrations.model import threads
+from c2llm_integrations.model import parallel_batches
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 if sys.argv[1] == "untouched":
-    threads._set_thresholds = lambda mallopt: False
+    parallel_batches._set_thresholds = lambda mallopt: False
 torch.set_num_threads(1)
 nano = C2LLMEmbedder.from_pretrained("nano", dtype="float32", batch_tokens=1024)
 texts = [f"def function_{n}(first, second): return first + second * {n}" for n in range(400)]

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.git import MAX_OUTPUT
 from c2llm_integrations.errors import StoreError
-from c2llm_integrations.indexing.ownership import Claim
-from c2llm_integrations.indexing.ray import batches, stages
-from c2llm_integrations.indexing.ray.batches import EmbeddedBatch, Place, Sum
+from c2llm_integrations.indexing.claims import Claim
+from c2llm_integrations.indexing.ray import batches, pipeline_stages
+from c2llm_integrations.indexing.ray.batches import Destination, EmbeddedBatch, Sum
 from c2llm_integrations.stores.vector_store import CollectionSpec, Row
 from tests.ingesting import write_tree
 
@@ -23,31 +23,31 @@ SPEC = CollectionSpec(4, {"model": "none"})
 
 
 @pytest.fixture
-def place(tmp_path):
+def destination(tmp_path):
     """A pass over an empty collection."""
-    one = Place("qdrant+memory://", token=str(tmp_path))
+    one = Destination("qdrant+memory://", token=str(tmp_path))
     one.open().create(SPEC)
     return one
 
 
-def again(place):
+def again(destination):
     """The next pass over the same store: whatever was read of it is forgotten."""
     batches._claims.cache_clear()
-    stages._held_of.cache_clear()
-    stages._commit_of.cache_clear()
-    return place
+    pipeline_stages._held_of.cache_clear()
+    pipeline_stages._commit_of.cache_clear()
+    return destination
 
 
-def through(batch, place):
+def through(batch, destination):
     """Chunk and store a batch."""
-    done = stages.chunk(batch, place)
+    done = pipeline_stages.chunk(batch, destination)
     vectors = np.ones((len(done.new), 4), np.float32) if done.new else None
-    return stages.write(EmbeddedBatch(done.result, done.new, vectors, done.moved), place)
+    return pipeline_stages.write(EmbeddedBatch(done.result, done.new, vectors, done.moved), destination)
 
 
-def store_tree(folder, place):
-    again(place)
-    return [through(batch, place) for batch in stages.list_source(str(folder), place, False)]
+def store_tree(folder, destination):
+    again(destination)
+    return [through(batch, destination) for batch in pipeline_stages.list_source(str(folder), destination, False)]
 
 
 @given(st.lists(st.uuids().map(str), unique=True), st.randoms())
@@ -59,67 +59,67 @@ def test_a_sum_knows_a_set_of_ids_in_any_order_and_parts(ids, random):
     assert whole - Sum().add(ids[:cut]) == Sum().add(ids[cut:])
 
 
-def test_a_file_that_cannot_be_chunked_costs_itself_and_keeps_its_rows(place, tmp_path, monkeypatch):
+def test_a_file_that_cannot_be_chunked_costs_itself_and_keeps_its_rows(destination, tmp_path, monkeypatch):
     tree = write_tree(tmp_path / "one", 0, files=6)
-    store_tree(tree, place)
-    held = place.open().count(source="one")
+    store_tree(tree, destination)
+    held = destination.open().count(source="one")
 
     def fail(name, path, text):
         if path == "file_3.py":
             raise RecursionError
         return chunk_source(name, path, text)
 
-    monkeypatch.setattr(stages, "chunk_source", fail)
-    done = store_tree(tree, place)
+    monkeypatch.setattr(pipeline_stages, "chunk_source", fail)
+    done = store_tree(tree, destination)
     assert sum((batch.ids for batch in done), Sum()).count == held
     assert [path for batch in done for path in batch.report.skipped.get("unreadable", [])] == ["file_3.py"]
     assert [id for batch in done for id in batch.stale] == []
 
 
-def test_where_the_folder_is_not_mounted_nothing_is_stale(place, tmp_path):
+def test_where_the_folder_is_not_mounted_nothing_is_stale(destination, tmp_path):
     tree = write_tree(tmp_path / "one", 0, files=6)
-    store_tree(tree, place)
-    listed = list(stages.list_source(str(tree), again(place), False))
+    store_tree(tree, destination)
+    listed = list(pipeline_stages.list_source(str(tree), again(destination), False))
     shutil.rmtree(tree)
-    done = [stages.chunk(batch, place) for batch in listed]
+    done = [pipeline_stages.chunk(batch, destination) for batch in listed]
     assert "vanished" in done[1].result.failed
     assert [id for batch in done for id in batch.result.stale] == []
 
 
-def test_nothing_is_deleted_while_a_new_row_is_missing(place, tmp_path):
+def test_nothing_is_deleted_while_a_new_row_is_missing(destination, tmp_path):
     tree = write_tree(tmp_path / "one", 0, files=6)
-    store_tree(tree, place)
+    store_tree(tree, destination)
     write_tree(tree, 1, files=6)
-    done = store_tree(tree, place)
+    done = store_tree(tree, destination)
     wanted = sum((batch.ids for batch in done), Sum())
     stale = [id for batch in done for id in batch.stale]
     assert stale
-    [lost, *_] = [row.id for row in place.open().scan(source="one") if row.id not in stale]
-    vector = place.open().vectors([lost])[lost]
-    [chunk] = [row.chunk for row in place.open().rows(source="one") if row.chunk.id == lost]
-    place.open().delete([lost])
-    before = place.open().count()
+    [lost, *_] = [row.id for row in destination.open().scan(source="one") if row.id not in stale]
+    vector = destination.open().vectors([lost])[lost]
+    [chunk] = [row.chunk for row in destination.open().rows(source="one") if row.chunk.id == lost]
+    destination.open().delete([lost])
+    before = destination.open().count()
     with pytest.raises(StoreError, match=f"holds {wanted.count - 1} rows of 'one', expected {wanted.count}"):
-        stages.finish("one", place, wanted, stale, None, Claim("me"))
-    assert place.open().count() == before
-    place.open().upsert([Row(chunk, vector)])
+        pipeline_stages.finish("one", destination, wanted, stale, None, Claim("me"))
+    assert destination.open().count() == before
+    destination.open().upsert([Row(chunk, vector)])
     for _ in range(2):  # a task may run twice
-        stages.finish("one", place, wanted, stale, None, Claim("me"))
-        assert place.open().count() == wanted.count
+        pipeline_stages.finish("one", destination, wanted, stale, None, Claim("me"))
+        assert destination.open().count() == wanted.count
 
 
 def test_the_same_folder_and_url_have_one_owner_wherever_they_are_read():
-    here, there = Place("x", host="driver"), Place("x", host="driver", token="other")
+    here, there = Destination("x", host="driver"), Destination("x", host="driver", token="other")
     for source in ("/shared/one", "https://example.org/a/b.git"):
         assert here.owner_of(source) == there.owner_of(source)
-    assert here.owner_of("/shared/one") != Place("x", host="other").owner_of("/shared/one")
-    assert here.owner_of("https://example.org/a/b.git") == Place("x").owner_of("https://me@example.org/a/b.git")
+    assert here.owner_of("/shared/one") != Destination("x", host="other").owner_of("/shared/one")
+    assert here.owner_of("https://example.org/a/b.git") == Destination("x").owner_of("https://me@example.org/a/b.git")
 
 
-def test_texts_are_left_out_as_files_are(place):
+def test_texts_are_left_out_as_files_are(destination):
     paths = ["a.py", "b.py", "c.py", "id_rsa", "e.py", "f.py"]
     texts = ["x = 1\n", None, "y" * 2_000_000, "secret", "\ud800", "x = 2\n"]
-    batch = stages.list_texts("one", paths, texts, "x.parquet", place, False)
+    batch = pipeline_stages.list_texts("one", paths, texts, "x.parquet", destination, False)
     assert (batch.result.files, batch.result.rows) == (["a.py", "f.py"], 6)
     assert batch.result.report.skipped == {
         "no text": ["b.py"],
@@ -129,21 +129,21 @@ def test_texts_are_left_out_as_files_are(place):
     }
 
 
-def test_texts_of_a_repository_that_another_source_fills_are_refused_without_force(place, tmp_path):
-    store_tree(write_tree(tmp_path / "one", 0, files=6), place)
-    refused = stages.list_texts("one", ["a.py"], ["x = 1\n"], "x.parquet", again(place), False)
+def test_texts_of_a_repository_that_another_source_fills_are_refused_without_force(destination, tmp_path):
+    store_tree(write_tree(tmp_path / "one", 0, files=6), destination)
+    refused = pipeline_stages.list_texts("one", ["a.py"], ["x = 1\n"], "x.parquet", again(destination), False)
     assert "--force" in refused.result.failed
-    taken = stages.list_texts("one", ["a.py"], ["x = 1\n"], "x.parquet", again(place), True)
-    assert (taken.result.failed, place.open().claims()["one"]) == ("", taken.result.owner)
+    taken = pipeline_stages.list_texts("one", ["a.py"], ["x = 1\n"], "x.parquet", again(destination), True)
+    assert (taken.result.failed, destination.open().claims()["one"]) == ("", taken.result.owner)
 
 
-def test_a_symbolic_link_in_a_clone_is_no_text(place, tmp_path):
+def test_a_symbolic_link_in_a_clone_is_no_text(destination, tmp_path):
     tree = write_tree(tmp_path / "work", 0, files=2)
     (tree / "link.py").symlink_to("file_1.py")
     identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
     for arguments in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "one"]):
         subprocess.run(["git", *arguments], cwd=tree, check=True)
-    listed = list(stages.list_source((tree).as_uri(), place, False))
+    listed = list(pipeline_stages.list_source((tree).as_uri(), destination, False))
     assert [path for batch in listed for path in batch.texts] == ["file_1.py"]
     assert len({batch.result.commit for batch in listed}) == 1
 
@@ -154,7 +154,7 @@ def commit_all(tree):
         subprocess.run(["git", *arguments], cwd=tree, check=True)
 
 
-def test_a_ref_that_is_not_utf_8_does_not_end_the_run(place, tmp_path):
+def test_a_ref_that_is_not_utf_8_does_not_end_the_run(destination, tmp_path):
     tree = write_tree(tmp_path / "work", 0, files=2)
     commit_all(tree)
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=tree, check=True, capture_output=True, text=True).stdout
@@ -163,23 +163,23 @@ def test_a_ref_that_is_not_utf_8_does_not_end_the_run(place, tmp_path):
         os.mkdir(folder)
         with open(os.path.join(folder, b"HEAD"), "w") as ref:
             ref.write(head)
-    listed = list(stages.list_source(tree.as_uri(), place, False))
+    listed = list(pipeline_stages.list_source(tree.as_uri(), destination, False))
     assert [path for batch in listed for path in batch.texts] == ["file_1.py"]
 
 
-def test_what_nobody_foresaw_costs_its_source_alone(place, tmp_path, monkeypatch):
+def test_what_nobody_foresaw_costs_its_source_alone(destination, tmp_path, monkeypatch):
     tree = write_tree(tmp_path / "work", 0, files=2)
 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(stages, "TemporaryDirectory", full)
+    monkeypatch.setattr(pipeline_stages, "TemporaryDirectory", full)
     commit_all(tree)
-    (batch,) = stages.list_source(tree.as_uri(), place, False)
+    (batch,) = pipeline_stages.list_source(tree.as_uri(), destination, False)
     assert "No space left" in batch.result.failed
 
 
-def test_a_clone_runs_no_filter_of_the_user_and_keeps_every_byte(place, tmp_path, monkeypatch):
+def test_a_clone_runs_no_filter_of_the_user_and_keeps_every_byte(destination, tmp_path, monkeypatch):
     tree = write_tree(tmp_path / "work", 0, files=2)
     text = "first = 1\n# $Id$\n"
     (tree / "x.py").write_text(text)
@@ -190,7 +190,9 @@ def test_a_clone_runs_no_filter_of_the_user_and_keeps_every_byte(place, tmp_path
     settings.write_text(f'[filter "mine"]\nsmudge = touch {tmp_path}/ran; cat\nrequired\n[core]\nautocrlf = true\n')
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(settings))
     texts = {
-        path: one for batch in stages.list_source(tree.as_uri(), place, False) for path, one in batch.texts.items()
+        path: one
+        for batch in pipeline_stages.list_source(tree.as_uri(), destination, False)
+        for path, one in batch.texts.items()
     }
     assert not (tmp_path / "ran").exists()
     assert texts["x.py"] == text
@@ -219,20 +221,22 @@ def bare(folder, levels, width, text):
         (3, 2**19, "have 103,079,215,104 bytes, at most"),
     ],
 )
-def test_a_few_objects_that_stand_for_far_more_files_are_not_laid_out(place, tmp_path, levels, lines, said):
-    [batch] = stages.list_source(str(bare(tmp_path / "bomb.git", levels, 32, "x = 1\n" * lines)), place, False)
+def test_a_few_objects_that_stand_for_far_more_files_are_not_laid_out(destination, tmp_path, levels, lines, said):
+    [batch] = pipeline_stages.list_source(
+        str(bare(tmp_path / "bomb.git", levels, 32, "x = 1\n" * lines)), destination, False
+    )
     assert said in batch.result.failed
 
 
-def test_a_repository_without_a_commit_has_no_files(place, tmp_path):
+def test_a_repository_without_a_commit_has_no_files(destination, tmp_path):
     subprocess.run(["git", "init", "-q", "--bare", tmp_path / "empty.git"], check=True)
-    [batch] = stages.list_source(str(tmp_path / "empty.git"), place, False)
+    [batch] = pipeline_stages.list_source(str(tmp_path / "empty.git"), destination, False)
     assert (batch.result.failed, batch.texts) == ("", {})
 
 
-def test_an_empty_folder_is_one_batch(place, tmp_path):
+def test_an_empty_folder_is_one_batch(destination, tmp_path):
     (tmp_path / "empty").mkdir()
-    [batch] = store_tree(tmp_path / "empty", place)
+    [batch] = store_tree(tmp_path / "empty", destination)
     assert (batch.batches, batch.ids, batch.failed) == (1, Sum(), "")
 
 
@@ -248,4 +252,4 @@ def test_an_empty_folder_is_one_batch(place, tmp_path):
     ],
 )
 def test_a_remote_without_a_safe_name_is_named_by_its_digest(source, name):
-    assert stages.name_of_remote(source, "digest") == name
+    assert pipeline_stages.name_of_remote(source, "digest") == name

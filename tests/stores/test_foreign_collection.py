@@ -15,14 +15,14 @@ from pymilvus import DataType, MilvusClient
 from qdrant_client import QdrantClient, models
 
 from c2llm_integrations import C2LLMEmbedder, Layout, search
-from c2llm_integrations.code.analyzer import query_terms, sparse
+from c2llm_integrations.code.lexical_terms import query_terms, sparse
 from c2llm_integrations.errors import InputError, SpecMismatch, StoreError
 from c2llm_integrations.retrieval.options import SearchOptions
 from c2llm_integrations.retrieval.store_handles import shared_store
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.milvus.foreign import ForeignMilvusStore
+from c2llm_integrations.stores.milvus.foreign_collection import ForeignMilvusStore
 from c2llm_integrations.stores.milvus.lite import acquire, release
-from c2llm_integrations.stores.qdrant.foreign import ForeignQdrantStore
+from c2llm_integrations.stores.qdrant.foreign_collection import ForeignQdrantStore
 from c2llm_integrations.stores.qdrant.store import QdrantStore
 from c2llm_integrations.stores.records import Record
 from c2llm_integrations.stores.vector_store import CollectionSpec, Filter, Row, VectorStore

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from c2llm_integrations.errors import CheckpointError, InputError
 from c2llm_integrations.model.embedder import C2LLMEmbedder
-from c2llm_integrations.model.output_dim import Projection, fit_projection
+from c2llm_integrations.model.heads_and_projections import Projection, fit_projection
 from tests.golden import COMPRESSED, TIED
 
 TEXTS = [f"def function_{n}(x):\n    return x * {n} + offset_{n % 7}\n" for n in range(200)]

@@ -1,89 +1,34 @@
-"""Open what a command needs: a store, the model that belongs to it, and the checkouts that fill it."""
+"""Find the checkout and the index that a command is about, what is stale in it, and the command that indexes it."""
 
 from __future__ import annotations
 
 import os
 import shlex
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from c2llm_integrations.cli.options import ModelChoice, Place
+from c2llm_integrations._utils.printable import shortened
+from c2llm_integrations.cli.options import CollectionPlace
 from c2llm_integrations.cli.output import Origin
+from c2llm_integrations.cli.store_and_model import opened
 from c2llm_integrations.code.exclude import INDEX_FOLDER
-from c2llm_integrations.errors import C2LLMError, InputError, RepositoryError, StoreBusy
+from c2llm_integrations.errors import InputError, RepositoryError
 
 if TYPE_CHECKING:
-    from c2llm_integrations.indexing.ownership import Claim
+    from c2llm_integrations.indexing.claims import Claim
     from c2llm_integrations.indexing.report import IngestReport
-    from c2llm_integrations.model.embedder import C2LLMEmbedder
-    from c2llm_integrations.stores.vector_store import CollectionSpec, VectorStore
+    from c2llm_integrations.stores.vector_store import VectorStore
 
-# How long a command waits for a store that another process has open.
-BUSY_SECONDS = 10.0
 # The most checkouts inside an indexed one that are named.
-NESTED = 5
+MAX_NESTED = 5
 # The time to look at the checkouts of a collection, and the most notes about them: an index that came with a checkout
 # may claim thousands. The current one is looked at first.
-LOOK_SECONDS, STALE = 15.0, 20
-
-
-def load_model(choice: ModelChoice, spec: CollectionSpec | None) -> C2LLMEmbedder:
-    """Load the chosen model, else the one the collection was made with, else nano."""
-    from c2llm_integrations.model.checkpoint import lasting_name
-    from c2llm_integrations.model.embedder import C2LLMEmbedder
-    from c2llm_integrations.model.fingerprint import options_of
-    from c2llm_integrations.model.options import ModelOptions, remember_model
-    from c2llm_integrations.model.output_dim import remember
-
-    found = ModelOptions()
-    if spec is not None:
-        found = options_of(spec.fingerprint, choice.projection, choice.head, is_named=choice.model is not None)
-    asked = choice.given()
-    if choice.model is not None:
-        found = replace(found, name=lasting_name(choice.model))
-    try:
-        embedder = C2LLMEmbedder.from_options(replace(found, **asked))
-    except C2LLMError as error:
-        if choice.model is not None or spec is None:
-            raise
-        if asked:
-            raise InputError(f"the collection's model cannot be loaded as asked: {error}") from error
-        raise InputError(f"the collection's model cannot be loaded: {error}; --model names its new place") from error
-    if choice.model is not None:
-        remember_model(found.name)
-    if made := embedder.projection or embedder.head:
-        remember(made)
-    return embedder
-
-
-@contextmanager
-def opened(url: str, collection: str) -> Iterator[VectorStore]:
-    """Open a store; while another process uses it, wait up to `BUSY_SECONDS`.
-
-    Raises:
-        InputError: For a store in memory, which would be gone when the command ends.
-
-    """
-    from c2llm_integrations.stores import open_store
-
-    if url.startswith("qdrant+memory:"):
-        raise InputError(f"{url} would be gone when this command ends; name a folder, qdrant+edge://PATH, or a server")
-    patience = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            store = open_store(url, collection, wait=BUSY_SECONDS)
-            break
-        except StoreBusy:
-            if time.monotonic() > patience:
-                raise
-            time.sleep(0.05)
-    with store:
-        yield store
+NOTES_SECONDS, MAX_NOTES = 15.0, 20
+# Characters of one of these notes, and of the commands in it: a claim may name hundreds of folders, each of any length.
+MAX_NOTE, MAX_COMMANDS = 2_000, 1_000
 
 
 def indexed_store() -> str:
@@ -123,14 +68,14 @@ def _is_checkout(folder: Path, here: Path) -> bool:
 def store_of(path: Path) -> str:
     """Return the URL of the index that the repository around `path` has, or would get."""
     from c2llm_integrations.code.repository import root_of
-    from c2llm_integrations.indexing.ownership import index_of
+    from c2llm_integrations.indexing.claims import index_of
 
     return index_of(root_of(path))
 
 
 def origins_of(store: VectorStore) -> dict[str, Origin]:
     """Return the checkout that fills each repository of the store; with its folder, if that is at or above this one."""
-    from c2llm_integrations.indexing.ownership import claims_of, folders_of
+    from c2llm_integrations.indexing.claims import claims_of, folders_of
 
     here, claims = Path.cwd(), claims_of(store)
     folders = folders_of(claims, store, [here, *here.parents])
@@ -139,7 +84,7 @@ def origins_of(store: VectorStore) -> dict[str, Origin]:
 
 def _checkouts(store: VectorStore) -> dict[Path, tuple[str, Claim]]:
     """Return folder → the name and claim of each checkout that fills the store, as far as they are known here."""
-    from c2llm_integrations.indexing.ownership import claims_of, folders_of
+    from c2llm_integrations.indexing.claims import claims_of, folders_of
 
     here, claims = Path.cwd(), claims_of(store)
     found: dict[Path, tuple[str, Claim]] = {}
@@ -149,12 +94,12 @@ def _checkouts(store: VectorStore) -> dict[Path, tuple[str, Claim]]:
     return found
 
 
-def folders_to_refresh(place: Place) -> list[tuple[Path, Path | None]]:
+def folders_to_refresh(place: CollectionPlace) -> list[tuple[Path, Path | None]]:
     """Return the indexed folders of the current checkout and of those inside it, else the current folder.
 
     With each goes the root that it must have, None for the current folder.
     """
-    from c2llm_integrations.indexing.ownership import home_of, parts_of
+    from c2llm_integrations.indexing.claims import home_of, parts_of
 
     root = current_checkout()
     with opened(place.store or store_of(root), place.collection) as held:
@@ -167,25 +112,27 @@ def folders_to_refresh(place: Place) -> list[tuple[Path, Path | None]]:
     return [(folder / part, folder) for folder, claim in claims for part in parts_of(claim, folder)]
 
 
-def stale_notes(held: VectorStore, place: Place) -> list[str]:
+def stale_notes(held: VectorStore, place: CollectionPlace) -> list[str]:
     """Return why answers of this store may be stale, each reason with the command that fixes it."""
     from c2llm_integrations.code.git import time_limit
 
     root, checkouts = current_checkout(), _checkouts(held)
-    with time_limit(LOOK_SECONDS) as left:
+    with time_limit(NOTES_SECONDS) as left:
         notes = [] if root.resolve() in checkouts else list(_other_checkout_notes(root, held, place))
         in_order = sorted(checkouts, key=lambda folder: folder != root.resolve())
         for number, folder in enumerate(in_order):
-            if left() <= 0 or len(notes) >= STALE:
+            if left() <= 0 or len(notes) >= MAX_NOTES:
                 notes.append(f"{len(in_order) - number:,} more checkouts of this index were not looked at")
                 break
             notes += _checkout_notes(folder, checkouts[folder], held, place)
-    return notes
+    return [shortened(note, MAX_NOTE) for note in notes]
 
 
-def _checkout_notes(folder: Path, claimed: tuple[str, Claim], held: VectorStore, place: Place) -> Iterator[str]:
+def _checkout_notes(
+    folder: Path, claimed: tuple[str, Claim], held: VectorStore, place: CollectionPlace
+) -> Iterator[str]:
     """Yield why the answers from one of the store's checkouts may be stale."""
-    from c2llm_integrations.indexing.ownership import parts_of
+    from c2llm_integrations.indexing.claims import parts_of
     from c2llm_integrations.indexing.staleness import stale
 
     if not folder.is_dir():
@@ -193,15 +140,18 @@ def _checkout_notes(folder: Path, claimed: tuple[str, Claim], held: VectorStore,
         return
     try:
         if (found := stale(folder, held, claimed=claimed)) is not None:
-            parts = [folder / part for part in parts_of(claimed[1], folder)]
-            yield found.told(" && ".join(index_command(part, held, place) for part in parts))
+            commands = [index_command(folder / part, held, place) for part in parts_of(claimed[1], folder)]
+            ends = accumulate(len(one) + len(" && ") for one in commands)
+            count = max(1, sum(end <= MAX_COMMANDS for end in ends))
+            rest = f"; and the same of {len(commands) - count:,} more folders" if count < len(commands) else ""
+            yield found.told(" && ".join(commands[:count]) + rest)
     except RepositoryError as error:
         yield str(error)
 
 
-def _other_checkout_notes(root: Path, held: VectorStore, place: Place) -> Iterator[str]:
+def _other_checkout_notes(root: Path, held: VectorStore, place: CollectionPlace) -> Iterator[str]:
     """Yield notes for a checkout that does not fill the store."""
-    from c2llm_integrations.indexing.ownership import home_of
+    from c2llm_integrations.indexing.claims import home_of
     from c2llm_integrations.indexing.staleness import stale
 
     home = home_of(held)
@@ -213,9 +163,9 @@ def _other_checkout_notes(root: Path, held: VectorStore, place: Place) -> Iterat
         yield found.told(command if home == root.resolve() else f"{command} --force")
 
 
-def index_command(folder: Path, held: VectorStore | None, place: Place) -> str:
+def index_command(folder: Path, held: VectorStore | None, place: CollectionPlace) -> str:
     """Return the command that indexes `folder` into `held`, or into its own default index."""
-    from c2llm_integrations.indexing.ownership import home_of
+    from c2llm_integrations.indexing.claims import home_of
     from c2llm_integrations.stores import EDGE
 
     path = os.path.relpath(folder)
@@ -225,10 +175,10 @@ def index_command(folder: Path, held: VectorStore | None, place: Place) -> str:
     return f"c2llm index{'' if path == '.' else f' {shlex.quote(path)}'}{place.again()}"
 
 
-def nested(path: Path, report: IngestReport, place: Place) -> list[str]:
+def nested(path: Path, report: IngestReport, place: CollectionPlace) -> list[str]:
     """Return the commands that add the checkouts inside the one that was indexed; each has its own name."""
     from c2llm_integrations.code.repository import checkout_id, root_of
-    from c2llm_integrations.indexing.ownership import checkout_of, claims_of, is_worktree
+    from c2llm_integrations.indexing.claims import checkout_of, claims_of, is_worktree
 
     if not (found := report.skipped.get("nested repository")):
         return []
@@ -242,5 +192,5 @@ def nested(path: Path, report: IngestReport, place: Place) -> list[str]:
         )
         return [
             f"{os.path.relpath(one)} is another repository; to search it too, run: " + index_command(one, held, place)
-            for one in islice(others, NESTED)
+            for one in islice(others, MAX_NESTED)
         ]

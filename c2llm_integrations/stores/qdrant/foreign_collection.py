@@ -11,7 +11,7 @@ from c2llm_integrations._utils.retry import retrying
 from c2llm_integrations.errors import InputError, MissingExtra
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.filter import All, Condition, Filter, In
-from c2llm_integrations.stores.foreign import ForeignStore, Layout, foreign_record
+from c2llm_integrations.stores.foreign_collection import ForeignStore, Layout, foreign_record
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.qdrant.client_conversions import TYPES, lexical_query
 from c2llm_integrations.stores.qdrant.errors import is_gone, pause_after, reason

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from c2llm_integrations.code.analyzer import (
+from c2llm_integrations.code.lexical_terms import (
     AVERAGE_TERMS,
     DEFINITION_WEIGHT,
     K1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from c2llm_integrations.code.analyzer import ANALYZER
+from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.retrieval.search import spec_of
 from c2llm_integrations.stores import DATABASES

@@ -23,7 +23,7 @@ from c2llm_integrations._utils.files import user_cache
 from c2llm_integrations.errors import C2LLMError, CheckpointError, InputError
 from c2llm_integrations.model.checkpoint import HEAD_FILE, Checkpoint, load_checkpoint
 from c2llm_integrations.model.options import ModelOptions
-from c2llm_integrations.model.tensor_files import read_sealed, write_sealed
+from c2llm_integrations.model.safetensors_files import read_sealed, write_sealed
 
 if TYPE_CHECKING:
     from torch import Tensor

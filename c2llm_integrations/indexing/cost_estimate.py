@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from c2llm_integrations.code.analyzer import document_terms
 from c2llm_integrations.code.chunk import CodeChunk
+from c2llm_integrations.code.lexical_terms import document_terms
 from c2llm_integrations.stores.spec import CompactPlan
 from c2llm_integrations.stores.vector_store import CollectionSpec
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from c2llm_integrations.model.embedder import C2LLMEmbedder
 
 # Chunks kept as a sample; 4, 8, 16, … of them are embedded until one group has taken this long.
-SAMPLE = 508
+SAMPLE_CHUNKS = 508
 ENOUGH_SECONDS = 2.0
 # Bytes that Qdrant Edge takes on disk, measured on 40,000 chunks of Python: for a row's id and indexed fields; for each
 # of its different terms, a hash and a weight, stored and indexed. The other fields and the text, compressed, take about
@@ -53,9 +53,9 @@ class Estimator:
         self._rows += 1
         self._characters += len(chunk.text)
         self._bytes += len(chunk.text.encode(errors="replace"))
-        if len(self._sample) < SAMPLE:
+        if len(self._sample) < SAMPLE_CHUNKS:
             self._sample.append(chunk)
-        elif (place := self._random.randrange(self._rows)) < SAMPLE:
+        elif (place := self._random.randrange(self._rows)) < SAMPLE_CHUNKS:
             self._sample[place] = chunk
 
     def estimate(self) -> Estimate:

@@ -18,7 +18,7 @@ from types import TracebackType
 
 from typing_extensions import Self
 
-from c2llm_integrations._utils.files import FileLock, user_cache
+from c2llm_integrations._utils.files import FileLock, user_cache, write_whole
 from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.code.exclude import within_limits
 from c2llm_integrations.code.git import branch_of
@@ -26,7 +26,7 @@ from c2llm_integrations.code.repository import IGNORE_FILE, Tree
 from c2llm_integrations.code.safe_open import parts_inside
 from c2llm_integrations.code.source_file import FileState, is_settled, read_source
 from c2llm_integrations.errors import StoreError
-from c2llm_integrations.indexing.ownership import MAX_FOLDERS, checkout_of, edge_folder, outermost
+from c2llm_integrations.indexing.claims import MAX_FOLDERS, checkout_of, edge_folder, outermost
 from c2llm_integrations.stores.vector_store import VectorStore
 
 # Seconds that a run waits for a search that is writing the states it verified.
@@ -149,19 +149,27 @@ def ignore_rules(root: Path, paths: Iterable[str], settle: bool = False) -> Rule
     With `settle`, for a record, a file that may still change without a trace gets a state that equals no other.
     """
     now = time.time_ns()
-    folders = {path.rpartition("/")[0] for path in paths}
-    for folder in tuple(folders):
-        while folder:
-            folder = folder.rpartition("/")[0]
-            folders.add(folder)
     found: Rules = {}
-    for folder in {"", *folders}:
+    for folder in folders_above(paths):
         path = f"{folder}/{IGNORE_FILE}" if folder else IGNORE_FILE
         with suppress(OSError, ValueError):  # a record in a checkout may hold any name
             info = os.lstat(f"{root}{os.sep}{path}")
             is_known = not settle or is_settled(info, now)
             found[path] = (info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino) if is_known else ()
     return found
+
+
+def folders_above(paths: Iterable[str]) -> Iterator[str]:
+    """Yield "" and each folder above the paths once; a path may have hundreds, so they are not all kept at a time."""
+    yield ""
+    before = ""
+    for folder in sorted({path[: path.rfind("/") + 1] for path in paths}):
+        end = len(folder)
+        # What this one shares with any before it, it shares with the last one, in the order of their names with "/".
+        while end and not before.startswith(folder[:end]):
+            yield folder[: end - 1]
+            end = folder.rfind("/", 0, end - 1) + 1
+        before = folder
 
 
 def record_file(root: Path, store: VectorStore) -> Path | None:
@@ -211,21 +219,13 @@ def save(file: Path | None, record: Snapshot) -> None:
     columns = zip(*record.states.values(), strict=True) if record.states else [()] * len(FileState._fields)
     data |= dict(zip(FileState._fields, map(list, columns), strict=True))
     data |= {name: getattr(record, name) for name in ("rows", "branch", "prefixes", "rules")}
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    try:
-        temporary.unlink(missing_ok=True)  # a link of this name could have come with a checkout
-        with temporary.open("x", encoding="utf-8") as written:
-            written.write(json.dumps(data))
-        os.replace(temporary, file)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink()
+    with suppress(OSError):
+        write_whole(file, json.dumps(data))
 
 
 @contextmanager
 def locked(file: Path | None, wait: float = 0.0) -> Iterator[None]:
     """Hold the record; raises StoreBusy if another process still holds it after `wait` seconds."""
-    # a folder that nothing can be written to holds no record
     lock = None
     if file is not None:
         with suppress(OSError):  # a folder that nothing can be written to holds no record

@@ -1,0 +1,73 @@
+"""What an agent may ask: the tools of the MCP server, and their parameters as it is told of them (needs the SDK)."""
+
+# The SDK reads the annotations of the tools below at run time, so they stand here as they are.
+from collections.abc import Callable
+from typing import Annotated
+
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp_types import ToolAnnotations
+from pydantic import Field
+
+from c2llm_integrations._utils.printable import shortened
+from c2llm_integrations.code.chunk import KINDS
+from c2llm_integrations.code.path_filter import MAX_FILTER_CHARS
+from c2llm_integrations.errors import C2LLMError
+from c2llm_integrations.server.mcp_answers import MAX_HITS, SearchTools
+from c2llm_integrations.server.mcp_calls import OneLineServer
+
+# Characters of an error, which may repeat what was asked.
+MAX_ERROR_CHARS = 2000
+
+
+def _filter(description: str) -> object:
+    return Field(max_length=MAX_FILTER_CHARS, description=description)
+
+
+Words = Annotated[str, Field(description="What you look for: words, a name, an error message or a stack trace.")]
+Limit = Annotated[int, Field(ge=1, le=MAX_HITS, description="How many hits.")]
+Folder = Annotated[str | None, _filter("One of the served folders, where there are several.")]
+Language = Annotated[str | None, _filter("Only this language, such as python.")]
+Glob = Annotated[str | None, _filter("Only these files: a path as shown, or a pattern such as src/**/*.py.")]
+Kind = Annotated[str | None, _filter(f"Only this kind of code: {', '.join(sorted(KINDS))}.")]
+Code = Annotated[str | None, Field(description="A piece of code.")]
+File = Annotated[str | None, _filter("A path as search_code shows it, instead of code.")]
+Line = Annotated[int, Field(ge=1, description="A line of that file.")]
+
+
+def add_tools(server: OneLineServer, tools: SearchTools) -> None:
+    """Offer the tools on a server."""
+    reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+
+    @server.tool(annotations=reads, structured_output=False)
+    def search_code(
+        query: Words,
+        limit: Limit = 10,
+        folder: Folder = None,
+        language: Language = None,
+        path: Glob = None,
+        kind: Kind = None,
+    ) -> str:
+        """Find code by what it does, by its name, or by an error message."""
+        return _told(lambda: tools.search_code(query, limit, folder, language, path, kind))
+
+    @server.tool(annotations=reads, structured_output=False)
+    def find_similar(
+        code: Code = None, file: File = None, line: Line = 1, limit: Limit = 10, folder: Folder = None
+    ) -> str:
+        """Find code that resembles a piece of code, or the code at a line of a file."""
+        return _told(lambda: tools.find_similar(code, file, line, limit, folder))
+
+    @server.tool(annotations=reads, structured_output=False)
+    def index_status() -> str:
+        """Report what is indexed, how far indexing is, and whether answers may be stale."""
+        return _told(tools.index_status)
+
+    server.refuse_unknown()
+
+
+def _told(answer: Callable[[], str]) -> str:
+    """Return an answer; what fails is an error of the tool, in one line."""
+    try:
+        return answer()
+    except (C2LLMError, OSError) as error:  # files may be moved while they are looked at
+        raise ToolError(shortened(str(error), MAX_ERROR_CHARS)) from error
