@@ -242,7 +242,7 @@ def test_a_short_token_in_quotes(line, token):
         "app:\n  secrets:\n    a: b\n  image: 7f3a9c2e5b8d1f4a6c0e\n  secrets:\n  image: 7f3a9c2e5b8d1f4a6c0e\n",
         "credentials:\n  provider: vault\n  region: us-east-1\npasswords:\n  length: 16\n  policy: strong\n",
         "token = 'utf8mb4x'; token = 'int32'; token = 'iso8601x'; token = 'abcd1234'; token = 'test1a2b3c'",
-        '<assemblyIdentity publicKeyToken="1fc8b3b9a1e18e3b"/>; token = \'sha256sum\'; token: "x86_64"',
+        '"AWS::AccessToken": "ebce066c0deb24b4"; <assemblyIdentity publicKeyToken="1fc8b3b9a1e18e3b"/>; token = \'sha256sum\'; token: "x86_64"',
         "password = %q(your_password1); passwords = %w[first second]; $password = q{changeme1};",
         "password=%(DB_PASSWORD1)s; tokens = {'pad': '<pad>', 'bos': '<s>'}; tokens = {'a': 'B1', 'c': 'D2'}",
     ],
