@@ -170,11 +170,11 @@ def is_key(value: str) -> bool:
 
 def is_short_token(value: str) -> bool:
     """Return whether the value of a token was drawn: 8 letters and digits that keep changing will do."""
-    if is_key(value):
+    if is_drawn(value):
         return True
     runs = re.findall(r"[0-9]+|[A-Za-z]+", value)
     return (
-        re.fullmatch(r"[A-Za-z0-9]{8,19}", value) is not None
+        re.fullmatch(r"[A-Za-z0-9]{8,15}", value) is not None
         and len(runs) > 3
         and sum(map(str.isdigit, value)) > 1
         and all(len(run) < 5 for run in runs if run.isalpha())
