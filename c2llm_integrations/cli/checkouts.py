@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate, islice
 from pathlib import Path
@@ -125,7 +125,7 @@ def stale_notes(held: VectorStore, place: CollectionPlace) -> list[str]:
                 notes.append(f"{len(in_order) - number:,} more checkouts of this index were not looked at")
                 break
             notes += _checkout_notes(folder, checkouts[folder], held, place)
-    return [shortened(note, MAX_NOTE) for note in notes]
+    return notes
 
 
 def _checkout_notes(
@@ -136,17 +136,14 @@ def _checkout_notes(
     from c2llm_integrations.indexing.staleness import stale
 
     if not folder.is_dir():
-        yield f"{folder} is gone, and what was indexed of it is still found as {claimed[0]!r}"
+        yield shortened(f"{folder} is gone, and what was indexed of it is still found as {claimed[0]!r}", MAX_NOTE)
         return
     try:
         if (found := stale(folder, held, claimed=claimed)) is not None:
             commands = [index_command(folder / part, held, place) for part in parts_of(claimed[1], folder)]
-            ends = accumulate(len(one) + len(" && ") for one in commands)
-            count = max(1, sum(end <= MAX_COMMANDS for end in ends))
-            rest = f"; and the same of {len(commands) - count:,} more folders" if count < len(commands) else ""
-            yield found.told(" && ".join(commands[:count]) + rest)
+            yield _advice(found.warning, commands)
     except RepositoryError as error:
-        yield str(error)
+        yield shortened(str(error), MAX_NOTE)
 
 
 def _other_checkout_notes(root: Path, held: VectorStore, place: CollectionPlace) -> Iterator[str]:
@@ -157,10 +154,21 @@ def _other_checkout_notes(root: Path, held: VectorStore, place: CollectionPlace)
     home = home_of(held)
     if home is not None and home in root.resolve().parents:
         command = index_command(root, None, place)
-        yield f"answers come from another checkout, {home}; {root} is not in its index, run: {command}"
+        yield _advice(f"answers come from another checkout, {home}; {root} is not in its index", [command])
     elif (found := stale(root, held)) is not None:
         command = index_command(root, held, place)
-        yield found.told(command if home == root.resolve() else f"{command} --force")
+        yield _advice(found.warning, [command if home == root.resolve() else f"{command} --force"])
+
+
+def _advice(why: str, commands: Sequence[str]) -> str:
+    """Return a note with the commands to run, each of them whole: a part of one could be another command."""
+    ends = accumulate(len(one) + len(" && ") for one in commands)
+    count = sum(end <= MAX_COMMANDS for end in ends)
+    why = shortened(why, MAX_NOTE - MAX_COMMANDS - 100)
+    if not count:
+        return f"{why}; index the folder again (its path is too long to show)"
+    rest = f"; and the same of {len(commands) - count:,} more folders" if count < len(commands) else ""
+    return f"{why}; run: {' && '.join(commands[:count])}{rest}"
 
 
 def index_command(folder: Path, held: VectorStore | None, place: CollectionPlace) -> str:

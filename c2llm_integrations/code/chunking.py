@@ -31,7 +31,7 @@ MAX_LINE_CHARS = 16_000
 # The byte order mark, as some editors put it in front of a file.
 MARK = "\ufeff"
 # The limit of parsing, in this thread's own time, so that a busy machine gives the same chunks. Code takes a twentieth.
-PARSE_SECONDS = 1.0
+PARSE_SECONDS = 0.25
 PARSE_SECONDS_PER_BYTE = 5e-6
 # A syntax tree with a larger share of errors is no guide to where to cut.
 _MAX_ERRORS = 0.5

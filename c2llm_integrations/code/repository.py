@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import socket
 import stat
 from collections.abc import Callable, Iterable, Iterator, Set
@@ -24,6 +25,8 @@ from c2llm_integrations.code.version_control import is_git_folder
 from c2llm_integrations.errors import InputError, RepositoryError
 
 IGNORE_FILE = ".c2llmignore"
+# Characters of a path in a command to run: where notes are shortened, a part of the command could be another one.
+MAX_QUOTED = 200
 _URL = re.compile(r"\w[\w+.-]+:/")  # one letter would be a Windows drive; pathlib makes two slashes one
 _LINK_OUT, _LINK_IN = "symlink leaves the root", "symlink"
 
@@ -217,7 +220,9 @@ def _root_of(folder: Path) -> tuple[Path, list[str]]:
         if has_git(above):
             if not may_rule(above / ".git", folder):
                 why = f"{above / '.git'} belongs to another user, so {folder} is indexed without it"
-                return folder, [f"{why}; to use it: git config --global --add safe.directory {above}"]
+                place = shlex.quote(str(above))
+                how = f": git config --global --add safe.directory {place}" if len(place) <= MAX_QUOTED else ""
+                return folder, [f"{why}; to use it, name it in git's safe.directory{how}"]
             if folder != above and hides(above, folder.relative_to(above).as_posix()):
                 return folder, []
             return above, []

@@ -13,6 +13,8 @@ from typing import BinaryIO
 
 # No system opens a longer path, with its root's; so none has more characters, either.
 MAX_PATH_BYTES = 4096
+# Of a file that we keep beside rows: of a million source files, one takes half of it.
+MAX_OWN_BYTES = 2**28
 
 _BY_DESCRIPTOR = os.open in os.supports_dir_fd  # everywhere but on Windows
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
@@ -51,6 +53,13 @@ def read_inside(root: Path, path: str, limit: int = -1) -> bytes:
     """Return the first `limit` bytes of a file that `open_inside` opens, or all of them."""
     with open_inside(root, path) as file:
         return file.read(limit)
+
+
+def require_small(file: Path) -> Path:
+    """Return a file's path; raises OSError for one larger than any of ours: it may have come with a checkout."""
+    if (size := os.lstat(file).st_size) > MAX_OWN_BYTES:
+        raise OSError(errno.EFBIG, f"it has {size:,} bytes, at most {MAX_OWN_BYTES:,} are read")
+    return file
 
 
 def list_inside(root: Path, path: str) -> list[tuple[str, bool]]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from c2llm_integrations import code
 from c2llm_integrations._utils.files import user_cache, write_whole
 from c2llm_integrations.code.languages import grammar_modules
-from c2llm_integrations.code.safe_open import open_inside
+from c2llm_integrations.code.safe_open import MAX_OWN_BYTES, open_inside
 from c2llm_integrations.indexing.chunk_diff import rows_digest
 from c2llm_integrations.indexing.claims import edge_folder
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from c2llm_integrations.code.source_file import SourceFile
     from c2llm_integrations.stores.vector_store import VectorStore
 
-# Of the file, which may have come with a checkout; a million files take half of it.
-MAX_BYTES = 2**28
 # Characters of a digest, and of the two that a line has before its path.
 _DIGEST = 32
 _DIGESTS = 2 * _DIGEST + 1
@@ -85,7 +83,7 @@ class ChunkCache:
         with suppress(OSError, ValueError), open_inside(self._file.parent, self._file.name) as file:
             # Only a line of another version is longer.
             is_ours = file.readline(len(self._version) + 1) == f"{self._version}\n".encode()
-            if not is_ours or os.fstat(file.fileno()).st_size > MAX_BYTES:
+            if not is_ours or os.fstat(file.fileno()).st_size > MAX_OWN_BYTES:
                 return {}
             for line in file:
                 if line[_DIGEST : _DIGEST + 1] + line[_DIGESTS : _DIGESTS + 1] + line[-1:] != b"  \n":

@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 from urllib.parse import quote, unquote
 
 from c2llm_integrations.code.exclude import INDEX_FOLDER, UNREADABLE, within_limits
-from c2llm_integrations.code.git import GitFolder
+from c2llm_integrations.code.git import GitFolder, may_rule
 from c2llm_integrations.code.git_commit import CommitSeen
 from c2llm_integrations.code.repository import Tree, checkout_id, name_of
 from c2llm_integrations.code.safe_open import parts_inside
@@ -152,16 +152,19 @@ def claimed_elsewhere(root: Path, store: HasClaims) -> str | None:
 
 def index_of(root: Path) -> str:
     """Return the URL of the index that the checkout at `root` has, or would get: a submodule shares the outer one."""
-    if not (root / INDEX_FOLDER).is_dir() and is_submodule(root):
-        outer = next((above for above in root.parents if (above / INDEX_FOLDER).is_dir()), root)
-        return own_index(outer)
+    if not (root / INDEX_FOLDER).is_dir():
+        for above in root.parents:
+            if (above / INDEX_FOLDER).is_dir() and may_rule(above / INDEX_FOLDER, root) and _is_submodule(root, above):
+                return own_index(above)
     return own_index(root)
 
 
-def is_submodule(root: Path) -> bool:
-    """Return whether a checkout is a submodule, rather than a worktree or a clone of its own."""
-    git = GitFolder.of(root)
-    return git is not None and (root / ".git").is_file() and "modules" in git.own.parts and git.own == git.common
+def _is_submodule(root: Path, above: Path) -> bool:
+    """Return whether the repository at `above` keeps the git folder of the checkout at `root`, which only names it."""
+    git, outer = GitFolder.of(root), GitFolder.of(above)
+    if git is None or outer is None or not (root / ".git").is_file() or git.own != git.common:
+        return False
+    return git.own.is_dir() and git.own.resolve().is_relative_to(outer.common.resolve() / "modules")
 
 
 def is_worktree(root: Path) -> bool:
@@ -222,7 +225,7 @@ def require_claim(tree: Tree, store: HasClaims, force: bool, checkout: str | Non
     if former:
         raise RepositoryError(
             f"this checkout was indexed as {former[0]!r} and would now be {tree.name!r}, twice in one collection; "
-            f"keep the name with --repository {former[0]}, or start over with --replace"
+            f"keep the name with --repository {shlex.quote(former[0])}, or start over with --replace"
         )
     if tree.name in claims and tree.name not in filled and not force:
         raise RepositoryError(

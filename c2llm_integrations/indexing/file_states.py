@@ -23,7 +23,7 @@ from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.code.exclude import within_limits
 from c2llm_integrations.code.git import branch_of
 from c2llm_integrations.code.repository import IGNORE_FILE, Tree
-from c2llm_integrations.code.safe_open import parts_inside
+from c2llm_integrations.code.safe_open import parts_inside, require_small
 from c2llm_integrations.code.source_file import FileState, is_settled, read_source
 from c2llm_integrations.errors import StoreError
 from c2llm_integrations.indexing.claims import MAX_FOLDERS, checkout_of, edge_folder, outermost
@@ -187,7 +187,7 @@ def record_file(root: Path, store: VectorStore) -> Path | None:
 def load(file: Path | None) -> Snapshot | None:
     """Read a record; None if it is missing, or left by another release, a crash or somebody else's checkout."""
     try:
-        data = parse_json(file.read_bytes()) if file is not None else {}
+        data = parse_json(require_small(file).read_bytes()) if file is not None else {}
         if data.pop("layout", None) != LAYOUT:
             return None
         columns = (data.pop(name) for name in FileState._fields)

@@ -77,12 +77,13 @@ class Staleness:
         lists = {name: tuple(one for one in paths if one.startswith(prefix)) for name, paths in lists.items()}
         return replace(self, **lists) if self.unknown or any(lists.values()) else None
 
-    def told(self, command: str) -> str:
-        """Return the reasons with the command that mends them."""
-        return f"{f'answers may be stale: {self.unknown}' if self.unknown else self.reason}; run: {command}"
+    @property
+    def warning(self) -> str:
+        """Return what the reasons mean for answers, in one line, without advice."""
+        return f"answers may be stale: {self.unknown}" if self.unknown else self.reason
 
     def __str__(self) -> str:
-        return self.told("c2llm index")
+        return f"{self.warning}; run: c2llm index"
 
 
 def stale(

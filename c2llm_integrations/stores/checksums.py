@@ -16,6 +16,7 @@ from pathlib import Path
 
 from c2llm_integrations._utils.files import allocated_bytes, sync_folder, write_atomically
 from c2llm_integrations._utils.json_lines import parse_json
+from c2llm_integrations.code.safe_open import require_small
 from c2llm_integrations.errors import StoreError
 
 # Collections up to this size are read whole when they are opened; of larger ones, only files with another time or size.
@@ -78,11 +79,11 @@ def _changed(seal: Path) -> Iterator[tuple[Path, str]]:
     if not seal.exists():
         return
     try:
-        entries, checksum = parse_json(seal.read_text("utf-8"))
+        entries, checksum = parse_json(require_small(seal).read_text("utf-8"))
         if checksum_of(entries) != checksum:
             raise ValueError("its checksum does not match")
         found = [(_inside(seal.parent, name), size, time, crc) for name, (size, time, crc) in entries.items()]
-    except (ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise StoreError(f"{seal} is damaged ({error}); delete {seal.parent} and index again") from error
     whole = allocated_bytes(seal.parent) <= READ_WHOLE_BYTES
     for file, size, time, checksum in found:

@@ -1,6 +1,7 @@
 """Checkouts inside checkouts, parts of one, and indexes that cannot be written to."""
 
 import json
+import shlex
 import subprocess
 import sys
 
@@ -9,7 +10,8 @@ import pytest
 from c2llm_integrations.cli import checkouts
 from c2llm_integrations.cli.main import run
 from c2llm_integrations.code.listing import _tracked_by
-from c2llm_integrations.indexing.claims import Claim
+from c2llm_integrations.indexing.claims import Claim, index_of
+from c2llm_integrations.stores import own_index
 from c2llm_integrations.stores.checksums import checksum_of
 from tests.cli.running import answer, command, complaint
 from tests.repositories import git
@@ -221,6 +223,37 @@ def test_a_claim_of_many_long_folders_makes_a_short_note(app, capsys):
     _, notes = asked(capsys)
     assert any("1 changed" in note and "the same of 20 more folders" in note for note in notes), notes
     assert all(len(note) <= checkouts.MAX_NOTE for note in notes)
+
+
+@pytest.mark.parametrize("parts", [1, 3, 8, 12])
+def test_a_command_in_a_note_is_whole_or_not_there(app, capsys, parts):
+    """A shell takes the middle of a quoted path for a command, once the quotes around it are cut away."""
+    odd = "/".join(["'" * 60 + ";touch PWNED;#" + "a" * 60] * parts)
+    (app / odd).mkdir(parents=True)
+    ship(app, {"app": str(Claim(".", None, (odd,)))})
+    (app / odd / "m.py").write_text("def changed():\n    return 'zebra changed'\n")
+    _, notes = asked(capsys)
+    (note,) = (note for note in notes if "1 new" in note)
+    _, has_command, advised = note.partition("; run: ")
+    assert has_command or "index the folder again" in note
+    if has_command:
+        assert shlex.split(advised)[:3] == ["c2llm", "index", odd]
+    assert len(note) <= checkouts.MAX_NOTE
+    assert bool(has_command) == (len(shlex.quote(odd)) < checkouts.MAX_COMMANDS - 30)
+
+
+@pytest.mark.parametrize("kind", ["dead", "anothers", "clone"])
+def test_a_git_file_alone_does_not_choose_the_outer_index(app, tiny_model, capsys, kind):
+    """Only the repository that keeps a submodule's git folder may have its rows."""
+    inner = app / "mine"
+    inner.mkdir()
+    (inner / "secret.py").write_text("def inner():\n    return 'zebra inner'\n")
+    modules = {"dead": "/nonexistent", "anothers": str(inner / "g"), "clone": str(app.with_name("other"))}[kind]
+    if kind != "dead":
+        git(app.parent, "clone", "--bare", str(app), f"{modules}/modules/m")
+        git(f"{modules}/modules/m", "config", "core.bare", "false")
+    (inner / ".git").write_text(f"gitdir: {modules}/modules/m\n")
+    assert index_of(inner) == own_index(inner)
 
 
 def test_a_name_of_any_length_makes_a_short_note(app, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 from c2llm_integrations.code.git import GitFolder, branch_of, run_git, time_limit
 from c2llm_integrations.code.git_commit import CommitSeen
-from c2llm_integrations.code.repository import list_again, open_tree, root_of
+from c2llm_integrations.code.repository import MAX_QUOTED, list_again, open_tree, root_of
 from c2llm_integrations.errors import RepositoryError
 from c2llm_integrations.indexing.ray.pipeline_stages import _address
 from c2llm_integrations.indexing.vector_reuse import other_worktrees
@@ -336,6 +337,20 @@ def test_an_index_that_stands_for_billions_of_files_takes_bounded_memory(
     monkeypatch.setattr(f"c2llm_integrations.code.git.{bound}", value)
     with pytest.raises(RepositoryError, match="Out of memory"):
         open_tree(repo)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs to own files of somebody else")
+@pytest.mark.parametrize("name", ["a b", "x$(touch PWNED)", "'" * 40 + ";touch PWNED;#", "'" * 100])
+def test_a_command_that_trusts_a_folder_quotes_its_name(tmp_path: Path, name: str) -> None:
+    above = tmp_path / name
+    (above / "sub").mkdir(parents=True)
+    git(above, "init")
+    os.chown(above / ".git", 65534, 65534)
+    (note,) = open_tree(above / "sub").notes
+    _, is_told, command = note.partition("safe.directory: ")
+    assert bool(is_told) == (len(shlex.quote(str(above))) <= MAX_QUOTED)
+    if is_told:
+        assert shlex.split(command) == ["git", "config", "--global", "--add", "safe.directory", str(above)]
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs to own files of somebody else")

@@ -304,7 +304,7 @@ def test_a_cache_that_is_too_large_is_not_read(repo, model, cut, monkeypatch):
     with open_store(f"qdrant+edge://{repo}/.c2llm") as store:
         index(repo, model, store)
         (file,) = (repo / ".c2llm").glob("*.chunks")
-        monkeypatch.setattr(chunk_cache, "MAX_BYTES", file.stat().st_size - 1)
+        monkeypatch.setattr(chunk_cache, "MAX_OWN_BYTES", file.stat().st_size - 1)
         cut.clear()
         index(repo, model, store)
     assert len(cut) == 3

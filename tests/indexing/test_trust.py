@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tracemalloc
 
 import pytest
 
@@ -58,6 +59,27 @@ def test_a_link_in_an_index_is_refused_and_nothing_is_written_behind_it(link, tr
     with pytest.raises(StoreError, match="is a symbolic link"), open_store(own_index(tree)) as store:
         ingest(tree, embedder, store)
     assert {path: path.read_bytes() for path in (elsewhere, *elsewhere.rglob("*")) if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["code/c2llm.json", "code/shard.seal", "states", "chunks"])
+def test_a_file_of_a_terabyte_in_an_index_is_not_read(name, tree, embedder):
+    """A hole takes no room in an archive."""
+    with open_store(own_index(tree)) as store:
+        ingest(tree, embedder, store)
+    (file,) = (tree / ".c2llm").glob(f"*.{name}") if "/" not in name else [tree / ".c2llm" / name]
+    with file.open("r+b") as opened:
+        opened.truncate(2**40)
+    tracemalloc.start()
+    try:
+        if "/" in name:
+            with pytest.raises(StoreError, match="1,099,511,627,776 bytes"):
+                open_store(own_index(tree))
+        else:
+            with open_store(own_index(tree)) as store:
+                assert ingest(tree, embedder, store).written == 0
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("name", ["code/c2llm.json", "code/shard.seal", ".code.lock", "code/shard/wal/pipe"])

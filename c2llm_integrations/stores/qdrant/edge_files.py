@@ -27,7 +27,7 @@ from pathlib import Path
 from c2llm_integrations._utils.files import write_atomically
 from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.code.exclude import INDEX_FOLDER
-from c2llm_integrations.code.safe_open import read_inside
+from c2llm_integrations.code.safe_open import read_inside, require_small
 from c2llm_integrations.errors import StoreError
 from c2llm_integrations.stores.checksums import Entries, checksum_of, require_whole, write_seal
 from c2llm_integrations.stores.spec import CollectionSpec
@@ -52,7 +52,7 @@ class Settings:
     def load(cls, file: Path) -> Settings:
         """Read what `save` wrote, or a release that named no shard; raises StoreError, SpecMismatch for others."""
         try:
-            data = parse_json(read_inside(file.parent, file.name))
+            data = parse_json(read_inside(require_small(file).parent, file.name))
             if data.pop("checksum", None) not in (None, checksum_of(data)):  # earlier releases wrote none
                 raise ValueError("its checksum does not match")
             shard = data.get("shard", "shard")
