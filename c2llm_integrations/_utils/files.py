@@ -8,6 +8,7 @@ import stat
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -118,13 +119,34 @@ def copy_sparse(source: Path, target: Path) -> None:
             there.mkdir(parents=True, exist_ok=True)
             continue
         there.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("rb") as read, there.open("wb") as written:
-            while block := read.read(BLOCK_BYTES):
-                if block.count(0) == len(block):
-                    written.seek(len(block), os.SEEK_CUR)
-                else:
+        with file.open("rb", buffering=0) as read, there.open("wb") as written:
+            for at, block in blocks_of_data(read, BLOCK_BYTES):
+                if block.count(0) < len(block):
+                    written.seek(at)
                     written.write(block)
-            written.truncate()
+            written.truncate(os.fstat(read.fileno()).st_size)
+
+
+def blocks_of_data(file: IO[bytes], size: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the blocks of a file and where each begins, without holes, as far as the system can tell those."""
+    at = _next_data(file.fileno(), 0, size)
+    while at is not None:
+        file.seek(at)
+        block = file.read(size)
+        if not block:
+            break
+        yield at, block
+        at = _next_data(file.fileno(), at + size, size)
+
+
+def _next_data(descriptor: int, at: int, size: int) -> int | None:
+    """Return where the block begins that holds the next data from `at` on."""
+    if not hasattr(os, "SEEK_DATA"):
+        return at
+    try:
+        return os.lseek(descriptor, at, os.SEEK_DATA) // size * size
+    except OSError as error:
+        return None if error.errno == errno.ENXIO else at  # only holes from here on, or a file system without them
 
 
 if sys.platform == "win32":

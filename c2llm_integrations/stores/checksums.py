@@ -6,7 +6,6 @@ and the engine's own log repairs it.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import zlib
@@ -14,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from c2llm_integrations._utils.files import allocated_bytes, sync_folder, write_atomically
+from c2llm_integrations._utils.files import allocated_bytes, blocks_of_data, sync_folder, write_atomically
 from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.code.safe_open import require_small
 from c2llm_integrations.errors import StoreError
@@ -116,23 +115,7 @@ def _checksum(file: Path) -> int:
     """Checksum a file; blocks of zeros are left out, for the engines' files are mostly holes."""
     total = 0
     with open(file, "rb", buffering=0) as stream:
-        at = _next_data(stream.fileno(), 0)
-        while at is not None:
-            stream.seek(at)
-            block = stream.read(_BLOCK_BYTES)
-            if not block:
-                break
+        for at, block in blocks_of_data(stream, _BLOCK_BYTES):
             if block != _ZEROS[: len(block)]:
                 total = zlib.crc32(block, zlib.crc32(at.to_bytes(8, "little"), total))
-            at = _next_data(stream.fileno(), at + _BLOCK_BYTES)
     return total
-
-
-def _next_data(descriptor: int, at: int) -> int | None:
-    """Return where the block begins that holds the next data from `at` on, as far as the system can tell."""
-    if not hasattr(os, "SEEK_DATA"):
-        return at
-    try:
-        return os.lseek(descriptor, at, os.SEEK_DATA) // _BLOCK_BYTES * _BLOCK_BYTES
-    except OSError as error:
-        return None if error.errno == errno.ENXIO else at  # only holes from here on, or a file system without them
