@@ -9,7 +9,6 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -87,20 +86,6 @@ def _open_plain(path: Path, flags: int, mode: str) -> IO[bytes]:
     return os.fdopen(descriptor, mode)
 
 
-def write_whole(file: Path, text: str) -> None:
-    """Write a file that readers find whole or not at all; raises OSError. No link or pipe of any name is followed."""
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    try:
-        temporary.unlink(missing_ok=True)  # a link of this name could have come with a checkout
-        with temporary.open("x", encoding="utf-8", newline="\n") as written:
-            written.write(text)
-        os.replace(temporary, file)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
-
-
 def is_refused(error: OSError) -> bool:
     """Return whether an error means that this user may not write to a place at all."""
     return error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -163,19 +148,24 @@ else:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
 
-def write_atomically(file: Path, text: str) -> None:
-    """Replace a file so that a crash, even of the machine, leaves the old one or the new one."""
+def write_atomically(file: Path, text: str, *, lasting: bool = True) -> None:
+    """Replace a file so that a crash, even of the machine, leaves the old one or the new one.
+
+    Without `lasting`, for a cache, a crash of the machine may leave a damaged one, and nothing waits for the disk.
+    """
     temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8", newline="\n") as stream:
+        with open(temporary, "x", encoding="utf-8", newline="\n") as stream:
             stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
+            if lasting:
+                stream.flush()
+                os.fsync(stream.fileno())
         os.replace(temporary, file)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(file.parent)
+    if lasting:
+        sync_folder(file.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from c2llm_integrations import code
-from c2llm_integrations._utils.files import user_cache, write_whole
+from c2llm_integrations._utils.files import write_atomically
 from c2llm_integrations.code.languages import grammar_modules
 from c2llm_integrations.code.safe_open import MAX_OWN_BYTES, open_inside
 from c2llm_integrations.indexing.chunk_diff import rows_digest
-from c2llm_integrations.indexing.claims import edge_folder
+from c2llm_integrations.indexing.file_states import cache_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +70,7 @@ class ChunkCache:
             lines = (f"{digests} {path}" for path, digests in known.items())
             with suppress(OSError):
                 self._file.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(self._file, "\n".join((self._version, *lines, "")))
+                write_atomically(self._file, "\n".join((self._version, *lines, "")), lasting=False)
 
     def _load(self) -> dict[str, str]:
         """Return path → the digests of its content and its rows, as they stand in a line.
@@ -94,20 +94,10 @@ class ChunkCache:
 
 
 def _file_of(tree: Tree, store: VectorStore) -> Path | None:
-    """Return where the cache lies: in an embedded store's own folder, else in the user's cache."""
-    folder = edge_folder(store)
-    if folder is not None:
-        return folder / f".{store.collection}.{_digest(tree.name)[:16]}.chunks"
-    if store.url.startswith("qdrant+memory"):
-        return None
     try:
-        return user_cache() / f"{_digest(store.url, store.collection, tree.name)[:32]}.chunks"
+        return cache_file(store, tree.name, "chunks")
     except RuntimeError:  # a user without a home, for whom `plan` still works
         return None
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 @cache

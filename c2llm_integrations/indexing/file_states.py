@@ -18,13 +18,13 @@ from types import TracebackType
 
 from typing_extensions import Self
 
-from c2llm_integrations._utils.files import FileLock, user_cache, write_whole
+from c2llm_integrations._utils.files import FileLock, user_cache, write_atomically
 from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.code.exclude import within_limits
 from c2llm_integrations.code.git import branch_of
 from c2llm_integrations.code.repository import IGNORE_FILE, Tree
 from c2llm_integrations.code.safe_open import parts_inside, require_small
-from c2llm_integrations.code.source_file import FileState, is_settled, read_source
+from c2llm_integrations.code.source_file import FileState, is_settled, read_file
 from c2llm_integrations.errors import StoreError
 from c2llm_integrations.indexing.claims import MAX_FOLDERS, checkout_of, edge_folder, outermost
 from c2llm_integrations.stores.vector_store import VectorStore
@@ -124,7 +124,7 @@ def _settled(root: Path, path: str, state: FileState) -> FileState:
     """Return the state of a file that was read too soon after a change, now that some time has passed."""
     if state.changed:
         return state
-    again = read_source(root, path)[1]
+    again = read_file(root, path)[1]
     return again if again is not None and again.digest == state.digest else state
 
 
@@ -173,15 +173,20 @@ def folders_above(paths: Iterable[str]) -> Iterator[str]:
 
 
 def record_file(root: Path, store: VectorStore) -> Path | None:
-    """Return where the record lies: in an embedded store's own folder, else in the user's cache."""
-    checkout = hashlib.sha256(checkout_of(root, store).encode()).hexdigest()[:16]
+    """Return where the record of a checkout lies."""
+    return cache_file(store, checkout_of(root, store), "states")
+
+
+def cache_file(store: VectorStore, owner: str, kind: str) -> Path | None:
+    """Return where a cache beside a collection lies: in an embedded store's own folder, else in the user's cache."""
+    owner = hashlib.sha256(owner.encode()).hexdigest()[:16]
     folder = edge_folder(store)
     if folder is not None:
-        return folder / f".{store.collection}.{checkout}.states"
+        return folder / f".{store.collection}.{owner}.{kind}"
     if store.url.startswith("qdrant+memory"):
         return None
-    name = hashlib.sha256(f"{store.url}\0{store.collection}\0{checkout}".encode()).hexdigest()[:32]
-    return user_cache() / f"{name}.states"
+    name = hashlib.sha256(f"{store.url}\0{store.collection}\0{owner}".encode()).hexdigest()[:32]
+    return user_cache() / f"{name}.{kind}"
 
 
 def load(file: Path | None) -> Snapshot | None:
@@ -220,7 +225,7 @@ def save(file: Path | None, record: Snapshot) -> None:
     data |= dict(zip(FileState._fields, map(list, columns), strict=True))
     data |= {name: getattr(record, name) for name in ("rows", "branch", "prefixes", "rules")}
     with suppress(OSError):
-        write_whole(file, json.dumps(data))
+        write_atomically(file, json.dumps(data), lasting=False)
 
 
 @contextmanager

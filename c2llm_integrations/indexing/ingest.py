@@ -174,15 +174,14 @@ def plan(
     options = options or IngestOptions()
     tree = _named_tree(root, store, options)
     report = IngestReport(tree.name, notes=tree.notes)
-    held, spec = StoredRows(), None if store is None else store.spec
+    held, cache, spec = StoredRows(), None, None if store is None else store.spec
     if store is not None and spec is not None and options.replace:
         _require_alone(tree, store, options)
         spec = None
     elif store is not None and spec is not None:
         require_claim(tree, store, options.force)
-        held = StoredRows(store.scan(source=tree.name))
+        held, cache = StoredRows(store.scan(source=tree.name)), ChunkCache(tree, store)
     estimator = None
-    cache = ChunkCache(tree, store) if store is not None else None
     if embedder is not None:
         wanted = _spec(embedder, store, options, spec)
         if store is not None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from c2llm_integrations.code.git import branch_of
 from c2llm_integrations.code.repository import list_again
-from c2llm_integrations.code.source_file import FileState, read_source
+from c2llm_integrations.code.source_file import FileState, read_file
 from c2llm_integrations.errors import RepositoryError, StoreBusy
 from c2llm_integrations.indexing.claims import Claim, claim_of, claimed_elsewhere, home_of
 from c2llm_integrations.indexing.file_states import (
@@ -143,7 +143,7 @@ def _verify(
         if time.monotonic() >= deadline:
             unread.append(path)
             continue
-        state = read_source(root, path)[1]
+        state = read_file(root, path)[1]
         if state is None or state.digest != FileState(*states[path]).digest:
             changed.append(path)
         else:

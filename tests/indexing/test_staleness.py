@@ -128,8 +128,8 @@ def test_a_file_read_just_after_it_was_written_is_read_again(repository, store, 
 def test_a_touched_file_is_read_once_and_then_known(repository, store, old, monkeypatch):
     fill(repository, store)
     read = []
-    real = staleness.read_source
-    monkeypatch.setattr(staleness, "read_source", lambda root, path: read.append(path) or real(root, path))
+    real = staleness.read_file
+    monkeypatch.setattr(staleness, "read_file", lambda root, path: read.append(path) or real(root, path))
     assert (stale(repository, store), read) == (None, [])
     (repository / "README.md").touch()
     assert (stale(repository, store), read) == (None, ["README.md"])
@@ -164,7 +164,7 @@ def test_progress_in_comparing_is_kept_beside_a_new_file(repository, store, old,
     (repository / "new.py").write_text("new = 1\n")
     (repository / "README.md").touch()
     assert stale(repository, store).new == ("new.py",)
-    monkeypatch.setattr(staleness, "read_source", lambda *_: pytest.fail("read twice"))
+    monkeypatch.setattr(staleness, "read_file", lambda *_: pytest.fail("read twice"))
     monkeypatch.setattr(source_file, "RACY_NS", -(10**18))
     assert stale(repository, store, patience=0).unread == ()
 
@@ -280,14 +280,14 @@ def test_a_damaged_record_claims_nothing(damage, repository, store):
 def test_a_run_in_between_keeps_its_record_from_a_search_that_verifies(repository, store, old, monkeypatch):
     fill(repository, store)
     (repository / "README.md").touch()
-    real = staleness.read_source
+    real = staleness.read_file
 
     def read_while_a_run_begins(root, path):
         with SnapshotWriter(open_tree(repository), store):
             pass
         return real(root, path)
 
-    monkeypatch.setattr(staleness, "read_source", read_while_a_run_begins)
+    monkeypatch.setattr(staleness, "read_file", read_while_a_run_begins)
     assert stale(repository, store) is None
     assert not record_file(repository, store).exists()
 
