@@ -15,9 +15,6 @@ from c2llm_integrations.model.attention_gpu import Groups, PackedLayout
 SCORES = 2**18
 # Rows of queries at once: what lies right of the diagonal in their block is computed for nothing.
 ROWS = 128
-# In attention both ways a text's window is a multiple of this, because the CPU library builds and keeps a kernel for
-# every size; texts shorter than the other number gain nothing.
-WINDOW, SHORT = 32, 64
 
 
 @dataclass(frozen=True)
@@ -51,12 +48,10 @@ def attend(
     if isinstance(groups, Padded):
         return _in_one(query, key, value, groups.mask, causal)
     mixed = torch.zeros_like(query)
-    if not _is_fused_slow(query):
-        _fused(query, key, value, groups, mixed, causal)
-    elif causal:
+    if causal and _is_fused_slow(query):
         _in_blocks(query, key, value, groups, mixed)
     else:
-        _in_windows(query, key, value, groups, mixed)
+        _fused(query, key, value, groups, mixed, causal)
     return mixed.flatten(1)
 
 
@@ -73,10 +68,10 @@ def _in_one(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, causal: boo
 
 
 def _is_fused_slow(query: Tensor) -> bool:
-    """Return whether PyTorch's fused attention is slow here: in bfloat16 on a CPU without AMX.
+    """Return whether PyTorch's fused attention is slow here for causal texts: in bfloat16 on a CPU without AMX.
 
-    Measured on one core with AVX512-BF16 at 256 tokens: 14 heads of 64 over 2 of keys, causal, 11.5 microseconds a
-    token fused, 4.4 in blocks; 12 heads of 32, nothing hidden, 5.8 fused, 3.2 in windows.
+    Measured on one core with AVX512-BF16, 14 heads of 64 over 2 of keys, microseconds a token: 14.5 fused and 10.9 in
+    blocks at 256 tokens, 26.0 and 15.9 at 512.
     """
     amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     return query.device.type == "cpu" and query.dtype == torch.bfloat16 and not amx()
@@ -97,27 +92,6 @@ def _exact(query: Tensor) -> Tensor:
     Keys of Qwen2.5 reach 175: a score of that size rounded to bfloat16 is off by whole units before the softmax.
     """
     return query.float() * float(query.shape[-1] ** -0.5)
-
-
-def _in_windows(query: Tensor, key: Tensor, value: Tensor, groups: Groups, mixed: Tensor) -> None:
-    """Attend both ways by two products and a softmax for each text; writes to `mixed`.
-
-    A window may reach into the neighbors' rows: as keys they get no weight, as queries they are not read.
-    """
-    scaled, exact = _exact(query), key.float()
-    for start, count, length in groups:
-        if length < SHORT or query.shape[1] != key.shape[1]:
-            _fused(query, key, value, [(start, count, length)], mixed, causal=False)
-            continue
-        size = min(-(-length // WINDOW) * WINDOW, len(query))
-        for begin in range(start, start + count * length, length):
-            first = min(begin, len(query) - size)
-            rows, own = slice(first, first + size), slice(begin - first, begin - first + length)
-            q, k, v = (part[rows].transpose(0, 1) for part in (scaled, exact, value))
-            scores = torch.bmm(q, k.transpose(1, 2))
-            scores[..., : own.start].fill_(-torch.inf)
-            scores[..., own.stop :].fill_(-torch.inf)
-            mixed[begin : begin + length] = torch.bmm(scores.softmax(-1).to(v.dtype), v)[:, own].transpose(0, 1)
 
 
 def _in_blocks(query: Tensor, key: Tensor, value: Tensor, groups: Groups, mixed: Tensor) -> None:
