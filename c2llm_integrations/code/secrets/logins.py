@@ -46,7 +46,7 @@ _HAS_OPTION = re.compile(r"-(?<=[\s\"']-)(?:[pPawuUk]|-(?:user|proxy-user|auth)|
 # printed into a program which asks for it, sent when it is asked for, or noted beside a user: Login: admin / ….
 _ASKS = (
     r"(?:sudo[ \t](?:-\w[ \t])?)?(?:chpasswd|passwd|smbpasswd|kinit|gpg|cryptsetup|ansible-vault|sudo[ \t](?:-\w{1,2}[ \t]){0,2}-\w?S"
-    r"|[\w./-]{1,40}[ \t][^\n|<]{0,200}?-stdin)"
+    r"|[\w./-]{1,40}[ \t][^\n|<]{0,80}?-stdin)"
 )
 _USER_OF = r"(?:[\w.@$-]{1,64}:)?"
 _PIPE = re.compile(rf"\|[ \t]{{0,4}}{_ASKS}")
@@ -66,7 +66,7 @@ _PLACES = (
 )
 _HAS_PLACE = ("<<<", "send ", " / ")
 # Characters of a line before a password that say what it is.
-_LINE_CHARACTERS = 240
+_LINE_CHARACTERS, _NEAR_CHARACTERS = 240, 100
 # Functions that take a secret by its position: how their names begin, which is quick to look for, and go on, and how
 # many arguments precede it.
 _CALLS = (
@@ -125,7 +125,7 @@ def _beside(text: str) -> Iterator[re.Match[str]]:
                 yield match
     for sign, (pattern, must_precede) in zip(_HAS_PLACE, _PLACES, strict=True):
         for match in pattern.finditer(text) if sign in text else ():
-            if must_precede.search(text, max(0, match.start() - _LINE_CHARACTERS), match.start()):
+            if must_precede.search(text, max(0, match.start() - _NEAR_CHARACTERS), match.start()):
                 yield match
 
 

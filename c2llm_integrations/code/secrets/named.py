@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -211,6 +211,16 @@ _PRECEDED = (
 )
 _PRECEDED_IN_SETTINGS = (*_PRECEDED, (_PAIR, _BEFORE_PAIR))
 _PRECEDED_IN_DATA = ((_OPTION, _BEFORE_OPTION),)
+# What follows a name that nothing sets: a word or, in a list, no quotes. Only these may be a value then.
+_UNSET = re.compile(
+    r"[\w-]{0,20}(?:\.?\s{1,3}(?=\w)(?!(?:as\s)?\w{1,20}(?:\(\w{1,5}\))?\s{0,8}=|is\b|to\b)|,\s{0,3}(?=\w)(?!qq?\W|r#|[brun][\"']))"
+    r"(?!value|default)",
+    re.I,
+)
+_UNSET_PRECEDED = ((_OPTION, _BEFORE_OPTION), (_CELL, _BEFORE_CELL))
+_ANNOUNCES = ("bearer", "basic", "token", "auth")
+# Characters before a name that are looked at.
+_BEFORE_CHARACTERS = 64
 _DATA_CHARACTERS = 450
 _DATA = re.compile(rf"[\w+/=.~%-]{{{_DATA_CHARACTERS},}}")
 # All that can set a name in a line of data.
@@ -253,7 +263,12 @@ def find_named(text: str, settings: bool) -> Iterator[tuple[int, int]]:
         if is_data and not _SET_IN_DATA.match(text, at):
             continue
         name = _name(word[0], _ABOUT.match(text, at) is not None, settings)
-        for match, is_secret in _values(text, word, name, settings, is_data):
+        is_unset = not is_data and _UNSET.match(text, at) is not None
+        if is_unset:
+            values = _preceded(text, word, name, _UNSET_PRECEDED)
+        else:
+            values = (_values_in_data if is_data else _values)(text, word, name, settings)
+        for match, is_secret in values:
             if _HAS_NAMES.search(match[1]):
                 continue
             if not words.search(lower, at, match.start(1)):  # another name of a secret tells more
@@ -261,7 +276,7 @@ def find_named(text: str, settings: bool) -> Iterator[tuple[int, int]]:
             if is_secret(match[1]):
                 yield match.span(1)
                 break
-        for element in () if is_data else _elements(text, at, settings):
+        for element in () if is_data or is_unset else _elements(text, at, settings):
             end = max(end, element.end(2))
             if (name.plain if element.re is _LINE_OF_BLOCK else name.in_list)(element[2]):
                 yield element.span(2)
@@ -315,36 +330,52 @@ def _is_short_key(value: str) -> bool:
     return is_key(value) or (len(value) < 10 and is_short_token(value))
 
 
-def _values(
-    text: str, word: re.Match[str], name: _Name, settings: bool, is_data: bool
-) -> Iterator[tuple[re.Match[str], _Judge]]:
+def _values(text: str, word: re.Match[str], name: _Name, settings: bool) -> Iterator[tuple[re.Match[str], _Judge]]:
     """Yield the values that a name may be set to, each with the test for a secret there."""
-    at = word.end()
-    before = text[max(0, word.start() - 64) : word.start()]
-    if not is_data and (match := _QUOTED.match(text, at)):
+    at, before = word.end(), text[max(0, word.start() - _BEFORE_CHARACTERS) : word.start()]
+    if match := _QUOTED.match(text, at):
         # ("password", "…") or {password, "…"}, no list of names
         is_next = "," not in text[at : match.start(1)] or text[at] in "\"'" or before[-1:] == "{"
         is_next = is_next or _DEFINES.search(before) is not None
         yield match, name.in_quotes if is_next else name.in_call
-    if not is_data and (match := _FALLBACK.match(text, at) or _WRAPPED.match(text, at)):
+    if match := _FALLBACK.match(text, at) or _WRAPPED.match(text, at):
         yield match, name.in_quotes
-    if not is_data and (match := _OTHER_QUOTES.match(text, at)):
+    if match := _OTHER_QUOTES.match(text, at):
         yield match, name.in_quotes
-    if not is_data and (match := _BEARER.match(text, word.start()) or _BARE.match(text, at)):
+    if match := _BARE.match(text, at):
         yield match, is_random
-    if match := _BASIC.match(text, word.start()):
-        yield match, is_base64_login
     if settings and (match := _SETTING.match(text, at)):
         yield match, name.plain
-    if not is_data and (match := _ENVIRONMENT.match(text, at)) and text[word.start() : at].isupper():
+    if (match := _ENVIRONMENT.match(text, at)) and text[word.start() : at].isupper():
         yield match, name.plain
-    if not is_data and (match := _SAID.match(text, at)):
+    if match := _SAID.match(text, at):
         yield match, name.plain
-    if settings and not is_data and (match := _DECLARED.match(text, at)):
+    if settings and (match := _DECLARED.match(text, at)):
         yield match, name.plain
-    preceded = _PRECEDED_IN_DATA if is_data else _PRECEDED_IN_SETTINGS if settings else _PRECEDED
-    for pattern, must_precede in preceded:
-        if (match := pattern.match(text, at)) and must_precede.search(before):
+    yield from _preceded(text, word, name, _PRECEDED_IN_SETTINGS if settings else _PRECEDED)
+
+
+def _values_in_data(
+    text: str, word: re.Match[str], name: _Name, settings: bool
+) -> Iterator[tuple[re.Match[str], _Judge]]:
+    """Yield the same in a line of data, which goes on for longer than those reach that a value must end in."""
+    if settings and (match := _SETTING.match(text, word.end())):
+        yield match, name.plain
+    yield from _preceded(text, word, name, _PRECEDED_IN_DATA)
+
+
+def _preceded(
+    text: str, word: re.Match[str], name: _Name, patterns: Iterable[tuple[re.Pattern[str], re.Pattern[str]]]
+) -> Iterator[tuple[re.Match[str], _Judge]]:
+    """Yield the values that something must precede, and logins, which follow the words that announce them."""
+    before = text[max(0, word.start() - _BEFORE_CHARACTERS) : word.start()]
+    if word[0] in _ANNOUNCES:
+        if match := _BEARER.match(text, word.start()):
+            yield match, is_random
+        if match := _BASIC.match(text, word.start()):
+            yield match, is_base64_login
+    for pattern, must_precede in patterns:
+        if (match := pattern.match(text, word.end())) and must_precede.search(before):
             yield match, name.in_connection if pattern is _PART else name.plain
 
 
