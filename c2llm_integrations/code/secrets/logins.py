@@ -45,13 +45,15 @@ _HAS_OPTION = re.compile(r"-(?<=[\s\"']-)(?:[pPawuUk]|-(?:user|proxy-user|auth)|
 # What a text has before a password, and the password; each begins with characters that are quick to look for. It is
 # printed into a program which asks for it, sent when it is asked for, or noted beside a user: Login: admin / ….
 _ASKS = (
-    r"(?:sudo[ \t](?:-\w[ \t])?)?(?:chpasswd|passwd|smbpasswd|kinit|gpg|cryptsetup|ansible-vault|sudo[ \t](?:-\w{1,2}[ \t]){0,2}-\w?S"
+    r"(?:sudo[ \t](?:-\w[ \t])?)?(?:chpasswd|passwd|smbpasswd|kinit|gpg|cryptsetup|ansible-vault"
+    r"|sudo[ \t](?:-\w{1,2}[ \t]){0,2}-\w?S"
     r"|[\w./-]{1,40}[ \t][^\n|<]{0,80}?-stdin)"
 )
 _USER_OF = r"(?:[\w.@$-]{1,64}:)?"
 _PIPE = re.compile(rf"\|[ \t]{{0,4}}{_ASKS}")
 _PRINTED = re.compile(
-    rf"\b(?:echo|printf)[ \t]{{1,4}}(?:-\w{{1,3}}[ \t]){{0,2}}[\"']?{_USER_OF}([^\s\"'`;&|<>,]{{5,256}})[\"']?[ \t]{{0,4}}$"
+    rf"\b(?:echo|printf)[ \t]{{1,4}}(?:-\w{{1,3}}[ \t]){{0,2}}[\"']?{_USER_OF}"
+    r"([^\s\"'`;&|<>,]{5,256})[\"']?[ \t]{0,4}$"
 )
 _PLACES = (
     (re.compile(rf"<<<[ \t]{{0,4}}[\"']?{_USER_OF}{_VALUE}"), re.compile(rf"{_ASKS}[^\n|<]{{0,60}}$")),
@@ -81,7 +83,8 @@ _CALLS = (
 _ARGUMENT = r"(?:[^,()\"'{}\n]|\"[^\"\n]{0,100}\"|'[^'\n]{0,100}'|\{[^{}\n]{0,100}\}|\([^()\n]{0,100}\)){1,60},\s{0,40}"
 _SECRET_ARGUMENTS = {
     name: re.compile(
-        rf"{re.escape(name)}{rest}\s{{0,40}}(?:{'|'.join(_ARGUMENT * count for count in counts)})[bru]?[\"'`]{_VALUE}[\"'`]"
+        rf"{re.escape(name)}{rest}\s{{0,40}}(?:{'|'.join(_ARGUMENT * count for count in counts)})"
+        rf"[bru]?[\"'`]{_VALUE}[\"'`]"
     )
     for name, rest, counts in _CALLS
 }

@@ -1,4 +1,4 @@
-"""Find the values of Kubernetes' Secrets, whatever their keys: in YAML, also with Helm's templates between, and in JSON."""
+"""Find the values of Kubernetes' Secrets, whatever their keys: in YAML, in Helm's templates, in JSON."""
 
 from __future__ import annotations
 

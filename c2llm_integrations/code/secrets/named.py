@@ -45,23 +45,8 @@ _NAMES = (
     r"a(?:uth(?![a-z_]|-key)|s[lł]o(?<=has[lł]o)(?![a-z])|dgangskode)",
 )
 _WORD = re.compile("|".join(_NAMES))
-_WIDE_WORD = re.compile(
-    "|".join(
-        (
-            *_NAMES,
-            "парол[ьяе]",
-            "密[码碼]",
-            "口令",
-            "비밀번호",
-            "암호",
-            "パスワード",
-            "κωδικός",
-            "סיסמ[אה]",
-            "كلمة (?:المرور|السر)",
-            "şifre",
-        )
-    )
-)
+_WIDE_NAMES = "парол[ьяе]|密[码碼]|口令|비밀번호|암호|パスワード|κωδικός|סיסמ[אה]|كلمة (?:المرور|السر)|şifre"
+_WIDE_WORD = re.compile("|".join((*_NAMES, _WIDE_NAMES)))
 # All others are names of passwords.
 _NO_PASSWORDS = ("key", "pat", "token", "credential", "bearer", "basic", "auth", "sig")
 # What tells something about a password.
@@ -77,7 +62,7 @@ _ABOUT = re.compile(
 _QUOTED = re.compile(
     r"[\w-]{0,20}\\?[\"']?(?:\[?\d{0,3}\])?!?(?:\s{0,3}:\s{0,3}(?:&(?:'static )?)?[\w.]{1,20}(?=\s{0,8}=)"
     r"|\s(?:as\s)?\w{1,20}(?:\(\w{1,5}\))?(?=\s{0,8}=)|\s?\{[\w\s;]{0,40}\}(?=\s{0,8}=))?"
-    r"\s{0,8}(?:=>|<-|:=|={1,3}|\|\|=?|\?\?=?|[:：,({]|(?<=[ \t])(?=[\"']))\s{0,8}"
+    r"\s{0,8}(?:=>|<-|:=|={1,3}|\|\|=?|\?\?=?|[:\uff1a,({]|(?<=[ \t])(?=[\"']))\s{0,8}"
     r"[brun@]?\\?(?:\"\"|''|'(?=\")|\"(?=\\\"))?\\?[\"'`](?=([^\"'`\s\\]{6,200}))\1\\?[\"'`]",
     re.I,
 )
@@ -110,11 +95,13 @@ _HEADER = re.compile(r"[\w-]{0,20}:\s{0,3}(?=([A-Za-z0-9-]{10,20}))\1[\"'\s]")
 _BEFORE_HEADER = re.compile(r"[\"'\s]x-[\w-]{0,30}$", re.I)
 # In documents: **Password:** …, password is `…`, a cell of a table beside that with the name.
 _SAID = re.compile(
-    r"[\w-]{0,20}(?:[*_`]{0,3}\s?(?:[:：=]|\bis|(?<=word )to)[*_]{0,3}[ \t]{0,3}[*_]{0,3}`{1,2}|[*_]{2,3}\s?[:：][ \t]{0,3}|[:：][*_]{2,3}[ \t]{0,3})"
+    r"[\w-]{0,20}(?:[*_`]{0,3}\s?(?:[:\uff1a=]|\bis|(?<=word )to)[*_]{0,3}[ \t]{0,3}[*_]{0,3}`{1,2}"
+    r"|[*_]{2,3}\s?[:\uff1a][ \t]{0,3}|[:\uff1a][*_]{2,3}[ \t]{0,3})"
     r"(?=([^\s`*]{6,200}))\1[`*_]{0,3}(?=[\s.,;)]|$)"
 )
 _CELL = re.compile(
-    r"[\w() -]{0,20}[*_`]{0,3}[ \t]{0,20}\|[ \t]{0,20}[*_`]{0,3}(?=([^\s`*|]{6,200}))\1[*_`]{0,3}[ \t]{0,20}(?:\||\r?\n|$)"
+    r"[\w() -]{0,20}[*_`]{0,3}[ \t]{0,20}\|[ \t]{0,20}[*_`]{0,3}(?=([^\s`*|]{6,200}))\1[*_`]{0,3}"
+    r"[ \t]{0,20}(?:\||\r?\n|$)"
 )
 _BEFORE_CELL = re.compile(r"(?:^|\n)[ \t>*/#]{0,9}\|(?:[^\n|]{0,50}\|)?[ \t]{0,20}[*_`]{0,3}[\w .-]{0,30}$")
 # A part of a connection string.
@@ -122,14 +109,16 @@ _PART = re.compile(r"\s{0,3}=\s{0,3}(?=([^;\"'\s]{6,200}))\1(?:[;\"']|\s|$)")
 _BEFORE_PART = re.compile(r"(?:;\s?|[\"']|\w=(?:[^\s,;(]{1,60} )?)[\w.-]{0,30}$")
 # In settings, to the end of the line or element.
 _SETTING = re.compile(
-    r"[\w.-]{0,20}[\"']?(?:\s{0,8}[:：=]\s{0,8}|\"\s{1,8}value="
+    r"[\w.-]{0,20}[\"']?(?:\s{0,8}[:\uff1a=]\s{0,8}|\"\s{1,8}value="
     # between tags: <password>…, <key>password</key><string>…
     r"|(?:>|</\w{1,20}>(?=\s{0,40}<))\s{0,40}(?:<(?:(?:string|value|td)>|!\[CDATA\[)\s{0,40})?)[\"']?"
     r"((?:[^\s\"'<>,;}\]]|\}(?![\s,}]|$)|\](?!\]>)){6,200})",
     re.I,
 )
 # In a line that is nothing else, in the environment of a command, and as an option of one.
-_LINE = re.compile(r"[\w.-]{0,20}[ \t]{0,8}(?::{0,3}=|[?+!]=|[:：])\s{0,3}(?=([^\s\"'`,;]{6,200}))\1[ \t]*(?:\r?\n|$)")
+_LINE = re.compile(
+    r"[\w.-]{0,20}[ \t]{0,8}(?::{0,3}=|[?+!]=|[:\uff1a])\s{0,3}(?=([^\s\"'`,;]{6,200}))\1[ \t]*(?:\r?\n|$)"
+)
 _BEFORE_LINE = re.compile(
     r"(?:^|\n)[ \t]*(?:[-*#] )?(?:(?:export|set|setx|env|arg|local|readonly) )?(?:mot de )?[\w.-]{0,30}$", re.I
 )
@@ -186,8 +175,8 @@ _LINE_OF_LIST = re.compile(
 )
 # A value on the next lines, as YAML folds it and as TOML, INI and property files continue it, and a line of it.
 _BLOCK = re.compile(
-    r"[\w.-]{0,20}[\"']?[ \t]{0,8}(?::|=[ \t]{0,8}(?:\\|\"{3}|'{3})?)[ \t]{0,8}(?:[>|][+-]?\d?[+-]?)?[ \t]{0,8}(?:#[^\n]{0,200})?"
-    r"(?=\r?\n[ \t]{0,40}[^\s#-])"
+    r"[\w.-]{0,20}[\"']?[ \t]{0,8}(?::|=[ \t]{0,8}(?:\\|\"{3}|'{3})?)[ \t]{0,8}(?:[>|][+-]?\d?[+-]?)?"
+    r"[ \t]{0,8}(?:#[^\n]{0,200})?(?=\r?\n[ \t]{0,40}[^\s#-])"
 )
 _LINE_OF_BLOCK = re.compile(
     r"\r?\n[ \t]{0,40}([\"']?)([^\s\"',:{}\[\]]{1,400})\1(?=(?:\"{3}|'{3})?[ \t]*(?:\\|\r?\n|$))"
@@ -210,7 +199,6 @@ _PRECEDED = (
     *((_HEADER, _BEFORE_HEADER), (_CELL, _BEFORE_CELL), (_GIVEN, _BEFORE_GIVEN)),
 )
 _PRECEDED_IN_SETTINGS = (*_PRECEDED, (_PAIR, _BEFORE_PAIR))
-_PRECEDED_IN_DATA = ((_OPTION, _BEFORE_OPTION),)
 # What follows a name that nothing sets: a word or, in a list, no quotes. Only these may be a value then.
 _UNSET = re.compile(
     r"[\w-]{0,20}(?:\.?\s{1,3}(?=\w)(?!(?:as\s)?\w{1,20}(?:\(\w{1,5}\))?\s{0,8}=|is\b|to\b)|,\s{0,3}(?=\w)(?!qq?\W|r#|[brun][\"']))"
@@ -359,9 +347,14 @@ def _values_in_data(
     text: str, word: re.Match[str], name: _Name, settings: bool
 ) -> Iterator[tuple[re.Match[str], _Judge]]:
     """Yield the same in a line of data, which goes on for longer than those reach that a value must end in."""
+    if word[0] == "auth" and (match := _BASIC.match(text, word.start())):
+        yield match, is_base64_login
     if settings and (match := _SETTING.match(text, word.end())):
         yield match, name.plain
-    yield from _preceded(text, word, name, _PRECEDED_IN_DATA)
+    if (match := _OPTION.match(text, word.end())) and _BEFORE_OPTION.search(
+        text, max(0, word.start() - _BEFORE_CHARACTERS), word.start()
+    ):
+        yield match, name.plain
 
 
 def _preceded(

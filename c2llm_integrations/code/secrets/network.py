@@ -12,7 +12,8 @@ _VALUE = rf"[\"']?({_WORD}{{4,128}})"
 # After the number of how it is written: in clear, reversibly (7), hashed, or in Base64.
 _WRITTEN = re.compile(
     r"\b(?:password|secret|key|key-string|pre-shared-key|community) {1,4}(?:level \d{1,2} {1,4})?"
-    r"(?:[68] {1,4}(\$[^\s\"']{20,200})|6 {1,4}([A-i]{18,200})(?!\S)|9 {1,4}(\$9\$[^\s\"']{20,200})|7 {1,4}[\"']?([0-9A-Fa-f]{8,130})(?![\w.])"
+    r"(?:[68] {1,4}(\$[^\s\"']{20,200})|6 {1,4}([A-i]{18,200})(?!\S)"
+    r"|9 {1,4}(\$9\$[^\s\"']{20,200})|7 {1,4}[\"']?([0-9A-Fa-f]{8,130})(?![\w.])"
     rf"|4 {{1,4}}([A-Za-z0-9./]{{43}})(?!\w)|0 {{1,4}}{_VALUE})"
 )
 # After what a command logs in to; Juniper's own form, which is reversible; community strings.
