@@ -64,7 +64,7 @@ stringData:
             ("YWJj",),
         ),
         (
-            "kind: ConfigMap\ndata:\n  a: kept\n---\nkind: Secret\ndata:\n  a: YWJj\n---\nkind: Service\ndata:\n  a: kept\n",
+            "kind: ConfigMap\ndata:\n  a: kept\n---\nkind: Secret\ndata:\n  a: YWJj\n---\nkind: A\ndata:\n  a: kept\n",
             ("YWJj",),
         ),
         (
@@ -394,7 +394,7 @@ def test_a_short_name_in_code_is_no_token(line):
         "name,token,kind\nx1,int32,a1b2c3d4\n",
         "password is `None`; the password is ``md5``; token is `int32`; **Note:** a1b2c3d4; **Password:** required",
         "INSERT INTO users (id, name) VALUES (1, 'a1b2c3d4')",
-        "signal.connect('a', 'b', callback); FTP(host, user, password1); jwt.sign(payload, key1); jwt.verify(a, getKey1)",
+        "signal.connect('a', 'b', callback); FTP(host, user, password1); jwt.sign(p, key1); jwt.verify(a, getKey1)",
         "echo done | sudo tee a1b2c3; echo $PASS | chpasswd; sudo -S ls <<< $PW; echo me:$PASSWORD1 | chpasswd",
         "password: |\n  ${PASSWORD}\npassword:\n  minimum: a1b2c3d4\npassword: >-\nother: a1b2c3d4\n",
         "password:\n- a\nnext1value\n",
