@@ -75,7 +75,11 @@ _CALLS = (
     (".new(", r"(?:(?<=hmac.new\()|(?<=AES.new\()|(?<=DES.new\()|(?<=DES3.new\())", (0,)),
     *((name, "", (0,)) for name in ("Fernet(", "KeySpec(", "SecretKey(", "Wallet(")),
     *((name, r"\w{1,20}\(", (1,)) for name in ("jwt.", "JWT.")),
-    *((name, "", (1,)) for name in ("login(", "asicAuth(", "Hmac(", "WiFi.begin(", "PasswordAuthentication(")),
+    *(
+        (name, "", (1,))
+        for name in ("login(", "asicAuth(", "Hmac(", "PasswordAuthentication(", "signWith(", "auth_password(")
+    ),
+    *(("WiFi", r"(?:\.begin|Multi\.addAP)\(", (1,)), ("HMAC", r"\.\w{0,6}digest\(", (1,))),
     *(("auth", r"(?: ?= ?)?\(", (1,)), ("ipher", r"(?:iv)?\(", (1,)), ("Credential", r"s?\(", (3, 1))),
     *((name, "", (2,)) for name in ("FTP(", "getConnection(", "PDO(", "mysqli(", "Sequelize(", "hash_hmac(")),
     *(("openssl_", r"\w{1,20}\(", (2,)), ("connect(", "", (3, 2))),
@@ -84,7 +88,7 @@ _ARGUMENT = r"(?:[^,()\"'{}\n]|\"[^\"\n]{0,100}\"|'[^'\n]{0,100}'|\{[^{}\n]{0,10
 _SECRET_ARGUMENTS = {
     name: re.compile(
         rf"{re.escape(name)}{rest}\s{{0,40}}(?:{'|'.join(_ARGUMENT * count for count in counts)})"
-        rf"[bru]?[\"'`]{_VALUE}[\"'`]"
+        rf"(?:[\w.]{{1,20}}\(\s?)?[bru]?[\"'`]{_VALUE}[\"'`]"
     )
     for name, rest, counts in _CALLS
 }

@@ -96,8 +96,8 @@ _BEFORE_HEADER = re.compile(r"[\"'\s]x-[\w-]{0,30}$", re.I)
 # In documents: **Password:** …, password is `…`, a cell of a table beside that with the name.
 _SAID = re.compile(
     r"[\w-]{0,20}(?:[*_`]{0,3}\s?(?:[:\uff1a=]|\bis|(?<=word )to)[*_]{0,3}[ \t]{0,3}[*_]{0,3}`{1,2}"
-    r"|[*_]{2,3}\s?[:\uff1a][ \t]{0,3}|[:\uff1a][*_]{2,3}[ \t]{0,3})"
-    r"(?=([^\s`*]{6,200}))\1[`*_]{0,3}(?=[\s.,;)]|$)"
+    r"|[*_]{2,3}\s?[:\uff1a][ \t]{0,3}|[:\uff1a][*_]{2,3}[ \t]{0,3}|\s(?:is|to)\s{1,3}[\"'])"
+    r"(?=([^\s`*\"']{6,200}))\1[`*_\"']{0,3}(?=[\s.,;)]|$)"
 )
 _CELL = re.compile(
     r"[\w() -]{0,20}[*_`]{0,3}[ \t]{0,20}\|[ \t]{0,20}[*_`]{0,3}(?=([^\s`*|]{6,200}))\1[*_`]{0,3}"
@@ -109,7 +109,7 @@ _PART = re.compile(r"\s{0,3}=\s{0,3}(?=([^;\"'\s]{6,200}))\1(?:[;\"']|\s|$)")
 _BEFORE_PART = re.compile(r"(?:;\s?|[\"']|\w=(?:[^\s,;(]{1,60} )?)[\w.-]{0,30}$")
 # In settings, to the end of the line or element.
 _SETTING = re.compile(
-    r"[\w.-]{0,20}[\"']?(?:\s{0,8}[:\uff1a=]\s{0,8}|\"\s{1,8}value="
+    r"[\w.-]{0,20}[\"']?(?:\s{0,8}[:\uff1a=]\s{0,8}(?:!\w{0,20}!?\w{0,20}[ ])?|\"\s{1,8}value="
     # between tags: <password>…, <key>password</key><string>…
     r"|(?:>|</\w{1,20}>(?=\s{0,40}<))\s{0,40}(?:<(?:(?:string|value|td)>|!\[CDATA\[)\s{0,40})?)[\"']?"
     r"((?:[^\s\"'<>,;}\]]|\}(?![\s,}]|$)|\](?!\]>)){6,200})",
@@ -224,6 +224,7 @@ _DEFINES = re.compile(r"\b(?:define|set|setenv|putenv|def)\(\s?\w{0,30}$", re.I)
 _SALT = re.compile(
     r"define\(\s{0,9}[\"']\w{0,40}(?:KEY|SALT|SECRET)[\"']\s{0,9},\s{0,40}([\"'])([^\n'\"]{32,128})\1\s?\)"
 )
+_NO_LETTERS = re.compile(r"[\W_]")
 # The words of a wallet, of which 12 to 24 are all that it takes: mnemonic = "…", Seed phrase: ….
 _MNEMONIC = re.compile(
     r"(?:mnemonic|(?:seed|recovery|secret)[\s_-]?(?:phrase|words))\w{0,20}[\s\"'`:=>,(\[]{1,12}"
@@ -261,7 +262,7 @@ def find_named(text: str, settings: bool) -> Iterator[tuple[int, int]]:
                 continue
             if not words.search(lower, at, match.start(1)):  # another name of a secret tells more
                 end = max(end, match.end(1))
-            if is_secret(match[1]):
+            if is_secret(match[1]) and not _is_name(match[1], lower[max(0, at - _LINE_CHARACTERS) : at]):
                 yield match.span(1)
                 break
         for element in () if is_data or is_unset else _elements(text, at, settings):
@@ -274,6 +275,11 @@ def find_named(text: str, settings: bool) -> Iterator[tuple[int, int]]:
         )
     if "mnemonic" in lower or "phrase" in lower or "words" in lower:
         yield from (match.span(1) for match in _MNEMONIC.finditer(text) if _is_mnemonic(match[1]))
+
+
+def _is_name(value: str, before: str) -> bool:
+    """Return whether a value is the name that stands before it, written in another way."""
+    return _NO_LETTERS.sub("", before).endswith(_NO_LETTERS.sub("", value.lower()))
 
 
 def judge_of(column: str) -> _Judge | None:
