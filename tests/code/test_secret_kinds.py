@@ -170,7 +170,6 @@ def test_the_default_of_a_declared_parameter(text):
             "WiFiMulti.addAP('home', '<>')",
             "createCipheriv('aes', Buffer.from('<>'))",
             "OpenSSL::HMAC.hexdigest('sha256', '<>', d)",
-            "signWith(ALGORITHM, '<>')",
             'createHmac("sha256", "<>")',
             "createCipheriv('aes', '<>', iv)",
         ),

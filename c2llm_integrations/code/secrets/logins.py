@@ -74,15 +74,11 @@ _LINE_CHARACTERS, _NEAR_CHARACTERS = 240, 100
 _CALLS = (
     (".new(", r"(?:(?<=hmac.new\()|(?<=AES.new\()|(?<=DES.new\()|(?<=DES3.new\())", (0,)),
     *((name, "", (0,)) for name in ("Fernet(", "KeySpec(", "SecretKey(", "Wallet(")),
-    *((name, r"\w{1,20}\(", (1,)) for name in ("jwt.", "JWT.")),
-    *(
-        (name, "", (1,))
-        for name in ("login(", "asicAuth(", "Hmac(", "PasswordAuthentication(", "signWith(", "auth_password(")
-    ),
-    *(("WiFi", r"(?:\.begin|Multi\.addAP)\(", (1,)), ("HMAC", r"\.\w{0,6}digest\(", (1,))),
-    *(("auth", r"(?: ?= ?)?\(", (1,)), ("ipher", r"(?:iv)?\(", (1,)), ("Credential", r"s?\(", (3, 1))),
-    *((name, "", (2,)) for name in ("FTP(", "getConnection(", "PDO(", "mysqli(", "Sequelize(", "hash_hmac(")),
-    *(("openssl_", r"\w{1,20}\(", (2,)), ("connect(", "", (3, 2))),
+    *((name, "", (1,)) for name in ("login(", "WiFi.begin(", "WiFiMulti.addAP(")),
+    *(("jwt.", r"\w{1,20}\(", (1,)), ("HMAC.", r"\w{0,6}digest\(", (1,)), ("ipher", r"(?:iv)?\(", (1,))),
+    *(("auth", r"(?:_password| ?= ?)?\(", (1,)), ("Auth", r"(?:entication)?\(", (1,)), ("Credential", r"s?\(", (3, 1))),
+    *((name, "", (2,)) for name in ("FTP(", "getConnection(", "PDO(", "mysqli(", "Sequelize(")),
+    *(("mac(", "", (2, 1)), ("openssl_", r"\w{1,20}\(", (2,)), ("connect(", "", (3, 2))),
 )
 _ARGUMENT = r"(?:[^,()\"'{}\n]|\"[^\"\n]{0,100}\"|'[^'\n]{0,100}'|\{[^{}\n]{0,100}\}|\([^()\n]{0,100}\)){1,60},\s{0,40}"
 _SECRET_ARGUMENTS = {
