@@ -1,9 +1,9 @@
 """Find tokens, passwords and private keys in the text of any file.
 
 The rules are our own because the scanners available as libraries take a tenth of a second per file. `issuers` has what
-is known by its looks, `private_keys` keys, `logins` what stands in URLs and commands, `network` what
-devices are configured with, `named` what is set to a name
-that says it; `values` judges a value by itself.
+is known by its looks, `private_keys` keys, `logins` what stands in URLs, commands and calls, `network` what devices are
+configured with, `manifests` Kubernetes' Secrets, `tables` what a column's name says, `named` what is set to a name that
+says it; `values` judges a value by itself.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from collections.abc import Iterator
 
 from c2llm_integrations.code.secrets.issuers import find_hashes, find_tokens, is_token
 from c2llm_integrations.code.secrets.logins import find_logins
+from c2llm_integrations.code.secrets.manifests import find_manifest_secrets
 from c2llm_integrations.code.secrets.named import find_named
 from c2llm_integrations.code.secrets.network import find_network_secrets, find_seeds
-from c2llm_integrations.code.secrets.private_keys import find_web_keys, has_private_key
+from c2llm_integrations.code.secrets.private_keys import find_wallet_keys, find_web_keys, has_private_key
+from c2llm_integrations.code.secrets.tables import find_in_tables
 
 __all__ = ["BLOT", "find_secrets", "has_private_key", "is_token", "without_secrets"]
 
@@ -28,8 +30,11 @@ def find_secrets(text: str, settings: bool) -> Iterator[tuple[int, int]]:
     yield from find_hashes(text)
     yield from find_logins(text)
     yield from find_web_keys(text)
+    yield from find_wallet_keys(text)
     yield from find_seeds(text)
     yield from find_network_secrets(text)
+    yield from find_manifest_secrets(text)
+    yield from find_in_tables(text)
     yield from find_named(text, settings)
 
 

@@ -44,6 +44,8 @@ _TOKENS = (
     r"lin_api_\w{40}|ntn_\w{40,}|secret_[A-Za-z0-9]{43}(?!\w)|PMAK-[0-9a-f]{24}-[0-9a-f]{34}|sbp_[0-9a-f]{40}",
     r"pscale_(?:tkn|pw|oauth)_[\w=.-]{32,}|fo1_[\w-]{43}|FlyV1fm\d_[\w+/=]{80,}|CCIPAT_\w+|bkua_[0-9a-f]{40}",
     r"sntry[su]_[\w+/=]{50,}|figd_[\w-]{38,}|tskey-\w+-\w+-\w+|AGE-SECRET-KEY-1[0-9A-Z]{50,}|\d{8,10}:AA[\w-]{33}(?![\w-])",
+    # keys of Laravel
+    r"base64:(?:[A-Za-z0-9+/]{43}=|[A-Za-z0-9+/]{22}==)(?![\w+/=])",
     # JSON Web Tokens
     r"eyJ[\w-]{16,300}\.eyJ[\w-]{16,2000}\.[\w-]{20,}",
 )

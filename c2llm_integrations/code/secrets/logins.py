@@ -33,35 +33,66 @@ _COMMAND = re.compile(
     # after a word that says it, or a letter
     rf"|(?:openssl|keytool|jarsigner){_REST}-(?:k|pass(?:in|out)?|(?:src|dest)?(?:store|key)pass){_NEXT}(?:pass:)?"
     r"|(?:sshpass|(?:docker|podman|helm(?: registry)?|skopeo|oc|az) login|mongo\w{0,6}|lftp|mosquitto_\w{3}|sqlcmd|bcp"
-    rf"|zip|unzip|redis-cli|ldap\w{{3,9}}){_REST}-[pPaw]{_NEXT}){_VALUE}"
+    rf"|zip|unzip|redis-cli|ldap\w{{3,9}}){_REST}-[pPaw]{_NEXT}"
+    # without a sign before it
+    rf"|(?:psexec(?:64)?|plink|pscp|psftp)(?:\.exe)?{_REST}-pw?{_NEXT}"
+    r"|htpasswd[ \t](?:-\w{1,5}[ \t]){0,3}-\w{0,5}b\w{0,5}[ \t](?:[^\s-]\S{0,99}[ \t]){2}"
+    rf"|net[ \t]use[ \t](?:[^\n]{{0,200}}?/user:\S{{1,64}}[ \t]{{1,4}}|(?:\w:[ \t])?\\\\[^\s]{{1,99}}[ \t](?!/))"
+    rf"|net[ \t]user[ \t][^\s/]{{1,64}}[ \t](?!/)){_VALUE}"
 )
 # Few texts have any of these options, and looking for one costs a hundredth of looking for a program.
 _HAS_OPTION = re.compile(r"-(?<=[\s\"']-)(?:[pPawuUk]|-(?:user|proxy-user|auth)|pass|(?:src|dest)?(?:store|key)pass)")
-# Functions that take a user and a password, or a place, a user and a password; settings of servers; SQL.
-_CALL = re.compile(
-    r"(?:auth ?= ?|\.auth|[bB]asic_?[aA]uth|\blogin|Credentials?)\([\"'][^\"'\s]{1,64}[\"'], ?[\"']"
-    + _VALUE
-    + r"|(?:getConnection|mysqli(?:_connect)?|PDO)\((?:[^,()\n]{1,200},\s?){2}[\"']"
-    + _VALUE
-    + r"|ConvertTo-SecureString (?:-String )?[\"']"
-    + _VALUE
+# What a text has before a password, and the password; each begins with characters that are quick to look for. It is
+# printed into a program which asks for it, sent when it is asked for, or noted beside a user: Login: admin / ….
+_ASKS = (
+    r"(?:sudo[ \t](?:-\w[ \t])?)?(?:chpasswd|passwd|smbpasswd|kinit|gpg|cryptsetup|ansible-vault"
+    r"|sudo[ \t](?:-\w{1,2}[ \t]){0,2}-\w?S"
+    r"|[\w./-]{1,40}[ \t][^\n|<]{0,80}?-stdin)"
 )
+_USER_OF = r"(?:[\w.@$-]{1,64}:)?"
+_PIPE = re.compile(rf"\|[ \t]{{0,4}}{_ASKS}")
+_PRINTED = re.compile(
+    rf"\b(?:echo|printf)[ \t]{{1,4}}(?:-\w{{1,3}}[ \t]){{0,2}}[\"']?{_USER_OF}"
+    r"([^\s\"'`;&|<>,]{5,256})[\"']?[ \t]{0,4}$"
+)
+_PLACES = (
+    (re.compile(rf"<<<[ \t]{{0,4}}[\"']?{_USER_OF}{_VALUE}"), re.compile(rf"{_ASKS}[^\n|<]{{0,60}}$")),
+    (
+        re.compile(r"send(?:[ \t]--)?[ \t]\"([^\s\"\\]{5,128})\\[rn]"),
+        re.compile(r"(?i:password|passphrase)[^\n]{0,40}\n?[^\n]{0,20}$"),
+    ),
+    (
+        re.compile(rf" / `?{_VALUE}"),
+        re.compile(r"(?i:\b(?:log-?in|user(?:name)?|credentials?|account)s?):[*_ \t]{1,4}`?[\w.@-]{1,64}`?$"),
+    ),
+)
+_HAS_PLACE = ("<<<", "send ", " / ")
+# Characters of a line before a password that say what it is.
+_LINE_CHARACTERS, _NEAR_CHARACTERS = 240, 100
+# Functions that take a secret by its position: how their names begin, which is quick to look for, and go on, and how
+# many arguments precede it.
+_CALLS = (
+    (".new(", r"(?:(?<=hmac.new\()|(?<=AES.new\()|(?<=DES.new\()|(?<=DES3.new\())", (0,)),
+    *((name, "", (0,)) for name in ("Fernet(", "KeySpec(", "SecretKey(", "Wallet(")),
+    *((name, "", (1,)) for name in ("login(", "WiFi.begin(", "WiFiMulti.addAP(")),
+    *(("jwt.", r"\w{1,20}\(", (1,)), ("HMAC.", r"\w{0,6}digest\(", (1,)), ("ipher", r"(?:iv)?\(", (1,))),
+    *(("auth", r"(?:_password| ?= ?)?\(", (1,)), ("Auth", r"(?:entication)?\(", (1,)), ("Credential", r"s?\(", (3, 1))),
+    *((name, "", (2,)) for name in ("FTP(", "getConnection(", "PDO(", "mysqli(", "Sequelize(")),
+    *(("mac(", "", (2, 1)), ("openssl_", r"\w{1,20}\(", (2,)), ("connect(", "", (3, 2))),
+)
+_ARGUMENT = r"(?:[^,()\"'{}\n]|\"[^\"\n]{0,100}\"|'[^'\n]{0,100}'|\{[^{}\n]{0,100}\}|\([^()\n]{0,100}\)){1,60},\s{0,40}"
+_SECRET_ARGUMENTS = {
+    name: re.compile(
+        rf"{re.escape(name)}{rest}\s{{0,40}}(?:{'|'.join(_ARGUMENT * count for count in counts)})"
+        rf"(?:[\w.]{{1,20}}\(\s?)?[bru]?[\"'`]{_VALUE}[\"'`]"
+    )
+    for name, rest, counts in _CALLS
+}
+_POWERSHELL = re.compile(r"ConvertTo-SecureString (?:-\w{2,12} ){0,3}[\"']" + _VALUE)
+# Settings of servers; SQL.
 _SERVER = re.compile(
     r"\b(?:login\s{1,8}\S{1,64}\s{1,8}password\s{1,8}|(?:bindpw|rootpw|requirepass|masterauth)[ \t]{1,8}"
     r"|(?i:identified\sby|(?:with|encrypted|role\s\w{1,64})\spassword)\s[\"'])" + _VALUE
-)
-_HAS_CALL = (
-    "auth=(",
-    "auth = (",
-    ".auth(",
-    "asicAuth(",
-    "asic_auth(",
-    "login(",
-    "Credential",
-    "getConnection(",
-    "mysqli",
-    "PDO(",
-    "SecureString",
 )
 _HAS_SERVER = ("login", "bindpw", "rootpw", "requirepass", "masterauth", "assword '", "ASSWORD '", " by '", " BY '")
 
@@ -73,8 +104,8 @@ def find_logins(text: str) -> Iterator[tuple[int, int]]:
             yield from _find_in_urls(text)
         yield from (match.span(1) for match in _ORACLE.finditer(text) if is_login_password(match[1]))
     for pattern, is_there in (
-        (_COMMAND, _HAS_OPTION.search(text)),
-        (_CALL, any(map(text.__contains__, _HAS_CALL))),
+        (_COMMAND, "htpasswd" in text or "net use" in text or _HAS_OPTION.search(text)),
+        (_POWERSHELL, "SecureString" in text),
         (_SERVER, any(map(text.__contains__, _HAS_SERVER))),
     ):
         if is_there:
@@ -83,6 +114,22 @@ def find_logins(text: str) -> Iterator[tuple[int, int]]:
                 for match in pattern.finditer(text)
                 if is_password(match[match.lastindex or 0])
             )
+    yield from (match.span(1) for match in _beside(text) if is_password(match[1]))
+
+
+def _beside(text: str) -> Iterator[re.Match[str]]:
+    """Yield what stands where a call, a program or a note has a password."""
+    for name, pattern in _SECRET_ARGUMENTS.items():
+        if name in text:
+            yield from pattern.finditer(text)
+    if "|" in text and ("echo" in text or "printf" in text):
+        for pipe in _PIPE.finditer(text):
+            if match := _PRINTED.search(text, max(0, pipe.start() - _LINE_CHARACTERS), pipe.start()):
+                yield match
+    for sign, (pattern, must_precede) in zip(_HAS_PLACE, _PLACES, strict=True):
+        for match in pattern.finditer(text) if sign in text else ():
+            if must_precede.search(text, max(0, match.start() - _NEAR_CHARACTERS), match.start()):
+                yield match
 
 
 def _find_in_urls(text: str) -> Iterator[tuple[int, int]]:

@@ -12,7 +12,8 @@ _VALUE = rf"[\"']?({_WORD}{{4,128}})"
 # After the number of how it is written: in clear, reversibly (7), hashed, or in Base64.
 _WRITTEN = re.compile(
     r"\b(?:password|secret|key|key-string|pre-shared-key|community) {1,4}(?:level \d{1,2} {1,4})?"
-    r"(?:[68] {1,4}(\$[^\s\"']{20,200})|9 {1,4}(\$9\$[^\s\"']{20,200})|7 {1,4}[\"']?([0-9A-Fa-f]{8,130})(?![\w.])"
+    r"(?:[68] {1,4}(\$[^\s\"']{20,200})|6 {1,4}([A-i]{18,200})(?!\S)"
+    r"|9 {1,4}(\$9\$[^\s\"']{20,200})|7 {1,4}[\"']?([0-9A-Fa-f]{8,130})(?![\w.])"
     rf"|4 {{1,4}}([A-Za-z0-9./]{{43}})(?!\w)|0 {{1,4}}{_VALUE})"
 )
 # After what a command logs in to; Juniper's own form, which is reversible; community strings.
@@ -29,7 +30,7 @@ _COMMAND = re.compile(
 )
 _JUNIPER = re.compile(r"-(?:key|password|text)[ \t]{1,4}\"(\$[189]\$[^\s\"]{6,200})\"")
 # Few texts have any of these, and looking for them costs a tenth of looking for the patterns.
-_HAS = ("password", "secret", "-server ", "isakmp key", "key 7", "key-string", "community", "com2sec")
+_HAS = ("password", "secret", "-server ", "isakmp key", "key 6", "key 7", "key-string", "community", "com2sec")
 # Names that every manual has in the place of a community.
 _PUBLIC = re.compile(r"public|private|community|string|word|name|default|snmp|test|\$", re.I)
 # The seed of one-time passwords, or several of them, in the URI that a QR code shows.
@@ -43,7 +44,7 @@ def find_network_secrets(text: str) -> Iterator[tuple[int, int]]:
     if any(map(text.__contains__, _HAS)):
         for match in _WRITTEN.finditer(text):
             group = match.lastindex or 0
-            if group < 5 or is_set_password(match[group]):
+            if group < 6 or is_set_password(match[group]):
                 yield match.span(group)
         for match in _COMMAND.finditer(text):
             if is_set_password(match[1]) and not _PUBLIC.fullmatch(match[1]):

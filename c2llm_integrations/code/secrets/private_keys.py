@@ -28,6 +28,9 @@ _BARE_KEY = re.compile(
 )
 # The private numbers of a JSON Web Key, and a symmetric one.
 _WEB_KEY = re.compile(r"[\"'](?:d|p|q|dp|dq|qi|k)[\"']\s{0,3}:\s{0,3}[\"']([\w-]{22,2000})[\"']")
+# The private keys of a wallet's accounts, in a list or each under its name.
+_ACCOUNTS = re.compile(r"[aA]ccounts\w{0,20}[\"']?\s{0,3}(?::|:?=)\s{0,3}(?:\[\]\w{1,20})?[\[{(]([^\])}]{60,20000})")
+_WALLET_KEY = re.compile(r"(?<![0-9a-fA-F])((?:0x)?[0-9a-fA-F]{64})(?![0-9a-fA-F])")
 
 
 def has_private_key(text: str) -> bool:
@@ -41,3 +44,10 @@ def find_web_keys(text: str) -> Iterator[tuple[int, int]]:
     """Yield where each private number of a JSON Web Key begins and ends."""
     if '"kty"' in text:
         yield from (match.span(1) for match in _WEB_KEY.finditer(text) if is_random(match[1]))
+
+
+def find_wallet_keys(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where each private key of a wallet begins and ends: 64 hexadecimal digits in a list of accounts."""
+    if "ccounts" in text:
+        for accounts in _ACCOUNTS.finditer(text):
+            yield from (match.span(1) for match in _WALLET_KEY.finditer(text, *accounts.span(1)))
