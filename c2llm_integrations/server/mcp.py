@@ -12,7 +12,7 @@ from c2llm_integrations.server.live_index import LiveIndex, LiveIndexConfig
 from c2llm_integrations.server.mcp_answers import SearchTools
 
 if TYPE_CHECKING:
-    from c2llm_integrations.server.mcp_calls import OneLineServer
+    from c2llm_integrations.server.mcp_tools import OneLineServer
 
 # Minutes without a question after which the model is unloaded.
 IDLE_MINUTES = 10.0
@@ -69,8 +69,7 @@ def serve(
 
 def _server(tools: SearchTools) -> OneLineServer:
     try:
-        from c2llm_integrations.server.mcp_calls import OneLineServer
-        from c2llm_integrations.server.mcp_tools import add_tools
+        from c2llm_integrations.server.mcp_tools import OneLineServer, add_tools
     except ImportError as error:
         raise MissingExtra("mcp", "mcp") from error
     server = OneLineServer("c2llm", instructions=INSTRUCTIONS, log_level="WARNING")
