@@ -15,14 +15,12 @@ from typing import Annotated, NoReturn
 import typer
 
 from c2llm_integrations.cli import (
-    bench,
     collections,
-    evaluation,
-    export_onnx,
     fit_projection,
     index,
     index_ray,
     load,
+    models,
     plan,
     search,
     serve,
@@ -52,10 +50,10 @@ app.command(short_help="Fit fewer dimensions to your code.")(fit_projection.fit_
 app.command(short_help="Train a model on pairs.")(train.train)
 app.command(short_help="Train fewer dimensions on your code.")(train.train_head)
 app.command(short_help="Make training pairs of your code.")(train.mine_pairs)
-app.command(short_help="Write a model as ONNX.")(export_onnx.export_onnx)
-app.command("eval", short_help="Measure how well a model retrieves.")(evaluation.evaluate)
+app.command(short_help="Write a model as ONNX.")(models.export_onnx)
+app.command("eval", short_help="Measure how well a model retrieves.")(models.evaluate)
 app.command(short_help="Serve embeddings over HTTP.")(serve.serve)
-app.command(short_help="Measure a model on this machine.")(bench.bench)
+app.command(short_help="Measure a model on this machine.")(models.bench)
 app.command(short_help="Search on a page in your browser.")(serve.browse)
 app.command(short_help="Serve search to a coding agent.")(serve.mcp)
 
