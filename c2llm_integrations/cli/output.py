@@ -14,7 +14,6 @@ from c2llm_integrations.cli.terminal import say, write, write_json
 from c2llm_integrations.code.safe_open import MAX_PATH_BYTES
 
 if TYPE_CHECKING:
-    from c2llm_integrations.indexing.cost_estimate import Estimate
     from c2llm_integrations.indexing.report import IngestReport, RecordsReport
     from c2llm_integrations.stores.vector_store import Hit
 
@@ -238,7 +237,11 @@ def report_lines(report: IngestReport | RecordsReport, planned: bool) -> list[st
         f"deleted {report.deleted:,}, refused {len(report.refused):,}",
     ]
     if not isinstance(report, RecordsReport) and report.estimate is not None:
-        lines.append(_estimated(report.estimate))
+        cost = report.estimate
+        lines.append(
+            f"about {cost.tokens:,} tokens, {size(cost.store_bytes)} in the store, "
+            f"{cost.minutes:.1f} minutes at {cost.tokens_per_second:,.0f} tokens a second"
+        )
     if report.tokens:
         lines.append(f"embedded {report.tokens:,} tokens, {report.tokens / report.seconds:,.0f} a second")
     if report.cut:
@@ -265,13 +268,6 @@ def _file_lines(report: IngestReport) -> list[str]:
 
 def _named(paths: Sequence[str]) -> str:
     return ", ".join(sorted(paths)[:NAMES]) + (", …" if len(paths) > NAMES else "")
-
-
-def _estimated(cost: Estimate) -> str:
-    return (
-        f"about {cost.tokens:,} tokens, {size(cost.store_bytes)} in the store, "
-        f"{cost.minutes:.1f} minutes at {cost.tokens_per_second:,.0f} tokens a second"
-    )
 
 
 def say_problems(refused: Mapping[str, str], file: Path, unread: Sequence[str] = ()) -> bool:

@@ -267,10 +267,8 @@ def _fill(tree: Tree, listing: Listing, sieve: _Sieve) -> None:
 def _is_gone(path: str) -> bool:
     try:
         os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False
+    except OSError as error:
+        return isinstance(error, (FileNotFoundError, NotADirectoryError))
     return False
 
 

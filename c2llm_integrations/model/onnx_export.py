@@ -59,7 +59,11 @@ def export_onnx(options: ModelOptions, folder: Path, *, int8: bool = False) -> d
     folder = folder.absolute()
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not an empty folder; name another")
-    _require_packages()
+    try:
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401  # torch.onnx needs it
+    except ImportError as error:
+        raise MissingExtra(str(error.name), "onnx") from error
     embedder = C2LLMEmbedder.from_options(replace(options, dtype="float32", device="cpu", normalize=True))
     graph = OnnxGraph(embedder).eval()
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -73,14 +77,6 @@ def export_onnx(options: ModelOptions, folder: Path, *, int8: bool = False) -> d
             folder.rmdir()
         made.rename(folder)
     return cosines
-
-
-def _require_packages() -> None:
-    try:
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401  # torch.onnx needs it
-    except ImportError as error:
-        raise MissingExtra(str(error.name), "onnx") from error
 
 
 def _write_texts(embedder: C2LLMEmbedder, folder: Path) -> None:

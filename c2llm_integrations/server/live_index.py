@@ -74,7 +74,7 @@ class LiveIndexConfig:
 
     def to_json(self) -> str:
         """Return it as one line for another process."""
-        return json.dumps({**asdict(self), "folder": str(self.folder)})
+        return json.dumps(asdict(self), default=str)
 
     @classmethod
     def from_json(cls, text: str) -> LiveIndexConfig:

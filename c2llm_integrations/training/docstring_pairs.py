@@ -117,12 +117,12 @@ def _python(node: Node, source: bytes, language: str) -> DocumentedCode | None:
         value = ast.literal_eval(_cut(source, string.start_byte, string.end_byte))
     except (ValueError, SyntaxError):
         return None
-    if not isinstance(value, str) or (bare := _cut(source, node.start_byte, first.start_byte)) is None:
+    if not isinstance(value, str):
         return None
     rest = _cut(source, first.end_byte, node.end_byte).lstrip("\n")
     pad = " " * node.start_point.column
     whole = _dedent(pad + _cut(source, node.start_byte, node.end_byte), len(pad))
-    bare = _dedent(pad + bare.rstrip() + "\n" + rest, len(pad))
+    bare = _dedent(pad + _cut(source, node.start_byte, first.start_byte).rstrip() + "\n" + rest, len(pad))
     return DocumentedCode(language, _text(name), first_paragraph(value), whole[:MAX_CODE], bare)
 
 
