@@ -140,12 +140,8 @@ def open_tree(
 def list_again(root: Path, prefix: str, known: Set[str]) -> tuple[Set[str], list[str]]:
     """List the files under `prefix` of a root that `open_tree` found, without judging the `known` ones again.
 
-    Returns:
-        The known files that are still listed, and the new ones.
-
-    Raises:
-        RepositoryError: The folder cannot be listed.
-
+    Returns the known files that are still listed, and the new ones. Raises RepositoryError for a folder that cannot be
+    listed.
     """
     _listable(root / prefix)
     tree = Tree(root, prefix, "")

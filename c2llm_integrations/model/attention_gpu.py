@@ -124,11 +124,7 @@ def pool(scores: Tensor, states: Tensor, texts: PackedLayout) -> Tensor:
 def packed_layout(lengths: Sequence[int], device: torch.device, offsets: Tensor | None = None) -> PackedLayout:
     """Describe texts that follow each other from token 0 on; made once a batch, on the device, without waiting for it.
 
-    Args:
-        lengths: Tokens of each text.
-        device: Where attention and pooling run.
-        offsets: (texts + 1,) int32, where each text begins, if they are on the device already.
-
+    `offsets`: (texts + 1,) int32, where each text begins, if they are on the device already.
     """
     begins = [0, *accumulate(lengths)]
     if offsets is None:

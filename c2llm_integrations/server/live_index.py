@@ -57,14 +57,9 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class LiveIndexConfig:
-    """What a live index is of.
+    """The folder that questions are answered from, a repository or a folder in one, and its collection.
 
-    Attributes:
-        folder: Where questions are answered from, a repository or a folder in one.
-        store: URL, by default the repository's own index.
-        collection: Name of the collection.
-        model: That of a collection yet to be made, by default nano.
-
+    `store`: URL, by default the repository's own index; `model`: that of a collection yet to be made, by default nano.
     """
 
     folder: Path

@@ -35,18 +35,8 @@ def serve(
 ) -> None:
     """Answer until standard input ends. Threads that still compute may be left when it returns.
 
-    Args:
-        folders: What may be searched; no file outside is read.
-        store: The store's URL, by default each repository's own index.
-        collection: Name of the collection.
-        model: That of a collection yet to be made, by default nano.
-        index: Whether to embed what is new or stale meanwhile.
-        idle_minutes: Without a question for so long, the model is unloaded.
-
-    Raises:
-        RepositoryError: For a folder that cannot be listed.
-        MissingExtra: Without the SDK.
-
+    No file outside the `folders` is read. `index`: whether to embed what is new or stale meanwhile; the others are
+    those of `LiveIndexConfig`. Raises RepositoryError for a folder that cannot be listed, MissingExtra without the SDK.
     """
     configs = [
         LiveIndexConfig(folder=folder, store=store, collection=collection, model=model)
