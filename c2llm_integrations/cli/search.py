@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -57,7 +57,10 @@ def search(
     if show.dense and show.lexical:
         raise typer.BadParameter("--dense and --lexical are both given; choose one", param_hint="--lexical")
     mode: Mode = "dense" if show.dense else "lexical" if show.lexical else "hybrid"
-    options = replace(options, mode=mode, rules=_rules_without(show.no_rule or ()))
+    off = show.no_rule or []
+    # Unknown names are kept, so that they are refused later.
+    rules = [*(rule for rule in RULES if rule not in off), *(set(off) - set(RULES))]
+    options = replace(options, mode=mode, rules=rules)
     if show.index:
         from c2llm_integrations.cli.index import bring_up_to_date
 
@@ -72,11 +75,6 @@ def search(
     for note in answer.notes:
         terminal.say(note)
     return 0
-
-
-def _rules_without(off: Sequence[str]) -> list[str]:
-    """Return the ranking rules without those in `off`; unknown names are kept, so that they are refused later."""
-    return [*(rule for rule in RULES if rule not in off), *(set(off) - set(RULES))]
 
 
 @dataclass(frozen=True)

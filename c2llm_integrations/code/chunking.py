@@ -233,7 +233,7 @@ def _group(lines: Lines, outer: Piece, nodes: list[Node], owners: count[int], ru
     """Gather nodes into runs of whole lines that cover `outer`: a comment goes with the node right below it."""
     groups: list[_Group] = []
     for node in nodes:
-        first = lines.next_full(node.start_point[0])
+        first = lines.first_full[node.start_point[0]]
         end_row, end_column = node.end_point
         if first > end_row or node.start_byte == node.end_byte:
             continue  # white space, or a token that the parser missed

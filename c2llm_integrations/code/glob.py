@@ -62,7 +62,10 @@ class Glob(NamedTuple):
     @classmethod
     def parse(cls, line: str) -> Glob | None:
         """Take one line apart; None for blank lines and comments."""
-        line = _strip_trailing_spaces(line.rstrip("\n").removesuffix("\r"))
+        line = line.rstrip("\n").removesuffix("\r")
+        kept = line.rstrip(" ")
+        backslashes = len(kept) - len(kept.rstrip("\\"))
+        line = line[: len(kept) + backslashes % 2]  # a space behind a backslash stays
         if line.startswith("#"):
             return None
         negated = line.startswith("!")
@@ -82,13 +85,6 @@ class Glob(NamedTuple):
         if tokens is None or sum(not isinstance(token, Star) for token in tokens) > MAX_PATH_BYTES:
             return None
         return [Star.FOLDERS, *tokens] if self.anywhere else tokens
-
-
-def _strip_trailing_spaces(line: str) -> str:
-    kept = line.rstrip(" ")
-    backslashes = len(kept) - len(kept.rstrip("\\"))
-    is_escaped = backslashes % 2 == 1 and len(kept) < len(line)
-    return f"{kept} " if is_escaped else kept
 
 
 def _tokens(glob: str, anywhere: bool) -> list[Token] | None:

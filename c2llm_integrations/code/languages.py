@@ -112,13 +112,13 @@ _SUFFIXES = {
 }
 
 
-def _inverted(words: dict[str, str]) -> dict[str, str]:
+def inverted(words: dict[str, str]) -> dict[str, str]:
     """Return each word with the key of its list."""
     return {word: key for key, several in words.items() for word in several.split()}
 
 
-_BY_SUFFIX = _inverted(_SUFFIXES)
-_BY_NAME = _inverted(
+_BY_SUFFIX = inverted(_SUFFIXES)
+_BY_NAME = inverted(
     {
         "makefile": "makefile gnumakefile",
         "dockerfile": "dockerfile containerfile",
@@ -135,7 +135,7 @@ _BY_NAME = _inverted(
         "ini": ".gitignore .gitconfig .editorconfig",
     }
 )
-_BY_INTERPRETER = _inverted(
+_BY_INTERPRETER = inverted(
     {
         "python": "python pypy",
         "javascript": "node nodejs",
@@ -153,7 +153,7 @@ _BY_INTERPRETER = _inverted(
 # The names in the tables; for other languages `language_of` returns Pygments' own.
 LANGUAGES = frozenset(("matlab", *_BY_SUFFIX.values(), *_BY_NAME.values(), *_BY_INTERPRETER.values()))
 # Names that editors and people use for a language, and that are neither a suffix nor known to Pygments.
-_CALLED = _inverted(
+_CALLED = inverted(
     {
         "cpp": "cplusplus",
         "javascript": "es ecmascript javascriptreact reactjs",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, groupby
 from typing import Any, Protocol
 
 import numpy as np
@@ -278,14 +278,11 @@ def _pool(scores: Tensor, states: Tensor, groups: Groups) -> Tensor:
 
 def groups_of(lengths: Sequence[int]) -> Iterator[tuple[int, int, int]]:
     """Yield runs of neighbors of equal length: each is one attention call without a mask."""
-    start = index = 0
-    while index < len(lengths):
-        count = 1
-        while index + count < len(lengths) and lengths[index + count] == lengths[index]:
-            count += 1
-        yield start, count, lengths[index]
-        start += count * lengths[index]
-        index += count
+    start = 0
+    for length, run in groupby(lengths):
+        count = len(list(run))
+        yield start, count, length
+        start += count * length
 
 
 def pma_shapes(config: ModelConfig) -> Iterator[tuple[str, Shape]]:

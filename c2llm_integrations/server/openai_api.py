@@ -22,7 +22,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-from numpy.typing import NDArray
 
 from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.errors import InputError, MissingExtra, ServerError
@@ -212,7 +211,9 @@ class _Server:
         tokens = int(counts.sum())
         self._texts.inc(len(asked.texts))
         self._tokens.inc(tokens)
-        rows = [_base64(vector) for vector in vectors] if asked.as_base64 else np.ascontiguousarray(vectors)
+        rows: Any = np.ascontiguousarray(vectors)
+        if asked.as_base64:
+            rows = [base64.b64encode(vector.astype("<f4").tobytes()).decode() for vector in vectors]
         data = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rows)]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         body = {"object": "list", "data": data, "model": self.name, "usage": usage}
@@ -303,10 +304,6 @@ def _model(data: dict[str, Any]) -> str | None:
     if name is not None and not isinstance(name, str):
         raise Refused(400, f"model is a JSON {type(name).__name__}, expected a string", "model")
     return name
-
-
-def _base64(vector: NDArray[np.float32]) -> str:
-    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
 
 
 async def _refusal(_request: Request, error: Exception) -> Response:
