@@ -128,7 +128,7 @@ def packed_layout(lengths: Sequence[int], device: torch.device, offsets: Tensor 
     """
     begins = [0, *accumulate(lengths)]
     if offsets is None:
-        offsets = moved(torch.tensor(begins, dtype=torch.int32), device)
+        offsets = to_device(torch.tensor(begins, dtype=torch.int32), device)
     blocks = [
         _block(offsets[first : last + 1].long(), lengths[first], begins[first], begins[last])
         for first, last in _alike(lengths)
@@ -156,7 +156,7 @@ def _block(offsets: Tensor, longest: int, begin: int, end: int) -> Block:
     return Block(begin, end, rows, real if end - begin < real.numel() else None, places)
 
 
-def moved(tensor: Tensor, device: torch.device) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Copy a CPU tensor to the device; to a GPU from pinned memory, so that nobody waits for the copy."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 

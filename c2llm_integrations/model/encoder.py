@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from c2llm_integrations.errors import CheckpointError, InputError
-from c2llm_integrations.model.attention_gpu import Groups, PackedLayout, moved, packed_layout, pool
+from c2llm_integrations.model.attention_gpu import Groups, PackedLayout, packed_layout, pool, to_device
 from c2llm_integrations.model.backbones import Bert, Qwen2, Shape, Weights
 from c2llm_integrations.model.checkpoint import Checkpoint, ModelConfig, long_name
 from c2llm_integrations.model.dtype_choice import float_dtype, why_not_int8
@@ -187,7 +187,7 @@ class PackedEncoder:
         numbers[:tokens] = np.fromiter(chain.from_iterable(texts), np.int32, tokens)
         numbers[rows : rows + tokens] = np.arange(tokens) - np.repeat(offsets[:-1], lengths)
         numbers[2 * rows :] = offsets
-        parts = moved(torch.from_numpy(numbers), self.device).split([rows, rows, len(offsets)])
+        parts = to_device(torch.from_numpy(numbers), self.device).split([rows, rows, len(offsets)])
         groups = packed_layout(lengths, self.device, parts[2]) if self.as_gpu else list(groups_of(lengths))
         return self.backbone(parts[0], parts[1], groups), groups
 
@@ -240,7 +240,7 @@ class PaddedEncoder:
 
     def _computed(self, texts: Texts) -> tuple[Any, Tensor]:
         """Return the model's output for right-padded texts, and the mask of their tokens."""
-        ids, mask = (moved(part, self.device) for part in right_padded(list(map(torch.tensor, texts))))
+        ids, mask = (to_device(part, self.device) for part in right_padded(list(map(torch.tensor, texts))))
         return self.model(input_ids=ids, attention_mask=mask.long()), mask
 
     @torch.inference_mode()

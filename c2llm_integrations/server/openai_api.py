@@ -78,7 +78,7 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True)
-class Asked:
+class EmbeddingRequest:
     """A request body, checked."""
 
     texts: list[str]
@@ -87,7 +87,7 @@ class Asked:
     model: str | None = None
 
     @classmethod
-    def read(cls, body: bytes, width: int, limits: Limits) -> Asked:
+    def read(cls, body: bytes, width: int, limits: Limits) -> EmbeddingRequest:
         """Read a body; raises Refused (400) naming the parameter that cannot be honored."""
         try:
             data = parse_json(body)
@@ -188,7 +188,9 @@ class _Server:
 
     async def _embed(self, request: Request) -> Response:
         self._require_key(request)
-        asked = Asked.read(await _body(request, self.limits.body_bytes), self.embedder.output_dim, self.limits)
+        asked = EmbeddingRequest.read(
+            await _body(request, self.limits.body_bytes), self.embedder.output_dim, self.limits
+        )
         self._require_model(asked.model)
         full = self._waiting > 0 and self._waiting + len(asked.texts) > self.limits.texts
         if full or self._running >= self.limits.requests:
@@ -206,7 +208,7 @@ class _Server:
             self._waiting -= len(asked.texts)
             self._running -= 1
 
-    def _answer(self, asked: Asked) -> Response:
+    def _answer(self, asked: EmbeddingRequest) -> Response:
         vectors, counts = self.embedder.encode_and_count(asked.texts, asked.kind)
         tokens = int(counts.sum())
         self._texts.inc(len(asked.texts))
