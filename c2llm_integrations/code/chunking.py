@@ -95,18 +95,18 @@ def _bodies(text: str, size: int) -> list[str]:
 def _pieces(lines: Lines, language: str, data: bytes, max_chars: int) -> list[Piece]:
     if language == "markdown":
         return _sections(lines, max_chars)
-    root = _parse(language, data)
+    root = parse(language, data)
     if root is None or _is_useless(root, len(lines)):
         return cut(lines, Piece(0, len(lines), kind="text"), max_chars)
     rules = language_definitions.SYNTAX.get(language) or Syntax()
     if language in embedded_scripts.LANGUAGES:
         scripts = embedded_scripts.scripts(language, root)
-        programs = [_parse(script, data, ranges) for script, ranges in scripts.items()]
+        programs = [parse(script, data, ranges) for script, ranges in scripts.items()]
         rules = embedded_scripts.syntax_of(program for program in programs if program is not None)
     return split(lines, root, max_chars, rules)
 
 
-def _parse(language: str, data: bytes, ranges: list[Range] | None = None) -> Node | None:
+def parse(language: str, data: bytes, ranges: list[Range] | None = None) -> Node | None:
     """Return the root of the syntax tree of a file, or of ranges of it as of one file.
 
     None without a grammar, or if parsing would take too much time or memory.

@@ -14,8 +14,6 @@ from c2llm_integrations.server.mcp_answers import SearchTools
 if TYPE_CHECKING:
     from c2llm_integrations.server.mcp_tools import OneLineServer
 
-# Minutes without a question after which the model is unloaded.
-IDLE_MINUTES = 10.0
 # How long the end of the server waits for the end of a run, which the next one takes up where it stopped.
 STOP_SECONDS = 1.5
 
@@ -27,16 +25,17 @@ INSTRUCTIONS = (
 
 def serve(
     folders: Sequence[Path],
-    store: str | None = None,
-    collection: str = "code",
-    model: str | None = None,
-    index: bool = True,
-    idle_minutes: float = IDLE_MINUTES,
+    store: str | None,
+    collection: str,
+    model: str | None,
+    index: bool,
+    idle_minutes: float,
 ) -> None:
     """Answer until standard input ends. Threads that still compute may be left when it returns.
 
-    No file outside the `folders` is read. `index`: whether to embed what is new or stale meanwhile; the others are
-    those of `LiveIndexConfig`. Raises RepositoryError for a folder that cannot be listed, MissingExtra without the SDK.
+    No file outside the `folders` is read. `index`: whether to embed what is new or stale meanwhile; `idle_minutes`
+    without a question unload the model; the others are those of `LiveIndexConfig`. Raises RepositoryError for a folder
+    that cannot be listed, MissingExtra without the SDK.
     """
     configs = [
         LiveIndexConfig(folder=folder, store=store, collection=collection, model=model)
