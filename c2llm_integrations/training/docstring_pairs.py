@@ -98,7 +98,8 @@ def definitions(text: str, language: str) -> Iterator[DocumentedCode]:
 def _query(language: str) -> Query:
     rules = grammar(language)
     assert rules is not None
-    return Query(rules, _PATTERNS[language])
+    query: Query = Query(rules, _PATTERNS[language])
+    return query
 
 
 def _python(node: Node, source: bytes, language: str) -> DocumentedCode | None:
