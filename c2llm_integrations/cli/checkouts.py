@@ -48,8 +48,13 @@ def indexed_folder() -> Path | None:
 
 def current_checkout() -> Path:
     """Return the current folder, or the nearest above it, that is indexed or under git; else the current one."""
+    from c2llm_integrations.code.git import has_git, may_rule
+
     here = Path.cwd()
-    return next((folder for folder in (here, *here.parents) if _is_checkout(folder, here)), here)
+    for folder in (here, *here.parents):
+        if _has_index(folder, here) or (has_git(folder) and may_rule(folder / ".git", here)):
+            return folder
+    return here
 
 
 def _has_index(folder: Path, here: Path) -> bool:
@@ -57,12 +62,6 @@ def _has_index(folder: Path, here: Path) -> bool:
     from c2llm_integrations.code.git import may_rule
 
     return (folder / INDEX_FOLDER).is_dir() and may_rule(folder / INDEX_FOLDER, here)
-
-
-def _is_checkout(folder: Path, here: Path) -> bool:
-    from c2llm_integrations.code.git import has_git, may_rule
-
-    return _has_index(folder, here) or (has_git(folder) and may_rule(folder / ".git", here))
 
 
 def store_of(path: Path) -> str:

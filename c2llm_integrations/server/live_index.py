@@ -358,19 +358,15 @@ class LiveIndex:
         """Return a path or pattern from the folder as one from the root; None for all."""
         if path is not None:
             path = from_root(path, self.folder, self.folder) or path
-        return _below(escaped(self.prefix), None if path == "/" else path)
+        prefix = f"/{escaped(self.prefix)}" if self.prefix else ""
+        if path is None or path == "/":
+            return f"{prefix}/" if prefix else None
+        if not prefix:
+            return path
+        path = path.removeprefix("./")
+        is_anchored = "/" in path.rstrip("/")
+        return f"{prefix}/{path.removeprefix('/')}" if is_anchored else f"{prefix}/**/{path}"
 
     def _require_folder(self) -> None:
         if not self.folder.is_dir():
             raise RepositoryError(f"{self.folder} is gone; bring it back, or start again with another folder")
-
-
-def _below(prefix: str, pattern: str | None) -> str | None:
-    """Return a path pattern for the whole repository that matches what `pattern` does in the folder `prefix`."""
-    if not prefix:
-        return pattern
-    if pattern is None:
-        return f"/{prefix}/"
-    pattern = pattern.removeprefix("./")
-    is_anchored = "/" in pattern.rstrip("/")
-    return f"/{prefix}/{pattern.removeprefix('/')}" if is_anchored else f"/{prefix}/**/{pattern}"

@@ -103,12 +103,12 @@ class EmbeddingRequest:
         if data.get("dimensions") not in (None, width):
             why = f"this model gives {width}; serve it with --output-dim N for another width"
             raise Refused(400, f"dimensions is {data['dimensions']!r:.200}, {why}", "dimensions")
-        return cls(
-            texts,
-            _choice(data, "input_type", ("document", "query", "text")),
-            _choice(data, "encoding_format", ("float", "base64")) == "base64",
-            _model(data),
-        )
+        kind = _choice(data, "input_type", ("document", "query", "text"))
+        as_base64 = _choice(data, "encoding_format", ("float", "base64")) == "base64"
+        model = data.get("model")
+        if model is not None and not isinstance(model, str):
+            raise Refused(400, f"model is a JSON {type(model).__name__}, expected a string", "model")
+        return cls(texts, kind, as_base64, model)
 
 
 def create_app(
@@ -299,13 +299,6 @@ def _choice(data: dict[str, Any], name: str, values: tuple[str, ...]) -> str:
     if value not in values:
         raise Refused(400, f"{name} is {value!r:.200}, expected one of {', '.join(values)}", name)
     return str(value)
-
-
-def _model(data: dict[str, Any]) -> str | None:
-    name = data.get("model")
-    if name is not None and not isinstance(name, str):
-        raise Refused(400, f"model is a JSON {type(name).__name__}, expected a string", "model")
-    return name
 
 
 async def _refusal(_request: Request, error: Exception) -> Response:
