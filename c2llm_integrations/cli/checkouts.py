@@ -48,8 +48,13 @@ def indexed_folder() -> Path | None:
 
 def current_checkout() -> Path:
     """Return the current folder, or the nearest above it, that is indexed or under git; else the current one."""
+    from c2llm_integrations.code.git import has_git, may_rule
+
     here = Path.cwd()
-    return next((folder for folder in (here, *here.parents) if _is_checkout(folder, here)), here)
+    for folder in (here, *here.parents):
+        if _has_index(folder, here) or (has_git(folder) and may_rule(folder / ".git", here)):
+            return folder
+    return here
 
 
 def _has_index(folder: Path, here: Path) -> bool:
@@ -57,12 +62,6 @@ def _has_index(folder: Path, here: Path) -> bool:
     from c2llm_integrations.code.git import may_rule
 
     return (folder / INDEX_FOLDER).is_dir() and may_rule(folder / INDEX_FOLDER, here)
-
-
-def _is_checkout(folder: Path, here: Path) -> bool:
-    from c2llm_integrations.code.git import has_git, may_rule
-
-    return _has_index(folder, here) or (has_git(folder) and may_rule(folder / ".git", here))
 
 
 def store_of(path: Path) -> str:
@@ -73,24 +72,26 @@ def store_of(path: Path) -> str:
     return index_of(root_of(path))
 
 
-def origins_of(store: VectorStore) -> dict[str, Origin]:
-    """Return the checkout that fills each repository of the store; with its folder, if that is at or above this one."""
+def _claimed(store: VectorStore) -> Iterator[tuple[str, Claim, Path | None]]:
+    """Yield each repository of the store, what fills it, and that checkout's folder if it is at or above this one."""
     from c2llm_integrations.indexing.claims import claims_of, folders_of
 
     here, claims = Path.cwd(), claims_of(store)
     folders = folders_of(claims, store, [here, *here.parents])
-    return {name: Origin(claim.checkout, claim.commit, folders[name]) for name, claim in claims.items()}
+    return ((name, claim, folders[name]) for name, claim in claims.items())
+
+
+def origins_of(store: VectorStore) -> dict[str, Origin]:
+    """Return the checkout that fills each repository of the store."""
+    return {name: Origin(claim.checkout, claim.commit, folder) for name, claim, folder in _claimed(store)}
 
 
 def _checkouts(store: VectorStore) -> dict[Path, tuple[str, Claim]]:
     """Return folder → the name and claim of each checkout that fills the store, as far as they are known here."""
-    from c2llm_integrations.indexing.claims import claims_of, folders_of
-
-    here, claims = Path.cwd(), claims_of(store)
     found: dict[Path, tuple[str, Claim]] = {}
-    for name, folder in folders_of(claims, store, [here, *here.parents]).items():
+    for name, claim, folder in _claimed(store):
         if folder is not None:
-            found.setdefault(folder, (name, claims[name]))
+            found.setdefault(folder, (name, claim))
     return found
 
 

@@ -19,20 +19,23 @@ from c2llm_integrations.errors import InputError, StoreError, did_you_mean
 from c2llm_integrations.indexing.options import WriteOptions
 
 if TYPE_CHECKING:
-    from c2llm_integrations.stores.vector_store import VectorStore
+    from c2llm_integrations.stores.vector_store import CollectionSpec
 
 
 @command
 def status(place: CollectionPlace, output: Output) -> int:
     """Show what a collection holds: its model, how its vectors are kept, the fields that filters use, its sources."""
+    from c2llm_integrations.retrieval.search import spec_of
+
     with opened(place.store or indexed_store(), place.collection) as held:
-        origins = origins_of(held)
+        origins, spec = origins_of(held), spec_of(held)
         document = {
             "store": held.url,
             "collection": place.collection,
             "rows": held.count(),
-            **_about(held),
-            **_fields(held),
+            **_about(spec),
+            "fields": spec.fields,
+            "tenant": spec.tenant,
             "repositories": [
                 {
                     "repository": name,
@@ -54,6 +57,7 @@ def status(place: CollectionPlace, output: Output) -> int:
 @command
 def collections(output: Output, store: Store = None) -> int:
     """List the collections of a store that this program made. A collection in use is named without details."""
+    from c2llm_integrations.retrieval.search import spec_of
     from c2llm_integrations.stores import list_collections
 
     url = store or indexed_store()
@@ -61,7 +65,7 @@ def collections(output: Output, store: Store = None) -> int:
     for name in list_collections(url):
         try:
             with opened(url, name) as held:
-                found.append({"name": name, "rows": held.count(), **_about(held)})
+                found.append({"name": name, "rows": held.count(), **_about(spec_of(held))})
         except StoreError as error:
             terminal.say(f"{name}: {error}")
             failed = True
@@ -146,16 +150,9 @@ def import_(
     return 1 if say_problems(report.refused, options.refused or REFUSED) else 0
 
 
-def _fields(held: VectorStore) -> dict[str, Any]:
-    spec = held.spec
-    return {"fields": spec.fields if spec else {}, "tenant": spec.tenant if spec else None}
-
-
-def _about(held: VectorStore) -> dict[str, Any]:
-    from c2llm_integrations.retrieval.search import spec_of
+def _about(spec: CollectionSpec) -> dict[str, Any]:
     from c2llm_integrations.stores.spec import CompactPlan
 
-    spec = spec_of(held)
     plan = CompactPlan(spec.width, spec.datatype, spec.quantization, spec.rescore)
     return {
         "model": spec.fingerprint.get("model"),

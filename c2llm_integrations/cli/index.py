@@ -1,10 +1,10 @@
-"""`c2llm index`: a repository → the rows of a collection."""
+"""`c2llm index` and `index-ray`: a repository → the rows of a collection, and several at once on a Ray cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,10 +15,18 @@ from c2llm_integrations._utils.option_field import option
 from c2llm_integrations._utils.progress import shown
 from c2llm_integrations.cli import terminal
 from c2llm_integrations.cli.checkouts import folders_to_refresh, nested, store_of
-from c2llm_integrations.cli.options import REFUSED, CollectionPlace, ModelChoice, Output, PlanChoice, command
-from c2llm_integrations.cli.output import say_problems, write_report
+from c2llm_integrations.cli.options import (
+    REFUSED,
+    ClusterChoice,
+    CollectionPlace,
+    ModelChoice,
+    Output,
+    PlanChoice,
+    command,
+)
+from c2llm_integrations.cli.output import report_lines, say_problems, write_report
 from c2llm_integrations.cli.store_and_model import load_model, opened
-from c2llm_integrations.indexing.options import IngestOptions
+from c2llm_integrations.indexing.options import IngestOptions, WriteOptions
 
 if TYPE_CHECKING:
     from c2llm_integrations.indexing.options import VectorsFrom
@@ -175,3 +183,64 @@ def _keep_current(path: Path, store: VectorStore, run: Callable[..., IngestRepor
     terminal.say(f"watching {folder} until you press Ctrl-C")
     with suppress(KeyboardInterrupt):
         watch(folder, work, terminal.say)
+
+
+@dataclass(frozen=True)
+class ServerPlace(CollectionPlace):
+    """A collection of a server."""
+
+    store: str | None = option(MISSING, "A Qdrant or Milvus server.", metavar="URL")
+
+
+@dataclass(frozen=True)
+class RayRun(ClusterChoice, Output):
+    """The cluster of a run, and its other options."""
+
+    embedders: int = option(1, "Ray's actors with a model each.", metavar="N", min=1)
+    force: bool = option(False, "Take over names that other checkouts fill, and read sources again that are done.")
+
+
+@command
+def index_ray(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Repositories, folders in one, git URLs, and .parquet or .jsonl of repository, path and text.",
+        ),
+    ],
+    place: ServerPlace,
+    model: ModelChoice,
+    plan: PlanChoice,
+    options: WriteOptions,
+    run: RayRun,
+) -> int:
+    """Read repositories into a Qdrant or Milvus server, on a Ray cluster. Rows are those that c2llm index writes."""
+    from c2llm_integrations.indexing.ray.cluster import Cluster
+    from c2llm_integrations.indexing.ray.run import ingest_distributed, require_server
+
+    url = str(place.store)
+    require_server(url)
+    with opened(url, place.collection) as held:
+        spec = held.spec
+    with shown() as progress:
+        reports = ingest_distributed(
+            sources,
+            url,
+            collection=place.collection,
+            cluster=Cluster(run.address, run.embedders, run.gpus_each, make_embedder=partial(load_model, model, spec)),
+            options=IngestOptions(
+                long_text=options.long_text,
+                refused=options.refused,
+                force=run.force,
+                compact=plan.plan(None, spec),
+                progress=progress,
+            ),
+        )
+    if run.as_json:
+        terminal.write_json([asdict(report) for report in reports])
+    else:
+        terminal.write("\n".join(line for report in reports for line in report_lines(report, False)))
+    why = {id: reason for report in reports for id, reason in report.refused.items()}
+    unread = [path for report in reports for path in report.unreadable]
+    return 1 if say_problems(why, options.refused or REFUSED, unread) else 0

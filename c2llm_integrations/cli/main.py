@@ -14,21 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from c2llm_integrations.cli import (
-    bench,
-    collections,
-    evaluation,
-    export_onnx,
-    fit_projection,
-    index,
-    index_ray,
-    load,
-    plan,
-    search,
-    serve,
-    terminal,
-    train,
-)
+from c2llm_integrations.cli import collections, compact, index, load, models, search, serve, terminal, train
 from c2llm_integrations.errors import C2LLMError, reason_of
 
 app = typer.Typer(
@@ -39,7 +25,7 @@ app = typer.Typer(
     f"c2llm index --replace --model {index.LARGER}.",
 )
 app.command(short_help="Index a repository.")(index.index)
-app.command(short_help="Index many repositories on a Ray cluster.")(index_ray.index_ray)
+app.command(short_help="Index many repositories on a Ray cluster.")(index.index_ray)
 app.command(short_help="Load records of your own.")(load.load)
 app.command(short_help="Ask an indexed repository a question.")(search.search)
 app.command(short_help="Show what is indexed.")(collections.status)
@@ -47,15 +33,15 @@ app.command(short_help="List the collections of a store.")(collections.collectio
 app.command(short_help="Delete a collection.")(collections.drop)
 app.command(short_help="Write a collection to a file.")(collections.export)
 app.command("import", short_help="Add a file's rows to a collection.")(collections.import_)
-app.command(short_help="Choose how many bits a vector gets.")(plan.plan)
-app.command(short_help="Fit fewer dimensions to your code.")(fit_projection.fit_projection)
+app.command(short_help="Choose how many bits a vector gets.")(compact.plan)
+app.command(short_help="Fit fewer dimensions to your code.")(compact.fit_projection)
 app.command(short_help="Train a model on pairs.")(train.train)
 app.command(short_help="Train fewer dimensions on your code.")(train.train_head)
 app.command(short_help="Make training pairs of your code.")(train.mine_pairs)
-app.command(short_help="Write a model as ONNX.")(export_onnx.export_onnx)
-app.command("eval", short_help="Measure how well a model retrieves.")(evaluation.evaluate)
+app.command(short_help="Write a model as ONNX.")(models.export_onnx)
+app.command("eval", short_help="Measure how well a model retrieves.")(models.evaluate)
 app.command(short_help="Serve embeddings over HTTP.")(serve.serve)
-app.command(short_help="Measure a model on this machine.")(bench.bench)
+app.command(short_help="Measure a model on this machine.")(models.bench)
 app.command(short_help="Search on a page in your browser.")(serve.browse)
 app.command(short_help="Serve search to a coding agent.")(serve.mcp)
 

@@ -14,7 +14,6 @@ from c2llm_integrations.cli.terminal import say, write, write_json
 from c2llm_integrations.code.safe_open import MAX_PATH_BYTES
 
 if TYPE_CHECKING:
-    from c2llm_integrations.indexing.cost_estimate import Estimate
     from c2llm_integrations.indexing.report import IngestReport, RecordsReport
     from c2llm_integrations.stores.vector_store import Hit
 
@@ -37,7 +36,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Look:
+class ShownHit:
     """A hit as it is shown.
 
     `file`: its file relative to the current folder, None if that is not here; `url`: its lines at the indexed commit,
@@ -61,7 +60,7 @@ class Look:
         return f"{shortened(self.file or chunk.path, MAX_PATH_BYTES)}:{chunk.start_line}-{chunk.end_line}"
 
 
-def look_at(hit: Hit, origins: Mapping[str, Origin], context: int | None = None) -> Look:
+def shown_hit(hit: Hit, origins: Mapping[str, Origin], context: int | None = None) -> ShownHit:
     """Return a hit with its place and the `context` lines around it."""
     from c2llm_integrations.code.git_commit import permalink
 
@@ -72,10 +71,10 @@ def look_at(hit: Hit, origins: Mapping[str, Origin], context: int | None = None)
         url = permalink(chunk.repository, origin.commit, chunk.path, chunk.start_line, chunk.end_line)
     file = file_of(hit, origin.folder)
     if not context:
-        return Look(hit, file, url)
+        return ShownHit(hit, file, url)
     lines = _lines_around(hit, origin.folder, context) if file and origin.folder else None
     before, after = lines or ((), ())
-    return Look(hit, file, url, before, after, changed=lines is None)
+    return ShownHit(hit, file, url, before, after, changed=lines is None)
 
 
 def file_of(hit: Hit, folder: Path | None) -> str | None:
@@ -118,7 +117,7 @@ def _lines_around(hit: Hit, folder: Path, context: int) -> tuple[list[str], list
     return None
 
 
-def document_of(question: str, about: Mapping[str, object], looks: Sequence[Look]) -> dict[str, Any]:
+def document_of(question: str, about: Mapping[str, object], shown: Sequence[ShownHit]) -> dict[str, Any]:
     """Return the JSON document of a search, version `SCHEMA`.
 
     `schema`; `query`; from `about`: `model`, `mode` (hybrid, dense or lexical), `notes` (lines that a person is told,
@@ -134,79 +133,79 @@ def document_of(question: str, about: Mapping[str, object], looks: Sequence[Look
         "query": question,
         **about,
         "hits": [
-            {"rank": rank, "score": round(look.hit.score, 6), "file": look.file, "url": look.url}
-            | {name: getattr(look.hit.chunk, name) for name in fields}
-            | {"before": list(look.before), "after": list(look.after), "changed": look.changed}
-            | {"explanation": {name: round(value, 6) for name, value in look.hit.explanation.items()}}
-            for rank, look in enumerate(looks, 1)
+            {"rank": rank, "score": round(one.hit.score, 6), "file": one.file, "url": one.url}
+            | {name: getattr(one.hit.chunk, name) for name in fields}
+            | {"before": list(one.before), "after": list(one.after), "changed": one.changed}
+            | {"explanation": {name: round(value, 6) for name, value in one.hit.explanation.items()}}
+            for rank, one in enumerate(shown, 1)
         ],
     }
 
 
-def write_hits(looks: Sequence[Look], *, explain: bool = False, context: int | None = None) -> None:
+def write_hits(shown: Sequence[ShownHit], *, explain: bool = False, context: int | None = None) -> None:
     """Print hits: code at a terminal, one tab-separated line each into a pipe unless lines around it are asked for."""
     if sys.stdout.isatty():
-        for look in looks:
-            _show(look, explain, context)
+        for one in shown:
+            _show(one, explain, context)
     elif context is not None:
-        for look in looks:
-            write("\n".join(_plain(look, explain)))
-    elif looks:
-        write("\n".join(_fields(look, explain) for look in looks))
+        for one in shown:
+            write("\n".join(_plain(one, explain)))
+    elif shown:
+        write("\n".join(_fields(one, explain) for one in shown))
 
 
-def _fields(look: Look, explain: bool) -> str:
-    fields = [look.place, f"{look.hit.score:.4f}", shortened(look.hit.chunk.symbol, MAX_SYMBOL)]
-    return "\t".join([*fields, _explained(look)] if explain else fields)
+def _fields(one: ShownHit, explain: bool) -> str:
+    fields = [one.place, f"{one.hit.score:.4f}", shortened(one.hit.chunk.symbol, MAX_SYMBOL)]
+    return "\t".join([*fields, _explained(one)] if explain else fields)
 
 
-def _explained(look: Look) -> str:
-    return ", ".join(f"{name} {value:.4f}" for name, value in look.hit.explanation.items())
+def _explained(one: ShownHit) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in one.hit.explanation.items())
 
 
-def _plain(look: Look, explain: bool) -> list[str]:
-    lines, start = _code(look)
+def _plain(one: ShownHit, explain: bool) -> list[str]:
+    lines, start = _code(one)
     numbered = [f"{number:6}  {line}".rstrip() for number, line in enumerate(lines, start)]
-    return [_fields(look, explain), *numbered, *([_CHANGED] if look.changed else []), ""]
+    return [_fields(one, explain), *numbered, *([_CHANGED] if one.changed else []), ""]
 
 
-def _code(look: Look) -> tuple[list[str], int]:
+def _code(one: ShownHit) -> tuple[list[str], int]:
     """Return the lines to show and the number of the first one."""
-    chunk = look.hit.chunk
-    lines = clean("".join([*look.before, chunk.text, *look.after])).rstrip().split("\n")
+    chunk = one.hit.chunk
+    lines = clean("".join([*one.before, chunk.text, *one.after])).rstrip().split("\n")
     # Blank lines around the code belong to the chunk, but say nothing here.
     blank = next((at for at, line in enumerate(lines) if line.strip()), 0)
-    return lines[blank:], chunk.start_line - len(look.before) + blank
+    return lines[blank:], chunk.start_line - len(one.before) + blank
 
 
-def _show(look: Look, explain: bool, context: int | None) -> None:
+def _show(one: ShownHit, explain: bool, context: int | None) -> None:
     from rich.console import Console
     from rich.syntax import Syntax
     from rich.text import Text
 
     from c2llm_integrations._utils.highlighting import BoundedLexer
 
-    lines, start = _code(look)
+    lines, start = _code(one)
     shown = lines if context is not None else lines[:LINES]
     code = Syntax(
         "\n".join(shown),
-        BoundedLexer(look.hit.chunk.path),
+        BoundedLexer(one.hit.chunk.path),
         theme="ansi_dark",
         background_color="default",
         line_numbers=True,
         start_line=start,
     )
     console = Console()
-    heading = Text(look.place, style="bold cyan")
-    heading.append(f"  {look.hit.score:.3f}  {shortened(look.hit.chunk.symbol, MAX_SYMBOL)}", style="not bold dim")
+    heading = Text(one.place, style="bold cyan")
+    heading.append(f"  {one.hit.score:.3f}  {shortened(one.hit.chunk.symbol, MAX_SYMBOL)}", style="not bold dim")
     console.print(heading, soft_wrap=True)
-    for line in (look.url, _explained(look) if explain else None):
+    for line in (one.url, _explained(one) if explain else None):
         if line:
             console.print(Text(f"  {one_line(line)}", style="dim"), soft_wrap=True)
     console.print(code)
     if left := len(lines) - len(shown):
         console.print(Text(f"  … {left} more lines", style="dim"))
-    if look.changed:
+    if one.changed:
         console.print(Text(_CHANGED, style="dim"))
     console.print()
 
@@ -238,7 +237,11 @@ def report_lines(report: IngestReport | RecordsReport, planned: bool) -> list[st
         f"deleted {report.deleted:,}, refused {len(report.refused):,}",
     ]
     if not isinstance(report, RecordsReport) and report.estimate is not None:
-        lines.append(_estimated(report.estimate))
+        cost = report.estimate
+        lines.append(
+            f"about {cost.tokens:,} tokens, {size(cost.store_bytes)} in the store, "
+            f"{cost.minutes:.1f} minutes at {cost.tokens_per_second:,.0f} tokens a second"
+        )
     if report.tokens:
         lines.append(f"embedded {report.tokens:,} tokens, {report.tokens / report.seconds:,.0f} a second")
     if report.cut:
@@ -265,13 +268,6 @@ def _file_lines(report: IngestReport) -> list[str]:
 
 def _named(paths: Sequence[str]) -> str:
     return ", ".join(sorted(paths)[:NAMES]) + (", …" if len(paths) > NAMES else "")
-
-
-def _estimated(cost: Estimate) -> str:
-    return (
-        f"about {cost.tokens:,} tokens, {size(cost.store_bytes)} in the store, "
-        f"{cost.minutes:.1f} minutes at {cost.tokens_per_second:,.0f} tokens a second"
-    )
 
 
 def say_problems(refused: Mapping[str, str], file: Path, unread: Sequence[str] = ()) -> bool:

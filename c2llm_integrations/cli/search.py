@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +13,7 @@ from c2llm_integrations._utils.option_field import option
 from c2llm_integrations.cli import terminal
 from c2llm_integrations.cli.checkouts import indexed_folder, indexed_store, origins_of, stale_notes
 from c2llm_integrations.cli.options import CollectionPlace, ModelPlace, Output, command
-from c2llm_integrations.cli.output import Origin, document_of, look_at, write_hits
+from c2llm_integrations.cli.output import Origin, document_of, shown_hit, write_hits
 from c2llm_integrations.cli.store_and_model import load_model, opened
 from c2llm_integrations.errors import InputError, did_you_mean
 from c2llm_integrations.retrieval.options import RULES, SearchOptions
@@ -57,26 +57,24 @@ def search(
     if show.dense and show.lexical:
         raise typer.BadParameter("--dense and --lexical are both given; choose one", param_hint="--lexical")
     mode: Mode = "dense" if show.dense else "lexical" if show.lexical else "hybrid"
-    options = replace(options, mode=mode, rules=_rules_without(show.no_rule or ()))
+    off = show.no_rule or []
+    # Unknown names are kept, so that they are refused later.
+    rules = [*(rule for rule in RULES if rule not in off), *(set(off) - set(RULES))]
+    options = replace(options, mode=mode, rules=rules)
     if show.index:
         from c2llm_integrations.cli.index import bring_up_to_date
 
         bring_up_to_date(place, model.choice())
     answer = _ask(question, options, place, model)
-    looks = [look_at(hit, answer.origins, show.context) for hit in answer.hits]
+    shown = [shown_hit(hit, answer.origins, show.context) for hit in answer.hits]
     if show.as_json:
         about = {"model": answer.model, "mode": answer.mode, "notes": answer.notes}
-        terminal.write_json(document_of(question, about, looks))
+        terminal.write_json(document_of(question, about, shown))
     else:
-        write_hits(looks, explain=show.explain, context=show.context)
+        write_hits(shown, explain=show.explain, context=show.context)
     for note in answer.notes:
         terminal.say(note)
     return 0
-
-
-def _rules_without(off: Sequence[str]) -> list[str]:
-    """Return the ranking rules without those in `off`; unknown names are kept, so that they are refused later."""
-    return [*(rule for rule in RULES if rule not in off), *(set(off) - set(RULES))]
 
 
 @dataclass(frozen=True)

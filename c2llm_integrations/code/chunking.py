@@ -20,8 +20,7 @@ from c2llm_integrations.code.chunk import CodeChunk, chunk_id
 from c2llm_integrations.code.definitions import Definition, Syntax, is_comment, is_punctuation
 from c2llm_integrations.code.languages import grammar, language_of
 from c2llm_integrations.code.line_spans import TINY_CHARS, Lines, Piece, cut, join
-from c2llm_integrations.code.parse_process import survives
-from c2llm_integrations.code.parsing import parse_within
+from c2llm_integrations.code.parsing import parse_within, survives
 from c2llm_integrations.errors import InputError
 
 # The bundled model reads 512 tokens, and code has about three characters to a token.
@@ -60,16 +59,14 @@ def chunk_source(repository: str, path: str, text: str, max_chars: int = CHUNK_C
     if max_chars < 1:
         raise InputError(f"max_chars is {max_chars}; a chunk has at least 1 character")
     try:
-        data = text.encode()
+        text.encode()
         f"{repository}{path}".encode()
     except UnicodeEncodeError as error:
         raise InputError(f"{path!a} holds a lone surrogate at {error.start}; decode it as latin-1") from error
-    if text.startswith(MARK):
-        text = text.lstrip(MARK)  # it says how the file is encoded, and would change the vector
-        data = text.encode()
+    text = text.lstrip(MARK)  # it says how the file is encoded, and would change the vector
     is_notebook = path.lower().endswith(notebook.SUFFIX)
-    if is_notebook and (script := notebook.script_of(text)) is not None:
-        text, data = script, script.encode()
+    if is_notebook:
+        text = notebook.script_of(text) or text
     lines = Lines(text)
     if not lines.size(0, len(lines)):
         return []
@@ -78,7 +75,7 @@ def chunk_source(repository: str, path: str, text: str, max_chars: int = CHUNK_C
     cells = notebook.cell_names(lines.lines) if is_notebook else []
     seen: Counter[str] = Counter()
     chunks = []
-    for piece in join(lines, _pieces(lines, language, data, max_chars), max_chars):
+    for piece in join(lines, _pieces(lines, language, text.encode(), max_chars), max_chars):
         symbol = piece.symbol or (cells[piece.start] if is_notebook else "")
         for body in _bodies(lines.text(piece.start, piece.end), max(max_chars, MAX_LINE_CHARS)):
             key = chunk_id(repository, path, body, seen[body])
@@ -98,20 +95,18 @@ def _bodies(text: str, size: int) -> list[str]:
 def _pieces(lines: Lines, language: str, data: bytes, max_chars: int) -> list[Piece]:
     if language == "markdown":
         return _sections(lines, max_chars)
-    root = _parse(language, data)
+    root = parse(language, data)
     if root is None or _is_useless(root, len(lines)):
         return cut(lines, Piece(0, len(lines), kind="text"), max_chars)
-    return split(lines, root, max_chars, _syntax(language, root, data))
+    rules = language_definitions.SYNTAX.get(language) or Syntax()
+    if language in embedded_scripts.LANGUAGES:
+        scripts = embedded_scripts.scripts(language, root)
+        programs = [parse(script, data, ranges) for script, ranges in scripts.items()]
+        rules = embedded_scripts.syntax_of(program for program in programs if program is not None)
+    return split(lines, root, max_chars, rules)
 
 
-def _syntax(language: str, root: Node, data: bytes) -> Syntax:
-    if language not in embedded_scripts.LANGUAGES:
-        return language_definitions.SYNTAX.get(language) or Syntax()
-    programs = [_parse(script, data, ranges) for script, ranges in embedded_scripts.scripts(language, root).items()]
-    return embedded_scripts.syntax_of(program for program in programs if program is not None)
-
-
-def _parse(language: str, data: bytes, ranges: list[Range] | None = None) -> Node | None:
+def parse(language: str, data: bytes, ranges: list[Range] | None = None) -> Node | None:
     """Return the root of the syntax tree of a file, or of ranges of it as of one file.
 
     None without a grammar, or if parsing would take too much time or memory.
@@ -238,7 +233,7 @@ def _group(lines: Lines, outer: Piece, nodes: list[Node], owners: count[int], ru
     """Gather nodes into runs of whole lines that cover `outer`: a comment goes with the node right below it."""
     groups: list[_Group] = []
     for node in nodes:
-        first = lines.next_full(node.start_point[0])
+        first = lines.first_full[node.start_point[0]]
         end_row, end_column = node.end_point
         if first > end_row or node.start_byte == node.end_byte:
             continue  # white space, or a token that the parser missed
@@ -272,14 +267,10 @@ def _described(lines: Lines, outer: Piece, start: int, end: int, found: list[Def
         loose = outer.kind in ("module", "class")
         return Piece(start, end, outer.symbol, outer.kind, outer.owner, loose, outer.node)
     main = max(found, key=lambda definition: definition.node.end_byte - definition.node.start_byte)
-    symbol = _qualified(outer.symbol, main.name)
+    symbol = f"{outer.symbol}.{main.name}" if outer.symbol else main.name
+    if len(symbol) > MAX_SYMBOL_CHARS:  # without the outermost names
+        symbol = symbol[-MAX_SYMBOL_CHARS:].partition(".")[2]
     if main.kind == "module":
         return Piece(start, end, symbol, "module", outer.owner, True, main.node.id)
     kind = "method" if main.kind == "function" and outer.kind == "class" else main.kind
     return Piece(start, end, symbol, kind, next(owners), False, main.node.id)
-
-
-def _qualified(outer: str, name: str) -> str:
-    """Return a name with those around it, without the outermost ones where that would be too long."""
-    symbol = f"{outer}.{name}" if outer else name
-    return symbol if len(symbol) <= MAX_SYMBOL_CHARS else symbol[-MAX_SYMBOL_CHARS:].partition(".")[2]

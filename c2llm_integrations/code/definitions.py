@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 
 from tree_sitter import Node
 
@@ -224,20 +225,16 @@ def text_of(node: Node | None) -> str:
     return (node.text or b"").decode("utf-8", "replace")
 
 
-def children(node: Node) -> list[Node]:
-    """Return the nodes that take a node's place where it is opened."""
-    return node.children
-
-
 @dataclass(frozen=True, slots=True)
 class Syntax:
     """The rules to read one grammar's trees; by default those of the base install.
 
-    `merges_clauses`: definitions of one name in a row are one, as the equations of a Haskell function.
+    `children`: the nodes that take a node's place where it is opened; `merges_clauses`: definitions of one name in a
+    row are one, as the equations of a Haskell function.
     """
 
     definition_in: Callable[[Node], Definition | None] = definition_in
     is_transparent: Callable[[Node], bool] = is_transparent
     is_attribute: Callable[[Node], bool] = is_attribute
-    children: Callable[[Node], list[Node]] = children
+    children: Callable[[Node], list[Node]] = attrgetter("children")
     merges_clauses: bool = False

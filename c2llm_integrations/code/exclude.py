@@ -136,11 +136,8 @@ def max_bytes(path: str, wanted: bool) -> int:
 def why_skip_text(text: str, prose: bool, include_secrets: bool = False) -> str | None:
     """Return why a file is left out by its content, or None.
 
-    Args:
-        text: The content.
-        prose: The file is prose, which may have long lines of words, and tables.
-        include_secrets: A private key, or a configuration of git, is no reason.
-
+    `prose` may have long lines of words, and tables; with `include_secrets` a private key, or a configuration of git,
+    is no reason.
     """
     # Compiling the patterns of secrets takes a while, and every command loads this module.
     from c2llm_integrations.code.secrets import has_private_key

@@ -9,8 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from c2llm_integrations.code.glob import Glob, Token
-from c2llm_integrations.code.glob_set import GlobSet
+from c2llm_integrations.code.glob import Glob, GlobSet, Token
 from c2llm_integrations.code.safe_open import NotRegular, read_inside
 from c2llm_integrations.errors import RepositoryError
 
@@ -65,8 +64,8 @@ class Rules:
         """
         folder, slash, name = path.rpartition("/")
         if state is None:
-            state = self.globs.advance(self.globs.start, (folder + slash).encode("latin-1"))
-        found = self.globs.last(self.globs.advance(state, name.encode("latin-1")), is_folder)
+            state = self.globs.advance(self.globs.start, folder + slash)
+        found = self.globs.last(self.globs.advance(state, name), is_folder)
         number = -1 if found is None else self._numbers[found]
         for key in (name, f"/{path}", f"{name}/", f"/{path}/")[: 4 if is_folder else 2]:
             number = max(number, self._literals.get(key, -1))
@@ -141,7 +140,7 @@ class IgnoreFiles:
             above, applied = chain[-1]
             start = len(above) + bool(above)
             name = folder[start:].partition("/")[0]
-            step = os.fsencode(name) + b"/"
+            step = os.fsencode(name).decode("latin-1") + "/"
             moved = [_Applied(rules, at, rules.globs.advance(state, step)) for rules, at, state in applied]
             chain.append((folder[:start] + name, self._with_own(folder[:start] + name, moved)))
         return chain[-1][1]

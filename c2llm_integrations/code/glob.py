@@ -1,12 +1,11 @@
-"""Translate one pattern of an ignore file (gitignore(5))."""
+"""The patterns of ignore files (gitignore(5)), and a path matched against many of them at once."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from enum import Enum
-from itertools import count
 from typing import NamedTuple, TypeAlias
 
 from c2llm_integrations.code.safe_open import MAX_PATH_BYTES
@@ -63,7 +62,10 @@ class Glob(NamedTuple):
     @classmethod
     def parse(cls, line: str) -> Glob | None:
         """Take one line apart; None for blank lines and comments."""
-        line = _strip_trailing_spaces(line.rstrip("\n").removesuffix("\r"))
+        line = line.rstrip("\n").removesuffix("\r")
+        kept = line.rstrip(" ")
+        backslashes = len(kept) - len(kept.rstrip("\\"))
+        line = line[: len(kept) + backslashes % 2]  # a space behind a backslash stays
         if line.startswith("#"):
             return None
         negated = line.startswith("!")
@@ -83,73 +85,6 @@ class Glob(NamedTuple):
         if tokens is None or sum(not isinstance(token, Star) for token in tokens) > MAX_PATH_BYTES:
             return None
         return [Star.FOLDERS, *tokens] if self.anywhere else tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Pattern:
-    """A glob alone: `regex` must match the whole path."""
-
-    regex: re.Pattern[str]
-    folders_only: bool
-
-
-def compile_pattern(line: str) -> Pattern | None:
-    """Translate one line; None for blank lines, comments and patterns that git never matches."""
-    glob = Glob.parse(line)
-    tokens = glob.tokens() if glob else None
-    return Pattern(re.compile(_translate(tokens), re.DOTALL), glob.folders_only) if glob and tokens else None
-
-
-def _strip_trailing_spaces(line: str) -> str:
-    kept = line.rstrip(" ")
-    backslashes = len(kept) - len(kept.rstrip("\\"))
-    is_escaped = backslashes % 2 == 1 and len(kept) < len(line)
-    return f"{kept} " if is_escaped else kept
-
-
-def _translate(tokens: Sequence[Token]) -> str:
-    """Return the regular expression of a glob.
-
-    The text after a star is matched where it first occurs, and no other place is tried: a later one would leave less of
-    the path to the rest of the pattern. So the time is at most the product of the two lengths, however many stars.
-    """
-    names = map("g{}".format, count())
-    out = ""
-    for number, run in enumerate(_split([*tokens, None], Star.FOLDERS)):
-        body, *pieces = ("".join(map(_regex, part)) for part in _split(run, Star.NAME))
-        for piece in pieces:
-            body += _first(f"[^/]*?{piece}", next(names))
-        out += _first(f"(?:[^/]*/)*?{body}", next(names)) if number else body
-    return out
-
-
-def _first(regex: str, name: str) -> str:
-    """Return an atomic group: `regex` without backtracking into it (from Python 3.11 on also written "(?>…)")."""
-    return f"(?=(?P<{name}>{regex}))(?P={name})"
-
-
-def _split(tokens: Sequence[Token | None], at: Star) -> list[list[Token | None]]:
-    parts: list[list[Token | None]] = [[]]
-    for token in tokens:
-        if token == at:
-            parts.append([])
-        else:
-            parts[-1].append(token)
-    return parts
-
-
-def _regex(token: Token | None) -> str:
-    """Return the regular expression of a character, of Star.ALL, or of the end, which is None."""
-    if token is None:
-        return r"\Z"
-    if isinstance(token, Star):
-        return ".*"
-    if isinstance(token, str):
-        return re.escape(token)
-    body = "".join(f"{re.escape(low)}-{re.escape(high)}" for low, high in token.ranges)
-    if token.negated:
-        return f"[^/{body}]"
-    return f"(?!/)[{body}]" if body else "(?!)"
 
 
 def _tokens(glob: str, anywhere: bool) -> list[Token] | None:
@@ -231,3 +166,67 @@ def _unescaped(glob: str, at: int) -> tuple[str, int]:
     if glob[at : at + 1] == "\\":
         at += 1
     return glob[at : at + 1], at + 1
+
+
+class GlobSet:
+    """Globs, of which the last one that matches a path counts.
+
+    An integer has a bit for each token of each glob, and one for each glob's end. A state, such as `start`, is the set
+    of tokens that may come next. A character of a path moves it by a few operations on integers of `size` bits
+    ("Shift-And", Baeza-Yates and Gonnet 1992), so that no glob can make a path expensive.
+    """
+
+    def __init__(self, globs: Sequence[tuple[Sequence[Token], bool]]) -> None:
+        """Take each glob's tokens, and whether it matches folders only."""
+        places: defaultdict[Token, list[int]] = defaultdict(list)
+        starts, ends = [], []
+        self.size = 0
+        for tokens, _ in globs:
+            starts.append(self.size)
+            for at, token in enumerate(tokens, self.size):
+                places[token].append(at)
+            ends.append(self.size + len(tokens))
+            self.size = ends[-1] + 1
+        self._number = dict(zip(ends, range(len(ends)), strict=True))
+        self._ends = _bits(ends)
+        self._file_ends = _bits(end for end, (_, folders_only) in zip(ends, globs, strict=True) if not folders_only)
+        self._places = {token: _bits(found) for token, found in places.items()}
+        self._folders, everything = self._places.get(Star.FOLDERS, 0), self._places.get(Star.ALL, 0)
+        self._passed = self._places.get(Star.NAME, 0) | everything
+        # Character → the tokens that it moves on from, and those that it stays at.
+        self._moves = {"/": (self._places.get("/", 0) | self._folders, everything | self._folders)}
+        self.start = self._reached(_bits(starts), 0)
+
+    def advance(self, state: int, path: str) -> int:
+        """Return the state after more of a path."""
+        for char in path if self.size else "":
+            accepting, staying = self._moves.get(char) or self._learned(char)
+            state = self._reached((state & accepting) << 1, state & staying)
+        return state
+
+    def _learned(self, char: str) -> tuple[int, int]:
+        """Return, from now on by looking it up, what a character other than a slash does."""
+        accepting = self._places.get(char, 0)
+        for token, places in self._places.items():
+            if isinstance(token, Class) and any(low <= char <= high for low, high in token.ranges) != token.negated:
+                accepting |= places
+        self._moves[char] = accepting, self._passed | self._folders
+        return self._moves[char]
+
+    def _reached(self, entered: int, stayed: int) -> int:
+        """Return the state where these tokens come next: "**/" may stand for no folder, a star for no character."""
+        state = entered | (entered & self._folders) << 1 | stayed
+        return state | (state & self._passed) << 1
+
+    def last(self, state: int, is_folder: bool) -> int | None:
+        """Return the number of the last glob that matches a path which ends in this state."""
+        matched = state & (self._ends if is_folder else self._file_ends)
+        return self._number[matched.bit_length() - 1] if matched else None
+
+
+def _bits(positions: Iterable[int]) -> int:
+    flags = bytearray()
+    for at in positions:
+        flags.extend(bytes(max(0, at // 8 + 1 - len(flags))))
+        flags[at // 8] |= 1 << at % 8
+    return int.from_bytes(flags, "little")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from tree_sitter import Node
 
 from c2llm_integrations.code.definitions import MAX_NAME, Definition, Syntax, text_of
+from c2llm_integrations.code.languages import inverted
 
 _Reader = Callable[[Node], Definition | None]
 
@@ -28,17 +29,14 @@ def _named(node: Node) -> str:
     return text_of(name).partition("<")[0] if name is not None and "type" in name.type else text_of(name)
 
 
-def _reader(kinds: dict[str, str], name_of: Callable[[Node], str] = _named) -> _Reader:
-    """Read definitions whose kind follows from the node's type."""
+def _reader(types: dict[str, str], name_of: Callable[[Node], str]) -> _Reader:
+    """Read definitions whose kind follows from the node's type; `types`: kind → types."""
+    kinds = inverted(types)
     return lambda node: _found(node, name_of(node), kinds[node.type]) if node.type in kinds else None
 
 
 def _is_one_of(*types: str) -> Callable[[Node], bool]:
     return lambda node: node.type in types
-
-
-def _kinds(**types: str) -> dict[str, str]:
-    return {node_type: kind for kind, names in types.items() for node_type in names.split()}
 
 
 def _kotlin_name(node: Node) -> str:
@@ -56,9 +54,11 @@ def _kotlin_name(node: Node) -> str:
     return f"{re.split('[<?]', text_of(receiver))[0]}.{text_of(name)}"
 
 
-_SCALA_KINDS = _kinds(
-    **{"class": "class_definition object_definition trait_definition enum_definition given_definition package_object"},
-    function="function_definition function_declaration val_definition",
+_SCALA_KINDS = inverted(
+    {
+        "class": "class_definition object_definition trait_definition enum_definition given_definition package_object",
+        "function": "function_definition function_declaration val_definition",
+    }
 )
 
 
@@ -136,9 +136,11 @@ def _lua(node: Node) -> Definition | None:
     return _found(node, text.replace(":", "."), "method" if ":" in text else "function")
 
 
-_SQL_KINDS = _kinds(
-    function="create_function create_procedure create_trigger",
-    **{"class": "create_table create_view create_materialized_view create_type"},
+_SQL_KINDS = inverted(
+    {
+        "function": "create_function create_procedure create_trigger",
+        "class": "create_table create_view create_materialized_view create_type",
+    }
 )
 
 
@@ -202,9 +204,12 @@ def _ocaml(node: Node) -> Definition | None:
     return _found(node, text_of(_child(node, name_type)).strip("( )"), kind) if kind else None
 
 
-_JULIA_KINDS = _kinds(
-    function="function_definition macro_definition assignment",
-    **{"class": "struct_definition abstract_definition primitive_definition", "module": "module_definition"},
+_JULIA_KINDS = inverted(
+    {
+        "function": "function_definition macro_definition assignment",
+        "class": "struct_definition abstract_definition primitive_definition",
+        "module": "module_definition",
+    }
 )
 _JULIA_HEADS = ("signature", "typed_expression", "where_expression", "type_head", "parametrized_type_expression")
 _JULIA_VALUES = ("arrow_function_expression", "function_definition")
@@ -235,10 +240,10 @@ def _julia(node: Node) -> Definition | None:
 SYNTAX: dict[str, Syntax] = {
     "kotlin": Syntax(
         _reader(
-            _kinds(
-                **{"class": "class_declaration object_declaration companion_object"},
-                function="function_declaration secondary_constructor property_declaration",
-            ),
+            {
+                "class": "class_declaration object_declaration companion_object",
+                "function": "function_declaration secondary_constructor property_declaration",
+            },
             _kotlin_name,
         ),
         lambda node: node.type == "companion_object" and node.child_by_field_name("name") is None,
@@ -246,11 +251,11 @@ SYNTAX: dict[str, Syntax] = {
     "scala": Syntax(_scala, _is_one_of("package_clause", "extension_definition")),
     "swift": Syntax(
         _reader(
-            _kinds(
-                **{"class": "class_declaration protocol_declaration"},
-                function="function_declaration init_declaration deinit_declaration subscript_declaration"
+            {
+                "class": "class_declaration protocol_declaration",
+                "function": "function_declaration init_declaration deinit_declaration subscript_declaration"
                 " property_declaration protocol_function_declaration",
-            ),
+            },
             _swift_name,
         ),
         _is_one_of(),
@@ -263,9 +268,7 @@ SYNTAX: dict[str, Syntax] = {
     "zig": Syntax(_zig, _is_one_of()),
     "haskell": Syntax(
         _reader(
-            _kinds(
-                **{"function": "function bind", "class": "data_type newtype type_synonym class instance type_family"}
-            ),
+            {"function": "function bind", "class": "data_type newtype type_synonym class instance type_family"},
             _haskell_name,
         ),
         _is_one_of(),

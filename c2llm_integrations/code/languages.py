@@ -21,13 +21,17 @@ from c2llm_integrations.code import notebook
 # Languages of running text, where a paragraph may be one line.
 PROSE = frozenset({"markdown", "rst", "asciidoc", "tex", "org", "text"})
 
+# Languages whose only suffix is their name.
+_OWN = """
+    tsx go java fish swift dart lua r zig nim vue svelte css less toml nix cmake dockerfile vim rst org astro ejs
+    asp tla metal bicep cue dhall pkl move cairo yul ring gml jai mojo wit mlir pli wdl just pine abnf
+"""
+# Language → suffixes.
 _SUFFIXES = {
+    **{name: name for name in _OWN.split()},
     "python": "py pyi pyw bzl star starlark smk gyp xsh",
     "javascript": "js mjs cjs jsx",
     "typescript": "ts mts cts",
-    "tsx": "tsx",
-    "go": "go",
-    "java": "java",
     "rust": "rs",
     "c": "c h",
     "cpp": "cc cpp cxx c++ hh hpp hxx h++ ipp inl tpp txx",
@@ -36,18 +40,13 @@ _SUFFIXES = {
     "ruby": "rb rake gemspec ru podspec",
     "php": "php phtml php5 inc",
     "shell": "sh bash zsh ksh bats",
-    "fish": "fish",
     "powershell": "ps1 psm1 psd1",
     "batch": "bat cmd",
     "sql": "sql ddl pks pkb pls plsql tsql psql prc hql",
     "kotlin": "kt kts",
     "scala": "scala sc sbt",
-    "swift": "swift",
     "objectivec": "m mm",
-    "dart": "dart",
-    "lua": "lua",
     "perl": "pl pm plx t",
-    "r": "r",
     "julia": "jl",
     "haskell": "hs lhs",
     "ocaml": "ml mli",
@@ -57,33 +56,20 @@ _SUFFIXES = {
     "clojure": "clj cljs cljc edn",
     "lisp": "el lisp cl scm rkt",
     "groovy": "groovy gradle",
-    "zig": "zig",
-    "nim": "nim",
     "fortran": "f f90 f95 f03 f77 for f08",
     "assembly": "s asm",
-    "vue": "vue",
-    "svelte": "svelte",
     "html": "html htm xhtml",
-    "css": "css",
     "scss": "scss sass",
-    "less": "less",
     "json": "json json5 jsonc",
     "yaml": "yaml yml cwl",
-    "toml": "toml",
     "xml": "xml xsd xsl xslt svg csproj props targets config nuspec ps1xml mjml plist",
     "ini": "ini cfg conf properties",
     "protobuf": "proto",
     "graphql": "graphql gql",
     "terraform": "tf hcl",
-    "nix": "nix",
-    "cmake": "cmake",
     "makefile": "mk mak am",
-    "dockerfile": "dockerfile",
-    "vim": "vim",
     "markdown": "md markdown mdx",
-    "rst": "rst",
     "asciidoc": "adoc asciidoc",
-    "org": "org",
     "tex": "tex sty bib",
     "text": "txt text",
     # Suffixes that Pygments does not know, or gives to several languages.
@@ -92,10 +78,7 @@ _SUFFIXES = {
     "verilog": "v vh",
     "prolog": "pro",
     "razor": "cshtml razor",
-    "astro": "astro",
     "erb": "erb rhtml",
-    "ejs": "ejs",
-    "asp": "asp",
     "handlebars": "hbs handlebars mustache",
     "jinja": "j2 jinja jinja2 njk",
     "coffeescript": "coffee litcoffee",
@@ -106,7 +89,6 @@ _SUFFIXES = {
     "yacc": "y yy yxx",
     "lex": "l ll lxx",
     "m4": "m4 ac",
-    "tla": "tla",
     "dafny": "dfy",
     "gnuplot": "gp gnuplot plt",
     "processing": "pde",
@@ -114,108 +96,76 @@ _SUFFIXES = {
     "gherkin": "feature gherkin",
     "inno": "iss",
     "nushell": "nu",
-    "metal": "metal",
-    "bicep": "bicep",
-    "cue": "cue",
-    "dhall": "dhall",
-    "pkl": "pkl",
-    "move": "move",
-    "cairo": "cairo",
-    "yul": "yul",
-    "ring": "ring",
-    "gml": "gml",
-    "jai": "jai",
-    "mojo": "mojo",
     "forth": "forth 4th fth",
     "squirrel": "nut",
     "flatbuffers": "fbs",
     "avro": "avdl",
-    "wit": "wit",
-    "mlir": "mlir",
-    "pli": "pli",
     "rpg": "rpg rpgle sqlrpgle",
     "control-language": "clle clp",
     "nextflow": "nf",
-    "wdl": "wdl",
     "gn": "gn gni",
     "blueprint": "bp",
     "linkerscript": "ld lds",
     "spss": "sps",
-    "just": "just",
     "mql": "mq4 mq5 mqh",
-    "pine": "pine",
-    "abnf": "abnf",
     "raku": "raku rakumod rakutest",
 }
-_BY_SUFFIX = {suffix: language for language, suffixes in _SUFFIXES.items() for suffix in suffixes.split()}
-_BY_NAME = {
-    "makefile": "makefile",
-    "gnumakefile": "makefile",
-    "dockerfile": "dockerfile",
-    "containerfile": "dockerfile",
-    "cmakelists.txt": "cmake",
-    "gemfile": "ruby",
-    "rakefile": "ruby",
-    "podfile": "ruby",
-    "vagrantfile": "ruby",
-    "sconstruct": "python",
-    "sconscript": "python",
-    "jenkinsfile": "groovy",
-    "snakefile": "python",
-    "tiltfile": "python",
-    "justfile": "just",
-    "earthfile": "earthly",
-    "kconfig": "kconfig",
-    "go.mod": "go.mod",
-    ".bashrc": "shell",
-    ".bash_profile": "shell",
-    ".profile": "shell",
-    ".zshrc": "shell",
-    ".vimrc": "vim",
-    ".gitignore": "ini",
-    ".gitconfig": "ini",
-    ".editorconfig": "ini",
-}
-_BY_INTERPRETER = {
-    "python": "python",
-    "pypy": "python",
-    "node": "javascript",
-    "nodejs": "javascript",
-    "bun": "typescript",
-    "deno": "typescript",
-    "ts-node": "typescript",
-    "tsx": "typescript",
-    "ruby": "ruby",
-    "php": "php",
-    "perl": "perl",
-    "lua": "lua",
-    "Rscript": "r",
-    "pwsh": "powershell",
-    "fish": "fish",
-    **dict.fromkeys(("sh", "bash", "zsh", "ksh", "dash", "ash", "bats"), "shell"),
-}
+
+
+def inverted(words: dict[str, str]) -> dict[str, str]:
+    """Return each word with the key of its list."""
+    return {word: key for key, several in words.items() for word in several.split()}
+
+
+_BY_SUFFIX = inverted(_SUFFIXES)
+_BY_NAME = inverted(
+    {
+        "makefile": "makefile gnumakefile",
+        "dockerfile": "dockerfile containerfile",
+        "cmake": "cmakelists.txt",
+        "ruby": "gemfile rakefile podfile vagrantfile",
+        "python": "sconstruct sconscript snakefile tiltfile",
+        "groovy": "jenkinsfile",
+        "just": "justfile",
+        "earthly": "earthfile",
+        "kconfig": "kconfig",
+        "go.mod": "go.mod",
+        "shell": ".bashrc .bash_profile .profile .zshrc",
+        "vim": ".vimrc",
+        "ini": ".gitignore .gitconfig .editorconfig",
+    }
+)
+_BY_INTERPRETER = inverted(
+    {
+        "python": "python pypy",
+        "javascript": "node nodejs",
+        "typescript": "bun deno ts-node tsx",
+        "ruby": "ruby",
+        "php": "php",
+        "perl": "perl",
+        "lua": "lua",
+        "r": "Rscript",
+        "powershell": "pwsh",
+        "fish": "fish",
+        "shell": "sh bash zsh ksh dash ash bats",
+    }
+)
 # The names in the tables; for other languages `language_of` returns Pygments' own.
 LANGUAGES = frozenset(("matlab", *_BY_SUFFIX.values(), *_BY_NAME.values(), *_BY_INTERPRETER.values()))
 # Names that editors and people use for a language, and that are neither a suffix nor known to Pygments.
-_CALLED = {
-    "cplusplus": "cpp",
-    "es": "javascript",
-    "ecmascript": "javascript",
-    "javascriptreact": "javascript",
-    "typescriptreact": "tsx",
-    "vuejs": "vue",
-    "octave": "matlab",
-    "objectivecpp": "objectivec",
-    "objectivec++": "objectivec",
-    "shellscript": "shell",
-    "visualbasic": "vb",
-    "vbnet": "vb",
-    "reactjs": "javascript",
-    "vba": "vb",
-    "terminal": "shell",
-    "plaintext": "text",
-    "plain": "text",
-}
+_CALLED = inverted(
+    {
+        "cpp": "cplusplus",
+        "javascript": "es ecmascript javascriptreact reactjs",
+        "tsx": "typescriptreact",
+        "vue": "vuejs",
+        "matlab": "octave",
+        "objectivec": "objectivecpp objectivec++",
+        "shell": "shellscript terminal",
+        "vb": "visualbasic vbnet vba",
+        "text": "plaintext plain",
+    }
+)
 # A name that stands for others too: most TypeScript of a React project is in .tsx files.
 _TOGETHER = {"typescript": ("typescript", "tsx")}
 # Linux reads no more of a first line; the bound also keeps the pattern's time small.
@@ -251,10 +201,7 @@ _GRAMMARS = {
 _EXTRA_GRAMMARS = {
     **{
         name: (f"tree_sitter_{name}", "language")
-        for name in (
-            *("kotlin", "scala", "swift", "elixir", "lua", "sql"),
-            *("zig", "haskell", "julia", "html", "svelte"),
-        )
+        for name in ("kotlin", "scala", "swift", "elixir", "lua", "sql", "zig", "haskell", "julia", "html", "svelte")
     },
     "shell": ("tree_sitter_bash", "language"),
     "ocaml": ("tree_sitter_ocaml", "language_ocaml"),

@@ -40,7 +40,8 @@ class Lines:
             self.lines.pop()
         self._before = [0, *accumulate(map(len, self.lines))]
         self._blank = [line.strip() in ("", "\ufeff") for line in self.lines]
-        self._first_full = self._nearest(range(len(self.lines) - 1, -1, -1), 0)
+        # Of each line the first one from there on that is not blank, or the number of lines.
+        self.first_full = self._nearest(range(len(self.lines) - 1, -1, -1), 0)
         self._last_full = self._nearest(range(len(self.lines)), 1)
 
     def _nearest(self, order: range, offset: int) -> list[int]:
@@ -56,23 +57,15 @@ class Lines:
 
     def size(self, start: int, end: int) -> int:
         """Return the characters of lines [start, end) without the blank lines at either end."""
-        return max(0, self._before[self._last_full[end]] - self._before[self._first_full[start]])
+        return max(0, self._before[self._last_full[end]] - self._before[self.first_full[start]])
 
     def text(self, start: int, end: int) -> str:
         """Return lines [start, end) as they are."""
         return "".join(self.lines[start:end])
 
-    def next_full(self, line: int) -> int:
-        """Return the first line from `line` on that is not blank, or the number of lines."""
-        return self._first_full[line]
-
     def is_blank(self, line: int) -> bool:
         """Return whether a line holds only white space, or a byte-order mark."""
         return self._blank[line]
-
-    def is_margin(self, line: int) -> bool:
-        """Return whether a line starts without indentation."""
-        return not self.lines[line][0].isspace()
 
 
 def cut(lines: Lines, piece: Piece, max_chars: int) -> list[Piece]:
@@ -82,7 +75,7 @@ def cut(lines: Lines, piece: Piece, max_chars: int) -> list[Piece]:
     """
     spans = [(piece.start, piece.end)]
     tests: tuple[Callable[[int], bool], ...] = (
-        lambda line: lines.is_blank(line - 1) and lines.is_margin(line),
+        lambda line: lines.is_blank(line - 1) and not lines.lines[line][0].isspace(),
         lambda line: lines.is_blank(line - 1),
         lambda line: True,
     )

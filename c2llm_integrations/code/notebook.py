@@ -29,11 +29,6 @@ _MAGIC = re.compile(r"[ \t]*[%!]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def has_too_many_values(text: str) -> bool:
-    """Return whether a notebook may hold over `MAX_VALUES` values, of which each takes memory when it is parsed."""
-    return sum(map(text.count, ",[{")) > MAX_VALUES
-
-
 def script_of(text: str) -> str | None:
     """Return a notebook's cells as a script that begins with its language, or None if `text` is not a notebook."""
     try:

@@ -1,15 +1,35 @@
-"""Parse a text that somebody else may have written, within a time and without keeping its bytes."""
+"""Parse a text that somebody else may have written: in another process first, because a grammar may crash on it.
+
+While a parser recovers from an error it cannot be stopped: a few kilobytes can take gigabytes and minutes, and scanners
+of some grammars have crashed. The other process has limits, and may die.
+"""
 
 from __future__ import annotations
 
+import json
+import math
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from tree_sitter import Language, Node, Parser, Range
 
+from c2llm_integrations.code.languages import grammar
+
 # The parser reads up to this many bytes at a time, and again for each name.
 READ_BYTES = 2**12
+# What a parse may allocate (on Linux): a tree of real code takes a tenth of it.
+MAX_BYTES, MAX_BYTES_PER_BYTE = 2**28, 2**9
+# How long to wait for an answer, if nothing else ends the parse, and how many starts in a row may fail.
+ANSWER_SECONDS, ANSWER_TIMES, TRIES = 60.0, 10, 3
+_READY, _PARSED, _LATE = b"r", b"1", b"0"
+# It imports from the same folders as this process, but never from a relative one.
+_START = f"import sys; sys.path[:] = sys.argv[1:]; from {__name__} import _serve; _serve()"
 
 
 class _Buffers(threading.local):
@@ -59,3 +79,111 @@ def parse_within(seconds: float, rules: Language, data: bytes, ranges: Sequence[
         return None
     is_parsed = True
     return None if is_late else tree.root_node
+
+
+class _Trial:
+    """The other process, which is started when it is first needed, and again after a death."""
+
+    def __init__(self) -> None:
+        self._tries = TRIES
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget the process after a fork: it belongs to the parent."""
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def survives(self, seconds: float, language: str, data: bytes, ranges: Sequence[Range] | None) -> bool:
+        """Return whether a parse ends within its limits; True where no process can be started to find out."""
+        with self._lock:
+            if self._process is None or self._process.poll() is not None:
+                self._process = self._started()
+            if self._process is None:
+                return True
+            answer = b""
+            late = threading.Timer(ANSWER_SECONDS + ANSWER_TIMES * seconds, self._process.kill)
+            late.start()
+            try:
+                with suppress(OSError):
+                    answer = _asked(self._process, seconds, language, data, ranges)
+            finally:
+                late.cancel()
+                if not answer:  # after an interrupt, too: the answer that is due would be taken for the next text's
+                    _end(self._process)
+                    self._process = None
+            return answer == _PARSED
+
+    def _started(self) -> subprocess.Popen[bytes] | None:
+        if not self._tries or not sys.executable or getattr(sys, "frozen", False):
+            return None
+        with suppress(OSError):
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-c", _START, *filter(os.path.isabs, sys.path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                cwd=Path(__file__).parent,
+                start_new_session=True,
+            )
+            assert process.stdout is not None
+            if process.stdout.read(1) == _READY:
+                self._tries = TRIES
+                return process
+            _end(process)
+        self._tries -= 1
+        return None
+
+
+def _asked(
+    process: subprocess.Popen[bytes], seconds: float, language: str, data: bytes, ranges: Sequence[Range] | None
+) -> bytes:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    parts = (
+        None if ranges is None else [(*one.start_point, *one.end_point, one.start_byte, one.end_byte) for one in ranges]
+    )
+    process.stdin.write(json.dumps([seconds, language, len(data), parts]).encode() + b"\n" + data)
+    process.stdin.flush()
+    return process.stdout.read(1)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    with suppress(OSError):  # flushing a text that it never read
+        process.communicate()
+
+
+_TRIAL = _Trial()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_TRIAL.forget)
+survives = _TRIAL.survives
+
+
+def _serve() -> None:
+    """Parse what standard input brings, until it ends."""
+    heard, said = sys.stdin.buffer, sys.stdout.fileno()
+    os.write(said, _READY)
+    while line := heard.readline():
+        seconds, language, size, parts = json.loads(line)
+        data = heard.read(size)
+        rules = grammar(language)
+        ranges = None if parts is None else [Range(tuple(p[:2]), tuple(p[2:4]), p[4], p[5]) for p in parts]
+        _limit(seconds, len(data))
+        # Keep nothing of any tree: it would count against the next text.
+        is_parsed = rules is None or parse_within(seconds, rules, data, ranges) is not None
+        os.write(said, _PARSED if is_parsed else _LATE)
+
+
+def _limit(seconds: float, size: int) -> None:
+    """Limit the next parse to this much of the process's time, and to memory in proportion to its text."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    limits = {resource.RLIMIT_CORE: 0, resource.RLIMIT_CPU: math.ceil(time.process_time() + seconds) + 1}
+    if sys.platform == "linux":
+        limits[resource.RLIMIT_DATA] = MAX_BYTES + MAX_BYTES_PER_BYTE * size
+    for kind, most in limits.items():
+        hard = resource.getrlimit(kind)[1]
+        with suppress(OSError, ValueError):  # a sandbox may forbid it
+            resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from urllib.parse import unquote
 
 from c2llm_integrations.code.exclude import within_limits
-from c2llm_integrations.code.glob import Pattern, compile_pattern
+from c2llm_integrations.code.glob import Glob, GlobSet
 from c2llm_integrations.code.safe_open import MAX_PATH_BYTES
 from c2llm_integrations.errors import InputError
 
@@ -49,10 +49,10 @@ def selected(path: str, indexed: Collection[str]) -> list[str]:
     readings = [[escaped(one)] for one in _spellings(path)] + [_alternatives(one) for one in _spellings(path)]
     is_possible = False
     for reading in readings:
-        patterns = [compiled for one in reading if (compiled := _compiled(one))]
-        if found := sorted(_matched(patterns, indexed)):
+        found = _matched(reading, indexed)
+        if found:
             return found
-        is_possible |= bool(patterns)
+        is_possible |= found is not None
     if not is_possible or path[0] in "#!":
         raise InputError(f"path pattern {path!r} selects nothing; give one such as 'src/' or '*.py'")
     return []
@@ -116,27 +116,29 @@ def _alternatives(pattern: str) -> list[str]:
     return done
 
 
-def _compiled(pattern: str) -> Pattern | None:
-    return compile_pattern(f"\\{pattern}" if pattern[:1] in ("#", "!") else pattern.removeprefix("./"))
+def _matched(patterns: Iterable[str], paths: Iterable[str]) -> list[str] | None:
+    """Return the paths that a pattern matches, or a folder above them, sorted; None for patterns that match nothing.
 
-
-def _matched(patterns: Collection[Pattern], paths: Iterable[str]) -> Iterator[str]:
-    """Yield the paths that a pattern matches, or a folder above them; none that is longer than an index has them."""
-    inside, last = {"": False}, ""
+    A path that is longer than an index has them is not looked at.
+    """
+    read = (Glob.parse(f"\\{one}" if one[:1] in ("#", "!") else one.removeprefix("./")) for one in patterns)
+    globs = GlobSet([(tokens, glob.folders_only) for glob in read if glob and (tokens := glob.tokens())])
+    if not globs.size:
+        return None
+    found = []
+    # The folders above a path, from the root down: the end of each, the state behind its slash, whether it matches.
+    above = [(0, globs.start, False)]
+    last = ""
     for path in sorted(filter(within_limits, paths)):
-        folder = path.rpartition("/")[0]
-        if folder != last:
-            # In this order all paths of a folder follow each other, so what was found of the last one's is enough.
-            before, inside, last = inside, {"": False}, folder
-            above = False
-            for end in (*(at for at, char in enumerate(folder) if char == "/"), len(folder)):
-                part = folder[:end]
-                known = before.get(part)
-                above = above or _fits(patterns, part, True) if known is None else known
-                inside[part] = above
-        if inside[folder] or _fits(patterns, path, False):
-            yield path
-
-
-def _fits(patterns: Iterable[Pattern], path: str, is_folder: bool) -> bool:
-    return any((is_folder or not one.folders_only) and one.regex.fullmatch(path) for one in patterns)
+        while not path.startswith(last[: above[-1][0]]):
+            above.pop()
+        last = path
+        end, state, is_inside = above[-1]
+        while state and not is_inside and (slash := path.find("/", end)) >= 0:
+            state = globs.advance(state, path[end:slash])
+            is_inside = globs.last(state, True) is not None
+            end, state = slash + 1, globs.advance(state, "/")
+            above.append((end, state, is_inside))
+        if is_inside or (state and globs.last(globs.advance(state, path[end:]), False) is not None):
+            found.append(path)
+    return found

@@ -140,12 +140,8 @@ def open_tree(
 def list_again(root: Path, prefix: str, known: Set[str]) -> tuple[Set[str], list[str]]:
     """List the files under `prefix` of a root that `open_tree` found, without judging the `known` ones again.
 
-    Returns:
-        The known files that are still listed, and the new ones.
-
-    Raises:
-        RepositoryError: The folder cannot be listed.
-
+    Returns the known files that are still listed, and the new ones. Raises RepositoryError for a folder that cannot be
+    listed.
     """
     _listable(root / prefix)
     tree = Tree(root, prefix, "")
@@ -267,10 +263,8 @@ def _fill(tree: Tree, listing: Listing, sieve: _Sieve) -> None:
 def _is_gone(path: str) -> bool:
     try:
         os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False
+    except OSError as error:
+        return isinstance(error, (FileNotFoundError, NotADirectoryError))
     return False
 
 

@@ -65,25 +65,10 @@ class FileState(NamedTuple):
     digest: str
 
 
-def read_source(
-    root: Path, path: str, wanted: bool = False, include_secrets: bool = False
-) -> tuple[SourceFile | str, FileState | None]:
-    """Read one file of a tree.
-
-    Args:
-        root: The tree's root.
-        path: The file's POSIX path below it.
-        wanted: Leave it out only if it is binary, holds a secret or has over `exclude.MAX_WANTED_BYTES`.
-        include_secrets: Do not leave it out for a private key.
-
-    Returns:
-        The source, or why it is left out, and the state it was read in; None if it is gone. The text still has the
-        secrets that `blotted` replaces.
-
-    """
+def read_source(root: Path, path: str, wanted: bool = False) -> tuple[SourceFile | str, FileState | None]:
+    """Return what `source_of` gives for a file of a tree, and the state it was read in; None if it is gone."""
     content, state = read_file(root, path)
-    found = content if isinstance(content, str) else source_of(path, content, wanted, include_secrets)
-    return found, state
+    return content if isinstance(content, str) else source_of(path, content, wanted), state
 
 
 def read_file(root: Path, path: str) -> tuple[bytes | str, FileState | None]:
@@ -103,7 +88,8 @@ def read_file(root: Path, path: str) -> tuple[bytes | str, FileState | None]:
     except OSError:
         return exclude.UNREADABLE, _unread(root / path)
     times = (info.st_mtime_ns, info.st_ctime_ns) if is_settled(info, begin) else (0, 0)
-    return data, FileState(*times, info.st_size, info.st_ino, _digest(data))
+    digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+    return data, FileState(*times, info.st_size, info.st_ino, digest)
 
 
 def _unread(file: Path) -> FileState | None:
@@ -114,12 +100,16 @@ def _unread(file: Path) -> FileState | None:
     return FileState(info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino, "")
 
 
-def _digest(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
 def source_of(path: str, data: bytes, wanted: bool = False, include_secrets: bool = False) -> SourceFile | str:
-    """Return the source that a file's content is, or why it is left out; the arguments are those of `read_source`."""
+    """Return the source that a file's content is, or why it is left out; it still has the secrets `blotted` replaces.
+
+    Args:
+        path: The file's POSIX path below the tree's root.
+        data: Its content.
+        wanted: Leave it out only if it is binary, holds a secret or has over `exclude.MAX_WANTED_BYTES`.
+        include_secrets: Do not leave it out for a private key.
+
+    """
     if len(data) > exclude.max_bytes(path, wanted):
         return exclude.TOO_LARGE
     decoded = decode(data)
@@ -127,7 +117,7 @@ def source_of(path: str, data: bytes, wanted: bool = False, include_secrets: boo
         return exclude.BINARY
     text, encoding = decoded
     if path.endswith(notebook.SUFFIX):
-        if notebook.has_too_many_values(text):
+        if sum(map(text.count, ",[{")) > notebook.MAX_VALUES:
             return exclude.TOO_LARGE
         text = notebook.script_of(text) or text
         if len(text) > exclude.MAX_FILE_BYTES and not wanted:

@@ -124,15 +124,11 @@ def pool(scores: Tensor, states: Tensor, texts: PackedLayout) -> Tensor:
 def packed_layout(lengths: Sequence[int], device: torch.device, offsets: Tensor | None = None) -> PackedLayout:
     """Describe texts that follow each other from token 0 on; made once a batch, on the device, without waiting for it.
 
-    Args:
-        lengths: Tokens of each text.
-        device: Where attention and pooling run.
-        offsets: (texts + 1,) int32, where each text begins, if they are on the device already.
-
+    `offsets`: (texts + 1,) int32, where each text begins, if they are on the device already.
     """
     begins = [0, *accumulate(lengths)]
     if offsets is None:
-        offsets = moved(torch.tensor(begins, dtype=torch.int32), device)
+        offsets = to_device(torch.tensor(begins, dtype=torch.int32), device)
     blocks = [
         _block(offsets[first : last + 1].long(), lengths[first], begins[first], begins[last])
         for first, last in _alike(lengths)
@@ -160,7 +156,7 @@ def _block(offsets: Tensor, longest: int, begin: int, end: int) -> Block:
     return Block(begin, end, rows, real if end - begin < real.numel() else None, places)
 
 
-def moved(tensor: Tensor, device: torch.device) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Copy a CPU tensor to the device; to a GPU from pinned memory, so that nobody waits for the copy."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 

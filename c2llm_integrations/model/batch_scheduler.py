@@ -35,15 +35,10 @@ GATHER_SECONDS = 0.002  # for which an idle lane lets questions gather while ano
 
 
 def plan_batches(lengths: Sequence[int], budget: int, *, padded: bool = False) -> Iterator[list[int]]:
-    """Yield lists of indices, longest texts first, each at most `budget` tokens (a longer text stands alone).
+    """Yield lists of indices of texts by their `lengths`, longest first, each at most `budget` tokens.
 
-    Like lengths come together, and every index is yielded exactly once.
-
-    Args:
-        lengths: Tokens of each text.
-        budget: What a batch may cost.
-        padded: Whether a batch costs its size times its longest text, not the sum.
-
+    A longer text stands alone, like lengths come together, and every index is yielded exactly once. `padded`: a batch
+    costs its size times its longest text, not the sum.
     """
     batch: list[int] = []
     used = 0
@@ -88,16 +83,8 @@ class Choice(NamedTuple):
 def choose(waiting: Sequence[Waiting], turn: Turn, *, budget: int, lanes: int, padded: bool) -> Choice:
     """Choose what is computed next: one batch of the first large job, or the small jobs that fit into one batch.
 
-    Args:
-        waiting: The jobs, in the order of their turns.
-        turn: The kind whose turn it is, if both wait.
-        budget: Tokens that fit into one batch.
-        lanes: Batches computed side by side: of many small jobs only one lane's share is taken.
-        padded: See `plan_batches`.
-
-    Returns:
-        At least one job, if any waits.
-
+    At least one job is chosen if any waits. `waiting` is in the order of turns; `turn` decides if both kinds wait;
+    `budget` tokens fit into one batch; of many small jobs only the share of one of `lanes` is taken.
     """
     large = [place for place, job in enumerate(waiting) if job.is_large]
     small = [place for place, job in enumerate(waiting) if not job.is_large]

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from timeit import repeat
 
 import numpy as np
 import torch
@@ -111,7 +112,8 @@ def _run(model: C2LLMEmbedder, texts: list[str], budget: int, shapes: Shapes, pe
         texts_per_second=statistics.median(counts),
         peak_tflops=peak / 1e12,
         mfu=None if work is None else work * rate / peak,
-        query_ms=1000 * statistics.median(_times(lambda: model.encode_queries(["how is a request retried?"]), 20)),
+        query_ms=1000
+        * statistics.median(repeat(lambda: model.encode_queries(["how is a request retried?"]), number=1, repeat=20)),
         memory_mb=_memory_mb(model.devices),
     )
 
@@ -134,7 +136,7 @@ def peak_of(model: C2LLMEmbedder, shapes: Shapes, seconds: float) -> float:
         end = time.perf_counter() + seconds / len(distinct)
         while time.perf_counter() < end:
             work = 2 * height * rows * columns * (QUEUED if x.is_cuda else 1)
-            best = max(best, work / min(_times(products, 5)))
+            best = max(best, work / min(repeat(products, number=1, repeat=5)))
     return best * len(set(model.devices))
 
 
@@ -154,15 +156,6 @@ def _flop(model: C2LLMEmbedder, shapes: Shapes, length: float) -> float | None:
         return None
     ways = 2 if sizes.model_type == "bert" else 1
     return 2.0 * sum(rows * columns for rows, columns in shapes) + 2.0 * ways * layers * length * width
-
-
-def _times(work: Callable[[], object], runs: int) -> list[float]:
-    found = []
-    for _ in range(runs):
-        begin = time.perf_counter()
-        work()
-        found.append(time.perf_counter() - begin)
-    return found
 
 
 def _memory_mb(devices: Sequence[torch.device]) -> float:

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -288,6 +288,8 @@ def save_checkpoint(source: Checkpoint, tensors: Mapping[str, Tensor], folder: P
         folder: Made if it is not there.
 
     """
+    from huggingface_hub import split_torch_state_dict_into_shards
+
     folder.mkdir(parents=True, exist_ok=True)
     for stale in [folder / RANGES, *folder.glob(HEAD_FILE.format("*"))]:  # measured and trained on other weights
         stale.unlink(missing_ok=True)
@@ -295,16 +297,14 @@ def save_checkpoint(source: Checkpoint, tensors: Mapping[str, Tensor], folder: P
         for file in source.folder.glob(pattern):
             if not file.name.startswith(("model", "head-")) and file.parent != folder:
                 shutil.copyfile(file, folder / file.name)
-    shards = list(_shards({long_name(name): tensor.contiguous() for name, tensor in tensors.items()}))
-    index: dict[str, str] = {}
-    for number, shard in enumerate(shards, 1):
-        name = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        write_tensors(shard, folder / name, {"format": "pt"})
-        index |= dict.fromkeys(shard, name)
+    named = {long_name(name): tensor.contiguous() for name, tensor in tensors.items()}
+    split = split_torch_state_dict_into_shards(named, max_shard_size=_SHARD_BYTES)
+    for file_name, names in split.filename_to_tensors.items():
+        write_tensors({name: named[name] for name in names}, folder / file_name, {"format": "pt"})
     listing = folder / "model.safetensors.index.json"
-    if len(shards) > 1:
-        size = sum(tensor.nbytes for shard in shards for tensor in shard.values())
-        listing.write_text(json.dumps({"metadata": {"total_size": size}, "weight_map": index}, indent=1))
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        listing.write_text(json.dumps(index, indent=1))
     else:
         listing.unlink(missing_ok=True)
 
@@ -414,16 +414,6 @@ def long_name(name: str) -> str:
     """Return the released name of a tensor that is known here by a short one."""
     room, _, rest = name.partition(".")
     return ("mha_pma." if room == "pma" else _BACKBONE_PREFIX) + rest
-
-
-def _shards(tensors: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    shard: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        if shard and sum(t.nbytes for t in shard.values()) + tensor.nbytes > _SHARD_BYTES:
-            yield shard
-            shard = {}
-        shard[name] = tensor
-    yield shard
 
 
 def _file_digest(file: Path) -> bytes:

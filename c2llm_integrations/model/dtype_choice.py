@@ -155,14 +155,12 @@ def compared(timers: Mapping[str, Callable[[], float]]) -> tuple[dict[str, float
         ratios = {name: sorted(turn[name] / turn["float32"] for turn in turns if name in turn) for name in timers}
         if len(turns) == 2:
             hopeless = {name for name, found in ratios.items() if found[0] > HOPELESS}
-        quartiles = [{name: _quartile(found, number) for name, found in ratios.items()} for number in (1, 2, 3)]
+        quartiles = [
+            {name: found[number * (len(found) - 1) // 4] for name, found in ratios.items()} for number in (1, 2, 3)
+        ]
         is_settled = len(turns) >= TURNS and len(set(map(fastest, quartiles))) == 1
     float32_ms = statistics.median(turn["float32"] for turn in turns)
     return {name: round(float32_ms * ratio, 4) for name, ratio in quartiles[1].items()}, is_settled
-
-
-def _quartile(ordered: Sequence[float], number: int) -> float:
-    return ordered[number * (len(ordered) - 1) // 4]
 
 
 def _milliseconds(work: Callable[[], object]) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, groupby
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from c2llm_integrations.errors import CheckpointError, InputError
-from c2llm_integrations.model.attention_gpu import Groups, PackedLayout, moved, packed_layout, pool
+from c2llm_integrations.model.attention_gpu import Groups, PackedLayout, packed_layout, pool, to_device
 from c2llm_integrations.model.backbones import Bert, Qwen2, Shape, Weights
 from c2llm_integrations.model.checkpoint import Checkpoint, ModelConfig, long_name
 from c2llm_integrations.model.dtype_choice import float_dtype, why_not_int8
@@ -187,7 +187,7 @@ class PackedEncoder:
         numbers[:tokens] = np.fromiter(chain.from_iterable(texts), np.int32, tokens)
         numbers[rows : rows + tokens] = np.arange(tokens) - np.repeat(offsets[:-1], lengths)
         numbers[2 * rows :] = offsets
-        parts = moved(torch.from_numpy(numbers), self.device).split([rows, rows, len(offsets)])
+        parts = to_device(torch.from_numpy(numbers), self.device).split([rows, rows, len(offsets)])
         groups = packed_layout(lengths, self.device, parts[2]) if self.as_gpu else list(groups_of(lengths))
         return self.backbone(parts[0], parts[1], groups), groups
 
@@ -240,7 +240,7 @@ class PaddedEncoder:
 
     def _computed(self, texts: Texts) -> tuple[Any, Tensor]:
         """Return the model's output for right-padded texts, and the mask of their tokens."""
-        ids, mask = (moved(part, self.device) for part in right_padded(list(map(torch.tensor, texts))))
+        ids, mask = (to_device(part, self.device) for part in right_padded(list(map(torch.tensor, texts))))
         return self.model(input_ids=ids, attention_mask=mask.long()), mask
 
     @torch.inference_mode()
@@ -278,14 +278,11 @@ def _pool(scores: Tensor, states: Tensor, groups: Groups) -> Tensor:
 
 def groups_of(lengths: Sequence[int]) -> Iterator[tuple[int, int, int]]:
     """Yield runs of neighbors of equal length: each is one attention call without a mask."""
-    start = index = 0
-    while index < len(lengths):
-        count = 1
-        while index + count < len(lengths) and lengths[index + count] == lengths[index]:
-            count += 1
-        yield start, count, lengths[index]
-        start += count * lengths[index]
-        index += count
+    start = 0
+    for length, run in groupby(lengths):
+        count = len(list(run))
+        yield start, count, length
+        start += count * length
 
 
 def pma_shapes(config: ModelConfig) -> Iterator[tuple[str, Shape]]:

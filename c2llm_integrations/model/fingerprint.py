@@ -26,11 +26,9 @@ _OLD_TRUNCATION, _OLD_HEAD = "first ", "head "
 
 
 def probe_of(vectors: NDArray[np.float32]) -> str:
-    """Return a probe of a server's weights: some numbers of the vectors of texts that never change.
+    """Return a probe of a server's weights: some numbers of the vectors (texts, width) of texts that never change.
 
-    Args:
-        vectors: (texts, width), several texts; their mean is subtracted.
-
+    Several texts, because their mean is subtracted.
     """
     import numpy as np
 

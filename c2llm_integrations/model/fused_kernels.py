@@ -1,4 +1,4 @@
-"""The steps of `fused` as Triton kernels, which Triton compiles for the GPU at hand when they are first called.
+"""The steps of `fused_ops` as Triton kernels, which Triton compiles for the GPU at hand when they are first called.
 
 All are bound by memory: each number is read and written once, 16 bytes a thread and instruction. For that, the kernels
 must know how wide rows are while they are compiled (the names in capitals); the number of rows is free. Sums and
@@ -32,7 +32,7 @@ def _swiglu(gate_up: tl.tensor, out: tl.tensor, INNER: tl.constexpr, BLOCK: tl.c
 
 
 def swiglu(gate_up: Tensor, block: int = BLOCK, warps: int = WARPS) -> Tensor:
-    """See `fused.swiglu`."""
+    """See `fused_ops.swiglu`."""
     rows, inner = gate_up.shape[0], gate_up.shape[1] // 2
     out = gate_up.new_empty(rows, inner)
     _swiglu[(rows * triton.cdiv(inner, block),)](gate_up.contiguous(), out, inner, block, num_warps=warps)
@@ -65,7 +65,7 @@ def _add_norm(
 def add_norm(
     x: Tensor, more: Tensor, weight: Tensor, epsilon: float, warps: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """See `fused.add_norm`."""
+    """See `fused_ops.add_norm`."""
     rows, width = x.shape
     total, normed = torch.empty_like(x, memory_format=torch.contiguous_format), x.new_empty(rows, width)
     block = triton.next_power_of_2(width)
@@ -101,7 +101,7 @@ def _rotate(
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, warps: int | None = None) -> Tensor:
-    """See `fused.rotate`; in place, so that the rows of a larger product are turned where they lie."""
+    """See `fused_ops.rotate`; in place, so that the rows of a larger product are turned where they lie."""
     tokens, heads, width = x.shape
     if x.stride()[1:] != (width, 1):
         return x.copy_(rotate(x.contiguous(), cos, sin, warps))

@@ -162,10 +162,8 @@ def read_ranges(checkpoint: Checkpoint, shapes: dict[str, Shape]) -> dict[str, T
             "(python -I -m c2llm_integrations.training.int8_ranges), or delete it"
         )
     fits = {name: tuple(tensor.shape) for name, tensor in found.items()} == shapes
-    if not fits or not all(map(_is_sound, found.values())):
+    if not fits or not all(
+        one.dtype == torch.float32 and one.isfinite().all() and (one >= 0).all() for one in found.values()
+    ):
         raise CheckpointError(f"{file} does not hold the ranges of the model beside it; measure again, or delete it")
     return found
-
-
-def _is_sound(highest: Tensor) -> bool:
-    return highest.dtype == torch.float32 and bool(highest.isfinite().all() and (highest >= 0).all())

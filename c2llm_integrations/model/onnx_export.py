@@ -1,26 +1,37 @@
-"""A model's ONNX files with what other runtimes need beside them: the tokenizer, the prompts and a card.
+"""A model as one graph, from tokens to vectors of unit length, with what other runtimes need beside it.
 
-The folder has the layout that FastEmbed and transformers.js read.
+The folder has the layout that FastEmbed and transformers.js read: ONNX files, the tokenizer, the prompts and a card.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from c2llm_integrations.errors import CheckpointError, InputError, MissingExtra
+from c2llm_integrations.model.attention import Padded
 from c2llm_integrations.model.embedder import C2LLMEmbedder
-from c2llm_integrations.model.encoder import right_padded
-from c2llm_integrations.model.onnx_graph import MODEL, WEIGHTS_SUFFIX, OnnxGraph, blank_of, write_graph
+from c2llm_integrations.model.encoder import PackedEncoder, right_padded
 from c2llm_integrations.model.options import ModelOptions, is_url
 from c2llm_integrations.model.prompts import named_prompts
 
+MODEL, QUANTIZED = "model.onnx", "model_quantized.onnx"  # as transformers.js calls them
+OPSET = 18
+# A file of protobuf holds 2 GiB. Larger weights become a file of their own, as transformers.js calls it.
+LARGEST_FILE_BYTES = 1_900_000_000
+WEIGHTS_SUFFIX = "_data"
 # How far two right computations of a number of a vector may differ.
 TOLERANCE = 1e-4
 # What the written files are tried on.
@@ -59,7 +70,11 @@ def export_onnx(options: ModelOptions, folder: Path, *, int8: bool = False) -> d
     folder = folder.absolute()
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not an empty folder; name another")
-    _require_packages()
+    try:
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401  # torch.onnx needs it
+    except ImportError as error:
+        raise MissingExtra(str(error.name), "onnx") from error
     embedder = C2LLMEmbedder.from_options(replace(options, dtype="float32", device="cpu", normalize=True))
     graph = OnnxGraph(embedder).eval()
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -73,14 +88,6 @@ def export_onnx(options: ModelOptions, folder: Path, *, int8: bool = False) -> d
             folder.rmdir()
         made.rename(folder)
     return cosines
-
-
-def _require_packages() -> None:
-    try:
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401  # torch.onnx needs it
-    except ImportError as error:
-        raise MissingExtra(str(error.name), "onnx") from error
 
 
 def _write_texts(embedder: C2LLMEmbedder, folder: Path) -> None:
@@ -135,3 +142,100 @@ def _cosine(embedder: C2LLMEmbedder, file: Path) -> float:
         name = embedder.checkpoint.name
         raise CheckpointError(f"{name} gives other vectors as ONNX: cosine {cosine:.6f}, expected 1; use it here")
     return cosine
+
+
+class OnnxGraph(nn.Module):
+    """The exported module: an embedder's backbone, pooling and choice of dimensions, for a padded batch."""
+
+    def __init__(self, embedder: C2LLMEmbedder) -> None:
+        """Take the parts of an embedder in float32 on a CPU; InputError for a backbone that cannot be exported."""
+        super().__init__()
+        encoder = embedder.scheduler.workers[0].encoder
+        if not isinstance(encoder, PackedEncoder):
+            kind = embedder.checkpoint.sizes.model_type
+            raise InputError(f"backbone {kind!r} of {embedder.checkpoint.name} cannot be exported; qwen2 and bert can")
+        self.backbone: Any = encoder.backbone  # in float32, so never `Int8Bert`
+        self.pooling = encoder.pooling
+        self.blank, self.width = blank_of(embedder)[0], embedder.output_dim
+        projection = embedder.projection
+        self.matrix = None if projection is None else torch.from_numpy(projection.matrix)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return (B, output_dim) of unit length for (B, T) ids and mask, padded on either side; T may be 0."""
+        counts = torch.cat([attention_mask.sum(1), torch.ones(1, dtype=torch.int64)])
+        length: int = counts.max().item()  # type: ignore[assignment]  # int() would fix it while exporting
+        torch._check(length >= 1)
+        # Tokens move to the left. A text without tokens gets one of padding.
+        places = torch.arange(length)[None]
+        mask = F.pad(attention_mask, (0, length))
+        order = places + mask.argmax(1, keepdim=True)
+        ids = F.pad(input_ids, (0, length), value=self.blank).gather(1, order)
+        mask = (mask.gather(1, order) > 0) | (places == 0)
+        rows = self.backbone(ids.flatten(), places.expand(ids.shape).flatten(), Padded(mask))
+        vectors = self.pooling(rows.unflatten(0, ids.shape), mask)
+        if self.matrix is not None:
+            vectors = vectors @ self.matrix
+        return F.normalize(vectors[:, : self.width], eps=1e-30)
+
+
+def write_graph(graph: OnnxGraph, file: Path, int8: bool) -> None:
+    """Write the graph in float32 and, beside it, with weights of 8 bits."""
+    import onnx_ir
+
+    size = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", min=0)}
+    # Two tensors, because one given twice becomes one input; a size of 1 would be taken for one that never changes.
+    ids, mask = torch.ones(2, 3, dtype=torch.int64), torch.ones(2, 3, dtype=torch.int64)
+    with _quiet(), torch.inference_mode():
+        try:
+            program: Any = torch.onnx.export(
+                graph,
+                (ids, mask),
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=["input_ids", "attention_mask"],
+                output_names=["sentence_embedding"],
+                dynamic_shapes={"input_ids": size, "attention_mask": size},
+            )
+        except (torch.onnx.OnnxExporterError, TypeError) as error:
+            reason = " ".join(str(error.__cause__ or error).split())[:300]
+            raise CheckpointError(
+                f"PyTorch {torch.__version__} cannot export the graph ({reason}); try PyTorch 2.13"
+            ) from error
+    _save(program.model, file)
+    if int8:
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        how = {"per_channel": True, "weight_type": QuantType.QInt8, "use_external_data_format": True}
+        with _quiet(), tempfile.TemporaryDirectory(dir=file.parent) as temporary:
+            rounded = Path(temporary) / QUANTIZED
+            quantize_dynamic(file, rounded, **how)
+            _save(onnx_ir.external_data.load_to_model(onnx_ir.load(rounded)), file.with_name(QUANTIZED))
+
+
+def _save(model: Any, file: Path) -> None:
+    """Write a graph, its weights beside it where they are too large for one file."""
+    import onnx_ir
+
+    weights = sum(one.const_value.nbytes for one in model.graph.initializers.values() if one.const_value is not None)
+    onnx_ir.save(model, file, external_data=f"{file.name}{WEIGHTS_SUFFIX}" if weights > LARGEST_FILE_BYTES else None)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporters' messages; their errors are raised."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def blank_of(embedder: C2LLMEmbedder) -> tuple[int, str]:
+    """Return the token of a text without tokens, and its name."""
+    tokenizer = embedder.checkpoint.tokenizer()
+    blank = embedder.checkpoint.blank_token(tokenizer)
+    return blank, tokenizer.id_to_token(blank) or "[PAD]"

@@ -41,12 +41,7 @@ def lanes(device: torch.device) -> ThreadPoolExecutor:
 
     On a CPU each computes on itself alone: threads that share a batch wait for each other in every layer.
     """
-    with _SETTING:
-        return _started(lane_count(device), torch.get_num_threads(), device)
-
-
-def _started(count: int, others: int, device: torch.device) -> ThreadPoolExecutor:
-    """Start threads that compute on one core each; all other threads go on with `others`."""
+    count = lane_count(device)
     started = Barrier(count + 1)
 
     def start() -> None:
@@ -59,10 +54,12 @@ def _started(count: int, others: int, device: torch.device) -> ThreadPoolExecuto
             started.wait()
 
     threads = ThreadPoolExecutor(count, "c2llm-lane")
-    for _ in range(count):
-        threads.submit(start)
-    started.wait()
-    torch.set_num_threads(others)
+    with _SETTING:
+        others = torch.get_num_threads()
+        for _ in range(count):
+            threads.submit(start)
+        started.wait()
+        torch.set_num_threads(others)
     return threads
 
 

@@ -32,16 +32,9 @@ def some_names(names: Collection[str]) -> str:
 def read_tensors(
     file: str | Path, *, skip: re.Pattern[str] | None = None, remedy: str = "fetch it again"
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors and the metadata of a safetensors file.
+    """Return the tensors and the metadata of a safetensors file; tensors of names to `skip` are left in it.
 
-    Args:
-        file: What to read.
-        skip: Tensors of such names are left in the file.
-        remedy: What an error advises.
-
-    Raises:
-        CheckpointError: For a file that cannot be read or is not valid.
-
+    Raises CheckpointError, which advises the `remedy`, for a file that cannot be read or is not valid.
     """
     if (place := Path(file)).exists() and not place.is_file():  # a pipe would be waited for
         raise CheckpointError(f"{file} cannot be read: it is not a file; {remedy}")

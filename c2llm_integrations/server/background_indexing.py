@@ -38,13 +38,9 @@ class BackgroundIndexer:
     """Index the folders that are not current, one by one, at the start and whenever `wake` is called."""
 
     def __init__(self, indexes: Sequence[LiveIndex], index: bool, idle_seconds: float) -> None:
-        """Take the indexes; nothing runs before `start`.
+        """Take the indexes to keep current, or with `index` False only to release; nothing runs before `start`.
 
-        Args:
-            indexes: Those to keep current.
-            index: False only releases memory.
-            idle_seconds: An index releases its model after this long without a question.
-
+        An index releases its model after `idle_seconds` without a question.
         """
         self._indexes = indexes
         self._index = index
@@ -145,18 +141,16 @@ def run_once(config: str) -> None:
     with suppress(AttributeError, OSError):
         os.nice(NICENESS)
     with suppress(BrokenPipeError):
-        _say(problem=_problem_of_run(LiveIndexConfig.from_json(config)))
-
-
-def _problem_of_run(config: LiveIndexConfig) -> str:
-    try:
-        return LiveIndex(config).refresh(lambda done, total: _say(done=done, total=total))
-    except StoreBusy:
-        return "another process is indexing"
-    except BrokenPipeError:
-        raise
-    except Exception as error:  # a folder may hold anything, and a traceback is no answer to a question
-        return f"indexing failed: {reason_of(error)}"
+        try:
+            index = LiveIndex(LiveIndexConfig.from_json(config))
+            problem = index.refresh(lambda done, total: _say(done=done, total=total))
+        except StoreBusy:
+            problem = "another process is indexing"
+        except BrokenPipeError:
+            raise
+        except Exception as error:  # a folder may hold anything, and a traceback is no answer to a question
+            problem = f"indexing failed: {reason_of(error)}"
+        _say(problem=problem)
 
 
 def _say(**what: Any) -> None:

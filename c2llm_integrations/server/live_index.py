@@ -57,14 +57,9 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class LiveIndexConfig:
-    """What a live index is of.
+    """The folder that questions are answered from, a repository or a folder in one, and its collection.
 
-    Attributes:
-        folder: Where questions are answered from, a repository or a folder in one.
-        store: URL, by default the repository's own index.
-        collection: Name of the collection.
-        model: That of a collection yet to be made, by default nano.
-
+    `store`: URL, by default the repository's own index; `model`: that of a collection yet to be made, by default nano.
     """
 
     folder: Path
@@ -74,7 +69,7 @@ class LiveIndexConfig:
 
     def to_json(self) -> str:
         """Return it as one line for another process."""
-        return json.dumps({**asdict(self), "folder": str(self.folder)})
+        return json.dumps(asdict(self), default=str)
 
     @classmethod
     def from_json(cls, text: str) -> LiveIndexConfig:
@@ -363,19 +358,15 @@ class LiveIndex:
         """Return a path or pattern from the folder as one from the root; None for all."""
         if path is not None:
             path = from_root(path, self.folder, self.folder) or path
-        return _below(escaped(self.prefix), None if path == "/" else path)
+        prefix = f"/{escaped(self.prefix)}" if self.prefix else ""
+        if path is None or path == "/":
+            return f"{prefix}/" if prefix else None
+        if not prefix:
+            return path
+        path = path.removeprefix("./")
+        is_anchored = "/" in path.rstrip("/")
+        return f"{prefix}/{path.removeprefix('/')}" if is_anchored else f"{prefix}/**/{path}"
 
     def _require_folder(self) -> None:
         if not self.folder.is_dir():
             raise RepositoryError(f"{self.folder} is gone; bring it back, or start again with another folder")
-
-
-def _below(prefix: str, pattern: str | None) -> str | None:
-    """Return a path pattern for the whole repository that matches what `pattern` does in the folder `prefix`."""
-    if not prefix:
-        return pattern
-    if pattern is None:
-        return f"/{prefix}/"
-    pattern = pattern.removeprefix("./")
-    is_anchored = "/" in pattern.rstrip("/")
-    return f"/{prefix}/{pattern.removeprefix('/')}" if is_anchored else f"/{prefix}/**/{pattern}"

@@ -12,10 +12,8 @@ from c2llm_integrations.server.live_index import LiveIndex, LiveIndexConfig
 from c2llm_integrations.server.mcp_answers import SearchTools
 
 if TYPE_CHECKING:
-    from c2llm_integrations.server.mcp_calls import OneLineServer
+    from c2llm_integrations.server.mcp_tools import OneLineServer
 
-# Minutes without a question after which the model is unloaded.
-IDLE_MINUTES = 10.0
 # How long the end of the server waits for the end of a run, which the next one takes up where it stopped.
 STOP_SECONDS = 1.5
 
@@ -27,26 +25,17 @@ INSTRUCTIONS = (
 
 def serve(
     folders: Sequence[Path],
-    store: str | None = None,
-    collection: str = "code",
-    model: str | None = None,
-    index: bool = True,
-    idle_minutes: float = IDLE_MINUTES,
+    store: str | None,
+    collection: str,
+    model: str | None,
+    index: bool,
+    idle_minutes: float,
 ) -> None:
     """Answer until standard input ends. Threads that still compute may be left when it returns.
 
-    Args:
-        folders: What may be searched; no file outside is read.
-        store: The store's URL, by default each repository's own index.
-        collection: Name of the collection.
-        model: That of a collection yet to be made, by default nano.
-        index: Whether to embed what is new or stale meanwhile.
-        idle_minutes: Without a question for so long, the model is unloaded.
-
-    Raises:
-        RepositoryError: For a folder that cannot be listed.
-        MissingExtra: Without the SDK.
-
+    No file outside the `folders` is read. `index`: whether to embed what is new or stale meanwhile; `idle_minutes`
+    without a question unload the model; the others are those of `LiveIndexConfig`. Raises RepositoryError for a folder
+    that cannot be listed, MissingExtra without the SDK.
     """
     configs = [
         LiveIndexConfig(folder=folder, store=store, collection=collection, model=model)
@@ -69,8 +58,7 @@ def serve(
 
 def _server(tools: SearchTools) -> OneLineServer:
     try:
-        from c2llm_integrations.server.mcp_calls import OneLineServer
-        from c2llm_integrations.server.mcp_tools import add_tools
+        from c2llm_integrations.server.mcp_tools import OneLineServer, add_tools
     except ImportError as error:
         raise MissingExtra("mcp", "mcp") from error
     server = OneLineServer("c2llm", instructions=INSTRUCTIONS, log_level="WARNING")

@@ -37,19 +37,7 @@ class SearchTools:
     def search_code(
         self, query: str, limit: int, folder: str | None, language: str | None, path: str | None, kind: str | None
     ) -> str:
-        """Return hits as text.
-
-        Args:
-            query: Words, a name, an error message or a stack trace.
-            limit: How many hits.
-            folder: One of the served folders, None for all.
-            language: Only this language.
-            path: Only these files: a pattern, or a path as an answer shows it.
-            kind: Only this kind of code.
-
-        A blank option counts as None.
-
-        """
+        """Return hits as text; `mcp_tools` explains the arguments. A blank option counts as None."""
         language, path, kind = map(_given, (language, path, kind))
         answers = []
         for one in self._chosen(folder):

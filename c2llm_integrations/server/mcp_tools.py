@@ -1,22 +1,28 @@
-"""What an agent may ask: the tools of the MCP server, and their parameters as it is told of them (needs the SDK)."""
+"""What an agent may ask: the tools of the MCP server, their parameters as it is told of them, and how a call fails.
+
+Needs the SDK, so it is imported late.
+"""
 
 # The SDK reads the annotations of the tools below at run time, so they stand here as they are.
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
-from mcp.server.mcpserver.exceptions import ToolError
-from mcp_types import ToolAnnotations
-from pydantic import Field
+from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.context import Context
+from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
+from mcp_types import CallToolResult, InputRequiredResult, ToolAnnotations
+from pydantic import Field, ValidationError
 
-from c2llm_integrations._utils.printable import shortened
+from c2llm_integrations._utils.printable import one_line, shortened
 from c2llm_integrations.code.chunk import KINDS
 from c2llm_integrations.code.path_filter import MAX_FILTER_CHARS
-from c2llm_integrations.errors import C2LLMError
+from c2llm_integrations.errors import C2LLMError, did_you_mean
 from c2llm_integrations.server.mcp_answers import MAX_HITS, SearchTools
-from c2llm_integrations.server.mcp_calls import OneLineServer
 
 # Characters of an error, which may repeat what was asked.
 MAX_ERROR_CHARS = 2000
+# Characters of an argument that a message repeats.
+SHOWN_CHARS = 60
 
 
 def _filter(description: str) -> object:
@@ -32,6 +38,45 @@ Kind = Annotated[str | None, _filter(f"Only this kind of code: {', '.join(sorted
 Code = Annotated[str | None, Field(description="A piece of code.")]
 File = Annotated[str | None, _filter("A path as search_code shows it, instead of code.")]
 Line = Annotated[int, Field(ge=1, description="A line of that file.")]
+
+
+class OneLineServer(MCPServer[object]):
+    """A server that refuses arguments that a tool does not have, which the SDK drops, and says errors in one line."""
+
+    def refuse_unknown(self) -> None:
+        """Declare in the schema of each tool that it takes no other arguments, which `call_tool` refuses."""
+        for tool in self._tool_manager.list_tools():
+            tool.parameters["additionalProperties"] = False
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[object, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        """Call a tool; see `MCPServer.call_tool`."""
+        tool = self._tool_manager.get_tool(name)
+        if tool is None:
+            tools = [one.name for one in self._tool_manager.list_tools()]
+            raise ToolError(one_line(f"there is no tool {name!r:.{SHOWN_CHARS}}{did_you_mean(name, tools)}"))
+        known = tool.parameters.get("properties", {})
+        for unknown in arguments.keys() - known.keys():
+            said = f"{name} has no argument {unknown!r:.{SHOWN_CHARS}}{did_you_mean(unknown, known)}"
+            raise ToolError(one_line(said if known else f"{said}, it takes none"))
+        try:
+            return await super().call_tool(name, arguments, context)
+        except UnexpectedToolError:  # names the tool alone, and is logged with its trace
+            raise
+        except ToolError as error:
+            cause = error.__cause__
+            said = f"{name}: {_said(cause)}" if isinstance(cause, ValidationError) else str(error)
+            raise ToolError(one_line(said)) from cause
+
+
+def _said(error: ValidationError) -> str:
+    """Return what is wrong with each argument."""
+    return "; ".join(
+        f"{'.'.join(map(str, one['loc']))}: {one['msg']}"
+        + ("" if one["type"] == "missing" else f", got {one['input']!r:.{SHOWN_CHARS}}")
+        for one in error.errors(include_url=False)
+    )
 
 
 def add_tools(server: OneLineServer, tools: SearchTools) -> None:

@@ -22,7 +22,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-from numpy.typing import NDArray
 
 from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.errors import InputError, MissingExtra, ServerError
@@ -79,7 +78,7 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True)
-class Asked:
+class EmbeddingRequest:
     """A request body, checked."""
 
     texts: list[str]
@@ -88,7 +87,7 @@ class Asked:
     model: str | None = None
 
     @classmethod
-    def read(cls, body: bytes, width: int, limits: Limits) -> Asked:
+    def read(cls, body: bytes, width: int, limits: Limits) -> EmbeddingRequest:
         """Read a body; raises Refused (400) naming the parameter that cannot be honored."""
         try:
             data = parse_json(body)
@@ -104,12 +103,12 @@ class Asked:
         if data.get("dimensions") not in (None, width):
             why = f"this model gives {width}; serve it with --output-dim N for another width"
             raise Refused(400, f"dimensions is {data['dimensions']!r:.200}, {why}", "dimensions")
-        return cls(
-            texts,
-            _choice(data, "input_type", ("document", "query", "text")),
-            _choice(data, "encoding_format", ("float", "base64")) == "base64",
-            _model(data),
-        )
+        kind = _choice(data, "input_type", ("document", "query", "text"))
+        as_base64 = _choice(data, "encoding_format", ("float", "base64")) == "base64"
+        model = data.get("model")
+        if model is not None and not isinstance(model, str):
+            raise Refused(400, f"model is a JSON {type(model).__name__}, expected a string", "model")
+        return cls(texts, kind, as_base64, model)
 
 
 def create_app(
@@ -189,7 +188,9 @@ class _Server:
 
     async def _embed(self, request: Request) -> Response:
         self._require_key(request)
-        asked = Asked.read(await _body(request, self.limits.body_bytes), self.embedder.output_dim, self.limits)
+        asked = EmbeddingRequest.read(
+            await _body(request, self.limits.body_bytes), self.embedder.output_dim, self.limits
+        )
         self._require_model(asked.model)
         full = self._waiting > 0 and self._waiting + len(asked.texts) > self.limits.texts
         if full or self._running >= self.limits.requests:
@@ -207,12 +208,14 @@ class _Server:
             self._waiting -= len(asked.texts)
             self._running -= 1
 
-    def _answer(self, asked: Asked) -> Response:
+    def _answer(self, asked: EmbeddingRequest) -> Response:
         vectors, counts = self.embedder.encode_and_count(asked.texts, asked.kind)
         tokens = int(counts.sum())
         self._texts.inc(len(asked.texts))
         self._tokens.inc(tokens)
-        rows = [_base64(vector) for vector in vectors] if asked.as_base64 else np.ascontiguousarray(vectors)
+        rows: Any = np.ascontiguousarray(vectors)
+        if asked.as_base64:
+            rows = [base64.b64encode(vector.astype("<f4").tobytes()).decode() for vector in vectors]
         data = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rows)]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         body = {"object": "list", "data": data, "model": self.name, "usage": usage}
@@ -296,17 +299,6 @@ def _choice(data: dict[str, Any], name: str, values: tuple[str, ...]) -> str:
     if value not in values:
         raise Refused(400, f"{name} is {value!r:.200}, expected one of {', '.join(values)}", name)
     return str(value)
-
-
-def _model(data: dict[str, Any]) -> str | None:
-    name = data.get("model")
-    if name is not None and not isinstance(name, str):
-        raise Refused(400, f"model is a JSON {type(name).__name__}, expected a string", "model")
-    return name
-
-
-def _base64(vector: NDArray[np.float32]) -> str:
-    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
 
 
 async def _refusal(_request: Request, error: Exception) -> Response:

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from tree_sitter import Node, Query, QueryCursor
 
 from c2llm_integrations._utils.sampling import sample
+from c2llm_integrations.code.chunking import parse
 from c2llm_integrations.code.languages import grammar
-
-if TYPE_CHECKING:
-    from tree_sitter import Node, Parser, Query
 
 _PATTERNS = {
     "python": "[(function_definition) (class_definition)] @x",
@@ -83,12 +83,10 @@ def first_paragraph(doc: str) -> str:
 
 
 def definitions(text: str, language: str) -> Iterator[DocumentedCode]:
-    """Yield every usefully documented definition of a source file, in the file's order."""
-    parser, query = _parser(language)
-    from tree_sitter import QueryCursor
-
+    """Yield every usefully documented definition of a source file, in its order; none if parsing takes too long."""
     source = text.encode()
-    nodes = QueryCursor(query).captures(parser.parse(source).root_node).get("x", [])
+    root = parse(language, source)
+    nodes = QueryCursor(_query(language)).captures(root).get("x", []) if root is not None else []
     find = _python if language == "python" else _commented
     for node in sorted(nodes, key=lambda node: node.start_byte):
         found = find(node, source, language)
@@ -97,12 +95,11 @@ def definitions(text: str, language: str) -> Iterator[DocumentedCode]:
 
 
 @cache
-def _parser(language: str) -> tuple[Parser, Query]:
-    from tree_sitter import Parser, Query
-
-    found = grammar(language)
-    assert found is not None
-    return Parser(found), Query(found, _PATTERNS[language])
+def _query(language: str) -> Query:
+    rules = grammar(language)
+    assert rules is not None
+    query: Query = Query(rules, _PATTERNS[language])
+    return query
 
 
 def _python(node: Node, source: bytes, language: str) -> DocumentedCode | None:
@@ -117,12 +114,12 @@ def _python(node: Node, source: bytes, language: str) -> DocumentedCode | None:
         value = ast.literal_eval(_cut(source, string.start_byte, string.end_byte))
     except (ValueError, SyntaxError):
         return None
-    if not isinstance(value, str) or (bare := _cut(source, node.start_byte, first.start_byte)) is None:
+    if not isinstance(value, str):
         return None
     rest = _cut(source, first.end_byte, node.end_byte).lstrip("\n")
     pad = " " * node.start_point.column
     whole = _dedent(pad + _cut(source, node.start_byte, node.end_byte), len(pad))
-    bare = _dedent(pad + bare.rstrip() + "\n" + rest, len(pad))
+    bare = _dedent(pad + _cut(source, node.start_byte, first.start_byte).rstrip() + "\n" + rest, len(pad))
     return DocumentedCode(language, _text(name), first_paragraph(value), whole[:MAX_CODE], bare)
 
 

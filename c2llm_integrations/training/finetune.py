@@ -55,8 +55,6 @@ def train(
     examples: Sequence[Example],
     out: Path,
     options: FinetuneOptions,
-    *,
-    revision: str | None = None,
     progress: Progress | None = None,
 ) -> list[float]:
     """Train `base` on the pairs, write the checkpoint folder `out` and return the loss of each step.
@@ -74,7 +72,7 @@ def train(
     work = Path(f"{out}.training")
     _claim(work, base, examples, options)
     torch.manual_seed(options.seed)  # of LoRA's first weights
-    model = load(base, revision=revision, device=None, max_length=options.max_length)
+    model = load(base, device=None, max_length=options.max_length)
     if options.mined:
         groups = grouped(with_mined(model, examples, options.mined, work / "negatives.json"), options)
     if options.lora:
@@ -91,10 +89,10 @@ def train(
     if options.averaged > 1:
         _average(model, checkpoints(work)[-options.averaged :])
     history = [row for row in trainer.state.log_history if "loss" in row]
-    about = {"base": base, "revision": revision, "pairs": len(examples), **asdict(options), "history": history}
+    about = {"base": base, "pairs": len(examples), **asdict(options), "history": history}
     losses = [float(row["loss"]) for row in history]
     records = {"training.json": json.dumps(about, indent=1) + "\n", "training.svg": curve(losses, "loss of each step")}
-    _write(model, base, revision, out, records)
+    _write(model, base, out, records)
     shutil.rmtree(work)
     return losses
 
@@ -235,11 +233,11 @@ def _arguments(
     )
 
 
-def _write(model: SentenceTransformer, base: str, revision: str | None, out: Path, records: dict[str, str]) -> None:
+def _write(model: SentenceTransformer, base: str, out: Path, records: dict[str, str]) -> None:
     """Write the checkpoint and the records beside it under another name first, so that `out` is whole or not there."""
     partial = Path(f"{out}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    _save(model, base, revision, partial)
+    _save(model, base, partial)
     for name, text in records.items():
         (partial / name).write_text(text)
     if out.exists():
@@ -247,7 +245,7 @@ def _write(model: SentenceTransformer, base: str, revision: str | None, out: Pat
     partial.replace(out)
 
 
-def _save(model: SentenceTransformer, base: str, revision: str | None, folder: Path) -> None:
+def _save(model: SentenceTransformer, base: str, folder: Path) -> None:
     """Write the released layout, LoRA merged into the weights it stands beside."""
     parts: Any = model
     backbone = parts[0].backbone
@@ -255,7 +253,7 @@ def _save(model: SentenceTransformer, base: str, revision: str | None, folder: P
         backbone = backbone.merge_and_unload()
     tensors = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
     tensors |= {f"pma.{name}": tensor for name, tensor in parts[1].pma.state_dict().items()}
-    source = load_checkpoint(base, revision)
+    source = load_checkpoint(base)
     kept = {name: tensor.dtype for name, tensor in source.tensors().items()}
     save_checkpoint(source, {name: tensor.cpu().to(kept[name]) for name, tensor in tensors.items()}, folder)
 

@@ -129,9 +129,7 @@ def _by_parts(states: TokenStates, rows: Sequence[int], compute: Callable[[Tenso
     """Return what `compute` returns for the states and mask of some texts; few are padded at once."""
     parts = list(plan_batches(states.lengths[np.asarray(rows)].tolist(), PART_TOKENS, padded=True))
     found = torch.cat([compute(*states.padded([rows[place] for place in part])) for part in parts])
-    order = torch.empty(len(rows), dtype=torch.long)
-    order[torch.tensor([place for part in parts for place in part])] = torch.arange(len(rows))
-    return found[order]
+    return found[torch.tensor([place for part in parts for place in part]).argsort()]
 
 
 def distillation(own: Tensor, wanted: Tensor) -> Tensor:

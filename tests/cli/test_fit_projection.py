@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from c2llm_integrations.cli.fit_projection import recall_kept
+from c2llm_integrations.cli.compact import recall_kept
 from c2llm_integrations.cli.main import run
 from c2llm_integrations.model.heads_and_projections import Projection, fit_projection
 from tests.cli.running import answer, complaint

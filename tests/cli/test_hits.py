@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from c2llm_integrations.cli.output import MAX_SYMBOL, Look, Origin, document_of, file_of, look_at, write_hits
+from c2llm_integrations.cli.output import MAX_SYMBOL, Origin, ShownHit, document_of, file_of, shown_hit, write_hits
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.safe_open import MAX_PATH_BYTES
 from c2llm_integrations.stores.vector_store import Hit
@@ -19,7 +19,7 @@ def hit(path="a.py", text="x = 1\n", symbol="f", start=3, end=4, repository="git
 
 
 def look(**fields):
-    return Look(hit(**fields), None, None)
+    return ShownHit(hit(**fields), None, None)
 
 
 def test_a_pipe_gets_one_safe_line_for_each_hit(capsys):
@@ -57,7 +57,7 @@ def test_a_file_is_named_from_the_current_folder(project, monkeypatch):
 
 
 def test_a_file_that_the_system_will_not_look_at_is_not_here(project, monkeypatch):
-    found = look_at(hit(path=f"{'a' * 300}.py"), {"github.com/a/b": Origin("id", None, project)}, context=1)
+    found = shown_hit(hit(path=f"{'a' * 300}.py"), {"github.com/a/b": Origin("id", None, project)}, context=1)
     assert (found.file, found.changed) == (None, True)
 
     def refuse(file):
@@ -71,24 +71,24 @@ def test_a_file_that_the_system_will_not_look_at_is_not_here(project, monkeypatc
 def test_a_row_leads_to_no_file_outside_its_checkout(path, project, tmp_path):
     (tmp_path / "secret.py").write_text("x = 1\n")
     (project / "link.py").symlink_to(tmp_path / "secret.py")
-    found = look_at(hit(path=path, start=1, end=1), {"github.com/a/b": Origin("id", None, project)}, context=5)
+    found = shown_hit(hit(path=path, start=1, end=1), {"github.com/a/b": Origin("id", None, project)}, context=5)
     assert (found.file, found.before, found.changed) == (None, (), True)
 
 
 def test_links_are_to_the_indexed_commit_where_it_is_known():
     origins = {"github.com/a/b": Origin("id", COMMIT), "shop": Origin("id", COMMIT)}
-    assert look_at(hit(), origins).url == f"https://github.com/a/b/blob/{COMMIT}/a.py#L3-L4"
-    assert look_at(hit(), {"github.com/a/b": Origin("id")}).url is None
-    assert look_at(hit(repository="shop"), origins).url is None
-    assert look_at(hit(repository="unknown"), origins).url is None
+    assert shown_hit(hit(), origins).url == f"https://github.com/a/b/blob/{COMMIT}/a.py#L3-L4"
+    assert shown_hit(hit(), {"github.com/a/b": Origin("id")}).url is None
+    assert shown_hit(hit(repository="shop"), origins).url is None
+    assert shown_hit(hit(repository="unknown"), origins).url is None
 
 
 def test_lines_around_a_hit_come_from_its_unchanged_file(project, capsys):
     origins = {"github.com/a/b": Origin("id", None, project)}
     (project / "a.py").write_text("one\ntwo\n\x0cthree\nfour\nfive\nsix\n", newline="")
-    found = look_at(hit(text="\x0cthree\nfour\n"), origins, context=1)
+    found = shown_hit(hit(text="\x0cthree\nfour\n"), origins, context=1)
     assert (found.before, found.after, found.changed) == (["two\n"], ["five\n"], False)
-    wide = look_at(hit(text="\x0cthree\nfour\n"), origins, context=99)
+    wide = shown_hit(hit(text="\x0cthree\nfour\n"), origins, context=99)
     assert (wide.before, wide.after) == (["one\n", "two\n"], ["five\n", "six\n"])
     write_hits([found], context=1)
     shown = capsys.readouterr().out.splitlines()
@@ -100,14 +100,14 @@ def test_lines_around_a_hit_come_from_its_unchanged_file(project, capsys):
 def test_a_changed_file_is_said_to_be_changed(content, project, capsys):
     if content is not None:
         (project / "a.py").write_text(content)
-    found = look_at(hit(text="three\nfour\n"), {"github.com/a/b": Origin("id", None, project)}, context=2)
+    found = shown_hit(hit(text="three\nfour\n"), {"github.com/a/b": Origin("id", None, project)}, context=2)
     assert (found.before, found.after, found.changed) == ((), (), True)
     write_hits([found], context=2)
     assert "has changed since it was indexed" in capsys.readouterr().out
 
 
 def test_a_row_that_somebody_else_wrote_can_be_shown(capsys):
-    found = look_at(hit(path="", symbol="", start=0, end=0, repository=""), {}, context=2)
+    found = shown_hit(hit(path="", symbol="", start=0, end=0, repository=""), {}, context=2)
     write_hits([found], context=2)
     write_hits([found])
     assert "x = 1" in capsys.readouterr().out
@@ -170,7 +170,7 @@ fifth = 5
 def test_lines_around_a_hit_show_no_secret_whatever_the_row_says(text, line, project):
     (project / "settings.py").write_text(SETTINGS)
     row = hit(path="settings.py", text=text, start=line, end=line)
-    found = look_at(row, {"github.com/a/b": Origin("id", None, project)}, context=9)
+    found = shown_hit(row, {"github.com/a/b": Origin("id", None, project)}, context=9)
     around = "".join([*found.before, *found.after])
     assert SECRET not in around
     assert "q7Rk2Wd9" not in around
@@ -182,5 +182,5 @@ def test_no_lines_of_a_file_that_no_index_holds(path, project):
     file = project / path
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("A=1\nB=correct horse\nC=3\n")
-    found = look_at(hit(path=path, text="A=1\n", start=1, end=1), {"github.com/a/b": Origin("id", None, project)}, 9)
+    found = shown_hit(hit(path=path, text="A=1\n", start=1, end=1), {"github.com/a/b": Origin("id", None, project)}, 9)
     assert (found.before, found.after, found.changed) == ((), (), True)

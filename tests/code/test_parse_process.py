@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from c2llm_integrations.code import parse_process
+from c2llm_integrations.code import parsing
 from c2llm_integrations.code.chunking import chunk_source
-from c2llm_integrations.code.parse_process import _Trial
+from c2llm_integrations.code.parsing import _Trial
 
 # Each makes its parser recover from an error over a deep stack: its time and memory are the square of the length.
 HOSTILE = {
@@ -47,14 +47,14 @@ def test_a_death_is_survived():
 def test_an_interrupt_leaves_no_answer_for_the_next_text(monkeypatch):
     trial = _Trial()
     assert trial.survives(10, "python", b"x = 1\n", None)
-    asked = parse_process._asked
+    asked = parsing._asked
 
     def interrupted(process, *what):
         asked(process, *what)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(parse_process, "_asked", interrupted)
+        patch.setattr(parsing, "_asked", interrupted)
         with pytest.raises(KeyboardInterrupt):
             trial.survives(10, "python", b"x = 1\n", None)
     assert trial._process is None
@@ -63,19 +63,19 @@ def test_an_interrupt_leaves_no_answer_for_the_next_text(monkeypatch):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
 def test_a_forked_process_has_one_of_its_own():
-    assert parse_process.survives(10, "python", b"x = 1\n", None)
-    with parse_process._TRIAL._lock:  # as another thread may hold it
+    assert parsing.survives(10, "python", b"x = 1\n", None)
+    with parsing._TRIAL._lock:  # as another thread may hold it
         child = os.fork()
         if not child:
-            os._exit(0 if parse_process.survives(10, "python", b"x = 1\n", None) else 1)
+            os._exit(0 if parsing.survives(10, "python", b"x = 1\n", None) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert parse_process.survives(10, "python", b"x = 1\n", None)
+    assert parsing.survives(10, "python", b"x = 1\n", None)
 
 
 def test_an_answer_that_never_comes_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(parse_process, "_START", SPIN)
-    monkeypatch.setattr(parse_process, "ANSWER_SECONDS", 0.5)
-    monkeypatch.setattr(parse_process, "ANSWER_TIMES", 0)
+    monkeypatch.setattr(parsing, "_START", SPIN)
+    monkeypatch.setattr(parsing, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(parsing, "ANSWER_TIMES", 0)
     assert not _Trial().survives(1000, "python", b"x = 1\n", None)
 
 
@@ -85,7 +85,7 @@ def test_a_language_that_only_this_process_has_is_parsed(monkeypatch):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
 def test_a_parser_that_never_ends_is_ended(monkeypatch):
-    monkeypatch.setattr(parse_process, "_START", SPIN)
+    monkeypatch.setattr(parsing, "_START", SPIN)
     trial = _Trial()
     begin = time.monotonic()
     assert not trial.survives(0.1, "python", b"x = 1\n", None)
@@ -95,14 +95,14 @@ def test_a_parser_that_never_ends_is_ended(monkeypatch):
 SPIN = """
 import sys
 sys.path[:] = sys.argv[1:]
-from c2llm_integrations.code import parse_process
+from c2llm_integrations.code import parsing
 
 def spin(*_):
     while True:
         pass
 
-parse_process.parse_within = spin
-parse_process._serve()
+parsing.parse_within = spin
+parsing._serve()
 """
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from c2llm_integrations.code import path_filter
+from c2llm_integrations.code.glob import GlobSet
 from c2llm_integrations.code.path_filter import from_root, literal, selected, without_lines
 from c2llm_integrations.errors import InputError
 
@@ -97,12 +97,12 @@ def test_a_longer_path_than_any_is_refused_before_it_is_read(path: str) -> None:
 
 def test_a_row_of_a_longer_path_than_an_index_has_is_not_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     looked = []
-    real = path_filter._fits
-    monkeypatch.setattr(path_filter, "_fits", lambda *about: (looked.append(about[1]), real(*about))[1])
+    real = GlobSet.advance
+    monkeypatch.setattr(GlobSet, "advance", lambda *about: (looked.append(about[2]), real(*about))[1])
     rows = ["a/" * 20_000 + "x.py", "a/" * 300 + "x.py", "a" * 5000 + ".py", "a/" * 200 + "x.py"]
     assert selected("*.py", rows) == rows[-1:]
     assert selected("a/", rows) == rows[-1:]
-    assert max(map(len, looked)) == len(rows[-1])
+    assert len("".join(looked)) == 2 * len(rows[-1]) + len("a/")  # "*.py" as a name, then as a pattern
 
 
 def test_the_folders_above_deep_paths_are_not_all_kept():
@@ -121,3 +121,7 @@ def test_what_is_beside_a_folder_in_the_order_of_names_does_not_hide_it():
     assert selected("a/b/", indexed) == ["a/b/c/x.py", "a/b/x.py"]
     assert selected("/a/", indexed[::-1]) == indexed[1:]
     assert selected("b", indexed) == ["a/b/c/x.py", "a/b/x.py"]
+
+
+def test_a_letter_beyond_ascii_is_one_character():
+    assert selected("?[à-ü].md", ["aé.md", "éé.md", "é.md", "中x.md"]) == ["aé.md", "éé.md"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from c2llm_integrations.model import attention_gpu
-from c2llm_integrations.model.attention_gpu import attend, attend_padded, attend_varlen, moved, packed_layout, pool
+from c2llm_integrations.model.attention_gpu import attend, attend_padded, attend_varlen, packed_layout, pool, to_device
 from c2llm_integrations.model.checkpoint import load_checkpoint
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.model.encoder import PaddedEncoder, load_encoder, pool_packed
@@ -147,7 +147,7 @@ def test_runs_of_equal_texts_are_as_good_as_one_by_one():
 
 
 def test_a_copy_to_where_it_is_already():
-    assert moved(torch.arange(3), CPU).tolist() == [0, 1, 2]
+    assert to_device(torch.arange(3), CPU).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("name", ["nano", *NAMES])

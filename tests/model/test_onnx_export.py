@@ -14,8 +14,7 @@ from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.model.heads_and_projections import fit_projection
 from c2llm_integrations.model.hf_config import C2LLMConfig
 from c2llm_integrations.model.hf_model import C2LLMModel
-from c2llm_integrations.model.onnx_export import TOLERANCE, export_onnx
-from c2llm_integrations.model.onnx_graph import OnnxGraph
+from c2llm_integrations.model.onnx_export import TOLERANCE, OnnxGraph, export_onnx
 from c2llm_integrations.model.options import ModelOptions
 from tests.cli.running import complaint
 from tests.golden import COMPRESSED, TIED

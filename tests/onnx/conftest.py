@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from c2llm_integrations.model import onnx_graph
+from c2llm_integrations.model import onnx_export
 from c2llm_integrations.model.onnx_export import export_onnx
 from c2llm_integrations.model.options import ModelOptions
 
@@ -41,7 +41,7 @@ def exported(tmp_path_factory):
             made[name] = tmp_path_factory.mktemp("exported") / "onnx model"
             with pytest.MonkeyPatch.context() as patch:
                 if name != "nano":
-                    patch.setattr(onnx_graph, "LARGEST_FILE_BYTES", 100_000)
+                    patch.setattr(onnx_export, "LARGEST_FILE_BYTES", 100_000)
                 export_onnx(ModelOptions(name=str(name), max_length=96), made[name], int8=True)
         return made[name]
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from c2llm_integrations.code import languages
+from c2llm_integrations.code import chunking, languages
 from c2llm_integrations.training.docstring_pairs import LANGUAGES, definitions, first_paragraph, masked, words
 
 PYTHON = '''
@@ -48,6 +48,12 @@ OTHERS = {
     "cuda": "/// Reads the whole file into memory.\n"
     "__global__ void readFile(const char *p) {\n  int x = 1;\n  use(x);\n}\n",
 }
+
+
+def test_a_file_that_no_parser_survives_gives_no_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(definitions(PYTHON, "python"))
+    monkeypatch.setattr(chunking, "survives", lambda *_: False)
+    assert list(definitions(PYTHON, "python")) == []
 
 
 def test_python_docstrings_become_pairs_without_themselves() -> None:
