@@ -10,6 +10,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timezone
+from operator import ge, gt, le, lt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -198,8 +199,7 @@ def _conditions(key: object, value: Any) -> list[Condition]:
 
 def _require_plain_operator(name: object) -> None:
     """Raise InputError for an operator as other databases write it, with a dollar sign in front."""
-    plain = _DOLLAR.get(name) if isinstance(name, str) else None
-    if plain is not None:
+    if isinstance(name, str) and (plain := _DOLLAR.get(name)):
         raise InputError(f"filter operator {name!r} is not known; write {plain!r}, without the dollar sign")
 
 
@@ -301,12 +301,7 @@ def _matches(condition: Condition, metadata: Mapping[str, Any]) -> bool:
     return value not in (None, [], ())
 
 
-_COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
-    "gt": lambda value, bound: value > bound,
-    "gte": lambda value, bound: value >= bound,
-    "lt": lambda value, bound: value < bound,
-    "lte": lambda value, bound: value <= bound,
-}
+_COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {"gt": gt, "gte": ge, "lt": lt, "lte": le}
 
 
 def value_of(metadata: Any, key: str) -> Any:

@@ -130,13 +130,11 @@ def batch_bytes(records: Sequence[AnyRecord], width: int) -> int:
 
 
 def _row_bytes(record: AnyRecord, width: int) -> int:
-    return 4 * width + 4 * len(record.text) + 512 + _metadata_bytes(record)
-
-
-def _metadata_bytes(record: AnyRecord) -> int:
     if isinstance(record, PreparedRecord):
-        return record.json_bytes
-    return 0 if isinstance(record, CodeChunk) else len(json.dumps(record.metadata))
+        metadata = record.json_bytes
+    else:
+        metadata = 0 if isinstance(record, CodeChunk) else len(json.dumps(record.metadata))
+    return 4 * width + 4 * len(record.text) + 512 + metadata
 
 
 def slices(records: Sequence[AnyRecord], width: int) -> Iterator[slice]:

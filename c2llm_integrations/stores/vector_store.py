@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from numbers import Integral
-from types import TracebackType
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -21,31 +20,20 @@ from c2llm_integrations.code.lexical_terms import document_terms
 from c2llm_integrations.errors import InputError, RowsRefused, StoreError
 from c2llm_integrations.stores.backend import Backend, Terms
 from c2llm_integrations.stores.filter import Filter
-from c2llm_integrations.stores.ids import RecordId
+from c2llm_integrations.stores.ids import RecordId, row_id
 from c2llm_integrations.stores.records import AnyRecord, Hit, Record, Row, Vector
 from c2llm_integrations.stores.row_checks import (
     listed,
+    listed_ids,
     refused_records,
     refused_vectors,
     require,
-    row_ids,
     why_vector_refused,
 )
 from c2llm_integrations.stores.rows import Candidates, Stored, parts, path_of, prepared_for, slices, unit
-from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
+from c2llm_integrations.stores.spec import CollectionSpec
 
-__all__ = [
-    "Candidates",
-    "Capabilities",
-    "CollectionSpec",
-    "Filter",
-    "Hit",
-    "Record",
-    "Row",
-    "Stored",
-    "Vector",
-    "VectorStore",
-]
+__all__ = ["Candidates", "CollectionSpec", "Filter", "Hit", "Row", "Stored", "Vector", "VectorStore"]
 
 Where = Filter | Mapping[str, Any]
 
@@ -193,9 +181,7 @@ class VectorStore(Backend):
         rows = listed(rows, Row, "rows")
         with self._open():
             spec = self._existing()
-            whole = listed(
-                (row.record for row in rows), (Record, CodeChunk), "rows whose record is a Record or CodeChunk"
-            )
+            whole = listed([row.record for row in rows], (Record, CodeChunk), "rows with a Record or CodeChunk")
             records = self._checked(whole, spec, refused_vectors(rows, spec.width))
             self.changes += 1
             for part in slices(records, spec.width):
@@ -395,9 +381,7 @@ class VectorStore(Backend):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # ---- shared by all
@@ -431,7 +415,8 @@ class VectorStore(Backend):
         read: Callable[[Sequence[RecordId]], Iterable[tuple[RecordId, _T]]],
     ) -> dict[RecordId, _T]:
         """Return id → what `read` gives for the key of its row; ids without a row are left out."""
-        keys = row_ids(ids, _source(source) or "")
+        namespace = _source(source) or ""
+        keys = {row_id(namespace, id): id for id in listed_ids(ids)}
         with self._open():
             if self._read_spec() is None:
                 return {}

@@ -11,16 +11,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from pymilvus import MilvusClient
+
 from c2llm_integrations._utils.retry import retrying
-from c2llm_integrations.errors import InputError, MissingExtra, StoreError
+from c2llm_integrations.errors import InputError, StoreError
 from c2llm_integrations.stores.milvus.errors import is_missing, pause_after, reason
 from c2llm_integrations.stores.milvus.schema import PARTITIONS, Server, indexes_of, schema_of, tenant_column
 from c2llm_integrations.stores.spec import CollectionSpec
-
-try:
-    from pymilvus import MilvusClient
-except ImportError as error:
-    raise MissingExtra("pymilvus", "milvus") from error
 
 # By default pymilvus prints every failed call with its traceback, and a warning for every scan of an older server.
 # What fails is raised here as one line, so that is silenced unless the program has chosen a level of its own.

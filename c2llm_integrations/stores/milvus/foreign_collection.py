@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from pymilvus import DataType, MilvusClient
+
 from c2llm_integrations._utils.retry import retrying
-from c2llm_integrations.errors import InputError, MissingExtra
+from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.filter import Filter, leaves
 from c2llm_integrations.stores.foreign_collection import ForeignStore, Layout, foreign_record
@@ -16,11 +18,6 @@ from c2llm_integrations.stores.milvus.errors import pause_after, reason
 from c2llm_integrations.stores.milvus.filter import Column, foreign_expression, literal
 from c2llm_integrations.stores.milvus.schema import id_from, vector_from
 from c2llm_integrations.stores.records import AnyRecord, Hit, Vector
-
-try:
-    from pymilvus import DataType, MilvusClient
-except ImportError as error:
-    raise MissingExtra("pymilvus", "milvus") from error
 
 _Found = Iterator[tuple[AnyRecord, Vector | None]]
 PAGE = 1_000
@@ -176,8 +173,7 @@ class ForeignMilvusStore(ForeignStore):
     def _close(self) -> None:
         self._release()
 
-    def _reason(self, error: BaseException) -> str:
-        return reason(error)
+    _reason = staticmethod(reason)
 
 
 def _column(field: Mapping[str, Any]) -> Column:

@@ -12,6 +12,8 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
+from pymilvus import MilvusClient
+
 from c2llm_integrations._utils.files import FileLock, write_atomically
 from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.errors import InputError, MissingExtra, StoreError
@@ -24,7 +26,6 @@ from c2llm_integrations.stores.spec import CollectionSpec
 
 try:
     from milvus_lite.server_manager import server_manager_instance
-    from pymilvus import MilvusClient
 except ImportError as error:
     raise MissingExtra("milvus-lite", "milvus") from error
 

@@ -25,10 +25,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from pymilvus import DataType, Function, FunctionType, MilvusClient
 
 from c2llm_integrations.code.chunk import CHUNK_FIELDS
 from c2llm_integrations.code.lexical_terms import K1, B
-from c2llm_integrations.errors import InputError, MissingExtra
+from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores.filter import moment_of, value_of
 from c2llm_integrations.stores.ids import MAX_INTEGER_ID, RecordId
 from c2llm_integrations.stores.milvus.filter import is_plain, microseconds, source_value
@@ -46,11 +47,6 @@ from c2llm_integrations.stores.rows import (
     made_of,
 )
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
-
-try:
-    from pymilvus import DataType, Function, FunctionType, MilvusClient
-except ImportError as error:
-    raise MissingExtra("pymilvus", "milvus") from error
 
 # Milvus's own limit on the bytes of a VARCHAR.
 MAX_VARCHAR_BYTES = 65_535

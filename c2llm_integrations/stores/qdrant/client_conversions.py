@@ -46,15 +46,7 @@ GRAPH = frozenset({"m", "ef_construct"})
 SPREAD = frozenset({"shard_number", "replication_factor", "write_consistency_factor"})
 
 # What filters are made of.
-TYPES = Types(
-    models.Filter,
-    models.FieldCondition,
-    models.MatchAny,
-    models.MatchValue,
-    models.Range,
-    models.DatetimeRange,
-    bool,
-)
+TYPES = Types(models, models.Range, models.DatetimeRange, bool)
 
 
 def creation(spec: CollectionSpec) -> dict[str, Any]:
@@ -204,9 +196,3 @@ def lexical_query(terms: Sequence[str]) -> models.SparseVector:
     """Return the terms of a question as Qdrant compares them with those of the rows."""
     indices, values = sparse_query(terms)
     return models.SparseVector(indices=indices, values=values)
-
-
-def dense_of(vector: Any) -> list[float]:
-    """Return the dense vector of a record read with `with_vectors=[DENSE]`, however the client spells it."""
-    found: list[float] = vector[DENSE] if isinstance(vector, dict) else vector
-    return found

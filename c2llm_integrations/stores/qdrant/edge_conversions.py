@@ -34,19 +34,7 @@ except ImportError as error:
         'pip install "c2llm-integrations[qdrant]" and use a Qdrant server)'
     ) from error
 
-__all__ = [
-    "DATATYPES",
-    "QUANTIZATIONS",
-    "TYPES",
-    "config_of",
-    "edge",
-    "field_indexes",
-    "lexical_scores_of",
-    "needs_graph",
-    "points_of",
-    "queries_of",
-    "updates_of",
-]
+__all__ = ["edge"]  # whoever imports it from here is told how to install it
 
 # Exact search takes 5 ms on 100 MB (100,000 float32 vectors of 256, or 400,000 int8 codes; two cores), where building
 # a graph takes 35 s. So a graph is made only where more than this is searched.
@@ -83,15 +71,7 @@ BINARY = {
     "binary": edge.BinaryQuantizationEncoding.OneBit,
 }
 # What filters are made of; the engine takes Python's own booleans for integers, but not NumPy's.
-TYPES = Types(
-    edge.Filter,
-    edge.FieldCondition,
-    edge.MatchAny,
-    edge.MatchValue,
-    edge.RangeFloat,
-    edge.RangeDateTime,
-    np.bool_,
-)
+TYPES = Types(edge, edge.RangeFloat, edge.RangeDateTime, np.bool_)
 QUANTIZATIONS = ("int8", *TURBO, "product", *BINARY)
 
 

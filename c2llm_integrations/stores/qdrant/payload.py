@@ -129,12 +129,9 @@ def indexed(spec: CollectionSpec) -> dict[str, str]:
 
 
 class Types(NamedTuple):
-    """What a filter is made of in the client at hand."""
+    """What a filter is made of: the client's module, and what the clients call otherwise."""
 
-    Filter: Any
-    FieldCondition: Any
-    MatchAny: Any
-    MatchValue: Any
+    client: Any
     Range: Any
     Period: Any
     boolean: Callable[[bool], Any]
@@ -151,7 +148,7 @@ def search_params(client: Any, spec: CollectionSpec) -> Any:
 
 def ours(types: Types, where: Filter, source: str | None) -> Any:
     """Return what only rows of this package (of one source) match, and of those the ones that a filter chooses."""
-    chunk = types.Filter(
+    chunk = types.client.Filter(
         must=[] if source is None else [_match(types, key_of("repository"), [source])],
         must_not=[
             _is_empty(types, key_of("repository")),
@@ -161,7 +158,7 @@ def ours(types: Types, where: Filter, source: str | None) -> Any:
     )
     record = _is_there(types, SOURCE_FIELD) if source is None else _match(types, SOURCE_FIELD, [source])
     chosen = [_condition(types, where.condition)] if where else []
-    return types.Filter(should=[chunk, record], must=chosen)
+    return types.client.Filter(should=[chunk, record], must=chosen)
 
 
 def filter_of(types: Types, where: Filter) -> Any:
@@ -171,23 +168,23 @@ def filter_of(types: Types, where: Filter) -> Any:
 
 def _condition(types: Types, condition: Condition) -> Any:
     if isinstance(condition, All):
-        return types.Filter(must=[_condition(types, one) for one in condition.conditions])
+        return types.client.Filter(must=[_condition(types, one) for one in condition.conditions])
     if isinstance(condition, AnyOf):
         if not condition.conditions:  # an empty `should` restricts nothing
             return _match(types, SOURCE_FIELD, [])
-        return types.Filter(should=[_condition(types, one) for one in condition.conditions])
+        return types.client.Filter(should=[_condition(types, one) for one in condition.conditions])
     if isinstance(condition, Not):
-        return types.Filter(must_not=[_condition(types, condition.condition)])
+        return types.client.Filter(must_not=[_condition(types, condition.condition)])
     key = key_of(condition.key, types.prefix)
     if isinstance(condition, Exists):
         return _is_there(types, key)
     if isinstance(condition, Range):
         # A range would look into lists; "key[]" is empty for whatever is not one.
-        bounds = types.FieldCondition(key=key, range=types.Range(**condition.bounds))
-        return types.Filter(must=[bounds, _is_empty(types, f"{key}[]")])
+        bounds = types.client.FieldCondition(key=key, range=types.Range(**condition.bounds))
+        return types.client.Filter(must=[bounds, _is_empty(types, f"{key}[]")])
     if isinstance(condition, Period):
         moments = {name: bound.isoformat() for name, bound in condition.bounds.items()}
-        return types.FieldCondition(key=key, range=types.Period(**moments))
+        return types.client.FieldCondition(key=key, range=types.Period(**moments))
     return _in(types, key, condition.values)
 
 
@@ -196,23 +193,23 @@ def _in(types: Types, key: str, values: Sequence[str | float]) -> Any:
     others = [_equal(types, key, value) for value in values if not isinstance(value, str)]
     if not others:
         return _match(types, key, strings)
-    return types.Filter(should=[_match(types, key, strings), *others])
+    return types.client.Filter(should=[_match(types, key, strings), *others])
 
 
 def _equal(types: Types, key: str, value: float) -> Any:
     if isinstance(value, bool) or (isinstance(value, int) and abs(value) > MAX_EXACT_INTEGER):
         plain = types.boolean(value) if isinstance(value, bool) else value
-        return types.FieldCondition(key=key, match=types.MatchValue(value=plain))
-    return types.FieldCondition(key=key, range=types.Range(gte=value, lte=value))  # 5 is 5.0 too
+        return types.client.FieldCondition(key=key, match=types.client.MatchValue(value=plain))
+    return types.client.FieldCondition(key=key, range=types.Range(gte=value, lte=value))  # 5 is 5.0 too
 
 
 def _match(types: Types, key: str, values: Sequence[str]) -> Any:
-    return types.FieldCondition(key=key, match=types.MatchAny(any=list(values)))
+    return types.client.FieldCondition(key=key, match=types.client.MatchAny(any=list(values)))
 
 
 def _is_empty(types: Types, key: str) -> Any:
-    return types.FieldCondition(key=key, is_empty=True)
+    return types.client.FieldCondition(key=key, is_empty=True)
 
 
 def _is_there(types: Types, key: str) -> Any:
-    return types.Filter(must_not=[_is_empty(types, key)])
+    return types.client.Filter(must_not=[_is_empty(types, key)])
