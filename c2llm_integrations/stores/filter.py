@@ -139,20 +139,16 @@ class Filter:
 
 def _parts(kind: type[All] | type[AnyOf], *filters: Filter) -> tuple[Condition, ...]:
     """Return what is joined: of a filter of the same kind its parts, so that many joined ones do not nest."""
-    return tuple(
-        part
-        for one in filters
-        for part in (one.condition.conditions if isinstance(one.condition, kind) else (one.condition,))
-    )
+    joined = (one.condition for one in filters)
+    return tuple(part for one in joined for part in (one.conditions if isinstance(one, kind) else (one,)))
 
 
 def _shallow(condition: Condition) -> Condition:
     """Return a condition; raises InputError for one that nests deeper than every store can follow."""
     level: Sequence[Condition] = [condition]
     for _ in range(MAX_NESTED):
-        inner = [one.condition for one in level if isinstance(one, Not)]
-        inner += [part for one in level if isinstance(one, All | AnyOf) for part in one.conditions]
-        level = inner
+        inner = [part for one in level if isinstance(one, All | AnyOf) for part in one.conditions]
+        level = inner + [one.condition for one in level if isinstance(one, Not)]
         if not level:
             return condition
     raise InputError(_TOO_DEEP)

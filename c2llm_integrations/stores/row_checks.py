@@ -171,12 +171,3 @@ def require(value: object, kind: type | tuple[type, ...], what: str) -> None:
     """Raise InputError unless a value is of a kind."""
     if not isinstance(value, kind):
         raise InputError(f"expected {what}, got {value!r:.60} ({type(value).__name__})")
-
-
-def listed_ids(ids: Iterable[RecordId] | RecordId) -> list[RecordId]:
-    """Return one id or several as a list; raises InputError for what cannot be an id."""
-    found = [ids] if isinstance(ids, str | int) or not isinstance(ids, Iterable) else list(ids)
-    for why in map(why_id_refused, found):
-        if why is not None:
-            raise InputError(why)
-    return found

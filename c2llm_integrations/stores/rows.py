@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date, time
 from decimal import Decimal
 from typing import Any, NamedTuple, TypeVar
@@ -16,16 +16,7 @@ from numpy.typing import ArrayLike
 from c2llm_integrations.code.chunk import CHUNK_FIELDS, CodeChunk
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores.ids import RecordId, row_id, why_id_refused
-from c2llm_integrations.stores.records import (
-    MAX_LINE,
-    AnyRecord,
-    Hit,
-    PreparedRecord,
-    Record,
-    Vector,
-    chunk_field,
-    prepared,
-)
+from c2llm_integrations.stores.records import MAX_LINE, AnyRecord, PreparedRecord, Record, Vector, chunk_field, prepared
 
 _T = TypeVar("_T")
 
@@ -68,21 +59,6 @@ class Stored(NamedTuple):
 _LISTED = Stored._fields[1:-1]
 _LISTED_TYPES = [CHUNK_FIELDS[name] for name in _LISTED]
 _LISTED_EMPTY = [kind() for kind in _LISTED_TYPES]
-
-
-@dataclass(frozen=True, slots=True)
-class Candidates:
-    """The two ranked lists of one question, best first; the scores of one list say nothing about the other's.
-
-    `dense` scores are cosine similarities.
-    """
-
-    dense: list[Hit]
-    lexical: list[Hit]
-
-
-# The fields of a chunk that are asked for most; a store that indexes fields indexes these.
-FILTER_FIELDS = ("repository", "language", "path", "kind")
 
 
 def stored_of(id: RecordId, metadata: Mapping[str, Any], digest: object = "") -> Stored:

@@ -20,17 +20,10 @@ from c2llm_integrations.code.lexical_terms import document_terms
 from c2llm_integrations.errors import InputError, RowsRefused, StoreError
 from c2llm_integrations.stores.backend import Backend, Terms
 from c2llm_integrations.stores.filter import Filter
-from c2llm_integrations.stores.ids import RecordId, row_id
-from c2llm_integrations.stores.records import AnyRecord, Hit, Record, Row, Vector
-from c2llm_integrations.stores.row_checks import (
-    listed,
-    listed_ids,
-    refused_records,
-    refused_vectors,
-    require,
-    why_vector_refused,
-)
-from c2llm_integrations.stores.rows import Candidates, Stored, parts, path_of, prepared_for, slices, unit
+from c2llm_integrations.stores.ids import RecordId, listed_ids, row_id
+from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, Record, Row, Vector
+from c2llm_integrations.stores.row_checks import listed, refused_records, refused_vectors, require, why_vector_refused
+from c2llm_integrations.stores.rows import Stored, parts, path_of, prepared_for, slices, unit
 from c2llm_integrations.stores.spec import CollectionSpec
 
 __all__ = ["Candidates", "CollectionSpec", "Filter", "Hit", "Row", "Stored", "Vector", "VectorStore"]
@@ -198,9 +191,8 @@ class VectorStore(Backend):
         with self._open():
             spec = self._existing()
             records = self._checked(whole, spec, {})
-            fields: dict[RecordId, Sequence[str]] = {}
-            for ids in parts([record.row_id for record in records]):
-                fields |= self._written_fields(ids)
+            keys = [record.row_id for record in records]
+            fields = {id: names for part in parts(keys) for id, names in self._written_fields(part).items()}
             unknown = [record.id for record in records if record.row_id not in fields]
             if unknown:
                 raise RowsRefused(dict.fromkeys(unknown, "there is no such row; upsert it with its vector"))
@@ -210,11 +202,7 @@ class VectorStore(Backend):
                 self._update(records[part], None, _terms(spec, whole[part]), gone)
 
     def delete(
-        self,
-        ids: Iterable[RecordId] | RecordId | None = None,
-        *,
-        source: str | None = None,
-        where: Where | None = None,
+        self, ids: Iterable[RecordId] | RecordId | None = None, *, source: str | None = None, where: Where | None = None
     ) -> int:
         """Delete rows by the ids of their records, or those that match a filter, and return how many there were.
 
@@ -369,11 +357,7 @@ class VectorStore(Backend):
         return await self._in_thread(self.upsert, rows)
 
     async def adelete(
-        self,
-        ids: Iterable[RecordId] | RecordId | None = None,
-        *,
-        source: str | None = None,
-        where: Where | None = None,
+        self, ids: Iterable[RecordId] | RecordId | None = None, *, source: str | None = None, where: Where | None = None
     ) -> int:
         """Await `delete`."""
         return await self._in_thread(lambda: self.delete(ids, source=source, where=where))

@@ -147,12 +147,6 @@ def make(client: Any, physical: str, spec: CollectionSpec, server: Server) -> No
     make_indexes(client, physical, spec, server)
 
 
-def count(client: Any, physical: str) -> int:
-    """Count all rows of a loaded collection."""
-    found = call(client, "query", physical, filter="", output_fields=["count(*)"], consistency_level="Strong")
-    return int(found[0]["count(*)"])
-
-
 def begin(client: Any, name: str, spec: CollectionSpec, server: Server) -> None:
     """Make the first collection of a name that there is not."""
     left = generations(client, name)
@@ -169,7 +163,8 @@ def _is_fresh(client: Any, physical: str, spec: CollectionSpec, server: Server) 
     if spec_of(properties_of(client, physical)) != spec:
         return False
     load(client, physical, spec, server)
-    return count(client, physical) == 0
+    found = call(client, "query", physical, filter="", output_fields=["count(*)"], consistency_level="Strong")
+    return int(found[0]["count(*)"]) == 0
 
 
 def give_name(client: Any, physical: str, alias: str) -> None:

@@ -21,7 +21,7 @@ from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.checksums import break_seal, require_whole, write_seal
 from c2llm_integrations.stores.milvus.collections import CONNECTION, names
 from c2llm_integrations.stores.milvus.schema import Server
-from c2llm_integrations.stores.milvus.store import Held, MilvusStore
+from c2llm_integrations.stores.milvus.store import MilvusStore, Serving
 from c2llm_integrations.stores.spec import CollectionSpec
 
 try:
@@ -68,7 +68,7 @@ class MilvusLiteStore(MilvusStore):
         finally:
             release(folder, client)
 
-    def _find(self) -> Held | None:
+    def _find(self) -> Serving | None:
         if self._client is None and self.path.exists():
             self._attach()
         return None if self._client is None else super()._find()

@@ -1,17 +1,7 @@
 """Milvus through pymilvus: a server, Zilliz Cloud, or any `MilvusClient` the user already has.
 
-`schema` says what a collection is made of; its properties hold the spec and the claims. Other libraries open
-it with these arguments, and may add rows of their own:
-
-    langchain_milvus.Milvus(embeddings, collection_name="code", connection_args={"uri": ...}, primary_field="id",
-        vector_field="vector", text_field="page_content", enable_dynamic_field=True,
-        search_params={"metric_type": "COSINE"})
-    llama_index.vector_stores.milvus.MilvusVectorStore(uri=..., collection_name="code__1", overwrite=False,
-        embedding_field="vector", text_key="page_content", similarity_metric="COSINE",
-        output_fields=["path", "symbol", "start_line", "end_line"])
-
-LlamaIndex's store takes no alias: `client.describe_collection("code")["collection_name"]` tells what is behind it. A
-folder of Milvus Lite has to be loaded for it first, `client.load_collection("code")`; LangChain does it by itself.
+`schema` says what a collection is made of; its properties hold the spec and the claims. Other libraries may open it
+(docs/stores-and-interoperability.md says how) and add rows of their own.
 """
 
 from __future__ import annotations
@@ -28,20 +18,19 @@ from pymilvus import MilvusClient
 from c2llm_integrations._utils.retry import retrying
 from c2llm_integrations.errors import BatchRefused, InputError, StoreError
 from c2llm_integrations.stores import Location
-from c2llm_integrations.stores.backend import Terms
+from c2llm_integrations.stores.backend import Gone, Terms
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.milvus import collections, errors, schema
 from c2llm_integrations.stores.milvus.collections import CLAIM_KEY, SPEC_KEY, call
 from c2llm_integrations.stores.milvus.filter import expression, ids_in, ours
 from c2llm_integrations.stores.milvus.schema import VECTOR_FIELD, Server, id_from, vector_from
-from c2llm_integrations.stores.records import AnyRecord, Hit, Row, Vector, is_chunk
+from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, Row, Vector, is_chunk
 from c2llm_integrations.stores.rows import (
     DIGEST_FIELD,
     EMPTY_FIELD,
     FIELDS_FIELD,
     SOURCE_FIELD,
-    Candidates,
     Stored,
     field_names,
     stored_of,
@@ -65,7 +54,10 @@ CLAIM_TRIES = 5
 SETTLING_SECONDS = 0.05
 
 
-class Held(NamedTuple):
+Found = list[tuple[str, float, dict[str, Any]]]  # id, score and fields of each hit
+
+
+class Serving(NamedTuple):
     """What a collection's name stands for, and until when nobody drops it even if it is replaced.
 
     `has_records`: it may hold records that are not chunks; `tenant`: the column of the tenant. A collection of an
@@ -103,7 +95,7 @@ class MilvusStore(VectorStore):
         self._server = server
         self._owned = owned
         self._is_physical = physical
-        self._held: Held | None = None
+        self._serving: Serving | None = None
         self._loaded = ""
         # Whether this store made the collection and has written nothing, and whether `_defer` has taken its indexes.
         self._is_new = self._is_deferred = False
@@ -142,12 +134,12 @@ class MilvusStore(VectorStore):
     # ---- the collection
 
     def _read_spec(self) -> CollectionSpec | None:
-        held = self._held
-        if held is None or monotonic() > held.until:
-            held = self._held = self._find()
-        return None if held is None else held.spec
+        serving = self._serving
+        if serving is None or monotonic() > serving.until:
+            serving = self._serving = self._find()
+        return None if serving is None else serving.spec
 
-    def _find(self) -> Held | None:
+    def _find(self) -> Serving | None:
         """Return what has the name now."""
         described = collections.described(self._client, self.collection)
         if described is None:
@@ -162,14 +154,14 @@ class MilvusStore(VectorStore):
         columns, spec = collections.columns_of(described), collections.spec_of(properties)
         tenant = schema.tenant_column(spec)
         physical = str(described["collection_name"])
-        return Held(physical, spec, until, SOURCE_FIELD in columns, tenant if tenant in columns else None)
+        return Serving(physical, spec, until, SOURCE_FIELD in columns, tenant if tenant in columns else None)
 
     @property
-    def _now(self) -> Held:
+    def _now(self) -> Serving:
         """What the name stood for when the spec was read: nothing goes to a collection whose spec was not looked at."""
-        while (held := self._held) is None:
+        while (serving := self._serving) is None:
             self._existing()
-        return held
+        return serving
 
     @property
     def _physical(self) -> str:
@@ -227,12 +219,12 @@ class MilvusStore(VectorStore):
 
     def _replace(self) -> None:
         collections.replace(self._client, self._physical, self.collection, self._server)
-        self._held = None
+        self._serving = None
 
     def _drop(self) -> None:
         if self._read_spec() is not None:
             collections.drop(self._client, self._physical, self.collection)
-        self._held = None
+        self._serving = None
 
     def _close(self) -> None:
         if self._owned and self._client is not None:
@@ -244,9 +236,7 @@ class MilvusStore(VectorStore):
         self._require_room(records)
         self._write(schema.entities_of(records, vectors, terms, self._existing(), has_records=self._now.has_records))
 
-    def _update(
-        self, records: Sequence[AnyRecord], vectors: Vector | None, terms: Terms, gone: Sequence[Sequence[str]]
-    ) -> None:
+    def _update(self, records: Sequence[AnyRecord], vectors: Vector | None, terms: Terms, gone: Gone) -> None:
         self._require_room(records)
         entities = schema.entities_of(records, vectors, terms, self._existing(), has_records=self._now.has_records)
         gone = [[*names, *entity.get(EMPTY_FIELD, ())] for names, entity in zip(gone, entities, strict=True)]
@@ -391,9 +381,7 @@ class MilvusStore(VectorStore):
         found = self._lexical(terms, len(ids), ids_in(ids), [])
         return {id_from(id): score for id, score, _ in found if score > 0}
 
-    def _lexical(
-        self, terms: Sequence[str], limit: int, rows: str, fields: list[str]
-    ) -> list[tuple[str, float, dict[str, Any]]]:
+    def _lexical(self, terms: Sequence[str], limit: int, rows: str, fields: list[str]) -> Found:
         if self._server.kind == "lite" and self._is_unflushed:
             # How rare a term is, Milvus Lite takes from the rows of a segment, but of unflushed ones from those that
             # pass the filter: a row would score otherwise when it is asked for by its id.
@@ -406,19 +394,11 @@ class MilvusStore(VectorStore):
 
     def _search(
         self, field: str, query: Any, limit: int, rows: str, params: dict[str, Any], fields: list[str]
-    ) -> list[tuple[str, float, dict[str, Any]]]:
-        """Return id, score and fields of what is found among the rows of an expression, best first."""
-        [found] = self._read(
-            "search",
-            data=[query],
-            anns_field=field,
-            limit=limit,
-            filter=rows,
-            output_fields=fields,
-            search_params=params,
-            # All that this process wrote is found; waiting for what others wrote takes a server 0.2 s.
-            consistency_level="Session",
-        )
+    ) -> Found:
+        """Search among the rows of an expression, best first."""
+        what = {"anns_field": field, "limit": limit, "filter": rows, "output_fields": fields, "search_params": params}
+        # All that this process wrote is found; waiting for what others wrote takes a server 0.2 s.
+        [found] = self._read("search", data=[query], consistency_level="Session", **what)
         return [(str(hit["id"]), float(hit["distance"]), hit["entity"]) for hit in found]
 
     # ---- the client
@@ -442,7 +422,7 @@ class MilvusStore(VectorStore):
         try:
             return self._call(method, **options)
         except Exception as error:
-            before, self._held = self._held, None
+            before, self._serving = self._serving, None
             spec = self._read_spec()
             if before is None or spec is None or not (self._physical != before.physical or errors.is_unloaded(error)):
                 raise

@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 
 from c2llm_integrations.code.lexical_terms import sparse, sparse_query
 from c2llm_integrations.errors import MissingExtra
+from c2llm_integrations.stores.backend import Gone, Terms
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.qdrant.payload import (
+    BINARY,
     DENSE,
     LEXICAL,
     METADATA_FIELD,
+    TURBO,
     Types,
     filter_of,
     payload_of,
@@ -37,14 +40,11 @@ DECIMALS = 9
 NUMBER_BYTES, TERM_BYTES = 13, 32
 # Requests are cut to about this size. A server refuses bodies over 32 MiB, and time-outs come long before.
 REQUEST_BYTES = 4 * 2**20
-# Quantization → what Qdrant calls the bits of its codes.
-TURBO = {"turbo8": "bits8", "turbo": "bits4", "turbo2": "bits2", "turbo1.5": "bits1_5", "turbo1": "bits1"}
-BINARY = {"binary2": "two_bits", "binary1.5": "one_and_half_bits", "binary": "one_bit"}
-
 # What a spec's `index` may say: how the graph is built, and how a cluster keeps the collection.
 GRAPH = frozenset({"m", "ef_construct"})
 SPREAD = frozenset({"shard_number", "replication_factor", "write_consistency_factor"})
 
+Vectors = NDArray[np.floating[Any]]  # rounded ones are float64
 # What filters are made of.
 TYPES = Types(models, models.Range, models.DatetimeRange, bool)
 
@@ -102,9 +102,7 @@ def field_index(kind: str) -> Any:
     return models.PayloadSchemaType({"boolean": "bool"}.get(kind, kind))
 
 
-def points_of(
-    records: Sequence[AnyRecord], vectors: NDArray[np.floating[Any]], terms: Sequence[Sequence[str]] | None
-) -> list[models.PointStruct]:
+def points_of(records: Sequence[AnyRecord], vectors: Vectors, terms: Terms) -> list[models.PointStruct]:
     """Return rows as points; `vectors`: (len(records), width)."""
     # Their parts are of the right types; checking them again would take half as long as storing them in memory.
     return [
@@ -113,7 +111,7 @@ def points_of(
     ]
 
 
-def vectors_of(vectors: NDArray[np.floating[Any]] | None, terms: Sequence[Sequence[str]] | None) -> list[Any]:
+def vectors_of(vectors: Vectors | None, terms: Terms) -> list[Any]:
     """Return the vectors of each row as points take them: dense, lexical or both."""
     dense = None if vectors is None else [numbers.tolist() for numbers in vectors]
     if terms is None:
@@ -124,12 +122,7 @@ def vectors_of(vectors: NDArray[np.floating[Any]] | None, terms: Sequence[Sequen
     return [{DENSE: numbers, LEXICAL: words} for numbers, words in zip(dense, lexical, strict=True)]
 
 
-def updates_of(
-    records: Sequence[AnyRecord],
-    vectors: NDArray[np.floating[Any]] | None,
-    terms: Sequence[Sequence[str]] | None,
-    gone: Sequence[Sequence[str]],
-) -> list[Any]:
+def updates_of(records: Sequence[AnyRecord], vectors: Vectors | None, terms: Terms, gone: Gone) -> list[Any]:
     """Return what overwrites our fields of existing rows and leaves those of others; see `VectorStore._update`."""
     operations: list[Any] = []
     changed = vectors_of(vectors, terms) or [None] * len(records)

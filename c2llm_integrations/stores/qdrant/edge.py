@@ -15,7 +15,7 @@ from typing import Any
 from c2llm_integrations._utils.files import FileLock, allocated_bytes, copy_sparse, is_refused, is_writable, sync_folder
 from c2llm_integrations.errors import StoreError
 from c2llm_integrations.stores import Location
-from c2llm_integrations.stores.backend import Terms
+from c2llm_integrations.stores.backend import Gone, Terms
 from c2llm_integrations.stores.checksums import Entries, break_seal
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
@@ -24,10 +24,10 @@ from c2llm_integrations.stores.qdrant import edge_files
 from c2llm_integrations.stores.qdrant.edge_conversions import edge
 from c2llm_integrations.stores.qdrant.edge_files import NEXT_FILE, SPEC_FILE, Settings
 from c2llm_integrations.stores.qdrant.payload import DENSE, ours
-from c2llm_integrations.stores.qdrant.reading import PointReader, pages
+from c2llm_integrations.stores.qdrant.reading import Fields, PointReader, pages
 from c2llm_integrations.stores.records import AnyRecord, Vector
 from c2llm_integrations.stores.rows import batch_bytes
-from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
+from c2llm_integrations.stores.spec import DATATYPES, Capabilities, CollectionSpec
 from c2llm_integrations.stores.vector_store import VectorStore
 
 # The engine maps its files into memory and dies of SIGBUS where a full disk cannot back a page. It grows
@@ -54,7 +54,7 @@ class QdrantEdgeStore(PointReader):
     """
 
     capabilities = Capabilities(
-        datatypes=frozenset(convert.DATATYPES),
+        datatypes=frozenset(DATATYPES),
         quantizations=frozenset(convert.QUANTIZATIONS),
         lexical=True,
         index=frozenset(convert.GRAPH),
@@ -274,9 +274,7 @@ class QdrantEdgeStore(PointReader):
         operation = edge.UpdateOperation.upsert_points(convert.points_of(records, vectors, terms))
         self._write([operation], _bytes(records, vectors, terms), len(records))
 
-    def _update(
-        self, records: Sequence[AnyRecord], vectors: Vector | None, terms: Terms, gone: Sequence[Sequence[str]]
-    ) -> None:
+    def _update(self, records: Sequence[AnyRecord], vectors: Vector | None, terms: Terms, gone: Gone) -> None:
         self._write(convert.updates_of(records, vectors, terms, gone), _bytes(records, vectors, terms), len(records))
 
     def _delete(self, ids: Sequence[RecordId]) -> None:
@@ -288,7 +286,8 @@ class QdrantEdgeStore(PointReader):
             self._shard.update(operation)
         self._unflushed += size
         self._untidied += rows
-        tidy = self._untidied >= TIDY_ROWS and self._is_rewritten
+        spec = self._existing()
+        tidy = self._untidied >= TIDY_ROWS and (spec.analyzer or spec.quantization) is not None
         if tidy:
             self._shard.optimize()
             self._untidied = 0
@@ -299,12 +298,10 @@ class QdrantEdgeStore(PointReader):
 
     # ---- reading
 
-    def _retrieve(self, ids: Sequence[RecordId], payload: bool | list[str], vectors: bool = False) -> Iterable[Any]:
+    def _retrieve(self, ids: Sequence[RecordId], payload: Fields, vectors: bool = False) -> Iterable[Any]:
         return self._shard.retrieve(list(ids), payload, [DENSE] if vectors else False)
 
-    def _scroll(
-        self, where: Filter, source: str | None, payload: bool | list[str], vectors: bool = False
-    ) -> Iterator[Any]:
+    def _scroll(self, where: Filter, source: str | None, payload: Fields, vectors: bool = False) -> Iterator[Any]:
         settings = Settings.load(self._file)
         if not where and (source is None or settings.claims.keys() <= {source}):
             edge_files.read_ahead(self.folder / settings.shard)
@@ -334,10 +331,6 @@ class QdrantEdgeStore(PointReader):
         """Return whether the folder that is open is still at its path, so that files may be opened by it."""
         real = os.path.join(self._real_root, self.collection)
         return os.path.realpath(self.folder) == real and _identity(self.folder) == self._held
-
-    @property
-    def _is_rewritten(self) -> bool:
-        return self._spec is not None and (self._spec.analyzer or self._spec.quantization) is not None
 
     @property
     def _shard(self) -> edge.EdgeShard:

@@ -24,7 +24,6 @@ from c2llm_integrations.stores.records import MAX_EXACT_INTEGER, AnyRecord, dige
 from c2llm_integrations.stores.rows import (
     DIGEST_FIELD,
     FIELDS_FIELD,
-    FILTER_FIELDS,
     ID_FIELD,
     SOURCE_FIELD,
     TEXT_FIELD,
@@ -38,10 +37,15 @@ from c2llm_integrations.stores.spec import CollectionSpec
 METADATA_FIELD = "metadata"
 # A row's vectors; the dense one has no name, as the frameworks' own stores expect.
 DENSE, LEXICAL = "", "lexical"
+# The fields of a chunk that are asked for most.
+FILTER_FIELDS = ("repository", "language", "path", "kind")
 # What a listing reads of each row: everything but the text.
 LISTED = [METADATA_FIELD, SOURCE_FIELD, DIGEST_FIELD]
 # What says which fields of a row we wrote.
 NAMED = [DIGEST_FIELD, FIELDS_FIELD]
+# Quantization → what Qdrant calls the bits of its codes: "bits1_5", in Edge `Bits1_5` and `OneAndHalfBits`.
+TURBO = {"turbo8": "bits8", "turbo": "bits4", "turbo2": "bits2", "turbo1.5": "bits1_5", "turbo1": "bits1"}
+BINARY = {"binary2": "two_bits", "binary1.5": "one_and_half_bits", "binary": "one_bit"}
 
 
 def payload_of(record: AnyRecord) -> dict[str, Any]:

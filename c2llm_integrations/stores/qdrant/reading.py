@@ -20,24 +20,24 @@ from c2llm_integrations.stores.qdrant.payload import (
     record_of,
     written_fields,
 )
-from c2llm_integrations.stores.records import AnyRecord, Hit, Row, Vector
-from c2llm_integrations.stores.rows import Candidates, Stored
+from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, Row, Vector
+from c2llm_integrations.stores.rows import Stored
 from c2llm_integrations.stores.vector_store import VectorStore
+
+Fields = bool | list[str]  # True for the whole payload, or the names of its fields to read
 
 
 class PointReader(VectorStore):
-    """A store that reads points. `payload` is True for all of it, or the names of its fields to read."""
+    """A store that reads points."""
 
     _convert: ModuleType  # what makes the client's own types
 
     @abstractmethod
-    def _retrieve(self, ids: Sequence[RecordId], payload: bool | list[str], vectors: bool = False) -> Iterable[Any]:
+    def _retrieve(self, ids: Sequence[RecordId], payload: Fields, vectors: bool = False) -> Iterable[Any]:
         """Return the points of those of `ids` that are there."""
 
     @abstractmethod
-    def _scroll(
-        self, where: Filter, source: str | None, payload: bool | list[str], vectors: bool = False
-    ) -> Iterator[Any]:
+    def _scroll(self, where: Filter, source: str | None, payload: Fields, vectors: bool = False) -> Iterator[Any]:
         """Yield the points of our rows, as `Backend._records` does."""
 
     @abstractmethod

@@ -7,34 +7,30 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version as distribution_version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from c2llm_integrations._utils.retry import retrying
 from c2llm_integrations.errors import BatchRefused, InputError, MissingExtra, StoreError
 from c2llm_integrations.stores import Location
-from c2llm_integrations.stores.backend import Terms
+from c2llm_integrations.stores.backend import Gone, Terms
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.qdrant import client_conversions as convert
-from c2llm_integrations.stores.qdrant.aliases import NAME_KEY, SPEC_KEY, Parts, Serving, is_local
+from c2llm_integrations.stores.qdrant.aliases import NAME_KEY, SPEC_KEY, AliasedCollection, Serving, is_local
 from c2llm_integrations.stores.qdrant.errors import REFUSED, is_gone, pause_after, reason, status_of
-from c2llm_integrations.stores.qdrant.payload import DENSE, ours
-from c2llm_integrations.stores.qdrant.reading import PointReader, pages
+from c2llm_integrations.stores.qdrant.payload import BINARY, DENSE, TURBO, ours
+from c2llm_integrations.stores.qdrant.reading import Fields, PointReader, pages
 from c2llm_integrations.stores.records import AnyRecord, Vector
 from c2llm_integrations.stores.rows import BATCH_IDS, runs
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
 from c2llm_integrations.stores.vector_store import VectorStore
 
 try:
-    from qdrant_client import QdrantClient, models
+    from qdrant_client import AsyncQdrantClient, QdrantClient, models
 except ImportError as error:
     raise MissingExtra("qdrant-client", "qdrant") from error
-
-if TYPE_CHECKING:
-    from qdrant_client import AsyncQdrantClient
 
 # More keys of a collection's metadata. Writing merges key by key, so one key a repository keeps two writers from
 # overwriting each other's claims; None removes a key.
@@ -59,7 +55,7 @@ LOCAL = Capabilities(lexical=True)  # it is exact and float32 whatever it is ask
 # As JSON a text may grow sixfold, and its terms tenfold; both stay under the 32 MiB of a request.
 SERVER = Capabilities(
     datatypes=frozenset({"float32", "float16"}),
-    quantizations=frozenset({"int8", "product", *convert.BINARY}),
+    quantizations=frozenset({"int8", "product", *BINARY}),
     lexical=True,
     max_text_bytes=2 * 2**20,
     uploads=4,
@@ -67,7 +63,7 @@ SERVER = Capabilities(
 )
 # Release → the datatypes and quantizations that came with it.
 SINCE = {
-    (1, 18): (set(), set(convert.TURBO) - {"turbo8"}),
+    (1, 18): (set(), set(TURBO) - {"turbo8"}),
     (1, 19): ({"turbo4"}, set()),
     (1, 20): ({"turbo8", "turbo16"}, {"turbo8"}),
 }
@@ -97,7 +93,7 @@ class QdrantStore(PointReader):
         self._client: Any = client
         self._owned = owned
         self._succeeds = successor_of is not None
-        self._parts = Parts(client, url, successor_of or collection)
+        self._alias = AliasedCollection(client, url, successor_of or collection)
         self._opened: Serving | None = None
 
     @classmethod
@@ -109,10 +105,10 @@ class QdrantStore(PointReader):
     def list_collections(cls, at: Location) -> list[str]:
         """See `VectorStore.list_collections`."""
         with cls.open(at) as store, store._open():
-            parts, found = store._parts, set()
-            aliases = parts.aliases()
-            for one in parts.retry(store._client.get_collections).collections:
-                metadata = parts.metadata(one.name)
+            alias, found = store._alias, set()
+            aliases = alias.aliases()
+            for one in alias.call("get_collections").collections:
+                metadata = alias.metadata(one.name)
                 name = metadata.get(NAME_KEY, one.name)
                 if SPEC_KEY in metadata and one.name in (name, aliases.get(name)):
                     found.add(str(name))
@@ -161,30 +157,30 @@ class QdrantStore(PointReader):
 
     def _find(self) -> Serving | None:
         if not self._succeeds:
-            return self._parts.serving()
-        return self._parts.opened(self.collection) if self._parts.exists(self.collection) else None
+            return self._alias.serving()
+        return self._alias.opened(self.collection) if self._alias.exists(self.collection) else None
 
     def _create(self, spec: CollectionSpec) -> None:
         if self._succeeds:
-            self._parts.make(self.collection, spec)
+            self._alias.make(self.collection, spec)
         else:
-            self._parts.create(spec)
+            self._alias.create(spec)
 
     def _successor(self) -> VectorStore:
-        part = self._parts.spare(self._serving().name)
+        part = self._alias.spare(self._serving().name)
         return QdrantStore(self._client, part, url=self.url, owned=False, successor_of=self.collection)
 
     def _replace(self) -> None:
         serving, self._opened = self._serving(), None
-        self._parts.replace(serving.name)
+        self._alias.replace(serving.name)
 
     def _drop(self) -> None:
         self._opened = None
         serving = self._find()
         if not self._succeeds:
-            self._parts.drop(serving.name if serving else None)
+            self._alias.drop(serving.name if serving else None)
         elif serving:
-            self._parts.delete(serving.name)
+            self._alias.delete(serving.name)
 
     def _claims(self) -> dict[str, str]:
         metadata = self._ask("get_collection").config.metadata or {}
@@ -200,7 +196,7 @@ class QdrantStore(PointReader):
     # ---- the index
 
     def _defer(self) -> None:
-        if self._parts.local:
+        if self._alias.local:
             return
         config = self._ask("get_collection").config
         before = (config.metadata or {}).get(DEFERRED_KEY)  # of a killed run, or of another writer
@@ -209,7 +205,7 @@ class QdrantStore(PointReader):
         self._set_indexing(DEFERRING_KB, DEFAULT_INDEXING_KB if before is None else before)
 
     def _restore(self) -> None:
-        metadata = {} if self._parts.local else self._ask("get_collection").config.metadata or {}
+        metadata = {} if self._alias.local else self._ask("get_collection").config.metadata or {}
         if (before := metadata.get(DEFERRED_KEY)) is not None:
             self._set_indexing(int(before), None)
 
@@ -236,7 +232,7 @@ class QdrantStore(PointReader):
     # ---- writing
 
     def _upsert(self, records: Sequence[AnyRecord], vectors: Vector, terms: Terms) -> None:
-        if self._parts.local:
+        if self._alias.local:
             for start in range(0, len(records), LOCAL_ROWS):
                 part = slice(start, start + LOCAL_ROWS)
                 self._write("upsert", convert.points_of(records[part], vectors[part], terms and terms[part]))
@@ -246,31 +242,27 @@ class QdrantStore(PointReader):
         for part in runs(sizes, convert.REQUEST_BYTES):
             self._write("upsert", points[part])
 
-    def _update(
-        self, records: Sequence[AnyRecord], vectors: Vector | None, terms: Terms, gone: Sequence[Sequence[str]]
-    ) -> None:
+    def _update(self, records: Sequence[AnyRecord], vectors: Vector | None, terms: Terms, gone: Gone) -> None:
         operations = convert.updates_of(records, None if vectors is None else self._sent(vectors), terms, gone)
-        sizes = [0 if self._parts.local else convert.operation_bytes(one) for one in operations]
+        sizes = [0 if self._alias.local else convert.operation_bytes(one) for one in operations]
         for part in runs(sizes, convert.REQUEST_BYTES):
             self._write("batch_update_points", operations[part])
 
-    def _sent(self, vectors: Vector) -> NDArray[np.floating[Any]]:
-        return vectors if self._parts.local else np.round(vectors.astype(np.float64), convert.DECIMALS)
+    def _sent(self, vectors: Vector) -> convert.Vectors:
+        return vectors if self._alias.local else np.round(vectors.astype(np.float64), convert.DECIMALS)
 
     def _delete(self, ids: Sequence[RecordId]) -> None:
         self._ask("delete", models.PointIdsList(points=list(ids)), wait=True)
 
     # ---- reading
 
-    def _retrieve(self, ids: Sequence[RecordId], payload: bool | list[str], vectors: bool = False) -> Iterator[Any]:
+    def _retrieve(self, ids: Sequence[RecordId], payload: Fields, vectors: bool = False) -> Iterator[Any]:
         page = self._page(TEXT_BYTES if payload else 0) if vectors or payload is True else BATCH_IDS
         what = {"with_payload": payload, "with_vectors": [DENSE] if vectors else False}
         for start in range(0, len(ids), page):
             yield from self._ask("retrieve", list(ids[start : start + page]), **what)
 
-    def _scroll(
-        self, where: Filter, source: str | None, payload: bool | list[str], vectors: bool = False
-    ) -> Iterator[Any]:
+    def _scroll(self, where: Filter, source: str | None, payload: Fields, vectors: bool = False) -> Iterator[Any]:
         chosen, page = ours(convert.TYPES, where, source), self._page(TEXT_BYTES) if vectors else SCAN_PAGE
         what = {"limit": page, "with_payload": payload, "with_vectors": [DENSE] if vectors else False}
         return pages(lambda offset: self._ask("scroll", chosen, offset=offset, **what))
@@ -296,17 +288,16 @@ class QdrantStore(PointReader):
 
         Raises SpecMismatch if that one's vectors mean something else.
         """
-        call = getattr(self._client, method)
         before = self._serving()
         try:
-            return self._parts.retry(lambda: call(before.name, *args, **options))
+            return self._alias.call(method, before.name, *args, **options)
         except Exception as error:
             if not is_gone(error):
                 raise
         self._opened = None
         after = self._serving()
         after.spec.require_same(before.spec)
-        return self._parts.retry(lambda: call(after.name, *args, **options))
+        return self._alias.call(method, after.name, *args, **options)
 
     def _write(self, method: str, points: Sequence[Any]) -> None:
         try:
