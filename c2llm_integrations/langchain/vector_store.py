@@ -18,14 +18,13 @@ from c2llm_integrations.model.fingerprint import Fingerprint
 from c2llm_integrations.retrieval.document_store import Documents, refuse_unknown
 from c2llm_integrations.retrieval.options import Mode
 from c2llm_integrations.retrieval.ranking import require_known
-from c2llm_integrations.retrieval.reserved_fields import Where
 from c2llm_integrations.retrieval.search import for_model
 from c2llm_integrations.retrieval.store_handles import shared_store
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.records import AnyRecord
 from c2llm_integrations.stores.row_checks import listed
 from c2llm_integrations.stores.spec import CompactPlan
-from c2llm_integrations.stores.vector_store import Hit
+from c2llm_integrations.stores.vector_store import Hit, Where
 from c2llm_integrations.stores.vector_store import VectorStore as Store
 
 

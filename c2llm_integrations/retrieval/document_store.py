@@ -16,7 +16,7 @@ from c2llm_integrations.model.fingerprint import Fingerprint
 from c2llm_integrations.retrieval.memory_index import LexicalIndex
 from c2llm_integrations.retrieval.options import RULES, Mode
 from c2llm_integrations.retrieval.ranking import rank
-from c2llm_integrations.retrieval.reserved_fields import Where, given_metadata, stored_key, stored_name, stored_where
+from c2llm_integrations.retrieval.reserved_fields import given_metadata, stored_key, stored_name, stored_where
 from c2llm_integrations.retrieval.search import CANDIDATES, answerable, readable_mode, warn_if_given
 from c2llm_integrations.retrieval.store_handles import SharedStore
 from c2llm_integrations.stores.filter import Filter
@@ -24,7 +24,7 @@ from c2llm_integrations.stores.ids import MAX_INTEGER_ID, RecordId, listed_ids
 from c2llm_integrations.stores.records import AnyRecord, Hit, Record, Row, Vector, chunk_of
 from c2llm_integrations.stores.rows import plain_record, unit
 from c2llm_integrations.stores.spec import GIVEN_VECTORS, CollectionSpec, CompactPlan
-from c2llm_integrations.stores.vector_store import Candidates, VectorStore
+from c2llm_integrations.stores.vector_store import Candidates, VectorStore, Where
 
 if TYPE_CHECKING:
     from c2llm_integrations.model.embedder import C2LLMEmbedder

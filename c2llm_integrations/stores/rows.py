@@ -34,13 +34,9 @@ DIGEST_FIELD = "c2llm_digest"
 # Milvus's own: a record's empty values (null and lists), which `exists` would find on some servers, and what its
 # "datetime" fields name as numbers.
 EMPTY_FIELD, TIMES_FIELD = "c2llm_empty", "c2llm_times"
+_OWN = {SOURCE_FIELD, ID_FIELD, FIELDS_FIELD, DIGEST_FIELD, EMPTY_FIELD, TIMES_FIELD}
 # Names that a field of the metadata cannot have on every store.
-RESERVED = frozenset(
-    {
-        *("id", "vector", "terms", "lexical", TEXT_FIELD, "$meta"),
-        *(SOURCE_FIELD, ID_FIELD, FIELDS_FIELD, DIGEST_FIELD, EMPTY_FIELD, TIMES_FIELD),
-    }
-)
+RESERVED = frozenset({"id", "vector", "terms", "lexical", TEXT_FIELD, "$meta"} | _OWN)
 
 
 class Stored(NamedTuple):

@@ -29,6 +29,8 @@ CONNECT_SECONDS = 10
 TIMEOUT_SECONDS = 60
 LOAD_SECONDS = 3_600
 POLL_SECONDS = 0.1
+# A read sees every write that was acknowledged to anybody.
+STRONG: dict[str, Any] = {"consistency_level": "Strong"}
 # A store looks up what its name stands for at least this often; a replaced collection is dropped once all have, for a
 # server may answer a question to a dropped one with a part of its rows.
 FRESH_SECONDS = 1.0
@@ -133,7 +135,7 @@ def names(client: Any) -> list[str]:
 def make(client: Any, physical: str, spec: CollectionSpec, server: Server) -> None:
     """Make a physical collection and its indexes, or what is missing of them."""
     indexes_of(spec, server)  # raises for what the spec says wrong of them, before anything is made
-    options: dict[str, Any] = {"properties": {SPEC_KEY: spec.to_json()}, "consistency_level": "Strong"}
+    options: dict[str, Any] = {"properties": {SPEC_KEY: spec.to_json()}, **STRONG}
     if server.has_partition_key:
         options["num_partitions"] = PARTITIONS
     if shards := spec.index.get("num_shards"):
@@ -163,7 +165,7 @@ def _is_fresh(client: Any, physical: str, spec: CollectionSpec, server: Server) 
     if spec_of(properties_of(client, physical)) != spec:
         return False
     load(client, physical, spec, server)
-    found = call(client, "query", physical, filter="", output_fields=["count(*)"], consistency_level="Strong")
+    found = call(client, "query", physical, filter="", output_fields=["count(*)"], **STRONG)
     return int(found[0]["count(*)"]) == 0
 
 

@@ -98,11 +98,9 @@ class Server:
 
     @property
     def has_partition_key(self) -> bool:
-        """Whether rows of different repositories are kept apart.
-
-        Until 2.3.9 servers put upserted rows into wrong partitions, where a filter misses them (Milvus's fix: pull
-        request 30772). Milvus Lite would only spread its few rows over more files.
-        """
+        """Whether rows of different repositories are kept apart."""
+        # Until 2.3.9 servers put upserted rows into wrong partitions, where a filter misses them (Milvus's pull request
+        # 30772). Milvus Lite would only spread its few rows over more files.
         return self.kind != "lite" and self.release >= (2, 4)
 
     @property
@@ -265,7 +263,7 @@ def record_from(id: str, row: Mapping[str, Any], tenant: str | None = None) -> A
     metadata = {
         name: value
         for name, value in row.items()
-        if name not in _OUTSIDE and (name in own or is_whole or value != _DEFAULTS.get(name))
+        if name not in RESERVED and (name in own or is_whole or value != _DEFAULTS.get(name))
         # A null is no value: ours are in EMPTY_FIELD, and pymilvus writes one for a column that it remembers of a
         # dropped collection of the same name.
         if value is not None
@@ -279,12 +277,6 @@ def record_from(id: str, row: Mapping[str, Any], tenant: str | None = None) -> A
 
 
 _DEFAULTS = {name: kind() for name, kind in CHUNK_FIELDS.items()}
-_OUTSIDE = frozenset(
-    {
-        *("id", TEXT_FIELD, VECTOR_FIELD, TERMS_FIELD, LEXICAL_FIELD),
-        *(SOURCE_FIELD, FIELDS_FIELD, EMPTY_FIELD, TIMES_FIELD, ID_FIELD, DIGEST_FIELD),
-    }
-)
 
 
 def id_from(key: str) -> RecordId:

@@ -22,7 +22,7 @@ from c2llm_integrations.stores.backend import Gone, Terms
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.milvus import collections, errors, schema
-from c2llm_integrations.stores.milvus.collections import CLAIM_KEY, SPEC_KEY, call
+from c2llm_integrations.stores.milvus.collections import CLAIM_KEY, SPEC_KEY, STRONG, call
 from c2llm_integrations.stores.milvus.filter import expression, ids_in, ours
 from c2llm_integrations.stores.milvus.schema import VECTOR_FIELD, Server, id_from, vector_from
 from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, Row, Vector, is_chunk
@@ -47,8 +47,6 @@ LATE_PAGE = 100
 # Vectors and texts are read back in pages of about this size; a server sends at most 64 MB at once.
 PAGE_BYTES = 8 * 2**20
 USUAL_TEXT_BYTES = 2_048
-# A read sees every write that was acknowledged to anybody.
-STRONG = {"consistency_level": "Strong"}
 # A claim is written again so often when another writer of the properties wiped it out.
 CLAIM_TRIES = 5
 SETTLING_SECONDS = 0.05

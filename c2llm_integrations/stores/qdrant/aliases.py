@@ -11,16 +11,17 @@ import json
 from typing import Any, NamedTuple
 
 from c2llm_integrations._utils.retry import retrying
-from c2llm_integrations.errors import MissingExtra, StoreError
-from c2llm_integrations.stores.qdrant.client_conversions import creation, field_index
+from c2llm_integrations.errors import StoreError
+from c2llm_integrations.stores.qdrant.client_conversions import (
+    AsyncQdrantClient,
+    QdrantClient,
+    creation,
+    field_index,
+    models,
+)
 from c2llm_integrations.stores.qdrant.errors import is_gone, pause_after
 from c2llm_integrations.stores.qdrant.payload import indexed
 from c2llm_integrations.stores.spec import CollectionSpec
-
-try:
-    from qdrant_client import AsyncQdrantClient, QdrantClient, models
-except ImportError as error:
-    raise MissingExtra("qdrant-client", "qdrant") from error
 
 # Keys of a collection's metadata; None removes one.
 SPEC_KEY = "c2llm_spec"

@@ -30,9 +30,11 @@ from c2llm_integrations.stores.records import AnyRecord, Vector
 from c2llm_integrations.stores.spec import CollectionSpec
 
 try:
-    from qdrant_client import models
+    from qdrant_client import AsyncQdrantClient, QdrantClient, models
 except ImportError as error:
     raise MissingExtra("qdrant-client", "qdrant") from error
+
+__all__ = ["AsyncQdrantClient", "QdrantClient", "models"]  # whoever imports them from here is told of the extra
 
 # Decimals of a vector's numbers as they are sent: a unit vector loses less than float32 does, and JSON a third.
 DECIMALS = 9
@@ -50,10 +52,7 @@ TYPES = Types(models, models.Range, models.DatetimeRange, bool)
 
 
 def creation(spec: CollectionSpec) -> dict[str, Any]:
-    """Return how a collection is made, as `create_collection` takes it.
-
-    Where there are codes, they alone are kept in memory and the full vectors lie on disk.
-    """
+    """Return how a collection is made, as `create_collection` takes it; full vectors with codes lie on disk."""
     spread = {name: number for name, number in spec.index.items() if name in SPREAD}
     graph = models.HnswConfigDiff(m=spec.index.get("m"), ef_construct=spec.index.get("ef_construct"))
     vectors = models.VectorParams(

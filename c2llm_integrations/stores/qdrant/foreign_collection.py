@@ -8,22 +8,17 @@ from typing import Any
 import numpy as np
 
 from c2llm_integrations._utils.retry import retrying
-from c2llm_integrations.errors import InputError, MissingExtra
+from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.filter import All, Filter, In
 from c2llm_integrations.stores.foreign_collection import ForeignStore, Layout, foreign_record
 from c2llm_integrations.stores.ids import RecordId
-from c2llm_integrations.stores.qdrant.client_conversions import TYPES, lexical_query
+from c2llm_integrations.stores.qdrant.client_conversions import TYPES, QdrantClient, lexical_query
 from c2llm_integrations.stores.qdrant.errors import is_gone, pause_after, reason
 from c2llm_integrations.stores.qdrant.payload import filter_of, point_id
 from c2llm_integrations.stores.qdrant.reading import pages
 from c2llm_integrations.stores.qdrant.store import QdrantStore
 from c2llm_integrations.stores.records import AnyRecord, Hit, Vector
-
-try:
-    from qdrant_client import QdrantClient
-except ImportError as error:
-    raise MissingExtra("qdrant-client", "qdrant") from error
 
 _Found = Iterator[tuple[AnyRecord, Vector | None]]
 PAGE = 500

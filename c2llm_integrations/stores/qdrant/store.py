@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from c2llm_integrations._utils.retry import retrying
-from c2llm_integrations.errors import BatchRefused, InputError, MissingExtra, StoreError
+from c2llm_integrations.errors import BatchRefused, InputError, StoreError
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.backend import Gone, Terms
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.qdrant import client_conversions as convert
 from c2llm_integrations.stores.qdrant.aliases import NAME_KEY, SPEC_KEY, AliasedCollection, Serving, is_local
+from c2llm_integrations.stores.qdrant.client_conversions import AsyncQdrantClient, QdrantClient, models
 from c2llm_integrations.stores.qdrant.errors import REFUSED, is_gone, pause_after, reason, status_of
 from c2llm_integrations.stores.qdrant.payload import BINARY, DENSE, TURBO, ours
 from c2llm_integrations.stores.qdrant.reading import Fields, PointReader, pages
@@ -26,11 +27,6 @@ from c2llm_integrations.stores.records import AnyRecord, Vector
 from c2llm_integrations.stores.rows import BATCH_IDS, runs
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
 from c2llm_integrations.stores.vector_store import VectorStore
-
-try:
-    from qdrant_client import AsyncQdrantClient, QdrantClient, models
-except ImportError as error:
-    raise MissingExtra("qdrant-client", "qdrant") from error
 
 # More keys of a collection's metadata. Writing merges key by key, so one key a repository keeps two writers from
 # overwriting each other's claims; None removes a key.
