@@ -47,7 +47,7 @@ from c2llm_integrations.model.dtype_choice import best_dtype
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.model.encoder import load_encoder
 from c2llm_integrations.retrieval.options import SearchOptions
-from c2llm_integrations.retrieval.search import apart, find
+from c2llm_integrations.retrieval.search import for_model, find
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.training.evaluation import human_eval_task
 from c2llm_integrations.training.token_state_cache import token_ids
@@ -138,7 +138,7 @@ def ask_repository(name: str, development: Path) -> list[tuple[str, list[str], l
         embedder = C2LLMEmbedder.from_pretrained("nano")
         with open_store(f"qdrant+edge://{folder}/store") as store:
             ingest(root, embedder, store, repository="asked")
-            vectors = embedder.encode_queries([apart(query) for query, _ in asked])
+            vectors = embedder.encode_queries([for_model(query) for query, _ in asked])
             hits = [
                 find(query, one, store, SearchOptions(limit=100))
                 for (query, _), one in zip(asked, vectors, strict=True)

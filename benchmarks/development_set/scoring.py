@@ -17,7 +17,7 @@ from benchmarks.repository_search import CHUNKS, ndcg, ndcg_by_chunk
 from c2llm_integrations.indexing.ingest import ingest
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.retrieval.options import Mode, SearchOptions
-from c2llm_integrations.retrieval.search import apart, find
+from c2llm_integrations.retrieval.search import for_model, find
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.vector_store import VectorStore
 
@@ -39,7 +39,7 @@ class Scored:
 def ask(questions: Sequence[Question], embedder: C2LLMEmbedder, store: VectorStore) -> list[Scored]:
     """Ask a package everything in each mode."""
     found = []
-    vectors = embedder.encode_queries([apart(one.question) for one in questions])
+    vectors = embedder.encode_queries([for_model(one.question) for one in questions])
     for one, vector in zip(questions, vectors, strict=True):
         for mode in MODES:
             hits = find(

@@ -11,8 +11,7 @@ from pydantic import ConfigDict, Field
 
 from c2llm_integrations.langchain.embeddings import C2LLMEmbeddings
 from c2llm_integrations.retrieval.document_store import rerank
-from c2llm_integrations.retrieval.search import apart
-from c2llm_integrations.retrieval.store_handles import readable_mode
+from c2llm_integrations.retrieval.search import for_model, readable_mode
 
 
 class C2LLMReranker(BaseDocumentCompressor):
@@ -33,7 +32,7 @@ class C2LLMReranker(BaseDocumentCompressor):
         """Return the best documents, best first, each with its score (0…1) in the metadata field "relevance_score"."""
         if not documents or not self._reads(query):
             return self._ordered(documents, query, None, [])
-        question = self.embeddings.embed_query(apart(query))
+        question = self.embeddings.embed_query(for_model(query))
         return self._ordered(documents, query, question, self.embeddings.embed_documents(_texts(documents)))
 
     async def acompress_documents(
@@ -44,7 +43,7 @@ class C2LLMReranker(BaseDocumentCompressor):
         reads = await own.shared.hand_over(self._reads, query) if isinstance(own, C2LLMEmbeddings) else True
         if not documents or not reads:
             return self._ordered(documents, query, None, [])
-        question = await self.embeddings.aembed_query(apart(query))
+        question = await self.embeddings.aembed_query(for_model(query))
         return self._ordered(documents, query, question, await self.embeddings.aembed_documents(_texts(documents)))
 
     def _reads(self, query: str) -> bool:

@@ -89,10 +89,7 @@ class C2LLMRetriever(_Options):  # type: ignore[misc]
         given = {**{name: getattr(self, name) for name in PER_CALL}, **self.search_kwargs, **asked}
         threshold = given.pop("score_threshold")
         options = SearchOptions(limit=given.pop("k"), **given)
-        own = self.embeddings
-        model, task = (None, None) if own is None else (own.shared, own.query_task)
-        hits = source.search(query, options, model=model, task=task, score_threshold=threshold)
-        return [_found(hit) for hit in hits]
+        return [_found(hit) for hit in source.search(query, options, self.embeddings, threshold)]
 
 
 def _found(hit: Hit) -> Document:

@@ -18,14 +18,13 @@ from c2llm_integrations.model.fingerprint import Fingerprint
 from c2llm_integrations.retrieval.document_store import Documents, refuse_unknown
 from c2llm_integrations.retrieval.options import Mode
 from c2llm_integrations.retrieval.ranking import require_known
-from c2llm_integrations.retrieval.reserved_fields import Where
-from c2llm_integrations.retrieval.search import apart
+from c2llm_integrations.retrieval.search import for_model
 from c2llm_integrations.retrieval.store_handles import shared_store
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.records import AnyRecord
 from c2llm_integrations.stores.row_checks import listed
 from c2llm_integrations.stores.spec import CompactPlan
-from c2llm_integrations.stores.vector_store import Hit
+from c2llm_integrations.stores.vector_store import Hit, Where
 from c2llm_integrations.stores.vector_store import VectorStore as Store
 
 
@@ -152,7 +151,7 @@ class C2LLMVectorStore(VectorStore):
         """Return the `k` best documents and their scores in 0…1, best first."""
         refuse_unknown(unknown, _SEARCH)
         mode = self._mode(query, search_type)
-        vector = None if mode == "lexical" else self._embedding.embed_query(apart(query))
+        vector = None if mode == "lexical" else self._embedding.embed_query(for_model(query))
         return self._scored(self._documents.ranked(query, vector, k, self._documents.where(filter), mode))
 
     async def asimilarity_search_with_score(
@@ -162,7 +161,7 @@ class C2LLMVectorStore(VectorStore):
         refuse_unknown(unknown, _SEARCH)
         documents = self._documents
         mode = await documents.shared.hand_over(self._mode, query, search_type)
-        vector = None if mode == "lexical" else await self._embedding.aembed_query(apart(query))
+        vector = None if mode == "lexical" else await self._embedding.aembed_query(for_model(query))
         where = documents.where(filter)
         return self._scored(await documents.shared.hand_over(documents.ranked, query, vector, k, where, mode))
 
@@ -204,7 +203,7 @@ class C2LLMVectorStore(VectorStore):
     ) -> list[Document]:
         """Return `k` of the `fetch_k` documents nearest to a query, chosen to differ from each other."""
         self._documents.warn_if_given()
-        vector = self._embedding.embed_query(apart(query))
+        vector = self._embedding.embed_query(for_model(query))
         return self.max_marginal_relevance_search_by_vector(vector, k, fetch_k, lambda_mult, **kwargs)
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:

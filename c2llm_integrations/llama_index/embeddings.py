@@ -27,8 +27,8 @@ _Options: Any = create_model("_Options", __base__=BaseEmbedding, **ModelOptions.
 def _with_own_cache(name: str, role: str, several: str = "") -> Any:
     """Return a method of the base class that runs on a copy whose cache holds only vectors of this model and role.
 
-    The base class uses the text alone as the key, so a query, or another model, would get the vector of a document.
-    `several`: its argument of many texts, for which one string is refused, since its characters would be embedded.
+    The base class takes the text alone as the key. `several`: its argument of many texts, for which one string is
+    refused, since its characters would be embedded.
     """
     method: Callable[..., Any] = getattr(BaseEmbedding, name)
 

@@ -20,12 +20,7 @@ DOCUMENT, CONTENT, TYPE = "ref_doc_id", "_node_content", "_node_type"
 # A field of a node's metadata with one of these names is stored under another.
 NODE_FIELDS = frozenset((DOCUMENT, CONTENT, TYPE))
 
-_ORDERED = {
-    FilterOperator.GT: "gt",
-    FilterOperator.GTE: "gte",
-    FilterOperator.LT: "lt",
-    FilterOperator.LTE: "lte",
-}
+_ORDERED = {FilterOperator.GT: "gt", FilterOperator.GTE: "gte", FilterOperator.LT: "lt", FilterOperator.LTE: "lte"}
 _TEXT: dict[FilterOperator, Callable[[str, str], bool]] = {
     FilterOperator.TEXT_MATCH: lambda wanted, text: wanted in text,
     FilterOperator.TEXT_MATCH_INSENSITIVE: lambda wanted, text: wanted.lower() in text.lower(),
@@ -56,15 +51,10 @@ def node_of(record: AnyRecord, metadata: Mapping[str, Any]) -> BaseNode:
 
 
 def where_of(filters: MetadataFilters | None, values: Callable[[str], Iterable[Any]]) -> dict[str, Any]:
-    """Return LlamaIndex's filters in the form that `Filter` takes.
+    """Return LlamaIndex's filters, with any nesting, in the form that `Filter` takes.
 
-    Args:
-        filters: The filters, with any nesting.
-        values: Returns the values that a field has in the collection. Text filters search them.
-
-    Raises:
-        InputError: If the value of a filter does not fit its operator.
-
+    `values` returns those that a field has in the collection, which text filters search. Raises InputError if the value
+    of a filter does not fit its operator.
     """
     if filters is None or not filters.filters:
         return {}
@@ -86,7 +76,8 @@ def _condition(one: MetadataFilter, values: Callable[[str], Iterable[Any]]) -> d
     if operator in _TEXT:
         if not isinstance(value, str):
             raise InputError(f"filter {key!r} searches text, got {value!r:.60}; use a string")
-        return {key: _holding(values(key), value, _TEXT[operator])}
+        texts = {text for held in values(key) for text in (held if isinstance(held, list) else [held])}
+        return {key: sorted(text for text in texts if isinstance(text, str) and _TEXT[operator](value, text))}
     if operator in _ORDERED:
         return {key: {_ORDERED[operator]: value}}
     if operator == FilterOperator.ALL:
@@ -96,8 +87,3 @@ def _condition(one: MetadataFilter, values: Callable[[str], Iterable[Any]]) -> d
     if operator in (FilterOperator.NE, FilterOperator.NIN):
         return {"not": {key: {"eq": value}}}
     return {key: {"eq": value}}  # EQ, IN, ANY and CONTAINS: the field, or an element of the list in it, is one of them
-
-
-def _holding(values: Iterable[Any], wanted: str, matches: Callable[[str, str], bool]) -> list[str]:
-    texts = {text for value in values for text in (value if isinstance(value, list) else [value])}
-    return sorted(text for text in texts if isinstance(text, str) and matches(wanted, text))

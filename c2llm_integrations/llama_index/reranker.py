@@ -10,8 +10,7 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.llama_index.embeddings import C2LLMEmbedding
 from c2llm_integrations.retrieval.document_store import rerank
-from c2llm_integrations.retrieval.search import apart
-from c2llm_integrations.retrieval.store_handles import readable_mode
+from c2llm_integrations.retrieval.search import for_model, readable_mode
 
 
 class C2LLMRerank(BaseNodePostprocessor):
@@ -45,6 +44,6 @@ class C2LLMRerank(BaseNodePostprocessor):
             ranked = rerank(query, found, None, [], self.top_n)
         else:
             vectors = own.get_text_embedding_batch([text for text, _ in found])
-            question = query_bundle.embedding or own.get_query_embedding(apart(query))
+            question = query_bundle.embedding or own.get_query_embedding(for_model(query))
             ranked = rerank(query, found, question, vectors, self.top_n)
         return [NodeWithScore(node=nodes[place].node, score=score) for place, score in ranked]

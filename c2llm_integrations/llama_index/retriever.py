@@ -15,7 +15,7 @@ from c2llm_integrations.retrieval.document_store import refuse_unknown
 from c2llm_integrations.retrieval.options import SearchOptions
 from c2llm_integrations.retrieval.reserved_fields import given_metadata
 from c2llm_integrations.retrieval.store_handles import STORE_WAIT_SECONDS, shared_store
-from c2llm_integrations.stores.vector_store import Hit, VectorStore
+from c2llm_integrations.stores.vector_store import VectorStore
 
 # The options of `search` that the retriever takes by the same name.
 OPTIONS = tuple(one.name for one in fields(SearchOptions) if one.name != "limit")
@@ -67,12 +67,7 @@ class C2LLMRetriever(BaseRetriever):
 
     def _search(self, query: str) -> list[NodeWithScore]:
         refuse_unknown(self.options, OPTIONS)
-        own = self.embed_model
-        model, task = (None, None) if own is None else (own.shared, own.query_task)
         options = SearchOptions(limit=self.similarity_top_k, **self.options)
-        hits = self._source.search(query, options, model=model, task=task, score_threshold=self.score_threshold)
-        return [_found(hit) for hit in hits]
-
-
-def _found(hit: Hit) -> NodeWithScore:
-    return NodeWithScore(node=node_of(hit.record, given_metadata(hit.record, NODE_FIELDS)), score=hit.score)
+        hits = self._source.search(query, options, self.embed_model, self.score_threshold)
+        found = [(node_of(hit.record, given_metadata(hit.record, NODE_FIELDS)), hit.score) for hit in hits]
+        return [NodeWithScore(node=node, score=score) for node, score in found]

@@ -206,8 +206,8 @@ class C2LLMVectorStore(BasePydanticVectorStore):
                 return documents.ranked(text, None, query.sparse_top_k or limit, where, "lexical")
             own = self.embed_model
             mode = documents.mode(text, "hybrid", own.embedder if isinstance(own, C2LLMEmbedding) else None)
-            limit = query.hybrid_top_k or limit
-            return documents.ranked(text, vector, limit, where, mode, weight=_lexical(query.alpha))
+            weight = None if query.alpha is None else 1.0 - query.alpha
+            return documents.ranked(text, vector, query.hybrid_top_k or limit, where, mode, weight=weight)
         if query.mode not in (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR):
             known = "default, sparse, text_search, hybrid, semantic_hybrid, mmr"
             raise InputError(f"query mode {query.mode.value!r} is not supported; use one of: {known}")
@@ -284,7 +284,3 @@ class C2LLMVectorStore(BasePydanticVectorStore):
                     yield value_of(documents.metadata(record), key)
 
         return documents.where(where_of(filters, values))
-
-
-def _lexical(alpha: float | None) -> float | None:
-    return None if alpha is None else 1.0 - alpha

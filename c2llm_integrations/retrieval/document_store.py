@@ -16,16 +16,15 @@ from c2llm_integrations.model.fingerprint import Fingerprint
 from c2llm_integrations.retrieval.memory_index import LexicalIndex
 from c2llm_integrations.retrieval.options import RULES, Mode
 from c2llm_integrations.retrieval.ranking import rank
-from c2llm_integrations.retrieval.reserved_fields import Where, given_metadata, stored_key, stored_name, stored_where
-from c2llm_integrations.retrieval.search import CANDIDATES, answerable, warn_if_given
-from c2llm_integrations.retrieval.store_handles import SharedStore, readable_mode
+from c2llm_integrations.retrieval.reserved_fields import given_metadata, stored_key, stored_name, stored_where
+from c2llm_integrations.retrieval.search import CANDIDATES, answerable, readable_mode, warn_if_given
+from c2llm_integrations.retrieval.store_handles import SharedStore
 from c2llm_integrations.stores.filter import Filter
-from c2llm_integrations.stores.ids import MAX_INTEGER_ID, RecordId
+from c2llm_integrations.stores.ids import MAX_INTEGER_ID, RecordId, listed_ids
 from c2llm_integrations.stores.records import AnyRecord, Hit, Record, Row, Vector, chunk_of
-from c2llm_integrations.stores.row_checks import listed
 from c2llm_integrations.stores.rows import plain_record, unit
 from c2llm_integrations.stores.spec import GIVEN_VECTORS, CollectionSpec, CompactPlan
-from c2llm_integrations.stores.vector_store import Candidates, VectorStore
+from c2llm_integrations.stores.vector_store import Candidates, VectorStore, Where
 
 if TYPE_CHECKING:
     from c2llm_integrations.model.embedder import C2LLMEmbedder
@@ -51,15 +50,9 @@ class Documents:
         fields: Mapping[str, str] | None = None,
         own: Collection[str] = (),
     ) -> None:
-        """Name a source in a collection.
+        """Name a source in a collection; `compact` and `fields` are those of a new one's spec.
 
-        Args:
-            shared: The collection.
-            source: The set that the documents belong to.
-            compact: How vectors are stored in a new collection.
-            fields: Field of the metadata → its kind, for fields that a new collection indexes.
-            own: More fields that the framework's adapter writes, which filters and `fields` name as they are.
-
+        `own`: more fields that the framework's adapter writes, which filters and `fields` name as they are.
         """
         self.shared = shared
         self.source = source
@@ -110,15 +103,9 @@ class Documents:
     ) -> None:
         """Write documents; a text that the collection holds under the same id, or at the same path, is not embedded.
 
-        Args:
-            records: What `records` made.
-            embed: Returns the vectors of texts.
-            fingerprint: Returns what the vectors mean.
-
-        Raises:
-            RowsRefused: For a document that could not be found again, before anything of its batch is written.
-            SpecMismatch: If the collection's vectors mean something else.
-
+        `embed` returns the vectors of texts, `fingerprint` what these mean. Raises RowsRefused for a document that
+        could not be found again, before anything of its batch is written; SpecMismatch if the collection's vectors
+        mean something else.
         """
         for start in range(0, len(records), BATCH_TEXTS):
             batch = records[start : start + BATCH_TEXTS]
@@ -144,9 +131,8 @@ class Documents:
 
     def _existing(self, store: VectorStore, batch: Sequence[Record]) -> tuple[set[RecordId], dict[str, Vector]]:
         """Return the ids whose rows hold the same text, and the vectors of texts that other rows of a file hold."""
-        kept = {
-            record.row_id: record.text for record in store.get([one.id for one in batch], source=self.source).values()
-        }
+        held = store.get([one.id for one in batch], source=self.source).values()
+        kept = {record.row_id: record.text for record in held}
         same = {record.row_id for record in batch if kept.get(record.row_id) == record.text}
         # A piece that only moved in its file has another id.
         paths = {one.metadata.get("path") for one in batch if one.row_id not in same}
@@ -181,7 +167,7 @@ class Documents:
         Frameworks give out every id as a string. One of digits that no document has as its name stands for the integer,
         if that is a document of this source.
         """
-        given = [ids] if isinstance(ids, str | int) else listed(ids, (str, int), "ids")
+        given = listed_ids(ids)
         numbers = {id: int(id) for id in given if isinstance(id, str) and _INTEGER.fullmatch(id)}
         numbers = {id: number for id, number in numbers.items() if number <= MAX_INTEGER_ID}
         if numbers:
@@ -247,18 +233,10 @@ def rerank(
     vectors: Sequence[Sequence[float]],
     limit: int,
 ) -> list[tuple[int, float]]:
-    """Rank what something else has found by the rules of `search`.
+    """Return the places in `found` of the best, ranked by the rules of `search`, and their scores in 0…1.
 
-    Args:
-        query: The question.
-        found: The text and the metadata of each.
-        query_vector: (width,), of any length; None compares words alone.
-        vectors: (len(found), width), not used without `query_vector`.
-        limit: How many to return.
-
-    Returns:
-        The places in `found` of the best, best first, and their scores in 0…1.
-
+    `found`: the text and the metadata of each; `query_vector`: (width,), of any length, None to compare words alone;
+    `vectors`: (len(found), width), not used without `query_vector`.
     """
     if not found:
         return []

@@ -23,8 +23,7 @@ from c2llm_integrations.errors import reason_of
 from c2llm_integrations.retrieval.options import SearchOptions
 from c2llm_integrations.retrieval.search import find
 from c2llm_integrations.stores.filter import Filter
-from c2llm_integrations.stores.records import Hit, Vector
-from c2llm_integrations.stores.rows import Candidates
+from c2llm_integrations.stores.records import Candidates, Hit, Vector
 
 # Bytes of source text, each of which takes about 6 bytes of memory here. A repository beyond it is answered from its
 # first files until it has vectors.

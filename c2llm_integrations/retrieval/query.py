@@ -41,12 +41,7 @@ _ABSOLUTE = re.compile(r"(?:^|\s)(?:[A-Za-z]:)?/")
 _PATH_WORDS = 4
 _SUFFIX = re.compile(r"[^.\s]\.[A-Za-z]\w{0,14}$")
 # Files without a suffix that tools name without a folder.
-_BARE_NAMES = frozenset(
-    (
-        *("Makefile", "GNUmakefile", "makefile", "Dockerfile", "Containerfile"),
-        *("Jenkinsfile", "Rakefile", "Gemfile"),
-    )
-)
+_BARE = {"Makefile", "GNUmakefile", "makefile", "Dockerfile", "Containerfile", "Jenkinsfile", "Rakefile", "Gemfile"}
 _MARK = re.compile(r"[{}()\[\];<>]|=+")
 _CODE_LINE = re.compile(r"[ \t]+\S.*|.*[,:;{}()\[\]=]|(?:import|from|def|class|return|[@#/]).*")
 
@@ -78,15 +73,9 @@ def read(query: str) -> Question:
     query = bounded(query)
     kind, terms = kind_of(query), query_terms(query)
     name = _SEPARATOR.split(query.strip().removesuffix("()").rstrip("?!")) if kind == "symbol" else []
-    words = words_of(query[:_HEAD_CHARS])
-    return Question(
-        kind,
-        terms,
-        frozenset(map(stem, terms)),
-        name,
-        _places(query[:_HEAD_CHARS]),
-        words if len(words) <= _QUOTED_WORDS else (),
-    )
+    words, places = words_of(query[:_HEAD_CHARS]), _places(query[:_HEAD_CHARS])
+    quoted = words if len(words) <= _QUOTED_WORDS else ()
+    return Question(kind, terms, frozenset(map(stem, terms)), name, places, quoted)
 
 
 def words_of(text: str) -> list[str]:
@@ -122,7 +111,7 @@ def _open_bracket(text: str) -> int:
 def _is_file(path: str) -> bool:
     """Return whether a name looks like one of a file: with a suffix or a folder, or known without."""
     name = path.rpartition("/")[2]
-    return bool(_SUFFIX.search(name) or ("/" in path and name) or name in _BARE_NAMES) and ":" not in path
+    return bool(_SUFFIX.search(name) or ("/" in path and name) or name in _BARE) and ":" not in path
 
 
 def kind_of(query: str) -> Kind:

@@ -29,8 +29,7 @@ from c2llm_integrations.errors import InputError, did_you_mean
 from c2llm_integrations.retrieval.options import RULES, Mode
 from c2llm_integrations.retrieval.query import Kind, Question, read, words_of
 from c2llm_integrations.stores.ids import RecordId
-from c2llm_integrations.stores.records import AnyRecord, Hit
-from c2llm_integrations.stores.rows import Candidates
+from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit
 
 # The weight of the lexical list: names, messages and copied code are found by their exact words. A name's is lower,
 # so that a mere use of it cannot score above its definition.
@@ -130,7 +129,8 @@ def rank(
         _add_files(scored)
         scored.sort(key=_order)
     if "coverage" in rules and lexical_weight and found.lexical:
-        lost = lexical_weight * (1 - _coverage(question, found.lexical[0].chunk))
+        best = found.lexical[0].chunk
+        lost = lexical_weight * (1 - _share(question.terms, set(document_terms(best.path, best.text))))
         for hit in scored:
             hit.add("coverage", -lost * hit.score)
     kept = _without_copies(scored, limit) if "copies" in rules else scored[:limit]
@@ -249,10 +249,6 @@ def _add_files(scored: Sequence[_Scored]) -> None:
             for place, hit in enumerate(others, 1):
                 if not hit.is_exact:
                     hit.add("file", (FURTHER**place - 1) * hit.score)
-
-
-def _coverage(question: Question, chunk: CodeChunk) -> float:
-    return _share(question.terms, set(document_terms(chunk.path, chunk.text)))
 
 
 def _without_copies(scored: Sequence[_Scored], limit: int) -> list[_Scored]:

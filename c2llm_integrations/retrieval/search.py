@@ -6,10 +6,10 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from weakref import WeakKeyDictionary
 
 from c2llm_integrations.code.chunk import KINDS, CodeChunk
@@ -24,10 +24,13 @@ from c2llm_integrations.retrieval.options import RULES, Mode, SearchOptions
 from c2llm_integrations.retrieval.query import bounded
 from c2llm_integrations.retrieval.ranking import rank, require_known
 from c2llm_integrations.stores.foreign_collection import ForeignStore
-from c2llm_integrations.stores.vector_store import Candidates, CollectionSpec, Filter, Hit, Stored, Vector, VectorStore
+from c2llm_integrations.stores.vector_store import CollectionSpec, Filter, Hit, Stored, Vector, VectorStore
 
 if TYPE_CHECKING:
     from c2llm_integrations.model.embedder import C2LLMEmbedder
+    from c2llm_integrations.retrieval.memory_index import LexicalIndex
+
+    Searchable: TypeAlias = VectorStore | LexicalIndex
 
 # A question with a larger share of unknown letters has about the vector of any other such question.
 MAX_UNKNOWN = 0.5
@@ -42,23 +45,6 @@ CANDIDATES = 100
 PATHS_SECONDS = 5.0
 
 _GLUED = re.compile(f"(?<=[A-Za-z0-9_])(?=[{UNSPACED}])|(?<=[{UNSPACED}])(?=[A-Za-z0-9_])")
-
-
-class Searchable(Protocol):
-    """A store, or an index in memory. `changes` grows with each change made through it."""
-
-    changes: int
-
-    def scan(self, *, source: str | None = None) -> Iterator[Stored] | Iterator[CodeChunk]:
-        """Yield all rows (of one source)."""
-
-    def count(self, *, source: str | None = None) -> int:
-        """Return the number of rows (of one source)."""
-
-    def candidates(
-        self, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter | None = None
-    ) -> Candidates:
-        """Return the best by vector and the best by terms."""
 
 
 def search(
@@ -109,14 +95,7 @@ def search(
 
     """
     options = SearchOptions(
-        limit=limit,
-        language=language,
-        path=path,
-        repository=repository,
-        kind=kind,
-        where=where,
-        mode=mode,
-        rules=rules,
+        limit=limit, language=language, path=path, repository=repository, kind=kind, where=where, mode=mode, rules=rules
     )
     if embedder is not None and options.mode != "lexical":
         warn_if_given(store)
@@ -149,7 +128,7 @@ def search_with(query: str, embedder: C2LLMEmbedder | None, store: VectorStore, 
     if embedder is not None:
         require_comparable(spec, embedder)
         mode = mode_for(query, embedder, spec, mode)
-        vector = embedder.encode_queries([apart(query)])[0] if mode != "lexical" else None
+        vector = embedder.encode_queries([for_model(query)])[0] if mode != "lexical" else None
     elif mode != "lexical":
         raise InputError(f"mode {mode!r} needs an embedder; pass one, or use mode 'lexical'")
     path = None if options.path is None else _within_checkout(options.path, store)
@@ -160,32 +139,39 @@ def answerable(mode: Mode, spec: CollectionSpec, store: VectorStore) -> Mode:
     """Return `mode`, or "dense" if the collection has no lexical index to ask; raises StoreError for "lexical" then."""
     if spec.analyzer == ANALYZER:
         return mode
-    if mode == "lexical" and isinstance(store, ForeignStore):
+    if mode != "lexical":
+        return "dense"
+    if isinstance(store, ForeignStore):
         raise StoreError(
             f"collection {store.collection!r} of {store.url} can be searched by vectors only; "
             "name a sparse vector or field in the Layout, or search in another mode"
         )
-    if mode == "lexical":
-        raise StoreError(
-            f"{store.url} has no lexical index of version {ANALYZER!r} (it has {spec.analyzer!r}); "
-            "search without --lexical, or index again with --replace"
-        )
-    return "dense"
+    raise StoreError(
+        f"{store.url} has no lexical index of version {ANALYZER!r} (it has {spec.analyzer!r}); "
+        "search without --lexical, or index again with --replace"
+    )
 
 
 def mode_for(query: str, embedder: C2LLMEmbedder, spec: CollectionSpec, mode: Mode = "hybrid") -> Mode:
     """Return "lexical" in place of "hybrid" for a question whose vector says nothing, else `mode`."""
-    if mode != "hybrid" or spec.analyzer != ANALYZER:
-        return mode
-    return mode if is_readable(query, embedder) else "lexical"
+    is_kept = mode != "hybrid" or spec.analyzer != ANALYZER or is_readable(query, embedder)
+    return mode if is_kept else "lexical"
 
 
 def is_readable(query: str, embedder: C2LLMEmbedder) -> bool:
     """Return whether the model knows the script of a question, so that its vector says something."""
-    return embedder.unknown_share(apart(query)) <= MAX_UNKNOWN
+    return embedder.unknown_share(for_model(query)) <= MAX_UNKNOWN
 
 
-def apart(query: str) -> str:
+def readable_mode(query: str, mode: Mode, embedder: C2LLMEmbedder | None) -> Mode:
+    """Return `mode`; "lexical", with a warning, for a hybrid search whose question the model cannot read."""
+    if mode != "hybrid" or embedder is None or is_readable(query, embedder):
+        return mode
+    warnings.warn(f"{query[:40]!r} is {UNREADABLE_NOTE}", stacklevel=2)
+    return "lexical"
+
+
+def for_model(query: str) -> str:
     """Return a question as the model reads it.
 
     Names are separated from adjacent text in a script without spaces: a model's vocabulary has no mixture of both.

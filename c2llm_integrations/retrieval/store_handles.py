@@ -4,37 +4,31 @@ from __future__ import annotations
 
 import os
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakValueDictionary, finalize
 
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.indexing.claims import require_known_model
 from c2llm_integrations.model.fingerprint import options_of
 from c2llm_integrations.model.shared_model import Awaited, SharedModel, shared_model
-from c2llm_integrations.retrieval.options import Mode, SearchOptions
+from c2llm_integrations.retrieval.options import SearchOptions
 from c2llm_integrations.retrieval.reserved_fields import stored_where
 from c2llm_integrations.retrieval.search import (
-    GIVEN_NOTE,
-    UNREADABLE_NOTE,
     answerable,
-    apart,
     find,
-    is_given,
-    is_readable,
+    for_model,
+    readable_mode,
     require_comparable,
     spec_of,
+    warn_if_given,
 )
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.foreign_collection import ForeignStore
 from c2llm_integrations.stores.spec import CollectionSpec
 from c2llm_integrations.stores.vector_store import Hit, VectorStore
-
-if TYPE_CHECKING:
-    from c2llm_integrations.model.embedder import C2LLMEmbedder
 
 # Questions asked at the same time: their vectors are computed together, then the store answers one by one.
 QUESTIONS = 16
@@ -68,49 +62,30 @@ class SharedStore(Awaited):
                 finalize(self, self._store.close)
             yield self._store
 
-    def search(
-        self,
-        query: str,
-        options: SearchOptions,
-        *,
-        model: SharedModel | None = None,
-        task: str | None = None,
-        score_threshold: float | None = None,
-    ) -> list[Hit]:
-        """Search as `search` does.
+    def search(self, query: str, options: SearchOptions, own: Any = None, threshold: float | None = None) -> list[Hit]:
+        """Search as `search` does, with its errors and those of `open_store` and the embedder.
 
-        Args:
-            query: The question.
-            options: The rows to search, and how to rank them.
-            model: The model to embed it with; None for the one that the collection was made with.
-            task: The task whose prompt the question gets.
-            score_threshold: The lowest score (they lie in 0…1) of a hit to return.
-
-        Raises:
-            C2LLMError: Those of `search`, `open_store` and the embedder.
-
-        Warns:
-            UserWarning: If the model does not know the script of the question, which is then answered by words alone,
-                or if the collection was filled with given vectors, whose model is not known.
-
+        `own`: the framework's embedding of ours, None for the model that the collection was made with; `threshold`: the
+        lowest score (0…1) of a hit to return. Warns if the model does not know the script of the question, which is
+        then answered by words alone, or if the model of given vectors is not known.
         """
         with self.opened() as store:
             spec = spec_of(store)
             mode = answerable(options.mode, spec, store)
-            if mode != "lexical" and model is None:
+            if mode != "lexical" and own is None:
                 require_known_model(store)
         vector = None
         if mode != "lexical":
-            embedder = (model or self._own_model(store, spec)).embedder
+            embedder = (self._own_model(store, spec) if own is None else own.shared).embedder
+            task = None if own is None else own.query_task
             require_comparable(spec, embedder)
-            if is_given(store):
-                warnings.warn(GIVEN_NOTE, stacklevel=2)
+            warn_if_given(store)
             mode = readable_mode(query, mode, embedder)
-            vector = embedder.encode_queries([apart(query)], task)[0] if mode != "lexical" else None
+            vector = embedder.encode_queries([for_model(query)], task)[0] if mode != "lexical" else None
         with self.opened() as store:
             where = options.where if isinstance(store, ForeignStore) else stored_where(options.where)
             hits = find(query, vector, store, replace(options, mode=mode, where=where))
-        return [hit for hit in hits if score_threshold is None or hit.score >= score_threshold]
+        return [hit for hit in hits if threshold is None or hit.score >= threshold]
 
     def _own_model(self, store: VectorStore, spec: CollectionSpec) -> SharedModel:
         """Return the model that made a collection, kept, or that of one question would be freed before the next."""
@@ -127,14 +102,6 @@ class SharedStore(Awaited):
         with self._lock:
             self._model = self._model or shared_model(options_of(spec.fingerprint))
             return self._model
-
-
-def readable_mode(query: str, mode: Mode, embedder: C2LLMEmbedder | None) -> Mode:
-    """Return `mode`; "lexical", with a warning, for a hybrid search whose question the model cannot read."""
-    if mode != "hybrid" or embedder is None or is_readable(query, embedder):
-        return mode
-    warnings.warn(f"{query[:40]!r} is {UNREADABLE_NOTE}", stacklevel=2)
-    return "lexical"
 
 
 # Keyed by process too: a forked one inherits the handles, but not their threads.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import defaultdict
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -122,11 +123,10 @@ def list_collections(url: str, *, api_key: str | None = None) -> list[str]:
 
 def require_one_key(*urls: str) -> None:
     """Raise InputError where a key of the environment would be sent to several servers: it is that of one of them."""
-    servers: dict[str, set[str]] = {}
-    for url in urls:
-        database, place, key = _located(url, None)
+    servers: defaultdict[str, set[str]] = defaultdict(set)
+    for database, place, key in (_located(url, None) for url in urls):
         if key is not None:
-            servers.setdefault(database.key, set()).add(place)
+            servers[database.key].add(place)
     for variable, places in servers.items():
         if len(places) > 1:
             raise InputError(
@@ -163,7 +163,8 @@ def _located(url: str, api_key: str | None) -> tuple[Database, str, str | None]:
         raise InputError(f"{scheme}:// takes nothing after it; every opening is a new, empty store")
     if database.place and not rest:
         raise InputError(f"{scheme}:// names no folder; write {_example(scheme)}")
-    return database, _native(rest), None
+    # "qdrant+edge:///C:/x", as URLs write a Windows path, has one slash too many for Windows.
+    return database, rest[1:] if os.name == "nt" and re.match(r"/[A-Za-z]:", rest) else rest, None
 
 
 def _example(scheme: str) -> str:
@@ -191,8 +192,3 @@ def _key(variable: str, argument: str | None) -> str | None:
     if not (key.isascii() and key.isprintable()):
         raise InputError(f"the API key ({variable} or the argument) holds characters that no key has; copy it again")
     return key or None
-
-
-def _native(path: str) -> str:
-    # "qdrant+edge:///C:/x", as URLs write a Windows path, has one slash too many for Windows.
-    return path[1:] if os.name == "nt" and re.match(r"/[A-Za-z]:", path) else path

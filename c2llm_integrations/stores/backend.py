@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from c2llm_integrations.errors import C2LLMError, StoreError
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
-from c2llm_integrations.stores.records import AnyRecord, Row, Vector
-from c2llm_integrations.stores.rows import Candidates, Stored
+from c2llm_integrations.stores.records import AnyRecord, Candidates, Row, Vector
+from c2llm_integrations.stores.rows import Stored
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 AWAITED_CALLS = 32
 
 Terms = Sequence[Sequence[str]] | None  # one list per row, None where the spec has no analyzer
+Gone = Sequence[Sequence[str]]  # one list per row: names of the metadata to remove
 
 _T = TypeVar("_T")
 
@@ -123,9 +124,7 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def _update(
-        self, records: Sequence[AnyRecord], vectors: Vector | None, terms: Terms, gone: Sequence[Sequence[str]]
-    ) -> None:
+    def _update(self, records: Sequence[AnyRecord], vectors: Vector | None, terms: Terms, gone: Gone) -> None:
         """Overwrite our fields of rows that exist, and their vectors if given; `gone`: the fields to remove of each.
 
         Fields of the metadata that another program has added to a row stay. Records are those of `_upsert`. A row that

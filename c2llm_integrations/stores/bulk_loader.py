@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
 from time import perf_counter
-from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -148,16 +147,14 @@ class Loader:
     def refuse(self, records: Iterable[AnyRecord], reasons: Mapping[Any, str]) -> None:
         """Report and file those records whose id has a reason as refused."""
         for record in records:
-            why = reasons.get(record.id)
-            if why is None:
+            if (why := reasons.get(record.id)) is None:
                 continue
             place, line = f"{record.source}: {record.id}", {"id": record.id, "source": record.source}
             if is_chunk(record):
                 chunk = chunk_of(record)
                 lines = f"{chunk.start_line}-{chunk.end_line}"
-                place = f"{chunk.path}:{lines}"
-                line = {"id": chunk.id, "repository": chunk.repository, "path": chunk.path, "lines": lines}
-                line["symbol"] = chunk.symbol
+                place, line = f"{chunk.path}:{lines}", {"id": chunk.id, "repository": chunk.repository}
+                line |= {"path": chunk.path, "lines": lines, "symbol": chunk.symbol}
             with self._lock:
                 self.report.refused[record.id] = f"{place}: {why}"
                 if self._refused is not None:
@@ -167,9 +164,7 @@ class Loader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         for _ in self._threads:
             self._tasks.put(None)
         for thread in self._threads:

@@ -42,9 +42,9 @@ def write_seal(seal: Path, files: Iterable[Path], before: Entries | None = None)
 
 
 def break_seal(seal: Path) -> Entries:
-    """Remove a seal before what it covers is opened for writing, so that a crash cannot make good files look damaged.
+    """Remove a seal before what it covers is opened for writing, or a crash would make good files look damaged.
 
-    Returns what it said.
+    Return what it said.
     """
     if not seal.exists():
         return {}

@@ -10,6 +10,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timezone
+from operator import ge, gt, le, lt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -138,20 +139,16 @@ class Filter:
 
 def _parts(kind: type[All] | type[AnyOf], *filters: Filter) -> tuple[Condition, ...]:
     """Return what is joined: of a filter of the same kind its parts, so that many joined ones do not nest."""
-    return tuple(
-        part
-        for one in filters
-        for part in (one.condition.conditions if isinstance(one.condition, kind) else (one.condition,))
-    )
+    joined = (one.condition for one in filters)
+    return tuple(part for one in joined for part in (one.conditions if isinstance(one, kind) else (one,)))
 
 
 def _shallow(condition: Condition) -> Condition:
     """Return a condition; raises InputError for one that nests deeper than every store can follow."""
     level: Sequence[Condition] = [condition]
     for _ in range(MAX_NESTED):
-        inner = [one.condition for one in level if isinstance(one, Not)]
-        inner += [part for one in level if isinstance(one, All | AnyOf) for part in one.conditions]
-        level = inner
+        inner = [part for one in level if isinstance(one, All | AnyOf) for part in one.conditions]
+        level = inner + [one.condition for one in level if isinstance(one, Not)]
         if not level:
             return condition
     raise InputError(_TOO_DEEP)
@@ -198,8 +195,7 @@ def _conditions(key: object, value: Any) -> list[Condition]:
 
 def _require_plain_operator(name: object) -> None:
     """Raise InputError for an operator as other databases write it, with a dollar sign in front."""
-    plain = _DOLLAR.get(name) if isinstance(name, str) else None
-    if plain is not None:
+    if isinstance(name, str) and (plain := _DOLLAR.get(name)):
         raise InputError(f"filter operator {name!r} is not known; write {plain!r}, without the dollar sign")
 
 
@@ -301,12 +297,7 @@ def _matches(condition: Condition, metadata: Mapping[str, Any]) -> bool:
     return value not in (None, [], ())
 
 
-_COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
-    "gt": lambda value, bound: value > bound,
-    "gte": lambda value, bound: value >= bound,
-    "lt": lambda value, bound: value < bound,
-    "lte": lambda value, bound: value <= bound,
-}
+_COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {"gt": gt, "gte": ge, "lt": lt, "lte": le}
 
 
 def value_of(metadata: Any, key: str) -> Any:

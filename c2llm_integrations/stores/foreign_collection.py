@@ -13,10 +13,9 @@ from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import InputError, StoreError
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.filter import Filter
-from c2llm_integrations.stores.ids import RecordId, why_id_refused
-from c2llm_integrations.stores.records import AnyRecord, Hit, Record, Row, Vector
-from c2llm_integrations.stores.row_checks import listed
-from c2llm_integrations.stores.rows import Candidates, Stored, stored_of, unit
+from c2llm_integrations.stores.ids import RecordId, listed_ids
+from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, Record, Row, Vector
+from c2llm_integrations.stores.rows import Stored, stored_of, unit
 from c2llm_integrations.stores.spec import CollectionSpec
 from c2llm_integrations.stores.vector_store import VectorStore
 
@@ -52,6 +51,9 @@ def _refuse(store: VectorStore, *_: object, **__: object) -> NoReturn:
         f"collection {store.collection!r} of {store.url} was not made by this package and is only read; "
         "write into another one"
     )
+
+
+_REFUSED: Any = _refuse
 
 
 class ForeignStore(VectorStore):
@@ -104,10 +106,7 @@ class ForeignStore(VectorStore):
         return {record.id: unit(vector) for record, vector in self._ids(ids, vectors=True) if vector is not None}
 
     def _ids(self, ids: Iterable[RecordId] | RecordId, *, vectors: bool) -> list[tuple[AnyRecord, Vector | None]]:
-        found = [ids] if isinstance(ids, str | int) else listed(ids, (str, int), "ids")
-        for why in map(why_id_refused, found):
-            if why is not None:
-                raise InputError(why)
+        found = listed_ids(ids)
         with self._open():
             return list(self._with_ids(found, vectors)) if found and self._read_spec() is not None else []
 
@@ -181,28 +180,10 @@ class ForeignStore(VectorStore):
 
     # ---- what is refused
 
-    create: Any = _refuse
-    claim: Any = _refuse
-    optimize: Any = _refuse
-    bulk: Any = _refuse
-    successor: Any = _refuse
-    replace_by: Any = _refuse
-    drop: Any = _refuse
-    upsert: Any = _refuse
-    update: Any = _refuse
-    delete: Any = _refuse
-    _create: Any = _refuse
-    _claim: Any = _refuse
-    _optimize: Any = _refuse
-    _successor: Any = _refuse
-    _replace: Any = _refuse
-    _drop: Any = _refuse
-    _upsert: Any = _refuse
-    _update: Any = _refuse
-    _delete: Any = _refuse
-    _written_fields: Any = _refuse
-    _get: Any = _refuse
-    _vectors: Any = _refuse
+    create = claim = optimize = bulk = successor = replace_by = drop = upsert = update = delete = _REFUSED
+    # What those would call, and what this class reads by `_with_ids`.
+    _create = _claim = _optimize = _successor = _replace = _drop = _upsert = _update = _delete = _REFUSED
+    _written_fields = _get = _vectors = _REFUSED
 
 
 def foreign_record(layout: Layout, id: RecordId, fields: Mapping[str, Any]) -> Record:

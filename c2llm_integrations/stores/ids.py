@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import sha1
 from typing import Any
@@ -29,14 +30,8 @@ MAX_INTEGER_ID = 2**64 - 1
 def row_id(source: str, id: RecordId | None = None, text: str = "", ordinal: int = 0) -> RecordId:
     """Return the id of a record's row; see this module for the rule.
 
-    Args:
-        source: The set that the record came from.
-        id: The record's own id, if it has one.
-        text: Its text, only looked at where there is no id.
-        ordinal: How many earlier records of the source without an id have the same text.
-
-    Raises InputError for an id that is not a string or an unsigned 64-bit integer.
-
+    `text` is only looked at where there is no id; `ordinal`: how many earlier records of the source without an id have
+    the same text. Raises InputError for an id that is not a string or an unsigned 64-bit integer.
     """
     if id is None:
         return _uuid5("\0".join((source, "", str(ordinal), text)))
@@ -75,6 +70,15 @@ def why_id_refused(id: object) -> str | None:
     except UnicodeEncodeError:
         return f"id {id!r} holds a lone surrogate; decode it again"
     return None
+
+
+def listed_ids(ids: Iterable[RecordId] | RecordId) -> list[RecordId]:
+    """Return one id or several as a list; raises InputError for what cannot be an id."""
+    found: list[Any] = list(ids) if isinstance(ids, Iterable) and not isinstance(ids, str | bytes) else [ids]
+    for why in map(why_id_refused, found):
+        if why is not None:
+            raise InputError(why)
+    return found
 
 
 def packed(id: RecordId) -> bytes:

@@ -166,3 +166,14 @@ class Hit:
     def chunk(self) -> CodeChunk:
         """The record as a chunk: of a row that is not one, repository, path, symbol … are "" and the lines 0."""
         return chunk_of(self.record)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The two ranked lists of one question, best first; the scores of one list say nothing about the other's.
+
+    `dense` scores are cosine similarities.
+    """
+
+    dense: list[Hit]
+    lexical: list[Hit]

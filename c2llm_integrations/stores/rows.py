@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date, time
 from decimal import Decimal
 from typing import Any, NamedTuple, TypeVar
@@ -16,16 +16,7 @@ from numpy.typing import ArrayLike
 from c2llm_integrations.code.chunk import CHUNK_FIELDS, CodeChunk
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores.ids import RecordId, row_id, why_id_refused
-from c2llm_integrations.stores.records import (
-    MAX_LINE,
-    AnyRecord,
-    Hit,
-    PreparedRecord,
-    Record,
-    Vector,
-    chunk_field,
-    prepared,
-)
+from c2llm_integrations.stores.records import MAX_LINE, AnyRecord, PreparedRecord, Record, Vector, chunk_field, prepared
 
 _T = TypeVar("_T")
 
@@ -43,13 +34,9 @@ DIGEST_FIELD = "c2llm_digest"
 # Milvus's own: a record's empty values (null and lists), which `exists` would find on some servers, and what its
 # "datetime" fields name as numbers.
 EMPTY_FIELD, TIMES_FIELD = "c2llm_empty", "c2llm_times"
+_OWN = {SOURCE_FIELD, ID_FIELD, FIELDS_FIELD, DIGEST_FIELD, EMPTY_FIELD, TIMES_FIELD}
 # Names that a field of the metadata cannot have on every store.
-RESERVED = frozenset(
-    {
-        *("id", "vector", "terms", "lexical", TEXT_FIELD, "$meta"),
-        *(SOURCE_FIELD, ID_FIELD, FIELDS_FIELD, DIGEST_FIELD, EMPTY_FIELD, TIMES_FIELD),
-    }
-)
+RESERVED = frozenset({"id", "vector", "terms", "lexical", TEXT_FIELD, "$meta"} | _OWN)
 
 
 class Stored(NamedTuple):
@@ -68,21 +55,6 @@ class Stored(NamedTuple):
 _LISTED = Stored._fields[1:-1]
 _LISTED_TYPES = [CHUNK_FIELDS[name] for name in _LISTED]
 _LISTED_EMPTY = [kind() for kind in _LISTED_TYPES]
-
-
-@dataclass(frozen=True, slots=True)
-class Candidates:
-    """The two ranked lists of one question, best first; the scores of one list say nothing about the other's.
-
-    `dense` scores are cosine similarities.
-    """
-
-    dense: list[Hit]
-    lexical: list[Hit]
-
-
-# The fields of a chunk that are asked for most; a store that indexes fields indexes these.
-FILTER_FIELDS = ("repository", "language", "path", "kind")
 
 
 def stored_of(id: RecordId, metadata: Mapping[str, Any], digest: object = "") -> Stored:
@@ -130,13 +102,11 @@ def batch_bytes(records: Sequence[AnyRecord], width: int) -> int:
 
 
 def _row_bytes(record: AnyRecord, width: int) -> int:
-    return 4 * width + 4 * len(record.text) + 512 + _metadata_bytes(record)
-
-
-def _metadata_bytes(record: AnyRecord) -> int:
     if isinstance(record, PreparedRecord):
-        return record.json_bytes
-    return 0 if isinstance(record, CodeChunk) else len(json.dumps(record.metadata))
+        metadata = record.json_bytes
+    else:
+        metadata = 0 if isinstance(record, CodeChunk) else len(json.dumps(record.metadata))
+    return 4 * width + 4 * len(record.text) + 512 + metadata
 
 
 def slices(records: Sequence[AnyRecord], width: int) -> Iterator[slice]:

@@ -269,19 +269,20 @@ class CollectionSpec:
         mine |= {key: None for key in mine if key.startswith("fields.") and key not in theirs}  # more than asked for
         # The width first: it says more than the digest of the head that gives it.
         for key in sorted(mine.keys() | theirs.keys(), key=lambda key: (key != "width", key)):
-            if key.startswith("fields.") and mine.get(key) != theirs.get(key):
-                name, kind = key.removeprefix("fields."), mine.get(key)
-                does = "does not index" if kind is None else f"indexes as {kind}"
+            has, wants = mine.get(key), theirs.get(key)
+            if has == wants or is_same_probe(has, wants):
+                continue
+            if key.startswith("fields."):
+                does = "does not index" if has is None else f"indexes as {has}"
                 raise SpecMismatch(
-                    f"the collection {does} the field {name!r}, asked for {theirs.get(key)}; "
+                    f"the collection {does} the field {key.removeprefix('fields.')!r}, asked for {wants}; "
                     "leave that out, index again with --replace, or take another --collection"
                 )
-            if mine.get(key) != theirs.get(key) and not is_same_probe(mine.get(key), theirs.get(key)):
-                made, wanted = self.fingerprint.get("model"), asked.fingerprint.get("model")
-                raise SpecMismatch(
-                    f"the collection has {key} {mine.get(key)!r} (model {made!r}), asked for {theirs.get(key)!r} "
-                    f"(model {wanted!r}); use that model, index again with --replace, or take another --collection"
-                )
+            raise SpecMismatch(
+                f"the collection has {key} {has!r} (model {self.fingerprint.get('model')!r}), asked for {wants!r} "
+                f"(model {asked.fingerprint.get('model')!r}); use that model, index again with --replace, or take "
+                "another --collection"
+            )
 
 
 def _comparable(spec: CollectionSpec) -> dict[str, object]:

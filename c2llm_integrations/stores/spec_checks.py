@@ -52,27 +52,19 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and "\0" not in value and not any("\ud800" <= one <= "\udfff" for one in value)
 
 
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value <= MAX_NUMBER
-
-
-def _is_number(value: object) -> bool:
-    return type(value) is int and abs(value) <= MAX_NUMBER
-
-
-def _is_factor(value: object) -> bool:
-    return isinstance(value, (int, float)) and type(value) is not bool and 0 <= value <= MAX_NUMBER
+def _is_number(value: Any, least: int, *kinds: type) -> bool:
+    return type(value) in kinds and least <= value <= MAX_NUMBER
 
 
 _Kind = tuple[str, Callable[[object], bool]]
 _TEXT: _Kind = ("text", _is_text)
 _TEXT_OR_NONE: _Kind = ("text or null", lambda value: value is None or _is_text(value))
-_COUNT: _Kind = (f"an integer of 0 to {MAX_NUMBER}", _is_count)
+_COUNT: _Kind = (f"an integer of 0 to {MAX_NUMBER}", lambda value: _is_number(value, 0, int))
 _KINDS: dict[str, _Kind] = {
     "width": _COUNT,
     "datatype": _TEXT,
     "quantization": _TEXT_OR_NONE,
-    "rescore": (f"a number of 0 to {MAX_NUMBER}", _is_factor),
+    "rescore": (f"a number of 0 to {MAX_NUMBER}", lambda value: _is_number(value, 0, int, float)),
     "analyzer": _TEXT_OR_NONE,
     "long_text": _TEXT,
     "layout": _COUNT,
@@ -80,7 +72,7 @@ _KINDS: dict[str, _Kind] = {
 _MEMBERS: dict[str, _Kind] = {
     "fingerprint": (
         f"text, an integer of {-MAX_NUMBER} to {MAX_NUMBER}, true, false or null",
-        lambda value: value is None or type(value) is bool or _is_number(value) or _is_text(value),
+        lambda value: value is None or type(value) is bool or _is_number(value, -MAX_NUMBER, int) or _is_text(value),
     ),
     "fields": _TEXT,
     "index": _COUNT,

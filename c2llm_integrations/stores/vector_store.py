@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from numbers import Integral
-from types import TracebackType
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -21,31 +20,13 @@ from c2llm_integrations.code.lexical_terms import document_terms
 from c2llm_integrations.errors import InputError, RowsRefused, StoreError
 from c2llm_integrations.stores.backend import Backend, Terms
 from c2llm_integrations.stores.filter import Filter
-from c2llm_integrations.stores.ids import RecordId
-from c2llm_integrations.stores.records import AnyRecord, Hit, Record, Row, Vector
-from c2llm_integrations.stores.row_checks import (
-    listed,
-    refused_records,
-    refused_vectors,
-    require,
-    row_ids,
-    why_vector_refused,
-)
-from c2llm_integrations.stores.rows import Candidates, Stored, parts, path_of, prepared_for, slices, unit
-from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
+from c2llm_integrations.stores.ids import RecordId, listed_ids, row_id
+from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, Record, Row, Vector
+from c2llm_integrations.stores.row_checks import listed, refused_records, refused_vectors, require, why_vector_refused
+from c2llm_integrations.stores.rows import Stored, parts, path_of, prepared_for, slices, unit
+from c2llm_integrations.stores.spec import CollectionSpec
 
-__all__ = [
-    "Candidates",
-    "Capabilities",
-    "CollectionSpec",
-    "Filter",
-    "Hit",
-    "Record",
-    "Row",
-    "Stored",
-    "Vector",
-    "VectorStore",
-]
+__all__ = ["Candidates", "CollectionSpec", "Filter", "Hit", "Row", "Stored", "Vector", "VectorStore"]
 
 Where = Filter | Mapping[str, Any]
 
@@ -193,9 +174,7 @@ class VectorStore(Backend):
         rows = listed(rows, Row, "rows")
         with self._open():
             spec = self._existing()
-            whole = listed(
-                (row.record for row in rows), (Record, CodeChunk), "rows whose record is a Record or CodeChunk"
-            )
+            whole = listed([row.record for row in rows], (Record, CodeChunk), "rows with a Record or CodeChunk")
             records = self._checked(whole, spec, refused_vectors(rows, spec.width))
             self.changes += 1
             for part in slices(records, spec.width):
@@ -212,9 +191,8 @@ class VectorStore(Backend):
         with self._open():
             spec = self._existing()
             records = self._checked(whole, spec, {})
-            fields: dict[RecordId, Sequence[str]] = {}
-            for ids in parts([record.row_id for record in records]):
-                fields |= self._written_fields(ids)
+            keys = [record.row_id for record in records]
+            fields = {id: names for part in parts(keys) for id, names in self._written_fields(part).items()}
             unknown = [record.id for record in records if record.row_id not in fields]
             if unknown:
                 raise RowsRefused(dict.fromkeys(unknown, "there is no such row; upsert it with its vector"))
@@ -224,11 +202,7 @@ class VectorStore(Backend):
                 self._update(records[part], None, _terms(spec, whole[part]), gone)
 
     def delete(
-        self,
-        ids: Iterable[RecordId] | RecordId | None = None,
-        *,
-        source: str | None = None,
-        where: Where | None = None,
+        self, ids: Iterable[RecordId] | RecordId | None = None, *, source: str | None = None, where: Where | None = None
     ) -> int:
         """Delete rows by the ids of their records, or those that match a filter, and return how many there were.
 
@@ -383,11 +357,7 @@ class VectorStore(Backend):
         return await self._in_thread(self.upsert, rows)
 
     async def adelete(
-        self,
-        ids: Iterable[RecordId] | RecordId | None = None,
-        *,
-        source: str | None = None,
-        where: Where | None = None,
+        self, ids: Iterable[RecordId] | RecordId | None = None, *, source: str | None = None, where: Where | None = None
     ) -> int:
         """Await `delete`."""
         return await self._in_thread(lambda: self.delete(ids, source=source, where=where))
@@ -395,9 +365,7 @@ class VectorStore(Backend):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # ---- shared by all
@@ -431,7 +399,8 @@ class VectorStore(Backend):
         read: Callable[[Sequence[RecordId]], Iterable[tuple[RecordId, _T]]],
     ) -> dict[RecordId, _T]:
         """Return id → what `read` gives for the key of its row; ids without a row are left out."""
-        keys = row_ids(ids, _source(source) or "")
+        namespace = _source(source) or ""
+        keys = {row_id(namespace, id): id for id in listed_ids(ids)}
         with self._open():
             if self._read_spec() is None:
                 return {}

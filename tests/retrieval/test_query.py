@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from c2llm_integrations.retrieval.query import MAX_QUESTION_CHARS, kind_of, read
-from c2llm_integrations.retrieval.search import apart
+from c2llm_integrations.retrieval.search import for_model
 
 TRACE = """Traceback (most recent call last):
   File "/home/me/shop/prices.py", line 12, in total
@@ -65,7 +65,7 @@ def test_what_is_read_of_a_question_is_bounded(separator):
 
 def test_what_a_model_gets_of_a_question_is_bounded():
     for word in ("word ", "字a"):
-        assert len(apart(word * MAX_QUESTION_CHARS)) <= 2 * MAX_QUESTION_CHARS
+        assert len(for_model(word * MAX_QUESTION_CHARS)) <= 2 * MAX_QUESTION_CHARS
 
 
 def test_places_in_stack_traces():

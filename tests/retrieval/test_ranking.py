@@ -19,7 +19,7 @@ from c2llm_integrations.retrieval.ranking import (
     _quoted,
     rank,
 )
-from c2llm_integrations.stores.rows import Candidates, Hit
+from c2llm_integrations.stores.records import Candidates, Hit
 from tests.work import calls
 
 WORDS = "how are things done"

@@ -56,7 +56,7 @@ def test_looking_at_a_missing_index_writes_nothing(tmp_path: Path) -> None:
 
 def test_a_listing_of_all_rows_reads_the_payloads_ahead(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Path] = []
-    monkeypatch.setattr(qdrant_edge, "read_ahead", lambda shard: (asked.append(shard), read_ahead(shard)))
+    monkeypatch.setattr(edge_files, "read_ahead", lambda shard: (asked.append(shard), read_ahead(shard)))
     with QdrantEdgeStore(filled) as store:
         assert len(list(store.scan())) == len(list(store.scan(source="repo"))) == len(list(store.rows())) == 20
         assert asked == [filled / "code" / "shard"] * 3

@@ -39,15 +39,15 @@ def make_plain(client: QdrantClient, spec: CollectionSpec) -> None:
 
 def kill_after(store: QdrantStore, requests: int) -> None:
     """Have the process die when the store is about to send another request."""
-    real, left = store._parts.retry, [None] * requests
+    real, left = store._alias.call, [None] * requests
 
-    def retry(call: Callable[[], Any]) -> Any:
+    def call(*args: Any, **options: Any) -> Any:
         if not left:
             raise Killed
         left.pop()
-        return real(call)
+        return real(*args, **options)
 
-    store._parts.retry = retry  # type: ignore[method-assign, assignment]
+    store._alias.call = call  # type: ignore[method-assign, assignment]
 
 
 def names(client: QdrantClient) -> list[str]:

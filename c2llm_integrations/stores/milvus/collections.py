@@ -11,16 +11,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from pymilvus import MilvusClient
+
 from c2llm_integrations._utils.retry import retrying
-from c2llm_integrations.errors import InputError, MissingExtra, StoreError
+from c2llm_integrations.errors import InputError, StoreError
 from c2llm_integrations.stores.milvus.errors import is_missing, pause_after, reason
 from c2llm_integrations.stores.milvus.schema import PARTITIONS, Server, indexes_of, schema_of, tenant_column
 from c2llm_integrations.stores.spec import CollectionSpec
-
-try:
-    from pymilvus import MilvusClient
-except ImportError as error:
-    raise MissingExtra("pymilvus", "milvus") from error
 
 # By default pymilvus prints every failed call with its traceback, and a warning for every scan of an older server.
 # What fails is raised here as one line, so that is silenced unless the program has chosen a level of its own.
@@ -32,6 +29,8 @@ CONNECT_SECONDS = 10
 TIMEOUT_SECONDS = 60
 LOAD_SECONDS = 3_600
 POLL_SECONDS = 0.1
+# A read sees every write that was acknowledged to anybody.
+STRONG: dict[str, Any] = {"consistency_level": "Strong"}
 # A store looks up what its name stands for at least this often; a replaced collection is dropped once all have, for a
 # server may answer a question to a dropped one with a part of its rows.
 FRESH_SECONDS = 1.0
@@ -136,7 +135,7 @@ def names(client: Any) -> list[str]:
 def make(client: Any, physical: str, spec: CollectionSpec, server: Server) -> None:
     """Make a physical collection and its indexes, or what is missing of them."""
     indexes_of(spec, server)  # raises for what the spec says wrong of them, before anything is made
-    options: dict[str, Any] = {"properties": {SPEC_KEY: spec.to_json()}, "consistency_level": "Strong"}
+    options: dict[str, Any] = {"properties": {SPEC_KEY: spec.to_json()}, **STRONG}
     if server.has_partition_key:
         options["num_partitions"] = PARTITIONS
     if shards := spec.index.get("num_shards"):
@@ -148,12 +147,6 @@ def make(client: Any, physical: str, spec: CollectionSpec, server: Server) -> No
             if described(client, physical) is None:  # unless somebody else makes it at the same time
                 raise
     make_indexes(client, physical, spec, server)
-
-
-def count(client: Any, physical: str) -> int:
-    """Count all rows of a loaded collection."""
-    found = call(client, "query", physical, filter="", output_fields=["count(*)"], consistency_level="Strong")
-    return int(found[0]["count(*)"])
 
 
 def begin(client: Any, name: str, spec: CollectionSpec, server: Server) -> None:
@@ -172,7 +165,8 @@ def _is_fresh(client: Any, physical: str, spec: CollectionSpec, server: Server) 
     if spec_of(properties_of(client, physical)) != spec:
         return False
     load(client, physical, spec, server)
-    return count(client, physical) == 0
+    found = call(client, "query", physical, filter="", output_fields=["count(*)"], **STRONG)
+    return int(found[0]["count(*)"]) == 0
 
 
 def give_name(client: Any, physical: str, alias: str) -> None:

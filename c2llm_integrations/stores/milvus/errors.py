@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from c2llm_integrations.errors import MissingExtra
-
-try:
-    from pymilvus.exceptions import DataNotMatchException, ParamError
-except ImportError as error:
-    raise MissingExtra("pymilvus", "milvus") from error
+from pymilvus.exceptions import DataNotMatchException, ParamError
 
 # Milvus's codes, of the server and of Milvus Lite.
 MISSING = {100}  # no such collection or, on Lite, alias

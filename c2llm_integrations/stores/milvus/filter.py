@@ -26,11 +26,8 @@ _WORDS = frozenset({"and", "or", "not", "in", "like", "exists", "is", "null", "t
 
 
 def literal(value: str | float) -> str:
-    r"""Return a string, number or boolean as Milvus's filter language writes it.
-
-    Every other character of a string stands for itself, control characters and non-ASCII ones included: they find
-    exactly themselves on Milvus Lite and on servers, whereas Lite refuses ``\u`` and servers refuse escaped surrogates.
-    """
+    """Return a string, number or boolean as Milvus's filter language writes it."""
+    # All other characters stand for themselves: Lite refuses `\u`, and servers refuse escaped surrogates.
     if isinstance(value, bool):
         return "true" if value else "false"
     return f'"{value.translate(_ESCAPES)}"' if isinstance(value, str) else repr(value)

@@ -5,26 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from pymilvus import DataType, MilvusClient
+
 from c2llm_integrations._utils.retry import retrying
-from c2llm_integrations.errors import InputError, MissingExtra
+from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.filter import Filter, leaves
 from c2llm_integrations.stores.foreign_collection import ForeignStore, Layout, foreign_record
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.milvus import collections
+from c2llm_integrations.stores.milvus.collections import STRONG
 from c2llm_integrations.stores.milvus.errors import pause_after, reason
 from c2llm_integrations.stores.milvus.filter import Column, foreign_expression, literal
 from c2llm_integrations.stores.milvus.schema import id_from, vector_from
 from c2llm_integrations.stores.records import AnyRecord, Hit, Vector
 
-try:
-    from pymilvus import DataType, MilvusClient
-except ImportError as error:
-    raise MissingExtra("pymilvus", "milvus") from error
-
 _Found = Iterator[tuple[AnyRecord, Vector | None]]
 PAGE = 1_000
-STRONG = {"consistency_level": "Strong"}
 
 
 class ForeignMilvusStore(ForeignStore):
@@ -48,7 +45,7 @@ class ForeignMilvusStore(ForeignStore):
         self.layout = layout
         self._client = client
         self._release: Callable[[], object] = client.close if owned else lambda: None
-        self._schema: dict[str, Any] | None = None
+        self._schema: dict[str, Any] = {}  # once it was read
         self._is_closed = False  # whether rows have the fields of the schema only
 
     @classmethod
@@ -67,7 +64,7 @@ class ForeignMilvusStore(ForeignStore):
         return store
 
     def _width(self) -> int | None:
-        if self._schema is None:
+        if not self._schema:
             described = collections.described(self._client, self.collection)
             if described is None:
                 return None
@@ -84,27 +81,23 @@ class ForeignMilvusStore(ForeignStore):
         return int(self._schema[self.layout.vector]["params"]["dim"])
 
     @property
-    def _fields(self) -> dict[str, Any]:
-        return self._schema or {}
-
-    @property
     def _columns(self) -> dict[str, Column]:
-        return {name: _column(field) for name, field in self._fields.items()}
+        return {name: _column(field) for name, field in self._schema.items()}
 
     @property
     def _key(self) -> str:
-        return next(name for name, field in self._fields.items() if field.get("is_primary"))
+        return next(name for name, field in self._schema.items() if field.get("is_primary"))
 
     @property
     def _output(self) -> list[str]:
-        names = [name for name, one in self._fields.items() if not DataType(one["type"]).name.endswith("_VECTOR")]
+        names = [name for name, one in self._schema.items() if not DataType(one["type"]).name.endswith("_VECTOR")]
         return [*names, "$meta"]
 
     def _read(self, where: Filter, vectors: bool) -> _Found:
         return self._pages(self._chosen(where), vectors)
 
     def _with_ids(self, ids: Sequence[RecordId], vectors: bool) -> _Found:
-        field = self._fields.get(self.layout.id or self._key)
+        field = self._schema.get(self.layout.id or self._key)
         is_text = field is None or field["type"] == DataType.VARCHAR
         wanted = [str(id) if is_text else id for id in ids if is_text or isinstance(id, int)]
         if not wanted:
@@ -149,13 +142,13 @@ class ForeignMilvusStore(ForeignStore):
     def _unknown(self, where: Filter) -> list[str]:
         """Return the fields of a filter that no row can have."""
         keys = {one.key for one in leaves(where.condition)} if self._is_closed else set()
-        return sorted(key for key in keys if key.partition(".")[0] not in self._fields)
+        return sorted(key for key in keys if key.partition(".")[0] not in self._schema)
 
     def _chosen(self, where: Filter) -> str:
         unknown = self._unknown(where) if self.layout.metadata is None else []
         if unknown:
             raise InputError(
-                f"collection {self.collection!r} has no field {unknown[0]!r} to filter by, only {sorted(self._fields)}"
+                f"collection {self.collection!r} has no field {unknown[0]!r} to filter by, only {sorted(self._schema)}"
             )
         return foreign_expression(where, self._key, self._columns, self.layout.metadata)
 
@@ -176,8 +169,7 @@ class ForeignMilvusStore(ForeignStore):
     def _close(self) -> None:
         self._release()
 
-    def _reason(self, error: BaseException) -> str:
-        return reason(error)
+    _reason = staticmethod(reason)
 
 
 def _column(field: Mapping[str, Any]) -> Column:

@@ -12,6 +12,8 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
+from pymilvus import MilvusClient
+
 from c2llm_integrations._utils.files import FileLock, write_atomically
 from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.errors import InputError, MissingExtra, StoreError
@@ -19,12 +21,11 @@ from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.checksums import break_seal, require_whole, write_seal
 from c2llm_integrations.stores.milvus.collections import CONNECTION, names
 from c2llm_integrations.stores.milvus.schema import Server
-from c2llm_integrations.stores.milvus.store import Held, MilvusStore
+from c2llm_integrations.stores.milvus.store import MilvusStore, Serving
 from c2llm_integrations.stores.spec import CollectionSpec
 
 try:
     from milvus_lite.server_manager import server_manager_instance
-    from pymilvus import MilvusClient
 except ImportError as error:
     raise MissingExtra("milvus-lite", "milvus") from error
 
@@ -67,7 +68,7 @@ class MilvusLiteStore(MilvusStore):
         finally:
             release(folder, client)
 
-    def _find(self) -> Held | None:
+    def _find(self) -> Serving | None:
         if self._client is None and self.path.exists():
             self._attach()
         return None if self._client is None else super()._find()

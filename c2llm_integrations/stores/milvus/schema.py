@@ -25,10 +25,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from pymilvus import DataType, Function, FunctionType, MilvusClient
 
 from c2llm_integrations.code.chunk import CHUNK_FIELDS
 from c2llm_integrations.code.lexical_terms import K1, B
-from c2llm_integrations.errors import InputError, MissingExtra
+from c2llm_integrations.errors import InputError
+from c2llm_integrations.stores.backend import Terms
 from c2llm_integrations.stores.filter import moment_of, value_of
 from c2llm_integrations.stores.ids import MAX_INTEGER_ID, RecordId
 from c2llm_integrations.stores.milvus.filter import is_plain, microseconds, source_value
@@ -46,11 +48,6 @@ from c2llm_integrations.stores.rows import (
     made_of,
 )
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
-
-try:
-    from pymilvus import DataType, Function, FunctionType, MilvusClient
-except ImportError as error:
-    raise MissingExtra("pymilvus", "milvus") from error
 
 # Milvus's own limit on the bytes of a VARCHAR.
 MAX_VARCHAR_BYTES = 65_535
@@ -101,11 +98,9 @@ class Server:
 
     @property
     def has_partition_key(self) -> bool:
-        """Whether rows of different repositories are kept apart.
-
-        Until 2.3.9 servers put upserted rows into wrong partitions, where a filter misses them (Milvus's fix: pull
-        request 30772). Milvus Lite would only spread its few rows over more files.
-        """
+        """Whether rows of different repositories are kept apart."""
+        # Until 2.3.9 servers put upserted rows into wrong partitions, where a filter misses them (Milvus's pull request
+        # 30772). Milvus Lite would only spread its few rows over more files.
         return self.kind != "lite" and self.release >= (2, 4)
 
     @property
@@ -173,11 +168,7 @@ def indexes_of(spec: CollectionSpec, server: Server) -> dict[str, dict[str, Any]
     dense = {"index_type": _vector_index(spec, server), "metric_type": "COSINE", "params": params}
     # Before 2.4 servers knew one index for strings.
     scalar = {"index_type": "INVERTED" if server.release >= (2, 4) else "Trie"}
-    lexical = {
-        "index_type": "SPARSE_INVERTED_INDEX",
-        "metric_type": "BM25",
-        "params": {"bm25_k1": K1, "bm25_b": B},
-    }
+    lexical = {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": "BM25", "params": {"bm25_k1": K1, "bm25_b": B}}
     return {
         VECTOR_FIELD: dense,
         **({} if spec.analyzer is None else {LEXICAL_FIELD: lexical}),
@@ -199,22 +190,16 @@ def _vector_index(spec: CollectionSpec, server: Server) -> str:
 
 def _vector_params(spec: CollectionSpec) -> dict[str, int]:
     own = {name: number for name, number in spec.index.items() if name not in SPREAD}
-    params = _usual_params(spec)
+    params = HNSW if spec.quantization is None else {"nlist": NLIST}
+    if spec.quantization == "product":
+        # Bytes a vector: one for 4 dimensions, as `spec.QUANTIZATIONS` says, or fewer where 4 does not divide.
+        wanted = max(1, spec.width // 4)
+        params |= {"m": next(m for m in range(wanted, 0, -1) if spec.width % m == 0), "nbits": 8}
     if unused := sorted(own.keys() - params.keys()):
         raise InputError(
             f"index {unused[0]!r} is not for quantization {spec.quantization!r}, whose index knows {sorted(params)}"
         )
     return params | own
-
-
-def _usual_params(spec: CollectionSpec) -> dict[str, int]:
-    if spec.quantization is None:
-        return HNSW
-    if spec.quantization == "product":
-        # Bytes a vector: one for 4 dimensions, as `spec.QUANTIZATIONS` says, or fewer where 4 does not divide.
-        wanted = max(1, spec.width // 4)
-        return {"nlist": NLIST, "m": next(m for m in range(wanted, 0, -1) if spec.width % m == 0), "nbits": 8}
-    return {"nlist": NLIST}
 
 
 def search_params_of(spec: CollectionSpec, server: Server, limit: int) -> dict[str, Any]:
@@ -227,12 +212,7 @@ def search_params_of(spec: CollectionSpec, server: Server, limit: int) -> dict[s
 
 
 def entities_of(
-    records: Sequence[AnyRecord],
-    vectors: Vector | None,
-    terms: Sequence[Sequence[str]] | None,
-    spec: CollectionSpec,
-    *,
-    has_records: bool,
+    records: Sequence[AnyRecord], vectors: Vector | None, terms: Terms, spec: CollectionSpec, *, has_records: bool
 ) -> list[dict[str, Any]]:
     """Return rows as Milvus takes them; without vectors or terms, those fields are left out.
 
@@ -283,7 +263,7 @@ def record_from(id: str, row: Mapping[str, Any], tenant: str | None = None) -> A
     metadata = {
         name: value
         for name, value in row.items()
-        if name not in _OUTSIDE and (name in own or is_whole or value != _DEFAULTS.get(name))
+        if name not in RESERVED and (name in own or is_whole or value != _DEFAULTS.get(name))
         # A null is no value: ours are in EMPTY_FIELD, and pymilvus writes one for a column that it remembers of a
         # dropped collection of the same name.
         if value is not None
@@ -297,12 +277,6 @@ def record_from(id: str, row: Mapping[str, Any], tenant: str | None = None) -> A
 
 
 _DEFAULTS = {name: kind() for name, kind in CHUNK_FIELDS.items()}
-_OUTSIDE = frozenset(
-    {
-        *("id", TEXT_FIELD, VECTOR_FIELD, TERMS_FIELD, LEXICAL_FIELD),
-        *(SOURCE_FIELD, FIELDS_FIELD, EMPTY_FIELD, TIMES_FIELD, ID_FIELD, DIGEST_FIELD),
-    }
-)
 
 
 def id_from(key: str) -> RecordId:

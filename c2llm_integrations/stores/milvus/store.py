@@ -1,17 +1,7 @@
 """Milvus through pymilvus: a server, Zilliz Cloud, or any `MilvusClient` the user already has.
 
-`milvus_schema` says what a collection is made of; its properties hold the spec and the claims. Other libraries open
-it with these arguments, and may add rows of their own:
-
-    langchain_milvus.Milvus(embeddings, collection_name="code", connection_args={"uri": ...}, primary_field="id",
-        vector_field="vector", text_field="page_content", enable_dynamic_field=True,
-        search_params={"metric_type": "COSINE"})
-    llama_index.vector_stores.milvus.MilvusVectorStore(uri=..., collection_name="code__1", overwrite=False,
-        embedding_field="vector", text_key="page_content", similarity_metric="COSINE",
-        output_fields=["path", "symbol", "start_line", "end_line"])
-
-LlamaIndex's store takes no alias: `client.describe_collection("code")["collection_name"]` tells what is behind it. A
-folder of Milvus Lite has to be loaded for it first, `client.load_collection("code")`; LangChain does it by itself.
+`schema` says what a collection is made of; its properties hold the spec and the claims. Other libraries may open it
+(docs/stores-and-interoperability.md says how) and add rows of their own.
 """
 
 from __future__ import annotations
@@ -23,56 +13,30 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 import numpy as np
+from pymilvus import MilvusClient
 
 from c2llm_integrations._utils.retry import retrying
-from c2llm_integrations.errors import BatchRefused, InputError, MissingExtra, StoreError
+from c2llm_integrations.errors import BatchRefused, InputError, StoreError
 from c2llm_integrations.stores import Location
-from c2llm_integrations.stores.backend import Terms
+from c2llm_integrations.stores.backend import Gone, Terms
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
-from c2llm_integrations.stores.milvus import collections
-from c2llm_integrations.stores.milvus.collections import CLAIM_KEY, SPEC_KEY, call
-from c2llm_integrations.stores.milvus.errors import (
-    is_refusal,
-    is_too_large,
-    is_too_much,
-    is_unloaded,
-    pause_after,
-    reason,
-)
+from c2llm_integrations.stores.milvus import collections, errors, schema
+from c2llm_integrations.stores.milvus.collections import CLAIM_KEY, SPEC_KEY, STRONG, call
 from c2llm_integrations.stores.milvus.filter import expression, ids_in, ours
-from c2llm_integrations.stores.milvus.schema import (
-    LEXICAL_FIELD,
-    RECORD_FIELDS,
-    STORED_FIELDS,
-    TERMS_FIELD,
-    VECTOR_FIELD,
-    Server,
-    entities_of,
-    id_from,
-    record_from,
-    search_params_of,
-    tenant_column,
-    vector_from,
-)
-from c2llm_integrations.stores.records import AnyRecord, Hit, Row, Vector, is_chunk
+from c2llm_integrations.stores.milvus.schema import VECTOR_FIELD, Server, id_from, vector_from
+from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, Row, Vector, is_chunk
 from c2llm_integrations.stores.rows import (
     DIGEST_FIELD,
     EMPTY_FIELD,
     FIELDS_FIELD,
     SOURCE_FIELD,
-    Candidates,
     Stored,
     field_names,
     stored_of,
 )
 from c2llm_integrations.stores.spec import CollectionSpec
 from c2llm_integrations.stores.vector_store import VectorStore
-
-try:
-    from pymilvus import MilvusClient
-except ImportError as error:
-    raise MissingExtra("pymilvus", "milvus") from error
 
 # Milvus's own limit on the hits of one search.
 MAX_HITS = 16_384
@@ -83,14 +47,15 @@ LATE_PAGE = 100
 # Vectors and texts are read back in pages of about this size; a server sends at most 64 MB at once.
 PAGE_BYTES = 8 * 2**20
 USUAL_TEXT_BYTES = 2_048
-# A read sees every write that was acknowledged to anybody.
-STRONG = {"consistency_level": "Strong"}
 # A claim is written again so often when another writer of the properties wiped it out.
 CLAIM_TRIES = 5
 SETTLING_SECONDS = 0.05
 
 
-class Held(NamedTuple):
+Found = list[tuple[str, float, dict[str, Any]]]  # id, score and fields of each hit
+
+
+class Serving(NamedTuple):
     """What a collection's name stands for, and until when nobody drops it even if it is replaced.
 
     `has_records`: it may hold records that are not chunks; `tenant`: the column of the tenant. A collection of an
@@ -128,7 +93,7 @@ class MilvusStore(VectorStore):
         self._server = server
         self._owned = owned
         self._is_physical = physical
-        self._held: Held | None = None
+        self._serving: Serving | None = None
         self._loaded = ""
         # Whether this store made the collection and has written nothing, and whether `_defer` has taken its indexes.
         self._is_new = self._is_deferred = False
@@ -167,12 +132,12 @@ class MilvusStore(VectorStore):
     # ---- the collection
 
     def _read_spec(self) -> CollectionSpec | None:
-        held = self._held
-        if held is None or monotonic() > held.until:
-            held = self._held = self._find()
-        return None if held is None else held.spec
+        serving = self._serving
+        if serving is None or monotonic() > serving.until:
+            serving = self._serving = self._find()
+        return None if serving is None else serving.spec
 
-    def _find(self) -> Held | None:
+    def _find(self) -> Serving | None:
         """Return what has the name now."""
         described = collections.described(self._client, self.collection)
         if described is None:
@@ -185,16 +150,16 @@ class MilvusStore(VectorStore):
             )
         until = monotonic() + collections.FRESH_SECONDS
         columns, spec = collections.columns_of(described), collections.spec_of(properties)
-        tenant = tenant_column(spec)
+        tenant = schema.tenant_column(spec)
         physical = str(described["collection_name"])
-        return Held(physical, spec, until, SOURCE_FIELD in columns, tenant if tenant in columns else None)
+        return Serving(physical, spec, until, SOURCE_FIELD in columns, tenant if tenant in columns else None)
 
     @property
-    def _now(self) -> Held:
+    def _now(self) -> Serving:
         """What the name stood for when the spec was read: nothing goes to a collection whose spec was not looked at."""
-        while (held := self._held) is None:
+        while (serving := self._serving) is None:
             self._existing()
-        return held
+        return serving
 
     @property
     def _physical(self) -> str:
@@ -203,8 +168,8 @@ class MilvusStore(VectorStore):
     @property
     def _fields(self) -> list[str]:
         """The fields that a record is made of."""
-        now = self._now
-        return [*RECORD_FIELDS, *([SOURCE_FIELD] if now.has_records else []), *([now.tenant] if now.tenant else [])]
+        own = SOURCE_FIELD if self._now.has_records else None
+        return [*schema.RECORD_FIELDS, *filter(None, (own, self._now.tenant))]
 
     def _create(self, spec: CollectionSpec) -> None:
         begin = collections.make if self._is_physical else collections.begin
@@ -252,12 +217,12 @@ class MilvusStore(VectorStore):
 
     def _replace(self) -> None:
         collections.replace(self._client, self._physical, self.collection, self._server)
-        self._held = None
+        self._serving = None
 
     def _drop(self) -> None:
         if self._read_spec() is not None:
             collections.drop(self._client, self._physical, self.collection)
-        self._held = None
+        self._serving = None
 
     def _close(self) -> None:
         if self._owned and self._client is not None:
@@ -267,22 +232,19 @@ class MilvusStore(VectorStore):
 
     def _upsert(self, records: Sequence[AnyRecord], vectors: Vector, terms: Terms) -> None:
         self._require_room(records)
-        self._write(entities_of(records, vectors, terms, self._existing(), has_records=self._now.has_records))
+        self._write(schema.entities_of(records, vectors, terms, self._existing(), has_records=self._now.has_records))
 
-    def _update(
-        self, records: Sequence[AnyRecord], vectors: Vector | None, terms: Terms, gone: Sequence[Sequence[str]]
-    ) -> None:
+    def _update(self, records: Sequence[AnyRecord], vectors: Vector | None, terms: Terms, gone: Gone) -> None:
         self._require_room(records)
-        entities = entities_of(records, vectors, terms, self._existing(), has_records=self._now.has_records)
+        entities = schema.entities_of(records, vectors, terms, self._existing(), has_records=self._now.has_records)
         gone = [[*names, *entity.get(EMPTY_FIELD, ())] for names, entity in zip(gone, entities, strict=True)]
         if self._server.updates_partly:
             changed = [{**dict.fromkeys(names), **entity} for names, entity in zip(gone, entities, strict=True)]
             for chunks in (False, True):  # all of one call have the same columns
-                some = [one for one, record in zip(changed, records, strict=True) if is_chunk(record) == chunks]
-                if some:
+                if some := [one for one, record in zip(changed, records, strict=True) if is_chunk(record) == chunks]:
                     self._write(some, partial_update=True)
             return
-        lexical = [TERMS_FIELD] if self._existing().analyzer is not None else []
+        lexical = [schema.TERMS_FIELD] if self._existing().analyzer is not None else []
         held = self._fetch([record.row_id for record in records], [VECTOR_FIELD, *lexical, *self._fields])
         whole = []
         for record, names, entity in zip(records, gone, entities, strict=True):
@@ -303,8 +265,8 @@ class MilvusStore(VectorStore):
         try:
             self._call("upsert", data=entities, **options)
         except Exception as error:
-            if is_refusal(error):
-                raise BatchRefused(f"{self.url} refused {len(entities)} rows: {reason(error)}") from error
+            if errors.is_refusal(error):
+                raise BatchRefused(f"{self.url} refused {len(entities)} rows: {errors.reason(error)}") from error
             raise
 
     def _delete(self, ids: Sequence[RecordId]) -> None:
@@ -334,7 +296,7 @@ class MilvusStore(VectorStore):
         return [self._record(row["id"], row) for row in self._fetch(ids, self._fields).values()]
 
     def _scan(self, where: Filter, source: str | None) -> Iterator[Stored]:
-        for row in self._scroll(where, source, STORED_FIELDS, SCAN_PAGE):
+        for row in self._scroll(where, source, schema.STORED_FIELDS, SCAN_PAGE):
             yield stored_of(id_from(row["id"]), row, row.get(DIGEST_FIELD))
 
     def _records(self, where: Filter, source: str | None) -> Iterator[AnyRecord]:
@@ -359,7 +321,7 @@ class MilvusStore(VectorStore):
         return expression(where, has_records=self._now.has_records, tenant=self._now.tenant)
 
     def _record(self, id: str, row: Mapping[str, Any]) -> AnyRecord:
-        return record_from(id, row, self._now.tenant)
+        return schema.record_from(id, row, self._now.tenant)
 
     def _scroll(self, where: Filter, source: str | None, fields: list[str], page: int) -> Iterator[dict[str, Any]]:
         """Yield our rows by ascending id, in pages; one that is too large or takes too long is read again in halves."""
@@ -405,50 +367,36 @@ class MilvusStore(VectorStore):
     def _nearest(self, vector: Vector, limit: int, rows: str) -> list[Hit]:
         spec = self._existing()
         asked = vector.astype(np.float16) if spec.datatype == "float16" else vector
-        if not spec.rescore:
-            found = self._search(
-                VECTOR_FIELD, asked, limit, rows, search_params_of(spec, self._server, limit), self._fields
-            )
-            return [Hit(self._record(id, fields), score) for id, score, fields in found]
-        # A server could compare by full vectors itself, but would keep every one of them in memory.
-        many = min(int(limit * spec.rescore), MAX_HITS)
-        params, fields = search_params_of(spec, self._server, many), [*self._fields, VECTOR_FIELD]
-        found = self._search(VECTOR_FIELD, asked, many, rows, params, fields)
-        hits = [Hit(self._record(id, row), float(vector @ vector_from(row[VECTOR_FIELD]))) for id, _, row in found]
+        many = min(int(limit * spec.rescore), MAX_HITS) if spec.rescore else limit
+        fields = [*self._fields, VECTOR_FIELD] if spec.rescore else self._fields
+        found = self._search(VECTOR_FIELD, asked, many, rows, schema.search_params_of(spec, self._server, many), fields)
+        if spec.rescore:  # which a server could do itself, but it would keep every full vector in memory
+            found = [(id, float(vector @ vector_from(row[VECTOR_FIELD])), row) for id, _, row in found]
+        hits = [Hit(self._record(id, row), score) for id, score, row in found]
         return sorted(hits, key=lambda hit: -hit.score)[:limit]
 
     def _lexical_scores(self, terms: Sequence[str], ids: Sequence[RecordId]) -> Mapping[RecordId, float]:
         found = self._lexical(terms, len(ids), ids_in(ids), [])
         return {id_from(id): score for id, score, _ in found if score > 0}
 
-    def _lexical(
-        self, terms: Sequence[str], limit: int, rows: str, fields: list[str]
-    ) -> list[tuple[str, float, dict[str, Any]]]:
+    def _lexical(self, terms: Sequence[str], limit: int, rows: str, fields: list[str]) -> Found:
         if self._server.kind == "lite" and self._is_unflushed:
             # How rare a term is, Milvus Lite takes from the rows of a segment, but of unflushed ones from those that
             # pass the filter: a row would score otherwise when it is asked for by its id.
             self._call("flush")
             self._is_unflushed = False
-        found = self._search(LEXICAL_FIELD, " ".join(terms), limit, rows, {"metric_type": "BM25"}, fields)
+        found = self._search(schema.LEXICAL_FIELD, " ".join(terms), limit, rows, {"metric_type": "BM25"}, fields)
         # Milvus Lite returns BM25 as a distance.
         sign = -1 if self._server.kind == "lite" else 1
         return [(id, sign * score, row) for id, score, row in found]
 
     def _search(
         self, field: str, query: Any, limit: int, rows: str, params: dict[str, Any], fields: list[str]
-    ) -> list[tuple[str, float, dict[str, Any]]]:
-        """Return id, score and fields of what is found among the rows of an expression, best first."""
-        [found] = self._read(
-            "search",
-            data=[query],
-            anns_field=field,
-            limit=limit,
-            filter=rows,
-            output_fields=fields,
-            search_params=params,
-            # All that this process wrote is found; waiting for what others wrote takes a server 0.2 s.
-            consistency_level="Session",
-        )
+    ) -> Found:
+        """Search among the rows of an expression, best first."""
+        what = {"anns_field": field, "limit": limit, "filter": rows, "output_fields": fields, "search_params": params}
+        # All that this process wrote is found; waiting for what others wrote takes a server 0.2 s.
+        [found] = self._read("search", data=[query], consistency_level="Session", **what)
         return [(str(hit["id"]), float(hit["distance"]), hit["entity"]) for hit in found]
 
     # ---- the client
@@ -472,9 +420,9 @@ class MilvusStore(VectorStore):
         try:
             return self._call(method, **options)
         except Exception as error:
-            before, self._held = self._held, None
+            before, self._serving = self._serving, None
             spec = self._read_spec()
-            if before is None or spec is None or not (self._physical != before.physical or is_unloaded(error)):
+            if before is None or spec is None or not (self._physical != before.physical or errors.is_unloaded(error)):
                 raise
             spec.require_same(before.spec)
         self._loaded = ""
@@ -484,14 +432,13 @@ class MilvusStore(VectorStore):
     def _query(self, fields: list[str], **what: Any) -> list[dict[str, Any]]:
         return list(self._read("query", output_fields=fields, **what, **STRONG))
 
-    def _reason(self, error: BaseException) -> str:
-        return reason(error)
+    _reason = staticmethod(errors.reason)
 
 
 def _is_halved(page: int, error: Exception) -> bool:
-    return is_too_much(error) and page > (1 if is_too_large(error) else LATE_PAGE)
+    return errors.is_too_much(error) and page > (1 if errors.is_too_large(error) else LATE_PAGE)
 
 
 def _pause_after(page: int, error: Exception) -> float | None:
     """Return what `pause_after` does, but None for a page that is halved instead."""
-    return None if _is_halved(page, error) else pause_after(error)
+    return None if _is_halved(page, error) else errors.pause_after(error)

@@ -8,26 +8,20 @@ earlier release made as a plain collection NAME is used as it is.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from c2llm_integrations._utils.retry import retrying
-from c2llm_integrations.errors import MissingExtra, StoreError
-from c2llm_integrations.stores.qdrant.client_conversions import creation, field_index
+from c2llm_integrations.errors import StoreError
+from c2llm_integrations.stores.qdrant.client_conversions import (
+    AsyncQdrantClient,
+    QdrantClient,
+    creation,
+    field_index,
+    models,
+)
 from c2llm_integrations.stores.qdrant.errors import is_gone, pause_after
 from c2llm_integrations.stores.qdrant.payload import indexed
 from c2llm_integrations.stores.spec import CollectionSpec
-
-try:
-    from qdrant_client import QdrantClient, models
-except ImportError as error:
-    raise MissingExtra("qdrant-client", "qdrant") from error
-
-if TYPE_CHECKING:
-    from qdrant_client import AsyncQdrantClient
-
-_T = TypeVar("_T")
 
 # Keys of a collection's metadata; None removes one.
 SPEC_KEY = "c2llm_spec"
@@ -42,8 +36,8 @@ class Serving(NamedTuple):
     spec: CollectionSpec
 
 
-class Parts:
-    """The two places behind one name, each of which may hold a collection."""
+class AliasedCollection:
+    """A collection by its name, and the two parts behind it, each of which may hold one."""
 
     def __init__(self, client: QdrantClient, url: str, name: str) -> None:
         """`url` is what messages call the database."""
@@ -103,7 +97,7 @@ class Parts:
                 self.delete(part)
         metadata = {SPEC_KEY: made, NAME_KEY: self.name, UNFINISHED_KEY: True}
         try:
-            self.retry(lambda: self.client.create_collection(part, **creation(spec), metadata=metadata))
+            self.call("create_collection", part, **creation(spec), metadata=metadata)
         except Exception:
             if not self._holds(part):  # else it was there, or another writer or a try without an answer made it
                 raise
@@ -140,37 +134,37 @@ class Parts:
 
     # ---- requests
 
-    def retry(self, call: Callable[[], _T]) -> _T:
-        """Return what `call` returns, trying again what fails for a moment."""
-        return retrying(call, pause_after)
+    def call(self, method: str, *args: Any, **options: Any) -> Any:
+        """Call the client's `method`, trying again what fails for a moment."""
+        return retrying(lambda: getattr(self.client, method)(*args, **options), pause_after)
 
     def exists(self, name: str) -> bool:
         """Return whether there is a collection or alias of this name."""
-        return self.retry(lambda: self.client.collection_exists(name))
+        return bool(self.call("collection_exists", name))
 
     def metadata(self, name: str) -> dict[str, Any]:
         """Return a collection's own metadata."""
-        return self.retry(lambda: self.client.get_collection(name)).config.metadata or {}
+        return dict(self.call("get_collection", name).config.metadata or {})
 
     def aliases(self) -> dict[str, str]:
         """Return alias → collection."""
-        return {one.alias_name: one.collection_name for one in self.retry(self.client.get_aliases).aliases}
+        return {one.alias_name: one.collection_name for one in self.call("get_aliases").aliases}
 
     def delete(self, name: str) -> None:
         """Delete a collection and its aliases; no error if there is none."""
-        self.retry(lambda: self.client.delete_collection(name))
+        self.call("delete_collection", name)
 
     def _index(self, part: str, spec: CollectionSpec) -> None:
         for key, kind in () if self.local else indexed(spec).items():  # in memory there are no indexes
-            self.retry(partial(self.client.create_payload_index, part, key, field_index(kind), wait=True))
+            self.call("create_payload_index", part, key, field_index(kind), wait=True)
 
     def _finish(self, part: str) -> None:
-        self.retry(lambda: self.client.update_collection(part, metadata={UNFINISHED_KEY: None}))
+        self.call("update_collection", part, metadata={UNFINISHED_KEY: None})
 
     def _point_to(self, part: str) -> None:
         old = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=self.name))
         new = models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=part, alias_name=self.name))
-        self.retry(lambda: self.client.update_collection_aliases([old, new]))  # one step for all who read by the name
+        self.call("update_collection_aliases", [old, new])  # one step for all who read by the name
 
     @property
     def _both(self) -> tuple[str, str]:

@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 
 from c2llm_integrations.code.lexical_terms import sparse, sparse_query
 from c2llm_integrations.errors import MissingExtra
+from c2llm_integrations.stores.backend import Gone, Terms
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.qdrant.payload import (
+    BINARY,
     DENSE,
     LEXICAL,
     METADATA_FIELD,
+    TURBO,
     Types,
     filter_of,
     payload_of,
@@ -27,9 +30,11 @@ from c2llm_integrations.stores.records import AnyRecord, Vector
 from c2llm_integrations.stores.spec import CollectionSpec
 
 try:
-    from qdrant_client import models
+    from qdrant_client import AsyncQdrantClient, QdrantClient, models
 except ImportError as error:
     raise MissingExtra("qdrant-client", "qdrant") from error
+
+__all__ = ["AsyncQdrantClient", "QdrantClient", "models"]  # whoever imports them from here is told of the extra
 
 # Decimals of a vector's numbers as they are sent: a unit vector loses less than float32 does, and JSON a third.
 DECIMALS = 9
@@ -37,31 +42,17 @@ DECIMALS = 9
 NUMBER_BYTES, TERM_BYTES = 13, 32
 # Requests are cut to about this size. A server refuses bodies over 32 MiB, and time-outs come long before.
 REQUEST_BYTES = 4 * 2**20
-# Quantization → what Qdrant calls the bits of its codes.
-TURBO = {"turbo8": "bits8", "turbo": "bits4", "turbo2": "bits2", "turbo1.5": "bits1_5", "turbo1": "bits1"}
-BINARY = {"binary2": "two_bits", "binary1.5": "one_and_half_bits", "binary": "one_bit"}
-
 # What a spec's `index` may say: how the graph is built, and how a cluster keeps the collection.
 GRAPH = frozenset({"m", "ef_construct"})
 SPREAD = frozenset({"shard_number", "replication_factor", "write_consistency_factor"})
 
+Vectors = NDArray[np.floating[Any]]  # rounded ones are float64
 # What filters are made of.
-TYPES = Types(
-    models.Filter,
-    models.FieldCondition,
-    models.MatchAny,
-    models.MatchValue,
-    models.Range,
-    models.DatetimeRange,
-    bool,
-)
+TYPES = Types(models, models.Range, models.DatetimeRange, bool)
 
 
 def creation(spec: CollectionSpec) -> dict[str, Any]:
-    """Return how a collection is made, as `create_collection` takes it.
-
-    Where there are codes, they alone are kept in memory and the full vectors lie on disk.
-    """
+    """Return how a collection is made, as `create_collection` takes it; full vectors with codes lie on disk."""
     spread = {name: number for name, number in spec.index.items() if name in SPREAD}
     graph = models.HnswConfigDiff(m=spec.index.get("m"), ef_construct=spec.index.get("ef_construct"))
     vectors = models.VectorParams(
@@ -110,9 +101,7 @@ def field_index(kind: str) -> Any:
     return models.PayloadSchemaType({"boolean": "bool"}.get(kind, kind))
 
 
-def points_of(
-    records: Sequence[AnyRecord], vectors: NDArray[np.floating[Any]], terms: Sequence[Sequence[str]] | None
-) -> list[models.PointStruct]:
+def points_of(records: Sequence[AnyRecord], vectors: Vectors, terms: Terms) -> list[models.PointStruct]:
     """Return rows as points; `vectors`: (len(records), width)."""
     # Their parts are of the right types; checking them again would take half as long as storing them in memory.
     return [
@@ -121,7 +110,7 @@ def points_of(
     ]
 
 
-def vectors_of(vectors: NDArray[np.floating[Any]] | None, terms: Sequence[Sequence[str]] | None) -> list[Any]:
+def vectors_of(vectors: Vectors | None, terms: Terms) -> list[Any]:
     """Return the vectors of each row as points take them: dense, lexical or both."""
     dense = None if vectors is None else [numbers.tolist() for numbers in vectors]
     if terms is None:
@@ -132,12 +121,7 @@ def vectors_of(vectors: NDArray[np.floating[Any]] | None, terms: Sequence[Sequen
     return [{DENSE: numbers, LEXICAL: words} for numbers, words in zip(dense, lexical, strict=True)]
 
 
-def updates_of(
-    records: Sequence[AnyRecord],
-    vectors: NDArray[np.floating[Any]] | None,
-    terms: Sequence[Sequence[str]] | None,
-    gone: Sequence[Sequence[str]],
-) -> list[Any]:
+def updates_of(records: Sequence[AnyRecord], vectors: Vectors | None, terms: Terms, gone: Gone) -> list[Any]:
     """Return what overwrites our fields of existing rows and leaves those of others; see `VectorStore._update`."""
     operations: list[Any] = []
     changed = vectors_of(vectors, terms) or [None] * len(records)
@@ -204,9 +188,3 @@ def lexical_query(terms: Sequence[str]) -> models.SparseVector:
     """Return the terms of a question as Qdrant compares them with those of the rows."""
     indices, values = sparse_query(terms)
     return models.SparseVector(indices=indices, values=values)
-
-
-def dense_of(vector: Any) -> list[float]:
-    """Return the dense vector of a record read with `with_vectors=[DENSE]`, however the client spells it."""
-    found: list[float] = vector[DENSE] if isinstance(vector, dict) else vector
-    return found

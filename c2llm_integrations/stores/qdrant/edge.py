@@ -1,66 +1,33 @@
-"""Qdrant Edge, the embedded default: the real engine in this process, one folder a collection (see `edge_folder`)."""
+"""Qdrant Edge, the embedded default: the real engine in this process, one folder a collection (see `edge_files`)."""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-
-import numpy as np
+from typing import Any
 
 from c2llm_integrations._utils.files import FileLock, allocated_bytes, copy_sparse, is_refused, is_writable, sync_folder
 from c2llm_integrations.errors import StoreError
 from c2llm_integrations.stores import Location
-from c2llm_integrations.stores.backend import Terms
+from c2llm_integrations.stores.backend import Gone, Terms
 from c2llm_integrations.stores.checksums import Entries, break_seal
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
-from c2llm_integrations.stores.qdrant.edge_conversions import (
-    DATATYPES,
-    GRAPH,
-    QUANTIZATIONS,
-    TYPES,
-    config_of,
-    edge,
-    field_indexes,
-    lexical_scores_of,
-    needs_graph,
-    points_of,
-    queries_of,
-    updates_of,
-)
-from c2llm_integrations.stores.qdrant.edge_files import (
-    NEXT_FILE,
-    SPEC_FILE,
-    Settings,
-    cleared_scratch,
-    give_back_freed_memory,
-    ignore_in_git,
-    is_sealed,
-    read_ahead,
-    require_plain_files,
-    seal,
-    seal_of,
-    sweep,
-)
-from c2llm_integrations.stores.qdrant.payload import (
-    DENSE,
-    LISTED,
-    NAMED,
-    listed_of,
-    ours,
-    point_id,
-    record_of,
-    written_fields,
-)
-from c2llm_integrations.stores.records import AnyRecord, Hit, Row, Vector
-from c2llm_integrations.stores.rows import Candidates, Stored, batch_bytes
-from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
+from c2llm_integrations.stores.qdrant import edge_conversions as convert
+from c2llm_integrations.stores.qdrant import edge_files
+from c2llm_integrations.stores.qdrant.edge_conversions import edge
+from c2llm_integrations.stores.qdrant.edge_files import NEXT_FILE, SPEC_FILE, Settings
+from c2llm_integrations.stores.qdrant.payload import DENSE, ours
+from c2llm_integrations.stores.qdrant.reading import Fields, PointReader, pages
+from c2llm_integrations.stores.records import AnyRecord, Vector
+from c2llm_integrations.stores.rows import batch_bytes
+from c2llm_integrations.stores.spec import DATATYPES, Capabilities, CollectionSpec
 from c2llm_integrations.stores.vector_store import VectorStore
 
 # The engine maps its files into memory and dies of SIGBUS where a full disk cannot back a page. It grows
@@ -80,7 +47,7 @@ TIDY_ROWS = 50_000
 SCAN_PAGE, ROWS_PAGE = 256, 500  # 300,000 rows are listed in pages of 256 in 2.5 s, of 2,000 in 2.8 s
 
 
-class QdrantEdgeStore(VectorStore):
+class QdrantEdgeStore(PointReader):
     """One collection in a folder, opened by one process at a time.
 
     One that this user cannot write to is searched in a private copy, as it was when it was opened, by any number.
@@ -88,10 +55,11 @@ class QdrantEdgeStore(VectorStore):
 
     capabilities = Capabilities(
         datatypes=frozenset(DATATYPES),
-        quantizations=frozenset(QUANTIZATIONS),
+        quantizations=frozenset(convert.QUANTIZATIONS),
         lexical=True,
-        index=frozenset(GRAPH),
+        index=frozenset(convert.GRAPH),
     )
+    _convert = convert
     _settings_file = SPEC_FILE
 
     def __init__(self, path: str | Path, collection: str = "code") -> None:
@@ -158,12 +126,12 @@ class QdrantEdgeStore(VectorStore):
         self._attach()
 
     def _build(self, spec: CollectionSpec) -> None:
-        ignore_in_git(self.root)
+        edge_files.ignore_in_git(self.root)
         if any(self.folder.glob("shard*/segments")):
             raise StoreError(f"{self._file} is missing; delete {self.folder} and index again")
         if self.folder.exists() and any(self.folder.iterdir()):
             raise StoreError(f"{self.folder} holds something else; choose another --collection or --store")
-        new, _ = cleared_scratch(self.root, self.collection)
+        new, _ = edge_files.cleared_scratch(self.root, self.collection)
         settings = Settings(spec, {})
         _make_shard(new / settings.shard, spec)
         settings.save(new / SPEC_FILE)
@@ -181,11 +149,11 @@ class QdrantEdgeStore(VectorStore):
             self._held = _identity(self.folder)
             settings = Settings.load(self._file)
             shard = self._place = self.folder / settings.shard
-            is_whole = is_sealed(shard)
+            is_whole = edge_files.is_sealed(shard)
             if is_writable(self.folder):
                 self._sweep()
                 # The engine applies its log to its files whenever it loads them, even if nobody writes a row.
-                self._sealed = break_seal(seal_of(shard)) if is_whole else {}
+                self._sealed = break_seal(edge_files.seal_of(shard)) if is_whole else {}
             else:
                 shard = self._copied(shard)
             try:
@@ -247,15 +215,15 @@ class QdrantEdgeStore(VectorStore):
         spec, shard = self._existing(), self._place
         # Segments are rewritten beside the old ones before those go.
         self._require_space(allocated_bytes(shard))
-        if not self._has_graph and needs_graph(spec, self._shard.info().points_count):
+        if not self._has_graph and convert.needs_graph(spec, self._shard.info().points_count):
             self._shard.flush()
             self._shard.close()
-            self._client = edge.EdgeShard.load(str(shard), config_of(spec, graph=True))
+            self._client = edge.EdgeShard.load(str(shard), convert.config_of(spec, graph=True))
             self._has_graph = True
-        give_back_freed_memory()
+        edge_files.give_back_freed_memory()
         self._shard.optimize()
         self._shard.flush()
-        give_back_freed_memory()
+        edge_files.give_back_freed_memory()
         self._untidied = 0
 
     def _successor(self) -> VectorStore:
@@ -273,9 +241,9 @@ class QdrantEdgeStore(VectorStore):
         if self._read_spec() is None:
             return
         self._release_shard()
-        _, old = cleared_scratch(self.root, self.collection)
+        _, old = edge_files.cleared_scratch(self.root, self.collection)
         os.rename(self.folder, old)  # from here on the collection is gone, even if this run is killed
-        cleared_scratch(self.root, self.collection)
+        edge_files.cleared_scratch(self.root, self.collection)
         self._let_go()
 
     def _close(self) -> None:
@@ -298,18 +266,16 @@ class QdrantEdgeStore(VectorStore):
             if copy is not None:
                 copy.cleanup()
             elif is_in_place:
-                seal(self._place, self._sealed)
+                edge_files.seal(self._place, self._sealed)
 
     # ---- writing
 
     def _upsert(self, records: Sequence[AnyRecord], vectors: Vector, terms: Terms) -> None:
-        operation = edge.UpdateOperation.upsert_points(points_of(records, vectors, terms))
+        operation = edge.UpdateOperation.upsert_points(convert.points_of(records, vectors, terms))
         self._write([operation], _bytes(records, vectors, terms), len(records))
 
-    def _update(
-        self, records: Sequence[AnyRecord], vectors: Vector | None, terms: Terms, gone: Sequence[Sequence[str]]
-    ) -> None:
-        self._write(updates_of(records, vectors, terms, gone), _bytes(records, vectors, terms), len(records))
+    def _update(self, records: Sequence[AnyRecord], vectors: Vector | None, terms: Terms, gone: Gone) -> None:
+        self._write(convert.updates_of(records, vectors, terms, gone), _bytes(records, vectors, terms), len(records))
 
     def _delete(self, ids: Sequence[RecordId]) -> None:
         self._write([edge.UpdateOperation.delete_points(list(ids))], 16 * len(ids), 0)
@@ -320,89 +286,43 @@ class QdrantEdgeStore(VectorStore):
             self._shard.update(operation)
         self._unflushed += size
         self._untidied += rows
-        tidy = self._untidied >= TIDY_ROWS and self._is_rewritten
+        spec = self._existing()
+        tidy = self._untidied >= TIDY_ROWS and (spec.analyzer or spec.quantization) is not None
         if tidy:
             self._shard.optimize()
             self._untidied = 0
         if tidy or self._unflushed >= self._flush_bytes:
             self._shard.flush()
             self._unflushed = 0
-            give_back_freed_memory()
+            edge_files.give_back_freed_memory()
 
     # ---- reading
 
-    def _known(self, ids: Sequence[RecordId]) -> Iterable[RecordId]:
-        return {point_id(record.id) for record in self._shard.retrieve(list(ids), False, False)}
+    def _retrieve(self, ids: Sequence[RecordId], payload: Fields, vectors: bool = False) -> Iterable[Any]:
+        return self._shard.retrieve(list(ids), payload, [DENSE] if vectors else False)
 
-    def _written_fields(self, ids: Sequence[RecordId]) -> Mapping[RecordId, Sequence[str]]:
-        found = self._shard.retrieve(list(ids), NAMED, False)
-        return {point_id(one.id): written_fields(one.payload) for one in found}
-
-    def _get(self, ids: Sequence[RecordId]) -> Iterable[AnyRecord]:
-        for record in self._shard.retrieve(list(ids), True, False):
-            yield record_of(record.id, record.payload)
-
-    def _scan(self, where: Filter, source: str | None) -> Iterator[Stored]:
-        for record in self._scroll(where, source, SCAN_PAGE, LISTED, False):
-            yield listed_of(record.id, record.payload)
-
-    def _records(self, where: Filter, source: str | None) -> Iterator[AnyRecord]:
-        for record in self._scroll(where, source, ROWS_PAGE, True, False):
-            yield record_of(record.id, record.payload)
-
-    def _rows(self, where: Filter, source: str | None) -> Iterator[Row]:
-        for record in self._scroll(where, source, ROWS_PAGE, True, [DENSE]):
-            yield Row(record_of(record.id, record.payload), np.asarray(record.vector, np.float32))
-
-    def _scroll(
-        self,
-        where: Filter,
-        source: str | None,
-        page: int,
-        payload: edge.WithPayloadType,
-        vector: edge.WithVectorType,
-    ) -> Iterator[edge.Record]:
+    def _scroll(self, where: Filter, source: str | None, payload: Fields, vectors: bool = False) -> Iterator[Any]:
         settings = Settings.load(self._file)
         if not where and (source is None or settings.claims.keys() <= {source}):
-            read_ahead(self.folder / settings.shard)
-        offset: edge.PointId | None = None
-        chosen = ours(TYPES, where, source)
-        while True:
-            request = edge.ScrollRequest(offset, page, chosen, payload, vector)
-            records, offset = self._shard.scroll(request)
-            yield from records
-            if offset is None:
-                return
+            edge_files.read_ahead(self.folder / settings.shard)
+        page, chosen = ROWS_PAGE if payload is True else SCAN_PAGE, ours(convert.TYPES, where, source)
+        what = payload, [DENSE] if vectors else False
+        yield from pages(lambda offset: self._shard.scroll(edge.ScrollRequest(offset, page, chosen, *what)))
+
+    def _found(self, requests: list[Any]) -> list[Any]:
+        return self._shard.query_batch(edge.QueryBatchRequest(requests))
 
     def _count(self, where: Filter, source: str | None) -> int:
-        return self._shard.count(edge.CountRequest(exact=True, filter=ours(TYPES, where, source)))
+        return self._shard.count(edge.CountRequest(exact=True, filter=ours(convert.TYPES, where, source)))
 
     def _total(self) -> int:
         return self._shard.count(edge.CountRequest(exact=True))
-
-    def _vectors(self, ids: Sequence[RecordId]) -> dict[RecordId, Vector]:
-        found = self._shard.retrieve(list(ids), False, [DENSE])
-        # Others may write none.
-        return {point_id(one.id): np.asarray(one.vector, np.float32) for one in found if one.vector}
-
-    def _candidates(self, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter) -> Candidates:
-        queries = queries_of(self._existing(), vector, terms, limit, where)
-        found = [
-            [Hit(record_of(point.id, point.payload), point.score) for point in points]
-            for points in self._shard.query_batch(edge.QueryBatchRequest(queries))
-        ]
-        dense = found.pop(0) if vector is not None else []
-        return Candidates(dense, found.pop() if found else [])
-
-    def _lexical_scores(self, terms: Sequence[str], ids: Sequence[RecordId]) -> Mapping[RecordId, float]:
-        found = self._shard.query(lexical_scores_of(terms, ids))
-        return {point_id(point.id): point.score for point in found}
 
     # ---- the folder
 
     def _require_place(self) -> None:
         """Raise StoreError for a folder that is not ours any more: a program that runs for days opens it often."""
-        require_plain_files(self.root, self.collection)
+        edge_files.require_plain_files(self.root, self.collection)
         real = os.path.realpath(self.root)
         if real != self._real_root:
             raise StoreError(f"{self.root} leads to {real} now, but to {self._real_root} before; put it back")
@@ -411,10 +331,6 @@ class QdrantEdgeStore(VectorStore):
         """Return whether the folder that is open is still at its path, so that files may be opened by it."""
         real = os.path.join(self._real_root, self.collection)
         return os.path.realpath(self.folder) == real and _identity(self.folder) == self._held
-
-    @property
-    def _is_rewritten(self) -> bool:
-        return self._spec is not None and (self._spec.analyzer or self._spec.quantization) is not None
 
     @property
     def _shard(self) -> edge.EdgeShard:
@@ -442,7 +358,7 @@ class QdrantEdgeStore(VectorStore):
             )
 
     def _sweep(self) -> None:
-        sweep(self.folder)
+        edge_files.sweep(self.folder)
 
 
 class _Successor(QdrantEdgeStore):
@@ -463,7 +379,7 @@ class _Successor(QdrantEdgeStore):
         self._release_shard()
         self._file.unlink()  # from here on there is none, even if this run is killed
         sync_folder(self.folder)
-        seal_of(self._place).unlink(missing_ok=True)
+        edge_files.seal_of(self._place).unlink(missing_ok=True)
         shutil.rmtree(self._place)
 
     def _hold(self) -> None: ...
@@ -473,8 +389,8 @@ class _Successor(QdrantEdgeStore):
 
 def _make_shard(folder: Path, spec: CollectionSpec) -> None:
     folder.mkdir(parents=True)
-    shard = edge.EdgeShard.create(str(folder), config_of(spec, graph=False))
-    for index in field_indexes(spec):
+    shard = edge.EdgeShard.create(str(folder), convert.config_of(spec, graph=False))
+    for index in convert.field_indexes(spec):
         shard.update(index)
     shard.flush()
     shard.close()

@@ -10,12 +10,15 @@ import numpy as np
 
 from c2llm_integrations.code.lexical_terms import sparse, sparse_query
 from c2llm_integrations.errors import StoreError
+from c2llm_integrations.stores.backend import Gone, Terms
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.qdrant.payload import (
+    BINARY,
     DENSE,
     LEXICAL,
     METADATA_FIELD,
+    TURBO,
     Types,
     filter_of,
     indexed,
@@ -34,19 +37,7 @@ except ImportError as error:
         'pip install "c2llm-integrations[qdrant]" and use a Qdrant server)'
     ) from error
 
-__all__ = [
-    "DATATYPES",
-    "QUANTIZATIONS",
-    "TYPES",
-    "config_of",
-    "edge",
-    "field_indexes",
-    "lexical_scores_of",
-    "needs_graph",
-    "points_of",
-    "queries_of",
-    "updates_of",
-]
+__all__ = ["edge"]  # whoever imports it from here is told how to install it
 
 # Exact search takes 5 ms on 100 MB (100,000 float32 vectors of 256, or 400,000 int8 codes; two cores), where building
 # a graph takes 35 s. So a graph is made only where more than this is searched.
@@ -63,35 +54,8 @@ TERMS_BYTES = 500
 # Links of a row in the graph and candidates while it is built, unless a spec's `index` says otherwise: the engine's own
 # defaults, like the kilobytes of filtered rows from which the graph is walked.
 GRAPH = {"m": 16, "ef_construct": 100}
-DATATYPES = {
-    "float32": edge.VectorStorageDatatype.Float32,
-    "float16": edge.VectorStorageDatatype.Float16,
-    "turbo16": edge.VectorStorageDatatype.Turbo16,
-    "turbo8": edge.VectorStorageDatatype.Turbo8,
-    "turbo4": edge.VectorStorageDatatype.Turbo4,  # type: ignore[attr-defined] # its stub lacks this one
-}
-TURBO = {
-    "turbo8": edge.TurboQuantBitSize.Bits8,
-    "turbo": edge.TurboQuantBitSize.Bits4,
-    "turbo2": edge.TurboQuantBitSize.Bits2,
-    "turbo1.5": edge.TurboQuantBitSize.Bits1_5,
-    "turbo1": edge.TurboQuantBitSize.Bits1,
-}
-BINARY = {
-    "binary2": edge.BinaryQuantizationEncoding.TwoBits,
-    "binary1.5": edge.BinaryQuantizationEncoding.OneAndHalfBits,
-    "binary": edge.BinaryQuantizationEncoding.OneBit,
-}
 # What filters are made of; the engine takes Python's own booleans for integers, but not NumPy's.
-TYPES = Types(
-    edge.Filter,
-    edge.FieldCondition,
-    edge.MatchAny,
-    edge.MatchValue,
-    edge.RangeFloat,
-    edge.RangeDateTime,
-    np.bool_,
-)
+TYPES = Types(edge, edge.RangeFloat, edge.RangeDateTime, np.bool_)
 QUANTIZATIONS = ("int8", *TURBO, "product", *BINARY)
 
 
@@ -106,7 +70,7 @@ def config_of(spec: CollectionSpec, *, graph: bool) -> edge.EdgeConfig:
     vectors = edge.EdgeVectorParams(
         size=spec.width,
         distance=edge.Distance.Cosine,
-        datatype=DATATYPES[spec.datatype],
+        datatype=getattr(edge.VectorStorageDatatype, spec.datatype.capitalize()),
         quantization_config=quantization,
         hnsw_config=edge.HnswIndexConfig(
             m=links["m"] if graph else 0, ef_construct=links["ef_construct"], full_scan_threshold=10_000
@@ -143,14 +107,13 @@ def _quantization(name: str | None) -> Any:
     if name == "int8":
         return edge.ScalarQuantizationConfig(edge.ScalarType.Int8, memory=pinned)
     if name in TURBO:
-        return edge.TurboQuantQuantizationConfig(bits=TURBO[name], memory=pinned)
+        bits = getattr(edge.TurboQuantBitSize, TURBO[name].capitalize())
+        return edge.TurboQuantQuantizationConfig(bits=bits, memory=pinned)
     if name == "product":
         return edge.ProductQuantizationConfig(edge.CompressionRatio.X16, memory=pinned)
-    return edge.BinaryQuantizationConfig(
-        encoding=BINARY[name],
-        query_encoding=edge.BinaryQuantizationQueryEncoding.Scalar8Bits,
-        memory=pinned,
-    )
+    encoding = getattr(edge.BinaryQuantizationEncoding, BINARY[name].title().replace("_", ""))
+    asked = edge.BinaryQuantizationQueryEncoding.Scalar8Bits
+    return edge.BinaryQuantizationConfig(encoding=encoding, query_encoding=asked, memory=pinned)
 
 
 def field_indexes(spec: CollectionSpec) -> list[edge.UpdateOperation]:
@@ -167,13 +130,13 @@ def field_indexes(spec: CollectionSpec) -> list[edge.UpdateOperation]:
     return [edge.UpdateOperation.create_field_index(key, made[kind]) for key, kind in indexed(spec).items()]
 
 
-def points_of(records: Sequence[AnyRecord], vectors: Vector, terms: Sequence[Sequence[str]] | None) -> list[edge.Point]:
+def points_of(records: Sequence[AnyRecord], vectors: Vector, terms: Terms) -> list[edge.Point]:
     """Return rows as points; `vectors`: (len(records), width)."""
     changed = _vectors_of(vectors, terms)
     return [edge.Point(one.row_id, vector, payload_of(one)) for one, vector in zip(records, changed, strict=True)]
 
 
-def _vectors_of(vectors: Vector | None, terms: Sequence[Sequence[str]] | None) -> Iterator[Any]:
+def _vectors_of(vectors: Vector | None, terms: Terms) -> Iterator[Any]:
     """Yield the vectors of each row as points take them: dense, lexical or both."""
     dense = (vector.tolist() for vector in vectors) if vectors is not None else None
     if terms is None:
@@ -185,10 +148,7 @@ def _vectors_of(vectors: Vector | None, terms: Sequence[Sequence[str]] | None) -
 
 
 def updates_of(
-    records: Sequence[AnyRecord],
-    vectors: Vector | None,
-    terms: Sequence[Sequence[str]] | None,
-    gone: Sequence[Sequence[str]],
+    records: Sequence[AnyRecord], vectors: Vector | None, terms: Terms, gone: Gone
 ) -> list[edge.UpdateOperation]:
     """Return what overwrites our fields of existing rows and leaves those of others; see `VectorStore._update`."""
     update = edge.UpdateOperation

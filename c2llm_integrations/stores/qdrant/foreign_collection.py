@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from c2llm_integrations._utils.retry import retrying
-from c2llm_integrations.errors import InputError, MissingExtra
+from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores import Location
-from c2llm_integrations.stores.filter import All, Condition, Filter, In
+from c2llm_integrations.stores.filter import All, Filter, In
 from c2llm_integrations.stores.foreign_collection import ForeignStore, Layout, foreign_record
 from c2llm_integrations.stores.ids import RecordId
-from c2llm_integrations.stores.qdrant.client_conversions import TYPES, lexical_query
+from c2llm_integrations.stores.qdrant.client_conversions import TYPES, QdrantClient, lexical_query
 from c2llm_integrations.stores.qdrant.errors import is_gone, pause_after, reason
 from c2llm_integrations.stores.qdrant.payload import filter_of, point_id
+from c2llm_integrations.stores.qdrant.reading import pages
 from c2llm_integrations.stores.qdrant.store import QdrantStore
 from c2llm_integrations.stores.records import AnyRecord, Hit, Vector
 
-try:
-    from qdrant_client import QdrantClient
-except ImportError as error:
-    raise MissingExtra("qdrant-client", "qdrant") from error
-
-_T = TypeVar("_T")
 _Found = Iterator[tuple[AnyRecord, Vector | None]]
 PAGE = 500
 
@@ -58,7 +53,7 @@ class ForeignQdrantStore(ForeignStore):
     def _width(self) -> int | None:
         if self._checked_width is None:
             try:
-                made = self._ask(lambda: self._client.get_collection(self.collection)).config.params
+                made = self._ask("get_collection").config.params
             except Exception as error:
                 if is_gone(error):
                     return None
@@ -71,33 +66,22 @@ class ForeignQdrantStore(ForeignStore):
         return self._checked_width
 
     def _read(self, where: Filter, vectors: bool) -> _Found:
-        offset: Any = None
-        chosen, parts = filter_of(self._types, where), self._parts(vectors)
-        while True:
-            records, offset = self._ask(
-                lambda: self._client.scroll(self.collection, chosen, limit=PAGE, offset=offset, **parts)  # noqa: B023
-            )
-            yield from map(self._pair, records)
-            if offset is None:
-                return
+        what = {"scroll_filter": filter_of(self._types, where), "limit": PAGE, **self._parts(vectors)}
+        return map(self._pair, pages(lambda offset: self._ask("scroll", offset=offset, **what)))
 
     def _with_ids(self, ids: Sequence[RecordId], vectors: bool) -> _Found:
-        if self.layout.id is not None:
-            condition: Condition = In(self.layout.id, ids)
-            chosen = filter_of(self._types._replace(prefix=()), Filter._of(All((condition,))))
-            call = lambda: self._client.scroll(self.collection, chosen, limit=len(ids), **self._parts(vectors))[0]  # noqa: E731
-        else:
-            call = lambda: self._client.retrieve(self.collection, list(ids), **self._parts(vectors))  # noqa: E731
-        return map(self._pair, self._ask(call))
+        if self.layout.id is None:
+            return map(self._pair, self._ask("retrieve", list(ids), **self._parts(vectors)))
+        chosen = filter_of(self._types._replace(prefix=()), Filter._of(All((In(self.layout.id, ids),))))
+        return map(self._pair, self._ask("scroll", chosen, limit=len(ids), **self._parts(vectors))[0])
 
     def _row(self, where: Filter) -> Mapping[str, Any] | None:
         chosen = filter_of(self._types._replace(prefix=()), where)
-        found, _ = self._ask(lambda: self._client.scroll(self.collection, chosen, limit=1, **self._parts(False)))
+        found, _ = self._ask("scroll", chosen, limit=1, **self._parts(False))
         return found[0].payload or {} if found else None
 
     def _counted(self, where: Filter) -> int:
-        chosen = filter_of(self._types, where)
-        return int(self._ask(lambda: self._client.count(self.collection, chosen, exact=True)).count)
+        return int(self._ask("count", filter_of(self._types, where), exact=True).count)
 
     def _nearest(self, vector: Vector, limit: int, where: Filter) -> Iterable[tuple[AnyRecord, Vector]]:
         points = self._query(vector.tolist(), self.layout.vector, limit, where, vectors=True)
@@ -109,9 +93,7 @@ class ForeignQdrantStore(ForeignStore):
 
     def _query(self, query: Any, using: str, limit: int, where: Filter, *, vectors: bool) -> Any:
         options = {"using": using or None, "limit": limit, "query_filter": filter_of(self._types, where)}
-        return self._ask(
-            lambda: self._client.query_points(self.collection, query, **options, **self._parts(vectors))
-        ).points
+        return self._ask("query_points", query, **options, **self._parts(vectors)).points
 
     def _parts(self, vectors: bool) -> dict[str, Any]:
         return {"with_payload": True, "with_vectors": [self.layout.vector] if vectors else False}
@@ -121,15 +103,15 @@ class ForeignQdrantStore(ForeignStore):
         record = foreign_record(self.layout, point_id(point.id), point.payload or {})
         return record, None if vector is None else np.asarray(vector, np.float32)
 
-    def _ask(self, call: Callable[[], _T]) -> _T:
-        return retrying(call, pause_after)
+    def _ask(self, method: str, *args: Any, **options: Any) -> Any:
+        """Call the client's `method` for this collection."""
+        return retrying(lambda: getattr(self._client, method)(self.collection, *args, **options), pause_after)
 
     def _close(self) -> None:
         if self._owned:
             self._client.close()
 
-    def _reason(self, error: BaseException) -> str:
-        return reason(error)
+    _reason = staticmethod(reason)
 
 
 def _require_vector(name: str, known: dict[str, Any], what: str, collection: str) -> None:

@@ -24,7 +24,6 @@ from c2llm_integrations.stores.records import MAX_EXACT_INTEGER, AnyRecord, dige
 from c2llm_integrations.stores.rows import (
     DIGEST_FIELD,
     FIELDS_FIELD,
-    FILTER_FIELDS,
     ID_FIELD,
     SOURCE_FIELD,
     TEXT_FIELD,
@@ -38,10 +37,15 @@ from c2llm_integrations.stores.spec import CollectionSpec
 METADATA_FIELD = "metadata"
 # A row's vectors; the dense one has no name, as the frameworks' own stores expect.
 DENSE, LEXICAL = "", "lexical"
+# The fields of a chunk that are asked for most.
+FILTER_FIELDS = ("repository", "language", "path", "kind")
 # What a listing reads of each row: everything but the text.
 LISTED = [METADATA_FIELD, SOURCE_FIELD, DIGEST_FIELD]
 # What says which fields of a row we wrote.
 NAMED = [DIGEST_FIELD, FIELDS_FIELD]
+# Quantization → what Qdrant calls the bits of its codes: "bits1_5", in Edge `Bits1_5` and `OneAndHalfBits`.
+TURBO = {"turbo8": "bits8", "turbo": "bits4", "turbo2": "bits2", "turbo1.5": "bits1_5", "turbo1": "bits1"}
+BINARY = {"binary2": "two_bits", "binary1.5": "one_and_half_bits", "binary": "one_bit"}
 
 
 def payload_of(record: AnyRecord) -> dict[str, Any]:
@@ -129,12 +133,9 @@ def indexed(spec: CollectionSpec) -> dict[str, str]:
 
 
 class Types(NamedTuple):
-    """What a filter is made of in the client at hand."""
+    """What a filter is made of: the client's module, and what the clients call otherwise."""
 
-    Filter: Any
-    FieldCondition: Any
-    MatchAny: Any
-    MatchValue: Any
+    client: Any
     Range: Any
     Period: Any
     boolean: Callable[[bool], Any]
@@ -151,7 +152,7 @@ def search_params(client: Any, spec: CollectionSpec) -> Any:
 
 def ours(types: Types, where: Filter, source: str | None) -> Any:
     """Return what only rows of this package (of one source) match, and of those the ones that a filter chooses."""
-    chunk = types.Filter(
+    chunk = types.client.Filter(
         must=[] if source is None else [_match(types, key_of("repository"), [source])],
         must_not=[
             _is_empty(types, key_of("repository")),
@@ -161,7 +162,7 @@ def ours(types: Types, where: Filter, source: str | None) -> Any:
     )
     record = _is_there(types, SOURCE_FIELD) if source is None else _match(types, SOURCE_FIELD, [source])
     chosen = [_condition(types, where.condition)] if where else []
-    return types.Filter(should=[chunk, record], must=chosen)
+    return types.client.Filter(should=[chunk, record], must=chosen)
 
 
 def filter_of(types: Types, where: Filter) -> Any:
@@ -171,23 +172,23 @@ def filter_of(types: Types, where: Filter) -> Any:
 
 def _condition(types: Types, condition: Condition) -> Any:
     if isinstance(condition, All):
-        return types.Filter(must=[_condition(types, one) for one in condition.conditions])
+        return types.client.Filter(must=[_condition(types, one) for one in condition.conditions])
     if isinstance(condition, AnyOf):
         if not condition.conditions:  # an empty `should` restricts nothing
             return _match(types, SOURCE_FIELD, [])
-        return types.Filter(should=[_condition(types, one) for one in condition.conditions])
+        return types.client.Filter(should=[_condition(types, one) for one in condition.conditions])
     if isinstance(condition, Not):
-        return types.Filter(must_not=[_condition(types, condition.condition)])
+        return types.client.Filter(must_not=[_condition(types, condition.condition)])
     key = key_of(condition.key, types.prefix)
     if isinstance(condition, Exists):
         return _is_there(types, key)
     if isinstance(condition, Range):
         # A range would look into lists; "key[]" is empty for whatever is not one.
-        bounds = types.FieldCondition(key=key, range=types.Range(**condition.bounds))
-        return types.Filter(must=[bounds, _is_empty(types, f"{key}[]")])
+        bounds = types.client.FieldCondition(key=key, range=types.Range(**condition.bounds))
+        return types.client.Filter(must=[bounds, _is_empty(types, f"{key}[]")])
     if isinstance(condition, Period):
         moments = {name: bound.isoformat() for name, bound in condition.bounds.items()}
-        return types.FieldCondition(key=key, range=types.Period(**moments))
+        return types.client.FieldCondition(key=key, range=types.Period(**moments))
     return _in(types, key, condition.values)
 
 
@@ -196,23 +197,23 @@ def _in(types: Types, key: str, values: Sequence[str | float]) -> Any:
     others = [_equal(types, key, value) for value in values if not isinstance(value, str)]
     if not others:
         return _match(types, key, strings)
-    return types.Filter(should=[_match(types, key, strings), *others])
+    return types.client.Filter(should=[_match(types, key, strings), *others])
 
 
 def _equal(types: Types, key: str, value: float) -> Any:
     if isinstance(value, bool) or (isinstance(value, int) and abs(value) > MAX_EXACT_INTEGER):
         plain = types.boolean(value) if isinstance(value, bool) else value
-        return types.FieldCondition(key=key, match=types.MatchValue(value=plain))
-    return types.FieldCondition(key=key, range=types.Range(gte=value, lte=value))  # 5 is 5.0 too
+        return types.client.FieldCondition(key=key, match=types.client.MatchValue(value=plain))
+    return types.client.FieldCondition(key=key, range=types.Range(gte=value, lte=value))  # 5 is 5.0 too
 
 
 def _match(types: Types, key: str, values: Sequence[str]) -> Any:
-    return types.FieldCondition(key=key, match=types.MatchAny(any=list(values)))
+    return types.client.FieldCondition(key=key, match=types.client.MatchAny(any=list(values)))
 
 
 def _is_empty(types: Types, key: str) -> Any:
-    return types.FieldCondition(key=key, is_empty=True)
+    return types.client.FieldCondition(key=key, is_empty=True)
 
 
 def _is_there(types: Types, key: str) -> Any:
-    return types.Filter(must_not=[_is_empty(types, key)])
+    return types.client.Filter(must_not=[_is_empty(types, key)])

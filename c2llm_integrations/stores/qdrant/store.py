@@ -4,63 +4,29 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version as distribution_version
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from c2llm_integrations._utils.retry import retrying
-from c2llm_integrations.errors import BatchRefused, InputError, MissingExtra, StoreError
+from c2llm_integrations.errors import BatchRefused, InputError, StoreError
 from c2llm_integrations.stores import Location
-from c2llm_integrations.stores.backend import Terms
+from c2llm_integrations.stores.backend import Gone, Terms
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
-from c2llm_integrations.stores.qdrant.aliases import NAME_KEY, SPEC_KEY, Parts, Serving, is_local
-from c2llm_integrations.stores.qdrant.client_conversions import (
-    BINARY,
-    DECIMALS,
-    GRAPH,
-    NUMBER_BYTES,
-    REQUEST_BYTES,
-    SPREAD,
-    TURBO,
-    TYPES,
-    dense_of,
-    json_bytes,
-    lexical_scores_of,
-    operation_bytes,
-    points_of,
-    queries_of,
-    updates_of,
-)
+from c2llm_integrations.stores.qdrant import client_conversions as convert
+from c2llm_integrations.stores.qdrant.aliases import NAME_KEY, SPEC_KEY, AliasedCollection, Serving, is_local
+from c2llm_integrations.stores.qdrant.client_conversions import AsyncQdrantClient, QdrantClient, models
 from c2llm_integrations.stores.qdrant.errors import REFUSED, is_gone, pause_after, reason, status_of
-from c2llm_integrations.stores.qdrant.payload import (
-    DENSE,
-    LISTED,
-    NAMED,
-    listed_of,
-    ours,
-    point_id,
-    record_of,
-    written_fields,
-)
-from c2llm_integrations.stores.records import AnyRecord, Hit, Row, Vector
-from c2llm_integrations.stores.rows import Candidates, Stored, runs
+from c2llm_integrations.stores.qdrant.payload import BINARY, DENSE, TURBO, ours
+from c2llm_integrations.stores.qdrant.reading import Fields, PointReader, pages
+from c2llm_integrations.stores.records import AnyRecord, Vector
+from c2llm_integrations.stores.rows import BATCH_IDS, runs
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
 from c2llm_integrations.stores.vector_store import VectorStore
-
-try:
-    from qdrant_client import QdrantClient, models
-except ImportError as error:
-    raise MissingExtra("qdrant-client", "qdrant") from error
-
-if TYPE_CHECKING:
-    from qdrant_client import AsyncQdrantClient
-
-_T = TypeVar("_T")
 
 # More keys of a collection's metadata. Writing merges key by key, so one key a repository keeps two writers from
 # overwriting each other's claims; None removes a key.
@@ -89,7 +55,7 @@ SERVER = Capabilities(
     lexical=True,
     max_text_bytes=2 * 2**20,
     uploads=4,
-    index=GRAPH | SPREAD,
+    index=convert.GRAPH | convert.SPREAD,
 )
 # Release → the datatypes and quantizations that came with it.
 SINCE = {
@@ -99,8 +65,10 @@ SINCE = {
 }
 
 
-class QdrantStore(VectorStore):
+class QdrantStore(PointReader):
     """One collection behind a `QdrantClient`."""
+
+    _convert = convert
 
     def __init__(
         self,
@@ -121,7 +89,7 @@ class QdrantStore(VectorStore):
         self._client: Any = client
         self._owned = owned
         self._succeeds = successor_of is not None
-        self._parts = Parts(client, url, successor_of or collection)
+        self._alias = AliasedCollection(client, url, successor_of or collection)
         self._opened: Serving | None = None
 
     @classmethod
@@ -133,10 +101,10 @@ class QdrantStore(VectorStore):
     def list_collections(cls, at: Location) -> list[str]:
         """See `VectorStore.list_collections`."""
         with cls.open(at) as store, store._open():
-            parts, found = store._parts, set()
-            aliases = parts.aliases()
-            for one in parts.retry(store._client.get_collections).collections:
-                metadata = parts.metadata(one.name)
+            alias, found = store._alias, set()
+            aliases = alias.aliases()
+            for one in alias.call("get_collections").collections:
+                metadata = alias.metadata(one.name)
                 name = metadata.get(NAME_KEY, one.name)
                 if SPEC_KEY in metadata and one.name in (name, aliases.get(name)):
                     found.add(str(name))
@@ -185,41 +153,37 @@ class QdrantStore(VectorStore):
 
     def _find(self) -> Serving | None:
         if not self._succeeds:
-            return self._parts.serving()
-        return self._parts.opened(self.collection) if self._parts.exists(self.collection) else None
+            return self._alias.serving()
+        return self._alias.opened(self.collection) if self._alias.exists(self.collection) else None
 
     def _create(self, spec: CollectionSpec) -> None:
         if self._succeeds:
-            self._parts.make(self.collection, spec)
+            self._alias.make(self.collection, spec)
         else:
-            self._parts.create(spec)
+            self._alias.create(spec)
 
     def _successor(self) -> VectorStore:
-        part = self._parts.spare(self._serving().name)
+        part = self._alias.spare(self._serving().name)
         return QdrantStore(self._client, part, url=self.url, owned=False, successor_of=self.collection)
 
     def _replace(self) -> None:
         serving, self._opened = self._serving(), None
-        self._parts.replace(serving.name)
+        self._alias.replace(serving.name)
 
     def _drop(self) -> None:
         self._opened = None
         serving = self._find()
         if not self._succeeds:
-            self._parts.drop(serving.name if serving else None)
+            self._alias.drop(serving.name if serving else None)
         elif serving:
-            self._parts.delete(serving.name)
+            self._alias.delete(serving.name)
 
     def _claims(self) -> dict[str, str]:
-        return {
-            key.removeprefix(CLAIM_KEY): str(checkout)
-            for key, checkout in self._ask(self._parts.metadata).items()
-            if key.startswith(CLAIM_KEY)
-        }
+        metadata = self._ask("get_collection").config.metadata or {}
+        return {key.removeprefix(CLAIM_KEY): str(one) for key, one in metadata.items() if key.startswith(CLAIM_KEY)}
 
     def _claim(self, repository: str, checkout: str) -> None:
-        metadata = {CLAIM_KEY + repository: checkout}
-        self._ask(lambda name: self._client.update_collection(name, metadata=metadata))
+        self._ask("update_collection", metadata={CLAIM_KEY + repository: checkout})
 
     def _close(self) -> None:
         if self._owned:
@@ -228,28 +192,27 @@ class QdrantStore(VectorStore):
     # ---- the index
 
     def _defer(self) -> None:
-        if self._parts.local:
+        if self._alias.local:
             return
-        config = self._ask(self._client.get_collection).config
+        config = self._ask("get_collection").config
         before = (config.metadata or {}).get(DEFERRED_KEY)  # of a killed run, or of another writer
         if before is None:
             before = config.optimizer_config.indexing_threshold
         self._set_indexing(DEFERRING_KB, DEFAULT_INDEXING_KB if before is None else before)
 
     def _restore(self) -> None:
-        before = None if self._parts.local else self._ask(self._parts.metadata).get(DEFERRED_KEY)
-        if before is not None:
+        metadata = {} if self._alias.local else self._ask("get_collection").config.metadata or {}
+        if (before := metadata.get(DEFERRED_KEY)) is not None:
             self._set_indexing(int(before), None)
 
     def _set_indexing(self, threshold_kb: int, before_kb: int | None) -> None:
         changed = models.OptimizersConfigDiff(indexing_threshold=threshold_kb)
-        metadata = {DEFERRED_KEY: before_kb}
-        self._ask(lambda name: self._client.update_collection(name, optimizers_config=changed, metadata=metadata))
+        self._ask("update_collection", optimizers_config=changed, metadata={DEFERRED_KEY: before_kb})
 
     def _optimize(self) -> None:
         deadline, pause = time.monotonic() + OPTIMIZE_SECONDS, 0.02
-        status, nothing = models.CollectionStatus, models.OptimizersConfigDiff()
-        while (now := self._ask(self._client.get_collection).status) != status.GREEN:
+        status = models.CollectionStatus
+        while (now := self._ask("get_collection").status) != status.GREEN:
             if now == status.RED:
                 raise StoreError(f"{self.url} could not index collection {self.collection!r}; look into its log")
             if time.monotonic() > deadline:
@@ -258,131 +221,83 @@ class QdrantStore(VectorStore):
                     "it goes on by itself and can be searched meanwhile"
                 )
             if now == status.GREY:  # a restarted server waits for any change before it goes on
-                self._ask(lambda name: self._client.update_collection(name, optimizers_config=nothing))
+                self._ask("update_collection", optimizers_config=models.OptimizersConfigDiff())
             time.sleep(pause)
             pause = min(2 * pause, 2.0)
 
     # ---- writing
 
     def _upsert(self, records: Sequence[AnyRecord], vectors: Vector, terms: Terms) -> None:
-        if self._parts.local:
+        if self._alias.local:
             for start in range(0, len(records), LOCAL_ROWS):
                 part = slice(start, start + LOCAL_ROWS)
-                few = points_of(records[part], vectors[part], terms and terms[part])
-                self._write(lambda name: self._client.upsert(name, few, wait=True))  # noqa: B023 (called at once)
+                self._write("upsert", convert.points_of(records[part], vectors[part], terms and terms[part]))
             return
-        points = points_of(records, self._sent(vectors), terms)
-        sizes = [json_bytes(point) for point in points]
-        for part in runs(sizes, REQUEST_BYTES):
-            some = points[part]
-            self._write(lambda name: self._client.upsert(name, some, wait=True))  # noqa: B023 (called at once)
+        points = convert.points_of(records, self._sent(vectors), terms)
+        sizes = [convert.json_bytes(point) for point in points]
+        for part in runs(sizes, convert.REQUEST_BYTES):
+            self._write("upsert", points[part])
 
-    def _update(
-        self, records: Sequence[AnyRecord], vectors: Vector | None, terms: Terms, gone: Sequence[Sequence[str]]
-    ) -> None:
-        operations = updates_of(records, None if vectors is None else self._sent(vectors), terms, gone)
-        sizes = [0 if self._parts.local else operation_bytes(one) for one in operations]
-        for part in runs(sizes, REQUEST_BYTES):
-            some = operations[part]
-            self._write(lambda name: self._client.batch_update_points(name, some, wait=True))  # noqa: B023
+    def _update(self, records: Sequence[AnyRecord], vectors: Vector | None, terms: Terms, gone: Gone) -> None:
+        operations = convert.updates_of(records, None if vectors is None else self._sent(vectors), terms, gone)
+        sizes = [0 if self._alias.local else convert.operation_bytes(one) for one in operations]
+        for part in runs(sizes, convert.REQUEST_BYTES):
+            self._write("batch_update_points", operations[part])
 
-    def _sent(self, vectors: Vector) -> NDArray[np.floating[Any]]:
-        return vectors if self._parts.local else np.round(vectors.astype(np.float64), DECIMALS)
+    def _sent(self, vectors: Vector) -> convert.Vectors:
+        return vectors if self._alias.local else np.round(vectors.astype(np.float64), convert.DECIMALS)
 
     def _delete(self, ids: Sequence[RecordId]) -> None:
-        points = models.PointIdsList(points=list(ids))
-        self._ask(lambda name: self._client.delete(name, points, wait=True))
+        self._ask("delete", models.PointIdsList(points=list(ids)), wait=True)
 
     # ---- reading
 
-    def _written_fields(self, ids: Sequence[RecordId]) -> Mapping[RecordId, Sequence[str]]:
-        found = self._ask(lambda name: self._client.retrieve(name, list(ids), with_payload=NAMED))
-        return {point_id(one.id): written_fields(one.payload) for one in found}
+    def _retrieve(self, ids: Sequence[RecordId], payload: Fields, vectors: bool = False) -> Iterator[Any]:
+        page = self._page(TEXT_BYTES if payload else 0) if vectors or payload is True else BATCH_IDS
+        what = {"with_payload": payload, "with_vectors": [DENSE] if vectors else False}
+        for start in range(0, len(ids), page):
+            yield from self._ask("retrieve", list(ids[start : start + page]), **what)
 
-    def _get(self, ids: Sequence[RecordId]) -> Iterable[AnyRecord]:
-        for record in self._retrieve(ids, self._page(TEXT_BYTES), with_payload=True):
-            yield record_of(record.id, record.payload)
+    def _scroll(self, where: Filter, source: str | None, payload: Fields, vectors: bool = False) -> Iterator[Any]:
+        chosen, page = ours(convert.TYPES, where, source), self._page(TEXT_BYTES) if vectors else SCAN_PAGE
+        what = {"limit": page, "with_payload": payload, "with_vectors": [DENSE] if vectors else False}
+        return pages(lambda offset: self._ask("scroll", chosen, offset=offset, **what))
 
-    def _scan(self, where: Filter, source: str | None) -> Iterator[Stored]:
-        for record in self._scroll(where, source, SCAN_PAGE, with_payload=LISTED):
-            yield listed_of(record.id, record.payload)
-
-    def _records(self, where: Filter, source: str | None) -> Iterator[AnyRecord]:
-        for record in self._scroll(where, source, SCAN_PAGE, with_payload=True):
-            yield record_of(record.id, record.payload)
-
-    def _rows(self, where: Filter, source: str | None) -> Iterator[Row]:
-        page = self._page(TEXT_BYTES)
-        for record in self._scroll(where, source, page, with_payload=True, with_vectors=[DENSE]):
-            yield Row(record_of(record.id, record.payload), np.asarray(dense_of(record.vector), np.float32))
-
-    def _scroll(self, where: Filter, source: str | None, page: int, **parts: Any) -> Iterator[models.Record]:
-        offset: Any = None
-        chosen = ours(TYPES, where, source)
-        while True:
-            records, offset = self._ask(
-                lambda name: self._client.scroll(name, chosen, limit=page, offset=offset, **parts)  # noqa: B023
-            )
-            yield from records
-            if offset is None:
-                return
+    def _found(self, requests: list[Any]) -> list[Any]:
+        return [answer.points for answer in self._ask("query_batch_points", requests)]
 
     def _count(self, where: Filter, source: str | None) -> int:
-        chosen = ours(TYPES, where, source)
-        return int(self._ask(lambda name: self._client.count(name, chosen, exact=True)).count)
+        return int(self._ask("count", ours(convert.TYPES, where, source), exact=True).count)
 
     def _total(self) -> int:
-        return int(self._ask(lambda name: self._client.count(name, exact=True)).count)
-
-    def _vectors(self, ids: Sequence[RecordId]) -> dict[RecordId, Vector]:
-        records = self._retrieve(ids, self._page(0), with_payload=False, with_vectors=[DENSE])
-        return {point_id(one.id): np.asarray(dense_of(one.vector), np.float32) for one in records if one.vector}
-
-    def _retrieve(self, ids: Sequence[RecordId], page: int, **parts: Any) -> Iterator[models.Record]:
-        for start in range(0, len(ids), page):
-            some = list(ids[start : start + page])
-            yield from self._ask(lambda name: self._client.retrieve(name, some, **parts))  # noqa: B023 (called at once)
+        return int(self._ask("count", exact=True).count)
 
     def _page(self, other_bytes: int) -> int:
         """Return how many rows with so many bytes beside their vector make up a page."""
         # Vectors come back with all the digits of a float64.
-        return min(SCAN_PAGE, max(1, PAGE_BYTES // (2 * NUMBER_BYTES * self._existing().width + other_bytes)))
-
-    def _candidates(self, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter) -> Candidates:
-        requests = queries_of(self._existing(), vector, terms, limit, where)
-        answers = self._ask(lambda name: self._client.query_batch_points(name, requests))
-        lists = [
-            [Hit(record_of(point.id, point.payload), point.score) for point in answer.points] for answer in answers
-        ]
-        dense = lists.pop(0) if vector is not None else []
-        return Candidates(dense, lists[0] if lists else [])
-
-    def _lexical_scores(self, terms: Sequence[str], ids: Sequence[RecordId]) -> Mapping[RecordId, float]:
-        request = lexical_scores_of(terms, ids)
-        [found] = self._ask(lambda name: self._client.query_batch_points(name, [request]))
-        return {point_id(point.id): point.score for point in found.points}
+        return min(SCAN_PAGE, max(1, PAGE_BYTES // (2 * convert.NUMBER_BYTES * self._existing().width + other_bytes)))
 
     # ---- requests
 
-    def _ask(self, call: Callable[[str], _T]) -> _T:
-        """Return what `call` returns for the collection that serves, also where another one has just taken its place.
+    def _ask(self, method: str, *args: Any, **options: Any) -> Any:
+        """Call the client's `method` for the collection that serves, also where another has just taken its place.
 
         Raises SpecMismatch if that one's vectors mean something else.
         """
         before = self._serving()
         try:
-            return self._parts.retry(lambda: call(before.name))
+            return self._alias.call(method, before.name, *args, **options)
         except Exception as error:
             if not is_gone(error):
                 raise
         self._opened = None
         after = self._serving()
         after.spec.require_same(before.spec)
-        return self._parts.retry(lambda: call(after.name))
+        return self._alias.call(method, after.name, *args, **options)
 
-    def _write(self, call: Callable[[str], object]) -> None:
+    def _write(self, method: str, points: Sequence[Any]) -> None:
         try:
-            self._ask(call)
+            self._ask(method, points, wait=True)
         except Exception as error:
             if status_of(error) not in REFUSED:
                 raise
@@ -393,8 +308,7 @@ class QdrantStore(VectorStore):
             self._existing()
         return opened
 
-    def _reason(self, error: BaseException) -> str:
-        return reason(error)
+    _reason = staticmethod(reason)
 
 
 def _server(client: QdrantClient, url: str) -> Capabilities:
