@@ -47,7 +47,7 @@ from c2llm_integrations.model.dtype_choice import best_dtype
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.model.encoder import load_encoder
 from c2llm_integrations.retrieval.options import SearchOptions
-from c2llm_integrations.retrieval.search import for_model, find
+from c2llm_integrations.retrieval.search import find, for_model
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.training.evaluation import human_eval_task
 from c2llm_integrations.training.token_state_cache import token_ids

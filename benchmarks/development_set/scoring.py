@@ -17,7 +17,7 @@ from benchmarks.repository_search import CHUNKS, ndcg, ndcg_by_chunk
 from c2llm_integrations.indexing.ingest import ingest
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.retrieval.options import Mode, SearchOptions
-from c2llm_integrations.retrieval.search import for_model, find
+from c2llm_integrations.retrieval.search import find, for_model
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.vector_store import VectorStore
 

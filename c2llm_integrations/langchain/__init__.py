@@ -6,8 +6,8 @@
     store.add_documents(documents)
     store.similarity_search("retry with backoff", filter={"tenant": "acme"})
 
-`C2LLMCodeSplitter`, `C2LLMSparseEmbeddings` and `C2LLMMilvusSparseEmbedding` each need another LangChain package, which
-is imported on first use.
+`C2LLMSparseEmbeddings` and `C2LLMMilvusSparseEmbedding` each need another LangChain package, which is imported on first
+use, as is langchain-text-splitters by `C2LLMCodeSplitter` where it is installed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ __all__ = [
     "langchain_qdrant_arguments",
 ]
 
-# Name → its module and the LangChain package that it needs.
+# Name → its module and the LangChain package that it imports.
 _LAZY = {
     "C2LLMCodeSplitter": ("splitter", "langchain-text-splitters"),
     "C2LLMMilvusSparseEmbedding": ("milvus_sparse", "langchain-milvus"),
@@ -56,7 +56,7 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a class that needs another package."""
+    """Import a class that imports another package."""
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, package = _LAZY[name]

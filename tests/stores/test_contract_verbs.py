@@ -152,6 +152,8 @@ def test_delete_by_filter_keeps_rows_of_others(filled: VectorStore) -> None:
         (lambda store: store.delete(where="votes"), "a filter is a mapping"),
         (lambda store: store.delete(where={"votes": {"above": 1}}), "'above'"),
         (lambda store: store.delete(1.5), "expected|id 1.5"),
+        (lambda store: store.delete(b"ab"), "id b'ab'"),  # no list of the numbers 97 and 98
+        (lambda store: store.get(b"ab"), "id b'ab'"),
         (lambda store: store.get(None), "id None"),
         (lambda store: store.get([["a"]]), r"id \['a'\]"),
         (lambda store: store.get("a", source=5), "source"),
