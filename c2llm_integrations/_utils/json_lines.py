@@ -11,7 +11,8 @@ from typing import Any
 
 from c2llm_integrations.errors import InputError
 
-# Of one line: a small file can unpack to one of any length, and lists in lists take 24 times as much memory.
+# Of one line, and of blank ones in a row: a small file can unpack to any number, and lists in lists take 24 times as
+# much memory.
 MAX_LINE_BYTES = 2**24
 
 
@@ -39,14 +40,22 @@ def read_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def read_lines(file: Path) -> Iterator[tuple[str, bytes]]:
     """Yield where each line is, and the line; blank lines are skipped.
 
-    Raises InputError for a file that is not valid gzip, and for a line over `MAX_LINE_BYTES`.
+    Raises InputError for a file that is not valid gzip, and for a line, or blank lines in a row, over `MAX_LINE_BYTES`.
     """
+    blank = 0
     try:
         with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as lines:
             for number, line in enumerate(iter(lambda: lines.readline(MAX_LINE_BYTES + 1), b""), 1):
                 if len(line) > MAX_LINE_BYTES:
                     raise InputError(f"{file}: line {number} has over {MAX_LINE_BYTES:,} bytes; split it")
-                if line.strip():
+                if not line.strip():
+                    if (blank := blank + len(line)) > MAX_LINE_BYTES:
+                        raise InputError(
+                            f"{file}: up to line {number:,} there are over {MAX_LINE_BYTES:,} bytes of blank lines "
+                            "in a row; delete them"
+                        )
+                else:
+                    blank = 0
                     yield f"{file}: line {number}", line
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{file} cannot be read as JSON lines: {error}; write it again") from error

@@ -83,4 +83,4 @@ def index_ray(
         terminal.write("\n".join(line for report in reports for line in report_lines(report, False)))
     why = {id: reason for report in reports for id, reason in report.refused.items()}
     unread = [path for report in reports for path in report.unreadable]
-    return 1 if say_problems(why, options.refused or REFUSED, unread) else 0
+    return 1 if say_problems(why, len(why), options.refused or REFUSED, unread) else 0

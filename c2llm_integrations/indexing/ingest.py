@@ -317,6 +317,7 @@ def _fill(
 
     filled = fill(Work(tree.name, held, write, stale), store, bulk=bulk, refused=options.refused)
     report.written, report.shortened, report.refused = filled.loaded.written, filled.loaded.cut, filled.loaded.refused
+    report.refused_count = filled.loaded.refused_count
     report.deleted, report.stored = filled.deleted, filled.stored
     commit.record()
     report.tokens, report.cut = embedder.tokens_seen - tokens, embedder.texts_cut - cut

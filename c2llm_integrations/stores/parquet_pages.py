@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores.parquet_footer import NOT_THRIFT, Chunk, Footer, header_at, unreadable
 
