@@ -22,7 +22,16 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from threading import Timer
 from typing import IO
 
-from c2llm_integrations.code.safe_open import list_inside, read_inside
+from c2llm_integrations.code.git_files import (
+    MAX_BYTES,
+    file_inside,
+    has_plain_alternates,
+    is_link,
+    is_plain,
+    place_of,
+    read_small,
+)
+from c2llm_integrations.code.safe_open import list_inside
 from c2llm_integrations.errors import RepositoryError
 
 # The time limit of git on local files: over ten times what a million files need.
@@ -36,8 +45,8 @@ _PATH_BYTES = 512
 MAX_OUTPUT, MAX_MEMORY = 2**28, 2**31
 # Bytes of the files that a clone may lay out: ten times what the largest known repositories have.
 MAX_CHECKOUT = 2**36
-# Bytes that are read of each of git's small files, and at a time of what git prints.
-_MAX_BYTES = _BLOCK_BYTES = 2**20
+# Bytes that are read at a time of what git prints.
+_BLOCK_BYTES = 2**20
 
 # Variables that point git at another repository are dropped, and those that load a library into it, which a library
 # may have read from a tree's `.env`; those about connections and identity are kept.
@@ -143,7 +152,7 @@ def run_git(
                     _kill(process)
         if process.returncode:
             errors.seek(0)
-            said = errors.read(_MAX_BYTES).decode(errors="replace").strip().splitlines() or ["git said nothing"]
+            said = errors.read(MAX_BYTES).decode(errors="replace").strip().splitlines() or ["git said nothing"]
             why = f"git printed over {MAX_OUTPUT:,} bytes" if len(output) == MAX_OUTPUT else said[-1]
             raise RepositoryError(f"git did not answer within {seconds:.3g} s" if is_late else why)
     return output
@@ -235,20 +244,20 @@ class GitFolder:
         """Return the git folder of the work tree at `root`, which need not exist; None outside git."""
         if not has_git(root):
             return None
-        pointer = _read(root, ".git").removeprefix("gitdir:").strip() if os.path.isfile(root / ".git") else ".git"
-        own = _place(root, pointer or ".git")
-        common = _read(own, "commondir").strip()
-        return cls(own, _place(own, common) if common else own)
+        pointer = read_small(root, ".git").removeprefix("gitdir:").strip() if os.path.isfile(root / ".git") else ".git"
+        own = place_of(root, pointer or ".git")
+        common = read_small(own, "commondir").strip()
+        return cls(own, place_of(own, common) if common else own)
 
     @property
     def config(self) -> dict[str, str]:
         """The first value of each key in the repository's own configuration file; includes are not followed."""
-        return _parsed(_read(self.common, "config"))
+        return _parsed(read_small(self.common, "config"))
 
     @property
     def head(self) -> str:
         """The branch that is checked out, the commit where it is on none, "" for neither."""
-        match = _HEAD.fullmatch(_read(self.own, "HEAD"))
+        match = _HEAD.fullmatch(read_small(self.own, "HEAD"))
         return (match[1] or match[2]).removeprefix("refs/heads/") if match else ""
 
     @property
@@ -259,7 +268,7 @@ class GitFolder:
     @property
     def has_index(self) -> bool:
         """True once anything was tracked."""
-        return _inside(self.own, "index") is not None
+        return file_inside(self.own, "index") is not None
 
     @property
     def astray(self) -> list[Path]:
@@ -267,14 +276,14 @@ class GitFolder:
         places = [(self.own, name) for name in ("HEAD", "commondir", "index")]
         places += [(self.common, name) for name in ("config", *_SHARED)]
         return [
-            folder / name for folder, name in places if os.path.lexists(folder / name) and not _inside(folder, name)
+            folder / name for folder, name in places if os.path.lexists(folder / name) and not file_inside(folder, name)
         ]
 
     @property
     def linked_folders(self) -> list[Path]:
         """The folders of which nothing is read, because a link stands in their place."""
         places = [self.common / name for name in ("objects", "refs", "info")]
-        return [folder for folder in places if _is_link(folder)]
+        return [folder for folder in places if is_link(folder)]
 
     def other_tree(self, root: Path) -> Path | None:
         """Return the work tree that the configuration names in place of the one at `root`, None if it names none."""
@@ -324,16 +333,19 @@ class GitFolder:
 
     def _own_trees(self) -> list[Path]:
         """Return the work tree that the configuration names, as that of a submodule does."""
-        configs = (self.config, _parsed(_read(self.common, "config.worktree")))  # where a sparse checkout moves it to
-        return [_place(self.common, one) for config in configs if (one := config.get("core.worktree"))]
+        configs = (
+            self.config,
+            _parsed(read_small(self.common, "config.worktree")),
+        )  # where a sparse checkout moves it to
+        return [place_of(self.common, one) for config in configs if (one := config.get("core.worktree"))]
 
     def _linked(self) -> list[Path]:
         """Return the work trees that `git worktree add` made."""
         places = []
         with suppress(OSError):
             for name, _ in list_inside(self.common, "worktrees"):
-                pointer = _read(self.common, f"worktrees/{name}/gitdir").strip()
-                places.append(_place(self.common / "worktrees" / name, pointer).parent)
+                pointer = read_small(self.common, f"worktrees/{name}/gitdir").strip()
+                places.append(place_of(self.common / "worktrees" / name, pointer).parent)
         return places
 
     @contextmanager
@@ -354,7 +366,7 @@ class GitFolder:
             if os.path.lexists(place := self.common / "objects" / "info" / name):
                 why = "as after git clone --shared or --reference"
                 raise RepositoryError(f"{place} names another repository's objects, {why}; {_CLONE_IT}")
-        head, config = _read(self.own, "HEAD"), self.config
+        head, config = read_small(self.own, "HEAD"), self.config
         head = head if _HEAD.fullmatch(head) else "ref: refs/heads/none\n"
         (view / "HEAD").write_bytes(head.encode("utf-8", "surrogateescape"))
         kept = {key: config.get(f"extensions.{key}", "") for key in ("objectformat", "refstorage")}
@@ -362,7 +374,7 @@ class GitFolder:
         core = f"[core]\nrepositoryformatversion = {int(bool(lines))}\nbare = true\n[extensions]\n"
         (view / "config").write_text(core + "\n".join(lines) + "\n", "utf-8")
         for folder in ("objects", "refs", "reftable"):
-            if _is_plain(self.common / folder):
+            if is_plain(self.common / folder) and (folder != "objects" or has_plain_alternates(self.common / folder)):
                 (view / folder).symlink_to(self.common / folder)
             elif to_clone and os.path.lexists(place := self.common / folder):
                 raise RepositoryError(f"{place} is a link, or holds more than files and folders; {_CLONE_IT}")
@@ -370,7 +382,7 @@ class GitFolder:
                 (view / folder).mkdir()
         files = [self.own / "index", *self.own.glob("sharedindex.*"), *map(self.common.joinpath, _SHARED)]
         for file in files:
-            if real := _inside(file.parent, file.name):
+            if real := file_inside(file.parent, file.name):
                 (view / file.name).symlink_to(real)
 
 
@@ -412,58 +424,3 @@ def _parsed(config: str) -> dict[str, str]:
         value = value.split('"')[1] if value.startswith('"') else re.split("[#;]", value, maxsplit=1)[0].strip()
         found.setdefault(f"{section}.{name.lower()}", value if equals else "true")
     return found
-
-
-def _place(folder: Path, pointer: str) -> Path:
-    """Return where a pointer of a git folder leads, without links if anything is there."""
-    place = folder / pointer
-    # The system gives up on long paths and on many links to links; without it Python takes the square of their length.
-    return Path(os.path.realpath(place)) if os.path.exists(place) else place
-
-
-def _is_link(folder: Path) -> bool:
-    """Return whether a path is a symbolic link, or what Windows has beside it (which Python knows from 3.12 on)."""
-    return os.path.islink(folder) or getattr(os.path, "isjunction", os.path.islink)(folder)
-
-
-def _inside(folder: Path, name: str) -> Path | None:
-    """Return where a file of a git folder really is; None for a link out of the folder, and for what is not a file."""
-    real = _place(folder, name)
-    return real if os.path.isfile(real) and real.is_relative_to(_place(folder, "")) else None
-
-
-def _read(folder: Path, name: str) -> str:
-    """Return the text of one of git's own small files; "" for what is not a file inside the folder."""
-    try:
-        real = _inside(folder, name)
-        text = read_inside(real.parent, real.name, _MAX_BYTES).decode("utf-8", "surrogateescape") if real else ""
-    except (OSError, ValueError):
-        return ""
-    return "" if "\0" in text else text
-
-
-def _is_plain(folder: Path) -> bool:
-    """Return whether a folder, itself no link, has only folders, files, and links to these: git would wait for a pipe.
-
-    What `objects/info/alternates` names is not looked at: it may be any folder, of any size.
-    """
-    if _is_link(folder):
-        return False
-    base = str(_place(folder, ""))
-    todo = [base]
-    try:
-        while todo:
-            with os.scandir(todo.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        todo.append(entry.path)
-                    elif entry.is_symlink():
-                        target = os.path.normpath(os.path.join(entry.path, os.pardir, os.readlink(entry.path)))
-                        is_file = os.path.isfile(target) and not os.path.islink(target)
-                        if not target.startswith(base + os.sep) or (os.path.lexists(target) and not is_file):
-                            return False
-                    elif not entry.is_file():
-                        return False
-    except OSError:
-        return False
-    return True
