@@ -333,10 +333,8 @@ class GitFolder:
 
     def _own_trees(self) -> list[Path]:
         """Return the work tree that the configuration names, as that of a submodule does."""
-        configs = (
-            self.config,
-            _parsed(read_small(self.common, "config.worktree")),
-        )  # where a sparse checkout moves it to
+        moved = read_small(self.common, "config.worktree")  # where a sparse checkout moves it to
+        configs = (self.config, _parsed(moved))
         return [place_of(self.common, one) for config in configs if (one := config.get("core.worktree"))]
 
     def _linked(self) -> list[Path]:

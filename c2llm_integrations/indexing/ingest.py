@@ -19,6 +19,7 @@ from c2llm_integrations._utils.progress import Progress, shown
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.git_commit import CommitSeen
+from c2llm_integrations.code.parse_budget import ParseBudget
 from c2llm_integrations.code.repository import Tree, iter_sources, open_tree
 from c2llm_integrations.code.safe_open import list_inside
 from c2llm_integrations.errors import RepositoryError, SpecMismatch
@@ -375,10 +376,12 @@ def _compare(
             report.unchanged += rows
         return rows > 0
 
+    budget = ParseBudget()
     for source in iter_sources(tree, is_unchanged):
         begin(source.path, source.data)
-        chunks = chunk_source(tree.name, source.path, source.text)
-        if cache is not None:
+        refused = budget.refused
+        chunks = chunk_source(tree.name, source.path, source.text, budget=budget)
+        if cache is not None and budget.refused == refused:  # else the next run is to parse it
             cache.keep(source, chunks)
         for chunk in chunks:
             report.chunks += 1
@@ -389,6 +392,7 @@ def _compare(
             report.moved += change is Change.MOVED
             yield chunk, change
     report.skipped, report.encodings = dict(tree.skipped), dict(tree.encodings)
+    report.notes += budget.notes
 
 
 def _stale(tree: Tree, held: StoredRows) -> list[RecordId]:

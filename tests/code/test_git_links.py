@@ -267,7 +267,12 @@ def test_a_pipe_among_other_objects_is_seen_before_git_waits_for_it(repo: Path, 
     assert open_tree(repo).files == ["a.py"]
 
 
-@pytest.mark.parametrize("lines", ["x\n" * 2**20, '"quoted"\n', "a\0b\n", "//host/share/objects\n"])
+MANY = "x\n" * 2**20
+
+
+@pytest.mark.parametrize(
+    "lines", [MANY, '"quoted"\n', "a\0b\n", "//host/share/objects\n"], ids=["many", "quoted", "zero", "host"]
+)
 def test_alternates_that_may_mean_something_else_are_not_given_to_git(repo: Path, lines: str) -> None:
     (repo / ".git" / "objects" / "info" / "alternates").write_text(lines)
     assert not has_plain_alternates(repo / ".git" / "objects")
@@ -311,9 +316,7 @@ def test_a_pointer_to_another_machine_is_recognized(folder: str, pointer: str, l
     assert leads_to_host(folder, pointer) is leads
 
 
-def test_a_pointer_to_another_machine_is_not_followed_on_windows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_windows_follows_no_pointer_to_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (there := tmp_path / "there").mkdir()
     pointer = f"/{there}"  # two slashes: to POSIX the folder, to Windows a share
     assert place_of(tmp_path, pointer) == there
