@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 
 # What parsing may take beyond the usual, for one language and for all.
 LANGUAGE_SECONDS, ALL_SECONDS = 10.0, 60.0
@@ -18,13 +18,13 @@ class ParseBudget:
 
     def __init__(self) -> None:
         self.refused = 0
-        self._spent: Counter[str] = Counter()
+        self._spent: defaultdict[str, float] = defaultdict(float)
         self._over: dict[str, str] = {}
 
     def allows(self, language: str, path: str) -> bool:
         """Return whether a file of a language may still be parsed."""
         spent = self._spent[language]
-        if spent <= LANGUAGE_SECONDS and not (spent and self._spent.total() > ALL_SECONDS):
+        if spent <= LANGUAGE_SECONDS and not (spent and sum(self._spent.values()) > ALL_SECONDS):
             return True
         self._over.setdefault(language, path)
         self.refused += 1

@@ -173,7 +173,7 @@ def _longest(stream: BinaryIO, column: _Column) -> int:
     """Return the most bytes that a value in a column's dictionary has."""
     size = column.dictionary
     if not column.chunk.leaf.is_binary or size <= _SHORT_DICTIONARY_BYTES:
-        return size * column.chunk.leaf.is_binary
+        return size if column.chunk.leaf.is_binary else 0
     import pyarrow as pa
 
     stream.seek(column.place)
