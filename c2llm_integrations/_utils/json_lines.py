@@ -14,6 +14,9 @@ from c2llm_integrations.errors import InputError
 # Of one line, and of blank ones in a row: a small file can unpack to any number, and lists in lists take 24 times as
 # much memory.
 MAX_LINE_BYTES = 2**24
+# What a document may hold, by its commas and brackets: parsing takes up to some hundred bytes a value. In a notebook
+# with its outputs pictures are one value each, and the figures of hundreds of interactive charts fit.
+MAX_VALUES = 2**21
 
 
 def parse_json(document: str | bytes) -> Any:
@@ -22,6 +25,11 @@ def parse_json(document: str | bytes) -> Any:
         return json.loads(document)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+
+
+def has_too_many_values(text: str) -> bool:
+    """Return whether a document may hold over `MAX_VALUES` values, of which each takes memory when it is parsed."""
+    return sum(map(text.count, ",[{")) > MAX_VALUES
 
 
 def is_json_lines(file: Path) -> bool:
@@ -64,11 +72,15 @@ def read_lines(file: Path) -> Iterator[tuple[str, bytes]]:
 def parse_row(line: bytes, where: str) -> dict[str, Any]:
     """Return the object in a line; raises InputError for anything else."""
     try:
-        row = parse_json(line.decode("utf-8-sig"))
+        text = line.decode("utf-8-sig")
+        is_too_large = len(text) > MAX_VALUES and has_too_many_values(text)
+        row = None if is_too_large else parse_json(text)
     except UnicodeDecodeError as error:
         raise InputError(f"{where} cannot be read as JSON lines: {error}; write it again, in UTF-8") from error
     except ValueError as error:
         raise InputError(f"{where} is not valid JSON ({error}); expected one object per line") from error
+    if is_too_large:
+        raise InputError(f"{where} has over {MAX_VALUES:,} commas and brackets; split it")
     if not isinstance(row, dict):
         raise InputError(f"{where} is a {type(row).__name__}, expected an object")
     return row

@@ -72,6 +72,8 @@ _CLONE_IT = "clone it yourself with git clone --no-local and give the clone's fo
 # Files that all worktrees share.
 _SHARED = ("packed-refs", "shallow")
 _HEAD = re.compile(r"ref:\s*(refs/\S+)\s*|([0-9a-f]{40,64})\s*")
+# What lets git list the folders that an index has in place of their files.
+_KEPT_SPARSE = ("-c", "core.sparseCheckout=true", "-c", "core.sparseCheckoutCone=true", "-c", "index.sparse=true")
 _SECTION = re.compile(r'\[([\w.-]+)(?:\s+"([^"\\]*)")?\s*\]')
 # A path with an empty part, "." or "..", which git refuses to add but lists if an index holds it.
 _ASTRAY = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")
@@ -293,13 +295,19 @@ class GitFolder:
     def tracked(self) -> frozenset[str]:
         """Return the paths in the index, deleted ones too, except those that are not paths inside a folder.
 
+        A path with "/" at its end is a folder whose files git cannot name, because an object is missing.
+
         Raises TooManyPaths for more than `MAX_PATHS`, RepositoryError if git cannot read the index.
         """
         with self.view() as view:
             # Each of its threads would count as 8 MiB of memory.
             one = ("-c", "index.threads=1")
             listed = run_git(*one, "ls-files", "-z", "--cached", folder=view, most=MAX_PATHS)
-        return frozenset(path for path in os.fsdecode(listed).split("\0") if not _ASTRAY.search(path))
+            short = run_git(*one, *_KEPT_SPARSE, "ls-files", "-z", "--sparse", folder=view, most=MAX_PATHS)
+        paths = {path for path in os.fsdecode(listed).split("\0") if not _ASTRAY.search(path)}
+        # git leaves out a folder of a sparse index that it cannot read, and calls that done.
+        folders = [path for path in os.fsdecode(short).split("\0") if path.endswith("/")]
+        return frozenset(paths | {one for one in folders if not any(path.startswith(one) for path in paths)})
 
     def contents(self) -> tuple[str, dict[str, str]]:
         """Return the commit that is checked out, and path → the name it gives to a file's content."""

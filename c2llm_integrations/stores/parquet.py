@@ -260,7 +260,7 @@ def _bytes_of(array: pa.Array) -> int:
         return size + _bytes_of(array.flatten())
     if "view" in str(kind):  # slices of it share all their bytes
         array = array.cast(pa.large_binary())
-    return size + array.nbytes
+    return size + int(array.nbytes)
 
 
 def _plain(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

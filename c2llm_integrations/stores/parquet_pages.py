@@ -154,7 +154,8 @@ def _add_page(found: _Column, header: dict[int, Any], place: int) -> int:
     """Add a page to what is known of its column, and return how many values it has."""
     kind, unpacked = header[_KIND], header[_UNPACKED]
     head = header[_HEADS[kind]]
-    if (values := head[_COUNT]) < 0:
+    values: int = head[_COUNT]
+    if values < 0:
         raise ValueError("a negative number of values")
     if kind == _DICTIONARY:
         # A second one is an error of its own to readers.
@@ -183,7 +184,7 @@ def _longest(stream: BinaryIO, column: _Column) -> int:
             data = pa.decompress(data, size, _CODECS[codec], asbytes=True)
     except (KeyError, pa.ArrowException, OSError, ValueError):  # unpacked otherwise, or damaged, which the reader says
         return size
-    at = longest = 0
+    at, longest = 0, 0
     while at < len(data):
         length = int.from_bytes(data[at : at + 4], "little")
         if length > longest:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from c2llm_integrations._utils.json_lines import MAX_LINE_BYTES, parse_json, read_rows
+from c2llm_integrations._utils.json_lines import MAX_LINE_BYTES, MAX_VALUES, parse_json, read_rows
 from c2llm_integrations.errors import InputError
 
 # What follows lines that are refused is not read.
@@ -33,6 +33,11 @@ def test_what_was_written_is_read_with_its_place(rows, zipped, gap, tmp_path_fac
         ("a.jsonl", b"{}\n\n[1]\n", "line 3 is a list, expected an object"),
         ("a.jsonl", b"{}\nnonsense\n", "line 2 is not valid JSON .*; expected one object per line"),
         ("a.jsonl", b"[" * 200_000, "line 1 is not valid JSON"),
+        (
+            "a.jsonl",
+            b'{"a": [' + b"[]," * MAX_VALUES + b"1]}",
+            "line 1 has over 2,097,152 commas and brackets; split it",
+        ),
         ("a.jsonl", b'{"text": "\xff"}\n', "cannot be read as JSON lines: .*UTF-8"),
         (
             "a.jsonl.gz",

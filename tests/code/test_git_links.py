@@ -323,3 +323,35 @@ def test_windows_follows_no_pointer_to_another_machine(tmp_path: Path, monkeypat
     with monkeypatch.context() as windows:
         windows.setattr(git_files, "_IS_WINDOWS", True)
         assert not os.path.exists(place_of(tmp_path, pointer))
+
+
+# ---- a sparse index
+
+
+@pytest.fixture
+def sparse(repo: Path) -> Path:
+    for folder in ("in", "out"):
+        (repo / folder).mkdir()
+        (repo / folder / "b.py").write_text(f"{folder} = 1\n")
+    commit_all(repo)
+    git(repo, "sparse-checkout", "set", "--cone", "--sparse-index", "in")
+    assert "out/" in git(repo, "ls-files", "--sparse").split()
+    (repo / "out").mkdir()
+    (repo / "out" / "b.py").write_text("out = 1\n")
+    (repo / ".gitignore").write_text("out/\n")
+    return repo
+
+
+def test_files_of_a_sparse_index_are_tracked(sparse: Path) -> None:
+    tree = open_tree(sparse)
+    assert (tree.files, tree.notes) == ([".gitignore", "a.py", "in/b.py", "out/b.py"], [])
+
+
+def test_a_folder_of_a_sparse_index_that_git_cannot_read_is_told(sparse: Path) -> None:
+    """Git says nothing of it, and ends as if all were there."""
+    name = git(sparse, "rev-parse", "HEAD:out").strip()
+    (sparse / ".git" / "objects" / name[:2] / name[2:]).unlink()
+    tree = open_tree(sparse)
+    assert tree.files == [".gitignore", "a.py", "in/b.py"]
+    [note] = tree.notes
+    assert note.startswith("git cannot name the files of 1 folders, such as out/, whose objects are missing")
