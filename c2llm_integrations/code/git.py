@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -72,7 +73,7 @@ _CLONE_IT = "clone it yourself with git clone --no-local and give the clone's fo
 # Files that all worktrees share.
 _SHARED = ("packed-refs", "shallow")
 _HEAD = re.compile(r"ref:\s*(refs/\S+)\s*|([0-9a-f]{40,64})\s*")
-# What lets git list the folders that an index has in place of their files.
+# What lets git list the folders that an index has in place of their files, beside patterns for them.
 _KEPT_SPARSE = ("-c", "core.sparseCheckout=true", "-c", "core.sparseCheckoutCone=true", "-c", "index.sparse=true")
 _SECTION = re.compile(r'\[([\w.-]+)(?:\s+"([^"\\]*)")?\s*\]')
 # A path with an empty part, "." or "..", which git refuses to add but lists if an index holds it.
@@ -303,11 +304,17 @@ class GitFolder:
             # Each of its threads would count as 8 MiB of memory.
             one = ("-c", "index.threads=1")
             listed = run_git(*one, "ls-files", "-z", "--cached", folder=view, most=MAX_PATHS)
+            (view / "info").mkdir()
+            (view / "info" / "sparse-checkout").write_text("/*\n!/*/\n", "utf-8")
             short = run_git(*one, *_KEPT_SPARSE, "ls-files", "-z", "--sparse", folder=view, most=MAX_PATHS)
         paths = {path for path in os.fsdecode(listed).split("\0") if not _ASTRAY.search(path)}
         # git leaves out a folder of a sparse index that it cannot read, and calls that done.
-        folders = [path for path in os.fsdecode(short).split("\0") if path.endswith("/")]
-        return frozenset(paths | {one for one in folders if not any(path.startswith(one) for path in paths)})
+        folders = {path for path in os.fsdecode(short).split("\0") if path.endswith("/")}
+        if folders:
+            in_order = sorted(paths)
+            places = [(one, bisect_left(in_order, one)) for one in folders]
+            paths |= {one for one, at in places if not (at < len(in_order) and in_order[at].startswith(one))}
+        return frozenset(paths)
 
     def contents(self) -> tuple[str, dict[str, str]]:
         """Return the commit that is checked out, and path → the name it gives to a file's content."""

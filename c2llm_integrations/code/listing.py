@@ -66,8 +66,8 @@ def list_files(root: Path, prefix: str, leave_out: Callable[[str], bool]) -> Lis
             tracked -= {*lost}
             if lost:
                 listing.notes.append(
-                    f"git cannot name the files of {len(lost):,} folders, such as {lost[0]}, whose objects are missing: "
-                    "those that a .gitignore hides are not indexed"
+                    f"git cannot name the files of {len(lost):,} folders, such as {lost[0]}, whose objects are "
+                    "missing: those that a .gitignore hides are not indexed"
                 )
     _walk(root, prefix, leave_out, tracked, git, listing)
     listing.paths = sorted({*listing.paths, *tracked})
