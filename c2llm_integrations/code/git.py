@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -73,8 +72,8 @@ _CLONE_IT = "clone it yourself with git clone --no-local and give the clone's fo
 # Files that all worktrees share.
 _SHARED = ("packed-refs", "shallow")
 _HEAD = re.compile(r"ref:\s*(refs/\S+)\s*|([0-9a-f]{40,64})\s*")
-# What lets git list the folders that an index has in place of their files, beside patterns for them.
-_KEPT_SPARSE = ("-c", "core.sparseCheckout=true", "-c", "core.sparseCheckoutCone=true", "-c", "index.sparse=true")
+# What git says of a folder of a sparse index that it leaves out, because it cannot read it, and calls that done.
+_UNREAD = re.compile("error: invalid object 0?40000 [0-9a-f]+ for '(.*)'")
 _SECTION = re.compile(r'\[([\w.-]+)(?:\s+"([^"\\]*)")?\s*\]')
 # A path with an empty part, "." or "..", which git refuses to add but lists if an index holds it.
 _ASTRAY = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")
@@ -103,6 +102,7 @@ def run_git(
     seconds: float = ANSWER_SECONDS,
     protocols: str = "",
     most: int | None = None,
+    said: list[str] | None = None,
 ) -> bytes:
     """Run git without prompts, hooks or any repository but `folder`, and return its output.
 
@@ -112,6 +112,7 @@ def run_git(
         seconds: The time limit, if `time_limit` leaves that much.
         protocols: The protocols that git may fetch by, separated by ":".
         most: How many paths, each with a zero byte behind it, git may print.
+        said: Gets the lines that git says beside its output.
 
     Raises:
         TooManyPaths: git printed more of them.
@@ -153,11 +154,14 @@ def run_git(
                 late.cancel()
                 if process.poll() is None:
                     _kill(process)
+        errors.seek(0)
+        lines = errors.read(MAX_BYTES).decode(errors="replace").strip().splitlines()
         if process.returncode:
-            errors.seek(0)
-            said = errors.read(MAX_BYTES).decode(errors="replace").strip().splitlines() or ["git said nothing"]
-            why = f"git printed over {MAX_OUTPUT:,} bytes" if len(output) == MAX_OUTPUT else said[-1]
+            last = lines[-1] if lines else "git said nothing"
+            why = f"git printed over {MAX_OUTPUT:,} bytes" if len(output) == MAX_OUTPUT else last
             raise RepositoryError(f"git did not answer within {seconds:.3g} s" if is_late else why)
+        if said is not None:
+            said += lines
     return output
 
 
@@ -303,18 +307,10 @@ class GitFolder:
         with self.view() as view:
             # Each of its threads would count as 8 MiB of memory.
             one = ("-c", "index.threads=1")
-            listed = run_git(*one, "ls-files", "-z", "--cached", folder=view, most=MAX_PATHS)
-            (view / "info").mkdir()
-            (view / "info" / "sparse-checkout").write_text("/*\n!/*/\n", "utf-8")
-            short = run_git(*one, *_KEPT_SPARSE, "ls-files", "-z", "--sparse", folder=view, most=MAX_PATHS)
-        paths = {path for path in os.fsdecode(listed).split("\0") if not _ASTRAY.search(path)}
-        # git leaves out a folder of a sparse index that it cannot read, and calls that done.
-        folders = {path for path in os.fsdecode(short).split("\0") if path.endswith("/")}
-        if folders:
-            in_order = sorted(paths)
-            places = [(one, bisect_left(in_order, one)) for one in folders]
-            paths |= {one for one, at in places if not (at < len(in_order) and in_order[at].startswith(one))}
-        return frozenset(paths)
+            said: list[str] = []
+            listed = run_git(*one, "ls-files", "-z", "--cached", folder=view, most=MAX_PATHS, said=said)
+        paths = (path for path in os.fsdecode(listed).split("\0") if not _ASTRAY.search(path))
+        return frozenset([*paths, *(f"{match[1]}/" for match in map(_UNREAD.fullmatch, said) if match)])
 
     def contents(self) -> tuple[str, dict[str, str]]:
         """Return the commit that is checked out, and path → the name it gives to a file's content."""
@@ -388,7 +384,8 @@ class GitFolder:
         (view / "config").write_text(core + "\n".join(lines) + "\n", "utf-8")
         for folder in ("objects", "refs", "reftable"):
             if is_plain(self.common / folder) and (folder != "objects" or has_plain_alternates(self.common / folder)):
-                (view / folder).symlink_to(self.common / folder)
+                place = view / folder if to_clone or folder != "objects" else _other_objects(view)
+                place.symlink_to(self.common / folder)
             elif to_clone and os.path.lexists(place := self.common / folder):
                 raise RepositoryError(f"{place} is a link, or holds more than files and folders; {_CLONE_IT}")
             elif folder != "reftable":
@@ -397,6 +394,13 @@ class GitFolder:
         for file in files:
             if real := file_inside(file.parent, file.name):
                 (view / file.name).symlink_to(real)
+
+
+def _other_objects(view: Path) -> Path:
+    """Let a git folder have objects of its own, so that git writes none elsewhere; return where others may be."""
+    (view / "objects" / "info").mkdir(parents=True)
+    (view / "objects" / "info" / "alternates").write_text("../others\n", "utf-8")
+    return view / "others"
 
 
 @contextmanager

@@ -355,3 +355,12 @@ def test_a_folder_of_a_sparse_index_that_git_cannot_read_is_told(sparse: Path) -
     assert tree.files == [".gitignore", "a.py", "in/b.py"]
     [note] = tree.notes
     assert note.startswith("git cannot name the files of 1 folders, such as out/, whose objects are missing")
+
+
+def test_listing_a_repository_writes_nothing_into_it(sparse: Path) -> None:
+    """Git makes objects that are missing where it turns an index into a sparse one."""
+    name = git(sparse, "rev-parse", "HEAD:out").strip()
+    (sparse / ".git" / "objects" / name[:2] / name[2:]).unlink()
+    before = sorted((sparse / ".git").rglob("*"))
+    open_tree(sparse)
+    assert sorted((sparse / ".git").rglob("*")) == before
