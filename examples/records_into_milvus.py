@@ -17,7 +17,7 @@ def main(file: str, customer: str, question: str, url: str, model: str) -> None:
     embedder = C2LLMEmbedder.from_pretrained(model)
     with open_store(url, "tickets") as store:
         report = ingest_records(file, embedder, store, source="tickets", fields={"customer": "tenant"})
-        print(f"{report.written} written, {report.unchanged} unchanged, {len(report.refused)} refused")
+        print(f"{report.written} written, {report.unchanged} unchanged, {report.refused_count} refused")
         query = embedder.encode_queries([question])[0]
         for hit in store.search(query, 3, {"customer": customer}):
             print(f"{hit.score:.3f}  {hit.record.id}  {hit.record.text[:60]!r}")

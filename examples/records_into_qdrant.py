@@ -29,7 +29,7 @@ def main(file: str, question: str, language: str | None, url: str, model: str) -
         )
         print(
             f"{report.written} written, {report.updated} updated, {report.unchanged} unchanged, "
-            f"{report.deleted} deleted, {len(report.refused)} refused"
+            f"{report.deleted} deleted, {report.refused_count} refused"
         )
         for why in report.refused.values():
             print(f"refused: {why}")

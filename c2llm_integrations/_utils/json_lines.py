@@ -11,8 +11,12 @@ from typing import Any
 
 from c2llm_integrations.errors import InputError
 
-# Of one line: a small file can unpack to one of any length, and lists in lists take 24 times as much memory.
+# Of one line, and of blank ones in a row: a small file can unpack to any number, and lists in lists take 24 times as
+# much memory.
 MAX_LINE_BYTES = 2**24
+# What a document may hold, by its commas and brackets: parsing takes up to some hundred bytes a value. In a notebook
+# with its outputs pictures are one value each, and the figures of hundreds of interactive charts fit.
+MAX_VALUES = 2**21
 
 
 def parse_json(document: str | bytes) -> Any:
@@ -21,6 +25,11 @@ def parse_json(document: str | bytes) -> Any:
         return json.loads(document)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+
+
+def has_too_many_values(text: str) -> bool:
+    """Return whether a document may hold over `MAX_VALUES` values, of which each takes memory when it is parsed."""
+    return sum(map(text.count, ",[{")) > MAX_VALUES
 
 
 def is_json_lines(file: Path) -> bool:
@@ -39,14 +48,22 @@ def read_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def read_lines(file: Path) -> Iterator[tuple[str, bytes]]:
     """Yield where each line is, and the line; blank lines are skipped.
 
-    Raises InputError for a file that is not valid gzip, and for a line over `MAX_LINE_BYTES`.
+    Raises InputError for a file that is not valid gzip, and for a line, or blank lines in a row, over `MAX_LINE_BYTES`.
     """
+    blank = 0
     try:
         with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as lines:
             for number, line in enumerate(iter(lambda: lines.readline(MAX_LINE_BYTES + 1), b""), 1):
                 if len(line) > MAX_LINE_BYTES:
                     raise InputError(f"{file}: line {number} has over {MAX_LINE_BYTES:,} bytes; split it")
-                if line.strip():
+                if not line.strip():
+                    if (blank := blank + len(line)) > MAX_LINE_BYTES:
+                        raise InputError(
+                            f"{file}: up to line {number:,} there are over {MAX_LINE_BYTES:,} bytes of blank lines "
+                            "in a row; delete them"
+                        )
+                else:
+                    blank = 0
                     yield f"{file}: line {number}", line
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{file} cannot be read as JSON lines: {error}; write it again") from error
@@ -55,11 +72,15 @@ def read_lines(file: Path) -> Iterator[tuple[str, bytes]]:
 def parse_row(line: bytes, where: str) -> dict[str, Any]:
     """Return the object in a line; raises InputError for anything else."""
     try:
-        row = parse_json(line.decode("utf-8-sig"))
+        text = line.decode("utf-8-sig")
+        is_too_large = len(text) > MAX_VALUES and has_too_many_values(text)
+        row = None if is_too_large else parse_json(text)
     except UnicodeDecodeError as error:
         raise InputError(f"{where} cannot be read as JSON lines: {error}; write it again, in UTF-8") from error
     except ValueError as error:
         raise InputError(f"{where} is not valid JSON ({error}); expected one object per line") from error
+    if is_too_large:
+        raise InputError(f"{where} has over {MAX_VALUES:,} commas and brackets; split it")
     if not isinstance(row, dict):
         raise InputError(f"{where} is a {type(row).__name__}, expected an object")
     return row

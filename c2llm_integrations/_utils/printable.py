@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 import re
 
-# Control characters can rewrite a terminal, bidirectional ones can reorder what is read; both stand in files.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# Control characters can rewrite a terminal, bidirectional ones can reorder what is read, and tags and spaces without a
+# width say to an agent what nobody sees; all stand in files.
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]"
+)
+# Letters of some languages are joined by these, and emoji; two names that differ in them look alike.
+_JOINERS = re.compile("[\u200c\u200d]")
 
 
 def clean(text: str) -> str:
@@ -25,8 +30,9 @@ def is_unicode(text: str) -> bool:
 
 
 def one_line(text: str) -> str:
-    """Return `text` safe to print, line breaks and tabs made spaces."""
-    return " ".join(clean(text).strip().splitlines()).replace("\t", " ")
+    """Return `text` safe to print as a name: nothing in it is unseen, line breaks and tabs are spaces."""
+    shown = _JOINERS.sub("\N{REPLACEMENT CHARACTER}", clean(text))
+    return " ".join(shown.strip().splitlines()).replace("\t", " ")
 
 
 def shortened(text: str, most: int) -> str:

@@ -147,7 +147,7 @@ def import_(
     terminal.say(
         f"imported {report.written:,} of {report.rows:,} rows, {report.held:,} were there, in {report.seconds:.1f} s"
     )
-    return 1 if say_problems(report.refused, options.refused or REFUSED) else 0
+    return 1 if say_problems(report.refused, report.refused_count, options.refused or REFUSED) else 0
 
 
 def _about(spec: CollectionSpec) -> dict[str, Any]:

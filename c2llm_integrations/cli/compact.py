@@ -159,13 +159,14 @@ def _of_folder(path: Path, model: str | None) -> tuple[Matrix, str]:
     """Return the vectors of chunks in random order, and the digest of the model's weights."""
     from c2llm_integrations._utils.sampling import sample
     from c2llm_integrations.code.chunking import chunk_source
+    from c2llm_integrations.code.parse_budget import ParseBudget
     from c2llm_integrations.code.repository import iter_sources, open_tree
 
     tree = open_tree(path)
     embedder = load_model(ModelChoice(model=model), None)
-    sources = iter_sources(tree)
+    sources, budget = iter_sources(tree), ParseBudget()
     texts = sample(
-        (c.text for source in sources for c in chunk_source(tree.name, source.path, source.text)), SAMPLE_TEXTS
+        (c.text for one in sources for c in chunk_source(tree.name, one.path, one.text, budget=budget)), SAMPLE_TEXTS
     )
     with shown() as progress:
         vectors = embedder.encode_documents(texts, progress=progress)

@@ -76,7 +76,7 @@ def index(
         terminal.say(f"better answers, slower: c2llm index{place.again()} --replace --model {LARGER}")
     for advice in nested(path, report, place):
         terminal.say(advice)
-    failed = say_problems(report.refused, options.refused or REFUSED, report.unreadable)
+    failed = say_problems(report.refused, report.refused_count, options.refused or REFUSED, report.unreadable)
     if run.watch:
         with opened(place.store or store_of(path), place.collection) as held:
             _keep_current(path, held, partial(again, held))
@@ -88,7 +88,7 @@ def bring_up_to_date(place: CollectionPlace, model: ModelChoice) -> None:
     for folder, root in folders_to_refresh(place):
         options = IngestOptions(refused=REFUSED, expected_root=root)
         report, _, _ = _index(folder, place, model, PlanChoice(), options, IndexRun())
-        say_problems(report.refused, REFUSED, report.unreadable)
+        say_problems(report.refused, report.refused_count, REFUSED, report.unreadable)
 
 
 def _index(
@@ -177,7 +177,7 @@ def _keep_current(path: Path, store: VectorStore, run: Callable[..., IngestRepor
         report = run(only=None if found.unknown else paths)
         terminal.say(
             f"{report.repository}: {report.files:,} files, written {report.written:,}, moved {report.moved:,}, "
-            f"deleted {report.deleted:,}, refused {len(report.refused):,} in {report.seconds:.1f} s"
+            f"deleted {report.deleted:,}, refused {report.refused_count:,} in {report.seconds:.1f} s"
         )
 
     terminal.say(f"watching {folder} until you press Ctrl-C")
@@ -243,4 +243,4 @@ def index_ray(
         terminal.write("\n".join(line for report in reports for line in report_lines(report, False)))
     why = {id: reason for report in reports for id, reason in report.refused.items()}
     unread = [path for report in reports for path in report.unreadable]
-    return 1 if say_problems(why, options.refused or REFUSED, unread) else 0
+    return 1 if say_problems(why, len(why), options.refused or REFUSED, unread) else 0

@@ -83,11 +83,11 @@ def load(
                 with shown() as progress:
                     report = ingest_records_with(file, embedder, held, run.source, replace(options, progress=progress))
     write_report(report, planned=run.dry_run, as_json=run.as_json)
-    if options.replace and report.refused and not run.dry_run:
+    if options.replace and report.refused_count and not run.dry_run:
         terminal.say("the collection is as it was: mend what was refused, and run this again")
     elif spec is None and report.stored and not run.dry_run and embedder is not None:
         terminal.say(f'now ask: c2llm search{place.again()} "..."')
-    return 1 if say_problems(report.refused, options.refused or REFUSED) else 0
+    return 1 if say_problems(report.refused, report.refused_count, options.refused or REFUSED) else 0
 
 
 @contextmanager

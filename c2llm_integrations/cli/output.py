@@ -234,7 +234,7 @@ def report_lines(report: IngestReport | RecordsReport, planned: bool) -> list[st
     lines = [
         f"{read} in {report.seconds:.1f} s",
         f"{'would be ' if planned else ''}written {report.written:,}, unchanged {report.unchanged:,}, {changed}, "
-        f"deleted {report.deleted:,}, refused {len(report.refused):,}",
+        f"deleted {report.deleted:,}, refused {report.refused_count:,}",
     ]
     if not isinstance(report, RecordsReport) and report.estimate is not None:
         cost = report.estimate
@@ -270,15 +270,15 @@ def _named(paths: Sequence[str]) -> str:
     return ", ".join(sorted(paths)[:NAMES]) + (", …" if len(paths) > NAMES else "")
 
 
-def say_problems(refused: Mapping[str, str], file: Path, unread: Sequence[str] = ()) -> bool:
-    """Name the first rows that were refused, the file that has all, and what could not be read; say if any."""
+def say_problems(refused: Mapping[str, str], count: int, file: Path, unread: Sequence[str] = ()) -> bool:
+    """Name the first of `count` refused rows, the file that has all, and what could not be read; say if any."""
     for why in list(refused.values())[:NAMES]:
         say(f"refused: {why}")
-    if refused:
-        say(f"refused {len(refused):,} in all; {file} has each with its reason")
+    if count:
+        say(f"refused {count:,} in all; {file} has each with its reason")
     for path in unread:
         say(f"unreadable: {path}")
-    return bool(refused or unread)
+    return bool(count or unread)
 
 
 def status_lines(document: Mapping[str, Any]) -> list[str]:

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
+from time import monotonic, thread_time
 
 from tree_sitter import Node, Range
 
@@ -20,6 +23,7 @@ from c2llm_integrations.code.chunk import CodeChunk, chunk_id
 from c2llm_integrations.code.definitions import Definition, Syntax, is_comment, is_punctuation
 from c2llm_integrations.code.languages import grammar, language_of
 from c2llm_integrations.code.line_spans import TINY_CHARS, Lines, Piece, cut, join
+from c2llm_integrations.code.parse_budget import ParseBudget
 from c2llm_integrations.code.parsing import parse_within, survives
 from c2llm_integrations.errors import InputError
 
@@ -32,13 +36,19 @@ MARK = "\ufeff"
 # The limit of parsing, in this thread's own time, so that a busy machine gives the same chunks. Code takes a twentieth.
 PARSE_SECONDS = 0.25
 PARSE_SECONDS_PER_BYTE = 5e-6
+# How much longer one counts that runs out of it: a process is ended by the second.
+MAX_LATE_SECONDS = 2.0
 # A syntax tree with a larger share of errors is no guide to where to cut.
 _MAX_ERRORS = 0.5
 _HEADING = re.compile(r" {0,3}#{1,6}\s+(.*)")
+# Parses a file, or ranges of it, by the rules of a language.
+_Parse = Callable[..., Node | None]
 _FENCE = re.compile(r" {0,3}(```+|~~~+)")
 
 
-def chunk_source(repository: str, path: str, text: str, max_chars: int = CHUNK_CHARS) -> list[CodeChunk]:
+def chunk_source(
+    repository: str, path: str, text: str, max_chars: int = CHUNK_CHARS, *, budget: ParseBudget | None = None
+) -> list[CodeChunk]:
     """Return the chunks of one file, in order; a blank file has none.
 
     `kind` is "function", "method", "class" (any type), "module" (a file's own statements), "section" (Markdown) or
@@ -51,6 +61,7 @@ def chunk_source(repository: str, path: str, text: str, max_chars: int = CHUNK_C
         text: The file's text.
         max_chars: The most characters of a chunk, without the blank lines at its ends. A single longer line has more,
             at most `MAX_LINE_CHARS`.
+        budget: What the files of one run may take to parse together; None for no bound but each file's own.
 
     Raises:
         InputError: The text is not valid Unicode, or `max_chars` is below 1.
@@ -75,7 +86,8 @@ def chunk_source(repository: str, path: str, text: str, max_chars: int = CHUNK_C
     cells = notebook.cell_names(lines.lines) if is_notebook else []
     seen: Counter[str] = Counter()
     chunks = []
-    for piece in join(lines, _pieces(lines, language, text.encode(), max_chars), max_chars):
+    within = partial(parse, path=path, budget=budget)
+    for piece in join(lines, _pieces(lines, language, text.encode(), max_chars, within), max_chars):
         symbol = piece.symbol or (cells[piece.start] if is_notebook else "")
         for body in _bodies(lines.text(piece.start, piece.end), max(max_chars, MAX_LINE_CHARS)):
             key = chunk_id(repository, path, body, seen[body])
@@ -92,7 +104,7 @@ def _bodies(text: str, size: int) -> list[str]:
     return [text[start : start + size if start < starts[-1] else None] for start in starts]
 
 
-def _pieces(lines: Lines, language: str, data: bytes, max_chars: int) -> list[Piece]:
+def _pieces(lines: Lines, language: str, data: bytes, max_chars: int, parse: _Parse) -> list[Piece]:
     if language == "markdown":
         return _sections(lines, max_chars)
     root = parse(language, data)
@@ -106,17 +118,25 @@ def _pieces(lines: Lines, language: str, data: bytes, max_chars: int) -> list[Pi
     return split(lines, root, max_chars, rules)
 
 
-def parse(language: str, data: bytes, ranges: list[Range] | None = None) -> Node | None:
+def parse(
+    language: str, data: bytes, ranges: list[Range] | None = None, *, path: str = "", budget: ParseBudget | None = None
+) -> Node | None:
     """Return the root of the syntax tree of a file, or of ranges of it as of one file.
 
     None without a grammar, or if parsing would take too much time or memory.
     """
     rules = grammar(language)
-    if rules is None:
+    if rules is None or (budget is not None and not budget.allows(language, path)):
         return None
     read = len(data) if ranges is None else sum(part.end_byte - part.start_byte for part in ranges)
     seconds = PARSE_SECONDS + PARSE_SECONDS_PER_BYTE * read
-    return parse_within(seconds, rules, data, ranges) if survives(seconds, language, data, ranges) else None
+    begin, began = thread_time(), monotonic()
+    root = parse_within(seconds, rules, data, ranges) if survives(seconds, language, data, ranges) else None
+    if budget is not None:
+        # What runs out of time may take longer, in the other process.
+        late = min(max(seconds, monotonic() - began), seconds + MAX_LATE_SECONDS)
+        budget.charge(language, late if root is None else thread_time() - begin, seconds)
+    return root
 
 
 def _is_useless(root: Node, lines: int) -> bool:

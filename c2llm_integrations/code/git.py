@@ -22,7 +22,16 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from threading import Timer
 from typing import IO
 
-from c2llm_integrations.code.safe_open import list_inside, read_inside
+from c2llm_integrations.code.git_files import (
+    MAX_BYTES,
+    file_inside,
+    has_plain_alternates,
+    is_link,
+    is_plain,
+    place_of,
+    read_small,
+)
+from c2llm_integrations.code.safe_open import list_inside
 from c2llm_integrations.errors import RepositoryError
 
 # The time limit of git on local files: over ten times what a million files need.
@@ -36,8 +45,8 @@ _PATH_BYTES = 512
 MAX_OUTPUT, MAX_MEMORY = 2**28, 2**31
 # Bytes of the files that a clone may lay out: ten times what the largest known repositories have.
 MAX_CHECKOUT = 2**36
-# Bytes that are read of each of git's small files, and at a time of what git prints.
-_MAX_BYTES = _BLOCK_BYTES = 2**20
+# Bytes that are read at a time of what git prints.
+_BLOCK_BYTES = 2**20
 
 # Variables that point git at another repository are dropped, and those that load a library into it, which a library
 # may have read from a tree's `.env`; those about connections and identity are kept.
@@ -63,6 +72,8 @@ _CLONE_IT = "clone it yourself with git clone --no-local and give the clone's fo
 # Files that all worktrees share.
 _SHARED = ("packed-refs", "shallow")
 _HEAD = re.compile(r"ref:\s*(refs/\S+)\s*|([0-9a-f]{40,64})\s*")
+# What git says of a folder of a sparse index that it leaves out, because it cannot read it, and calls that done.
+_UNREAD = re.compile("error: invalid object 0?40000 [0-9a-f]+ for '(.*)'")
 _SECTION = re.compile(r'\[([\w.-]+)(?:\s+"([^"\\]*)")?\s*\]')
 # A path with an empty part, "." or "..", which git refuses to add but lists if an index holds it.
 _ASTRAY = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")
@@ -91,6 +102,7 @@ def run_git(
     seconds: float = ANSWER_SECONDS,
     protocols: str = "",
     most: int | None = None,
+    said: list[str] | None = None,
 ) -> bytes:
     """Run git without prompts, hooks or any repository but `folder`, and return its output.
 
@@ -100,6 +112,7 @@ def run_git(
         seconds: The time limit, if `time_limit` leaves that much.
         protocols: The protocols that git may fetch by, separated by ":".
         most: How many paths, each with a zero byte behind it, git may print.
+        said: Gets the lines that git says beside its output.
 
     Raises:
         TooManyPaths: git printed more of them.
@@ -141,11 +154,14 @@ def run_git(
                 late.cancel()
                 if process.poll() is None:
                     _kill(process)
+        errors.seek(0)
+        lines = errors.read(MAX_BYTES).decode(errors="replace").strip().splitlines()
         if process.returncode:
-            errors.seek(0)
-            said = errors.read(_MAX_BYTES).decode(errors="replace").strip().splitlines() or ["git said nothing"]
-            why = f"git printed over {MAX_OUTPUT:,} bytes" if len(output) == MAX_OUTPUT else said[-1]
+            last = lines[-1] if lines else "git said nothing"
+            why = f"git printed over {MAX_OUTPUT:,} bytes" if len(output) == MAX_OUTPUT else last
             raise RepositoryError(f"git did not answer within {seconds:.3g} s" if is_late else why)
+        if said is not None:
+            said += lines
     return output
 
 
@@ -235,20 +251,20 @@ class GitFolder:
         """Return the git folder of the work tree at `root`, which need not exist; None outside git."""
         if not has_git(root):
             return None
-        pointer = _read(root, ".git").removeprefix("gitdir:").strip() if os.path.isfile(root / ".git") else ".git"
-        own = _place(root, pointer or ".git")
-        common = _read(own, "commondir").strip()
-        return cls(own, _place(own, common) if common else own)
+        pointer = read_small(root, ".git").removeprefix("gitdir:").strip() if os.path.isfile(root / ".git") else ".git"
+        own = place_of(root, pointer or ".git")
+        common = read_small(own, "commondir").strip()
+        return cls(own, place_of(own, common) if common else own)
 
     @property
     def config(self) -> dict[str, str]:
         """The first value of each key in the repository's own configuration file; includes are not followed."""
-        return _parsed(_read(self.common, "config"))
+        return _parsed(read_small(self.common, "config"))
 
     @property
     def head(self) -> str:
         """The branch that is checked out, the commit where it is on none, "" for neither."""
-        match = _HEAD.fullmatch(_read(self.own, "HEAD"))
+        match = _HEAD.fullmatch(read_small(self.own, "HEAD"))
         return (match[1] or match[2]).removeprefix("refs/heads/") if match else ""
 
     @property
@@ -259,7 +275,7 @@ class GitFolder:
     @property
     def has_index(self) -> bool:
         """True once anything was tracked."""
-        return _inside(self.own, "index") is not None
+        return file_inside(self.own, "index") is not None
 
     @property
     def astray(self) -> list[Path]:
@@ -267,14 +283,14 @@ class GitFolder:
         places = [(self.own, name) for name in ("HEAD", "commondir", "index")]
         places += [(self.common, name) for name in ("config", *_SHARED)]
         return [
-            folder / name for folder, name in places if os.path.lexists(folder / name) and not _inside(folder, name)
+            folder / name for folder, name in places if os.path.lexists(folder / name) and not file_inside(folder, name)
         ]
 
     @property
     def linked_folders(self) -> list[Path]:
         """The folders of which nothing is read, because a link stands in their place."""
         places = [self.common / name for name in ("objects", "refs", "info")]
-        return [folder for folder in places if _is_link(folder)]
+        return [folder for folder in places if is_link(folder)]
 
     def other_tree(self, root: Path) -> Path | None:
         """Return the work tree that the configuration names in place of the one at `root`, None if it names none."""
@@ -284,13 +300,17 @@ class GitFolder:
     def tracked(self) -> frozenset[str]:
         """Return the paths in the index, deleted ones too, except those that are not paths inside a folder.
 
+        A path with "/" at its end is a folder whose files git cannot name, because an object is missing.
+
         Raises TooManyPaths for more than `MAX_PATHS`, RepositoryError if git cannot read the index.
         """
         with self.view() as view:
             # Each of its threads would count as 8 MiB of memory.
             one = ("-c", "index.threads=1")
-            listed = run_git(*one, "ls-files", "-z", "--cached", folder=view, most=MAX_PATHS)
-        return frozenset(path for path in os.fsdecode(listed).split("\0") if not _ASTRAY.search(path))
+            said: list[str] = []
+            listed = run_git(*one, "ls-files", "-z", "--cached", folder=view, most=MAX_PATHS, said=said)
+        paths = (path for path in os.fsdecode(listed).split("\0") if not _ASTRAY.search(path))
+        return frozenset([*paths, *(f"{match[1]}/" for match in map(_UNREAD.fullmatch, said) if match)])
 
     def contents(self) -> tuple[str, dict[str, str]]:
         """Return the commit that is checked out, and path → the name it gives to a file's content."""
@@ -324,16 +344,17 @@ class GitFolder:
 
     def _own_trees(self) -> list[Path]:
         """Return the work tree that the configuration names, as that of a submodule does."""
-        configs = (self.config, _parsed(_read(self.common, "config.worktree")))  # where a sparse checkout moves it to
-        return [_place(self.common, one) for config in configs if (one := config.get("core.worktree"))]
+        moved = read_small(self.common, "config.worktree")  # where a sparse checkout moves it to
+        configs = (self.config, _parsed(moved))
+        return [place_of(self.common, one) for config in configs if (one := config.get("core.worktree"))]
 
     def _linked(self) -> list[Path]:
         """Return the work trees that `git worktree add` made."""
         places = []
         with suppress(OSError):
             for name, _ in list_inside(self.common, "worktrees"):
-                pointer = _read(self.common, f"worktrees/{name}/gitdir").strip()
-                places.append(_place(self.common / "worktrees" / name, pointer).parent)
+                pointer = read_small(self.common, f"worktrees/{name}/gitdir").strip()
+                places.append(place_of(self.common / "worktrees" / name, pointer).parent)
         return places
 
     @contextmanager
@@ -354,7 +375,7 @@ class GitFolder:
             if os.path.lexists(place := self.common / "objects" / "info" / name):
                 why = "as after git clone --shared or --reference"
                 raise RepositoryError(f"{place} names another repository's objects, {why}; {_CLONE_IT}")
-        head, config = _read(self.own, "HEAD"), self.config
+        head, config = read_small(self.own, "HEAD"), self.config
         head = head if _HEAD.fullmatch(head) else "ref: refs/heads/none\n"
         (view / "HEAD").write_bytes(head.encode("utf-8", "surrogateescape"))
         kept = {key: config.get(f"extensions.{key}", "") for key in ("objectformat", "refstorage")}
@@ -362,16 +383,24 @@ class GitFolder:
         core = f"[core]\nrepositoryformatversion = {int(bool(lines))}\nbare = true\n[extensions]\n"
         (view / "config").write_text(core + "\n".join(lines) + "\n", "utf-8")
         for folder in ("objects", "refs", "reftable"):
-            if _is_plain(self.common / folder):
-                (view / folder).symlink_to(self.common / folder)
+            if is_plain(self.common / folder) and (folder != "objects" or has_plain_alternates(self.common / folder)):
+                place = view / folder if to_clone or folder != "objects" else _other_objects(view)
+                place.symlink_to(self.common / folder)
             elif to_clone and os.path.lexists(place := self.common / folder):
                 raise RepositoryError(f"{place} is a link, or holds more than files and folders; {_CLONE_IT}")
             elif folder != "reftable":
                 (view / folder).mkdir()
         files = [self.own / "index", *self.own.glob("sharedindex.*"), *map(self.common.joinpath, _SHARED)]
         for file in files:
-            if real := _inside(file.parent, file.name):
+            if real := file_inside(file.parent, file.name):
                 (view / file.name).symlink_to(real)
+
+
+def _other_objects(view: Path) -> Path:
+    """Let a git folder have objects of its own, so that git writes none elsewhere; return where others may be."""
+    (view / "objects" / "info").mkdir(parents=True)
+    (view / "objects" / "info" / "alternates").write_text("../others\n", "utf-8")
+    return view / "others"
 
 
 @contextmanager
@@ -412,58 +441,3 @@ def _parsed(config: str) -> dict[str, str]:
         value = value.split('"')[1] if value.startswith('"') else re.split("[#;]", value, maxsplit=1)[0].strip()
         found.setdefault(f"{section}.{name.lower()}", value if equals else "true")
     return found
-
-
-def _place(folder: Path, pointer: str) -> Path:
-    """Return where a pointer of a git folder leads, without links if anything is there."""
-    place = folder / pointer
-    # The system gives up on long paths and on many links to links; without it Python takes the square of their length.
-    return Path(os.path.realpath(place)) if os.path.exists(place) else place
-
-
-def _is_link(folder: Path) -> bool:
-    """Return whether a path is a symbolic link, or what Windows has beside it (which Python knows from 3.12 on)."""
-    return os.path.islink(folder) or getattr(os.path, "isjunction", os.path.islink)(folder)
-
-
-def _inside(folder: Path, name: str) -> Path | None:
-    """Return where a file of a git folder really is; None for a link out of the folder, and for what is not a file."""
-    real = _place(folder, name)
-    return real if os.path.isfile(real) and real.is_relative_to(_place(folder, "")) else None
-
-
-def _read(folder: Path, name: str) -> str:
-    """Return the text of one of git's own small files; "" for what is not a file inside the folder."""
-    try:
-        real = _inside(folder, name)
-        text = read_inside(real.parent, real.name, _MAX_BYTES).decode("utf-8", "surrogateescape") if real else ""
-    except (OSError, ValueError):
-        return ""
-    return "" if "\0" in text else text
-
-
-def _is_plain(folder: Path) -> bool:
-    """Return whether a folder, itself no link, has only folders, files, and links to these: git would wait for a pipe.
-
-    What `objects/info/alternates` names is not looked at: it may be any folder, of any size.
-    """
-    if _is_link(folder):
-        return False
-    base = str(_place(folder, ""))
-    todo = [base]
-    try:
-        while todo:
-            with os.scandir(todo.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        todo.append(entry.path)
-                    elif entry.is_symlink():
-                        target = os.path.normpath(os.path.join(entry.path, os.pardir, os.readlink(entry.path)))
-                        is_file = os.path.isfile(target) and not os.path.islink(target)
-                        if not target.startswith(base + os.sep) or (os.path.lexists(target) and not is_file):
-                            return False
-                    elif not entry.is_file():
-                        return False
-    except OSError:
-        return False
-    return True

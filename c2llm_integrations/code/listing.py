@@ -62,6 +62,13 @@ def list_files(root: Path, prefix: str, leave_out: Callable[[str], bool]) -> Lis
                     f"git lists over {MAX_PATHS:,} paths: tracked files that a .gitignore hides are not indexed"
                 )
             tracked = {path for path in found or () if path.startswith(below)}
+            lost = sorted(path for path in tracked if path.endswith("/"))
+            tracked -= {*lost}
+            if lost:
+                listing.notes.append(
+                    f"git cannot name the files of {len(lost):,} folders, such as {lost[0]}, whose objects are "
+                    "missing: those that a .gitignore hides are not indexed"
+                )
     _walk(root, prefix, leave_out, tracked, git, listing)
     listing.paths = sorted({*listing.paths, *tracked})
     return listing

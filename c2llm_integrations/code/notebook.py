@@ -14,9 +14,6 @@ from typing import Any
 from c2llm_integrations._utils.json_lines import parse_json
 
 SUFFIX = ".ipynb"
-# What a notebook with its outputs may hold, by its commas and brackets: pictures are one value each, and the figures
-# of hundreds of interactive charts fit. Parsing takes up to some hundred bytes a value.
-MAX_VALUES = 2**21
 # Language → the mark that begins a comment; "#" for all others.
 _SLASHES = "c cpp csharp cuda dart fsharp go groovy java javascript kotlin php rust scala swift typescript"
 _COMMENTS = {**dict.fromkeys(_SLASHES.split(), "//"), **dict.fromkeys(("haskell", "lua", "sql"), "--")}

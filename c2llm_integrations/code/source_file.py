@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from c2llm_integrations._utils.json_lines import has_too_many_values
 from c2llm_integrations.code import exclude, notebook
 from c2llm_integrations.code.languages import is_prose, language_of
 from c2llm_integrations.code.safe_open import NotRegular, open_inside
@@ -117,7 +118,7 @@ def source_of(path: str, data: bytes, wanted: bool = False, include_secrets: boo
         return exclude.BINARY
     text, encoding = decoded
     if path.endswith(notebook.SUFFIX):
-        if sum(map(text.count, ",[{")) > notebook.MAX_VALUES:
+        if has_too_many_values(text):
             return exclude.TOO_LARGE
         text = notebook.script_of(text) or text
         if len(text) > exclude.MAX_FILE_BYTES and not wanted:

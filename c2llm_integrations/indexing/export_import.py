@@ -90,6 +90,7 @@ class ImportReport:
     written: int = 0
     cut: int = 0
     refused: dict[str, str] = field(default_factory=dict)
+    refused_count: int = 0
     seconds: float = 0.0
 
 
@@ -142,7 +143,8 @@ def import_rows(
         loaded = load(missing(), store, refused=options.refused)
     _carry_commits(contents, store, seen)
     report.written, report.cut, report.refused = loaded.written, loaded.cut, loaded.refused
-    report.held = contents.rows - loaded.written - len(loaded.refused)
+    report.refused_count = loaded.refused_count
+    report.held = contents.rows - loaded.written - loaded.refused_count
     report.seconds = perf_counter() - begin
     return report
 

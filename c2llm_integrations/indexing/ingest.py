@@ -19,6 +19,7 @@ from c2llm_integrations._utils.progress import Progress, shown
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.git_commit import CommitSeen
+from c2llm_integrations.code.parse_budget import ParseBudget
 from c2llm_integrations.code.repository import Tree, iter_sources, open_tree
 from c2llm_integrations.code.safe_open import list_inside
 from c2llm_integrations.errors import RepositoryError, SpecMismatch
@@ -317,6 +318,7 @@ def _fill(
 
     filled = fill(Work(tree.name, held, write, stale), store, bulk=bulk, refused=options.refused)
     report.written, report.shortened, report.refused = filled.loaded.written, filled.loaded.cut, filled.loaded.refused
+    report.refused_count = filled.loaded.refused_count
     report.deleted, report.stored = filled.deleted, filled.stored
     commit.record()
     report.tokens, report.cut = embedder.tokens_seen - tokens, embedder.texts_cut - cut
@@ -374,10 +376,12 @@ def _compare(
             report.unchanged += rows
         return rows > 0
 
+    budget = ParseBudget()
     for source in iter_sources(tree, is_unchanged):
         begin(source.path, source.data)
-        chunks = chunk_source(tree.name, source.path, source.text)
-        if cache is not None:
+        refused = budget.refused
+        chunks = chunk_source(tree.name, source.path, source.text, budget=budget)
+        if cache is not None and budget.refused == refused:  # else the next run is to parse it
             cache.keep(source, chunks)
         for chunk in chunks:
             report.chunks += 1
@@ -388,6 +392,7 @@ def _compare(
             report.moved += change is Change.MOVED
             yield chunk, change
     report.skipped, report.encodings = dict(tree.skipped), dict(tree.encodings)
+    report.notes += budget.notes
 
 
 def _stale(tree: Tree, held: StoredRows) -> list[RecordId]:

@@ -43,7 +43,7 @@ from c2llm_integrations.indexing.write_changes import (
     fill,
     write_changes,
 )
-from c2llm_integrations.stores.bulk_loader import Loader
+from c2llm_integrations.stores.bulk_loader import Loader, note_refused
 from c2llm_integrations.stores.filter import value_of
 from c2llm_integrations.stores.ids import RecordId, checked_row_id, row_id, why_id_refused
 from c2llm_integrations.stores.records import PreparedRecord, Record, Row, is_chunk, prepared_of
@@ -174,6 +174,7 @@ def _fill(
     require_mine()
     report, loaded = run.report, filled.loaded
     report.written, report.shortened, report.refused = loaded.written, loaded.cut, loaded.refused
+    report.refused_count = loaded.refused_count
     report.deleted, report.stored = filled.deleted, filled.stored
     note_if_all_refused(report)
     return report
@@ -336,7 +337,8 @@ class _Run:
 
     def note_refused(self, records: Sequence[Record], reasons: Mapping[Any, str]) -> None:
         """Report what would be refused."""
-        self.report.refused.update({id: f"{self._source}: {id}: {why}" for id, why in reasons.items()})
+        for id, why in reasons.items():
+            note_refused(self.report, id, f"{self._source}: {id}: {why}")
 
     # ---- one batch after another
 

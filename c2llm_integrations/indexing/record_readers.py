@@ -100,7 +100,7 @@ def _of_lines(file: Path) -> Iterator[tuple[str, Any, int]]:
 def _of_parquet(file: Path) -> Iterator[tuple[str, Any, int]]:
     from c2llm_integrations.stores.parquet import read_mappings
 
-    return ((f"{file}: row {number}", row, 0) for number, row in zip(count(1), read_mappings(file), strict=False))
+    return ((f"{file}: row {number}", *row) for number, row in zip(count(1), read_mappings(file), strict=False))
 
 
 def _item(where: str, raw: Any, names: Names, source: str) -> Item:

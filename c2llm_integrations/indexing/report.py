@@ -27,7 +27,8 @@ class IngestReport:
     A moved chunk only has other lines.
 
     `cut`: texts whose end the model did not read; `shortened`: texts that the store cut at its byte limit;
-    `refused`: row id → its place and why it is not in the store; `skipped`: reason → files that were left out;
+    `refused`: row id → its place and why it is not in the store, of the first 1,000 (on a cluster, of all);
+    `refused_count`: how many were refused in all; `skipped`: reason → files that were left out;
     `encodings`: encoding → files that are not plain UTF-8; `notes`: why git's own listing was not used, or which
     grammars are not installed, if so;
     `replaced`: the collection took the place of the one before; `estimate`: of a dry run, what the run would cost.
@@ -45,6 +46,7 @@ class IngestReport:
     deleted: int = 0
     stored: int = 0
     refused: dict[str, str] = field(default_factory=dict)
+    refused_count: int = 0
     skipped: dict[str, list[str]] = field(default_factory=dict)
     encodings: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -54,7 +56,8 @@ class IngestReport:
 
     def add(self, other: IngestReport) -> None:
         """Add what was found and done in another part of the same repository."""
-        for name in ("files", "chunks", "tokens", "cut", "shortened", "written", "unchanged", "moved", "deleted"):
+        names = ("files", "chunks", "tokens", "cut", "shortened", "written", "unchanged", "moved", "deleted")
+        for name in (*names, "refused_count"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.refused |= other.refused
         self.notes += other.notes
@@ -65,7 +68,7 @@ class IngestReport:
     @property
     def is_complete(self) -> bool:
         """Whether everything that was to be stored is."""
-        return not self.refused and not self.unreadable
+        return not self.refused_count and not self.unreadable
 
     @property
     def unreadable(self) -> list[str]:
@@ -78,7 +81,8 @@ class RecordsReport:
     """What one run over records found and did. Counts are records; of an updated one only the metadata changed.
 
     `source`: the name that the run was given; `written`: embedded, or given with their vectors, and stored; `stored`:
-    rows of the source now; `cut`, `shortened`, `refused` and `replaced` as in `IngestReport`; `notes`: what to look at.
+    rows of the source now; `cut`, `shortened`, `refused`, `refused_count` and `replaced` as in `IngestReport`; `notes`:
+    what to look at.
     """
 
     source: str
@@ -92,6 +96,7 @@ class RecordsReport:
     deleted: int = 0
     stored: int = 0
     refused: dict[str, str] = field(default_factory=dict)
+    refused_count: int = 0
     notes: list[str] = field(default_factory=list)
     replaced: bool = False
     seconds: float = 0.0
@@ -99,11 +104,11 @@ class RecordsReport:
     @property
     def is_complete(self) -> bool:
         """Whether everything that was to be stored is."""
-        return not self.refused
+        return not self.refused_count
 
 
 def note_if_all_refused(report: RecordsReport) -> None:
     """Put a note first if every record of the run was refused, so that nothing is stored."""
-    if report.refused and not report.written + report.unchanged + report.updated:
+    if report.refused_count and not report.written + report.unchanged + report.updated:
         first = next(iter(report.refused.values()))
         report.notes.insert(0, f"nothing is stored of {report.records:,} records: each was refused, such as {first}")

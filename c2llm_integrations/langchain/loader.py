@@ -11,6 +11,7 @@ from langchain_core.documents import Document
 
 from c2llm_integrations.code.chunk import CodeChunk, piece_id, piece_metadata
 from c2llm_integrations.code.chunking import chunk_source
+from c2llm_integrations.code.parse_budget import ParseBudget
 from c2llm_integrations.code.repository import iter_sources, open_tree
 
 
@@ -28,8 +29,9 @@ class C2LLMCodeLoader(BaseLoader):
     def lazy_load(self) -> Iterator[Document]:
         """Yield one document per chunk, with one file in memory at a time."""
         tree = open_tree(self.root, self.repository)
+        budget = ParseBudget()
         for source in iter_sources(tree):
-            for chunk in chunk_source(tree.name, source.path, source.text):
+            for chunk in chunk_source(tree.name, source.path, source.text, budget=budget):
                 yield piece(chunk, "", {})
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.lexical_terms import document_terms, sparse, sparse_query
+from c2llm_integrations.code.parse_budget import ParseBudget
 from c2llm_integrations.code.repository import iter_sources, open_tree
 from c2llm_integrations.errors import reason_of
 from c2llm_integrations.retrieval.options import SearchOptions
@@ -123,11 +124,12 @@ class FolderIndex:
     def _fill(self) -> None:
         try:
             tree = open_tree(self._folder, expected_root=self._root)
+            budget = ParseBudget()
             for done, source in enumerate(iter_sources(tree)):
                 self._files = (done, len(tree.files))
                 if self.index.bytes >= MAX_BYTES:
                     return
-                self.index.add(chunk_source(tree.name, source.path, source.text))
+                self.index.add(chunk_source(tree.name, source.path, source.text, budget=budget))
             self._files = (len(tree.files), len(tree.files))
         except Exception as error:  # whatever a folder holds, questions are answered from what is read
             self._problem = reason_of(error)

@@ -290,7 +290,7 @@ class LiveIndex:
             parts = self.state.parts or (self.prefix,)
             reports = [ingest_with(self.root / part, self.embedder, self.store, options) for part in parts]
         self.look()
-        refused = sum(len(report.refused) for report in reports)
+        refused = sum(report.refused_count for report in reports)
         return f"{refused} chunks were refused; run: c2llm index" if refused else ""
 
     def close(self) -> None:

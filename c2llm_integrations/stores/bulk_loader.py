@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,8 @@ from c2llm_integrations.stores.vector_store import Row, Vector, VectorStore
 # less than 1e-6; every engine gives back full vectors, whatever codes it searches.
 VERIFIED = 32
 MIN_COSINE = 0.999
+# Refused rows that a report names: of millions, each would take memory, and the file of refused rows has all.
+KEPT_REFUSED = 1_000
 
 _Item = TypeVar("_Item", Row, AnyRecord)
 
@@ -38,12 +40,14 @@ _Item = TypeVar("_Item", Row, AnyRecord)
 class LoadReport:
     """What became of the rows of one load.
 
-    `cut`: texts cut at the store's byte limit; `refused`: record id → its place and why it is not in the store.
+    `cut`: texts cut at the store's byte limit; `refused`: of the first `KEPT_REFUSED` refused ones, record id → its
+    place and why it is not in the store; `refused_count`: how many were refused in all.
     """
 
     written: int = 0
     cut: int = 0
     refused: dict[Any, str] = field(default_factory=dict)
+    refused_count: int = 0
     seconds: float = 0.0
 
 
@@ -64,6 +68,18 @@ def load(batches: Iterable[Sequence[Row]], store: VectorStore, *, refused: Path 
     return loader.report
 
 
+class _Refusing(Protocol):
+    refused: dict[Any, str]
+    refused_count: int
+
+
+def note_refused(report: _Refusing, id: object, why: str, kept: int | None = KEPT_REFUSED) -> None:
+    """Count a refused row in a report, and name it there if it is among the first."""
+    report.refused_count += 1
+    if kept is None or len(report.refused) < kept:
+        report.refused[id] = why
+
+
 class Loader:
     """Writes batches with as many threads as the store takes; leaving its `with` block waits until all is written.
 
@@ -71,8 +87,10 @@ class Loader:
     at the end, and drops what waits. However the block is left, what was acknowledged is in `report` and stored.
     """
 
-    def __init__(self, store: VectorStore, *, refused: Path | None = None, waits: bool = False) -> None:
-        """`refused` is that of `load`.
+    def __init__(
+        self, store: VectorStore, *, refused: Path | None = None, kept: int | None = KEPT_REFUSED, waits: bool = False
+    ) -> None:
+        """`refused` is that of `load`; `kept`: how many refused rows the report names, None for all.
 
         `waits`: `add` and `update` return once a batch is stored, if the store is one of this process. Its writing and
         the making of the next batch only take Python's lock from each other, unless an embedder works outside of it.
@@ -82,6 +100,7 @@ class Loader:
         self.report = LoadReport()
         self._store = store
         self._refused = refused
+        self._kept = kept
         self._ids = bytearray()
         self._sample: dict[RecordId, Vector] = {}
         self._random = random.Random(0)
@@ -146,6 +165,7 @@ class Loader:
 
     def refuse(self, records: Iterable[AnyRecord], reasons: Mapping[Any, str]) -> None:
         """Report and file those records whose id has a reason as refused."""
+        filed: list[str] = []
         for record in records:
             if (why := reasons.get(record.id)) is None:
                 continue
@@ -156,10 +176,11 @@ class Loader:
                 place, line = f"{chunk.path}:{lines}", {"id": chunk.id, "repository": chunk.repository}
                 line |= {"path": chunk.path, "lines": lines, "symbol": chunk.symbol}
             with self._lock:
-                self.report.refused[record.id] = f"{place}: {why}"
-                if self._refused is not None:
-                    with open(self._refused, "a", encoding="ascii") as file:
-                        file.write(json.dumps({**line, "reason": why}) + "\n")
+                note_refused(self.report, record.id, f"{place}: {why}", self._kept)
+            filed.append(json.dumps({**line, "reason": why}) + "\n")
+        if self._refused is not None and filed:
+            with self._lock, open(self._refused, "a", encoding="ascii") as file:
+                file.writelines(filed)
 
     def __enter__(self) -> Self:
         return self

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -19,11 +19,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from c2llm_integrations._utils.json_lines import parse_json
+from c2llm_integrations._utils.json_lines import MAX_LINE_BYTES, parse_json
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import C2LLMError, InputError, MissingExtra
 from c2llm_integrations.stores.ids import row_id
+from c2llm_integrations.stores.parquet_footer import Footer, require_small_footer
+from c2llm_integrations.stores.parquet_pages import plan_group
 from c2llm_integrations.stores.records import AnyRecord, Record, Row, chunk_of
 from c2llm_integrations.stores.rows import slices
 from c2llm_integrations.stores.spec import CollectionSpec, CompactPlan
@@ -31,6 +33,7 @@ from c2llm_integrations.stores.spec_checks import checked_claims
 
 try:
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 except ImportError as error:
     raise MissingExtra("pyarrow", "parquet") from error
@@ -40,6 +43,8 @@ FORMAT = "c2llm-rows-2"
 CHUNKS_FORMAT = "c2llm-rows-1"
 # Rows held at once, on the way out and on the way in.
 BATCH = 1024
+# Bytes of rows held at once on the way in, unless one has more, and what each value takes by itself.
+PART_BYTES, VALUE_BYTES = MAX_LINE_BYTES, 8
 # Repositories without a row that a file may claim: each claim is written to the store by itself.
 EMPTY_REPOSITORIES = 1000
 _FORMAT_KEY, _SPEC_KEY, _CLAIMS_KEY = b"c2llm.format", b"c2llm.spec", b"c2llm.claims"
@@ -160,7 +165,7 @@ def read_rows(file: Path) -> Iterator[list[Row]]:
     """Yield the rows of a file in batches; raises InputError where it is damaged."""
     with _opened(file) as parquet:
         contents = _contents(file, parquet)
-        for batch in _record_batches(parquet):
+        for batch, _ in _record_batches(file, parquet, (*_COLUMNS, "vector")):
             columns, vectors = [batch.column(name) for name in _FIELDS], batch.column("vector")
             flat = vectors.flatten()
             if any(column.null_count for column in (*columns, vectors, flat)):
@@ -172,15 +177,22 @@ def read_rows(file: Path) -> Iterator[list[Row]]:
             yield [Row(record, vector) for record, vector in pairs]
 
 
-def read_mappings(file: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of any Parquet file as mappings of its columns; raises InputError where it is damaged."""
+def read_mappings(file: Path) -> Iterator[tuple[dict[str, Any], int]]:
+    """Yield the rows of any Parquet file as mappings of its columns, and about how many bytes each has.
+
+    Raises InputError where the file is damaged, and for a row over `MAX_LINE_BYTES`.
+    """
+    number = 0
     with _opened(file) as parquet:
-        for batch in _record_batches(parquet):
+        for batch, size in _record_batches(file, parquet):
+            if size > MAX_LINE_BYTES and batch.num_rows == 1:
+                raise InputError(f"{file}: row {number + 1:,} has {size:,} bytes, at most {MAX_LINE_BYTES:,}; split it")
             try:
                 rows = batch.to_pylist()
             except OverflowError as error:  # a date or a duration beyond Python's
                 raise InputError(f"{file} has a value that cannot be read ({error}); write it as text") from error
-            yield from rows
+            number += len(rows)
+            yield from ((row, size // len(rows)) for row in rows)
 
 
 def _checked(file: Path, values: Sequence[Any]) -> AnyRecord:
@@ -196,10 +208,74 @@ def _checked(file: Path, values: Sequence[Any]) -> AnyRecord:
     raise InputError(f"{file} is damaged: {why}")
 
 
-def _record_batches(parquet: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
-    # One row group at a time: iterating over all at once keeps the pages of those that were read.
-    for group in range(parquet.num_row_groups):
-        yield from parquet.iter_batches(BATCH, row_groups=[group], use_threads=False)
+def _record_batches(
+    file: Path, parquet: pq.ParquetFile, columns: Sequence[str] | None = None
+) -> Iterator[tuple[pa.RecordBatch, int]]:
+    """Yield the rows that a file holds in these columns, or all, and about how many bytes they have.
+
+    A batch has at most `BATCH` rows, and at most `PART_BYTES` or one row.
+    """
+    footer, names = Footer(file), None if columns is None else {*columns}
+    with ExitStack() as stack:
+        # Which columns are kept as dictionaries is said when a file is opened.
+        readers: dict[tuple[str, ...], pq.ParquetFile] = {(): parquet}
+        # One row group at a time: iterating over all at once keeps the pages of those that were read.
+        for group in range(parquet.num_row_groups):
+            plan = plan_group(file, footer, group, names, BATCH)
+            if (reader := readers.get(plan.dictionaries)) is None:
+                again = _parquet_file(file, metadata=parquet.metadata, read_dictionary=plan.dictionaries)
+                readers = {(): parquet, plan.dictionaries: (reader := stack.enter_context(again))}
+            for batch in reader.iter_batches(plan.rows, row_groups=[group], columns=columns, use_threads=False):
+                for part, size in _parts(batch):
+                    yield _plain(part, parquet.schema_arrow) if plan.dictionaries else part, size
+
+
+def _parts(batch: pa.RecordBatch) -> Iterator[tuple[pa.RecordBatch, int]]:
+    """Cut a batch into parts of at most `PART_BYTES`, or of one row, and say how many they have."""
+    todo = [batch]
+    while todo:
+        part = todo.pop()
+        size = sum(map(_bytes_of, part.columns))
+        if size > PART_BYTES and part.num_rows > 1:
+            middle = part.num_rows // 2
+            todo += [part.slice(middle), part.slice(0, middle)]
+        elif part.num_rows:
+            yield part, size
+
+
+def _bytes_of(array: pa.Array) -> int:
+    """Return about how many bytes an array's values have, each in full and with what it takes by itself."""
+    kind, size = array.type, VALUE_BYTES * len(array)
+    if isinstance(array, pa.ExtensionArray):
+        return _bytes_of(array.storage)
+    if pa.types.is_dictionary(kind):
+        lengths = pc.take(pc.binary_length(array.dictionary), array.indices)
+        return size + (pc.sum(lengths.cast(pa.int64())).as_py() or 0)
+    if pa.types.is_struct(kind):
+        return size + sum(map(_bytes_of, array.flatten()))
+    if pa.types.is_map(kind):
+        start, end = array.offsets[0].as_py(), array.offsets[-1].as_py()
+        return size + sum(_bytes_of(one.slice(start, end - start)) for one in (array.keys, array.items))
+    if kind.num_fields:  # a list of any kind
+        return size + _bytes_of(array.flatten())
+    if "view" in str(kind):  # slices of it share all their bytes
+        array = array.cast(pa.large_binary())
+    return size + int(array.nbytes)
+
+
+def _plain(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Return a batch in which text stands in full, as far as the schema has it so."""
+    columns = [
+        _plain_column(column, schema, name) for column, name in zip(batch.columns, batch.schema.names, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _plain_column(column: pa.Array, schema: pa.Schema, name: str) -> pa.Array:
+    at = schema.get_field_index(name)  # -1 if two have the name
+    with suppress(pa.ArrowNotImplementedError):  # Python reads both alike
+        return column if at < 0 else column.cast(schema.field(at).type)
+    return column
 
 
 @contextmanager
@@ -207,13 +283,19 @@ def _opened(file: Path) -> Iterator[pq.ParquetFile]:
     if file.exists() and not file.is_file():  # a pipe would be waited for
         raise InputError(f"{file} is {'a folder' if file.is_dir() else 'not a file'}; name a file of Parquet")
     try:
-        with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+        if file.exists():
+            require_small_footer(file)
+        with _parquet_file(file) as parquet:
             yield parquet
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # not the file's fault
             raise
         lines = str(error).splitlines() or [type(error).__name__]
         raise InputError(f"{file} is not a readable Parquet file ({lines[0]}); write it again") from error
+
+
+def _parquet_file(file: Path, **options: Any) -> pq.ParquetFile:
+    return pq.ParquetFile(file, page_checksum_verification=True, **options)
 
 
 def _contents(file: Path, parquet: pq.ParquetFile) -> Contents:

@@ -62,7 +62,7 @@ def read_examples(files: Sequence[Path]) -> tuple[list[Example], Counter[str]]:
 def _read_parquet(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     from c2llm_integrations.stores.parquet import read_mappings  # needs the extra `parquet`
 
-    return ((f"{file}: row {number}", row) for number, row in enumerate(read_mappings(file), 1))
+    return ((f"{file}: row {number}", row) for number, (row, _) in enumerate(read_mappings(file), 1))
 
 
 def _example(row: dict[str, Any], where: str, left_out: Counter[str]) -> Example:

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from c2llm_integrations._utils.json_lines import MAX_LINE_BYTES, parse_json, read_rows
+from c2llm_integrations._utils.json_lines import MAX_LINE_BYTES, MAX_VALUES, parse_json, read_rows
 from c2llm_integrations.errors import InputError
 
+# What follows lines that are refused is not read.
+GARBAGE = bytes(100)
 ROWS = st.lists(st.dictionaries(st.text(), st.text() | st.integers() | st.none(), max_size=3), max_size=5)
 
 
@@ -31,11 +33,21 @@ def test_what_was_written_is_read_with_its_place(rows, zipped, gap, tmp_path_fac
         ("a.jsonl", b"{}\n\n[1]\n", "line 3 is a list, expected an object"),
         ("a.jsonl", b"{}\nnonsense\n", "line 2 is not valid JSON .*; expected one object per line"),
         ("a.jsonl", b"[" * 200_000, "line 1 is not valid JSON"),
+        (
+            "a.jsonl",
+            b'{"a": [' + b"[]," * MAX_VALUES + b"1]}",
+            "line 1 has over 2,097,152 commas and brackets; split it",
+        ),
         ("a.jsonl", b'{"text": "\xff"}\n', "cannot be read as JSON lines: .*UTF-8"),
         (
             "a.jsonl.gz",
             gzip.compress(b"{}\n" + b" " * (MAX_LINE_BYTES + 1), 1, mtime=0),
             "line 2 has over 16,777,216 bytes",
+        ),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b"{}\n" + b" " * 1023 + (b"\n" + b" " * 1023) * 16_384, 1, mtime=0) + GARBAGE,
+            "up to line 16,386 there are over 16,777,216 bytes of blank lines in a row; delete them",
         ),
         ("a.jsonl.gz", b"{}\n", "cannot be read as JSON lines"),
         ("a.jsonl.gz", gzip.compress(b"{}\n" * 99, mtime=0)[:-9], "cannot be read as JSON lines"),
@@ -53,3 +65,9 @@ def test_what_cannot_be_read_is_named_in_one_line(name, data, message, tmp_path)
 def test_json_is_read_or_a_value_error(document):
     with pytest.raises(ValueError, match=r"."):
         parse_json(document)
+
+
+def test_blank_lines_between_rows_have_no_bound_together(tmp_path):
+    gap = b"\n" * (MAX_LINE_BYTES // 2)
+    (tmp_path / "a.jsonl").write_bytes(gap + b'{"n": 1}\n' + gap + b'{"n": 2}\n' + gap)
+    assert [row["n"] for _, row in read_rows(tmp_path / "a.jsonl")] == [1, 2]

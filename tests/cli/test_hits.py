@@ -9,7 +9,7 @@ from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.safe_open import MAX_PATH_BYTES
 from c2llm_integrations.stores.vector_store import Hit
 
-EVIL = "\x1b]0;owned\x07\x9b31m\u202e\r"
+EVIL = "\x1b]0;owned\x07\x9b31m\u202e\r\u200b\u200d\U000e0041\ufeff"
 COMMIT = "c" * 40
 
 

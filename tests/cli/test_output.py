@@ -53,7 +53,7 @@ def test_a_report_is_json_whatever_it_holds(capsys):
 
 def test_what_was_refused_or_unreadable_is_a_problem(tmp_path, capsys):
     refused = {str(number): f"{number}.py:1-2: NaN" for number in range(9)}
-    assert say_problems(refused, tmp_path / "refused.jsonl", ["b.py"])
+    assert say_problems(refused, len(refused), tmp_path / "refused.jsonl", ["b.py"])
     lines = capsys.readouterr().err.splitlines()
     assert lines[:2] == ["refused: 0.py:1-2: NaN", "refused: 1.py:1-2: NaN"]
     assert lines[-2:] == [
@@ -61,7 +61,7 @@ def test_what_was_refused_or_unreadable_is_a_problem(tmp_path, capsys):
         "unreadable: b.py",
     ]
     assert len(lines) == 7
-    assert not say_problems({}, tmp_path / "refused.jsonl")
+    assert not say_problems({}, 0, tmp_path / "refused.jsonl")
 
 
 def test_status_says_where_a_repository_lies_or_that_it_is_elsewhere():

@@ -20,6 +20,23 @@ def test_nothing_that_steers_a_terminal_is_left(text):
     assert not {"\u202e", "\u2066", "\u2069"} & set(clean(text))
 
 
+UNSEEN = "".join(map(chr, (0x200B, *range(0x200E, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF)))
+TAGS = "".join(map(chr, range(0xE0000, 0xE0080)))
+
+
+def test_what_nobody_would_see_is_shown():
+    """Tags say to an agent what its user does not see; code that is turned around reads as other code."""
+    for char in UNSEEN + TAGS:
+        assert clean(f"a{char}b") == one_line(f"a{char}b") == "a\N{REPLACEMENT CHARACTER}b"
+
+
+def test_joiners_stay_in_text_and_show_in_names():
+    """Persian is written with one, families of emoji with the other."""
+    for char in "\u200c\u200d":
+        assert clean(f"a{char}b") == f"a{char}b"
+        assert one_line(f"a{char}b") == "a\N{REPLACEMENT CHARACTER}b"
+
+
 @given(st.text(st.characters(exclude_categories=["Cc", "Cf", "Cs"])))
 def test_ordinary_text_stays_as_it_is(text):
     assert clean(text) == text

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from c2llm_integrations.code import git_files
 from c2llm_integrations.code.git import GitFolder, branch_of
 from c2llm_integrations.code.git_commit import CommitSeen
+from c2llm_integrations.code.git_files import has_plain_alternates, leads_to_host, place_of
 from c2llm_integrations.code.repository import Tree, open_tree
 from c2llm_integrations.indexing.vector_reuse import other_worktrees
 from tests.repositories import commit_all, git
@@ -222,3 +224,143 @@ def test_honest_checkouts_keep_the_name_of_their_origin(repo: Path, tmp_path: Pa
         assert other_worktrees(tmp_path / "side") == [root.resolve()]
     git(root, "config", "remote.origin.url", "https://example.org/team/named.git")
     assert open_tree(root).name == "example.org/team/named"
+
+
+# ---- other folders of objects
+
+
+def alternate(repo: Path, name: str) -> Path:
+    """Move the objects to a folder beside the repository, and name that in `alternates`."""
+    other = repo.parent / "other"
+    (repo / ".git" / "objects").rename(other)
+    (repo / ".git" / "objects" / "info").mkdir(parents=True)
+    (other / "info").mkdir(exist_ok=True)
+    (repo / ".git" / "objects" / "info" / "alternates").write_text(f"# elsewhere\n{name}\n")
+    return other
+
+
+@pytest.mark.parametrize("name", ["../../../other", "ABSOLUTE", "../../../link"])
+def test_other_folders_of_objects_are_read(repo: Path, name: str) -> None:
+    commit = CommitSeen(repo).commit
+    (repo.parent / "link").symlink_to("other")
+    other = alternate(repo, name.replace("ABSOLUTE", str(repo.parent / "other")))
+    os.mkfifo(other / "not-git's")
+    assert CommitSeen(repo).commit == commit is not None
+
+
+@pytest.mark.parametrize(
+    "pipe", ["info/commit-graph", "info/alternates", "pack/pack-1.idx", "HASH", "further/info/commit-graph"]
+)
+def test_a_pipe_among_other_objects_is_seen_before_git_waits_for_it(repo: Path, pipe: str) -> None:
+    """Git would wait for 15 seconds in every run."""
+    commit = CommitSeen(repo).commit
+    assert commit
+    other = alternate(repo, "../../../other")
+    if pipe.startswith("further"):
+        (other / "info" / "alternates").write_text(f"{other}/further\n")
+    file = other / (f"{commit[:2]}/{commit[2:]}" if pipe == "HASH" else pipe)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.unlink(missing_ok=True)
+    os.mkfifo(file)
+    assert not has_plain_alternates(repo / ".git" / "objects")
+    assert CommitSeen(repo).commit is None
+    assert open_tree(repo).files == ["a.py"]
+
+
+MANY = "x\n" * 2**20
+
+
+@pytest.mark.parametrize(
+    "lines", [MANY, '"quoted"\n', "a\0b\n", "//host/share/objects\n"], ids=["many", "quoted", "zero", "host"]
+)
+def test_alternates_that_may_mean_something_else_are_not_given_to_git(repo: Path, lines: str) -> None:
+    (repo / ".git" / "objects" / "info" / "alternates").write_text(lines)
+    assert not has_plain_alternates(repo / ".git" / "objects")
+
+
+@pytest.mark.parametrize("lines", ["", "# nothing\n", "../not-there\n", ".\n"])
+def test_alternates_without_effect_hide_nothing(repo: Path, lines: str) -> None:
+    (repo / ".git" / "objects" / "info" / "alternates").write_text(lines)
+    assert has_plain_alternates(repo / ".git" / "objects")
+    assert CommitSeen(repo).commit
+
+
+def test_chains_of_other_objects_end(repo: Path) -> None:
+    objects = repo / ".git" / "objects"
+    for number in range(100):
+        (objects / "info").mkdir(parents=True, exist_ok=True)
+        (objects / "info" / "alternates").write_text(f"../next{number}\n")
+        objects = objects.parent / f"next{number}"
+    assert not has_plain_alternates(repo / ".git" / "objects")
+
+
+@pytest.mark.parametrize(
+    ("folder", "pointer", "leads"),
+    [
+        (r"C:\r\.git", r"\\host\share\x", True),
+        (r"C:\r\.git", "//host/share", True),
+        (r"C:\r\.git", r"\/host", True),
+        (r"C:\r\.git", r"\\?\UNC\host\share", True),
+        (r"C:\r\.git", r"\\.\pipe\x", True),
+        (r"\\host\share\r", r"\\other\share\r", True),
+        (r"\\host\share\r", r"\\host\share2\r", True),
+        (r"\\host\share\r", "//HOST/share/main/.git", False),
+        (r"C:\r\.git", r"\\?\D:\x", False),
+        (r"C:\r\.git", r"D:\x", False),
+        (r"C:\r\.git", "../x", False),
+        (r"C:\r\.git", r"\x", False),
+    ],
+)
+def test_a_pointer_to_another_machine_is_recognized(folder: str, pointer: str, leads: bool) -> None:
+    """Windows would send the user's name and a hash of the password there."""
+    assert leads_to_host(folder, pointer) is leads
+
+
+def test_windows_follows_no_pointer_to_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (there := tmp_path / "there").mkdir()
+    pointer = f"/{there}"  # two slashes: to POSIX the folder, to Windows a share
+    assert place_of(tmp_path, pointer) == there
+    with monkeypatch.context() as windows:
+        windows.setattr(git_files, "_IS_WINDOWS", True)
+        assert not os.path.exists(place_of(tmp_path, pointer))
+
+
+# ---- a sparse index
+
+
+@pytest.fixture
+def sparse(repo: Path) -> Path:
+    for folder in ("in", "out"):
+        (repo / folder).mkdir()
+        (repo / folder / "b.py").write_text(f"{folder} = 1\n")
+    commit_all(repo)
+    git(repo, "sparse-checkout", "set", "--cone", "--sparse-index", "in")
+    assert "out/" in git(repo, "ls-files", "--sparse").split()
+    (repo / "out").mkdir()
+    (repo / "out" / "b.py").write_text("out = 1\n")
+    (repo / ".gitignore").write_text("out/\n")
+    return repo
+
+
+def test_files_of_a_sparse_index_are_tracked(sparse: Path) -> None:
+    tree = open_tree(sparse)
+    assert (tree.files, tree.notes) == ([".gitignore", "a.py", "in/b.py", "out/b.py"], [])
+
+
+def test_a_folder_of_a_sparse_index_that_git_cannot_read_is_told(sparse: Path) -> None:
+    """Git says nothing of it, and ends as if all were there."""
+    name = git(sparse, "rev-parse", "HEAD:out").strip()
+    (sparse / ".git" / "objects" / name[:2] / name[2:]).unlink()
+    tree = open_tree(sparse)
+    assert tree.files == [".gitignore", "a.py", "in/b.py"]
+    [note] = tree.notes
+    assert note.startswith("git cannot name the files of 1 folders, such as out/, whose objects are missing")
+
+
+def test_listing_a_repository_writes_nothing_into_it(sparse: Path) -> None:
+    """Git makes objects that are missing where it turns an index into a sparse one."""
+    name = git(sparse, "rev-parse", "HEAD:out").strip()
+    (sparse / ".git" / "objects" / name[:2] / name[2:]).unlink()
+    before = sorted((sparse / ".git").rglob("*"))
+    open_tree(sparse)
+    assert sorted((sparse / ".git").rglob("*")) == before

@@ -4,10 +4,11 @@ import json
 
 import pytest
 
+from c2llm_integrations._utils.json_lines import MAX_VALUES
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.exclude import TOO_LARGE
 from c2llm_integrations.code.languages import LANGUAGES, _lexers
-from c2llm_integrations.code.notebook import MAX_VALUES, language_of_script
+from c2llm_integrations.code.notebook import language_of_script
 from c2llm_integrations.code.source_file import read_source
 
 SOURCE = "def mean(xs):\n    return sum(xs) / len(xs)\n"

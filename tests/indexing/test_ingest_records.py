@@ -24,6 +24,7 @@ from c2llm_integrations.indexing.ingest_records import _batch, plan_records
 from c2llm_integrations.indexing.options import RecordOptions
 from c2llm_integrations.indexing.record_readers import Names, read_items
 from c2llm_integrations.indexing.stored_digests import KeySet, StoredDigests
+from c2llm_integrations.stores.bulk_loader import KEPT_REFUSED
 from c2llm_integrations.stores.records import digest_of
 from c2llm_integrations.stores.rows import stored_of
 from tests.conftest import write_project
@@ -111,6 +112,14 @@ def test_a_bad_line_of_a_file_is_refused_with_its_place(store, tmp_path):
     report = load(store, file)
     assert report.written == 2
     assert list(report.refused) == [f"{file}: line {number}" for number in (2, 3, 4)]
+
+
+def test_of_many_bad_records_the_first_are_named_and_all_counted(store):
+    """Also in a plan, which files none."""
+    bad = [{"id": f"r{n}"} for n in range(KEPT_REFUSED + 50)]
+    for report in (plan_records(bad, CountingEmbedder(), store, "answers", RecordOptions()), load(store, bad)):
+        assert (report.refused_count, list(report.refused)) == (len(bad), [one["id"] for one in bad[:KEPT_REFUSED]])
+        assert report.notes[0].startswith(f"nothing is stored of {len(bad):,} records")
 
 
 @pytest.mark.parametrize("kind", ["timestamp", "duration"])

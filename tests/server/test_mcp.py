@@ -92,7 +92,7 @@ async def test_bad_input_gets_a_clear_answer(project, tmp_path):
         assert "empty" in await complaint(client, query=" ")
         assert "no word that lexical search could look for" in await complaint(client, query="?!;")
         assert "prices.py" in await ask(client, query="tax " * 250_000)
-        assert "\x1b" not in await ask(client, query="tax\x1b[2J\x07\u202e")
+        assert "\x1b" not in await ask(client, query="tax\x1b[2J\x07\u202e\U000e0041")
         assert "no language 'klingon'" in await complaint(client, query="tax", language="klingon")
         assert "no kind" in await complaint(client, query="tax", kind="gadget")
         assert "selects nothing" in await complaint(client, query="tax", path="# all")

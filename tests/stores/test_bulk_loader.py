@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
 from c2llm_integrations.errors import BatchRefused, StoreError
-from c2llm_integrations.stores.bulk_loader import Loader, load
+from c2llm_integrations.stores.bulk_loader import KEPT_REFUSED, Loader, load
 from c2llm_integrations.stores.qdrant.edge import QdrantEdgeStore
 from c2llm_integrations.stores.vector_store import CollectionSpec, Row
 from tests.faulty_store import FaultyStore
@@ -307,3 +307,12 @@ def test_what_fails_within_a_bulk_load_is_what_is_told(store):
         raise KeyboardInterrupt
     with pytest.raises(StoreError, match="gone too"), store.bulk():
         pass
+
+
+def test_of_many_refused_rows_the_first_are_named_all_counted_and_filed(store, tmp_path):
+    rows = [replace(make_row(n), vector=np.ones(3, np.float32)) for n in range(KEPT_REFUSED + 50)]
+    report = load(batches([make_row(10**6), *rows], 500), store, refused=tmp_path / "refused.jsonl")
+    assert (report.written, report.refused_count) == (1, len(rows))
+    assert list(report.refused) == [row.chunk.id for row in rows[:KEPT_REFUSED]]
+    filed = [json.loads(line)["id"] for line in (tmp_path / "refused.jsonl").read_text().splitlines()]
+    assert filed == [row.chunk.id for row in rows]

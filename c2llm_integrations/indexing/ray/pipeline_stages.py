@@ -43,7 +43,7 @@ from c2llm_integrations.indexing.ray.batches import (
 )
 from c2llm_integrations.indexing.report import IngestReport
 from c2llm_integrations.indexing.write_changes import embed_rows
-from c2llm_integrations.stores.bulk_loader import Loader
+from c2llm_integrations.stores.bulk_loader import Loader, note_refused
 from c2llm_integrations.stores.vector_store import Row, Stored
 
 if TYPE_CHECKING:
@@ -323,7 +323,7 @@ def embed(batch: ChunkedBatch, embedder: C2LLMEmbedder) -> EmbeddedBatch:
 
     def refuse(chunks: Sequence[CodeChunk], reasons: Mapping[str, str]) -> None:
         for one in chunks:
-            report.refused[one.id] = f"{one.path}:{one.start_line}-{one.end_line}: {reasons[one.id]}"
+            note_refused(report, one.id, f"{one.path}:{one.start_line}-{one.end_line}: {reasons[one.id]}", None)
 
     rows = embed_rows(batch.new, embedder, refuse)
     report.tokens, report.cut = embedder.tokens_seen - tokens, embedder.texts_cut - cut
@@ -336,7 +336,7 @@ def write(batch: EmbeddedBatch, destination: Destination) -> BatchResult:
     result, rows = deepcopy(batch.result), []
     if batch.vectors is not None:
         rows = [Row(one, vector) for one, vector in zip(batch.new, batch.vectors, strict=True)]
-    with Loader(destination.open()) as loader:
+    with Loader(destination.open(), kept=None) as loader:  # the driver sums the ids of all
         loader.add(rows)
         loader.update(batch.moved)
     try:
@@ -347,6 +347,7 @@ def write(batch: EmbeddedBatch, destination: Destination) -> BatchResult:
     report, done = result.report, loader.report
     report.moved, report.written, report.shortened = len(batch.moved), done.written, done.cut
     report.refused |= done.refused
+    report.refused_count += done.refused_count
     return result
 
 

@@ -66,7 +66,7 @@ class EmbeddingActor:
             (self.files, report.files),
             (self.chunks, len(batch.new)),
             (self.tokens, report.tokens),
-            (self.refused, len(report.refused)),
+            (self.refused, report.refused_count),
         ):
             if value:
                 metric.inc(value, self.tags)
