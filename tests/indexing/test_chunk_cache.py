@@ -58,9 +58,9 @@ def cut(monkeypatch) -> list[str]:
     """The paths that were cut."""
     paths: list[str] = []
 
-    def counting(repository, path, text):
+    def counting(repository, path, text, **how):
         paths.append(path)
-        return chunk_source(repository, path, text)
+        return chunk_source(repository, path, text, **how)
 
     monkeypatch.setattr(ingest, "chunk_source", counting)
     return paths

@@ -237,10 +237,10 @@ def test_what_is_read_so_far_answers(checkout, monkeypatch):
     go_on = threading.Event()
     real = memory_index.chunk_source
 
-    def slow(name, path, text):
+    def slow(name, path, text, **how):
         if path == "web/retry.js":
             go_on.wait(30)
-        return real(name, path, text)
+        return real(name, path, text, **how)
 
     monkeypatch.setattr(memory_index, "chunk_source", slow)
     answer = checkout.search("total tax")
