@@ -70,13 +70,13 @@ class AnyOf(NamedTuple):
 
 
 Condition = In | Range | Period | Exists | Not | All | AnyOf
-BOUNDS = ("gt", "gte", "lt", "lte")
+BOUNDS: Mapping[str, Callable[[Any, Any], bool]] = {"gt": gt, "gte": ge, "lt": lt, "lte": le}
 # Operators as MongoDB, and with it other stores of the frameworks, write them → ours.
 _DOLLAR = {f"${name}": name for name in ("and", "or", "not", "eq", "in", "exists", *BOUNDS)}
 _DOLLAR |= {"$ne": "not", "$nin": "not", "$nor": "not"}
-# Conditions in one another: each takes the engines, and Python, a few calls in one another.
+# The most levels of nesting: each level costs the engines, and Python, a few nested calls.
 MAX_NESTED = 64
-_TOO_DEEP = f"the filter nests over {MAX_NESTED} conditions in one another; say it with fewer"
+_TOO_DEEP = f"the filter has more than {MAX_NESTED} levels of nesting; say it with fewer"
 
 
 class Filter:
@@ -104,12 +104,14 @@ class Filter:
             condition = where.condition if isinstance(where, Filter) else _all({} if where is None else where)
         except RecursionError:
             raise InputError(_TOO_DEEP) from None
-        self.condition: Condition = _shallow(condition)
+        _require_shallow(condition)
+        self.condition: Condition = condition
 
     @classmethod
     def _of(cls, condition: Condition) -> Self:
+        _require_shallow(condition)
         made = cls()
-        made.condition = _shallow(condition)
+        made.condition = condition
         return made
 
     def __and__(self, other: Filter) -> Filter:
@@ -122,8 +124,8 @@ class Filter:
         return self._of(Not(self.condition))
 
     def __bool__(self) -> bool:
-        """Whether it restricts anything."""
-        return self.condition != All(())
+        """Whether it restricts anything; what matches every row, such as an empty "and", does not."""
+        return not _is_constant(self.condition, True)
 
     def __repr__(self) -> str:
         return f"Filter({self.condition})"
@@ -138,19 +140,19 @@ class Filter:
 
 
 def _parts(kind: type[All] | type[AnyOf], *filters: Filter) -> tuple[Condition, ...]:
-    """Return what is joined: of a filter of the same kind its parts, so that many joined ones do not nest."""
-    joined = (one.condition for one in filters)
-    return tuple(part for one in joined for part in (one.conditions if isinstance(one, kind) else (one,)))
+    """Return the conditions to join; a filter that is already such a join gives its parts, so nothing nests deeper."""
+    conditions = (one.condition for one in filters)
+    return tuple(part for one in conditions for part in (one.conditions if isinstance(one, kind) else (one,)))
 
 
-def _shallow(condition: Condition) -> Condition:
-    """Return a condition; raises InputError for one that nests deeper than every store can follow."""
+def _require_shallow(condition: Condition) -> None:
+    """Raise InputError for a condition that nests deeper than every store can follow."""
     level: Sequence[Condition] = [condition]
     for _ in range(MAX_NESTED):
         inner = [part for one in level if isinstance(one, All | AnyOf) for part in one.conditions]
         level = inner + [one.condition for one in level if isinstance(one, Not)]
         if not level:
-            return condition
+            return
     raise InputError(_TOO_DEEP)
 
 
@@ -191,6 +193,16 @@ def _conditions(key: object, value: Any) -> list[Condition]:
                 f"a field of the mapping in it is {f'{key}.{name}'!r}"
             )
     return conditions
+
+
+def _is_constant(condition: Condition, holds: bool) -> bool:
+    """Return whether a condition holds (or does not) for every row, because of empty lists and mappings in it."""
+    if isinstance(condition, Not):
+        return _is_constant(condition.condition, not holds)
+    if isinstance(condition, All | AnyOf):
+        each = all if isinstance(condition, All) == holds else any
+        return each(_is_constant(one, holds) for one in condition.conditions)
+    return not holds and isinstance(condition, In) and not condition.values
 
 
 def _require_plain_operator(name: object) -> None:
@@ -243,10 +255,10 @@ def _bound(key: str, name: str, value: Any) -> float | datetime:
 def moment_of(value: object) -> datetime | None:
     """Return the moment that a datetime, a date or an ISO 8601 string names, or None; without an offset, in UTC."""
     if isinstance(value, str):
-        found = _MOMENT.fullmatch(value)
-        if found is None:
+        match = _MOMENT.fullmatch(value)
+        if match is None:
             return None
-        day, clock, fraction, offset = found.groups(default="")
+        day, clock, fraction, offset = match.groups(default="")
         try:  # spelled as Python 3.10 takes it
             value = datetime.fromisoformat(
                 f"{day}{clock}{fraction and '.' + fraction.ljust(6, '0')}{offset.replace('Z', '+00:00')}"
@@ -285,19 +297,16 @@ def _matches(condition: Condition, metadata: Mapping[str, Any]) -> bool:
     value = value_of(metadata, condition.key)
     if isinstance(condition, In):
         elements = value if isinstance(value, list | tuple) else [value]
-        wanted = {_comparable(one) for one in condition.values}
-        return any(_comparable(one) in wanted for one in elements)
+        values = {_comparable(one) for one in condition.values}
+        return any(_comparable(one) in values for one in elements)
     if isinstance(condition, Range):
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
-        return all(_COMPARE[name](value, bound) for name, bound in condition.bounds.items())
+        return all(BOUNDS[name](value, bound) for name, bound in condition.bounds.items())
     if isinstance(condition, Period):
         moment = moment_of(value) if isinstance(value, str) else None
-        return moment is not None and all(_COMPARE[name](moment, bound) for name, bound in condition.bounds.items())
-    return value not in (None, [], ())
-
-
-_COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {"gt": gt, "gte": ge, "lt": lt, "lte": le}
+        return moment is not None and all(BOUNDS[name](moment, bound) for name, bound in condition.bounds.items())
+    return value not in (None, [], ())  # Exists
 
 
 def value_of(metadata: Any, key: str) -> Any:

@@ -214,15 +214,15 @@ class VectorStore(Backend):
             where: A filter, instead of ids. Only rows that this package wrote are deleted.
 
         Raises:
-            InputError: For what cannot be an id, for ids and a filter together or neither, and for a filter without
-                conditions unless a source is named.
+            InputError: For what cannot be an id, for ids and a filter together or neither, and for a filter that
+                every row matches unless a source is named.
 
         """
         if ids is not None and where is None:
             found = list(self._by_key(ids, source, lambda keys: ((key, key) for key in self._known(keys))).values())
         elif ids is None and where is not None:
             if source is None and not _filter(where):
-                raise InputError("where=… has no conditions and would delete every row; name a source, or use `drop`")
+                raise InputError("where=… matches every row, so all would be deleted; name a source, or use `drop`")
             found = [row.id for row in self.scan(where, source=source)]
         else:
             raise InputError("delete takes ids or where=…, one of them; `drop` deletes the whole collection")

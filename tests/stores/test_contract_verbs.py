@@ -106,6 +106,33 @@ def test_delete_by_filter_deletes_what_matches_and_nothing_else(
     assert texts(filled.scroll()) == left
 
 
+@pytest.mark.parametrize(
+    "where",
+    [
+        {},
+        {"and": []},
+        {"and": [{}]},
+        {"or": [{}]},
+        {"or": [{"votes": 2}, {}]},
+        {"not": {"or": []}},
+        {"votes": {"not": []}},
+        Filter() | Filter({"votes": 2}),
+        ~~Filter({"and": []}),
+    ],
+)
+def test_delete_refuses_a_filter_that_matches_every_row(filled: VectorStore, where: Any) -> None:
+    assert not Filter(where)
+    with pytest.raises(InputError, match="matches every row, so all would be deleted"):
+        filled.delete(where=where)
+    assert filled.count() == 5
+
+
+@pytest.mark.parametrize("where", [{"or": []}, {"votes": []}, {"not": {}}, {"and": [{}, {"or": []}]}])
+def test_delete_by_a_filter_that_matches_no_row_deletes_none(filled: VectorStore, where: Any) -> None:
+    assert Filter(where)
+    assert filled.delete(where=where) == 0
+
+
 def test_delete_by_id_is_within_its_source(filled: VectorStore) -> None:
     filled.delete("a", source="one")
     assert texts(filled.scroll()) == ["fourth", "second", "third", "x = 1\n"]
