@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
     Searchable: TypeAlias = VectorStore | LexicalIndex
 
-# A question with a larger share of unknown letters has about the vector of any other such question.
+# Above this share of unknown letters, all questions get about the same vector.
 MAX_UNKNOWN = 0.5
 UNREADABLE_NOTE = "answered by words alone: the model does not know the script of the question"
 GIVEN_NOTE = (
     "the collection was filled with given vectors, so nothing tells whether this model made them: if another did, "
     "what is near means nothing; to have it checked, give the model with the vectors when you fill a collection"
 )
-# Rows asked of each list: with 50 fewer questions find their file, from 100 to 400 equally many do.
+# Rows asked of each list. With 50, fewer questions find their file; 100 to 400 do equally well.
 CANDIDATES = 100
 # How long the paths of a collection are cached: another process may rename a file.
 PATHS_SECONDS = 5.0
@@ -109,14 +109,20 @@ def warn_if_given(store: VectorStore) -> None:
 
 
 def is_given(store: VectorStore) -> bool:
-    """Return whether nothing tells what made a collection's vectors; those of others come with a Layout, which does."""
+    """Return whether nothing tells which model made a collection's vectors.
+
+    Collections made by others do not count: their Layout names the model.
+    """
     spec = store.spec
     return spec is not None and spec.is_given and not isinstance(store, ForeignStore)
 
 
 def require_comparable(spec: CollectionSpec, embedder: C2LLMEmbedder) -> None:
     """Raise SpecMismatch for vectors of another model, or only of another width where their model is not known."""
-    spec.require_model(embedder.output_dim, spec.fingerprint if spec.is_given else embedder.fingerprint)
+    if spec.is_given:
+        spec.require_model(embedder.output_dim, spec.fingerprint)  # its own, so that only the width is compared
+    else:
+        spec.require_model(embedder.output_dim, embedder.fingerprint)
 
 
 def search_with(query: str, embedder: C2LLMEmbedder | None, store: VectorStore, options: SearchOptions) -> list[Hit]:
@@ -180,7 +186,7 @@ def for_model(query: str) -> str:
     return query if query.isascii() else _GLUED.sub(" ", query)
 
 
-def find(query: str, vector: Vector | None, source: Searchable, options: SearchOptions) -> list[Hit]:
+def find(query: str, vector: Vector | None, index: Searchable, options: SearchOptions) -> list[Hit]:
     """Return what `search` returns, for a query whose vector is known, or None in mode "lexical".
 
     Raises InputError as `search` does, and for a lexical search without a word to look for.
@@ -189,11 +195,11 @@ def find(query: str, vector: Vector | None, source: Searchable, options: SearchO
     terms = query_terms(query) if options.mode != "dense" else []
     if options.mode == "lexical" and not terms:
         raise InputError(f"the query {query[:40]!r} has no word that lexical search could look for; add one")
-    where = _filter(source, options)
+    where = _filter(index, options)
     if where is None:
         return []
-    found = source.candidates(vector, terms, max(options.limit, CANDIDATES), where)
-    return rank(query, found, options.limit, options.mode, options.rules)
+    candidates = index.candidates(vector, terms, max(options.limit, CANDIDATES), where)
+    return rank(query, candidates, options.limit, options.mode, options.rules)
 
 
 def require_question(query: str, options: SearchOptions) -> None:
@@ -210,10 +216,10 @@ def require_question(query: str, options: SearchOptions) -> None:
         raise InputError(f"there is no kind {options.kind!r}{did_you_mean(options.kind, KINDS)}")
 
 
-def unmatched(source: Searchable, options: SearchOptions) -> str:
+def unmatched(index: Searchable, options: SearchOptions) -> str:
     """Return the first filter that no row passes: "path", "language" or "kind"; "" if each passes some."""
     is_filtered = options.path or options.languages or options.kind
-    rows: list[Stored | CodeChunk] = list(source.scan(source=options.repository)) if is_filtered else []
+    rows: list[Stored | CodeChunk] = list(index.scan(source=options.repository)) if is_filtered else []
     if options.path and not selected(options.path, {row.path for row in rows}):
         return "path"
     languages = _languages(options)
@@ -234,12 +240,14 @@ def _languages(options: SearchOptions) -> list[str]:
     return list(dict.fromkeys(one for name in options.languages for one in languages_called(name)))
 
 
-def _filter(source: Searchable, options: SearchOptions) -> Filter | None:
+def _filter(index: Searchable, options: SearchOptions) -> Filter | None:
     """Return the filter, or None if no path matches."""
     asked: dict[str, Any] = {"repository": options.repository, "language": _languages(options), "kind": options.kind}
     if options.path is not None:
-        paths = _Paths.of(source, options.repository)
-        chosen = paths.selected(options.path) or _Paths.of(source, options.repository, anew=True).selected(options.path)
+        paths = _Paths.of(index, options.repository)
+        if not paths.selected(options.path):
+            paths = _Paths.of(index, options.repository, anew=True)
+        chosen = paths.selected(options.path)
         if not chosen:
             return None
         asked["path"] = chosen if len(chosen) < len(paths.all) else None
@@ -252,26 +260,26 @@ class _Paths:
     Changes by other processes show in the number of rows, and after `PATHS_SECONDS` at the latest.
     """
 
-    _known: ClassVar[WeakKeyDictionary[Searchable, dict[str | None, _Paths]]] = WeakKeyDictionary()
+    _cached: ClassVar[WeakKeyDictionary[Searchable, dict[str | None, _Paths]]] = WeakKeyDictionary()
 
-    def __init__(self, source: Searchable, repository: str | None, stamp: tuple[int, int]) -> None:
-        self.all = frozenset(row.path for row in source.scan(source=repository))
+    def __init__(self, index: Searchable, repository: str | None, stamp: tuple[int, int]) -> None:
+        self.all = frozenset(row.path for row in index.scan(source=repository))
         self._stamp = stamp
         self._end = time.monotonic() + PATHS_SECONDS
         self._selected: dict[str, list[str]] = {}
 
     @classmethod
-    def of(cls, source: Searchable, repository: str | None, anew: bool = False) -> _Paths:
-        """Return the paths of a source (of one repository); `anew`: without the cache."""
-        known = cls._known.setdefault(source, {})
-        stamp = source.changes, source.count(source=repository)
-        paths = known.get(repository)
+    def of(cls, index: Searchable, repository: str | None, anew: bool = False) -> _Paths:
+        """Return the paths of an index (of one repository); `anew`: without the cache."""
+        cached = cls._cached.setdefault(index, {})
+        stamp = index.changes, index.count(source=repository)
+        paths = cached.get(repository)
         if paths is None or anew or paths._stamp != stamp or time.monotonic() > paths._end:
-            paths = known[repository] = cls(source, repository, stamp)
+            paths = cached[repository] = cls(index, repository, stamp)
         return paths
 
     def selected(self, path: str) -> list[str]:
-        """Return those that a path or pattern selects."""
+        """Return the paths that a path or pattern selects."""
         if path not in self._selected:
             self._selected[path] = selected(path, self.all)
         return self._selected[path]
@@ -281,6 +289,6 @@ def _within_checkout(path: str, store: VectorStore) -> str:
     """Return an absolute path as one from the root of the checkout that it lies in, if that fills the collection."""
     if not os.path.isabs(path) or "\0" in path or not within_limits(path):
         return path
-    here = {Claim.parse(text).checkout for text in store.claims().values()}
-    roots = (folder for folder in (Path(path), *Path(path).parents) if checkout_id(folder) in here)
+    checkouts = {Claim.parse(text).checkout for text in store.claims().values()}
+    roots = (folder for folder in (Path(path), *Path(path).parents) if checkout_id(folder) in checkouts)
     return next((found for root in roots if (found := from_root(path, root, root))), path)

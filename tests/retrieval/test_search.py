@@ -289,6 +289,21 @@ def test_a_path_that_another_process_renamed_is_found(embedder):
         assert paths(search("x", embedder, store, path="new.py")) == {"new.py"}
 
 
+def test_a_path_among_others_that_another_process_wrote_is_the_only_one(embedder):
+    """As many rows as before, and more paths: the pattern is compared with these, not with the cached ones."""
+    [old], [other] = (chunk_source("here", "a.py", f"x = {number}\n") for number in range(2))
+    vector = embedder.encode_documents([old.text])[0]
+    with open_store("qdrant+memory://") as store:
+        store.create(CollectionSpec(embedder.output_dim, embedder.fingerprint))
+        store.upsert([Row(old, vector), Row(other, vector)])
+        assert search("x", embedder, store, path="a.py")
+        changes = store.changes
+        store.delete(where={"path": "a.py"})
+        store.upsert([Row(replace_path(old, path), vector) for path in ("b.py", "x.py")])
+        store.changes = changes
+        assert paths(search("x", embedder, store, path="b.py")) == {"b.py"}
+
+
 def replace_path(chunk, path):
     [moved] = chunk_source(chunk.repository, path, chunk.text)
     return moved
