@@ -62,36 +62,36 @@ def cost_of(lengths: Sequence[int], padded: bool) -> int:
 class Turn(Enum):
     """The kind of job that the next batch is taken from, if both kinds wait."""
 
-    SMALL = auto()  # one batch is left of them: many of these are merged
-    LARGE = auto()
+    SMALL = auto()  # jobs with one batch left; several are computed together
+    LARGE = auto()  # jobs with more batches
 
 
 class Waiting(NamedTuple):
     """A job as the policy sees it: the lengths in its next batch, and whether more batches follow."""
 
     lengths: Sequence[int]
-    is_large: bool
+    has_more: bool
 
 
 class Choice(NamedTuple):
-    """The places of the jobs whose next batches are computed together, and whose turn is next."""
+    """The places of the jobs whose next batches are computed together, and whether it is one large job."""
 
     places: list[int]
-    turn: Turn
+    is_large: bool
 
 
-def choose(waiting: Sequence[Waiting], turn: Turn, *, budget: int, lanes: int, padded: bool) -> Choice:
+def choose(waiting: Sequence[Waiting], turn: Turn, *, budget: int, lane_count: int, padded: bool) -> Choice:
     """Choose what is computed next: one batch of the first large job, or the small jobs that fit into one batch.
 
     At least one job is chosen if any waits. `waiting` is in the order of turns; `turn` decides if both kinds wait;
-    `budget` tokens fit into one batch; of many small jobs only the share of one of `lanes` is taken.
+    `budget` tokens fit into one batch; of many small jobs only the share of one of `lane_count` lanes is taken.
     """
-    large = [place for place, job in enumerate(waiting) if job.is_large]
-    small = [place for place, job in enumerate(waiting) if not job.is_large]
+    large = [place for place, job in enumerate(waiting) if job.has_more]
+    small = [place for place, job in enumerate(waiting) if not job.has_more]
     if large and (turn is Turn.LARGE or not small):
-        return Choice(large[:1], Turn.SMALL)
+        return Choice(large[:1], is_large=True)
     tokens = sum(sum(waiting[place].lengths) for place in small)
-    limit = min(budget, max(SHARE_TOKENS, -(-tokens // lanes)))
+    limit = min(budget, max(SHARE_TOKENS, -(-tokens // lane_count)))
     chosen: list[int] = []
     lengths: list[int] = []
     for place in small:
@@ -99,7 +99,7 @@ def choose(waiting: Sequence[Waiting], turn: Turn, *, budget: int, lanes: int, p
         if not chosen or cost_of([*lengths, *more], padded) <= limit:
             chosen.append(place)
             lengths += more
-    return Choice(chosen, Turn.LARGE)
+    return Choice(chosen, is_large=False)
 
 
 class Budget:
@@ -109,13 +109,13 @@ class Budget:
         self.full = self.tokens = full
         self._fitted, self._grow_after = 0, GROW_AFTER
 
-    def shrink(self, cost: int) -> None:
+    def note_out_of_memory(self, cost: int) -> None:
         """Halve after a batch of this cost ran out of memory."""
         self.tokens = max(min(LEAST_TOKENS, self.full), min(self.tokens, cost) // 2)
         self._fitted, self._grow_after = 0, min(2 * self._grow_after, GROW_AFTER_MOST)
 
-    def fits(self, cost: int) -> None:
-        """Double again after enough batches of about the full size: whatever took the memory may be gone."""
+    def note_fit(self, cost: int) -> None:
+        """Double again after enough batches of about the full size that fit: whatever took the memory may be gone."""
         if self.tokens < self.full and cost > self.tokens // 2:
             self._fitted += 1
         if self._fitted >= self._grow_after:
@@ -177,13 +177,13 @@ class Worker:
     def __init__(self, encoder: Encoder, device: torch.device) -> None:
         self.encoder = encoder
         self.device = device
-        self.lanes = lane_count(device)
-        self.thread = ThreadPoolExecutor(1, "c2llm-encoder")
+        self.lane_count = lane_count(device)
+        self.runner = ThreadPoolExecutor(1, "c2llm-encoder")
         self.state = State.ASLEEP
         self.busy = 0
 
     @cached_property
-    def threads(self) -> ThreadPoolExecutor:
+    def lane_pool(self) -> ThreadPoolExecutor:
         """The lanes' threads, started when they are first needed."""
         return lanes(self.device)
 
@@ -246,25 +246,25 @@ class BatchScheduler:
         for worker in self.workers:
             if worker.state is State.ASLEEP:
                 worker.state = State.AWAKE
-                worker.thread.submit(self._drain, worker)
+                worker.runner.submit(self._drain, worker)
 
     def _drain(self, worker: Worker) -> None:
         """Compute until nothing waits; runs in the worker's thread."""
-        while first := self._first(worker):
+        while first := self._take_or_sleep(worker):
             if len(first) == 1:
                 self._compute(worker, first[0])
                 continue
-            worker.busy = worker.lanes
-            idle: list[Batch] = [[]] * (worker.lanes - len(first))
-            list(worker.threads.map(lambda batch: self._run_lane(worker, batch), first + idle))
+            worker.busy = worker.lane_count
+            idle: list[Batch] = [[]] * (worker.lane_count - len(first))
+            list(worker.lane_pool.map(lambda batch: self._run_lane(worker, batch), first + idle))
 
-    def _first(self, worker: Worker) -> list[Batch]:
-        """Return one batch to compute alone, two to start lanes with, or [] if no text waits."""
+    def _take_or_sleep(self, worker: Worker) -> list[Batch]:
+        """Return one batch to compute alone or two to start lanes with; if no text waits, [], and the worker sleeps."""
         with self._lock:
-            found = [batch for _ in range(min(worker.lanes, 2)) if (batch := self._next(worker))]
-            if not found and worker.state is State.AWAKE:
+            batches = [batch for _ in range(min(worker.lane_count, 2)) if (batch := self._next(worker))]
+            if not batches and worker.state is State.AWAKE:
                 worker.state = State.ASLEEP
-            return found
+            return batches
 
     def _run_lane(self, worker: Worker, batch: Batch) -> None:
         """Compute this batch, if any, and then further ones, until no lane of the worker finds another."""
@@ -289,12 +289,12 @@ class BatchScheduler:
 
     def _compute(self, worker: Worker, batch: Batch) -> None:
         try:
-            found = self._within_memory(worker, [text.tokens for text in batch]).numpy()
+            vectors = self._within_memory(worker, [text.tokens for text in batch]).numpy()
         except BaseException as error:
             self._give_up(worker, batch, error)
             return
         with self._lock:
-            for text, vector in zip(batch, found, strict=True):
+            for text, vector in zip(batch, vectors, strict=True):
                 text.job.vectors[text.row] = vector
                 text.job.done += 1
             for job in {text.job for text in batch}:
@@ -329,32 +329,34 @@ class BatchScheduler:
             return self._again.popleft()
         self._jobs = [job for job in self._jobs if job.batches]
         waiting = [Waiting(job.batches[0].lengths, len(job.batches) > 1) for job in self._jobs]
-        chosen, turn = choose(waiting, self._turn, budget=self.budget.tokens, lanes=worker.lanes, padded=self._padded)
-        if not chosen:
+        choice = choose(
+            waiting, self._turn, budget=self.budget.tokens, lane_count=worker.lane_count, padded=self._padded
+        )
+        if not choice.places:
             return []
-        self._turn = turn
-        batch = [text for place in chosen for text in self._jobs[place].take()]
-        if turn is Turn.SMALL:  # a large job, which goes behind the others
-            self._jobs.append(self._jobs.pop(chosen[0]))
+        self._turn = Turn.SMALL if choice.is_large else Turn.LARGE
+        batch = [text for place in choice.places for text in self._jobs[place].take()]
+        if choice.is_large:  # it goes behind the others
+            self._jobs.append(self._jobs.pop(choice.places[0]))
         return sorted(batch, key=lambda text: -len(text.tokens))
 
     def _within_memory(self, worker: Worker, texts: Texts) -> torch.Tensor:
         """Encode a batch; if the device runs out of memory, encode its halves and shrink the budget for a while."""
         cost = cost_of([len(text) for text in texts], self._padded)
         try:
-            found = worker.encoder(texts)
+            vectors = worker.encoder(texts)
         except (RuntimeError, MemoryError) as error:
             if len(texts) == 1 or not is_out_of_memory(error):
                 raise
         else:
             with self._lock:
-                self.budget.fits(cost)
-            return found
+                self.budget.note_fit(cost)
+            return vectors
         if worker.device.type == "cuda":
             torch.cuda.empty_cache()  # its free blocks may lie in pieces
         with self._lock:
             warn, self._has_warned = not self._has_warned, True
-            self.budget.shrink(cost)
+            self.budget.note_out_of_memory(cost)
         if warn:
             warnings.warn(f"{worker.device} has no memory for {sum(map(len, texts))} tokens at once", stacklevel=2)
         middle = len(texts) // 2

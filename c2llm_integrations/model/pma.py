@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 
 class MultiheadAttentionBlock(nn.Module):
-    """Attention of a query over keys, each followed by a residual and a layer norm; names as in the released files."""
+    """Attention, then a one-layer feed-forward; after each a residual and a layer norm. Named as in released files."""
 
     def __init__(self, hidden_size: int, output_dim: int, num_heads: int, layer_norm: bool) -> None:
         super().__init__()
@@ -36,8 +36,12 @@ class MultiheadAttentionBlock(nn.Module):
             attn_mask=None if mask is None else mask[:, None, None, :].bool(),
             scale=query.shape[-1] ** -0.5,  # the full width, not the head's
         )  # (B, h, 1, d/h)
-        pooled = self.ln0(query + attended.transpose(1, 2).flatten(2))
-        return self.ln1(pooled + F.relu(self.fc_o(pooled))).squeeze(1)  # type: ignore[no-any-return]
+        return self.after_attention(query + attended.transpose(1, 2).flatten(2)).squeeze(1)
+
+    def after_attention(self, attended: Tensor) -> Tensor:
+        """Return (…, d) of the sum (…, d) of the query and what it attended to."""
+        pooled = self.ln0(attended)
+        return self.ln1(pooled + F.relu(self.fc_o(pooled)))  # type: ignore[no-any-return]
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], self.num_heads, -1).transpose(1, 2)  # (B, T, d) → (B, h, T, d/h)
@@ -98,16 +102,15 @@ class FoldedPMA:
         scores = self.scores(states).masked_fill(~mask[:, :, None], -torch.inf)
         return scores.softmax(1).transpose(1, 2) @ states
 
-    def outputs(self, mixed: Tensor) -> Tensor:
-        """Return (n, h, d / h) of (n, h, D): the values of mixed states, without their bias."""
+    def head_values(self, mixed: Tensor) -> Tensor:
+        """Return (n, h, d / h) of (n, h, D): each head's values of mixed states, without their bias."""
         return torch.einsum("nhd,hwd->nhw", mixed, self.values)
 
     def finish(self, mixed: Tensor) -> Tensor:
         """Return the vectors (n, d) of (n, h, D)."""
-        block = self.block
-        first = block.ln0(self.query + self.outputs(mixed).flatten(1) + block.fc_v.bias)
-        return block.ln1(first + F.relu(block.fc_o(first)))  # type: ignore[no-any-return]
+        attended = self.head_values(mixed).flatten(1) + self.block.fc_v.bias
+        return self.block.after_attention(self.query + attended)
 
     def __call__(self, states: Tensor, mask: Tensor) -> Tensor:
-        """Return the vectors (n, d) of (n, T, D), and (n, T) true where a token is."""
+        """Return the vectors (n, d) of (n, T, D), and a mask (n, T) of type bool, true where a token is."""
         return self.finish(self.mix(states, mask))

@@ -176,7 +176,7 @@ def start(checkpoint: Checkpoint, output_dim: int, states: TokenStates, rows: Se
     folded = FoldedPMA(full)
     heads = full.mab.num_heads
     pma = PMA(full.mab.fc_k.in_features, output_dim, heads, isinstance(full.mab.ln0, torch.nn.LayerNorm))
-    outputs = folded.outputs(_by_parts(states, rows, folded.mix)).transpose(0, 1)  # (h, n, w)
+    outputs = folded.head_values(_by_parts(states, rows, folded.mix)).transpose(0, 1)  # (h, n, w)
     outputs = outputs - outputs.mean(1, keepdim=True)
     _, directions = torch.linalg.eigh(outputs.transpose(1, 2) @ outputs)  # ascending: the last vary most
     kept = directions[:, :, -(output_dim // heads) :].transpose(1, 2)  # (h, output_dim / h, w)

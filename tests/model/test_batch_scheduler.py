@@ -334,20 +334,19 @@ WAITING = st.lists(JOBS, max_size=20)
 
 @given(WAITING, st.sampled_from(Turn), st.integers(1, 2000), st.integers(1, 4), st.booleans())
 def test_the_policy_takes_one_large_job_or_small_ones_that_fit(waiting, turn, budget, lanes, padded):
-    chosen, following = choose(waiting, turn, budget=budget, lanes=lanes, padded=padded)
+    choice = choose(waiting, turn, budget=budget, lane_count=lanes, padded=padded)
+    chosen = choice.places
     assert bool(chosen) == bool(waiting)
     assert chosen == sorted(set(chosen))
     if not chosen:
         return
-    kinds = {waiting[place].is_large for place in chosen}
-    assert len(kinds) == 1
+    kinds = {waiting[place].has_more for place in chosen}
+    assert kinds == {choice.is_large}
     if kinds == {True}:
-        assert chosen == [next(place for place, job in enumerate(waiting) if job.is_large)]
-        assert following is Turn.SMALL
-        assert turn is Turn.LARGE or all(job.is_large for job in waiting)
+        assert chosen == [next(place for place, job in enumerate(waiting) if job.has_more)]
+        assert turn is Turn.LARGE or all(job.has_more for job in waiting)
     else:
-        assert following is Turn.LARGE
-        assert turn is Turn.SMALL or not any(job.is_large for job in waiting)
+        assert turn is Turn.SMALL or not any(job.has_more for job in waiting)
         lengths = [length for place in chosen for length in waiting[place].lengths]
         assert len(chosen) == 1 or cost_of(lengths, padded) <= budget
 
@@ -355,16 +354,16 @@ def test_the_policy_takes_one_large_job_or_small_ones_that_fit(waiting, turn, bu
 @pytest.mark.parametrize(("lanes", "jobs"), [(1, 8), (2, 4), (4, 2)])
 def test_many_questions_are_split_evenly_over_the_lanes(lanes, jobs):
     waiting = [Waiting([SHARE_TOKENS], False)] * 8
-    assert len(choose(waiting, Turn.SMALL, budget=10**6, lanes=lanes, padded=False).places) == jobs
+    assert len(choose(waiting, Turn.SMALL, budget=10**6, lane_count=lanes, padded=False).places) == jobs
 
 
 def test_a_budget_grows_back_only_by_batches_of_about_its_size():
     budget = Budget(8 * LEAST_TOKENS)
-    budget.shrink(8 * LEAST_TOKENS)
+    budget.note_out_of_memory(8 * LEAST_TOKENS)
     assert budget.tokens == 4 * LEAST_TOKENS
     for _ in range(10 * GROW_AFTER):
-        budget.fits(LEAST_TOKENS)
+        budget.note_fit(LEAST_TOKENS)
     assert budget.tokens == 4 * LEAST_TOKENS
     for _ in range(2 * GROW_AFTER):
-        budget.fits(4 * LEAST_TOKENS)
+        budget.note_fit(4 * LEAST_TOKENS)
     assert budget.tokens == budget.full
