@@ -141,7 +141,7 @@ def _mode_used(
         return asked, []
     if spec.analyzer != ANALYZER:
         return "dense", ["answered by meaning alone: this collection has no words to search"]
-    mode = mode_for(question, embedder, spec)
+    mode = mode_for(question, asked, embedder)
     return mode, [UNREADABLE_NOTE] if mode == "lexical" else []
 
 

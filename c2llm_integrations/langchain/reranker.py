@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 
 from c2llm_integrations.langchain.embeddings import C2LLMEmbeddings
 from c2llm_integrations.retrieval.document_store import rerank
-from c2llm_integrations.retrieval.search import for_model, readable_mode
+from c2llm_integrations.retrieval.search import for_model, warned_mode_for
 
 
 class C2LLMReranker(BaseDocumentCompressor):
@@ -48,7 +48,7 @@ class C2LLMReranker(BaseDocumentCompressor):
 
     def _reads(self, query: str) -> bool:
         own = self.embeddings
-        return not isinstance(own, C2LLMEmbeddings) or readable_mode(query, "hybrid", own.embedder) == "hybrid"
+        return not isinstance(own, C2LLMEmbeddings) or warned_mode_for(query, "hybrid", own.embedder) == "hybrid"
 
     def _ordered(
         self, documents: Sequence[Document], query: str, question: list[float] | None, vectors: list[list[float]]

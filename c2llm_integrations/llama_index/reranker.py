@@ -10,7 +10,7 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.llama_index.embeddings import C2LLMEmbedding
 from c2llm_integrations.retrieval.document_store import rerank
-from c2llm_integrations.retrieval.search import for_model, readable_mode
+from c2llm_integrations.retrieval.search import for_model, warned_mode_for
 
 
 class C2LLMRerank(BaseNodePostprocessor):
@@ -40,7 +40,7 @@ class C2LLMRerank(BaseNodePostprocessor):
         query = query_bundle.query_str
         found = [(one.node.get_content(metadata_mode=MetadataMode.NONE), one.node.metadata) for one in nodes]
         own = self.embed_model
-        if isinstance(own, C2LLMEmbedding) and readable_mode(query, "hybrid", own.embedder) == "lexical":
+        if isinstance(own, C2LLMEmbedding) and warned_mode_for(query, "hybrid", own.embedder) == "lexical":
             ranked = rerank(query, found, None, [], self.top_n)
         else:
             vectors = own.get_text_embedding_batch([text for text, _ in found])

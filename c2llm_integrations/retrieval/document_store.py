@@ -17,7 +17,7 @@ from c2llm_integrations.retrieval.memory_index import LexicalIndex
 from c2llm_integrations.retrieval.options import RULES, Mode
 from c2llm_integrations.retrieval.ranking import rank
 from c2llm_integrations.retrieval.reserved_fields import given_metadata, stored_key, stored_name, stored_where
-from c2llm_integrations.retrieval.search import CANDIDATES, answerable, readable_mode, warn_if_given
+from c2llm_integrations.retrieval.search import CANDIDATES, supported_mode, warn_if_given, warned_mode_for
 from c2llm_integrations.retrieval.store_handles import SharedStore
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import MAX_INTEGER_ID, RecordId, listed_ids
@@ -178,10 +178,10 @@ class Documents:
         return [numbers.get(id, id) if isinstance(id, str) else id for id in given]
 
     def mode(self, query: str, asked: Mode, embedder: C2LLMEmbedder | None) -> Mode:
-        """Return how a question is answered here, with `embedder`: see `answerable` and `readable_mode`."""
+        """Return how a question is answered here, with `embedder`: see `supported_mode` and `warned_mode_for`."""
         with self.shared.opened() as store:
-            mode = asked if store.spec is None else answerable(asked, store.spec, store)
-        return readable_mode(query, mode, embedder)
+            mode = asked if store.spec is None else supported_mode(asked, store.spec, store)
+        return warned_mode_for(query, mode, embedder)
 
     def warn_if_given(self) -> None:
         """Warn if questions are embedded by a model and nothing tells whether it made the collection's vectors."""
@@ -208,7 +208,7 @@ class Documents:
             spec = store.spec
             if spec is None:
                 return []
-            mode = answerable(mode, spec, store)
+            mode = supported_mode(mode, spec, store)
             terms = query_terms(query) if mode != "dense" else []
             asked = None if vector is None or mode == "lexical" else np.asarray(vector, np.float32)
             found = store.candidates(asked, terms, max(limit, CANDIDATES), where)

@@ -109,31 +109,26 @@ def warn_if_given(store: VectorStore) -> None:
 
 
 def is_given(store: VectorStore) -> bool:
-    """Return whether nothing tells which model made a collection's vectors.
-
-    Collections made by others do not count: their Layout names the model.
-    """
+    """Return whether nothing tells which model made the vectors; of a collection made by others, its Layout does."""
     spec = store.spec
     return spec is not None and spec.is_given and not isinstance(store, ForeignStore)
 
 
 def require_comparable(spec: CollectionSpec, embedder: C2LLMEmbedder) -> None:
     """Raise SpecMismatch for vectors of another model, or only of another width where their model is not known."""
-    if spec.is_given:
-        spec.require_model(embedder.output_dim, spec.fingerprint)  # its own, so that only the width is compared
-    else:
-        spec.require_model(embedder.output_dim, embedder.fingerprint)
+    fingerprint = spec.fingerprint if spec.is_given else embedder.fingerprint  # its own: only the width is compared
+    spec.require_model(embedder.output_dim, fingerprint)
 
 
 def search_with(query: str, embedder: C2LLMEmbedder | None, store: VectorStore, options: SearchOptions) -> list[Hit]:
     """Return what `search` returns, for options as one object."""
     require_question(query, options)
     spec = spec_of(store)
-    mode = answerable(options.mode, spec, store)
+    mode = supported_mode(options.mode, spec, store)
     vector = None
     if embedder is not None:
         require_comparable(spec, embedder)
-        mode = mode_for(query, embedder, spec, mode)
+        mode = mode_for(query, mode, embedder)
         vector = embedder.encode_queries([for_model(query)])[0] if mode != "lexical" else None
     elif mode != "lexical":
         raise InputError(f"mode {mode!r} needs an embedder; pass one, or use mode 'lexical'")
@@ -141,7 +136,7 @@ def search_with(query: str, embedder: C2LLMEmbedder | None, store: VectorStore, 
     return find(query, vector, store, replace(options, mode=mode, path=path))
 
 
-def answerable(mode: Mode, spec: CollectionSpec, store: VectorStore) -> Mode:
+def supported_mode(mode: Mode, spec: CollectionSpec, store: VectorStore) -> Mode:
     """Return `mode`, or "dense" if the collection has no lexical index to ask; raises StoreError for "lexical" then."""
     if spec.analyzer == ANALYZER:
         return mode
@@ -158,23 +153,23 @@ def answerable(mode: Mode, spec: CollectionSpec, store: VectorStore) -> Mode:
     )
 
 
-def mode_for(query: str, embedder: C2LLMEmbedder, spec: CollectionSpec, mode: Mode = "hybrid") -> Mode:
-    """Return "lexical" in place of "hybrid" for a question whose vector says nothing, else `mode`."""
-    is_kept = mode != "hybrid" or spec.analyzer != ANALYZER or is_readable(query, embedder)
-    return mode if is_kept else "lexical"
-
-
 def is_readable(query: str, embedder: C2LLMEmbedder) -> bool:
     """Return whether the model knows the script of a question, so that its vector says something."""
     return embedder.unknown_share(for_model(query)) <= MAX_UNKNOWN
 
 
-def readable_mode(query: str, mode: Mode, embedder: C2LLMEmbedder | None) -> Mode:
-    """Return `mode`; "lexical", with a warning, for a hybrid search whose question the model cannot read."""
-    if mode != "hybrid" or embedder is None or is_readable(query, embedder):
-        return mode
-    warnings.warn(f"{query[:40]!r} is {UNREADABLE_NOTE}", stacklevel=2)
-    return "lexical"
+def mode_for(query: str, mode: Mode, embedder: C2LLMEmbedder | None) -> Mode:
+    """Return "lexical" in place of "hybrid" for a question whose vector says nothing, else `mode`."""
+    is_kept = mode != "hybrid" or embedder is None or is_readable(query, embedder)
+    return mode if is_kept else "lexical"
+
+
+def warned_mode_for(query: str, mode: Mode, embedder: C2LLMEmbedder | None) -> Mode:
+    """Return what `mode_for` does, with a warning if that is another mode."""
+    chosen = mode_for(query, mode, embedder)
+    if chosen != mode:
+        warnings.warn(f"{query[:40]!r} is {UNREADABLE_NOTE}", stacklevel=2)
+    return chosen
 
 
 def for_model(query: str) -> str:

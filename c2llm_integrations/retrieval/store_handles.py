@@ -17,13 +17,13 @@ from c2llm_integrations.model.shared_model import Awaited, SharedModel, shared_m
 from c2llm_integrations.retrieval.options import SearchOptions
 from c2llm_integrations.retrieval.reserved_fields import stored_where
 from c2llm_integrations.retrieval.search import (
-    answerable,
     find,
     for_model,
-    readable_mode,
     require_comparable,
     spec_of,
+    supported_mode,
     warn_if_given,
+    warned_mode_for,
 )
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.foreign_collection import ForeignStore
@@ -71,7 +71,7 @@ class SharedStore(Awaited):
         """
         with self.opened() as store:
             spec = spec_of(store)
-            mode = answerable(options.mode, spec, store)
+            mode = supported_mode(options.mode, spec, store)
             if mode != "lexical" and own is None:
                 require_known_model(store)
         vector = None
@@ -80,7 +80,7 @@ class SharedStore(Awaited):
             task = None if own is None else own.query_task
             require_comparable(spec, embedder)
             warn_if_given(store)
-            mode = readable_mode(query, mode, embedder)
+            mode = warned_mode_for(query, mode, embedder)
             vector = embedder.encode_queries([for_model(query)], task)[0] if mode != "lexical" else None
         with self.opened() as store:
             where = options.where if isinstance(store, ForeignStore) else stored_where(options.where)

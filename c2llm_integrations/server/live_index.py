@@ -1,7 +1,7 @@
 """A checkout that answers questions and keeps its collection current, for programs that run as long as an agent does.
 
-Until a run has completed its collection it answers from a lexical index in this process, then as the command line
-does. Questions may come from any thread.
+Until its collection has been filled once, questions are answered by words from memory; after that from the collection,
+as by `c2llm search`. Questions may come from any thread.
 """
 
 from __future__ import annotations
@@ -27,7 +27,14 @@ from c2llm_integrations.model.checkpoint import lasting_name
 from c2llm_integrations.model.options import remember_model
 from c2llm_integrations.retrieval.memory_index import FolderIndex
 from c2llm_integrations.retrieval.options import SearchOptions
-from c2llm_integrations.retrieval.search import UNREADABLE_NOTE, mode_for, search_with, spec_of, unmatched
+from c2llm_integrations.retrieval.search import (
+    UNREADABLE_NOTE,
+    mode_for,
+    search_with,
+    spec_of,
+    supported_mode,
+    unmatched,
+)
 from c2llm_integrations.retrieval.store_handles import STORE_WAIT_SECONDS
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.vector_store import Hit, VectorStore
@@ -42,7 +49,7 @@ LOOK_SECONDS = 2.0
 READ_SECONDS = 2.0
 
 NOTHING_INDEXED = "nothing is indexed yet"
-_NEVER = Staleness(unknown=NOTHING_INDEXED)
+_NOT_INDEXED = Staleness(unknown=NOTHING_INDEXED)
 WORDS_ALONE = "found by words alone: there are no vectors to compare meanings by"
 
 
@@ -89,7 +96,7 @@ class _State:
 
     name: str | None = None
     parts: tuple[str, ...] = ()
-    staleness: Staleness | None = _NEVER
+    staleness: Staleness | None = _NOT_INDEXED
     looked: float = -LOOK_SECONDS
     used: float = 0.0
     progress: tuple[int, int | None] | None = None
@@ -147,17 +154,18 @@ class LiveIndex:
         """
         self.update(used=time.monotonic())
         asked = SearchOptions(limit=limit, path=self._in_repository(path), **options)
-        notes = self._notes()
+        notes = self._look_and_note()
         if (name := self.state.name) is not None:
             named = replace(asked, repository=name)
             try:
-                hits = self._compare(question, named)
-                if asked.mode == "hybrid" and mode_for(question, self.embedder, spec_of(self.store)) == "lexical":
-                    notes = [*notes, UNREADABLE_NOTE]
+                hits = self._search_collection(question, named)
+                supported = supported_mode(asked.mode, spec_of(self.store), self.store)
+                if mode_for(question, supported, self.embedder) != supported:
+                    notes.append(UNREADABLE_NOTE)
                 return Answer(hits, notes, "" if hits else unmatched(self.store, named))
             except (StoreError, CheckpointError, ServerError) as error:
-                notes = [*notes, str(error), WORDS_ALONE]
-        words = self._read()
+                notes += [str(error), WORDS_ALONE]
+        words = self._word_index()
         hits = words.search(question, asked)
         notes += words.notes()
         return Answer(hits, notes, "" if hits else unmatched(words.index, asked))
@@ -169,7 +177,7 @@ class LiveIndex:
         """
         self._require_folder()
         tree = open_tree(self.folder, expected_root=self.root)
-        inner = self._file(path, tree.files)
+        inner = self._indexed_path(path, tree.files)
         if inner is None:
             raise InputError(f"{path!r} is not an indexed file of {self.folder}; give a path as search_code shows it")
         tree.files = [inner]
@@ -182,21 +190,21 @@ class LiveIndex:
 
     def has(self, path: str) -> bool:
         """Return whether a path, as for `chunk_at`, is that of an indexed file, without reading any."""
-        return self._file(path, open_tree(self.folder, expected_root=self.root).files) is not None
+        return self._indexed_path(path, open_tree(self.folder, expected_root=self.root).files) is not None
 
-    def inside(self, hit: Hit) -> str:
+    def path_in_folder(self, hit: Hit) -> str:
         """Return the hit's path relative to the folder."""
         return hit.chunk.path.removeprefix(f"{self.prefix}/") if self.prefix else hit.chunk.path
 
     def status(self) -> dict[str, Any]:
         """Return what there is to know, as JSON would hold it; raises RepositoryError if the folder is gone."""
-        notes = self._notes()
+        notes = self._look_and_note()
         rows, name = None, self.state.name
         if name is not None:
             try:
                 rows = self.store.count(source=name)
             except C2LLMError as error:
-                notes = [*notes, str(error)]
+                notes.append(str(error))
         return {
             "folder": str(self.folder),
             "store": self.url,
@@ -241,24 +249,23 @@ class LiveIndex:
         if self.state.progress is not None:  # the run looks for itself
             self.update(looked=time.monotonic())
             return self.state.staleness
-        claimed, found = claim_of(self.root, self.store), None
+        claimed = claim_of(self.root, self.store)
         parts = parts_of(claimed[1], self.root, self.prefix) if claimed else ()
-        if claimed is None or not parts:
-            found = _NEVER
-        elif (found := stale(self.root, self.store)) is not None and self.prefix:
-            found = found.within(f"{self.prefix}/")
+        staleness = stale(self.root, self.store) if parts else _NOT_INDEXED
+        if parts and staleness is not None and self.prefix:
+            staleness = staleness.within(f"{self.prefix}/")
         with self._lock:
             name = self._state.name
-            if claimed is not None and (found is None or not found.unknown):
-                name = claimed[0]  # a run has completed it; the next one does not make it worse
+            if claimed is not None and (staleness is None or not staleness.unknown):
+                name = claimed[0]  # the collection was complete once, so it is searched also while a run changes it
                 self._words = None
-            self._state = replace(self._state, name=name, parts=parts, staleness=found, looked=time.monotonic())
-        return found
+            self._state = replace(self._state, name=name, parts=parts, staleness=staleness, looked=time.monotonic())
+        return staleness
 
     def warm(self) -> None:
         """Do now what the next question would wait for: load the model or, without vectors, read the words."""
         if self.state.name is None:
-            self._read()
+            self._word_index()
         else:
             with suppress(C2LLMError):  # which the next question says
                 _ = self.embedder
@@ -277,13 +284,13 @@ class LiveIndex:
             raise RepositoryError(
                 f"{self.folder} lies in {root} now, but in {self.root} when it was chosen; start again if it moved"
             )
-        found = self.look()
-        if found is None:
+        staleness = self.look()
+        if staleness is None:
             return ""
         with Worktrees(self.root, self.config.collection, self.embedder) as others:
             options = IngestOptions(
                 progress=lambda done, total, _path: show(done, total),
-                only=None if found.unknown else found.paths,
+                only=None if staleness.unknown else staleness.paths,
                 expected_root=self.root,
                 vectors_from=others.vectors if self.config.store is None else None,
             )
@@ -309,7 +316,7 @@ class LiveIndex:
         if loaded:
             gc.collect()  # a model's threads refer to it in circles
 
-    def _compare(self, question: str, options: SearchOptions) -> list[Hit]:
+    def _search_collection(self, question: str, options: SearchOptions) -> list[Hit]:
         """Search the collection; raises StoreError or CheckpointError where its vectors cannot be used."""
         try:
             embedder = self.embedder
@@ -317,7 +324,7 @@ class LiveIndex:
             raise CheckpointError(str(error)) from error
         return search_with(question, embedder, self.store, options)
 
-    def _notes(self) -> list[str]:
+    def _look_and_note(self) -> list[str]:
         """Look at the tree, unless somebody just did, and return what to say about the collection."""
         self._require_folder()
         state = self.state
@@ -341,8 +348,8 @@ class LiveIndex:
             notes.append(state.staleness.reason)
         return notes
 
-    def _read(self) -> FolderIndex:
-        """Return the words, as far as they could be read by now; reading goes on in a thread of its own."""
+    def _word_index(self) -> FolderIndex:
+        """Return the index of words, as far as they could be read by now; reading goes on in a thread of its own."""
         with self._lock:
             if self._words is None or self._words.is_old():
                 self._words = FolderIndex(self.folder, self.root)
@@ -350,7 +357,7 @@ class LiveIndex:
         words.read.wait(READ_SECONDS)
         return words
 
-    def _file(self, path: str, files: Sequence[str]) -> str | None:
+    def _indexed_path(self, path: str, files: Sequence[str]) -> str | None:
         inner = (from_root(path, self.folder, self.folder) or path).removeprefix("./").removeprefix("/")
         return literal(f"{self.prefix}/{inner}" if self.prefix else inner, files)
 

@@ -121,7 +121,7 @@ class SearchTools:
         lines += _noted(notes, MAX_ANSWER_CHARS // 4)
         room = MAX_ANSWER_CHARS - sum(len(line) + 1 for line in lines)
         for number, (hit, index) in enumerate(found):
-            place = f"{self._name(index)}/{index.inside(hit)}" if several else index.inside(hit)
+            place = f"{self._name(index)}/{index.path_in_folder(hit)}" if several else index.path_in_folder(hit)
             left = len(found) - number
             shown = _hit_text(hit, place, room // left - 2)
             room -= len(shown) + 2

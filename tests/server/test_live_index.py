@@ -185,7 +185,7 @@ def test_a_folder_of_a_repository_is_all_that_is_searched(project, tiny_model):
         assert set(paths(part.search("total items tax delay"))) == {"web/retry.js"}
         assert set(paths(part.search("delay", path="retry.js"))) == {"web/retry.js"}
         assert paths(part.search("delay", path="/shop/")) == []
-        assert part.inside(part.search("delay").hits[0]) == "retry.js"
+        assert part.path_in_folder(part.search("delay").hits[0]) == "retry.js"
         assert part.chunk_at("retry.js", 2).path == "web/retry.js"
         with pytest.raises(InputError):
             part.chunk_at("../shop/prices.py", 1)
@@ -354,7 +354,7 @@ class OfRows:
     def search(self, *_, **__):
         return self.answer
 
-    def inside(self, hit):
+    def path_in_folder(self, hit):
         return hit.chunk.path
 
     def status(self):
