@@ -1,11 +1,18 @@
 """Fuse two ranked lists into one, by a few rules that can each be switched off.
 
 A score lies in 0…1. The lists are fused to `(1 - w)·cosine + w·BM25 / best BM25`, where w depends on the kind of
-question. A rule then closes a share of the gap to 1 (definition, symbol, path, location, phrase, file) or takes a share
-of the score away (tests, generated, legacy, prose; `file` from all but the best hit of a file); `exact` gives 1 to a
-text that is the question. Last, `coverage` lowers all scores by the same factor if even the best lexical hit holds only
-some of the question's terms: the order stays, and scores of different questions become comparable. A hit's
-`explanation` has the amount that each step added or took; its values sum to the score.
+question. The rules are:
+
+- `kind`: w and some rules depend on the kind of question; without it every question counts as words.
+- `definition`, `symbol`, `path`, `location`, `phrase`: each closes a share of the gap to 1.
+- `tests`, `generated`, `legacy`, `prose`: each takes a share of the score away.
+- `exact`: 1 for a text that is the question.
+- `file`: closes a share of the gap for the best hit of a file, and takes a share from the file's others.
+- `coverage`: lowers all scores by one factor if even the best lexical hit holds only some of the question's terms. The
+  order stays, and scores of different questions become comparable.
+- `copies`: leaves out a hit with nearly the lines of a better one.
+
+A hit's `explanation` has the amount that each step added or took; its values sum to the score.
 
 The constants lie where their neighbors score alike, on 85 labeled questions about five public repositories and on
 1,200 made from the docstrings, names, code and error messages of eleven others; those of `phrase` on twelve packages of
@@ -37,7 +44,7 @@ LEXICAL_WEIGHT: dict[Kind, float] = {"words": 0.35, "symbol": 0.6, "code": 0.8, 
 # Shares of the gap to 1 that are closed by a chunk which …
 DEFINITION = 0.95  # defines the name that is asked for
 SYMBOL = 0.15  # has a symbol all of whose words are in the question
-STEM = 0.3  # lies in a file all of whose name's words are in the question
+FILE_NAME = 0.3  # lies in a file all of whose name's words are in the question
 PATH = 0.3  # has a path that holds all words of the question
 LOCATION = 0.9  # holds the line that a stack trace names
 PHRASE = 0.9  # holds words of the question in a row, as a message's source does, times the square of their share
@@ -75,7 +82,7 @@ def _stems(text: str) -> tuple[str, ...]:
 
 
 @lru_cache(3 * 2**14)
-def _is_one(places: re.Pattern[str], path: str) -> bool:
+def _matches(places: re.Pattern[str], path: str) -> bool:
     return places.search(path) is not None
 
 
@@ -108,20 +115,20 @@ def rank(
 ) -> list[Hit]:
     """Return the `limit` best of the candidates, best first, with scores in 0…1 and their explanations.
 
-    "dense" and "lexical" use one list only. `rules`: those of `RULES` to apply; without "kind" every question counts as
-    words. `weight` (0…1) of the lexical list replaces that of the question's kind.
+    "dense" and "lexical" use one list only. `rules`: those of `RULES` to apply. `weight` (0…1) of the lexical list
+    replaces, in mode "hybrid", the weight of the question's kind.
     Raises InputError for a mode or a rule that does not exist, or a weight outside its bounds.
     """
     require_known(mode, rules)
     if weight is not None and not 0 <= weight <= 1:
-        raise InputError(f"the weight of words is {weight}, must be in 0…1; that of vectors is the rest")
+        raise InputError(f"the weight of words is {weight}, must be in 0…1; the weight of vectors is the rest")
     question = read(query) if "kind" in rules else replace(read(query), kind="words")
     lexical_weight = _lexical_weight(mode, question.kind, weight)
     scored = _fused([] if mode == "lexical" else found.dense, [] if mode == "dense" else found.lexical, lexical_weight)
     whole = query.strip()
     for hit in scored:
         lexical = hit.steps.get("lexical", 0.0)
-        _apply(hit, question, rules, has_words=lexical > 0 and lexical >= PHRASE_LEXICAL * lexical_weight)
+        _apply(hit, question, rules, is_lexically_close=lexical > 0 and lexical >= PHRASE_LEXICAL * lexical_weight)
         hit.is_exact = "exact" in rules and hit.chunk.text.strip() == whole
         hit.approach_one("exact", float(hit.is_exact))  # also for rows of other programs, which have no lexical terms
     scored.sort(key=_order)
@@ -173,7 +180,7 @@ def _fused(dense: Sequence[Hit], lexical: Sequence[Hit], weight: float) -> list[
     return list(scored.values())
 
 
-def _apply(hit: _Scored, question: Question, rules: Collection[str], has_words: bool) -> None:
+def _apply(hit: _Scored, question: Question, rules: Collection[str], is_lexically_close: bool) -> None:
     chunk = hit.chunk
     if question.kind == "symbol" and "definition" in rules:
         hit.approach_one("definition", DEFINITION * _defined(chunk, question.name))
@@ -181,12 +188,12 @@ def _apply(hit: _Scored, question: Question, rules: Collection[str], has_words: 
         hit.approach_one("symbol", SYMBOL * _share(_stems(chunk.symbol), question.stems))
     if question.kind in ("words", "symbol") and "path" in rules:
         folders, _, name = chunk.path.rpartition("/")
-        own = _stems(name.partition(".")[0])
-        hit.approach_one("path", STEM * _share(own, question.stems))
-        hit.approach_one("path", PATH * _share(question.stems, {*own, *_stems(folders)}))
+        name_stems = _stems(name.partition(".")[0])
+        hit.approach_one("path", FILE_NAME * _share(name_stems, question.stems))
+        hit.approach_one("path", PATH * _share(question.stems, {*name_stems, *_stems(folders)}))
     if question.locations and "location" in rules:
         hit.approach_one("location", LOCATION * any(_holds(chunk, *place) for place in question.locations))
-    if question.kind in ("words", "error") and has_words and "phrase" in rules:
+    if question.kind in ("words", "error") and is_lexically_close and "phrase" in rules:
         hit.approach_one("phrase", PHRASE * _quoted(question.words, chunk.text) ** 2)
     for rule in _penalties(chunk, question):
         if rule in rules:
@@ -194,11 +201,11 @@ def _apply(hit: _Scored, question: Question, rules: Collection[str], has_words: 
 
 
 def _penalties(chunk: CodeChunk, question: Question) -> Iterator[str]:
-    if _is_one(_TESTS, chunk.path) and not question.stems & _TEST_WORDS:
+    if _matches(_TESTS, chunk.path) and not question.stems & _TEST_WORDS:
         yield "tests"
-    if _is_one(_GENERATED, chunk.path):
+    if _matches(_GENERATED, chunk.path):
         yield "generated"
-    if _is_one(_LEGACY, chunk.path) and not question.stems & _LEGACY_WORDS:
+    if _matches(_LEGACY, chunk.path) and not question.stems & _LEGACY_WORDS:
         yield "legacy"
     if is_prose(chunk.path, chunk.language) and not question.stems & _PROSE_WORDS:
         yield "prose"
@@ -207,9 +214,9 @@ def _penalties(chunk: CodeChunk, question: Question) -> Iterator[str]:
 def _defined(chunk: CodeChunk, name: Sequence[str]) -> float:
     """Return how much of a qualified name, from its end, the chunk defines: 0…1."""
     symbol = list(map(_plain, chunk.symbol.split(".")))
-    wanted = list(map(_plain, name[-len(symbol) :]))
+    asked = list(map(_plain, name[-len(symbol) :]))
     equal = 0
-    while equal < min(len(wanted), len(symbol)) and wanted[-1 - equal] == symbol[-1 - equal]:
+    while equal < len(asked) and asked[-1 - equal] == symbol[-1 - equal]:
         equal += 1
     return equal / len(name) if equal else float(defines(chunk.text, name[-1]))
 
@@ -238,7 +245,7 @@ def _holds(chunk: CodeChunk, path: str, line: int) -> bool:
 
 
 def _add_files(scored: Sequence[_Scored]) -> None:
-    """Raise the score of each file's best hit by those of its other hits, and lower these; `scored`: best first."""
+    """Raise each file's best hit by the scores of its other hits, and lower these; `scored`: best first."""
     files: defaultdict[tuple[str, str], list[_Scored]] = defaultdict(list)
     for hit in scored:
         files[hit.chunk.repository, hit.chunk.path].append(hit)
@@ -255,9 +262,9 @@ def _without_copies(scored: Sequence[_Scored], limit: int) -> list[_Scored]:
     kept: list[_Scored] = []
     seen: list[frozenset[str]] = []
     for hit in scored:
-        lines = frozenset(filter(None, map(str.strip, hit.chunk.text.splitlines())))
         if len(kept) == limit:
             break
+        lines = frozenset(filter(None, map(str.strip, hit.chunk.text.splitlines())))
         if not lines or not any(_alike(lines, other) for other in seen):
             kept.append(hit)
             seen.append(lines)
