@@ -88,7 +88,7 @@ class ImportReport:
     rows: int
     held: int = 0
     written: int = 0
-    cut: int = 0
+    shortened: int = 0
     refused: dict[str, str] = field(default_factory=dict)
     refused_count: int = 0
     seconds: float = 0.0
@@ -142,7 +142,7 @@ def import_rows(
     with store.bulk():
         loaded = load(missing(), store, refused=options.refused)
     _carry_commits(contents, store, seen)
-    report.written, report.cut, report.refused = loaded.written, loaded.cut, loaded.refused
+    report.written, report.shortened, report.refused = loaded.written, loaded.shortened, loaded.refused
     report.refused_count = loaded.refused_count
     report.held = contents.rows - loaded.written - loaded.refused_count
     report.seconds = perf_counter() - begin

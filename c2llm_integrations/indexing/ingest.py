@@ -90,8 +90,8 @@ def ingest(
         force: Take over a name that another checkout fills.
         include_secrets: Store files and values that are otherwise left out because they look like secrets.
         refused: File that gets one JSON object per row that could not be stored.
-        only: Paths to look at, where nothing else can have changed (`staleness.stale`).
-        expected_root: The repository's folder as it was when `root` was chosen; another one is refused.
+        only: If given, only these paths are compared; the caller knows that no other changed (`staleness.stale`).
+        expected_root: The repository's folder when `root` was chosen; the run stops if `root` now belongs to another.
         progress: Called with (files done, files, path) before each file; True draws a bar on a terminal. A file counts
             once it is cut and compared: up to two batches of chunks may not be stored yet.
         vectors_from: A collection of the same model, such as a team's on a server: vectors that it holds are copied
@@ -134,21 +134,21 @@ def ingest_with(
     if options.only is not None:
         tree.restrict(options.only)
     remember_model(str(embedder.fingerprint["model"]))
-    held, cache = store.spec, ChunkCache(tree, store)
-    if isinstance(source := options.vectors_from, VectorStore):
-        wanted = _spec(embedder, store, options, None if options.replace else held)
-        options = with_fields(options, vectors_from=SharedIndex(source, embedder, wanted.datatype).vectors)
-    if held is None or not options.replace:
-        store.create(_spec(embedder, store, options, held))
+    spec, cache = store.spec, ChunkCache(tree, store)
+    asked = _spec(embedder, store, options, None if options.replace else spec)
+    if isinstance(shared := options.vectors_from, VectorStore):
+        options = with_fields(options, vectors_from=SharedIndex(shared, embedder, asked.datatype).vectors)
+    if spec is None or not options.replace:
+        store.create(asked)
         require_claim(tree, store, options.force)
         claim(tree, store)
         with SnapshotWriter(tree, store) as snapshot:
-            report = _fill(tree, embedder, store, options, cache, snapshot.changed)
+            report = _write_and_verify(tree, embedder, store, options, cache, snapshot.changed)
             snapshot.finish(report.stored)
     else:
-        _require_alone(tree, store, options)
+        _require_no_other_checkout(tree, store, options)
         with SnapshotWriter(tree, store, anew=True) as snapshot:
-            report = _replace(tree, embedder, store, options, cache)
+            report = _replace(tree, embedder, store, options, with_fields(asked, index=spec.index), cache)
             if report.replaced:
                 snapshot.finish(report.stored)
     cache.save()
@@ -175,28 +175,29 @@ def plan(
     options = options or IngestOptions()
     tree = _named_tree(root, store, options)
     report = IngestReport(tree.name, notes=tree.notes)
-    held, cache, spec = StoredRows(), None, None if store is None else store.spec
+    stored, cache = StoredRows(), None
+    spec = None if store is None else store.spec
     if store is not None and spec is not None and options.replace:
-        _require_alone(tree, store, options)
+        _require_no_other_checkout(tree, store, options)
         spec = None
     elif store is not None and spec is not None:
         require_claim(tree, store, options.force)
-        held, cache = StoredRows(store.scan(source=tree.name)), ChunkCache(tree, store)
+        stored, cache = StoredRows(store.scan(source=tree.name)), ChunkCache(tree, store)
     estimator = None
     if embedder is not None:
-        wanted = _spec(embedder, store, options, spec)
+        asked = _spec(embedder, store, options, spec)
         if store is not None:
-            store.capabilities.require(wanted)
+            store.capabilities.require(asked)
         if spec is not None:
-            spec.require_same(wanted)
-        estimator = Estimator(embedder, wanted)
-    report.stored = len(held)
-    for chunk, change in _compare(tree, held, report, cache):
+            spec.require_same(asked)
+        estimator = Estimator(embedder, asked)
+    report.stored = len(stored)
+    for chunk, change in _compare(tree, stored, report, cache):
         if change is Change.NEW:
             report.written += 1
             if estimator is not None:
                 estimator.add(chunk)
-    report.deleted = len(_stale(tree, held))
+    report.deleted = len(_stale(tree, stored))
     report.estimate = None if estimator is None else estimator.estimate()
     report.seconds = perf_counter() - begin
     return report
@@ -207,27 +208,30 @@ def spec_for(
     fingerprint: Fingerprint,
     store: VectorStore | None,
     options: WriteOptions,
-    held: CollectionSpec | None,
+    existing: CollectionSpec | None,
 ) -> CollectionSpec:
-    """Return the spec to ask for: the width and fingerprint of the vectors, the options, then what the collection has.
+    """Return the spec for a run: as asked, and what was not asked for stays as the `existing` collection has it.
 
     Raises:
         InputError: The plan has another width.
 
     """
     compact, long_text = options.compact, options.long_text
-    lexical = held.analyzer is not None if held is not None else store is None or store.capabilities.lexical
-    asked = CollectionSpec.planned(width, fingerprint, compact, lexical=lexical)
-    if held is not None:
-        kept = ("long_text", "fields", "layout", "index", *(() if compact else ("datatype", "quantization", "rescore")))
-        asked = with_fields(asked, **{name: getattr(held, name) for name in kept})
+    if existing is None:
+        lexical = store is None or store.capabilities.lexical
+        asked = CollectionSpec.planned(width, fingerprint, compact, lexical=lexical)
+    else:
+        asked = CollectionSpec.planned(width, fingerprint, compact, lexical=existing.analyzer is not None)
+        kept = ["long_text", "fields", "layout", "index"]
+        kept += [] if compact else ["datatype", "quantization", "rescore"]
+        asked = with_fields(asked, **{name: getattr(existing, name) for name in kept})
     return asked if long_text is None else with_fields(asked, long_text=long_text)
 
 
 def _spec(
-    embedder: C2LLMEmbedder, store: VectorStore | None, options: IngestOptions, held: CollectionSpec | None
+    embedder: C2LLMEmbedder, store: VectorStore | None, options: IngestOptions, existing: CollectionSpec | None
 ) -> CollectionSpec:
-    return spec_for(embedder.output_dim, embedder.fingerprint, store, options, held)
+    return spec_for(embedder.output_dim, embedder.fingerprint, store, options, existing)
 
 
 def _named_tree(root: str | os.PathLike[str], store: VectorStore | None, options: IngestOptions) -> Tree:
@@ -235,33 +239,37 @@ def _named_tree(root: str | os.PathLike[str], store: VectorStore | None, options
     tree = open_tree(
         root, options.repository, include_secrets=options.include_secrets, expected_root=options.expected_root
     )
-    known = claim_of(tree.root, store) if store is not None and options.repository is None else None
-    if known is not None:
-        tree.name = known[0]
+    claimed = claim_of(tree.root, store) if store is not None and options.repository is None else None
+    if claimed is not None:
+        tree.name = claimed[0]
     return tree
 
 
 def _replace(
-    tree: Tree, embedder: C2LLMEmbedder, store: VectorStore, options: IngestOptions, cache: ChunkCache
+    tree: Tree,
+    embedder: C2LLMEmbedder,
+    store: VectorStore,
+    options: IngestOptions,
+    spec: CollectionSpec,
+    cache: ChunkCache,
 ) -> IngestReport:
     """Index into a successor, which takes the store's place."""
-    old = store.spec
-    spec = with_fields(_spec(embedder, store, options, None), index={} if old is None else old.index)
 
-    def filled(successor: VectorStore) -> IngestReport:
+    def fill_successor(successor: VectorStore) -> IngestReport:
         claim(tree, successor)
-        return _fill(tree, embedder, successor, options, cache)
+        return _write_and_verify(tree, embedder, successor, options, cache)
 
-    return replaced_by(filled, store, spec, tree.name, partial(_require_alone, tree, store, options))
+    check = partial(_require_no_other_checkout, tree, store, options)
+    return fill_and_replace(fill_successor, store, spec, tree.name, check)
 
 
-def _require_alone(tree: Tree, store: VectorStore, options: IngestOptions) -> None:
+def _require_no_other_checkout(tree: Tree, store: VectorStore, options: IngestOptions) -> None:
     if not options.force:
         require_alone({tree.name, *names_of(tree.root, store)}, store, "drop them with --force")
 
 
-def replaced_by(
-    filled: Callable[[VectorStore], _Report],
+def fill_and_replace(
+    fill_successor: Callable[[VectorStore], _Report],
     store: VectorStore,
     spec: CollectionSpec,
     source: str,
@@ -281,7 +289,7 @@ def replaced_by(
         if not usable:  # begun for another model, other kinds of fields or another source
             successor.drop()
             successor.create(spec)
-        report = filled(successor)
+        report = fill_successor(successor)
         if report.is_complete:
             check()
             store.replace_by(successor)
@@ -290,7 +298,7 @@ def replaced_by(
     return report
 
 
-def _fill(
+def _write_and_verify(
     tree: Tree,
     embedder: C2LLMEmbedder,
     store: VectorStore,
@@ -301,24 +309,25 @@ def _fill(
     """Compare, write, verify, delete, verify again; `changed`: files that differ from what the rows were read from."""
     report = IngestReport(tree.name, notes=tree.notes)
     tokens, cut = embedder.tokens_seen, embedder.texts_cut
-    held, commit = StoredRows(store.scan(source=tree.name)), CommitClaim(tree, store)
+    stored, commit = StoredRows(store.scan(source=tree.name)), CommitClaim(tree, store)
     # With more files than rows, most of the collection is still to be written.
     bulk = store.count() < len(tree.files)
 
     def write(loader: Loader) -> None:
-        changes = commit.before(_compare(tree, held, report, cache, options.progress, commit.seen))
-        source = options.vectors_from
-        assert not isinstance(source, VectorStore)  # `ingest_with` has made it a function
-        known = _Known(store, SameTexts(held, tree.files, changed), source)
+        changes = commit.before(_compare(tree, stored, report, cache, options.progress, commit.seen))
+        vectors_from = options.vectors_from
+        assert not isinstance(vectors_from, VectorStore)  # `ingest_with` has made it a function
+        known = _Known(store, SameTexts(stored, tree.files, changed), vectors_from)
         write_changes(changes, partial(_rows, embedder=embedder, loader=loader, known=known), loader)
 
     def stale() -> list[RecordId]:
         require_there(tree)
-        return _stale(tree, held)
+        return _stale(tree, stored)
 
-    filled = fill(Work(tree.name, held, write, stale), store, bulk=bulk, refused=options.refused)
-    report.written, report.shortened, report.refused = filled.loaded.written, filled.loaded.cut, filled.loaded.refused
-    report.refused_count = filled.loaded.refused_count
+    filled = fill(Work(tree.name, stored, write, stale), store, bulk=bulk, refused=options.refused)
+    loaded = filled.loaded
+    report.written, report.shortened, report.refused = loaded.written, loaded.shortened, loaded.refused
+    report.refused_count = loaded.refused_count
     report.deleted, report.stored = filled.deleted, filled.stored
     commit.record()
     report.tokens, report.cut = embedder.tokens_seen - tokens, embedder.texts_cut - cut
@@ -340,52 +349,52 @@ class _Known:
 
     def _same_texts(self, chunks: Sequence[CodeChunk]) -> list[Vector | None]:
         ids = [self.same.find(chunk) for chunk in chunks]
-        held = self.store.vectors([id for id in dict.fromkeys(ids) if id is not None])
-        return [held.get(id or "") for id in ids]
+        vectors = self.store.vectors([id for id in dict.fromkeys(ids) if id is not None])
+        return [None if id is None else vectors.get(id) for id in ids]
 
 
 def _rows(chunks: list[CodeChunk], embedder: C2LLMEmbedder, loader: Loader, known: _Known) -> list[Row]:
     """Return the rows of chunks, with known vectors where there are some."""
-    found = list(zip(chunks, known.vectors(chunks), strict=True))
-    rest = embed_rows([chunk for chunk, vector in found if vector is None], embedder, loader.refuse)
-    return [Row(chunk, vector) for chunk, vector in found if vector is not None] + rest
+    pairs = list(zip(chunks, known.vectors(chunks), strict=True))
+    embedded = embed_rows([chunk for chunk, vector in pairs if vector is None], embedder, loader.refuse)
+    return [Row(chunk, vector) for chunk, vector in pairs if vector is not None] + embedded
 
 
 def _compare(
     tree: Tree,
-    held: StoredRows,
+    stored: StoredRows,
     report: IngestReport,
     cache: ChunkCache | None = None,
     progress: Progress | None = None,
     seen: CommitSeen | None = None,
 ) -> Iterator[tuple[CodeChunk, Change]]:
-    """Yield the chunks to act on, and take the rows of all chunks out of `held`."""
+    """Yield the chunks to act on, and take the rows of all chunks out of `stored`."""
 
-    def begin(path: str, data: bytes) -> None:
+    def note_file(path: str, data: bytes) -> None:
         if progress is not None:
             progress(report.files, len(tree.files), path)
         if seen is not None:
             seen.see(path, data)
         report.files += 1
 
-    def is_unchanged(path: str, data: bytes, digest: str) -> bool:
-        rows = held.take_file(path, cache.rows(path, digest)) if cache is not None else 0
+    def take_if_unchanged(path: str, data: bytes, digest: str) -> bool:
+        rows = stored.take_file(path, cache.rows(path, digest)) if cache is not None else 0
         if rows:
-            begin(path, data)
+            note_file(path, data)
             report.chunks += rows
             report.unchanged += rows
         return rows > 0
 
     budget = ParseBudget()
-    for source in iter_sources(tree, is_unchanged):
-        begin(source.path, source.data)
+    for source in iter_sources(tree, take_if_unchanged):
+        note_file(source.path, source.data)
         refused = budget.refused
         chunks = chunk_source(tree.name, source.path, source.text, budget=budget)
         if cache is not None and budget.refused == refused:  # else the next run is to parse it
             cache.keep(source, chunks)
         for chunk in chunks:
             report.chunks += 1
-            change = held.take(chunk)
+            change = stored.take(chunk)
             if change is Change.NONE:
                 report.unchanged += 1
                 continue
@@ -395,9 +404,9 @@ def _compare(
     report.notes += budget.notes
 
 
-def _stale(tree: Tree, held: StoredRows) -> list[RecordId]:
+def _stale(tree: Tree, stored: StoredRows) -> list[RecordId]:
     """Return the ids of rows under the indexed folder whose text is gone; rows of unreadable files are kept."""
-    return [id for id, path in held.left() if tree.can_tell(path)]
+    return [id for id, path in stored.left() if tree.can_tell(path)]
 
 
 def require_there(tree: Tree) -> None:

@@ -20,7 +20,7 @@ from c2llm_integrations._utils.progress import Progress, shown
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.indexing.chunk_diff import Change
 from c2llm_integrations.indexing.claims import claim_records, require_alone, require_records
-from c2llm_integrations.indexing.ingest import replaced_by, spec_for
+from c2llm_integrations.indexing.ingest import fill_and_replace, spec_for
 from c2llm_integrations.indexing.options import RecordOptions
 from c2llm_integrations.indexing.record_readers import (
     Item,
@@ -141,15 +141,15 @@ def ingest_records_with(
     begin = perf_counter()
     items = _items(records, source, options)
     require_records(source, store)
-    held = store.spec
+    is_new = store.spec is None
     spec, items = _spec(items, embedder, store, options)
-    filled = partial(_fill, items, embedder, source, options, how_many(records))
-    if held is None or not options.replace:
+    fill_store = partial(_fill, items, embedder, source, options, how_many(records))
+    if is_new or not options.replace:
         store.create(spec)
-        report = filled(store)
+        report = fill_store(store)
     else:
         require_alone([source], store)
-        report = replaced_by(filled, store, spec, source, partial(require_alone, [source], store))
+        report = fill_and_replace(fill_store, store, spec, source, partial(require_alone, [source], store))
     report.seconds = perf_counter() - begin
     return report
 
@@ -173,7 +173,7 @@ def _fill(
     )
     require_mine()
     report, loaded = run.report, filled.loaded
-    report.written, report.shortened, report.refused = loaded.written, loaded.cut, loaded.refused
+    report.written, report.shortened, report.refused = loaded.written, loaded.shortened, loaded.refused
     report.refused_count = loaded.refused_count
     report.deleted, report.stored = filled.deleted, filled.stored
     note_if_all_refused(report)

@@ -24,7 +24,7 @@ from c2llm_integrations.stores.vector_store import Row, VectorStore
 if TYPE_CHECKING:
     from c2llm_integrations.indexing.options import DocumentEmbedder
 
-# Records embedded and stored together, which a killed run may have to embed again; more of those with vectors.
+# Records in one batch, which a killed run may have to embed again; more if they come with vectors.
 BATCH_RECORDS, BATCH_GIVEN = 256, 1_024
 # Characters of texts or metadata after which a batch ends early, so that large records do not take more memory.
 BATCH_CHARS = 8 * 2**20
@@ -71,16 +71,17 @@ def fill(work: Work, store: VectorStore, *, bulk: bool, refused: Path | None) ->
 
     `bulk`: most rows are still to be written, so the index is built once all are there; `refused` is that of `load`.
     """
-    alone = bulk and store.total() == 0
-    writing = Loader(store, refused=refused, waits=not work.embeds)
-    with store.bulk() if bulk else nullcontext(), writing as loader:
+    is_first_load = bulk and store.total() == 0
+    loader = Loader(store, refused=refused, waits=not work.embeds)
+    with store.bulk() if bulk else nullcontext(), loader:
         work.write(loader)
     keys = loader.keys()
-    rows = len(work.before) + len(keys) - work.before.among(keys)
-    found = loader.verify(rows, None if alone else work.source)  # all rows are counted faster than those of a source
+    rows = len(work.before) + len(keys) - work.before.among(keys)  # the rows before, and those written that are new
+    # All rows are counted faster than those of a source.
+    found = loader.verify(rows, None if is_first_load else work.source)
     stale = work.gone()
     store.delete(stale)
-    if stale or not bulk:
+    if stale or not bulk:  # else leaving `bulk` has just done it
         store.optimize()
     rows -= len(stale)
     if stale or found != rows:  # counting may take as long as a scan
@@ -90,11 +91,11 @@ def fill(work: Work, store: VectorStore, *, bulk: bool, refused: Path | None) ->
 
 def write_changes(
     changes: Iterable[tuple[_Record, Change]],
-    rows: Callable[[list[_Record]], list[Row]],
+    make_rows: Callable[[list[_Record]], list[Row]],
     loader: Loader,
     size: int | None = None,
 ) -> None:
-    """Embed new records, one batch ahead of what is being stored, and update moved ones."""
+    """Send new records to be written and moved ones to be updated, in batches."""
     size = size or BATCH_RECORDS
     new: list[_Record] = []
     moved: list[_Record] = []
@@ -103,10 +104,10 @@ def write_changes(
         (new if change is Change.NEW else moved).append(record)
         chars += max(len(record.text), record.json_bytes if isinstance(record, PreparedRecord) else 0)
         if len(new) == size or len(moved) == size or chars >= BATCH_CHARS:
-            loader.add(rows(new))
+            loader.add(make_rows(new))
             loader.update(moved)
             new, moved, chars = [], [], 0
-    loader.add(rows(new))
+    loader.add(make_rows(new))
     loader.update(moved)
 
 

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from c2llm_integrations.errors import C2LLMError, StoreError
@@ -48,7 +49,7 @@ class Backend(ABC):
         # Whether no row can hold what others have added. Then rows are written without a look at what is there. A store
         # may set it that made the collection where nobody else can write to it (Edge under its lock, Qdrant's client in
         # memory); `bulk` sets it for an empty collection, and `client` takes it back.
-        self._is_private = False
+        self._has_only_our_fields = False
         self._is_successor = False
         self._closed = False
         self._executor: ThreadPoolExecutor | None = None
@@ -223,12 +224,12 @@ class Backend(ABC):
                 raise
             raise self._translate(error) from error
 
-    async def _in_thread(self, call: Callable[..., _T], *args: Any) -> _T:
+    async def _in_thread(self, call: Callable[..., _T], *args: Any, **named: Any) -> _T:
         # Calls that wait for a thread are answered in the order in which they came.
         if self._executor is None:
             threads = 1 if self.capabilities.uploads == 1 else AWAITED_CALLS
             self._executor = ThreadPoolExecutor(threads, "c2llm-store")
-        return await asyncio.get_running_loop().run_in_executor(self._executor, call, *args)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, partial(call, *args, **named))
 
     def _existing(self) -> CollectionSpec:
         spec = self._read_spec()

@@ -40,12 +40,12 @@ _Item = TypeVar("_Item", Row, AnyRecord)
 class LoadReport:
     """What became of the rows of one load.
 
-    `cut`: texts cut at the store's byte limit; `refused`: of the first `KEPT_REFUSED` refused ones, record id → its
-    place and why it is not in the store; `refused_count`: how many were refused in all.
+    `shortened`: texts cut at the store's byte limit; `refused`: of the first `KEPT_REFUSED` refused ones, record id →
+    its place and why it is not in the store; `refused_count`: how many were refused in all.
     """
 
     written: int = 0
-    cut: int = 0
+    shortened: int = 0
     refused: dict[Any, str] = field(default_factory=dict)
     refused_count: int = 0
     seconds: float = 0.0
@@ -231,9 +231,9 @@ class Loader:
             self._send(items[middle:], call)
 
     def _upsert(self, rows: list[Row]) -> None:
-        cut = self._store.upsert(rows)
+        shortened = self._store.upsert(rows)
         with self._lock:
-            self.report.cut += cut
+            self.report.shortened += shortened
             for row in rows:
                 id = row.record.row_id
                 self._ids += packed(id)

@@ -42,6 +42,9 @@ class VectorStore(Backend):
     After `close` every method but `close` raises StoreError.
     """
 
+    # The advice where a filter compares a field with moments that is not declared: this, then the `fields`.
+    _declaring: ClassVar[str] = "create the collection with"
+
     # ---- the collection
 
     @property
@@ -71,7 +74,7 @@ class VectorStore(Backend):
             return {} if self._read_spec() is None else dict(self._claims())
 
     def claim(self, repository: str, checkout: str) -> None:
-        """Record that `checkout`, or whatever says who, fills `repository`, or another source, from now on."""
+        """Record who fills a repository or another source from now on: a checkout's claim, or the name of a run."""
         for name in (repository, checkout):
             require(name, str, "a repository's name and a checkout's id")
         with self._open():
@@ -94,7 +97,8 @@ class VectorStore(Backend):
         with self._open():
             self._existing()
             self._defer()
-            was_private, self._is_private = self._is_private, self._is_private or not self._total()
+            had_only_our_fields = self._has_only_our_fields
+            self._has_only_our_fields = had_only_our_fields or not self._total()
         try:
             yield
         except BaseException:
@@ -102,7 +106,7 @@ class VectorStore(Backend):
                 self._restore()
             raise
         finally:
-            self._is_private = self._is_private and was_private
+            self._has_only_our_fields = self._has_only_our_fields and had_only_our_fields
         self.optimize()
 
     def successor(self) -> VectorStore:
@@ -146,7 +150,7 @@ class VectorStore(Backend):
         """
         with self._open():
             self._read_spec()
-            self._is_private = False
+            self._has_only_our_fields = False
             return self._client
 
     def close(self) -> None:
@@ -166,31 +170,35 @@ class VectorStore(Backend):
 
         Fields that others have added to a row are kept. Return how many texts were cut.
 
-        Raises RowsRefused, before anything is sent, if a row could not be found again: wrong width,
-        NaN or infinity, zero length, an id that cannot be one or stands twice in one call, metadata that is not JSON
-        or named like the store's own fields, text that is not valid Unicode or over the store's byte limit (unless the
-        spec says to cut it). Raises BatchRefused if the database refuses what these checks let pass.
+        Raises RowsRefused, before anything is sent, for rows that cannot be stored:
+
+        - a vector of another width, with NaN or infinity, or of length zero
+        - an id that cannot be one, or that stands twice in one call
+        - metadata that is not JSON, or named like the store's own fields
+        - text that is not valid Unicode, or over the store's byte limit (unless the spec says to cut it)
+
+        Raises BatchRefused if the database refuses what these checks let pass.
         """
         rows = listed(rows, Row, "rows")
         with self._open():
             spec = self._existing()
-            whole = listed([row.record for row in rows], (Record, CodeChunk), "rows with a Record or CodeChunk")
-            records = self._checked(whole, spec, refused_vectors(rows, spec.width))
+            given = listed([row.record for row in rows], (Record, CodeChunk), "rows with a Record or CodeChunk")
+            records = self._checked(given, spec, refused_vectors(rows, spec.width))
             self.changes += 1
             for part in slices(records, spec.width):
                 vectors = unit(np.stack([row.vector for row in rows[part]]))
-                self._send(records[part], vectors, _terms(spec, whole[part]))
-        return sum(len(one.text) > len(other.text) for one, other in zip(whole, records, strict=True))
+                self._send(records[part], vectors, _terms(spec, given[part]))
+        return sum(len(whole.text) > len(stored.text) for whole, stored in zip(given, records, strict=True))
 
     def update(self, records: Sequence[AnyRecord]) -> None:
         """Overwrite everything but the vector of rows that exist; fields that others have added are kept.
 
         Raises RowsRefused, before anything is sent, for what `upsert` refuses and for ids not in the collection.
         """
-        whole = listed(records, (Record, CodeChunk), "records or chunks")
+        given = listed(records, (Record, CodeChunk), "records or chunks")
         with self._open():
             spec = self._existing()
-            records = self._checked(whole, spec, {})
+            records = self._checked(given, spec, {})
             keys = [record.row_id for record in records]
             fields = {id: names for part in parts(keys) for id, names in self._written_fields(part).items()}
             unknown = [record.id for record in records if record.row_id not in fields]
@@ -199,7 +207,7 @@ class VectorStore(Backend):
             self.changes += 1
             for part in slices(records, spec.width):
                 gone = _gone(records[part], fields)
-                self._update(records[part], None, _terms(spec, whole[part]), gone)
+                self._update(records[part], None, _terms(spec, given[part]), gone)
 
     def delete(
         self, ids: Iterable[RecordId] | RecordId | None = None, *, source: str | None = None, where: Where | None = None
@@ -293,8 +301,8 @@ class VectorStore(Backend):
         """Return the `limit` nearest rows and the `limit` rows that share most with `terms`.
 
         `vector`: (width,) of any length; `terms` as `query_terms` gives them. Without a vector, without terms,
-        or in a collection without an analyzer, that list is empty. Rows that others wrote are found too. A row of one
-        list also has its score in the other: each list goes on with the other's rows, as far as they score there.
+        or in a collection without an analyzer, that list is empty. Rows that others wrote are found too. Each list
+        begins with its `limit` best. After them come rows of the other list with their score in this one.
         Raises InputError for a vector, limit or filter that cannot be used.
         """
         chosen = Filter(where)
@@ -316,17 +324,17 @@ class VectorStore(Backend):
             return found if vector is None or not terms else self._completed(found, vector, terms)
 
     def _completed(self, found: Candidates, vector: Vector, terms: Sequence[str]) -> Candidates:
-        """Add to each list the rows of the other, whose score there is close to the last one and not zero."""
-        near = {hit.record.row_id: hit.record for hit in found.dense}
-        worded = {hit.record.row_id: hit.record for hit in found.lexical}
-        far = [id for id in worded if id not in near]
-        rest = [id for id in near if id not in worded]
+        """Append to each list the rows that only the other found, if they have a score here."""
+        dense_records = {hit.record.row_id: hit.record for hit in found.dense}
+        lexical_records = {hit.record.row_id: hit.record for hit in found.lexical}
+        lexical_only = [id for id in lexical_records if id not in dense_records]
+        dense_only = [id for id in dense_records if id not in lexical_records]
         # Others may have written a vector of zeros, which is at no angle to anything.
-        vectors = {id: one for id, one in self._vectors(far).items() if np.any(one)} if far else {}
-        scores = self._lexical_scores(terms, rest) if rest else {}
+        vectors = {id: one for id, one in self._vectors(lexical_only).items() if np.any(one)} if lexical_only else {}
+        scores = self._lexical_scores(terms, dense_only) if dense_only else {}
         cosines = (unit([*vectors.values()]) @ vector).tolist() if vectors else []
-        dense = [Hit(worded[id], cosine) for id, cosine in zip(vectors, cosines, strict=True)]
-        lexical = [Hit(near[id], score) for id, score in scores.items()]
+        dense = [Hit(lexical_records[id], cosine) for id, cosine in zip(vectors, cosines, strict=True)]
+        lexical = [Hit(dense_records[id], score) for id, score in scores.items()]
         return Candidates(
             [*found.dense, *sorted(dense, key=lambda hit: -hit.score)],
             [*found.lexical, *sorted(lexical, key=lambda hit: -hit.score)],
@@ -336,7 +344,7 @@ class VectorStore(Backend):
 
     async def aget(self, ids: Iterable[RecordId] | RecordId, *, source: str | None = None) -> dict[RecordId, AnyRecord]:
         """Await `get`."""
-        return await self._in_thread(lambda: self.get(ids, source=source))
+        return await self._in_thread(self.get, ids, source=source)
 
     async def asearch(self, vector: Vector, limit: int, where: Where | None = None) -> list[Hit]:
         """Await `search`."""
@@ -350,7 +358,7 @@ class VectorStore(Backend):
 
     async def acount(self, where: Where | None = None, *, source: str | None = None) -> int:
         """Await `count`."""
-        return await self._in_thread(lambda: self.count(where, source=source))
+        return await self._in_thread(self.count, where, source=source)
 
     async def aupsert(self, rows: Sequence[Row]) -> int:
         """Await `upsert`."""
@@ -360,7 +368,7 @@ class VectorStore(Backend):
         self, ids: Iterable[RecordId] | RecordId | None = None, *, source: str | None = None, where: Where | None = None
     ) -> int:
         """Await `delete`."""
-        return await self._in_thread(lambda: self.delete(ids, source=source, where=where))
+        return await self._in_thread(self.delete, ids, source=source, where=where)
 
     def __enter__(self) -> Self:
         return self
@@ -371,11 +379,11 @@ class VectorStore(Backend):
     # ---- shared by all
 
     def _checked(
-        self, whole: Sequence[AnyRecord], spec: CollectionSpec, refused: dict[RecordId, str]
+        self, given: Sequence[AnyRecord], spec: CollectionSpec, refused: dict[RecordId, str]
     ) -> list[AnyRecord]:
         """Return records as they are stored; raises RowsRefused for `refused` and for those that cannot be."""
         limit = self.capabilities.max_text_bytes
-        records = [prepared_for(record, limit if spec.long_text == "cut" else None) for record in whole]
+        records = [prepared_for(record, limit if spec.long_text == "cut" else None) for record in given]
         refused = refused | refused_records(records, limit, spec.fields)
         if refused:
             raise RowsRefused(refused)
@@ -383,7 +391,7 @@ class VectorStore(Backend):
 
     def _send(self, records: Sequence[AnyRecord], vectors: Vector, terms: Terms) -> None:
         """Write one batch: rows that exist are updated, for writing them anew would wipe what others added."""
-        fields = {} if self._is_private else self._written_fields([record.row_id for record in records])
+        fields = {} if self._has_only_our_fields else self._written_fields([record.row_id for record in records])
         for exists in (False, True):
             places = [place for place, record in enumerate(records) if (record.row_id in fields) == exists]
             some, words = [records[place] for place in places], terms and [terms[place] for place in places]
@@ -417,15 +425,13 @@ class VectorStore(Backend):
     def _each(
         self, read: Callable[[Filter, str | None], Iterator[_T]], where: Where | None, source: str | None
     ) -> Iterator[_T]:
+        """Yield what `read` gives for the rows that match a filter (of one source)."""
         chosen, source = _filter(where), _source(source)
         with self._open():
             if self._read_spec() is None:
                 return iter(())
             self._require_moments(chosen)
             return self._guarded(read(chosen, source))
-
-    # How a collection gets to know that a field holds moments, in front of what is declared.
-    _declaring: ClassVar[str] = "create the collection with"
 
     def _require_moments(self, where: Filter) -> None:
         fields = self._existing().fields

@@ -220,7 +220,7 @@ def test_rows_that_the_store_refuses_are_filed_and_the_rest_is_there(edge, tmp_p
         (line,) = (tmp_path / "refused.jsonl").read_text().splitlines()
         assert json.loads(line)["id"] == long.chunk.id
         lite.drop()
-        assert import_rows(tmp_path / "long.parquet", lite, WriteOptions(long_text="cut")).cut == 1
+        assert import_rows(tmp_path / "long.parquet", lite, WriteOptions(long_text="cut")).shortened == 1
         assert lite.count() == len(ROWS) + 1
 
 

@@ -84,7 +84,7 @@ def test_a_generator_of_batches_is_stored_whole(store):
     # langchain #39628: a generator argument stored 0 points.
     rows = [make_row(n) for n in range(95)]
     report = load(batches(rows), store)
-    assert (report.written, report.refused, report.cut, store.count()) == (95, {}, 0, 95)
+    assert (report.written, report.refused, report.shortened, store.count()) == (95, {}, 0, 95)
     held = store.vectors([row.chunk.id for row in rows])
     for row in rows:
         np.testing.assert_allclose(held[row.chunk.id], row.vector / np.linalg.norm(row.vector), atol=1e-6)
@@ -152,7 +152,7 @@ def test_texts_cut_at_the_stores_limit_are_counted(store, tmp_path):
         cutting.capabilities = replace(cutting.capabilities, max_text_bytes=100)
         cutting.create(replace(SPEC, long_text="cut"))
         report = load([[make_row(1, "é" * 99), make_row(2), make_row(3, "x" * 101)]], cutting)
-        assert (report.written, report.cut) == (3, 2)
+        assert (report.written, report.shortened) == (3, 2)
         assert stored(cutting) == {"é" * 50, "value = 2\n", "x" * 100}
 
 

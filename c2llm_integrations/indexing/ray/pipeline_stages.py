@@ -345,7 +345,7 @@ def write(batch: EmbeddedBatch, destination: Destination) -> BatchResult:
         result.is_lost = True
         destination.open().delete([row.chunk.id for row in rows])
     report, done = result.report, loader.report
-    report.moved, report.written, report.shortened = len(batch.moved), done.written, done.cut
+    report.moved, report.written, report.shortened = len(batch.moved), done.written, done.shortened
     report.refused |= done.refused
     report.refused_count += done.refused_count
     return result

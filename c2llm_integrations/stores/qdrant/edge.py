@@ -119,7 +119,7 @@ class QdrantEdgeStore(PointReader):
         try:
             if not self._file.exists():
                 self._build(spec)
-                self._is_private = True  # until the lock is released: nobody else can open it
+                self._has_only_our_fields = True  # until the lock is released: nobody else can open it
         except BaseException:
             self._let_go()
             raise
@@ -192,7 +192,7 @@ class QdrantEdgeStore(PointReader):
                 raise
 
     def _let_go(self) -> None:
-        self._is_private = False
+        self._has_only_our_fields = False
         if self._lock is not None:
             self._lock.release()
         self._lock = None

@@ -114,7 +114,7 @@ class QdrantStore(PointReader):
     def in_memory(cls, collection: str = "code") -> QdrantStore:
         """Return an empty store of its own in this process's memory, gone when it is closed."""
         store = cls(QdrantClient(":memory:"), collection, url="qdrant+memory://")
-        store._is_private = True
+        store._has_only_our_fields = True
         return store
 
     @classmethod
