@@ -103,8 +103,8 @@ def ingest(
     Raises:
         RepositoryError: Another checkout fills the same name (unless `force`), this one was indexed under another
             name, or the folder vanished during the run.
-        SpecMismatch: The collection, or that of `vectors_from`, was made with another model, or the collection differs
-            from what `compact` asks for.
+        SpecMismatch: The collection or `vectors_from` was made with another model, or the collection differs from what
+            `compact` asks for.
         StoreError: The store does not hold what it acknowledged, or `vectors_from` does not hold this model's vectors.
 
     """

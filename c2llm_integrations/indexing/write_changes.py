@@ -69,7 +69,7 @@ class Filled:
 def fill(work: Work, store: VectorStore, *, bulk: bool, refused: Path | None) -> Filled:
     """Write, verify, delete, and verify again.
 
-    `bulk`: most rows are still to be written, so the index is built once all are there; `refused` is that of `load`.
+    `bulk`: most rows are still to be written, so the index is built once all are there; `refused`: as for `load`.
     """
     is_first_load = bulk and store.total() == 0
     loader = Loader(store, refused=refused, waits=not work.embeds)

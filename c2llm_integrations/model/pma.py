@@ -66,10 +66,10 @@ class PMA(nn.Module):
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], num_heads: int, layer_norm: bool) -> PMA:
         """Build it in float32 from a checkpoint's tensors `pma.*`, whose shapes decide its sizes."""
-        own = {name.removeprefix("pma."): tensor for name, tensor in tensors.items() if name.startswith("pma.")}
+        weights = {name.removeprefix("pma."): tensor for name, tensor in tensors.items() if name.startswith("pma.")}
         with torch.device("meta"):
-            pma = cls(own["mab.fc_k.weight"].shape[1], own["S"].shape[-1], num_heads, layer_norm)
-        pma.load_state_dict({name: tensor.float() for name, tensor in own.items()}, assign=True)
+            pma = cls(weights["mab.fc_k.weight"].shape[1], weights["S"].shape[-1], num_heads, layer_norm)
+        pma.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
         return pma.requires_grad_(False)
 
 

@@ -66,7 +66,7 @@ class Answer:
 class LiveIndexConfig:
     """The folder that questions are answered from, a repository or a folder in one, and its collection.
 
-    `store`: URL, by default the repository's own index; `model`: that of a collection yet to be made, by default nano.
+    `store`: URL, by default the repository's own index; `model`: the model of a new collection, by default nano.
     """
 
     folder: Path
@@ -189,7 +189,7 @@ class LiveIndex:
         raise InputError(f"{path!r} has {last} lines that are indexed, asked for line {line}")
 
     def has(self, path: str) -> bool:
-        """Return whether a path, as for `chunk_at`, is that of an indexed file, without reading any."""
+        """Return whether a path, as for `chunk_at`, names an indexed file, without reading any."""
         return self._indexed_path(path, open_tree(self.folder, expected_root=self.root).files) is not None
 
     def path_in_folder(self, hit: Hit) -> str:

@@ -216,7 +216,7 @@ class VectorStore(Backend):
 
         Args:
             ids: One id or several; ids that are not there are no error. A UUID or an integer is the id of the row
-                itself, whatever source that is of.
+                itself, whatever its source.
             source: The source in which all other ids are names, as for `get`; with `where`, the source whose rows are
                 deleted, None for all.
             where: A filter, instead of ids. Only rows that this package wrote are deleted.
@@ -279,7 +279,7 @@ class VectorStore(Backend):
             return self._count(chosen, source)
 
     def total(self) -> int:
-        """Count exactly all rows, those of other programs too, which most stores do faster than `count`."""
+        """Count exactly all rows, also of other programs, which most stores do faster than `count`."""
         with self._open():
             return 0 if self._read_spec() is None else self._total()
 
