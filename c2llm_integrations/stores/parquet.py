@@ -26,9 +26,9 @@ from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import C2LLMError, InputError, MissingExtra
 from c2llm_integrations.stores.ids import row_id
 from c2llm_integrations.stores.records import AnyRecord, Record, Row, chunk_of
-from c2llm_integrations.stores.rows import slices
+from c2llm_integrations.stores.row_fields import slices
 from c2llm_integrations.stores.spec import CollectionSpec, CompactPlan
-from c2llm_integrations.stores.spec_checks import checked_claims
+from c2llm_integrations.stores.untrusted_spec import checked_claims
 
 try:
     import pyarrow as pa
