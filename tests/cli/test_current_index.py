@@ -119,12 +119,13 @@ def test_the_stored_name_is_kept(change, app, monkeypatch, capsys, tiny_model):
     assert asked(capsys, "--index")[1] == []
 
 
-def drop_privileges():
-    """Let even root be refused."""
-    import ctypes
-
-    for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-        ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
+# Lets even root be refused, then becomes the command: CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH are dropped.
+DROP_PRIVILEGES = """
+import ctypes, os, sys
+for capability in (1, 2):
+    ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="root is refused differently there")
@@ -134,9 +135,8 @@ def test_an_index_that_cannot_be_written_to_is_searched(closed, app, tmp_path_fa
     monkeypatch.setenv("TMPDIR", str(copies))
 
     def run(*arguments):
-        return subprocess.run(
-            command(*arguments), capture_output=True, text=True, check=False, preexec_fn=drop_privileges
-        )
+        unprivileged = [sys.executable, "-c", DROP_PRIVILEGES, *command(*arguments)]
+        return subprocess.run(unprivileged, capture_output=True, text=True, check=False)
 
     folders = [one for top in closed for one in (app / top, *(app / top).rglob("*")) if ".git" not in one.parts]
     modes = {one: one.stat().st_mode for one in folders}
