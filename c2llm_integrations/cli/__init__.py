@@ -1,0 +1,1 @@
+"""The `c2llm` command; only here anything is printed."""

@@ -11,7 +11,7 @@ import typer
 
 from c2llm_integrations._utils.progress import shown
 from c2llm_integrations.cli import terminal
-from c2llm_integrations.cli.checkouts import indexed_store, origins_of, store_of
+from c2llm_integrations.cli.current_index import indexed_store, origins_of, store_of
 from c2llm_integrations.cli.options import REFUSED, CollectionPlace, Output, PlanChoice, Store, command
 from c2llm_integrations.cli.output import say_problems, size, status_lines, table
 from c2llm_integrations.cli.store_and_model import opened

@@ -12,7 +12,7 @@ import typer
 from c2llm_integrations._utils.option_field import option
 from c2llm_integrations._utils.progress import shown
 from c2llm_integrations.cli import terminal
-from c2llm_integrations.cli.checkouts import indexed_store
+from c2llm_integrations.cli.current_index import indexed_store
 from c2llm_integrations.cli.options import CollectionPlace, ModelChoice, Output, command, require_new
 from c2llm_integrations.cli.store_and_model import load_model, opened
 from c2llm_integrations.errors import InputError
@@ -198,7 +198,7 @@ def recall_kept(vectors: Matrix, projected: Matrix, queries: int) -> float:
     """
     import numpy as np
 
-    from c2llm_integrations.stores.rows import unit
+    from c2llm_integrations.stores.row_fields import unit
 
     def nearest(rows: Matrix) -> list[list[int]]:
         rows = unit(rows)

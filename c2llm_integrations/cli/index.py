@@ -14,7 +14,7 @@ import typer
 from c2llm_integrations._utils.option_field import option
 from c2llm_integrations._utils.progress import shown
 from c2llm_integrations.cli import terminal
-from c2llm_integrations.cli.checkouts import folders_to_refresh, nested, store_of
+from c2llm_integrations.cli.current_index import folders_to_refresh, nested, store_of
 from c2llm_integrations.cli.options import (
     REFUSED,
     ClusterChoice,

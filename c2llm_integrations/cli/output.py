@@ -100,7 +100,7 @@ def _lines_around(hit: Hit, folder: Path, context: int) -> tuple[list[str], list
     A row is data, which others may have written: what no index would hold is not shown for it.
     """
     from c2llm_integrations.code.exclude import INTERNAL_NAMES, SECRET, why_skip_name
-    from c2llm_integrations.code.line_spans import Lines
+    from c2llm_integrations.code.line_pieces import Lines
     from c2llm_integrations.code.source_file import SourceFile, blotted, read_source
 
     chunk = hit.chunk

@@ -22,7 +22,7 @@ from c2llm_integrations.code import embedded_scripts, language_definitions, note
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
 from c2llm_integrations.code.definitions import Definition, Syntax, is_comment, is_punctuation
 from c2llm_integrations.code.languages import grammar, language_of
-from c2llm_integrations.code.line_spans import TINY_CHARS, Lines, Piece, cut, join
+from c2llm_integrations.code.line_pieces import TINY_CHARS, Lines, Piece, cut, join
 from c2llm_integrations.code.parse_budget import ParseBudget
 from c2llm_integrations.code.parsing import parse_within, survives
 from c2llm_integrations.errors import InputError

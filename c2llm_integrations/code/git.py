@@ -7,6 +7,7 @@ does not exist for git, whoever owns it. The user's own configuration still appl
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -22,7 +23,7 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from threading import Timer
 from typing import IO
 
-from c2llm_integrations.code.git_files import (
+from c2llm_integrations.code.git_folder_files import (
     MAX_BYTES,
     file_inside,
     has_plain_alternates,
@@ -36,6 +37,8 @@ from c2llm_integrations.errors import RepositoryError
 
 # The time limit of git on local files: over ten times what a million files need.
 ANSWER_SECONDS = 15.0
+# That of counting what a clone holds, which takes the largest public trees a few seconds.
+COUNT_SECONDS = 60.0
 # How many paths a listing may have: over what the largest public trees, of browsers, have. A few hundred bytes can
 # describe millions, of which each takes time and memory wherever it is looked at.
 MAX_PATHS = 500_000
@@ -139,8 +142,10 @@ def run_git(
             )
         except OSError as error:
             raise RepositoryError(f"git cannot be started: {error.strerror}") from error
-        if not protocols:  # a clone is the user's own wish, and takes what it takes
-            _bound_memory(process, MAX_MEMORY if most is None else min(MAX_MEMORY, most * _PATH_BYTES))
+        memory = MAX_MEMORY if most is None else min(MAX_MEMORY, most * _PATH_BYTES)
+        _limit(
+            process, seconds, None if protocols else memory
+        )  # a clone is the user's own wish, and takes what it takes
         late = Timer(seconds, _kill, [process])
         late.start()
         with process:
@@ -181,12 +186,12 @@ def _read_bounded(stream: IO[bytes], most: int | None) -> bytes:
 def check_out(clone: Path, seconds: float) -> None:
     """Lay out the files of a clone that was made without them as they were committed, at most `MAX_CHECKOUT` bytes.
 
-    A few hundred bytes can describe billions of files, so they are counted first.
-    Raises RepositoryError for more, or for more paths than git may print.
+    A few hundred bytes can describe billions of files or folders, so they are counted first.
+    Raises RepositoryError for more, for more paths than git may print, and if counting takes over `COUNT_SECONDS`.
     """
     folder = clone / ".git"
     try:
-        listed = run_git("ls-tree", "-r", "-l", "-z", "--full-tree", "HEAD", folder=folder, seconds=seconds)
+        listed = run_git("ls-tree", "-r", "-l", "-z", "--full-tree", "HEAD", folder=folder, seconds=COUNT_SECONDS)
     except RepositoryError as error:
         raise RepositoryError(f"its files cannot be counted: {error}") from error
     sizes = (entry.partition(b"\t")[0].split()[3] for entry in listed.split(b"\0")[:-1])
@@ -200,12 +205,16 @@ def check_out(clone: Path, seconds: float) -> None:
     run_git("--work-tree", str(clone), "checkout", "--force", "--quiet", folder=folder, seconds=seconds)
 
 
-def _bound_memory(process: subprocess.Popen[bytes], size: int) -> None:
+def _limit(process: subprocess.Popen[bytes], seconds: float, memory: int | None) -> None:
+    """Limit git's memory, and its processor time: it outlives this process if that is killed."""
     if sys.platform == "linux":
         import resource
 
-        with suppress(OSError, ValueError):  # it has ended already, or has a lower limit
-            resource.prlimit(process.pid, resource.RLIMIT_DATA, (size, size))
+        most = {resource.RLIMIT_CPU: math.ceil(seconds * (os.cpu_count() or 1)) + 1, resource.RLIMIT_DATA: memory}
+        for kind, size in most.items():
+            with suppress(OSError, ValueError):  # it has ended already, or has a lower limit
+                if size is not None:
+                    resource.prlimit(process.pid, kind, (size, size))
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -23,8 +23,8 @@ from c2llm_integrations.code.languages import grammar
 
 # The parser reads up to this many bytes at a time, and again for each name.
 READ_BYTES = 2**12
-# What a parse may allocate (on Linux): a tree of real code takes a tenth of it.
-MAX_BYTES, MAX_BYTES_PER_BYTE = 2**28, 2**9
+# What a parse may allocate (on Linux): a tree of real code takes a tenth of it, up to 20 MB of code.
+MAX_BYTES, MAX_BYTES_PER_BYTE, MAX_TREE_BYTES = 2**28, 2**9, 2**30
 # How long to wait for an answer, if nothing else ends the parse, and how many starts in a row may fail.
 ANSWER_SECONDS, ANSWER_TIMES, TRIES = 60.0, 10, 3
 _READY, _PARSED, _LATE = b"r", b"1", b"0"
@@ -182,7 +182,7 @@ def _limit(seconds: float, size: int) -> None:
 
     limits = {resource.RLIMIT_CORE: 0, resource.RLIMIT_CPU: math.ceil(time.process_time() + seconds) + 1}
     if sys.platform == "linux":
-        limits[resource.RLIMIT_DATA] = MAX_BYTES + MAX_BYTES_PER_BYTE * size
+        limits[resource.RLIMIT_DATA] = min(MAX_BYTES + MAX_BYTES_PER_BYTE * size, MAX_TREE_BYTES)
     for kind, most in limits.items():
         hard = resource.getrlimit(kind)[1]
         with suppress(OSError, ValueError):  # a sandbox may forbid it

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
 from c2llm_integrations.stores.ids import RecordId, packed
-from c2llm_integrations.stores.rows import Stored
+from c2llm_integrations.stores.row_fields import Stored
 
 # Paths that a new chunk's text is looked for under (each takes microseconds, embedding milliseconds), and the vanished
 # and changed paths that they are chosen from.

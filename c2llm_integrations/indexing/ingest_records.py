@@ -48,7 +48,7 @@ from c2llm_integrations.stores.filter import value_of
 from c2llm_integrations.stores.ids import RecordId, checked_row_id, row_id, why_id_refused
 from c2llm_integrations.stores.records import PreparedRecord, Record, Row, is_chunk, prepared_of
 from c2llm_integrations.stores.row_checks import refused_records
-from c2llm_integrations.stores.rows import plain_record
+from c2llm_integrations.stores.row_fields import plain_record
 from c2llm_integrations.stores.spec import CompactPlan
 from c2llm_integrations.stores.vector_store import CollectionSpec, VectorStore
 

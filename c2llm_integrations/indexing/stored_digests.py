@@ -10,7 +10,7 @@ import numpy as np
 
 from c2llm_integrations.indexing.chunk_diff import Change, StoredKeys, key_of
 from c2llm_integrations.stores.ids import RecordId
-from c2llm_integrations.stores.rows import Stored
+from c2llm_integrations.stores.row_fields import Stored
 
 # Hexadecimal digits of each half of a digest.
 HALF = 16

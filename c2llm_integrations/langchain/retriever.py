@@ -12,9 +12,9 @@ from langchain_core.retrievers import BaseRetriever
 from pydantic import ConfigDict, Field, PrivateAttr, create_model, field_validator
 
 from c2llm_integrations.langchain.embeddings import C2LLMEmbeddings
+from c2llm_integrations.retrieval.clashing_fields import given_metadata
 from c2llm_integrations.retrieval.document_store import refuse_unknown
 from c2llm_integrations.retrieval.options import SearchOptions
-from c2llm_integrations.retrieval.reserved_fields import given_metadata
 from c2llm_integrations.retrieval.store_handles import STORE_WAIT_SECONDS, SharedStore, shared_store
 from c2llm_integrations.stores.vector_store import Filter, Hit, VectorStore
 

@@ -9,7 +9,7 @@ from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.retrieval.search import spec_of
 from c2llm_integrations.stores import DATABASES
-from c2llm_integrations.stores.rows import TEXT_FIELD
+from c2llm_integrations.stores.row_fields import TEXT_FIELD
 from c2llm_integrations.stores.vector_store import VectorStore
 
 _VECTOR, _TERMS, _LEXICAL = "vector", "terms", "lexical"

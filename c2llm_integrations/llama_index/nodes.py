@@ -13,7 +13,7 @@ from pydantic_core import to_jsonable_python
 
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores.records import AnyRecord
-from c2llm_integrations.stores.rows import json_value
+from c2llm_integrations.stores.row_fields import json_value
 
 # Fields of a row that hold the rest of a node, beside its text and metadata.
 DOCUMENT, CONTENT, TYPE = "ref_doc_id", "_node_content", "_node_type"

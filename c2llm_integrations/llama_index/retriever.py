@@ -11,9 +11,9 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from c2llm_integrations.llama_index.embeddings import C2LLMEmbedding
 from c2llm_integrations.llama_index.nodes import NODE_FIELDS, node_of
+from c2llm_integrations.retrieval.clashing_fields import given_metadata
 from c2llm_integrations.retrieval.document_store import refuse_unknown
 from c2llm_integrations.retrieval.options import SearchOptions
-from c2llm_integrations.retrieval.reserved_fields import given_metadata
 from c2llm_integrations.retrieval.store_handles import STORE_WAIT_SECONDS, shared_store
 from c2llm_integrations.stores.vector_store import VectorStore
 

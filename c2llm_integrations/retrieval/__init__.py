@@ -1,0 +1,1 @@
+"""Questions → ranked hits: dense and lexical lists, fusion, the rules that rank."""

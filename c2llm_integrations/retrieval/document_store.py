@@ -13,16 +13,16 @@ from c2llm_integrations.code.chunk import piece_id
 from c2llm_integrations.code.lexical_terms import query_terms
 from c2llm_integrations.errors import InputError, did_you_mean
 from c2llm_integrations.model.fingerprint import Fingerprint
-from c2llm_integrations.retrieval.memory_index import LexicalIndex
+from c2llm_integrations.retrieval.clashing_fields import given_metadata, stored_key, stored_name, stored_where
+from c2llm_integrations.retrieval.lexical_index import LexicalIndex
 from c2llm_integrations.retrieval.options import RULES, Mode
 from c2llm_integrations.retrieval.ranking import rank
-from c2llm_integrations.retrieval.reserved_fields import given_metadata, stored_key, stored_name, stored_where
 from c2llm_integrations.retrieval.search import CANDIDATES, supported_mode, warn_if_given, warned_mode_for
 from c2llm_integrations.retrieval.store_handles import SharedStore
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import MAX_INTEGER_ID, RecordId, listed_ids
 from c2llm_integrations.stores.records import AnyRecord, Hit, Record, Row, Vector, chunk_of
-from c2llm_integrations.stores.rows import plain_record, unit
+from c2llm_integrations.stores.row_fields import plain_record, unit
 from c2llm_integrations.stores.spec import GIVEN_VECTORS, CollectionSpec, CompactPlan
 from c2llm_integrations.stores.vector_store import Candidates, VectorStore, Where
 

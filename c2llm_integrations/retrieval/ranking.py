@@ -34,7 +34,7 @@ from c2llm_integrations.code.languages import is_prose
 from c2llm_integrations.code.lexical_terms import document_terms, stems
 from c2llm_integrations.errors import InputError, did_you_mean
 from c2llm_integrations.retrieval.options import RULES, Mode
-from c2llm_integrations.retrieval.query import Kind, Question, read, words_of
+from c2llm_integrations.retrieval.question import Kind, Question, read, words_of
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit
 

@@ -21,14 +21,14 @@ from c2llm_integrations.code.repository import checkout_id
 from c2llm_integrations.errors import InputError, StoreError, did_you_mean
 from c2llm_integrations.indexing.claims import Claim
 from c2llm_integrations.retrieval.options import RULES, Mode, SearchOptions
-from c2llm_integrations.retrieval.query import bounded
+from c2llm_integrations.retrieval.question import bounded
 from c2llm_integrations.retrieval.ranking import rank, require_known
 from c2llm_integrations.stores.foreign_collection import ForeignStore
 from c2llm_integrations.stores.vector_store import CollectionSpec, Filter, Hit, Stored, Vector, VectorStore
 
 if TYPE_CHECKING:
     from c2llm_integrations.model.embedder import C2LLMEmbedder
-    from c2llm_integrations.retrieval.memory_index import LexicalIndex
+    from c2llm_integrations.retrieval.lexical_index import LexicalIndex
 
     Searchable: TypeAlias = VectorStore | LexicalIndex
 

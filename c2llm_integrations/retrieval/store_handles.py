@@ -14,8 +14,8 @@ from c2llm_integrations.errors import InputError
 from c2llm_integrations.indexing.claims import require_known_model
 from c2llm_integrations.model.fingerprint import options_of
 from c2llm_integrations.model.shared_model import Awaited, SharedModel, shared_model
+from c2llm_integrations.retrieval.clashing_fields import stored_where
 from c2llm_integrations.retrieval.options import SearchOptions
-from c2llm_integrations.retrieval.reserved_fields import stored_where
 from c2llm_integrations.retrieval.search import (
     find,
     for_model,

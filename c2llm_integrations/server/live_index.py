@@ -25,7 +25,7 @@ from c2llm_integrations.indexing.claims import claim_of, index_of, parts_of, req
 from c2llm_integrations.indexing.staleness import Staleness, stale
 from c2llm_integrations.model.checkpoint import lasting_name
 from c2llm_integrations.model.options import remember_model
-from c2llm_integrations.retrieval.memory_index import FolderIndex
+from c2llm_integrations.retrieval.lexical_index import FolderIndex
 from c2llm_integrations.retrieval.options import SearchOptions
 from c2llm_integrations.retrieval.search import (
     UNREADABLE_NOTE,

@@ -46,7 +46,7 @@ def serve(
     indexer.start()  # before the SDK is imported, which takes as long as reading a small repository
     try:
         server = _server(SearchTools(indexes))
-        from c2llm_integrations.server.mcp_stdio import guard_streams  # needs the SDK
+        from c2llm_integrations.server.mcp_lines import guard_streams  # needs the SDK
 
         guard_streams()
         server.run("stdio")

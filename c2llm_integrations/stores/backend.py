@@ -18,7 +18,7 @@ from c2llm_integrations.errors import C2LLMError, StoreError
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.records import AnyRecord, Candidates, Row, Vector
-from c2llm_integrations.stores.rows import Stored
+from c2llm_integrations.stores.row_fields import Stored
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from typing_extensions import Self
 from c2llm_integrations.errors import BatchRefused, RowsRefused, StoreError
 from c2llm_integrations.stores.ids import RecordId, packed, unpacked
 from c2llm_integrations.stores.records import AnyRecord, chunk_of, is_chunk
-from c2llm_integrations.stores.rows import parts
+from c2llm_integrations.stores.row_fields import parts
 from c2llm_integrations.stores.vector_store import Row, Vector, VectorStore
 
 # Vectors read back after a load. Each must be what was sent up to the rounding of float16, which at unit length costs

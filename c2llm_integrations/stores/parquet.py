@@ -9,9 +9,10 @@ their own.
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -24,12 +25,10 @@ from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import C2LLMError, InputError, MissingExtra
 from c2llm_integrations.stores.ids import row_id
-from c2llm_integrations.stores.parquet_footer import Footer, require_small_footer
-from c2llm_integrations.stores.parquet_pages import plan_group
 from c2llm_integrations.stores.records import AnyRecord, Record, Row, chunk_of
-from c2llm_integrations.stores.rows import slices
+from c2llm_integrations.stores.row_fields import slices
 from c2llm_integrations.stores.spec import CollectionSpec, CompactPlan
-from c2llm_integrations.stores.spec_checks import checked_claims
+from c2llm_integrations.stores.untrusted_spec import checked_claims
 
 try:
     import pyarrow as pa
@@ -43,8 +42,13 @@ FORMAT = "c2llm-rows-2"
 CHUNKS_FORMAT = "c2llm-rows-1"
 # Rows held at once, on the way out and on the way in.
 BATCH = 1024
-# Bytes of rows held at once on the way in, unless one has more, and what each value takes by itself.
-PART_BYTES, VALUE_BYTES = MAX_LINE_BYTES, 8
+# Bytes of rows held in full at once on the way in, unless one has more.
+PART_BYTES = MAX_LINE_BYTES
+# Bytes of a footer, which takes 230 times as much memory, and of an unpacked row group; and more in a large file.
+MAX_FOOTER_BYTES, MAX_FOOTER_SHARE = 2**20, 1 / 8
+MAX_GROUP_BYTES, MAX_GROUP_RATIO = 2**28, 16
+# Row groups of fewer bytes are read with each different text held once: few bytes may stand for a thousand long texts.
+SMALL_GROUP_BYTES = 2**24
 # Repositories without a row that a file may claim: each claim is written to the store by itself.
 EMPTY_REPOSITORIES = 1000
 _FORMAT_KEY, _SPEC_KEY, _CLAIMS_KEY = b"c2llm.format", b"c2llm.spec", b"c2llm.claims"
@@ -165,7 +169,7 @@ def read_rows(file: Path) -> Iterator[list[Row]]:
     """Yield the rows of a file in batches; raises InputError where it is damaged."""
     with _opened(file) as parquet:
         contents = _contents(file, parquet)
-        for batch, _ in _record_batches(file, parquet, (*_COLUMNS, "vector")):
+        for batch, _ in _record_batches(file, parquet):
             columns, vectors = [batch.column(name) for name in _FIELDS], batch.column("vector")
             flat = vectors.flatten()
             if any(column.null_count for column in (*columns, vectors, flat)):
@@ -208,30 +212,25 @@ def _checked(file: Path, values: Sequence[Any]) -> AnyRecord:
     raise InputError(f"{file} is damaged: {why}")
 
 
-def _record_batches(
-    file: Path, parquet: pq.ParquetFile, columns: Sequence[str] | None = None
-) -> Iterator[tuple[pa.RecordBatch, int]]:
-    """Yield the rows that a file holds in these columns, or all, and about how many bytes they have.
+def _record_batches(file: Path, parquet: pq.ParquetFile) -> Iterator[tuple[pa.RecordBatch, int]]:
+    """Yield the rows that a file holds, and about how many bytes they have.
 
     A batch has at most `BATCH` rows, and at most `PART_BYTES` or one row.
     """
-    footer, names = Footer(file), None if columns is None else {*columns}
-    with ExitStack() as stack:
-        # Which columns are kept as dictionaries is said when a file is opened.
-        readers: dict[tuple[str, ...], pq.ParquetFile] = {(): parquet}
-        # One row group at a time: iterating over all at once keeps the pages of those that were read.
-        for group in range(parquet.num_row_groups):
-            plan = plan_group(file, footer, group, names, BATCH)
-            if (reader := readers.get(plan.dictionaries)) is None:
-                again = _parquet_file(file, metadata=parquet.metadata, read_dictionary=plan.dictionaries)
-                readers = {(): parquet, plan.dictionaries: (reader := stack.enter_context(again))}
-            for batch in reader.iter_batches(plan.rows, row_groups=[group], columns=columns, use_threads=False):
-                for part, size in _parts(batch):
-                    yield _plain(part, parquet.schema_arrow) if plan.dictionaries else part, size
+    most = MAX_GROUP_BYTES + MAX_GROUP_RATIO * os.path.getsize(file)
+    # One row group at a time: iterating over all at once keeps the pages of those that were read.
+    for group in range(parquet.num_row_groups):
+        if (takes := parquet.metadata.row_group(group).total_byte_size) > most:
+            raise InputError(
+                f"{file} unpacks to {takes:,} bytes in row group {group}, at most {most:,} are read at once; "
+                "write smaller row groups"
+            )
+        for batch in parquet.iter_batches(BATCH, row_groups=[group], use_threads=False):
+            yield from _parts(batch)
 
 
 def _parts(batch: pa.RecordBatch) -> Iterator[tuple[pa.RecordBatch, int]]:
-    """Cut a batch into parts of at most `PART_BYTES`, or of one row, and say how many they have."""
+    """Cut a batch into parts of at most `PART_BYTES`, or of one row, in full, and say how many they have."""
     todo = [batch]
     while todo:
         part = todo.pop()
@@ -240,42 +239,20 @@ def _parts(batch: pa.RecordBatch) -> Iterator[tuple[pa.RecordBatch, int]]:
             middle = part.num_rows // 2
             todo += [part.slice(middle), part.slice(0, middle)]
         elif part.num_rows:
-            yield part, size
+            columns = [one.dictionary_decode() if _is_repeated(one) else one for one in part.columns]
+            yield pa.RecordBatch.from_arrays(columns, names=part.schema.names), size
+
+
+def _is_repeated(array: pa.Array) -> bool:
+    return bool(pa.types.is_dictionary(array.type))
 
 
 def _bytes_of(array: pa.Array) -> int:
-    """Return about how many bytes an array's values have, each in full and with what it takes by itself."""
-    kind, size = array.type, VALUE_BYTES * len(array)
-    if isinstance(array, pa.ExtensionArray):
-        return _bytes_of(array.storage)
-    if pa.types.is_dictionary(kind):
-        lengths = pc.take(pc.binary_length(array.dictionary), array.indices)
-        return size + (pc.sum(lengths.cast(pa.int64())).as_py() or 0)
-    if pa.types.is_struct(kind):
-        return size + sum(map(_bytes_of, array.flatten()))
-    if pa.types.is_map(kind):
-        start, end = array.offsets[0].as_py(), array.offsets[-1].as_py()
-        return size + sum(_bytes_of(one.slice(start, end - start)) for one in (array.keys, array.items))
-    if kind.num_fields:  # a list of any kind
-        return size + _bytes_of(array.flatten())
-    if "view" in str(kind):  # slices of it share all their bytes
-        array = array.cast(pa.large_binary())
-    return size + int(array.nbytes)
-
-
-def _plain(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Return a batch in which text stands in full, as far as the schema has it so."""
-    columns = [
-        _plain_column(column, schema, name) for column, name in zip(batch.columns, batch.schema.names, strict=True)
-    ]
-    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
-
-
-def _plain_column(column: pa.Array, schema: pa.Schema, name: str) -> pa.Array:
-    at = schema.get_field_index(name)  # -1 if two have the name
-    with suppress(pa.ArrowNotImplementedError):  # Python reads both alike
-        return column if at < 0 else column.cast(schema.field(at).type)
-    return column
+    """Return about how many bytes an array has in full."""
+    if not _is_repeated(array) or pa.types.is_primitive(array.dictionary.type):
+        return int(array.nbytes)
+    lengths = pc.binary_length(array.dictionary).take(array.indices)
+    return pc.sum(lengths.cast(pa.int64())).as_py() or 0
 
 
 @contextmanager
@@ -284,8 +261,11 @@ def _opened(file: Path) -> Iterator[pq.ParquetFile]:
         raise InputError(f"{file} is {'a folder' if file.is_dir() else 'not a file'}; name a file of Parquet")
     try:
         if file.exists():
-            require_small_footer(file)
-        with _parquet_file(file) as parquet:
+            _require_small_footer(file)
+        metadata = pq.read_metadata(file)
+        groups = map(metadata.row_group, range(metadata.num_row_groups))
+        texts = _texts(metadata) if all(one.total_byte_size < SMALL_GROUP_BYTES for one in groups) else None
+        with pq.ParquetFile(file, metadata=metadata, read_dictionary=texts, page_checksum_verification=True) as parquet:
             yield parquet
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # not the file's fault
@@ -294,13 +274,31 @@ def _opened(file: Path) -> Iterator[pq.ParquetFile]:
         raise InputError(f"{file} is not a readable Parquet file ({lines[0]}); write it again") from error
 
 
-def _parquet_file(file: Path, **options: Any) -> pq.ParquetFile:
-    return pq.ParquetFile(file, page_checksum_verification=True, **options)
+def _texts(metadata: pq.FileMetaData) -> list[str]:
+    """Return the columns of text or bytes that are neither in lists nor in structs."""
+    leaves = map(metadata.schema.column, range(metadata.num_columns))
+    return [
+        one.path
+        for one in leaves
+        if one.path == one.name and one.physical_type == "BYTE_ARRAY" and one.logical_type.type in ("STRING", "NONE")
+    ]
+
+
+def _require_small_footer(file: Path) -> None:
+    size = file.stat().st_size
+    with open(file, "rb") as stream:
+        stream.seek(max(0, size - 8))
+        footer = int.from_bytes(stream.read(4), "little")
+    most = int(MAX_FOOTER_BYTES + size * MAX_FOOTER_SHARE)
+    if most < footer <= size:  # a larger one is none at all, which the reader says better
+        raise InputError(
+            f"{file} has a footer of {footer:,} bytes, at most {most:,} are read; write fewer columns or row groups"
+        )
 
 
 def _contents(file: Path, parquet: pq.ParquetFile) -> Contents:
-    schema = parquet.schema_arrow
-    metadata = schema.metadata or {}
+    schema = parquet.schema.to_arrow_schema()
+    metadata = parquet.metadata.metadata or {}
     layout = metadata.get(_FORMAT_KEY, b"").decode(errors="replace")
     if layout not in (FORMAT, CHUNKS_FORMAT):
         raise InputError(f"{file} has layout {layout!r}, expected {FORMAT!r}; export it again")

@@ -15,7 +15,7 @@ from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores.filter import moment_of, value_of
 from c2llm_integrations.stores.ids import RecordId, why_id_refused
 from c2llm_integrations.stores.records import AnyRecord, PreparedRecord, Row, utf8_bytes
-from c2llm_integrations.stores.rows import RESERVED
+from c2llm_integrations.stores.row_fields import RESERVED
 
 _T = TypeVar("_T")
 

@@ -11,7 +11,7 @@ from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import InputError, SpecMismatch, StoreError
 from c2llm_integrations.model.fingerprint import Fingerprint, current_fingerprint, is_same_probe
-from c2llm_integrations.stores.spec_checks import checked_spec
+from c2llm_integrations.stores.untrusted_spec import checked_spec
 
 
 class Embedder(Protocol):

@@ -23,7 +23,7 @@ from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId, listed_ids, row_id
 from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, Record, Row, Vector
 from c2llm_integrations.stores.row_checks import listed, refused_records, refused_vectors, require, why_vector_refused
-from c2llm_integrations.stores.rows import Stored, parts, path_of, prepared_for, slices, unit
+from c2llm_integrations.stores.row_fields import Stored, parts, path_of, prepared_for, slices, unit
 from c2llm_integrations.stores.spec import CollectionSpec
 
 __all__ = ["Candidates", "CollectionSpec", "Filter", "Hit", "Row", "Stored", "Vector", "VectorStore"]

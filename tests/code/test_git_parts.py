@@ -7,9 +7,11 @@ import sys
 
 import pytest
 
-from c2llm_integrations.code.git import run_git
+from c2llm_integrations.code import git as git_module
+from c2llm_integrations.code.git import check_out, run_git
 from c2llm_integrations.code.repository import open_tree
 from c2llm_integrations.code.version_control import is_git_folder
+from c2llm_integrations.errors import RepositoryError
 from tests.repositories import git
 
 
@@ -113,3 +115,41 @@ def test_git_is_run_without_what_would_load_a_library_into_it(name, monkeypatch)
     monkeypatch.setattr(subprocess, "Popen", lambda *command, **how: seen.append(how["env"]) or real(*command, **how))
     run_git("--version")
     assert name not in seen[0]
+
+
+@pytest.fixture
+def endless(tmp_path):
+    """A commit of ten billion folders without a file in a few kilobytes, of which git never prints anything."""
+    git(tmp_path, "init", "-q")
+    tree = run(tmp_path, "mktree", given="")
+    for _ in range(10):
+        tree = run(tmp_path, "mktree", given="".join(f"040000 tree {tree}\td{n}\n" for n in range(10)))
+    commit = run(tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", "commit-tree", "-m", "x", tree)
+    git(tmp_path, "update-ref", "HEAD", commit)
+    return tmp_path
+
+
+def run(folder, *arguments, given=None):
+    done = subprocess.run(["git", "-C", folder, *arguments], input=given, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_folders_without_files_are_counted_for_a_limited_time(endless, monkeypatch):
+    monkeypatch.setattr(git_module, "COUNT_SECONDS", 0.5)
+    with pytest.raises(RepositoryError, match=r"its files cannot be counted: git did not answer within 0.5 s"):
+        check_out(endless, 3600)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processor time is limited on Linux alone")
+def test_git_ends_by_itself_if_this_process_is_killed(endless, monkeypatch):
+    kill, limits = git_module._kill, []
+
+    def killed(process):
+        with open(f"/proc/{process.pid}/limits") as lines:
+            limits.extend(line.split()[3] for line in lines if line.startswith("Max cpu time"))
+        kill(process)
+
+    monkeypatch.setattr(git_module, "_kill", killed)
+    with pytest.raises(RepositoryError, match="did not answer"):
+        run_git("ls-tree", "-r", "HEAD", folder=endless / ".git", seconds=0.5)
+    assert int(limits[0]) <= 0.5 * os.cpu_count() + 2

@@ -36,6 +36,19 @@ def test_a_text_that_takes_memory_is_cut_by_lines(tmp_path, grammar):
     assert done.stdout.split() == ["text", "f"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux alone")
+def test_a_large_text_may_take_no_more_than_a_gigabyte():
+    """A `.c2llmignore` takes back files of up to 64 MiB, which came to 32 GB."""
+    limit = "import resource\nfrom c2llm_integrations.code.parsing import _limit\n_limit(1, 2**26)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{limit}print(*resource.getrlimit(resource.RLIMIT_DATA))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout.split()[0]) == 2**30
+
+
 def test_a_death_is_survived():
     trial = _Trial()
     assert trial.survives(10, "python", b"x = 1\n", None)

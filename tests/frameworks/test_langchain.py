@@ -30,7 +30,7 @@ from c2llm_integrations.retrieval.search import search
 from c2llm_integrations.retrieval.store_handles import shared_store
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.qdrant.store import QdrantStore
-from c2llm_integrations.stores.rows import unit
+from c2llm_integrations.stores.row_fields import unit
 from tests.event_loop import run_beside
 from tests.frameworks.stores import filled_qdrant
 from tests.golden import TIED

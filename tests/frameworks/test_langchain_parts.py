@@ -23,10 +23,10 @@ from c2llm_integrations.langchain import (
     C2LLMSparseEmbeddings,
     C2LLMVectorStore,
 )
-from c2llm_integrations.retrieval.reserved_fields import PREFIX
+from c2llm_integrations.retrieval.clashing_fields import PREFIX
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.qdrant.store import QdrantStore
-from c2llm_integrations.stores.rows import RESERVED
+from c2llm_integrations.stores.row_fields import RESERVED
 from tests.golden import TIED
 
 CODE = {

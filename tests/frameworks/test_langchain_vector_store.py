@@ -14,9 +14,9 @@ from langchain_tests.integration_tests import VectorStoreIntegrationTests
 from c2llm_integrations import ingest_records
 from c2llm_integrations.errors import InputError, RowsRefused, SpecMismatch
 from c2llm_integrations.langchain import C2LLMCodeLoader, C2LLMEmbeddings, C2LLMRetriever, C2LLMVectorStore
-from c2llm_integrations.retrieval.reserved_fields import PREFIX
+from c2llm_integrations.retrieval.clashing_fields import PREFIX
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.rows import RESERVED
+from c2llm_integrations.stores.row_fields import RESERVED
 from c2llm_integrations.stores.spec import CompactPlan
 from tests.frameworks.stores import OBJECTS, OBJECTS_AS_JSON, STORES, url_of
 from tests.golden import TIED

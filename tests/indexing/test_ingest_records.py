@@ -26,7 +26,7 @@ from c2llm_integrations.indexing.record_readers import Names, read_items
 from c2llm_integrations.indexing.stored_digests import KeySet, StoredDigests
 from c2llm_integrations.stores.bulk_loader import KEPT_REFUSED
 from c2llm_integrations.stores.records import digest_of
-from c2llm_integrations.stores.rows import stored_of
+from c2llm_integrations.stores.row_fields import stored_of
 from tests.conftest import write_project
 from tests.indexing.record_models import CountingEmbedder, held, vectors_of
 

@@ -15,7 +15,7 @@ from c2llm_integrations.indexing.ingest import ingest
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.server.live_index import LiveIndex, LiveIndexConfig
 from c2llm_integrations.stores import open_store, own_index
-from c2llm_integrations.stores.checksums import checksum_of
+from c2llm_integrations.stores.file_checksums import checksum_of
 from tests.cli.running import answer, command, complaint
 from tests.golden import TIED
 from tests.ingesting import write_tree

@@ -11,7 +11,7 @@ from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import InputError, SpecMismatch, StoreError
 from c2llm_integrations.indexing.ingest import ingest
 from c2llm_integrations.model.embedder import C2LLMEmbedder
-from c2llm_integrations.retrieval.memory_index import LexicalIndex
+from c2llm_integrations.retrieval.lexical_index import LexicalIndex
 from c2llm_integrations.retrieval.options import RULES, SearchOptions
 from c2llm_integrations.retrieval.search import find, is_readable, search
 from c2llm_integrations.stores import open_store

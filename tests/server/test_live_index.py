@@ -12,7 +12,7 @@ import pytest
 from c2llm_integrations.cli.main import run
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.errors import InputError, RepositoryError
-from c2llm_integrations.retrieval import memory_index
+from c2llm_integrations.retrieval import lexical_index
 from c2llm_integrations.retrieval.search import UNREADABLE_NOTE
 from c2llm_integrations.server import live_index as module
 from c2llm_integrations.server.background_indexing import BackgroundIndexer, IndexingProcess
@@ -211,7 +211,7 @@ def test_a_line_beyond_the_file(checkout):
 
 
 def test_words_of_a_large_folder_are_read_up_to_a_limit(checkout, monkeypatch):
-    monkeypatch.setattr("c2llm_integrations.retrieval.memory_index.MAX_BYTES", 10)
+    monkeypatch.setattr("c2llm_integrations.retrieval.lexical_index.MAX_BYTES", 10)
     assert any("files are held in memory" in note for note in checkout.search("tax").notes)
 
 
@@ -219,8 +219,8 @@ def test_words_are_read_again_after_a_while(checkout, project, monkeypatch):
     assert checkout.search("jitterWindow").hits == []
     (project / "web" / "backoff.js").write_text("export const jitterWindow = 5;\n")
     assert checkout.search("jitterWindow").hits == []
-    monkeypatch.setattr(memory_index, "OLD_SECONDS", 0)
-    monkeypatch.setattr(memory_index, "OLD_FACTOR", 0)
+    monkeypatch.setattr(lexical_index, "OLD_SECONDS", 0)
+    monkeypatch.setattr(lexical_index, "OLD_FACTOR", 0)
     assert paths(checkout.search("jitterWindow")) == ["web/backoff.js"]
 
 
@@ -235,14 +235,14 @@ def test_a_collection_replaced_with_another_model_is_searched_with_that(indexed,
 def test_what_is_read_so_far_answers(checkout, monkeypatch):
     monkeypatch.setattr(module, "READ_SECONDS", 0.3)
     go_on = threading.Event()
-    real = memory_index.chunk_source
+    real = lexical_index.chunk_source
 
     def slow(name, path, text, **how):
         if path == "web/retry.js":
             go_on.wait(30)
         return real(name, path, text, **how)
 
-    monkeypatch.setattr(memory_index, "chunk_source", slow)
+    monkeypatch.setattr(lexical_index, "chunk_source", slow)
     answer = checkout.search("total tax")
     assert "shop/prices.py" in paths(answer)
     assert any("read so far" in note for note in answer.notes)

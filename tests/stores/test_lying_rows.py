@@ -12,7 +12,7 @@ from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.ids import why_id_refused
 from c2llm_integrations.stores.parquet import Contents, write_rows
 from c2llm_integrations.stores.records import CodeChunk, Record, Row
-from c2llm_integrations.stores.rows import DIGEST_FIELD, EMPTY_FIELD, FIELDS_FIELD, ID_FIELD, SOURCE_FIELD
+from c2llm_integrations.stores.row_fields import DIGEST_FIELD, EMPTY_FIELD, FIELDS_FIELD, ID_FIELD, SOURCE_FIELD
 from c2llm_integrations.stores.spec import ANALYZER, CollectionSpec
 
 WIDTH = 8

@@ -16,7 +16,7 @@ from c2llm_integrations.stores.backend import Terms
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, Record, Row, Vector, digest_of, is_chunk
-from c2llm_integrations.stores.rows import Stored, stored_of
+from c2llm_integrations.stores.row_fields import Stored, stored_of
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
 from c2llm_integrations.stores.vector_store import VectorStore
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from c2llm_integrations.code.chunk import CHUNK_FIELDS
 from c2llm_integrations.stores.filter import All, AnyOf, Condition, Exists, Filter, In, Not, Period, Range
 from c2llm_integrations.stores.ids import RecordId
-from c2llm_integrations.stores.rows import FIELDS_FIELD, SOURCE_FIELD, TIMES_FIELD
+from c2llm_integrations.stores.row_fields import FIELDS_FIELD, SOURCE_FIELD, TIMES_FIELD
 
 _ESCAPES = str.maketrans({'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)

@@ -18,7 +18,7 @@ from c2llm_integrations._utils.files import FileLock, write_atomically
 from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.errors import InputError, MissingExtra, StoreError
 from c2llm_integrations.stores import Location
-from c2llm_integrations.stores.checksums import break_seal, require_whole, write_seal
+from c2llm_integrations.stores.file_checksums import break_seal, require_whole, write_seal
 from c2llm_integrations.stores.milvus.collections import CONNECTION, names
 from c2llm_integrations.stores.milvus.schema import Server
 from c2llm_integrations.stores.milvus.store import MilvusStore, Serving

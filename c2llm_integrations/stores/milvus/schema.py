@@ -35,7 +35,7 @@ from c2llm_integrations.stores.filter import moment_of, value_of
 from c2llm_integrations.stores.ids import MAX_INTEGER_ID, RecordId
 from c2llm_integrations.stores.milvus.filter import is_plain, microseconds, source_value
 from c2llm_integrations.stores.records import AnyRecord, Vector, digest_of, is_chunk
-from c2llm_integrations.stores.rows import (
+from c2llm_integrations.stores.row_fields import (
     DIGEST_FIELD,
     EMPTY_FIELD,
     FIELDS_FIELD,

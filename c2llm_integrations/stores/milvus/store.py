@@ -26,7 +26,7 @@ from c2llm_integrations.stores.milvus.collections import CLAIM_KEY, SPEC_KEY, ST
 from c2llm_integrations.stores.milvus.filter import expression, ids_in, ours
 from c2llm_integrations.stores.milvus.schema import VECTOR_FIELD, Server, id_from, vector_from
 from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, Row, Vector, is_chunk
-from c2llm_integrations.stores.rows import (
+from c2llm_integrations.stores.row_fields import (
     DIGEST_FIELD,
     EMPTY_FIELD,
     FIELDS_FIELD,

@@ -16,7 +16,7 @@ from c2llm_integrations._utils.files import FileLock, allocated_bytes, copy_spar
 from c2llm_integrations.errors import StoreError
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.backend import Gone, Terms
-from c2llm_integrations.stores.checksums import Entries, break_seal
+from c2llm_integrations.stores.file_checksums import Entries, break_seal
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.qdrant import edge_conversions as convert
@@ -26,7 +26,7 @@ from c2llm_integrations.stores.qdrant.edge_files import NEXT_FILE, SPEC_FILE, Se
 from c2llm_integrations.stores.qdrant.payload import DENSE, ours
 from c2llm_integrations.stores.qdrant.reading import Fields, PointReader, pages
 from c2llm_integrations.stores.records import AnyRecord, Vector
-from c2llm_integrations.stores.rows import batch_bytes
+from c2llm_integrations.stores.row_fields import batch_bytes
 from c2llm_integrations.stores.spec import DATATYPES, Capabilities, CollectionSpec
 from c2llm_integrations.stores.vector_store import VectorStore
 

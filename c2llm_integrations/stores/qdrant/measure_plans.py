@@ -11,7 +11,7 @@ import numpy as np
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores.qdrant.edge import QdrantEdgeStore
 from c2llm_integrations.stores.records import Record, Row, Vector
-from c2llm_integrations.stores.rows import unit
+from c2llm_integrations.stores.row_fields import unit
 from c2llm_integrations.stores.spec import DATATYPES, QUANTIZATIONS, CollectionSpec, CompactPlan
 
 # What is measured: each datatype alone, and with codes of fewer bits.

@@ -21,7 +21,7 @@ from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.stores.filter import All, AnyOf, Condition, Exists, Filter, Not, Period, Range
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.records import MAX_EXACT_INTEGER, AnyRecord, digest_of, is_chunk
-from c2llm_integrations.stores.rows import (
+from c2llm_integrations.stores.row_fields import (
     DIGEST_FIELD,
     FIELDS_FIELD,
     ID_FIELD,

@@ -21,7 +21,7 @@ from c2llm_integrations.stores.qdrant.payload import (
     written_fields,
 )
 from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, Row, Vector
-from c2llm_integrations.stores.rows import Stored
+from c2llm_integrations.stores.row_fields import Stored
 from c2llm_integrations.stores.vector_store import VectorStore
 
 Fields = bool | list[str]  # True for the whole payload, or the names of its fields to read

@@ -24,7 +24,7 @@ from c2llm_integrations.stores.qdrant.errors import REFUSED, is_gone, pause_afte
 from c2llm_integrations.stores.qdrant.payload import BINARY, DENSE, TURBO, ours
 from c2llm_integrations.stores.qdrant.reading import Fields, PointReader, pages
 from c2llm_integrations.stores.records import AnyRecord, Vector
-from c2llm_integrations.stores.rows import BATCH_IDS, runs
+from c2llm_integrations.stores.row_fields import BATCH_IDS, runs
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
 from c2llm_integrations.stores.vector_store import VectorStore
 

@@ -5,7 +5,7 @@ import threading
 
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.lexical_terms import ANALYZER, query_terms
-from c2llm_integrations.retrieval.memory_index import LexicalIndex
+from c2llm_integrations.retrieval.lexical_index import LexicalIndex
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.vector_store import CollectionSpec, Filter, Row
 

@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from c2llm_integrations.cli import checkouts
+from c2llm_integrations.cli import current_index
 from c2llm_integrations.cli.main import run
 from c2llm_integrations.code.listing import _tracked_by
 from c2llm_integrations.indexing.claims import Claim, index_of
 from c2llm_integrations.stores import own_index
-from c2llm_integrations.stores.checksums import checksum_of
+from c2llm_integrations.stores.file_checksums import checksum_of
 from tests.cli.running import answer, command, complaint
 from tests.repositories import git
 
@@ -119,12 +119,13 @@ def test_the_stored_name_is_kept(change, app, monkeypatch, capsys, tiny_model):
     assert asked(capsys, "--index")[1] == []
 
 
-def drop_privileges():
-    """Let even root be refused."""
-    import ctypes
-
-    for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-        ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
+# Lets even root be refused, then becomes the command: CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH are dropped.
+DROP_PRIVILEGES = """
+import ctypes, os, sys
+for capability in (1, 2):
+    ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="root is refused differently there")
@@ -134,9 +135,8 @@ def test_an_index_that_cannot_be_written_to_is_searched(closed, app, tmp_path_fa
     monkeypatch.setenv("TMPDIR", str(copies))
 
     def run(*arguments):
-        return subprocess.run(
-            command(*arguments), capture_output=True, text=True, check=False, preexec_fn=drop_privileges
-        )
+        unprivileged = [sys.executable, "-c", DROP_PRIVILEGES, *command(*arguments)]
+        return subprocess.run(unprivileged, capture_output=True, text=True, check=False)
 
     folders = [one for top in closed for one in (app / top, *(app / top).rglob("*")) if ".git" not in one.parts]
     modes = {one: one.stat().st_mode for one in folders}
@@ -209,8 +209,8 @@ def test_hundreds_of_claims_are_parsed_once_and_few_are_told(app, capsys, monkey
     monkeypatch.setattr(Claim, "parse", lambda text: (parsed.append(text), real(text))[1])
     _, notes = asked(capsys)
     assert "1 changed" in notes[0]  # the current checkout is looked at first
-    assert len(notes) == checkouts.MAX_NOTES + 1
-    assert notes[-1] == f"{501 - checkouts.MAX_NOTES:,} more checkouts of this index were not looked at"
+    assert len(notes) == current_index.MAX_NOTES + 1
+    assert notes[-1] == f"{501 - current_index.MAX_NOTES:,} more checkouts of this index were not looked at"
     assert len(parsed) < 3 * 501
 
 
@@ -222,7 +222,7 @@ def test_a_claim_of_many_long_folders_makes_a_short_note(app, capsys):
     (app / "packages" / "a" / "m.py").write_text("def changed():\n    return 'zebra changed'\n")
     _, notes = asked(capsys)
     assert any("1 changed" in note and "the same of 20 more folders" in note for note in notes), notes
-    assert all(len(note) <= checkouts.MAX_NOTE for note in notes)
+    assert all(len(note) <= current_index.MAX_NOTE for note in notes)
 
 
 @pytest.mark.parametrize("parts", [1, 3, 8, 12])
@@ -238,8 +238,8 @@ def test_a_command_in_a_note_is_whole_or_not_there(app, capsys, parts):
     assert has_command or "index the folder again" in note
     if has_command:
         assert shlex.split(advised)[:3] == ["c2llm", "index", odd]
-    assert len(note) <= checkouts.MAX_NOTE
-    assert bool(has_command) == (len(shlex.quote(odd)) < checkouts.MAX_COMMANDS - 30)
+    assert len(note) <= current_index.MAX_NOTE
+    assert bool(has_command) == (len(shlex.quote(odd)) < current_index.MAX_COMMANDS - 30)
 
 
 @pytest.mark.parametrize("kind", ["dead", "anothers", "clone"])
@@ -260,7 +260,7 @@ def test_a_name_of_any_length_makes_a_short_note(app, capsys):
     ship(app, {"n" * 1_000_000: "./gone"})
     _, notes = asked(capsys)
     assert notes[0].startswith(f"{app / 'gone'} is gone")
-    assert len(notes[0]) == checkouts.MAX_NOTE
+    assert len(notes[0]) == current_index.MAX_NOTE
 
 
 def test_all_checkouts_share_a_time_limit(app, capsys, monkeypatch):
@@ -270,7 +270,7 @@ def test_all_checkouts_share_a_time_limit(app, capsys, monkeypatch):
         git(app / name, "init")
         answer(capsys, "index", app / name, "--store", f"qdrant+edge://{app / '.c2llm'}")
     assert asked(capsys)[1] == []
-    monkeypatch.setattr(checkouts, "NOTES_SECONDS", 0.0)
+    monkeypatch.setattr(current_index, "NOTES_SECONDS", 0.0)
     files, notes = asked(capsys)
     assert len(files) == 6
     assert notes == ["4 more checkouts of this index were not looked at"]
@@ -291,7 +291,7 @@ def test_a_git_folder_that_never_answers_takes_what_is_left_of_the_time(app, cap
         "c2llm_integrations.code.git.subprocess.Popen",
         lambda arguments, **how: real(hanging if "ls-files" in arguments else arguments, **how),
     )
-    monkeypatch.setattr(checkouts, "NOTES_SECONDS", 1.0)
+    monkeypatch.setattr(current_index, "NOTES_SECONDS", 1.0)
     _tracked_by.cache_clear()
     _, notes = asked(capsys)
     assert "git did not answer within" in notes[0]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from c2llm_integrations.retrieval.query import MAX_QUESTION_CHARS, kind_of, read
+from c2llm_integrations.retrieval.question import MAX_QUESTION_CHARS, kind_of, read
 from c2llm_integrations.retrieval.search import for_model
 
 TRACE = """Traceback (most recent call last):

@@ -10,7 +10,7 @@ from typing import Any
 
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.records import AnyRecord
-from c2llm_integrations.stores.rows import RESERVED
+from c2llm_integrations.stores.row_fields import RESERVED
 from c2llm_integrations.stores.vector_store import Where
 
 PREFIX = "c2llm_field_"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from c2llm_integrations.stores.qdrant.payload import listed_of, payload_of, record_of, written_fields
 from c2llm_integrations.stores.records import Record, digest_of
-from c2llm_integrations.stores.rows import plain_record, runs
+from c2llm_integrations.stores.row_fields import plain_record, runs
 
 
 @given(sizes=st.lists(st.integers(0, 50)), most=st.integers(1, 100))

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("mcp.server.mcpserver", reason="the extra mcp is not installed")
 
-from c2llm_integrations.server.mcp_stdio import INVALID_REQUEST, PARSE_ERROR, _Lines, readable
+from c2llm_integrations.server.mcp_lines import INVALID_REQUEST, PARSE_ERROR, _Lines, readable
 
 
 def request(arguments, key="7"):
