@@ -11,7 +11,7 @@ _Columns = dict[int, Callable[[str], bool]]
 
 # The line below the head of a table in Markdown or as databases print it, the head of one in CSV, and SQL that inserts.
 # A rule is looked for where a line begins, and as a whole, so that no line is read more than once.
-_RULE = re.compile(r"\n(?=([-:|+ \t]{3,1000}))\1(?![^\r\n])")
+_RULE = re.compile(r"\n(?=([-:|+ \t]{3,1000}))\1\r?(?![^\n])")
 _CSV_NAME = r"[\"']?[\w.@-]{1,64}[\"']?"
 _CSV_HEAD = re.compile(rf"\ufeff?{_CSV_NAME}([,;\t]) ?{_CSV_NAME}(?:\1 ?{_CSV_NAME}){{0,60}}\r?\n")
 _INSERT = re.compile(
