@@ -119,11 +119,25 @@ def test_a_value_with_names_in_it_is_read_on(line: str) -> None:
         *(("chpasswd:\n  expire: false\n  list:\n    - 'me:<>'\n", True), ("set -x DB_PASSWORD <>", False)),
         *(("curl --user bob:'<>' https://x", False), ("rabbitmqctl add_user bob '<>'", False)),
         *(("rabbitmqctl -n a@b change_password bob <>", False), ("lftp -u bob,'<>' h", False)),
-        *(("cqlsh -u cassandra -p <>", False),),
+        *(("cqlsh -u cassandra -p <>", False), ("htpasswd -bc f me '<>'", False), ("net user me '<>' /add", False)),
+        *(("ftp_login($c, 'bob', '<>');", False), ('userManager.CreateAsync(user, "<>");', False)),
+        *(("keyring.set_password('svc', 'bob', '<>')", False), ("get('input[name=password]').type('<>')", False)),
     ],
 )
 def test_common_forms(line: str, settings: bool) -> None:
     assert_blotted(line, PASSWORD, settings)
+
+
+@pytest.mark.parametrize(
+    ("line", "settings"),
+    [
+        *(("sshpass -p '<>' ssh host", False), ('mysql -u root -p"<>" db', False)),
+        *(("rabbitmqctl add_user bob '<>'", False), ('{"ParameterKey": "Password", "ParameterValue": "<>"}', True)),
+        *(('store.load(in, "<>".toCharArray());', False), ('{"name": "DB_PASSWORD", "value": "<>"}', True)),
+    ],
+)
+def test_a_password_with_any_sign_in_these_forms(line: str, settings: bool) -> None:
+    assert_blotted(line, "x7K<p2;mQ9[vLw4T", settings)
 
 
 def test_each_user_of_a_list_is_replaced() -> None:

@@ -29,7 +29,8 @@ _ORACLE = re.compile(
 _NEXT = r"(?:[\"',\s]{0,4}|=)"
 _REST = r"[ \t\"',](?:[^\n|;]|\\\n){0,200}?(?<=[\s\"'])"
 _VALUE = r"([^\s\"'`;&|<>,]{5,128})"
-_QUOTED = r"[\"'`]([^\s\"'`]{5,128})[\"'`]"
+_IN_QUOTES = r"([^\s\"'`]{5,128})[\"'`]"
+_QUOTED = rf"[\"'`]{_IN_QUOTES}"
 _COMMAND = re.compile(
     # as user:password
     rf"\b(?:(?:curl|wget|https?|xh){_REST}(?:-[uUa]|--(?:user|proxy-user|auth)){_NEXT}[^\s:\"'/]{{1,64}}:[\"']?"
@@ -48,7 +49,7 @@ _COMMAND = re.compile(
     r"|htpasswd[ \t](?:-\w{1,5}[ \t]){0,3}-\w{0,5}b\w{0,5}[ \t](?:[^\s-]\S{0,99}[ \t]){2}"
     r"|rabbitmqctl[ \t][^\n|;]{0,60}?(?:add_user|change_password)[ \t]{1,4}[^\s-]\S{0,64}[ \t]{1,4}[\"']?"
     rf"|net[ \t]use[ \t](?:[^\n]{{0,200}}?/user:\S{{1,64}}[ \t]{{1,4}}|(?:\w:[ \t])?\\\\[^\s]{{1,99}}[ \t](?!/))"
-    rf"|net[ \t]user[ \t][^\s/]{{1,64}}[ \t](?!/)){_VALUE}"
+    rf"|net[ \t]user[ \t][^\s/]{{1,64}}[ \t](?!/))[\"']?(?:(?<=[\"']){_IN_QUOTES}|{_VALUE})"
 )
 # Few texts have any of these options, and looking for one costs a hundredth of looking for a program.
 _HAS_OPTION = re.compile(r"-(?<=[\s\"']-)(?:[pPawuUk]|-(?:user|proxy-user|auth)|pass|(?:src|dest)?(?:store|key)pass)")
@@ -70,7 +71,7 @@ _PLACES = (
     (re.compile(rf"<<<[ \t]{{0,4}}[\"']?{_USER_OF}{_VALUE}"), re.compile(rf"{_ASKS}[^\n|<]{{0,60}}$")),
     (
         re.compile(r"send(?:[ \t]--)?[ \t]\"([^\s\"\\]{5,128})\\[rn]"),
-        re.compile(r"(?i:password|passphrase)[^\n]{0,40}\n?[^\n]{0,20}$"),
+        re.compile(r"(?i:assword|passphrase)[^\n]{0,40}\n?[^\n]{0,20}$"),
     ),
     (
         re.compile(rf" / `?{_VALUE}"),
@@ -99,8 +100,9 @@ _CALLS = (
     *(("auth", r"(?:_password| ?= ?)?\(", (1,)), ("Auth", r"(?:entication)?\(", (1,)), ("Credential", r"s?\(", (3, 1))),
     *((name, "", (2,)) for name in ("FTP(", "getConnection(", "PDO(", "mysqli(", "Sequelize(")),
     *(("PlainAuth(", "", (2,)), ("EmailAndPassword(", "", (2, 1)), ("create_", r"(?:super)?user\(", (2,))),
-    *(("basic_auth", r"[ (]", (1,)), ("Credentials.basic(", "", (1,))),
-    *((name, r"(?=[^;\n]{0,200}\"\.toCharArray\()", (1,)) for name in (".load(", ".getKey(")),
+    *(("basic_auth", r"[ (]", (1,)), ("Credentials.basic(", "", (1,)), ("CreateAsync(", "", (1,))),
+    *((name, "", (2,)) for name in ("ftp_login(", "ssh2_auth_password(", "keyring.set_password(")),
+    *((name, r"(?=[^\n]{0,200}\"\.toCharArray\()", (1,)) for name in (".load(", ".getKey(")),
     *(("mac(", "", (2, 1)), ("openssl_", r"\w{1,20}\(", (2,)), ("connect(", "", (3, 2))),
 )
 _ARGUMENT = r"(?:[^,()\"'{}\n]|\"[^\"\n]{0,100}\"|'[^'\n]{0,100}'|\{[^{}\n]{0,100}\}|\([^()\n]{0,100}\)){1,60},\s{0,40}"

@@ -78,7 +78,7 @@ _FALLBACK = re.compile(
 # In quotes, as the only argument of what makes a string or an object of it: password = String.valueOf("…").
 _WRAPPED = re.compile(
     r"[\w-]{0,20}(?:\s{0,3}(?:(?::=|=>|[:=])\s{0,3}|:\s?\w{1,20}\s?=\s?)(?:new\s)?[\w.:\[\]]{0,20}"
-    r"|\.(?:set|equals)|[\"']\)\.(?:send_?keys|fill|type))(?<!code)\(\s?"
+    r"|\.(?:set|equals)|\]?[\"']\)\.(?:send_?keys|fill|type))(?<!code)\(\s?"
     r"[bru]?[\"'`](?=([^\"'`\s\\]{6,200}))\1[\"'`](?:\)|\.(?:to|into))",
     re.I,
 )
@@ -144,7 +144,7 @@ _BEFORE_DEFAULT = re.compile(r"[$#]\{[?\w.:-]{0,40}$")
 # A name and its value in two fields, as Kubernetes and Postman write them; a variable of Terraform with its default.
 _PAIR = re.compile(
     r"[\w-]{0,20}[\"']?\s{0,3},?\s{0,40}(?:\{\s{0,8})?[\"']?(?:(?:parameter)?value|default)[\"']?\s{0,3}[:=]"
-    r"\s{0,3}[\"']?([^\s\"',;]{6,200})",
+    r"\s{0,3}[\"']?((?<=[\"'])[^\s\"']{6,200}|[^\s\"',;]{6,200})",
     re.I,
 )
 # What a parameter of Terraform, of Azure or of AWS is if nothing is given.

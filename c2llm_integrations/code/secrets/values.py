@@ -68,8 +68,8 @@ def is_password(value: str) -> bool:
 
 
 def is_set_password(value: str) -> bool:
-    """Return whether a password's name is set to one in settings, where a phrase of words is one, too."""
-    return is_password(value) or is_phrase(value)
+    """Return whether a password's name is set to one in settings, where a phrase of words or any sign will do."""
+    return is_password(value) or is_phrase(value) or is_generated(value)
 
 
 def is_login_password(value: str) -> bool:
