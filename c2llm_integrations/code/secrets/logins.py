@@ -88,8 +88,8 @@ _PLACES = (
     ),
 )
 _HAS_PLACE = ("<<<", "send ", " / ", "@tcp(", "chpasswd:")
-# Characters of a line before a password that say what it is.
-_LINE_CHARACTERS, _NEAR_CHARACTERS = 240, 100
+# Characters before a password that say what it is.
+_BEFORE_CHARACTERS = 240
 # Functions that take a secret by its position: how their names begin, which is quick to look for, and go on, and how
 # many arguments precede it.
 _CALLS = (
@@ -161,11 +161,11 @@ def _beside(text: str) -> Iterator[re.Match[str]]:
             yield from pattern.finditer(text)
     if "|" in text and ("echo" in text or "printf" in text):
         for pipe in _PIPE.finditer(text):
-            if match := _PRINTED.search(text, max(0, pipe.start() - _LINE_CHARACTERS), pipe.start()):
+            if match := _PRINTED.search(text, max(0, pipe.start() - _BEFORE_CHARACTERS), pipe.start()):
                 yield match
     for sign, (pattern, must_precede) in zip(_HAS_PLACE, _PLACES, strict=True):
         for match in pattern.finditer(text) if sign in text else ():
-            if must_precede.search(text, max(0, match.start() - _NEAR_CHARACTERS), match.start()):
+            if must_precede.search(text, max(0, match.start() - _BEFORE_CHARACTERS), match.start()):
                 yield match
 
 
