@@ -5,7 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from c2llm_integrations.code.secrets.values import is_filler, is_login_password, is_password, is_random
+from c2llm_integrations.code.secrets.values import (
+    is_filler,
+    is_generated,
+    is_login_password,
+    is_password,
+    is_random,
+)
 
 # The user of a URL, who may be a variable of a shell or a template: {user}, ${USER}, %(user)s, <user>, " + user + ".
 _USER = (
@@ -23,25 +29,31 @@ _ORACLE = re.compile(
 _NEXT = r"(?:[\"',\s]{0,4}|=)"
 _REST = r"[ \t\"',](?:[^\n|;]|\\\n){0,200}?(?<=[\s\"'])"
 _VALUE = r"([^\s\"'`;&|<>,]{5,128})"
+_IN_QUOTES = r"([^\s\"'`]{5,128})[\"'`]"
+_QUOTED = rf"[\"'`]{_IN_QUOTES}"
 _COMMAND = re.compile(
     # as user:password
-    rf"\b(?:(?:curl|wget|https?|xh){_REST}(?:-[uUa]|--(?:user|proxy-user|auth)){_NEXT}[^\s:\"'/]{{1,64}}:"
+    rf"\b(?:(?:curl|wget|https?|xh){_REST}(?:-[uUa]|--(?:user|proxy-user|auth)){_NEXT}[^\s:\"'/]{{1,64}}:[\"']?"
+    # as user,password
+    rf"|lftp{_REST}-u{_NEXT}[^\s,\"']{{1,64}},[\"']?"
     # as user%password
     rf"|(?:smbclient|rpcclient){_REST}(?:-U|--user){_NEXT}[^\s%\"']{{1,64}}%"
     # without a blank in between
     rf"|(?:mysql\w{{0,9}}|mariadb[\w-]{{0,9}}|7za?|unrar|rar){_REST}-p[\"']?"
     # after a word that says it, or a letter
     rf"|(?:openssl|keytool|jarsigner){_REST}-(?:k|pass(?:in|out)?|(?:src|dest)?(?:store|key)pass){_NEXT}(?:pass:)?"
-    r"|(?:sshpass|(?:docker|podman|helm(?: registry)?|skopeo|oc|az) login|mongo\w{0,6}|lftp|mosquitto_\w{3}|sqlcmd|bcp"
-    rf"|zip|unzip|redis-cli|ldap\w{{3,9}}){_REST}-[pPaw]{_NEXT}"
+    r"|(?:sshpass|(?:docker|podman|helm(?: registry)?|skopeo|oc|az) login|mongo\w{0,6}|lftp|cqlsh|mosquitto_\w{3}"
+    rf"|sqlcmd|bcp|zip|unzip|redis-cli|ldap\w{{3,9}}){_REST}-[pPaw]{_NEXT}"
     # without a sign before it
     rf"|(?:psexec(?:64)?|plink|pscp|psftp)(?:\.exe)?{_REST}-pw?{_NEXT}"
     r"|htpasswd[ \t](?:-\w{1,5}[ \t]){0,3}-\w{0,5}b\w{0,5}[ \t](?:[^\s-]\S{0,99}[ \t]){2}"
+    r"|rabbitmqctl[ \t][^\n|;]{0,60}?(?:add_user|change_password)[ \t]{1,4}[^\s-]\S{0,64}[ \t]{1,4}[\"']?"
     rf"|net[ \t]use[ \t](?:[^\n]{{0,200}}?/user:\S{{1,64}}[ \t]{{1,4}}|(?:\w:[ \t])?\\\\[^\s]{{1,99}}[ \t](?!/))"
-    rf"|net[ \t]user[ \t][^\s/]{{1,64}}[ \t](?!/)){_VALUE}"
+    rf"|net[ \t]user[ \t][^\s/]{{1,64}}[ \t](?!/))[\"']?(?:(?<=[\"']){_IN_QUOTES}|{_VALUE})"
 )
 # Few texts have any of these options, and looking for one costs a hundredth of looking for a program.
 _HAS_OPTION = re.compile(r"-(?<=[\s\"']-)(?:[pPawuUk]|-(?:user|proxy-user|auth)|pass|(?:src|dest)?(?:store|key)pass)")
+_HAS_COMMAND = ("htpasswd", "net use", "rabbitmqctl")
 # What a text has before a password, and the password; each begins with characters that are quick to look for. It is
 # printed into a program which asks for it, sent when it is asked for, or noted beside a user: Login: admin / ….
 _ASKS = (
@@ -59,16 +71,25 @@ _PLACES = (
     (re.compile(rf"<<<[ \t]{{0,4}}[\"']?{_USER_OF}{_VALUE}"), re.compile(rf"{_ASKS}[^\n|<]{{0,60}}$")),
     (
         re.compile(r"send(?:[ \t]--)?[ \t]\"([^\s\"\\]{5,128})\\[rn]"),
-        re.compile(r"(?i:password|passphrase)[^\n]{0,40}\n?[^\n]{0,20}$"),
+        re.compile(r"(?i:assword|passphrase)[^\n]{0,40}\n?[^\n]{0,20}$"),
     ),
     (
         re.compile(rf" / `?{_VALUE}"),
         re.compile(r"(?i:\b(?:log-?in|user(?:name)?|credentials?|account)s?):[*_ \t]{1,4}`?[\w.@-]{1,64}`?$"),
     ),
+    # of Go, for MySQL
+    (re.compile(r":([^\s:\"'`]{4,128})@tcp\("), re.compile(r"[\"'`=\s][\w.$-]{1,64}$")),
+    # of cloud-init, a line a user
+    (
+        re.compile(r"\n[ \t]{1,20}(?:-[ \t]{1,4})?[\"']?[\w.-]{1,64}:([^\s\"'`]{4,128})(?=[\"']?[ \t]*(?:\r?\n|$))"),
+        re.compile(
+            r"chpasswd:[ \t]*\n[ \t]+(?:expire:[ \t]*\w+[ \t]*\n[ \t]+)?list:[ \t]*\|?(?:\n[ \t]+[^\s:]+:[^\s:]+)*$"
+        ),
+    ),
 )
-_HAS_PLACE = ("<<<", "send ", " / ")
-# Characters of a line before a password that say what it is.
-_LINE_CHARACTERS, _NEAR_CHARACTERS = 240, 100
+_HAS_PLACE = ("<<<", "send ", " / ", "@tcp(", "chpasswd:")
+# Characters before a password that say what it is.
+_BEFORE_CHARACTERS = 240
 # Functions that take a secret by its position: how their names begin, which is quick to look for, and go on, and how
 # many arguments precede it.
 _CALLS = (
@@ -78,23 +99,35 @@ _CALLS = (
     *(("jwt.", r"\w{1,20}\(", (1,)), ("HMAC.", r"\w{0,6}digest\(", (1,)), ("ipher", r"(?:iv)?\(", (1,))),
     *(("auth", r"(?:_password| ?= ?)?\(", (1,)), ("Auth", r"(?:entication)?\(", (1,)), ("Credential", r"s?\(", (3, 1))),
     *((name, "", (2,)) for name in ("FTP(", "getConnection(", "PDO(", "mysqli(", "Sequelize(")),
+    *(("PlainAuth(", "", (2,)), ("EmailAndPassword(", "", (2, 1)), ("create_", r"(?:super)?user\(", (2,))),
+    *(("basic_auth", r"[ (]", (1,)), ("Credentials.basic(", "", (1,)), ("CreateAsync(", "", (1,))),
+    *((name, "", (2,)) for name in ("ftp_login(", "ssh2_auth_password(", "keyring.set_password(")),
+    *((name, r"(?=[^\n]{0,200}\"\.toCharArray\()", (1,)) for name in (".load(", ".getKey(")),
     *(("mac(", "", (2, 1)), ("openssl_", r"\w{1,20}\(", (2,)), ("connect(", "", (3, 2))),
 )
 _ARGUMENT = r"(?:[^,()\"'{}\n]|\"[^\"\n]{0,100}\"|'[^'\n]{0,100}'|\{[^{}\n]{0,100}\}|\([^()\n]{0,100}\)){1,60},\s{0,40}"
 _SECRET_ARGUMENTS = {
     name: re.compile(
         rf"{re.escape(name)}{rest}\s{{0,40}}(?:{'|'.join(_ARGUMENT * count for count in counts)})"
-        rf"(?:[\w.]{{1,20}}\(\s?)?[bru]?[\"'`]{_VALUE}[\"'`]"
+        rf"(?:[\w.]{{1,20}}\(\s?)?[bru]?{_QUOTED}"
     )
     for name, rest, counts in _CALLS
 }
-_POWERSHELL = re.compile(r"ConvertTo-SecureString (?:-\w{2,12} ){0,3}[\"']" + _VALUE)
-# Settings of servers; SQL.
+_POWERSHELL = re.compile(r"ConvertTo-SecureString (?:-\w{2,12} ){0,3}" + _QUOTED)
+# Settings of servers and installers; SQL.
 _SERVER = re.compile(
-    r"\b(?:login\s{1,8}\S{1,64}\s{1,8}password\s{1,8}|(?:bindpw|rootpw|requirepass|masterauth)[ \t]{1,8}"
-    r"|(?i:identified\sby|(?:with|encrypted|role\s\w{1,64})\spassword)\s[\"'])" + _VALUE
+    r"\b(?:login\s{1,8}\S{1,64}\s{1,8}password\s{1,8}"
+    r"|(?:bindpw|rootpw|requirepass|masterauth)[ \t]{1,8}(?:--plaintext[ \t]{1,8})?"
+    r"|stats[ \t]{1,8}auth[ \t]{1,8}[^\s:]{1,64}:|passwd/[\w-]{1,40}[ \t]{1,8}password[ \t]{1,8}"
+    r"|(?i:(?:create|alter)\s{1,8}user\s{1,8}\S{1,64}\s{1,8}identified\s{1,8}by\s{1,8}))"
+    + _VALUE
+    + r"|\b(?i:identified\s{1,8}by|(?:with|encrypted|role\s\w{1,64})\spassword)\s{1,8}"
+    + _QUOTED
 )
-_HAS_SERVER = ("login", "bindpw", "rootpw", "requirepass", "masterauth", "assword '", "ASSWORD '", " by '", " BY '")
+_HAS_SERVER = (
+    *("login", "bindpw", "rootpw", "requirepass", "masterauth", "assword '", "ASSWORD '", "stats auth", "passwd/"),
+    *("identified by", "IDENTIFIED BY", "Identified By", "Identified by"),
+)
 
 
 def find_logins(text: str) -> Iterator[tuple[int, int]]:
@@ -104,7 +137,7 @@ def find_logins(text: str) -> Iterator[tuple[int, int]]:
             yield from _find_in_urls(text)
         yield from (match.span(1) for match in _ORACLE.finditer(text) if is_login_password(match[1]))
     for pattern, is_there in (
-        (_COMMAND, "htpasswd" in text or "net use" in text or _HAS_OPTION.search(text)),
+        (_COMMAND, any(map(text.__contains__, _HAS_COMMAND)) or _HAS_OPTION.search(text)),
         (_POWERSHELL, "SecureString" in text),
         (_SERVER, any(map(text.__contains__, _HAS_SERVER))),
     ):
@@ -112,9 +145,13 @@ def find_logins(text: str) -> Iterator[tuple[int, int]]:
             yield from (
                 match.span(match.lastindex or 0)
                 for match in pattern.finditer(text)
-                if is_password(match[match.lastindex or 0])
+                if _is_given(match[match.lastindex or 0])
             )
-    yield from (match.span(1) for match in _beside(text) if is_password(match[1]))
+    yield from (match.span(1) for match in _beside(text) if _is_given(match[1]))
+
+
+def _is_given(value: str) -> bool:
+    return is_password(value) or is_generated(value)
 
 
 def _beside(text: str) -> Iterator[re.Match[str]]:
@@ -124,11 +161,11 @@ def _beside(text: str) -> Iterator[re.Match[str]]:
             yield from pattern.finditer(text)
     if "|" in text and ("echo" in text or "printf" in text):
         for pipe in _PIPE.finditer(text):
-            if match := _PRINTED.search(text, max(0, pipe.start() - _LINE_CHARACTERS), pipe.start()):
+            if match := _PRINTED.search(text, max(0, pipe.start() - _BEFORE_CHARACTERS), pipe.start()):
                 yield match
     for sign, (pattern, must_precede) in zip(_HAS_PLACE, _PLACES, strict=True):
         for match in pattern.finditer(text) if sign in text else ():
-            if must_precede.search(text, max(0, match.start() - _NEAR_CHARACTERS), match.start()):
+            if must_precede.search(text, max(0, match.start() - _BEFORE_CHARACTERS), match.start()):
                 yield match
 
 

@@ -11,6 +11,7 @@ from c2llm_integrations.code.secrets.values import (
     is_base64_login,
     is_drawn,
     is_filler,
+    is_generated,
     is_key,
     is_login_password,
     is_password,
@@ -63,7 +64,7 @@ _QUOTED = re.compile(
     r"[\w-]{0,20}\\?[\"']?(?:\[?\d{0,3}\])?!?(?:\s{0,3}:\s{0,3}(?:&(?:'static )?)?[\w.]{1,20}(?=\s{0,8}=)"
     r"|\s(?:as\s)?\w{1,20}(?:\(\w{1,5}\))?(?=\s{0,8}=)|\s?\{[\w\s;]{0,40}\}(?=\s{0,8}=))?"
     r"\s{0,8}(?:=>|<-|:=|={1,3}|\|\|=?|\?\?=?|[:\uff1a,({]|(?<=[ \t])(?=[\"']))\s{0,8}"
-    r"[brun@]?\\?(?:\"\"|''|'(?=\")|\"(?=\\\"))?\\?[\"'`](?=([^\"'`\s\\]{6,200}))\1\\?[\"'`]",
+    r"[brun@]?\\?(?:\"\"|''|'(?=\")|\"(?=\\\"))?\\?[\"'`](?:\{noop\})?(?=([^\"'`\s\\]{6,200}))\1\\?[\"'`]",
     re.I,
 )
 # In quotes, for the case that a variable is not set: getenv("PASSWORD") or "…", password = env.X || "…".
@@ -76,7 +77,8 @@ _FALLBACK = re.compile(
 )
 # In quotes, as the only argument of what makes a string or an object of it: password = String.valueOf("…").
 _WRAPPED = re.compile(
-    r"[\w-]{0,20}(?:\s{0,3}(?::=|=>|[:=])\s{0,3}(?:new\s)?[\w.\[\]]{0,20}|\.(?:set|equals))(?<!code)\(\s?"
+    r"[\w-]{0,20}(?:\s{0,3}(?:(?::=|=>|[:=])\s{0,3}|:\s?\w{1,20}\s?=\s?)(?:new\s)?[\w.:\[\]]{0,20}"
+    r"|\.(?:set|equals)|\]?[\"']\)\.(?:send_?keys|fill|type))(?<!code)\(\s?"
     r"[bru]?[\"'`](?=([^\"'`\s\\]{6,200}))\1[\"'`](?:\)|\.(?:to|into))",
     re.I,
 )
@@ -111,13 +113,17 @@ _BEFORE_PART = re.compile(r"(?:;\s?|[\"']|\w=(?:[^\s,;(]{1,60} )?)[\w.-]{0,30}$"
 _SETTING = re.compile(
     r"[\w.-]{0,20}[\"']?(?:\s{0,8}[:\uff1a=]\s{0,8}(?:!\w{0,20}!?\w{0,20}[ ])?|\"\s{1,8}value="
     # between tags: <password>…, <key>password</key><string>…
-    r"|(?:>|</\w{1,20}>(?=\s{0,40}<))\s{0,40}(?:<(?:(?:string|value|td)>|!\[CDATA\[)\s{0,40})?)[\"']?"
+    r"|(?:(?:\stype=\"[^\"<>]{0,200}\")?>"
+    r"|\"(?:\s\w{1,20}=\"\w{0,20}\"){0,2}>(?=\s{0,40}<value>)|</\w{1,20}>(?=\s{0,40}<))"
+    r"\s{0,40}(?:<(?:(?:string|value|td)>|!\[CDATA\[)\s{0,40})?)[\"']?"
     r"((?:[^\s\"'<>,;}\]]|\}(?![\s,}]|$)|\](?!\]>)){6,200})",
     re.I,
 )
 # In a line that is nothing else, in the environment of a command, and as an option of one.
 _LINE = re.compile(
-    r"[\w.-]{0,20}[ \t]{0,8}(?::{0,3}=|[?+!]=|[:\uff1a])\s{0,3}(?=([^\s\"'`,;]{6,200}))\1[ \t]*(?:\r?\n|$)"
+    r"[\w.-]{0,20}[ \t]{0,8}(?::{0,3}=|[?+!]=|[:\uff1a])\s{0,3}"
+    r"(?=((?:[^\s\"'`,;]|[,;](?!\s|(?i:[\w.-]{0,20}(?:pass|pw|secret|token|key)\w{0,20}[:=]))){6,200}))\1"
+    r"[ \t]*(?:\r?\n|$)"
 )
 _BEFORE_LINE = re.compile(
     r"(?:^|\n)[ \t]*(?:[-*#] )?(?:(?:export|set|setx|env|arg|local|readonly) )?(?:mot de )?[\w.-]{0,30}$", re.I
@@ -125,7 +131,7 @@ _BEFORE_LINE = re.compile(
 _ENVIRONMENT = re.compile(r"[A-Z0-9_]{0,20}=(?=([^\s\"'`;&|<>(),]{6,200}))\1(?=[\s\"'`;&|]|$)")
 _OPTION = re.compile(r"[\w-]{0,20}(?:[=\s]|(?:(?<=/pass)|(?<=/password)):)\s{0,3}[\"']?([^\s\"'`;&|<>,]{6,200})", re.I)
 _BEFORE_OPTION = re.compile(
-    r"(?:(?:^|[\s\"'])(?:/|--?|#\s?define |env |arg |setx? |setenv |fastcgi_param |config:set )"
+    r"(?:(?:^|[\s\"'])(?:/|--?|#\s?define |env |arg |setx? (?:-\w{1,3} )?|setenv |fastcgi_param |config:set )"
     r"|[?&])[\w.-]{0,30}$",
     re.I,
 )
@@ -137,7 +143,8 @@ _DEFAULT = re.compile(r"[\w.-]{0,20}?(?::[-=]?|-|=)(?=([^\s\"'`{}$]{6,200}))\1\}
 _BEFORE_DEFAULT = re.compile(r"[$#]\{[?\w.:-]{0,40}$")
 # A name and its value in two fields, as Kubernetes and Postman write them; a variable of Terraform with its default.
 _PAIR = re.compile(
-    r"[\w-]{0,20}[\"']?\s{0,3},?\s{0,40}(?:\{\s{0,8})?[\"']?(?:value|default)[\"']?\s{0,3}[:=]\s{0,3}[\"']?([^\s\"',;]{6,200})",
+    r"[\w-]{0,20}[\"']?\s{0,3},?\s{0,40}(?:\{\s{0,8})?[\"']?(?:(?:parameter)?value|default)[\"']?\s{0,3}[:=]"
+    r"\s{0,3}[\"']?((?<=[\"'])[^\s\"']{6,200}|[^\s\"',;]{6,200})",
     re.I,
 )
 # What a parameter of Terraform, of Azure or of AWS is if nothing is given.
@@ -146,7 +153,9 @@ _DECLARED = re.compile(
     r"[\"']?default(?:_?value)?[\"']?\s{0,3}[:=]\s{0,3}[\"']?([^\s\"',]{6,200})",
     re.I,
 )
-_BEFORE_PAIR = re.compile(r"(?:\b(?:name|key)[\"']?\s{0,3}[:=]\s{0,3}|variable\s)[\"']?[\w.-]{0,30}$", re.I)
+_BEFORE_PAIR = re.compile(
+    r"(?:\b(?:name|(?:parameter)?key)[\"']?\s{0,3}[:=]\s{0,3}|variable\s)[\"']?[\w.-]{0,30}$", re.I
+)
 # A list, in brackets or as lines of YAML, and an element of it, which is matched from where the last one ends.
 _LIST = re.compile(
     r"[\w-]{0,20}[\"']?\s{0,3}(?::=|=>|[:=])\s{0,3}"
@@ -225,12 +234,6 @@ _SALT = re.compile(
     r"define\(\s{0,9}[\"']\w{0,40}(?:KEY|SALT|SECRET)[\"']\s{0,9},\s{0,40}([\"'])([^\n'\"]{32,128})\1\s?\)"
 )
 _NO_LETTERS = re.compile(r"[\W_]")
-# The words of a wallet, of which 12 to 24 are all that it takes: mnemonic = "…", Seed phrase: ….
-_MNEMONIC = re.compile(
-    r"(?:mnemonic|(?:seed|recovery|secret)[\s_-]?(?:phrase|words))\w{0,20}[\s\"'`:=>,(\[]{1,12}"
-    r"((?:[a-z]{3,8}[ ,\"']{1,4}){11,23}[a-z]{3,8})\b",
-    re.I,
-)
 
 
 def find_named(text: str, settings: bool) -> Iterator[tuple[int, int]]:
@@ -258,7 +261,7 @@ def find_named(text: str, settings: bool) -> Iterator[tuple[int, int]]:
         else:
             values = (_values_in_data if is_data else _values)(text, word, name, settings)
         for match, is_secret in values:
-            if _HAS_NAMES.search(match[1]):
+            if _HAS_NAMES.search(match[1]) and not (is_secret in (is_typed, is_generated) and is_generated(match[1])):
                 continue
             if not words.search(lower, at, match.start(1)):  # another name of a secret tells more
                 end = max(end, match.end(1))
@@ -273,8 +276,6 @@ def find_named(text: str, settings: bool) -> Iterator[tuple[int, int]]:
         yield from (
             match.span(2) for match in _SALT.finditer(text) if len(set(match[2])) > 16 and not is_filler(match[2])
         )
-    if "mnemonic" in lower or "phrase" in lower or "words" in lower:
-        yield from (match.span(1) for match in _MNEMONIC.finditer(text) if _is_mnemonic(match[1]))
 
 
 def _is_name(value: str, before: str) -> bool:
@@ -338,6 +339,9 @@ def _values(text: str, word: re.Match[str], name: _Name, settings: bool) -> Iter
         yield match, name.in_quotes
     if match := _BARE.match(text, at):
         yield match, is_random
+    is_of_password = settings and name.in_quotes is is_typed
+    if is_of_password and (match := _LINE.match(text, at)) and _BEFORE_LINE.search(before):
+        yield match, is_generated
     if settings and (match := _SETTING.match(text, at)):
         yield match, name.plain
     if (match := _ENVIRONMENT.match(text, at)) and text[word.start() : at].isupper():
@@ -402,9 +406,3 @@ def _indent(lines: str) -> int:
     """Return the blanks that the last line begins with."""
     line = lines.rpartition("\n")[2]
     return len(line) - len(line.lstrip(" \t"))
-
-
-def _is_mnemonic(phrase: str) -> bool:
-    """Return whether the words of a phrase differ, unlike those of a sample."""
-    words = re.findall("[a-z]+", phrase.lower())
-    return len(words) in (12, 15, 18, 21, 24) and len(set(words)) > 0.8 * len(words)

@@ -1,4 +1,4 @@
-"""Find private keys: framed as PEM, OpenPGP, PuTTY or SSH frame them, their bare Base64, and JSON Web Keys."""
+"""Find private keys: framed as PEM, OpenPGP, PuTTY or SSH frame them, their bare Base64, JSON Web Keys, and wallets."""
 
 from __future__ import annotations
 
@@ -31,6 +31,13 @@ _WEB_KEY = re.compile(r"[\"'](?:d|p|q|dp|dq|qi|k)[\"']\s{0,3}:\s{0,3}[\"']([\w-]
 # The private keys of a wallet's accounts, in a list or each under its name.
 _ACCOUNTS = re.compile(r"[aA]ccounts\w{0,20}[\"']?\s{0,3}(?::|:?=)\s{0,3}(?:\[\]\w{1,20})?[\[{(]([^\])}]{60,20000})")
 _WALLET_KEY = re.compile(r"(?<![0-9a-fA-F])((?:0x)?[0-9a-fA-F]{64})(?![0-9a-fA-F])")
+# The words of a wallet, of which 12 to 24 are all that it takes: mnemonic = "…", Seed phrase: ….
+_MNEMONIC = re.compile(
+    r"(?:mnemonic|(?:seed|recovery|secret)[\s_-]?(?:phrase|words))\w{0,20}[\s\"'`:=>,(\[]{1,12}"
+    r"((?:[a-z]{3,8}[ ,\"']{1,4}){11,23}[a-z]{3,8})\b",
+    re.I,
+)
+_HAS_WORDS = ("nemonic", "NEMONIC", "hrase", "HRASE", "ords", "ORDS")
 
 
 def has_private_key(text: str) -> bool:
@@ -47,7 +54,15 @@ def find_web_keys(text: str) -> Iterator[tuple[int, int]]:
 
 
 def find_wallet_keys(text: str) -> Iterator[tuple[int, int]]:
-    """Yield where each private key of a wallet begins and ends: 64 hexadecimal digits in a list of accounts."""
+    """Yield where each private key of a wallet begins and ends: 64 hexadecimal digits among accounts, or its words."""
     if "ccounts" in text:
         for accounts in _ACCOUNTS.finditer(text):
             yield from (match.span(1) for match in _WALLET_KEY.finditer(text, *accounts.span(1)))
+    if any(map(text.__contains__, _HAS_WORDS)):
+        yield from (match.span(1) for match in _MNEMONIC.finditer(text) if _is_mnemonic(match[1]))
+
+
+def _is_mnemonic(phrase: str) -> bool:
+    """Return whether the words of a phrase differ, unlike those of a sample."""
+    words = re.findall("[a-z]+", phrase.lower())
+    return len(words) in (12, 15, 18, 21, 24) and len(set(words)) > 0.8 * len(words)

@@ -14,6 +14,16 @@ _VARIABLE = re.compile(
     r"\$[({]|^\$\w+$|\$[A-Z_]{3}|[{}<>|\[\]]|%[sdr(]|%\w+%|^[/.~\\(]|^0x[0-9a-fA-F]+$|^[a-z][a-z0-9+]*://"
     r"|^[a-z]{2}[_-]\w{2,3}$"
 )
+# Words, alone or in brackets, variables, formats and ranges, of which templates and patterns are made. A drawn password
+# may have any sign: one bracket alone says nothing.
+_WORDS = r"(?:(?:[A-Z][a-z]+(?![a-z])|[a-z]{2,}(?![a-z])|[A-Z]{2,}(?![A-Z])|\d+(?!\d))[_.:$/-]{0,2})+"
+_IN_BRACKETS = "|".join(
+    rf"\{begin}[%$@#./:!?_=-]{{0,2}}(?!\d){_WORDS}(?:\[\w+\])?[%/?!-]?\{end}" for begin, end in ("{}", "<>", "[]", "()")
+)
+_TEMPLATE = re.compile(
+    rf"^[/.~@]{{0,2}}{_WORDS}$|{_IN_BRACKETS}|\{{\{{.*\}}\}}|\$\{{\w.*\}}|\$\([a-z]{{2}}.*\)|<%.*%>|\{{\}}|\w\(\)|</\w+>"
+    r"|^\$\w+$|\$[A-Z_]{4}|%[A-Z_]{3,}%|%[a-z_]{3,}%|^[a-z][a-z0-9+]*://|[az]-z|A-Z|0-9|\(\?[:=!<]|\{\d,\d?\}|\.[*+]\??[\[\](){}$]"
+)
 # Words that nobody has in a password, and words that may be part of one.
 _NEVER = re.compile(r"example|sample|placeholder|change[-_]?me|your|insert|replace|redacted", re.I)
 _EMPTY = re.compile(
@@ -35,8 +45,10 @@ _NO_PAIR = re.compile(
 _CONSONANTS = re.compile(r"[^aeiouy ]{5}")
 # A word in a name of several: `getPass`, `HTTPServer`.
 _PIECE = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+# Where a character is of another kind than the next.
+_CHANGE = re.compile(r"[a-z](?![a-z])|[A-Z](?![A-Z])|\d(?!\d)|[^\w\s](?=[\w])", re.ASCII)
 # Letters below these numbers say too little; a single word has hardly ever as many as the last.
-_LETTERS, _LETTERS_OF_KEY, _LETTERS_OF_PHRASE = 8, 16, 16
+_LETTERS, _LETTERS_AND_SIGNS, _LETTERS_OF_KEY, _LETTERS_OF_PHRASE = 8, 10, 16, 16
 # A passphrase: three words or more, joined.
 _JOINED = re.compile(r"[A-Za-z]{3,}(?:-[A-Za-z]{3,}){3,9}|[A-Za-z]{3,}(?:_[A-Za-z]{3,}){3,9}")
 
@@ -56,8 +68,8 @@ def is_password(value: str) -> bool:
 
 
 def is_set_password(value: str) -> bool:
-    """Return whether a password's name is set to one in settings, where a phrase of words is one, too."""
-    return is_password(value) or is_phrase(value)
+    """Return whether a password's name is set to one in settings, where a phrase of words or any sign will do."""
+    return is_password(value) or is_phrase(value) or is_generated(value)
 
 
 def is_login_password(value: str) -> bool:
@@ -87,6 +99,21 @@ def is_phrase(value: str) -> bool:
     return (is_joined or is_one) and not _EMPTY.search(value) and not _LOGIN.search(value)
 
 
+def is_generated(value: str) -> bool:
+    """Return whether a program drew a password of letters, digits and signs, whatever signs it has."""
+    kinds = sum(bool(re.search(kind, value)) for kind in ("[a-z]", "[A-Z]", "[0-9]", r"[^\w\s]"))
+    has_cases = value != value.lower() and value != value.upper()
+    return (
+        len(value) >= _LETTERS_AND_SIGNS
+        and kinds > 2
+        and (has_cases or sum(map(str.isdigit, value)) > 1)
+        and 5 * len(_CHANGE.findall(value)) >= 2 * len(value)
+        and not _TEMPLATE.search(value)
+        and not is_filler(value)
+        and not is_filler(decoded(value))
+    )
+
+
 def is_filler(value: str) -> bool:
     """Return whether a value is one of the words that stand where a password will be, and little else.
 
@@ -102,7 +129,8 @@ def is_filler(value: str) -> bool:
 
 def is_typed(value: str) -> bool:
     """Return whether quoted text in code, set to a password's name, is one, not a name of something."""
-    return is_typed_or_random(value) or (is_password(value) and re.fullmatch(r"[\w!@#^&*?+=~.-]+", value) is not None)
+    has_usual_signs = re.fullmatch(r"[\w!@#^&*?+=~.-]+", value) is not None
+    return is_typed_or_random(value) or (has_usual_signs and is_password(value)) or is_generated(value)
 
 
 def is_typed_or_random(value: str) -> bool:
