@@ -143,9 +143,8 @@ def run_git(
         except OSError as error:
             raise RepositoryError(f"git cannot be started: {error.strerror}") from error
         memory = MAX_MEMORY if most is None else min(MAX_MEMORY, most * _PATH_BYTES)
-        _limit(
-            process, seconds, None if protocols else memory
-        )  # a clone is the user's own wish, and takes what it takes
+        # A clone is the user's own wish, and takes the memory that it takes.
+        _limit(process, seconds, None if protocols else memory)
         late = Timer(seconds, _kill, [process])
         late.start()
         with process:

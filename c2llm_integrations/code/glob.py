@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from enum import Enum
@@ -193,6 +194,13 @@ class GlobSet:
         self._places = {token: _bits(found) for token, found in places.items()}
         self._folders, everything = self._places.get(Star.FOLDERS, 0), self._places.get(Star.ALL, 0)
         self._passed = self._places.get(Star.NAME, 0) | everything
+        self._staying = self._passed | self._folders
+        classes = [token for token in places if isinstance(token, Class)]
+        # Between two of these all characters are in the same classes, whose tokens are kept: there may be a million.
+        self._bounds = sorted(
+            {ord(end) + at for token in classes for one in token.ranges for at, end in enumerate(one)}
+        )
+        self._in_classes: dict[int, int] = {}
         # Character → the tokens that it moves on from, and those that it stays at.
         self._moves = {"/": (self._places.get("/", 0) | self._folders, everything | self._folders)}
         self.start = self._reached(_bits(starts), 0)
@@ -206,11 +214,16 @@ class GlobSet:
 
     def _learned(self, char: str) -> tuple[int, int]:
         """Return, from now on by looking it up, what a character other than a slash does."""
-        accepting = self._places.get(char, 0)
-        for token, places in self._places.items():
-            if isinstance(token, Class) and any(low <= char <= high for low, high in token.ranges) != token.negated:
-                accepting |= places
-        self._moves[char] = accepting, self._passed | self._folders
+        between = bisect_right(self._bounds, ord(char))
+        if between not in self._in_classes:
+            self._in_classes[between] = 0
+            for token, places in self._places.items():
+                if isinstance(token, Class) and any(low <= char <= high for low, high in token.ranges) != token.negated:
+                    self._in_classes[between] |= places
+        accepting = self._in_classes[between]
+        if char in self._places:
+            accepting |= self._places[char]
+        self._moves[char] = accepting, self._staying
         return self._moves[char]
 
     def _reached(self, entered: int, stayed: int) -> int:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from c2llm_integrations.code import gitignore
 from c2llm_integrations.code.gitignore import MAX_WILDCARDS, Rules, read_rules
-from c2llm_integrations.code.glob import GlobSet
+from c2llm_integrations.code.glob import Glob, GlobSet
 from c2llm_integrations.code.listing import list_files
 from c2llm_integrations.code.repository import open_tree
 from c2llm_integrations.errors import RepositoryError
@@ -190,3 +191,18 @@ def test_no_ignore_file_is_read_for_each_path(tmp_path: Path, monkeypatch: pytes
     assert len(open_tree(tmp_path).files) == 2 * len(folders)
     assert set(read) == {f"{folder}/{name}".lstrip("/") for folder in folders for name in NAMES}
     assert max(Counter(read).values()) <= 2  # when folders are listed, and when their files are judged
+
+
+def test_paths_of_any_characters_are_matched_in_linear_time() -> None:
+    """Each character was compared with each class, which took a millisecond; a few names hold a million of them."""
+    classes = [f"[{chr(0x4E00 + 2 * at)}-{chr(0x4E01 + 2 * at)}]x" for at in range(2700)]
+    globs = [Glob.parse(one) for one in classes]
+    matched = GlobSet([(one.tokens() or (), one.folders_only) for one in globs if one])
+    path = "".join(map(chr, range(0x10000, 0x10000 + 20_000)))
+    start = time.thread_time()
+    assert matched.last(matched.advance(matched.start, path), False) is None
+    assert time.thread_time() - start < 5  # it takes a fiftieth of a second, and took 19
+    for at in (0, 1, 2, 5399):
+        state = matched.advance(matched.start, f"{chr(0x4E00 + at)}x")
+        assert matched.last(state, False) == at // 2
+    assert matched.last(matched.advance(matched.start, f"{chr(0x4E00 + 5400)}x"), False) is None
