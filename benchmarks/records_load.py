@@ -67,9 +67,9 @@ def chunk_batches(count: int, width: int) -> Iterator[list[Row]]:
     yield batch
 
 
-def loaded_chunks(url: str, count: int, width: int, spec: CollectionSpec) -> float:
+def loaded_chunks(url: str, count: int, width: int) -> float:
     with open_store(url, "answers") as store:
-        store.create(spec)
+        store.create(CollectionSpec(width, {"model": "given"}))
 
         def work() -> None:
             with store.bulk():
@@ -78,9 +78,8 @@ def loaded_chunks(url: str, count: int, width: int, spec: CollectionSpec) -> flo
         return seconds(work)
 
 
-def loaded_records(url: str, count: int, width: int, spec: CollectionSpec) -> float:
+def loaded_records(url: str, count: int, width: int) -> float:
     with open_store(url, "answers") as store:
-        store.create(spec)
         made = vectors(count, width)
 
         def work() -> None:
@@ -91,8 +90,8 @@ def loaded_records(url: str, count: int, width: int, spec: CollectionSpec) -> fl
         return seconds(work)
 
 
-def unchanged_records(url: str, count: int, width: int, spec: CollectionSpec) -> float:
-    loaded_records(url, count, width, spec)
+def unchanged_records(url: str, count: int, width: int) -> float:
+    loaded_records(url, count, width)
     with open_store(url, "answers") as store:
         made = vectors(count, width)
         reports: list[Any] = []
@@ -103,7 +102,7 @@ def unchanged_records(url: str, count: int, width: int, spec: CollectionSpec) ->
         return took
 
 
-def uploaded_points(url: str, count: int, width: int, spec: CollectionSpec) -> float:
+def uploaded_points(url: str, count: int, width: int) -> float:
     from qdrant_client import QdrantClient, models
 
     client, made = QdrantClient(":memory:"), vectors(count, width)
@@ -120,13 +119,13 @@ def uploaded_points(url: str, count: int, width: int, spec: CollectionSpec) -> f
     return took
 
 
-def langchain_milvus(url: str, count: int, width: int, spec: CollectionSpec) -> float:
+def langchain_milvus(url: str, count: int, width: int) -> float:
     from langchain_core.embeddings import DeterministicFakeEmbedding
     from langchain_milvus import Milvus
     from milvus_lite.server_manager import server_manager_instance
     from pymilvus import MilvusClient
 
-    from c2llm_integrations.stores.milvus.collections import finish_indexes
+    from c2llm_integrations.stores.milvus.collections import await_indexes
 
     uri = url.removeprefix("milvus+lite://").removeprefix("milvus+")
     made, given = vectors(count, width), list(records(count))
@@ -143,7 +142,8 @@ def langchain_milvus(url: str, count: int, width: int, spec: CollectionSpec) -> 
             some = given[start : start + AT_ONCE]
             ids, texts = [one.pop("id") for one in some], [one.pop("text") for one in some]
             store.add_embeddings(texts, made[start : start + AT_ONCE].tolist(), some, ids=ids)
-        finish_indexes(store.client, "answers")
+        store.client.flush("answers")
+        await_indexes(store.client, "answers")
         if url.startswith(LITE):
             store.client.close()
             server_manager_instance.release_server(uri)
@@ -156,7 +156,7 @@ def langchain_milvus(url: str, count: int, width: int, spec: CollectionSpec) -> 
 
 
 EDGE, MEMORY, LITE, SERVER = "qdrant+edge", "qdrant+memory", "milvus+lite", "milvus+http"
-SIDES: dict[str, tuple[str, Callable[[str, int, int, CollectionSpec], float]]] = {
+SIDES: dict[str, tuple[str, Callable[[str, int, int], float]]] = {
     "Edge, the loader of chunks": (EDGE, loaded_chunks),
     "Edge, ingest_records": (EDGE, loaded_records),
     "Edge, ingest_records without a change": (EDGE, unchanged_records),
@@ -182,7 +182,7 @@ def run_side(name: str, count: int, width: int) -> None:
             cleanup.callback(stop)
             urls[SERVER], server_seconds = f"milvus+{uri}", partial(cpu_seconds, pid)
         used = time.process_time() + server_seconds()
-        took = work(urls[scheme].format(folder), count, width, CollectionSpec(width, {"model": "given"}))
+        took = work(urls[scheme].format(folder), count, width)
         used = time.process_time() + server_seconds() - used
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     figures = {"seconds": round(took, 2), "rows/s": round(count / took), "cpu_s": round(used, 2)}

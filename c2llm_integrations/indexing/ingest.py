@@ -139,11 +139,11 @@ def ingest_with(
     if isinstance(shared := options.vectors_from, VectorStore):
         options = with_fields(options, vectors_from=SharedIndex(shared, embedder, asked.datatype).vectors)
     if spec is None or not options.replace:
-        store.create(asked)
+        is_new = store.create(asked)
         require_claim(tree, store, options.force)
         claim(tree, store)
         with SnapshotWriter(tree, store) as snapshot:
-            report = _write_and_verify(tree, embedder, store, options, cache, snapshot.changed)
+            report = _write_and_verify(tree, embedder, store, options, cache, is_new, snapshot.changed)
             snapshot.finish(report.stored)
     else:
         _require_no_other_checkout(tree, store, options)
@@ -255,9 +255,9 @@ def _replace(
 ) -> IngestReport:
     """Index into a successor, which takes the store's place."""
 
-    def fill_successor(successor: VectorStore) -> IngestReport:
+    def fill_successor(successor: VectorStore, is_new: bool) -> IngestReport:
         claim(tree, successor)
-        return _write_and_verify(tree, embedder, successor, options, cache)
+        return _write_and_verify(tree, embedder, successor, options, cache, is_new)
 
     check = partial(_require_no_other_checkout, tree, store, options)
     return fill_and_replace(fill_successor, store, spec, tree.name, check)
@@ -269,7 +269,7 @@ def _require_no_other_checkout(tree: Tree, store: VectorStore, options: IngestOp
 
 
 def fill_and_replace(
-    fill_successor: Callable[[VectorStore], _Report],
+    fill_successor: Callable[[VectorStore, bool], _Report],
     store: VectorStore,
     spec: CollectionSpec,
     source: str,
@@ -277,19 +277,20 @@ def fill_and_replace(
 ) -> _Report:
     """Fill a successor, which a killed run may have begun, and let it take the store's place if nothing is missing.
 
-    `check` raises if the store has come to hold what would be lost.
+    `fill_successor` is told whether the successor was made for it; `check` raises if the store has come to hold what
+    would be lost.
     """
     with store.successor() as successor:
         try:
-            successor.create(spec)
+            is_new = successor.create(spec)
             begun = successor.spec
             usable = begun is not None and begun.fields == spec.fields and not successor.claims().keys() - {source}
         except SpecMismatch:
             usable = False
         if not usable:  # begun for another model, other kinds of fields or another source
             successor.drop()
-            successor.create(spec)
-        report = fill_successor(successor)
+            is_new = successor.create(spec)
+        report = fill_successor(successor, is_new)
         if report.is_complete:
             check()
             store.replace_by(successor)
@@ -304,14 +305,18 @@ def _write_and_verify(
     store: VectorStore,
     options: IngestOptions,
     cache: ChunkCache,
+    is_new: bool,
     changed: Iterable[str] = (),
 ) -> IngestReport:
-    """Compare, write, verify, delete, verify again; `changed`: files that differ from what the rows were read from."""
+    """Compare, write, verify, delete, verify again.
+
+    `is_new`: as of `Work`; `changed`: files that differ from what the rows were read from.
+    """
     report = IngestReport(tree.name, notes=tree.notes)
     tokens, cut = embedder.tokens_seen, embedder.texts_cut
-    stored, commit = StoredRows(store.scan(source=tree.name)), CommitClaim(tree, store)
+    stored, commit = StoredRows(() if is_new else store.scan(source=tree.name)), CommitClaim(tree, store)
     # With more files than rows, most of the collection is still to be written.
-    bulk = store.count() < len(tree.files)
+    bulk = is_new or store.count() < len(tree.files)
 
     def write(loader: Loader) -> None:
         changes = commit.before(_compare(tree, stored, report, cache, options.progress, commit.seen))
@@ -324,7 +329,7 @@ def _write_and_verify(
         require_there(tree)
         return _stale(tree, stored)
 
-    filled = fill(Work(tree.name, stored, write, stale), store, bulk=bulk, refused=options.refused)
+    filled = fill(Work(tree.name, stored, write, stale, is_new), store, bulk=bulk, refused=options.refused)
     loaded = filled.loaded
     report.written, report.shortened, report.refused = loaded.written, loaded.shortened, loaded.refused
     report.refused_count = loaded.refused_count

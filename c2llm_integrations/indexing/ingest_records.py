@@ -141,12 +141,11 @@ def ingest_records_with(
     begin = perf_counter()
     items = _items(records, source, options)
     require_records(source, store)
-    is_new = store.spec is None
+    is_first = store.spec is None
     spec, items = _spec(items, embedder, store, options)
     fill_store = partial(_fill, items, embedder, source, options, how_many(records))
-    if is_new or not options.replace:
-        store.create(spec)
-        report = fill_store(store)
+    if is_first or not options.replace:
+        report = fill_store(store, store.create(spec))
     else:
         require_alone([source], store)
         report = fill_and_replace(fill_store, store, spec, source, partial(require_alone, [source], store))
@@ -161,16 +160,15 @@ def _fill(
     options: RecordOptions,
     total: int | None,
     store: VectorStore,
+    is_new: bool,
 ) -> RecordsReport:
-    """Claim the source, compare, write, verify, delete, verify again."""
+    """Claim the source, compare, write, verify, delete, verify again; `is_new`: as of `Work`."""
     require_mine = claim_records(source, store)
-    run = _Run(source, store, options, total, embedder)
-    filled = fill(
-        Work(source, run.stored, partial(run.write, items), partial(run.gone, require_mine), embedder is not None),
-        store,
-        bulk=store.total() == 0,
-        refused=options.refused,
+    run = _Run(source, store, options, total, embedder, is_new=is_new)
+    work = Work(
+        source, run.stored, partial(run.write, items), partial(run.gone, require_mine), is_new, embedder is not None
     )
+    filled = fill(work, store, bulk=is_new or store.total() == 0, refused=options.refused)
     require_mine()
     report, loaded = run.report, filled.loaded
     report.written, report.shortened, report.refused = loaded.written, loaded.shortened, loaded.refused
@@ -275,16 +273,19 @@ class _Run:
         options: RecordOptions,
         total: int | None,
         embedder: DocumentEmbedder | None,
+        *,
+        is_new: bool = False,
     ) -> None:
+        holds_rows = None if is_new else store
         self.report = RecordsReport(source)
-        self.stored = StoredDigests(() if store is None else store.scan(source=source))
+        self.stored = StoredDigests(() if holds_rows is None else holds_rows.scan(source=source))
         self._source = source
         self._store = store
         self._options = options
         self._total = total
         self._embedder = embedder
         # Ids that are neither UUIDs nor numbers are the source's own; the others may be taken.
-        self._shared = store is not None and store.total() > len(self.stored)
+        self._shared = holds_rows is not None and holds_rows.total() > len(self.stored)
         self._seen = KeySet()
         self._copies: dict[RecordId, int] = {}
         self._vectors: dict[RecordId, Any] = {}

@@ -47,13 +47,15 @@ class Work:
     """The work of a run for one source.
 
     `before`: its rows at first; `write(loader)` writes what is new or changed; `gone()` then names the rows to delete.
-    `embeds`: whether vectors are made while others are stored.
+    `is_new`: the collection was made for this run. To ask for rows would make a Milvus server load it, and let go of
+    it to fill it: four seconds. `embeds`: whether vectors are made while others are stored.
     """
 
     source: str
     before: RowsBefore
     write: Callable[[Loader], None]
     gone: Callable[[], Sequence[RecordId]]
+    is_new: bool
     embeds: bool = True
 
 
@@ -71,7 +73,7 @@ def fill(work: Work, store: VectorStore, *, bulk: bool, refused: Path | None) ->
 
     `bulk`: most rows are still to be written, so the index is built once all are there; `refused`: as for `load`.
     """
-    is_first_load = bulk and store.total() == 0
+    is_first_load = work.is_new or (bulk and store.total() == 0)
     loader = Loader(store, refused=refused, waits=not work.embeds)
     with store.bulk() if bulk else nullcontext(), loader:
         work.write(loader)

@@ -53,17 +53,19 @@ class VectorStore(Backend):
         with self._open():
             return self._read_spec()
 
-    def create(self, spec: CollectionSpec) -> None:
+    def create(self, spec: CollectionSpec) -> bool:
         """Create the collection with its spec; if it exists, check that the specs agree.
 
-        Raises SpecMismatch if they do not, StoreError if this store cannot honor the spec.
+        Returns whether there was none. Raises SpecMismatch if they do not agree, StoreError if this store cannot honor
+        the spec.
         """
         require(spec, CollectionSpec, "a CollectionSpec")
         with self._open():
             self.capabilities.require(spec)
-            if self._read_spec() is None:
+            if is_new := self._read_spec() is None:
                 self._create(spec)
             self._existing().require_same(spec)
+            return is_new
 
     def claims(self) -> dict[str, str]:
         """Return repository or source → the claim that `claim` was given, which a caller may change.

@@ -205,11 +205,12 @@ class MilvusStore(VectorStore):
         self._is_deferred = False
         if self._server.kind == "lite":
             return  # nothing was put off; to list indexes, the engine counts all rows
-        collections.make_indexes(self._client, self._physical, self._existing(), self._server)
+        # A server builds one index after another; those that filters use come last.
+        collections.make_indexes(self._client, self._physical, self._existing(), self._server, filtered=False)
 
     def _optimize(self) -> None:
-        collections.finish_indexes(self._client, self._physical)
-        self._load()
+        collections.finish(self._client, self._physical, self._existing(), self._server)
+        self._loaded = self._physical
 
     def _successor(self) -> VectorStore:
         name = collections.successor_of(self._client, self._physical, self.collection)
@@ -410,8 +411,9 @@ class MilvusStore(VectorStore):
         if self._loaded != physical:
             if self._is_deferred:
                 self._restore()
-                collections.finish_indexes(self._client, physical)
-            collections.load(self._client, physical, spec, self._server)
+                collections.finish(self._client, physical, spec, self._server)
+            else:
+                collections.load(self._client, physical, spec, self._server)
             self._loaded = physical
 
     def _read(self, method: str, **options: Any) -> Any:
