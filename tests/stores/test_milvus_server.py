@@ -19,9 +19,11 @@ from pymilvus import MilvusClient
 
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
 from c2llm_integrations.errors import InputError
+from c2llm_integrations.indexing.ingest_records import ingest_records
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.bulk_loader import load
 from c2llm_integrations.stores.milvus.collections import CONNECTION
+from c2llm_integrations.stores.milvus.store import MilvusStore
 from c2llm_integrations.stores.spec import OVERSAMPLING
 from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
 from tests.stores.conftest import empty_milvus
@@ -104,6 +106,42 @@ def test_rows_that_may_be_searched_keep_their_index_during_a_load(store: VectorS
         assert store.search(rows[7].vector, 1)[0].chunk == rows[7].chunk
 
 
+class Recorded(MilvusClient):
+    """A client that keeps the order of what it is asked."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address, **CONNECTION)
+        self.asked: list[str] = []
+
+    def upsert(self, *args: Any, **options: Any) -> Any:
+        self.asked.append("upsert")
+        return super().upsert(*args, **options)
+
+    def load_collection(self, *args: Any, **options: Any) -> Any:
+        self.asked.append("load")
+        return super().load_collection(*args, **options)
+
+    def query(self, *args: Any, **options: Any) -> Any:
+        self.asked.append("query")
+        return super().query(*args, **options)
+
+
+def test_a_new_collection_is_read_once_it_is_full(store: VectorStore, milvus_address: str) -> None:
+    client = Recorded(milvus_address)
+    new = MilvusStore.from_client(client)
+    given = np.eye(64, dtype=np.float32)
+    records = [{"id": f"{number}", "text": f"record {number}"} for number in range(64)]
+    assert ingest_records(records, None, new, source="answers", vectors=given, batch_size=16).written == 64
+    written = client.asked.index("load")
+    assert set(client.asked[:written]) == {"upsert"}
+    assert "upsert" not in client.asked[written:]
+    assert new.search(given[5], 1)[0].record.id == "5"
+    assert set(client.list_indexes(client.list_collections()[0])) == {"vector", "repository", "path", "language"}
+    again = ingest_records(records[1:], None, new, source="answers", vectors=given[1:], delete_missing=True)
+    assert (again.written, again.unchanged, again.deleted) == (0, 63, 1)
+    client.close()
+
+
 @pytest.mark.parametrize(("quantization", "index"), [("int8", "IVF_SQ8"), ("product", "IVF_PQ")])
 def test_codes_are_searched_first_and_full_vectors_decide(
     store: VectorStore, client: MilvusClient, quantization: str, index: str
@@ -134,6 +172,7 @@ def test_repositories_are_told_apart_although_rows_are_upserted(store: VectorSto
 LOAD = """
 import sys
 from c2llm_integrations.errors import InputError
+from c2llm_integrations.indexing.ingest_records import ingest_records
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.vector_store import CollectionSpec
 from tests.stores.test_milvus_server import batches, wide_rows
