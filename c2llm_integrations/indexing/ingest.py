@@ -138,17 +138,18 @@ def ingest_with(
     asked = _spec(embedder, store, options, None if options.replace else spec)
     if isinstance(shared := options.vectors_from, VectorStore):
         options = with_fields(options, vectors_from=SharedIndex(shared, embedder, asked.datatype).vectors)
+    run = _Run(tree, embedder, options, cache)
     if spec is None or not options.replace:
         is_new = store.create(asked)
         require_claim(tree, store, options.force)
         claim(tree, store)
         with SnapshotWriter(tree, store) as snapshot:
-            report = _write_and_verify(tree, embedder, store, options, cache, is_new, snapshot.changed)
+            report = run.write_and_verify(store, is_new, snapshot.changed)
             snapshot.finish(report.stored)
     else:
         _require_no_other_checkout(tree, store, options)
         with SnapshotWriter(tree, store, anew=True) as snapshot:
-            report = _replace(tree, embedder, store, options, with_fields(asked, index=spec.index), cache)
+            report = run.replace(store, with_fields(asked, index=spec.index))
             if report.replaced:
                 snapshot.finish(report.stored)
     cache.save()
@@ -245,24 +246,6 @@ def _named_tree(root: str | os.PathLike[str], store: VectorStore | None, options
     return tree
 
 
-def _replace(
-    tree: Tree,
-    embedder: C2LLMEmbedder,
-    store: VectorStore,
-    options: IngestOptions,
-    spec: CollectionSpec,
-    cache: ChunkCache,
-) -> IngestReport:
-    """Index into a successor, which takes the store's place."""
-
-    def fill_successor(successor: VectorStore, is_new: bool) -> IngestReport:
-        claim(tree, successor)
-        return _write_and_verify(tree, embedder, successor, options, cache, is_new)
-
-    check = partial(_require_no_other_checkout, tree, store, options)
-    return fill_and_replace(fill_successor, store, spec, tree.name, check)
-
-
 def _require_no_other_checkout(tree: Tree, store: VectorStore, options: IngestOptions) -> None:
     if not options.force:
         require_alone({tree.name, *names_of(tree.root, store)}, store, "drop them with --force")
@@ -299,44 +282,56 @@ def fill_and_replace(
     return report
 
 
-def _write_and_verify(
-    tree: Tree,
-    embedder: C2LLMEmbedder,
-    store: VectorStore,
-    options: IngestOptions,
-    cache: ChunkCache,
-    is_new: bool,
-    changed: Iterable[str] = (),
-) -> IngestReport:
-    """Compare, write, verify, delete, verify again.
+@dataclass(frozen=True)
+class _Run:
+    """One run over a tree."""
 
-    `is_new`: as of `Work`; `changed`: files that differ from what the rows were read from.
-    """
-    report = IngestReport(tree.name, notes=tree.notes)
-    tokens, cut = embedder.tokens_seen, embedder.texts_cut
-    stored, commit = StoredRows(() if is_new else store.scan(source=tree.name)), CommitClaim(tree, store)
-    # With more files than rows, most of the collection is still to be written.
-    bulk = is_new or store.count() < len(tree.files)
+    tree: Tree
+    embedder: C2LLMEmbedder
+    options: IngestOptions
+    cache: ChunkCache
 
-    def write(loader: Loader) -> None:
-        changes = commit.before(_compare(tree, stored, report, cache, options.progress, commit.seen))
-        vectors_from = options.vectors_from
-        assert not isinstance(vectors_from, VectorStore)  # `ingest_with` has made it a function
-        known = _Known(store, SameTexts(stored, tree.files, changed), vectors_from)
-        write_changes(changes, partial(_rows, embedder=embedder, loader=loader, known=known), loader)
+    def replace(self, store: VectorStore, spec: CollectionSpec) -> IngestReport:
+        """Index into a successor, which takes the store's place."""
 
-    def stale() -> list[RecordId]:
-        require_there(tree)
-        return _stale(tree, stored)
+        def fill_successor(successor: VectorStore, is_new: bool) -> IngestReport:
+            claim(self.tree, successor)
+            return self.write_and_verify(successor, is_new)
 
-    filled = fill(Work(tree.name, stored, write, stale, is_new), store, bulk=bulk, refused=options.refused)
-    loaded = filled.loaded
-    report.written, report.shortened, report.refused = loaded.written, loaded.shortened, loaded.refused
-    report.refused_count = loaded.refused_count
-    report.deleted, report.stored = filled.deleted, filled.stored
-    commit.record()
-    report.tokens, report.cut = embedder.tokens_seen - tokens, embedder.texts_cut - cut
-    return report
+        check = partial(_require_no_other_checkout, self.tree, store, self.options)
+        return fill_and_replace(fill_successor, store, spec, self.tree.name, check)
+
+    def write_and_verify(self, store: VectorStore, is_new: bool, changed: Iterable[str] = ()) -> IngestReport:
+        """Compare, write, verify, delete, verify again.
+
+        `is_new`: as of `Work`; `changed`: files that differ from what the rows were read from.
+        """
+        tree, embedder, options = self.tree, self.embedder, self.options
+        report = IngestReport(tree.name, notes=tree.notes)
+        tokens, cut = embedder.tokens_seen, embedder.texts_cut
+        stored, commit = StoredRows(() if is_new else store.scan(source=tree.name)), CommitClaim(tree, store)
+        # With more files than rows, most of the collection is still to be written.
+        bulk = is_new or store.count() < len(tree.files)
+
+        def write(loader: Loader) -> None:
+            changes = commit.before(_compare(tree, stored, report, self.cache, options.progress, commit.seen))
+            vectors_from = options.vectors_from
+            assert not isinstance(vectors_from, VectorStore)  # `ingest_with` has made it a function
+            known = _Known(store, SameTexts(stored, tree.files, changed), vectors_from)
+            write_changes(changes, partial(_rows, embedder=embedder, loader=loader, known=known), loader)
+
+        def stale() -> list[RecordId]:
+            require_there(tree)
+            return _stale(tree, stored)
+
+        filled = fill(Work(tree.name, stored, write, stale, is_new), store, bulk=bulk, refused=options.refused)
+        loaded = filled.loaded
+        report.written, report.shortened, report.refused = loaded.written, loaded.shortened, loaded.refused
+        report.refused_count = loaded.refused_count
+        report.deleted, report.stored = filled.deleted, filled.stored
+        commit.record()
+        report.tokens, report.cut = embedder.tokens_seen - tokens, embedder.texts_cut - cut
+        return report
 
 
 @dataclass(frozen=True)

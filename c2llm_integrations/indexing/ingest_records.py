@@ -6,7 +6,7 @@ embedded nor written, and a killed run continues where it stopped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
@@ -143,38 +143,18 @@ def ingest_records_with(
     require_records(source, store)
     is_first = store.spec is None
     spec, items = _spec(items, embedder, store, options)
-    fill_store = partial(_fill, items, embedder, source, options, how_many(records))
+
+    def fill_store(store: VectorStore, is_new: bool) -> RecordsReport:
+        require_mine = claim_records(source, store)
+        run = _Run(source, store, options, how_many(records), embedder, is_new=is_new)
+        return run.write_and_verify(items, require_mine)
+
     if is_first or not options.replace:
         report = fill_store(store, store.create(spec))
     else:
         require_alone([source], store)
         report = fill_and_replace(fill_store, store, spec, source, partial(require_alone, [source], store))
     report.seconds = perf_counter() - begin
-    return report
-
-
-def _fill(
-    items: Iterator[Item],
-    embedder: DocumentEmbedder | None,
-    source: str,
-    options: RecordOptions,
-    total: int | None,
-    store: VectorStore,
-    is_new: bool,
-) -> RecordsReport:
-    """Claim the source, compare, write, verify, delete, verify again; `is_new`: as of `Work`."""
-    require_mine = claim_records(source, store)
-    run = _Run(source, store, options, total, embedder, is_new=is_new)
-    work = Work(
-        source, run.stored, partial(run.write, items), partial(run.gone, require_mine), is_new, embedder is not None
-    )
-    filled = fill(work, store, bulk=is_new or store.total() == 0, refused=options.refused)
-    require_mine()
-    report, loaded = run.report, filled.loaded
-    report.written, report.shortened, report.refused = loaded.written, loaded.shortened, loaded.refused
-    report.refused_count = loaded.refused_count
-    report.deleted, report.stored = filled.deleted, filled.stored
-    note_if_all_refused(report)
     return report
 
 
@@ -281,6 +261,7 @@ class _Run:
         self.stored = StoredDigests(() if holds_rows is None else holds_rows.scan(source=source))
         self._source = source
         self._store = store
+        self._is_new = is_new
         self._options = options
         self._total = total
         self._embedder = embedder
@@ -292,6 +273,21 @@ class _Run:
         self._unnamed = 0
         # Fields that were named and that no record has had yet.
         self._unseen = {*(options.fields or ()), *((options.id,) if options.id not in (None, "id") else ())}
+
+    def write_and_verify(self, items: Iterator[Item], require_mine: Callable[[], None]) -> RecordsReport:
+        """Compare, write, verify, delete, verify again; `require_mine` raises once another run has the source."""
+        store, report = self._store, self.report
+        assert store is not None
+        write, gone = partial(self.write, items), partial(self.gone, require_mine)
+        work = Work(report.source, self.stored, write, gone, self._is_new, self._embedder is not None)
+        filled = fill(work, store, bulk=self._is_new or store.total() == 0, refused=self._options.refused)
+        require_mine()
+        loaded = filled.loaded
+        report.written, report.shortened, report.refused = loaded.written, loaded.shortened, loaded.refused
+        report.refused_count = loaded.refused_count
+        report.deleted, report.stored = filled.deleted, filled.stored
+        note_if_all_refused(report)
+        return report
 
     # ---- the three steps of `fill`
 

@@ -67,6 +67,7 @@ def test_json_is_read_or_a_value_error(document):
         parse_json(document)
 
 
+@pytest.mark.slow
 def test_blank_lines_between_rows_have_no_bound_together(tmp_path):
     gap = b"\n" * (MAX_LINE_BYTES // 2)
     (tmp_path / "a.jsonl").write_bytes(gap + b'{"n": 1}\n' + gap + b'{"n": 2}\n' + gap)

@@ -13,6 +13,8 @@ from c2llm_integrations.code.secrets.tables import find_in_tables
 from c2llm_integrations.code.secrets.values import is_generated
 from tests.code.test_secrets import assert_blotted
 
+pytestmark = pytest.mark.slow
+
 PASSWORD = "hZ8!kq2Wn5tB"
 
 

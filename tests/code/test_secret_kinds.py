@@ -10,6 +10,8 @@ import pytest
 from c2llm_integrations.code.secrets import BLOT, without_secrets
 from tests.code.test_secrets import assert_blotted, drawn
 
+pytestmark = pytest.mark.slow
+
 PASSWORD = "Wn7dq4Rt2x"
 HEX = "a8b6f3a6a9421cc1c93016f1c4261e5351d30b49895d1a0d1f13dce20c4fd32f"
 

@@ -304,6 +304,7 @@ def test_what_is_no_secret_stays(line: str) -> None:
     assert without_secrets(line, settings=True) == line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unit",
     [

@@ -27,6 +27,8 @@ from c2llm_integrations.stores.qdrant.store import QdrantStore
 from c2llm_integrations.stores.records import Record
 from c2llm_integrations.stores.vector_store import CollectionSpec, Filter, Row, VectorStore
 
+pytestmark = pytest.mark.slow
+
 VECTORS = np.array([[3, 0, 0, 0], [0, 2, 0, 0], [1, 1, 0, 0]], np.float32)
 ROWS = [
     ("doc-a", "retry with backoff", {"votes": 5, "lang": "go"}),

@@ -12,6 +12,8 @@ import pytest
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores import parquet
 
+pytestmark = pytest.mark.slow
+
 ROWS = 3000
 REPEATED = [f"value {n % 7}" for n in range(ROWS)]
 KINDS = {
