@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from dataclasses import replace as changed
 from pathlib import Path
 from time import perf_counter
@@ -15,7 +15,7 @@ from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import InputError, RepositoryError, StoreError
 from c2llm_integrations.indexing.claims import Claim, portable
 from c2llm_integrations.indexing.options import WriteOptions
-from c2llm_integrations.stores.bulk_loader import load
+from c2llm_integrations.stores.bulk_loader import LoadReport, load
 from c2llm_integrations.stores.parquet import Contents, contents_of, read_rows, require_whole, write_rows
 from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
 
@@ -82,16 +82,11 @@ def _told(rows: Iterator[Row], total: int, progress: Progress | None) -> Iterato
 
 
 @dataclass
-class ImportReport:
-    """The outcome for a file's rows; `held`: were there before; the rest as in `bulk_loader.LoadReport`."""
+class ImportReport(LoadReport):
+    """What became of a file's `rows`; `held`: were there before."""
 
-    rows: int
+    rows: int = 0
     held: int = 0
-    written: int = 0
-    shortened: int = 0
-    refused: dict[str, str] = field(default_factory=dict)
-    refused_count: int = 0
-    seconds: float = 0.0
 
 
 def import_rows(
@@ -128,8 +123,7 @@ def import_rows(
     store.create(_adapted(spec, options, lexical))
     for name in contents.claims.keys() - store.claims().keys():
         store.claim(name, Claim.parse(contents.claims[name]).checkout)
-    report, is_empty = ImportReport(contents.rows), store.total() == 0
-    seen: Counter[str] = Counter()
+    is_empty, seen = store.total() == 0, Counter[str]()
 
     def missing() -> Iterator[list[Row]]:
         for rows in read_rows(file):
@@ -142,11 +136,9 @@ def import_rows(
     with store.bulk():
         loaded = load(missing(), store, refused=options.refused)
     _carry_commits(contents, store, seen)
-    report.written, report.shortened, report.refused = loaded.written, loaded.shortened, loaded.refused
-    report.refused_count = loaded.refused_count
-    report.held = contents.rows - loaded.written - loaded.refused_count
-    report.seconds = perf_counter() - begin
-    return report
+    held = contents.rows - loaded.written - loaded.refused_count
+    loaded.seconds = perf_counter() - begin
+    return ImportReport(**vars(loaded), rows=contents.rows, held=held)
 
 
 def _adapted(spec: CollectionSpec, options: WriteOptions, lexical: bool | None) -> CollectionSpec:

@@ -36,7 +36,7 @@ from c2llm_integrations.indexing.claims import (
 from c2llm_integrations.indexing.cost_estimate import Estimator
 from c2llm_integrations.indexing.file_states import SnapshotWriter
 from c2llm_integrations.indexing.options import IngestOptions
-from c2llm_integrations.indexing.report import IngestReport, Report
+from c2llm_integrations.indexing.report import IngestReport, RecordsReport
 from c2llm_integrations.indexing.vector_reuse import SharedIndex, known_vectors
 from c2llm_integrations.indexing.write_changes import Work, embed_rows, fill, require_count, write_changes
 from c2llm_integrations.model.fingerprint import Fingerprint
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from c2llm_integrations.indexing.options import VectorsFrom, WriteOptions
     from c2llm_integrations.model.embedder import C2LLMEmbedder
 
-_Report = TypeVar("_Report", bound=Report)
+_Report = TypeVar("_Report", IngestReport, RecordsReport)
 
 
 def ingest(
@@ -324,11 +324,7 @@ class _Run:
             require_there(tree)
             return _stale(tree, stored)
 
-        filled = fill(Work(tree.name, stored, write, stale, is_new), store, bulk=bulk, refused=options.refused)
-        loaded = filled.loaded
-        report.written, report.shortened, report.refused = loaded.written, loaded.shortened, loaded.refused
-        report.refused_count = loaded.refused_count
-        report.deleted, report.stored = filled.deleted, filled.stored
+        fill(Work(tree.name, stored, write, stale, is_new), store, report, bulk=bulk, refused=options.refused)
         commit.record()
         report.tokens, report.cut = embedder.tokens_seen - tokens, embedder.texts_cut - cut
         return report

@@ -280,12 +280,8 @@ class _Run:
         assert store is not None
         write, gone = partial(self.write, items), partial(self.gone, require_mine)
         work = Work(report.source, self.stored, write, gone, self._is_new, self._embedder is not None)
-        filled = fill(work, store, bulk=self._is_new or store.total() == 0, refused=self._options.refused)
+        fill(work, store, report, bulk=self._is_new or store.total() == 0, refused=self._options.refused)
         require_mine()
-        loaded = filled.loaded
-        report.written, report.shortened, report.refused = loaded.written, loaded.shortened, loaded.refused
-        report.refused_count = loaded.refused_count
-        report.deleted, report.stored = filled.deleted, filled.stored
         note_if_all_refused(report)
         return report
 

@@ -3,21 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from c2llm_integrations.code.exclude import UNREADABLE
 from c2llm_integrations.indexing.cost_estimate import Estimate
-
-
-class Report(Protocol):
-    """What both have that decides whether a new collection takes the old one's place."""
-
-    stored: int
-    replaced: bool
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether everything that was to be stored is."""
 
 
 @dataclass

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from c2llm_integrations.errors import InputError, StoreError
 from c2llm_integrations.indexing.chunk_diff import Change
-from c2llm_integrations.stores.bulk_loader import Loader, LoadReport
+from c2llm_integrations.stores.bulk_loader import LoadCounts, Loader
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.records import AnyRecord, PreparedRecord
 from c2llm_integrations.stores.vector_store import Row, VectorStore
@@ -59,22 +59,20 @@ class Work:
     embeds: bool = True
 
 
-@dataclass(frozen=True)
-class Filled:
-    """The number of a source's rows, by what was done with them."""
+class RunReport(LoadCounts, Protocol):
+    """The fields of a run's report that `fill` fills."""
 
-    loaded: LoadReport
     deleted: int
     stored: int
 
 
-def fill(work: Work, store: VectorStore, *, bulk: bool, refused: Path | None) -> Filled:
-    """Write, verify, delete, and verify again.
+def fill(work: Work, store: VectorStore, report: RunReport, *, bulk: bool, refused: Path | None) -> None:
+    """Write, verify, delete, and verify again; `report` gets what was done with the rows.
 
     `bulk`: most rows are still to be written, so the index is built once all are there; `refused`: as for `load`.
     """
     is_first_load = work.is_new or (bulk and store.total() == 0)
-    loader = Loader(store, refused=refused, waits=not work.embeds)
+    loader = Loader(store, report, refused=refused, waits=not work.embeds)
     with store.bulk() if bulk else nullcontext(), loader:
         work.write(loader)
     keys = loader.keys()
@@ -88,7 +86,7 @@ def fill(work: Work, store: VectorStore, *, bulk: bool, refused: Path | None) ->
     rows -= len(stale)
     if stale or found != rows:  # counting may take as long as a scan
         require_count(store, work.source, rows)
-    return Filled(loader.report, len(stale), rows)
+    report.deleted, report.stored = len(stale), rows
 
 
 def write_changes(

@@ -59,21 +59,25 @@ def load(batches: Iterable[Sequence[Row]], store: VectorStore, *, refused: Path 
     Raises StoreError when the store fails, or does not hold what it acknowledged.
     """
     begin = perf_counter()
-    before = store.total()
-    with Loader(store, refused=refused) as loader:
+    before, report = store.total(), LoadReport()
+    with Loader(store, report, refused=refused) as loader:
         for rows in batches:
             loader.add(rows)
     loader.verify(before + len(loader.keys()))
-    loader.report.seconds = perf_counter() - begin
-    return loader.report
+    report.seconds = perf_counter() - begin
+    return report
 
 
-class _Refusing(Protocol):
+class LoadCounts(Protocol):
+    """The fields of any report that a load fills; `LoadReport` explains them."""
+
+    written: int
+    shortened: int
     refused: dict[Any, str]
     refused_count: int
 
 
-def note_refused(report: _Refusing, id: object, why: str, kept: int | None = KEPT_REFUSED) -> None:
+def note_refused(report: LoadCounts, id: object, why: str, kept: int | None = KEPT_REFUSED) -> None:
     """Count a refused row in a report, and name it there if it is among the first."""
     report.refused_count += 1
     if kept is None or len(report.refused) < kept:
@@ -88,16 +92,22 @@ class Loader:
     """
 
     def __init__(
-        self, store: VectorStore, *, refused: Path | None = None, kept: int | None = KEPT_REFUSED, waits: bool = False
+        self,
+        store: VectorStore,
+        report: LoadCounts | None = None,
+        *,
+        refused: Path | None = None,
+        kept: int | None = KEPT_REFUSED,
+        waits: bool = False,
     ) -> None:
-        """`refused` is that of `load`; `kept`: how many refused rows the report names, None for all.
+        """`report` is filled as rows are stored; `refused` is that of `load`; `kept`: refused rows to name, None for all.
 
         `waits`: `add` and `update` return once a batch is stored, if the store is one of this process. Its writing and
         the making of the next batch only take Python's lock from each other, unless an embedder works outside of it.
         """
         uploads = store.capabilities.uploads
         self._waits = waits and uploads == 1
-        self.report = LoadReport()
+        self.report = LoadReport() if report is None else report
         self._store = store
         self._refused = refused
         self._kept = kept

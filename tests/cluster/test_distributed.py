@@ -377,7 +377,7 @@ def kill_one(cluster, fragment, random):
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finding Ray's workers needs /proc")
-@pytest.mark.parametrize("victim", ["Embedding", "Chunk", "Write", "driver", "server"])
+@pytest.mark.parametrize("victim", ["Embedding", "(chunk)", "(write)", "driver", "server"])
 def test_whatever_is_killed_nothing_is_lost_twice_or_stale(cluster, server, embedder, tmp_path, victim):
     """An actor, a task, the driver, the server: killed at random moments, then run to the end."""
     random = np.random.default_rng(int(os.environ.get("C2LLM_SEED", "0")))

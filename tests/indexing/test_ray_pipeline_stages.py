@@ -15,7 +15,7 @@ from c2llm_integrations.code.git import MAX_OUTPUT
 from c2llm_integrations.errors import StoreError
 from c2llm_integrations.indexing.claims import Claim
 from c2llm_integrations.indexing.ray import batches, pipeline_stages
-from c2llm_integrations.indexing.ray.batches import Destination, EmbeddedBatch, Sum
+from c2llm_integrations.indexing.ray.batches import ChunkBatch, Destination, Sum
 from c2llm_integrations.stores.vector_store import CollectionSpec, Row
 from tests.ingesting import write_tree
 
@@ -42,7 +42,7 @@ def through(batch, destination):
     """Chunk and store a batch."""
     done = pipeline_stages.chunk(batch, destination)
     vectors = np.ones((len(done.new), 4), np.float32) if done.new else None
-    return pipeline_stages.write(EmbeddedBatch(done.result, done.new, vectors, done.moved), destination)
+    return pipeline_stages.write(ChunkBatch(done.result, done.new, vectors, done.moved), destination)
 
 
 def store_tree(folder, destination):

@@ -132,17 +132,11 @@ class FileBatch:
 
 
 @dataclass
-class ChunkedBatch:
-    """Chunks to embed, and those whose rows only have other lines."""
+class ChunkBatch:
+    """New chunks, with their vectors once they are embedded, and chunks whose rows only have other lines.
 
-    result: BatchResult
-    new: list[CodeChunk] = field(default_factory=list)
-    moved: list[CodeChunk] = field(default_factory=list)
-
-
-@dataclass
-class EmbeddedBatch:
-    """Chunks with their vectors, float32 (len(new), width), and those whose rows only have other lines."""
+    `vectors`: float32 (len(new), width), None where nothing is new.
+    """
 
     result: BatchResult
     new: list[CodeChunk] = field(default_factory=list)

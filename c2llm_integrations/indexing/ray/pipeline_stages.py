@@ -33,14 +33,7 @@ from c2llm_integrations.errors import RepositoryError, StoreError, reason_of
 from c2llm_integrations.indexing.chunk_diff import Change, StoredRows
 from c2llm_integrations.indexing.claims import Claim, require_claim
 from c2llm_integrations.indexing.ingest import require_there
-from c2llm_integrations.indexing.ray.batches import (
-    BatchResult,
-    ChunkedBatch,
-    Destination,
-    EmbeddedBatch,
-    FileBatch,
-    Sum,
-)
+from c2llm_integrations.indexing.ray.batches import BatchResult, ChunkBatch, Destination, FileBatch, Sum
 from c2llm_integrations.indexing.report import IngestReport
 from c2llm_integrations.indexing.write_changes import embed_rows
 from c2llm_integrations.stores.bulk_loader import Loader, note_refused
@@ -249,14 +242,14 @@ def _groups(tree: Tree) -> Iterator[list[str]]:
         yield group
 
 
-def chunk(batch: FileBatch, destination: Destination) -> ChunkedBatch:
+def chunk(batch: FileBatch, destination: Destination) -> ChunkBatch:
     """Read and chunk the batch's files; sort the chunks into new and moved ones, and list the stale rows.
 
     A file that cannot be chunked is reported as unreadable and keeps its rows; the other files are done.
     """
     tree = _tree_of(batch)
     stored = StoredRows(batch.held)
-    done = ChunkedBatch(deepcopy(batch.result))
+    done = ChunkBatch(deepcopy(batch.result))
     result, report = done.result, done.result.report
     is_folder = batch.texts is None and bool(result.files)
     commit_seen = copy(_commit_of(batch.root, destination.token)) if is_folder and result.commit else None
@@ -275,7 +268,7 @@ def chunk(batch: FileBatch, destination: Destination) -> ChunkedBatch:
         if is_folder:  # if this machine does not have the folder, all its files seem gone
             require_there(tree)
     except RepositoryError as error:
-        return ChunkedBatch(replace(result, stale=[], failed=str(error)))
+        return ChunkBatch(replace(result, stale=[], failed=str(error)))
     report.skipped = {**report.skipped, **tree.skipped}
     report.encodings = tree.encodings or report.encodings
     if commit_seen is not None and commit_seen.commit != result.commit:
@@ -283,7 +276,7 @@ def chunk(batch: FileBatch, destination: Destination) -> ChunkedBatch:
     return done
 
 
-def _compare(chunks: Sequence[CodeChunk], stored: StoredRows, done: ChunkedBatch) -> None:
+def _compare(chunks: Sequence[CodeChunk], stored: StoredRows, done: ChunkBatch) -> None:
     """Add chunks to those of a batch, by how they differ from their rows."""
     report = done.result.report
     report.chunks += len(chunks)
@@ -315,7 +308,7 @@ def _sources(batch: FileBatch, tree: Tree) -> Iterator[SourceFile]:
         yield SourceFile(path, text, "utf-8", text.encode())
 
 
-def embed(batch: ChunkedBatch, embedder: C2LLMEmbedder) -> EmbeddedBatch:
+def embed(batch: ChunkBatch, embedder: C2LLMEmbedder) -> ChunkBatch:
     """Add the vectors of the batch's new chunks; one that cannot be embedded is refused alone."""
     tokens, cut = embedder.tokens_seen, embedder.texts_cut
     result = deepcopy(batch.result)
@@ -328,15 +321,15 @@ def embed(batch: ChunkedBatch, embedder: C2LLMEmbedder) -> EmbeddedBatch:
     rows = embed_rows(batch.new, embedder, refuse)
     report.tokens, report.cut = embedder.tokens_seen - tokens, embedder.texts_cut - cut
     vectors = np.stack([row.vector for row in rows]) if rows else None
-    return EmbeddedBatch(result, [row.chunk for row in rows], vectors, batch.moved)
+    return ChunkBatch(result, [row.chunk for row in rows], vectors, batch.moved)
 
 
-def write(batch: EmbeddedBatch, destination: Destination) -> BatchResult:
+def write(batch: ChunkBatch, destination: Destination) -> BatchResult:
     """Store the batch's rows and return their report for the driver."""
     result, rows = deepcopy(batch.result), []
     if batch.vectors is not None:
         rows = [Row(one, vector) for one, vector in zip(batch.new, batch.vectors, strict=True)]
-    with Loader(destination.open(), kept=None) as loader:  # the driver sums the ids of all
+    with Loader(destination.open(), result.report, kept=None) as loader:  # the driver sums the ids of all
         loader.add(rows)
         loader.update(batch.moved)
     try:
@@ -344,10 +337,7 @@ def write(batch: EmbeddedBatch, destination: Destination) -> BatchResult:
     except StoreError:  # deleted, so that the next pass writes all of it again
         result.is_lost = True
         destination.open().delete([row.chunk.id for row in rows])
-    report, done = result.report, loader.report
-    report.moved, report.written, report.shortened = len(batch.moved), done.written, done.shortened
-    report.refused |= done.refused
-    report.refused_count += done.refused_count
+    result.report.moved = len(batch.moved)
     return result
 
 

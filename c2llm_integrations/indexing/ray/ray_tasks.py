@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from c2llm_integrations.errors import InputError, MissingExtra
@@ -16,26 +16,6 @@ try:
     from ray.util import metrics
 except ImportError as error:
     raise MissingExtra("ray", "ray") from error
-
-
-class Step:
-    """A function of a batch. Ray names its tasks after the class."""
-
-    def __init__(self, work: Callable[..., Any], *more: Any) -> None:
-        self.work = work
-        self.more = more
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Return the row of the next stage."""
-        return _row(self.work(pickle.loads(row["batch"]), *self.more))
-
-
-class Chunk(Step):
-    """Read, chunk and compare."""
-
-
-class Write(Step):
-    """Store the rows."""
 
 
 def embedding_actor(make: EmbedderOf, actors: int) -> type[Any]:
@@ -73,42 +53,40 @@ class EmbeddingActor:
         return _row(batch)
 
 
-class ListSource:
-    """List a folder, or clone a repository."""
-
-    def __init__(self, destination: Destination, forced: Collection[str]) -> None:
-        self.destination = destination
-        self.forced = forced
-
-    def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Return a row for each batch of a source."""
-        source = row["item"]
-        return map(_row, pipeline_stages.list_source(source, self.destination, source in self.forced))
+# Ray names its tasks after these functions.
 
 
-class ListTexts:
-    """Make batches of a data set's rows."""
+def list_source(row: dict[str, Any], destination: Destination, forced: Collection[str]) -> Iterator[dict[str, Any]]:
+    """Return a row for each batch of a folder, or of a repository to clone."""
+    source = row["item"]
+    return map(_row, pipeline_stages.list_source(source, destination, source in forced))
 
-    def __init__(self, destination: Destination, source: str, force: bool) -> None:
-        self.destination = destination
-        self.source = source
-        self.force = force
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
-        """Return a row for each repository among some rows; raises InputError for a missing column."""
-        missing = {"repository", "path", "text"} - batch.keys()
-        if missing:
-            raise InputError(f"{self.source} lacks the columns {', '.join(sorted(missing))}")
-        by_repository: dict[str, tuple[list[str], list[str | None]]] = {}
-        for name, path, text in zip(batch["repository"], batch["path"], batch["text"], strict=True):
-            paths, texts = by_repository.setdefault(str(name), ([], []))
-            paths.append(str(path))
-            texts.append(text if isinstance(text, str) else None)
-        found = [
-            pipeline_stages.list_texts(name, paths, texts, self.source, self.destination, self.force)
-            for name, (paths, texts) in by_repository.items()
-        ]
-        return {"batch": [pickle.dumps(one) for one in found]}
+def list_texts(batch: dict[str, Any], destination: Destination, source: str, force: bool) -> dict[str, list[bytes]]:
+    """Return a row for each repository among some rows of a data set; raises InputError for a missing column."""
+    missing = {"repository", "path", "text"} - batch.keys()
+    if missing:
+        raise InputError(f"{source} lacks the columns {', '.join(sorted(missing))}")
+    by_repository: dict[str, tuple[list[str], list[str | None]]] = {}
+    for name, path, text in zip(batch["repository"], batch["path"], batch["text"], strict=True):
+        paths, texts = by_repository.setdefault(str(name), ([], []))
+        paths.append(str(path))
+        texts.append(text if isinstance(text, str) else None)
+    found = [
+        pipeline_stages.list_texts(name, paths, texts, source, destination, force)
+        for name, (paths, texts) in by_repository.items()
+    ]
+    return {"batch": [pickle.dumps(one) for one in found]}
+
+
+def chunk(row: dict[str, Any], destination: Destination) -> dict[str, Any]:
+    """Read, chunk and compare a batch."""
+    return _row(pipeline_stages.chunk(pickle.loads(row["batch"]), destination))
+
+
+def write(row: dict[str, Any], destination: Destination) -> dict[str, Any]:
+    """Store the rows of a batch."""
+    return _row(pipeline_stages.write(pickle.loads(row["batch"]), destination))
 
 
 def _row(batch: Any) -> dict[str, Any]:

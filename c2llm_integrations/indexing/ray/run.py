@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from urllib.parse import unquote, urlsplit
@@ -26,7 +27,7 @@ from c2llm_integrations.code.secrets import is_token
 from c2llm_integrations.errors import InputError, MissingExtra, RepositoryError, StoreError
 from c2llm_integrations.indexing.ingest import spec_for
 from c2llm_integrations.indexing.options import IngestOptions
-from c2llm_integrations.indexing.ray import pipeline_stages
+from c2llm_integrations.indexing.ray import pipeline_stages, ray_tasks
 from c2llm_integrations.indexing.ray.batches import BatchResult, Destination
 from c2llm_integrations.indexing.ray.cluster import (
     Cluster,
@@ -36,7 +37,6 @@ from c2llm_integrations.indexing.ray.cluster import (
     load_nano,
     plain_errors,
 )
-from c2llm_integrations.indexing.ray.ray_tasks import Chunk, ListSource, ListTexts, Write, embedding_actor
 from c2llm_integrations.indexing.ray.repository_tracker import PassTracker, TrackedRepository
 from c2llm_integrations.indexing.report import IngestReport
 from c2llm_integrations.stores import DATABASES, open_store
@@ -220,7 +220,8 @@ def _one_pass(
 ) -> PassTracker:
     """Stream the sources through the cluster; return the tracker, which has taken every batch."""
     texts = {source: _texts(source) for source in sources if source.endswith(DATA_SETS)}
-    tracker = PassTracker({source: data.count() for source, data in texts.items()}, _Finish(destination))
+    rows = {source: data.count() for source, data in texts.items()}
+    tracker = PassTracker(rows, partial(_start_finish, destination))
     for done, result in enumerate(_stream(sources, texts, destination, make, cluster, forced), 1):
         tracker.take(result)
         if progress is not None:
@@ -237,23 +238,18 @@ def _added(before: IngestReport | None, report: IngestReport) -> IngestReport:
     return report
 
 
-class _Finish:
-    """Start a task that finishes a repository, for `PassTracker`."""
+def _start_finish(destination: Destination, one: TrackedRepository) -> Callable[[], tuple[int, int]]:
+    """Start a task that finishes a repository; return what waits for it, as `PassTracker` wants it."""
+    task = ray.remote(num_cpus=0.25, max_retries=-1)(pipeline_stages.finish)
+    wanted = None if one.is_done else one.wanted
+    answer = task.remote(one.report.repository, destination, wanted, one.stale, one.paths, one.claim)
 
-    def __init__(self, destination: Destination) -> None:
-        self.destination = destination
+    def wait() -> tuple[int, int]:
+        with plain_errors():
+            deleted, stored = ray.get(answer)
+            return deleted, stored
 
-    def __call__(self, one: TrackedRepository) -> Callable[[], tuple[int, int]]:
-        task = ray.remote(num_cpus=0.25, max_retries=-1)(pipeline_stages.finish)
-        wanted = None if one.is_done else one.wanted
-        answer = task.remote(one.report.repository, self.destination, wanted, one.stale, one.paths, one.claim)
-
-        def wait() -> tuple[int, int]:
-            with plain_errors():
-                deleted, stored = ray.get(answer)
-                return deleted, stored
-
-        return wait
+    return wait
 
 
 def _texts(source: str) -> ray.data.Dataset:
@@ -283,16 +279,15 @@ def _stream(
     context.print_on_execution_start = False
     folders = [source for source in sources if source not in texts]
     for dataset in _listed(folders, texts, destination, forced):
-        chunked = dataset.map(Chunk(pipeline_stages.chunk, destination), num_cpus=0.5)
+        chunked = dataset.map(ray_tasks.chunk, fn_args=(destination,), num_cpus=0.5)
         embedded = chunked.map(
-            embedding_actor(make, actors_a_node(cluster)),
+            ray_tasks.embedding_actor(make, actors_a_node(cluster)),
             compute=ray.data.ActorPoolStrategy(size=cluster.embedders),
             num_cpus=1,
             num_gpus=cluster.gpus_each,
         )
-        written = embedded.map(
-            Write(pipeline_stages.write, destination), compute=ray.data.TaskPoolStrategy(cluster.writers), num_cpus=0.25
-        )
+        writers = ray.data.TaskPoolStrategy(cluster.writers)
+        written = embedded.map(ray_tasks.write, fn_args=(destination,), compute=writers, num_cpus=0.25)
         for row in written.iter_rows():
             yield pickle.loads(row["batch"])
 
@@ -305,11 +300,10 @@ def _listed(
     `forced`: sources that take over names from other sources, and are read again even if done.
     """
     if folders:
-        listed = ray.data.from_items(list(folders), override_num_blocks=len(folders))
-        step = ListSource(destination, forced)
-        yield listed.flat_map(step, num_cpus=0.5).repartition(target_num_rows_per_block=1)
+        items = ray.data.from_items(list(folders), override_num_blocks=len(folders))
+        listed = items.flat_map(ray_tasks.list_source, fn_args=(destination, forced), num_cpus=0.5)
+        yield listed.repartition(target_num_rows_per_block=1)
     for source, dataset in texts.items():
-        parts = dataset.map_batches(
-            ListTexts(destination, source, source in forced), batch_size=BATCH_TEXTS, num_cpus=0.5
-        )
-        yield parts.repartition(target_num_rows_per_block=1)
+        more = (destination, source, source in forced)
+        listed = dataset.map_batches(ray_tasks.list_texts, fn_args=more, batch_size=BATCH_TEXTS, num_cpus=0.5)
+        yield listed.repartition(target_num_rows_per_block=1)
