@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.lexical_terms import document_terms
-from c2llm_integrations.stores.spec import CompactPlan
 from c2llm_integrations.stores.vector_store import CollectionSpec
 
 if TYPE_CHECKING:
@@ -85,8 +84,7 @@ class Estimator:
 
     def _store_bytes(self) -> int:
         spec, sample = self._spec, self._sample
-        vector = CompactPlan(spec.width, spec.datatype, spec.quantization).bytes_per_vector
         terms = 0.0
         if spec.analyzer is not None:
             terms = sum(len(set(document_terms(chunk.path, chunk.text))) for chunk in sample) / len(sample)
-        return round(self._rows * (vector + ROW_BYTES + TERM_BYTES * terms)) + self._bytes
+        return round(self._rows * (spec.plan.bytes_per_vector + ROW_BYTES + TERM_BYTES * terms)) + self._bytes

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 
 from typing_extensions import Self
 
@@ -79,11 +78,8 @@ class SnapshotWriter:
     def __enter__(self) -> Self:
         """Raise StoreBusy if another run on the same is under way."""
         tree = self._tree
-        if self._file is not None:
-            with suppress(OSError):  # a folder that nothing can be written to holds no record
-                self._file.parent.mkdir(parents=True, exist_ok=True)
-                what = f"a run that indexes {tree.root} into {self._store.collection!r}"
-                self._run = FileLock(self._file.with_suffix(".run.lock"), what, RUN_SECONDS)
+        what = f"a run that indexes {tree.root} into {self._store.collection!r}"
+        self._run = _lock(self._file, ".run.lock", what, RUN_SECONDS)
         self._branch = branch_of(tree.root)  # now: a switch during the run must show
         with locked(self._file, LOCK_SECONDS):
             earlier = load(self._file)
@@ -102,9 +98,7 @@ class SnapshotWriter:
         self._rules = ignore_rules(tree.root, (*tree.files, *known), settle=True)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._run is not None:
             self._run.release()
 
@@ -231,13 +225,18 @@ def save(file: Path | None, record: Snapshot) -> None:
 @contextmanager
 def locked(file: Path | None, wait: float = 0.0) -> Iterator[None]:
     """Hold the record; raises StoreBusy if another process still holds it after `wait` seconds."""
-    lock = None
-    if file is not None:
-        with suppress(OSError):  # a folder that nothing can be written to holds no record
-            file.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(file.with_suffix(".lock"), str(file), wait)
+    lock = _lock(file, ".lock", str(file), wait)
     try:
         yield
     finally:
         if lock is not None:
             lock.release()
+
+
+def _lock(file: Path | None, suffix: str, what: str, wait: float) -> FileLock | None:
+    """Take a lock beside a record; None without one, as in a folder that nothing can be written to."""
+    if file is not None:
+        with suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            return FileLock(file.with_suffix(suffix), what, wait)
+    return None

@@ -135,21 +135,22 @@ def ingest_with(
         tree.restrict(options.only)
     remember_model(str(embedder.fingerprint["model"]))
     spec, cache = store.spec, ChunkCache(tree, store)
-    asked = _spec(embedder, store, options, None if options.replace else spec)
+    kept = None if options.replace else spec
+    asked = spec_for(embedder.output_dim, embedder.fingerprint, store, options, kept)
     if isinstance(shared := options.vectors_from, VectorStore):
         options = with_fields(options, vectors_from=SharedIndex(shared, embedder, asked.datatype).vectors)
     run = _Run(tree, embedder, options, cache)
     if spec is None or not options.replace:
         is_new = store.create(asked)
         require_claim(tree, store, options.force)
-        claim(tree, store)
         with SnapshotWriter(tree, store) as snapshot:
             report = run.write_and_verify(store, is_new, snapshot.changed)
             snapshot.finish(report.stored)
     else:
-        _require_no_other_checkout(tree, store, options)
+        asked, check = with_fields(asked, index=spec.index), partial(_require_no_other_checkout, tree, store, options)
+        check()
         with SnapshotWriter(tree, store, anew=True) as snapshot:
-            report = run.replace(store, with_fields(asked, index=spec.index))
+            report = fill_and_replace(run.write_and_verify, store, asked, tree.name, check)
             if report.replaced:
                 snapshot.finish(report.stored)
     cache.save()
@@ -186,7 +187,7 @@ def plan(
         stored, cache = StoredRows(store.scan(source=tree.name)), ChunkCache(tree, store)
     estimator = None
     if embedder is not None:
-        asked = _spec(embedder, store, options, spec)
+        asked = spec_for(embedder.output_dim, embedder.fingerprint, store, options, spec)
         if store is not None:
             store.capabilities.require(asked)
         if spec is not None:
@@ -217,22 +218,16 @@ def spec_for(
         InputError: The plan has another width.
 
     """
-    compact, long_text = options.compact, options.long_text
     if existing is None:
         lexical = store is None or store.capabilities.lexical
-        asked = CollectionSpec.planned(width, fingerprint, compact, lexical=lexical)
+        asked = CollectionSpec.planned(width, fingerprint, options.compact, lexical=lexical)
     else:
-        asked = CollectionSpec.planned(width, fingerprint, compact, lexical=existing.analyzer is not None)
-        kept = ["long_text", "fields", "layout", "index"]
-        kept += [] if compact else ["datatype", "quantization", "rescore"]
-        asked = with_fields(asked, **{name: getattr(existing, name) for name in kept})
-    return asked if long_text is None else with_fields(asked, long_text=long_text)
-
-
-def _spec(
-    embedder: C2LLMEmbedder, store: VectorStore | None, options: IngestOptions, existing: CollectionSpec | None
-) -> CollectionSpec:
-    return spec_for(embedder.output_dim, embedder.fingerprint, store, options, existing)
+        plan = options.compact or with_fields(existing.plan, output_dim=None)
+        lexical = existing.analyzer is not None
+        asked = CollectionSpec.planned(width, fingerprint, plan, lexical=lexical, fields=existing.fields)
+        kept = {name: getattr(existing, name) for name in ("long_text", "layout", "index")}
+        asked = with_fields(asked, **kept)
+    return asked if options.long_text is None else with_fields(asked, long_text=options.long_text)
 
 
 def _named_tree(root: str | os.PathLike[str], store: VectorStore | None, options: IngestOptions) -> Tree:
@@ -291,22 +286,13 @@ class _Run:
     options: IngestOptions
     cache: ChunkCache
 
-    def replace(self, store: VectorStore, spec: CollectionSpec) -> IngestReport:
-        """Index into a successor, which takes the store's place."""
-
-        def fill_successor(successor: VectorStore, is_new: bool) -> IngestReport:
-            claim(self.tree, successor)
-            return self.write_and_verify(successor, is_new)
-
-        check = partial(_require_no_other_checkout, self.tree, store, self.options)
-        return fill_and_replace(fill_successor, store, spec, self.tree.name, check)
-
     def write_and_verify(self, store: VectorStore, is_new: bool, changed: Iterable[str] = ()) -> IngestReport:
-        """Compare, write, verify, delete, verify again.
+        """Claim the repository, compare, write, verify, delete, verify again.
 
         `is_new`: as of `Work`; `changed`: files that differ from what the rows were read from.
         """
         tree, embedder, options = self.tree, self.embedder, self.options
+        claim(tree, store)
         report = IngestReport(tree.name, notes=tree.notes)
         tokens, cut = embedder.tokens_seen, embedder.texts_cut
         stored, commit = StoredRows(() if is_new else store.scan(source=tree.name)), CommitClaim(tree, store)
@@ -315,9 +301,9 @@ class _Run:
 
         def write(loader: Loader) -> None:
             changes = commit.before(_compare(tree, stored, report, self.cache, options.progress, commit.seen))
-            vectors_from = options.vectors_from
-            assert not isinstance(vectors_from, VectorStore)  # `ingest_with` has made it a function
-            known = _Known(store, SameTexts(stored, tree.files, changed), vectors_from)
+            known: list[VectorsFrom] = [partial(_of_same_texts, store, SameTexts(stored, tree.files, changed))]
+            if callable(options.vectors_from):  # `ingest_with` has made a function of a store
+                known.append(options.vectors_from)
             write_changes(changes, partial(_rows, embedder=embedder, loader=loader, known=known), loader)
 
         def stale() -> list[RecordId]:
@@ -330,28 +316,16 @@ class _Run:
         return report
 
 
-@dataclass(frozen=True)
-class _Known:
-    """Finds vectors without embedding: in rows of the same text, then where the caller knows some."""
-
-    store: VectorStore
-    same: SameTexts
-    vectors_from: VectorsFrom | None
-
-    def vectors(self, chunks: Sequence[CodeChunk]) -> list[Vector | None]:
-        """Return the known vectors, None for a chunk that must be embedded."""
-        others = [] if self.vectors_from is None else [self.vectors_from]
-        return known_vectors(chunks, self._same_texts, *others)
-
-    def _same_texts(self, chunks: Sequence[CodeChunk]) -> list[Vector | None]:
-        ids = [self.same.find(chunk) for chunk in chunks]
-        vectors = self.store.vectors([id for id in dict.fromkeys(ids) if id is not None])
-        return [None if id is None else vectors.get(id) for id in ids]
+def _of_same_texts(store: VectorStore, same: SameTexts, chunks: Sequence[CodeChunk]) -> list[Vector | None]:
+    """Return the vector of a row that holds the text of each chunk, None if none was found."""
+    ids = [same.find(chunk) for chunk in chunks]
+    vectors = store.vectors([id for id in dict.fromkeys(ids) if id is not None])
+    return [None if id is None else vectors.get(id) for id in ids]
 
 
-def _rows(chunks: list[CodeChunk], embedder: C2LLMEmbedder, loader: Loader, known: _Known) -> list[Row]:
+def _rows(chunks: list[CodeChunk], embedder: C2LLMEmbedder, loader: Loader, known: Sequence[VectorsFrom]) -> list[Row]:
     """Return the rows of chunks, with known vectors where there are some."""
-    pairs = list(zip(chunks, known.vectors(chunks), strict=True))
+    pairs = list(zip(chunks, known_vectors(chunks, *known), strict=True))
     embedded = embed_rows([chunk for chunk, vector in pairs if vector is None], embedder, loader.refuse)
     return [Row(chunk, vector) for chunk, vector in pairs if vector is not None] + embedded
 

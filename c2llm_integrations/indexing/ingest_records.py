@@ -221,14 +221,12 @@ def _spec(
             raise InputError("there is neither an embedder nor a vector; give an embedder, or vectors=")
         items = chain(first, items)
         width, fingerprint = (width, {}) if held is None else (held.width, held.fingerprint)
-    spec = spec_for(width, fingerprint, store, options, held)
-    if held is None and old is not None:
-        fields = old.fields if options.fields is None else options.fields
-        kept: dict[str, Any] = {} if options.long_text else {"long_text": old.long_text}
-        if options.compact is None:
-            kept |= {"datatype": old.datatype, "quantization": old.quantization, "rescore": old.rescore}
-        return replace(spec, fields=fields, index=old.index, **kept), items
-    return replace(spec, fields={**spec.fields, **(options.fields or {})}), items
+    if held is not None or old is None:
+        spec = spec_for(width, fingerprint, store, options, held)
+        return replace(spec, fields={**spec.fields, **(options.fields or {})}), items
+    plan, long_text = options.compact or replace(old.plan, output_dim=None), options.long_text or old.long_text
+    spec = spec_for(width, fingerprint, store, replace(options, compact=plan, long_text=long_text), None)
+    return replace(spec, fields=old.fields if options.fields is None else options.fields, index=old.index), items
 
 
 def _batch(items: Iterator[Item], size: int) -> list[Item]:

@@ -104,17 +104,8 @@ class KeySet:
         return place
 
     def _grow(self) -> None:
-        keys = np.frombuffer(self._table, np.uint64)
-        keys = keys[keys != 0]
-        self._table = array("Q", bytes(16 * len(self._table)))
-        wanted = (keys & np.uint64(len(self._table) - 1)).astype(np.int64)
-        order = np.argsort(wanted, kind="stable")
-        keys, numbers = keys[order], np.arange(len(keys))
-        # Each goes to its place, or behind the one before it.
-        places = np.maximum.accumulate(wanted[order] - numbers) + numbers
-        fit = places < len(self._table)
-        np.frombuffer(self._table, np.uint64)[places[fit]] = keys[fit]
-        for key in keys[~fit].tolist():  # from the end on to the start
+        before, self._table = self._table, array("Q", bytes(16 * len(self._table)))
+        for key in filter(None, before):
             self._table[self._place(key)] = key
 
 

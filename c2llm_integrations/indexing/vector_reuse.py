@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -124,11 +123,9 @@ class Worktrees:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for store, _ in self._stores or ():
-            store.close()
+    def __exit__(self, *_: object) -> None:
+        for opened in self._stores or ():
+            opened[0].close()
 
     def _read(self) -> Iterator[tuple[VectorStore, dict[bytes, str]]]:
         for other in other_worktrees(self._root):

@@ -93,7 +93,8 @@ def _bursts(folder: Path, stopped: Event, say: Callable[[str], None]) -> Iterato
         next_look = 0.0  # the first look is at once
         try:
             for found in changes:
-                if not _FOLLOWS_NO_LINKS and any(_is_new_folder(*change) for change in found):
+                new = [path for change, path in found if change == _ADDED] if not _FOLLOWS_NO_LINKS else []
+                if any(os.path.isdir(path) and not os.path.islink(path) for path in new):
                     break  # to watch it, too; the first look then covers what is in it by now
                 if found or time.monotonic() > next_look or not folder.is_dir():
                     yield
@@ -141,10 +142,6 @@ def _folders(folder: Path) -> tuple[list[str], list[str]]:
         names[:] = filter(is_unicode, names)
         found.append(place)
     return found, undecodable
-
-
-def _is_new_folder(change: int, path: str) -> bool:
-    return change == _ADDED and os.path.isdir(path) and not os.path.islink(path)
 
 
 def _wait_for_git(folder: Path, stopped: Event, left: tuple[int, ...] | None) -> tuple[int, ...] | None:

@@ -9,20 +9,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from c2llm_integrations.errors import InputError, StoreError
-from c2llm_integrations.indexing.chunk_diff import Change
-from c2llm_integrations.stores.bulk_loader import LoadCounts, Loader
+from c2llm_integrations.indexing.chunk_diff import Change, StoredKeys
+from c2llm_integrations.stores.bulk_loader import Loader
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.records import AnyRecord, PreparedRecord
 from c2llm_integrations.stores.vector_store import Row, VectorStore
 
 if TYPE_CHECKING:
     from c2llm_integrations.indexing.options import DocumentEmbedder
+    from c2llm_integrations.indexing.report import IngestReport, RecordsReport
 
 # Records in one batch, which a killed run may have to embed again; more if they come with vectors.
 BATCH_RECORDS, BATCH_GIVEN = 256, 1_024
@@ -31,15 +29,6 @@ BATCH_CHARS = 8 * 2**20
 
 _Record = TypeVar("_Record", bound=AnyRecord)
 Refuse = Callable[[Sequence[_Record], Mapping[Any, str]], None]
-
-
-class RowsBefore(Protocol):
-    """The rows of a source as they were at first."""
-
-    def __len__(self) -> int: ...
-
-    def among(self, keys: NDArray[np.bytes_]) -> int:
-        """Count the rows whose packed id is in `keys`."""
 
 
 @dataclass(frozen=True)
@@ -52,21 +41,16 @@ class Work:
     """
 
     source: str
-    before: RowsBefore
+    before: StoredKeys
     write: Callable[[Loader], None]
     gone: Callable[[], Sequence[RecordId]]
     is_new: bool
     embeds: bool = True
 
 
-class RunReport(LoadCounts, Protocol):
-    """The fields of a run's report that `fill` fills."""
-
-    deleted: int
-    stored: int
-
-
-def fill(work: Work, store: VectorStore, report: RunReport, *, bulk: bool, refused: Path | None) -> None:
+def fill(
+    work: Work, store: VectorStore, report: IngestReport | RecordsReport, *, bulk: bool, refused: Path | None
+) -> None:
     """Write, verify, delete, and verify again; `report` gets what was done with the rows.
 
     `bulk`: most rows are still to be written, so the index is built once all are there; `refused`: as for `load`.

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from c2llm_integrations.errors import C2LLMError, StoreError
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
-from c2llm_integrations.stores.records import AnyRecord, Candidates, Row, Vector
-from c2llm_integrations.stores.row_fields import Stored
+from c2llm_integrations.stores.records import AnyRecord, Candidates, RecordIterator, Vector
+from c2llm_integrations.stores.row_fields import BATCH_BYTES, Stored
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class Backend(ABC):
     """One collection of one database."""
 
     capabilities: Capabilities = Capabilities()
+    # What one call of `_upsert` or `_update` takes at most, unless a single row has more; see `row_fields.batch_bytes`.
+    _batch_bytes: int = BATCH_BYTES
 
     def __init__(self, url: str, collection: str) -> None:
         """`url` names the database without credentials; `collection` one named set of rows in it."""
@@ -151,7 +153,7 @@ class Backend(ABC):
         The caller brings them to unit length, which those of others and rounded ones may not have.
         """
 
-    # The next four read the rows of this package: those of one source, or of all with None, that match the filter. Rows
+    # The next three read the rows of this package that match the filter: those of one source, or of all with None. Rows
     # that another program wrote, and that `_update` never overwrote, must not be among them.
 
     @abstractmethod
@@ -166,12 +168,8 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def _records(self, where: Filter, source: str | None) -> Iterator[AnyRecord]:
-        """Yield their records, in any order."""
-
-    @abstractmethod
-    def _rows(self, where: Filter, source: str | None) -> Iterator[Row]:
-        """Yield what `_records` does, with the vectors that `_vectors` gives."""
+    def _rows(self, where: Filter, source: str | None, *, vectors: bool = False) -> RecordIterator:
+        """Yield their records, in any order, with the vectors that `_vectors` gives if asked for."""
 
     @abstractmethod
     def _total(self) -> int:

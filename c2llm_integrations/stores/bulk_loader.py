@@ -10,9 +10,9 @@ import json
 import random
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import Queue
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
@@ -100,7 +100,7 @@ class Loader:
         kept: int | None = KEPT_REFUSED,
         waits: bool = False,
     ) -> None:
-        """`report` is filled as rows are stored; `refused` is that of `load`; `kept`: refused rows to name, None for all.
+        """`report` is filled as rows are stored; `refused` is that of `load`; `kept`: how many refused rows to name.
 
         `waits`: `add` and `update` return once a batch is stored, if the store is one of this process. Its writing and
         the making of the next batch only take Python's lock from each other, unless an embedder works outside of it.
@@ -116,12 +116,10 @@ class Loader:
         self._random = random.Random(0)
         self._lock = threading.Lock()
         self._error: BaseException | None = None
-        self._tasks: Queue[Callable[[], None] | None] = Queue(uploads)
-        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(uploads)]
+        self._room = threading.Semaphore(2 * uploads)
+        self._threads = ThreadPoolExecutor(uploads, "c2llm-loader")
         if refused is not None:
             refused.unlink(missing_ok=True)
-        for thread in self._threads:
-            thread.start()
 
     def add(self, rows: Sequence[Row]) -> None:
         """Queue rows for writing, in one call of `upsert` unless some are refused; do not change them afterwards."""
@@ -196,30 +194,27 @@ class Loader:
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        for _ in self._threads:
-            self._tasks.put(None)
-        for thread in self._threads:
-            thread.join()
+        self._threads.shutdown()
         if error is None and self._error is not None:
             raise self._error
 
     def _put(self, task: Callable[[], None]) -> None:
         if self._error is None:
-            self._tasks.put(task)
+            self._room.acquire()
+            done = self._threads.submit(self._work, task)
             if self._waits:
-                self._tasks.join()
+                done.result()
         if self._error is not None:
             raise self._error
 
-    def _work(self) -> None:
-        while (task := self._tasks.get()) is not None:
-            try:
-                if self._error is None:  # else drop it: the caller may be waiting for room
-                    task()
-            except BaseException as error:
-                self._error = error
-            finally:
-                self._tasks.task_done()
+    def _work(self, task: Callable[[], None]) -> None:
+        try:
+            if self._error is None:  # else drop it
+                task()
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._room.release()
 
     def _send(self, items: list[_Item], call: Callable[[list[_Item]], None]) -> None:
         """Call with as many of the items as the store takes; set the others aside."""

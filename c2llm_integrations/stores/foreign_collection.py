@@ -14,7 +14,7 @@ from c2llm_integrations.errors import InputError, StoreError
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId, listed_ids
-from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, Record, Row, Vector
+from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, Record, RecordIterator, Vector
 from c2llm_integrations.stores.row_fields import Stored, stored_of, unit
 from c2llm_integrations.stores.spec import CollectionSpec
 from c2llm_integrations.stores.vector_store import VectorStore
@@ -71,11 +71,11 @@ class ForeignStore(VectorStore):
         """Return the width of the vectors, None if the collection is missing; InputError for a wrong layout."""
 
     @abstractmethod
-    def _read(self, where: Filter, vectors: bool) -> Iterator[tuple[AnyRecord, Vector | None]]:
+    def _read(self, where: Filter, vectors: bool) -> RecordIterator:
         """Yield the records that match, with their vectors as they are stored if asked for."""
 
     @abstractmethod
-    def _with_ids(self, ids: Sequence[RecordId], vectors: bool) -> Iterator[tuple[AnyRecord, Vector | None]]:
+    def _with_ids(self, ids: Sequence[RecordId], vectors: bool) -> RecordIterator:
         """Yield what `_read` does for the records of these ids."""
 
     @abstractmethod
@@ -141,16 +141,13 @@ class ForeignStore(VectorStore):
     def _total(self) -> int:
         return self._counted(Filter())
 
-    def _records(self, where: Filter, source: str | None) -> Iterator[AnyRecord]:
-        return (record for record, _ in self._read(where, vectors=False)) if source is None else iter(())
-
-    def _rows(self, where: Filter, source: str | None) -> Iterator[Row]:
+    def _rows(self, where: Filter, source: str | None, *, vectors: bool = False) -> RecordIterator:
         if source is None:
-            for record, vector in self._read(where, vectors=True):
-                yield Row(record, np.zeros(0, np.float32) if vector is None else vector)
+            for record, vector in self._read(where, vectors):
+                yield record, np.zeros(0, np.float32) if vector is None else vector
 
     def _scan(self, where: Filter, source: str | None) -> Iterator[Stored]:
-        return (stored_of(record.id, record.metadata) for record in self._records(where, source))
+        return (stored_of(record.id, record.metadata) for record, _ in self._rows(where, source))
 
     def _candidates(self, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter) -> Candidates:
         # Whatever distance the collection has, a score is the cosine.

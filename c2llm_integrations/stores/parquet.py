@@ -27,7 +27,7 @@ from c2llm_integrations.errors import C2LLMError, InputError, MissingExtra
 from c2llm_integrations.stores.ids import row_id
 from c2llm_integrations.stores.records import AnyRecord, Record, Row, chunk_of
 from c2llm_integrations.stores.row_fields import slices
-from c2llm_integrations.stores.spec import CollectionSpec, CompactPlan
+from c2llm_integrations.stores.spec import CollectionSpec
 from c2llm_integrations.stores.untrusted_spec import checked_claims
 
 try:
@@ -319,6 +319,6 @@ def _contents(file: Path, parquet: pq.ParquetFile) -> Contents:
 
 def _spec(text: str) -> CollectionSpec:
     spec = CollectionSpec.from_json(text)
-    CompactPlan(spec.width, spec.datatype, spec.quantization, spec.rescore)
+    spec.plan  # noqa: B018 (raises for what no store knows)
     # A file holds no terms, so those of an earlier release are made anew.
     return spec if spec.analyzer is None else replace(spec, analyzer=ANALYZER)

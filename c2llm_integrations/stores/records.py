@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json.encoder
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -59,6 +59,8 @@ class PreparedRecord(Record):
 
 
 AnyRecord = Record | CodeChunk
+# Records, each with its vector as it is stored where that was asked for and is there.
+RecordIterator = Iterator[tuple[AnyRecord, Vector | None]]
 
 
 def digest_of(record: AnyRecord) -> str:

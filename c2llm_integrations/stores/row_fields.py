@@ -109,9 +109,9 @@ def _row_bytes(record: AnyRecord, width: int) -> int:
     return 4 * width + 4 * len(record.text) + 512 + metadata
 
 
-def slices(records: Sequence[AnyRecord], width: int) -> Iterator[slice]:
-    """Cut rows into runs of at most about `BATCH_BYTES`, at least one row each."""
-    return runs([_row_bytes(record, width) for record in records], BATCH_BYTES)
+def slices(records: Sequence[AnyRecord], width: int, most: int = BATCH_BYTES) -> Iterator[slice]:
+    """Cut rows into runs of at most about so many bytes, at least one row each."""
+    return runs([_row_bytes(record, width) for record in records], most)
 
 
 def runs(sizes: Sequence[int], most: int) -> Iterator[slice]:

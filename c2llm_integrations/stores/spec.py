@@ -206,6 +206,11 @@ class CollectionSpec:
         return cls(width, fingerprint, plan.datatype, *codes, analyzer=analyzer, fields=fields or {})
 
     @property
+    def plan(self) -> CompactPlan:
+        """What is stored of a vector; raises InputError for values that no store knows."""
+        return CompactPlan(self.width, self.datatype, self.quantization, self.rescore)
+
+    @property
     def is_given(self) -> bool:
         """Whether the vectors came without their model, so that nothing tells what they mean."""
         return self.fingerprint in ({}, GIVEN_VECTORS)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from numbers import Integral
 from typing import Any, ClassVar, TypeVar
 
@@ -187,7 +188,7 @@ class VectorStore(Backend):
             given = listed([row.record for row in rows], (Record, CodeChunk), "rows with a Record or CodeChunk")
             records = self._checked(given, spec, refused_vectors(rows, spec.width))
             self.changes += 1
-            for part in slices(records, spec.width):
+            for part in slices(records, spec.width, self._batch_bytes):
                 vectors = unit(np.stack([row.vector for row in rows[part]]))
                 self._send(records[part], vectors, _terms(spec, given[part]))
         return sum(len(whole.text) > len(stored.text) for whole, stored in zip(given, records, strict=True))
@@ -207,7 +208,7 @@ class VectorStore(Backend):
             if unknown:
                 raise RowsRefused(dict.fromkeys(unknown, "there is no such row; upsert it with its vector"))
             self.changes += 1
-            for part in slices(records, spec.width):
+            for part in slices(records, spec.width, self._batch_bytes):
                 gone = _gone(records[part], fields)
                 self._update(records[part], None, _terms(spec, given[part]), gone)
 
@@ -261,11 +262,12 @@ class VectorStore(Backend):
 
     def scroll(self, where: Where | None = None, *, source: str | None = None) -> Iterator[AnyRecord]:
         """Yield the records this package wrote that match a filter (of one source), in no particular order."""
-        return self._each(self._records, where, source)
+        return (record for record, _ in self._each(self._rows, where, source))
 
     def rows(self, where: Where | None = None, *, source: str | None = None) -> Iterator[Row]:
         """Yield what `scroll` does with its vectors, at unit length."""
-        return (Row(row.record, unit(row.vector)) for row in self._each(self._rows, where, source))
+        found = self._each(partial(self._rows, vectors=True), where, source)
+        return (Row(record, unit(vector)) for record, vector in found if vector is not None)
 
     def scan(self, where: Where | None = None, *, source: str | None = None) -> Iterator[Stored]:
         """Yield what an incremental run compares of the same rows: no text, no vector."""

@@ -15,7 +15,16 @@ from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.backend import Terms
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
-from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, Record, Row, Vector, digest_of, is_chunk
+from c2llm_integrations.stores.records import (
+    AnyRecord,
+    Candidates,
+    Hit,
+    Record,
+    RecordIterator,
+    Vector,
+    digest_of,
+    is_chunk,
+)
 from c2llm_integrations.stores.row_fields import Stored, stored_of
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
 from c2llm_integrations.stores.vector_store import VectorStore
@@ -146,11 +155,8 @@ class ToyStore(VectorStore):
             digest = "" if is_chunk(one.record) else digest_of(one.record)
             yield stored_of(one.record.row_id, one.whole().metadata, digest)
 
-    def _records(self, where: Filter, source: str | None) -> Iterator[AnyRecord]:
-        return (one.whole() for one in self._chosen(where, source))
-
-    def _rows(self, where: Filter, source: str | None) -> Iterator[Row]:
-        return (Row(one.whole(), one.vector) for one in self._chosen(where, source))
+    def _rows(self, where: Filter, source: str | None, *, vectors: bool = False) -> RecordIterator:
+        return ((one.whole(), one.vector if vectors else None) for one in self._chosen(where, source))
 
     def _candidates(self, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter) -> Candidates:
         rows = {id: one for id, one in self._mine.rows.items() if where.matches(one.whole().metadata)}

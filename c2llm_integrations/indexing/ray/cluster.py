@@ -21,6 +21,13 @@ except ImportError as error:
 EmbedderOf = Callable[[], Any]
 
 
+def _load_nano() -> Any:
+    """Load the bundled model."""
+    from c2llm_integrations.model.embedder import C2LLMEmbedder
+
+    return C2LLMEmbedder.from_pretrained("nano")
+
+
 @dataclass
 class Cluster:
     """The machines, model and parallelism of a run.
@@ -40,12 +47,10 @@ class Cluster:
     writers: int = 2
     make_embedder: EmbedderOf | None = None
 
-
-def load_nano() -> Any:
-    """Load the bundled model."""
-    from c2llm_integrations.model.embedder import C2LLMEmbedder
-
-    return C2LLMEmbedder.from_pretrained("nano")
+    @property
+    def loader(self) -> EmbedderOf:
+        """What loads the model in an actor."""
+        return self.make_embedder or _load_nano
 
 
 @contextmanager

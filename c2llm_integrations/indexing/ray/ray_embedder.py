@@ -16,7 +16,6 @@ from c2llm_integrations.indexing.ray.cluster import (
     EmbedderOf,
     actors_a_node,
     connected,
-    load_nano,
     plain_errors,
     share_cores,
 )
@@ -61,7 +60,7 @@ class RayEmbedder:
         with connected(cluster), plain_errors():
             made: Any = ray.remote(num_cpus=1, num_gpus=cluster.gpus_each, max_restarts=-1, max_task_retries=-1)(_Model)
             share = actors_a_node(cluster)
-            actors = [made.remote(cluster.make_embedder or load_nano, share) for _ in range(cluster.embedders)]
+            actors = [made.remote(cluster.loader, share) for _ in range(cluster.embedders)]
             try:
                 yield cls(actors)
             finally:

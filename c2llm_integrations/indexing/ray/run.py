@@ -19,9 +19,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from c2llm_integrations._utils.progress import Progress
 from c2llm_integrations.code.exclude import UNREADABLE
 from c2llm_integrations.code.secrets import is_token
 from c2llm_integrations.errors import InputError, MissingExtra, RepositoryError, StoreError
@@ -34,7 +34,6 @@ from c2llm_integrations.indexing.ray.cluster import (
     EmbedderOf,
     actors_a_node,
     connected,
-    load_nano,
     plain_errors,
 )
 from c2llm_integrations.indexing.ray.repository_tracker import PassTracker, TrackedRepository
@@ -51,6 +50,8 @@ except ImportError as error:
 DATA_SETS = (".parquet", ".jsonl")
 # Texts of a data set that make one batch.
 BATCH_TEXTS = 256
+# Untyped, for Ray's types of a function leave out what `fn_args` gives it.
+_TASKS: Any = ray_tasks
 # The most passes; a repository that does not verify after the last one is an error.
 PASSES = 3
 
@@ -93,16 +94,15 @@ def ingest_distributed(
     require_distributable(options)
     named = _named(sources)
     cluster = cluster or Cluster()
-    make = cluster.make_embedder or load_nano
     destination = Destination(store, collection, api_key, socket.gethostname())
     begin = perf_counter()
     with connected(cluster), plain_errors(), open_store(store, collection, api_key=api_key) as opened:
         spec_of = ray.remote(num_cpus=0, num_gpus=cluster.gpus_each)(_spec_of)
         spec_options = IngestOptions(compact=options.compact, long_text=options.long_text)
-        opened.create(ray.get(spec_of.remote(make, destination, spec_options)))
+        opened.create(ray.get(spec_of.remote(cluster.loader, destination, spec_options)))
         is_first = opened.count() == 0
         with opened.bulk() if is_first else nullcontext():
-            reports, problems = _passes(named, destination, make, cluster, options)
+            reports, problems = _passes(named, destination, cluster, options)
         if not is_first:  # also rows that a killed run left unindexed
             opened.optimize()
     if problems and not reports:
@@ -187,7 +187,7 @@ def _write_refused(reports: Sequence[IngestReport], file: Path) -> None:
 
 
 def _passes(
-    sources: list[str], destination: Destination, make: EmbedderOf, cluster: Cluster, options: IngestOptions
+    sources: list[str], destination: Destination, cluster: Cluster, options: IngestOptions
 ) -> tuple[list[IngestReport], dict[str, str]]:
     """Go through the sources until all is verified; return the repositories' reports, and source → its problem."""
     verified: dict[str, IngestReport] = {}
@@ -196,7 +196,14 @@ def _passes(
     forced = set(sources if options.force else ())
     left = sources
     for _ in range(PASSES):
-        tracker = _one_pass(left, replace(destination, token=uuid.uuid4().hex), make, cluster, forced, options.progress)
+        destination = replace(destination, token=uuid.uuid4().hex)
+        texts = {source: _texts(source) for source in left if source.endswith(DATA_SETS)}
+        rows = {source: data.count() for source, data in texts.items()}
+        tracker = PassTracker(rows, partial(_start_finish, destination))
+        for done, result in enumerate(_stream(left, texts, destination, cluster, forced), 1):
+            tracker.take(result)
+            if options.progress is not None:
+                options.progress(done, tracker.total, result.repository)
         left = tracker.end(left)
         problems |= tracker.problems
         forced |= tracker.contested  # the claim may be the other's by now, and rows of it are there
@@ -208,25 +215,6 @@ def _passes(
             return list(verified.values()), problems
     missing = ", ".join(sorted(tracker.failed) or left)
     raise StoreError(f"not verified after {PASSES} passes: {missing}; run again, and check who else writes there")
-
-
-def _one_pass(
-    sources: Sequence[str],
-    destination: Destination,
-    make: EmbedderOf,
-    cluster: Cluster,
-    forced: Collection[str],
-    progress: Progress | None,
-) -> PassTracker:
-    """Stream the sources through the cluster; return the tracker, which has taken every batch."""
-    texts = {source: _texts(source) for source in sources if source.endswith(DATA_SETS)}
-    rows = {source: data.count() for source, data in texts.items()}
-    tracker = PassTracker(rows, partial(_start_finish, destination))
-    for done, result in enumerate(_stream(sources, texts, destination, make, cluster, forced), 1):
-        tracker.take(result)
-        if progress is not None:
-            progress(done, tracker.total, result.repository)
-    return tracker
 
 
 def _added(before: IngestReport | None, report: IngestReport) -> IngestReport:
@@ -270,24 +258,24 @@ def _stream(
     sources: Sequence[str],
     texts: dict[str, ray.data.Dataset],
     destination: Destination,
-    make: EmbedderOf,
     cluster: Cluster,
     forced: Collection[str],
 ) -> Iterator[BatchResult]:
+    """Yield what each batch gave; `forced`: sources that take over names, and are read again even if done."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     folders = [source for source in sources if source not in texts]
     for dataset in _listed(folders, texts, destination, forced):
-        chunked = dataset.map(ray_tasks.chunk, fn_args=(destination,), num_cpus=0.5)
+        chunked = dataset.map(_TASKS.chunk, fn_args=(destination,), num_cpus=0.5)
         embedded = chunked.map(
-            ray_tasks.embedding_actor(make, actors_a_node(cluster)),
+            ray_tasks.embedding_actor(cluster.loader, actors_a_node(cluster)),
             compute=ray.data.ActorPoolStrategy(size=cluster.embedders),
             num_cpus=1,
             num_gpus=cluster.gpus_each,
         )
         writers = ray.data.TaskPoolStrategy(cluster.writers)
-        written = embedded.map(ray_tasks.write, fn_args=(destination,), compute=writers, num_cpus=0.25)
+        written = embedded.map(_TASKS.write, fn_args=(destination,), compute=writers, num_cpus=0.25)
         for row in written.iter_rows():
             yield pickle.loads(row["batch"])
 
@@ -295,15 +283,12 @@ def _stream(
 def _listed(
     folders: Sequence[str], texts: dict[str, ray.data.Dataset], destination: Destination, forced: Collection[str]
 ) -> Iterator[ray.data.Dataset]:
-    """Yield data sets of batches, one batch a block, so that each is passed on as soon as it is ready.
-
-    `forced`: sources that take over names from other sources, and are read again even if done.
-    """
+    """Yield data sets of batches, one batch a block, so that each is passed on as soon as it is ready."""
     if folders:
         items = ray.data.from_items(list(folders), override_num_blocks=len(folders))
-        listed = items.flat_map(ray_tasks.list_source, fn_args=(destination, forced), num_cpus=0.5)
+        listed = items.flat_map(_TASKS.list_source, fn_args=(destination, forced), num_cpus=0.5)
         yield listed.repartition(target_num_rows_per_block=1)
     for source, dataset in texts.items():
         more = (destination, source, source in forced)
-        listed = dataset.map_batches(ray_tasks.list_texts, fn_args=more, batch_size=BATCH_TEXTS, num_cpus=0.5)
+        listed = dataset.map_batches(_TASKS.list_texts, fn_args=more, batch_size=BATCH_TEXTS, num_cpus=0.5)
         yield listed.repartition(target_num_rows_per_block=1)

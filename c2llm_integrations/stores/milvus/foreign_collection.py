@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pymilvus import DataType, MilvusClient
@@ -18,9 +18,8 @@ from c2llm_integrations.stores.milvus.collections import STRONG
 from c2llm_integrations.stores.milvus.errors import pause_after, reason
 from c2llm_integrations.stores.milvus.filter import Column, foreign_expression, literal
 from c2llm_integrations.stores.milvus.schema import id_from, vector_from
-from c2llm_integrations.stores.records import AnyRecord, Hit, Vector
+from c2llm_integrations.stores.records import AnyRecord, Hit, RecordIterator, Vector
 
-_Found = Iterator[tuple[AnyRecord, Vector | None]]
 PAGE = 1_000
 
 
@@ -93,10 +92,10 @@ class ForeignMilvusStore(ForeignStore):
         names = [name for name, one in self._schema.items() if not DataType(one["type"]).name.endswith("_VECTOR")]
         return [*names, "$meta"]
 
-    def _read(self, where: Filter, vectors: bool) -> _Found:
+    def _read(self, where: Filter, vectors: bool) -> RecordIterator:
         return self._pages(self._chosen(where), vectors)
 
-    def _with_ids(self, ids: Sequence[RecordId], vectors: bool) -> _Found:
+    def _with_ids(self, ids: Sequence[RecordId], vectors: bool) -> RecordIterator:
         field = self._schema.get(self.layout.id or self._key)
         is_text = field is None or field["type"] == DataType.VARCHAR
         wanted = [str(id) if is_text else id for id in ids if is_text or isinstance(id, int)]
@@ -104,7 +103,7 @@ class ForeignMilvusStore(ForeignStore):
             return iter(())
         return self._pages(f"{self.layout.id or self._key} in [{', '.join(map(literal, wanted))}]", vectors)
 
-    def _pages(self, where: str, vectors: bool) -> _Found:
+    def _pages(self, where: str, vectors: bool) -> RecordIterator:
         output = [*self._output, *([self.layout.vector] if vectors else [])]
         pages = self._call("query_iterator", batch_size=PAGE, filter=where, output_fields=output, **STRONG)
         try:

@@ -25,7 +25,7 @@ from c2llm_integrations.stores.milvus import collections, errors, schema
 from c2llm_integrations.stores.milvus.collections import CLAIM_KEY, SPEC_KEY, STRONG, call
 from c2llm_integrations.stores.milvus.filter import expression, ids_in, ours
 from c2llm_integrations.stores.milvus.schema import VECTOR_FIELD, Server, id_from, vector_from
-from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, Row, Vector, is_chunk
+from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, RecordIterator, Vector, is_chunk
 from c2llm_integrations.stores.row_fields import (
     DIGEST_FIELD,
     EMPTY_FIELD,
@@ -300,14 +300,10 @@ class MilvusStore(VectorStore):
         for row in self._scroll(where, source, schema.STORED_FIELDS, SCAN_PAGE):
             yield stored_of(id_from(row["id"]), row, row.get(DIGEST_FIELD))
 
-    def _records(self, where: Filter, source: str | None) -> Iterator[AnyRecord]:
-        for row in self._scroll(where, source, ["id", *self._fields], self._page(USUAL_TEXT_BYTES)):
-            yield self._record(row["id"], row)
-
-    def _rows(self, where: Filter, source: str | None) -> Iterator[Row]:
-        page = self._page(4 * self._existing().width + USUAL_TEXT_BYTES)
-        for row in self._scroll(where, source, ["id", VECTOR_FIELD, *self._fields], page):
-            yield Row(self._record(row["id"], row), vector_from(row[VECTOR_FIELD]))
+    def _rows(self, where: Filter, source: str | None, *, vectors: bool = False) -> RecordIterator:
+        page = self._page(USUAL_TEXT_BYTES + (4 * self._existing().width if vectors else 0))
+        for row in self._scroll(where, source, ["id", *([VECTOR_FIELD] if vectors else []), *self._fields], page):
+            yield self._record(row["id"], row), vector_from(row[VECTOR_FIELD]) if vectors else None
 
     def _page(self, row_bytes: int) -> int:
         # Milvus Lite sorts the whole collection anew for every page.

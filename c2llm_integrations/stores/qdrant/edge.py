@@ -59,7 +59,7 @@ class QdrantEdgeStore(PointReader):
         lexical=True,
         index=frozenset(convert.GRAPH),
     )
-    _convert = convert
+    _types = convert.TYPES
     _settings_file = SPEC_FILE
 
     def __init__(self, path: str | Path, collection: str = "code") -> None:
@@ -305,7 +305,7 @@ class QdrantEdgeStore(PointReader):
         settings = Settings.load(self._file)
         if not where and (source is None or settings.claims.keys() <= {source}):
             edge_files.read_ahead(self.folder / settings.shard)
-        page, chosen = ROWS_PAGE if payload is True else SCAN_PAGE, ours(convert.TYPES, where, source)
+        page, chosen = ROWS_PAGE if payload is True else SCAN_PAGE, ours(self._types, where, source)
         what = payload, [DENSE] if vectors else False
         yield from pages(lambda offset: self._shard.scroll(edge.ScrollRequest(offset, page, chosen, *what)))
 
@@ -313,7 +313,7 @@ class QdrantEdgeStore(PointReader):
         return self._shard.query_batch(edge.QueryBatchRequest(requests))
 
     def _count(self, where: Filter, source: str | None) -> int:
-        return self._shard.count(edge.CountRequest(exact=True, filter=ours(convert.TYPES, where, source)))
+        return self._shard.count(edge.CountRequest(exact=True, filter=ours(self._types, where, source)))
 
     def _total(self) -> int:
         return self._shard.count(edge.CountRequest(exact=True))

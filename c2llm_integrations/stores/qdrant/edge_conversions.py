@@ -1,30 +1,25 @@
-"""Collections, rows, filters and searches as Qdrant Edge's types; `client_conversions`: as qdrant-client's."""
+"""Collections and rows as Qdrant Edge's types; `client_conversions`: as qdrant-client's."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from c2llm_integrations.code.lexical_terms import sparse, sparse_query
 from c2llm_integrations.errors import StoreError
 from c2llm_integrations.stores.backend import Gone, Terms
-from c2llm_integrations.stores.filter import Filter
-from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.qdrant.payload import (
     BINARY,
-    DENSE,
     LEXICAL,
     METADATA_FIELD,
     TURBO,
     Types,
-    filter_of,
+    changes_of,
     indexed,
     payload_of,
-    quoted,
-    search_params,
+    vectors_of,
 )
 from c2llm_integrations.stores.records import AnyRecord, Vector
 from c2llm_integrations.stores.spec import CollectionSpec, CompactPlan
@@ -54,9 +49,16 @@ TERMS_BYTES = 500
 # Links of a row in the graph and candidates while it is built, unless a spec's `index` says otherwise: the engine's own
 # defaults, like the kilobytes of filtered rows from which the graph is walked.
 GRAPH = {"m": 16, "ef_construct": 100}
-# What filters are made of; the engine takes Python's own booleans for integers, but not NumPy's.
-TYPES = Types(edge, edge.RangeFloat, edge.RangeDateTime, np.bool_)
 QUANTIZATIONS = ("int8", *TURBO, "product", *BINARY)
+
+
+def _request(vector: Any, using: str, limit: int, rows: Any, params: Any = None, with_payload: bool = False) -> Any:
+    query = edge.Query.Nearest(vector, using=using or None)
+    return edge.QueryRequest(query=query, limit=limit, filter=rows, params=params, with_payload=with_payload)
+
+
+# The engine takes Python's own booleans for integers, but not NumPy's.
+TYPES = Types(edge, edge.RangeFloat, edge.RangeDateTime, np.bool_, _request, lambda ids: edge.HasIdCondition(set(ids)))
 
 
 def config_of(spec: CollectionSpec, *, graph: bool) -> edge.EdgeConfig:
@@ -96,8 +98,7 @@ def config_of(spec: CollectionSpec, *, graph: bool) -> edge.EdgeConfig:
 
 def needs_graph(spec: CollectionSpec, rows: int) -> bool:
     """Return whether so many rows are too many to compare each of them with a query."""
-    plan = CompactPlan(spec.width, spec.datatype, spec.quantization)
-    return rows * (plan.code_bytes or plan.bytes_per_vector) > GRAPH_BYTES
+    return rows * (spec.plan.code_bytes or spec.plan.bytes_per_vector) > GRAPH_BYTES
 
 
 def _quantization(name: str | None) -> Any:
@@ -132,61 +133,21 @@ def field_indexes(spec: CollectionSpec) -> list[edge.UpdateOperation]:
 
 def points_of(records: Sequence[AnyRecord], vectors: Vector, terms: Terms) -> list[edge.Point]:
     """Return rows as points; `vectors`: (len(records), width)."""
-    changed = _vectors_of(vectors, terms)
+    changed = vectors_of(edge, vectors, terms)
     return [edge.Point(one.row_id, vector, payload_of(one)) for one, vector in zip(records, changed, strict=True)]
-
-
-def _vectors_of(vectors: Vector | None, terms: Terms) -> Iterator[Any]:
-    """Yield the vectors of each row as points take them: dense, lexical or both."""
-    dense = (vector.tolist() for vector in vectors) if vectors is not None else None
-    if terms is None:
-        return dense or iter(())  # one at a time stays in the cache: half the time of all at once
-    lexical = (edge.SparseVector(*weighted) for weighted in sparse(terms))
-    if dense is None:
-        return ({LEXICAL: words} for words in lexical)
-    return ({DENSE: numbers, LEXICAL: words} for numbers, words in zip(dense, lexical, strict=True))
 
 
 def updates_of(
     records: Sequence[AnyRecord], vectors: Vector | None, terms: Terms, gone: Gone
 ) -> list[edge.UpdateOperation]:
-    """Return what overwrites our fields of existing rows and leaves those of others; see `VectorStore._update`."""
+    """Return the operations of `changes_of`."""
     update = edge.UpdateOperation
-    ids = (record.row_id for record in records)
-    changed = [edge.PointVectors(id, vector) for id, vector in zip(ids, _vectors_of(vectors, terms), strict=False)]
-    operations = [update.update_vectors(changed)] if changed else []
-    for record, names in zip(records, gone, strict=True):
-        payload = payload_of(record)
-        points: list[Any] = [record.row_id]
-        metadata = payload.pop(METADATA_FIELD)
-        if names:
-            operations.append(update.delete_payload(points, [f"{METADATA_FIELD}.{quoted(name)}" for name in names]))
-        # The digest goes last, with the text: whatever a kill leaves out, it does not claim to be there.
-        operations += [update.set_payload(points, metadata, METADATA_FIELD), update.set_payload(points, payload)]
+    changes = list(changes_of(edge, records, vectors, terms, gone))
+    moved = [edge.PointVectors(one.id, one.vector) for one in changes if one.vector is not None]
+    operations = [update.update_vectors(moved)] if moved else []
+    for one in changes:
+        if one.gone:
+            operations.append(update.delete_payload([one.id], one.gone))
+        operations.append(update.set_payload([one.id], one.metadata, METADATA_FIELD))
+        operations.append(update.set_payload([one.id], one.payload))
     return operations
-
-
-def queries_of(
-    spec: CollectionSpec, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter
-) -> list[edge.QueryRequest]:
-    """Return the searches of one question: by its vector if it has one, by its terms if it has any."""
-    asked: list[tuple[Any, edge.SearchParams | None]] = []
-    if vector is not None:
-        asked.append((edge.Query.Nearest(vector.tolist()), search_params(edge, spec)))
-    if terms:
-        asked.append((_lexical(terms), None))
-    rows = filter_of(TYPES, where)
-    return [
-        edge.QueryRequest(query=query, limit=limit, filter=rows, params=params, with_payload=True)
-        for query, params in asked
-    ]
-
-
-def lexical_scores_of(terms: Sequence[str], ids: Sequence[RecordId]) -> edge.QueryRequest:
-    """Return the search for the lexical scores of these rows alone."""
-    rows = edge.Filter(must=[edge.HasIdCondition(set(ids))])
-    return edge.QueryRequest(query=_lexical(terms), limit=len(ids), filter=rows)
-
-
-def _lexical(terms: Sequence[str]) -> Any:
-    return edge.Query.Nearest(edge.SparseVector(*sparse_query(terms)), using=LEXICAL)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,13 @@ from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.filter import All, Filter, In
 from c2llm_integrations.stores.foreign_collection import ForeignStore, Layout, foreign_record
 from c2llm_integrations.stores.ids import RecordId
-from c2llm_integrations.stores.qdrant.client_conversions import TYPES, QdrantClient, lexical_query
+from c2llm_integrations.stores.qdrant.client_conversions import TYPES, QdrantClient
 from c2llm_integrations.stores.qdrant.errors import is_gone, pause_after, reason
-from c2llm_integrations.stores.qdrant.payload import filter_of, point_id
+from c2llm_integrations.stores.qdrant.payload import filter_of, lexical_query, point_id
 from c2llm_integrations.stores.qdrant.reading import pages
 from c2llm_integrations.stores.qdrant.store import QdrantStore
-from c2llm_integrations.stores.records import AnyRecord, Hit, Vector
+from c2llm_integrations.stores.records import AnyRecord, Hit, RecordIterator, Vector
 
-_Found = Iterator[tuple[AnyRecord, Vector | None]]
 PAGE = 500
 
 
@@ -65,11 +64,11 @@ class ForeignQdrantStore(ForeignStore):
             self._checked_width = int(dense[self.layout.vector].size)
         return self._checked_width
 
-    def _read(self, where: Filter, vectors: bool) -> _Found:
+    def _read(self, where: Filter, vectors: bool) -> RecordIterator:
         what = {"scroll_filter": filter_of(self._types, where), "limit": PAGE, **self._parts(vectors)}
         return map(self._pair, pages(lambda offset: self._ask("scroll", offset=offset, **what)))
 
-    def _with_ids(self, ids: Sequence[RecordId], vectors: bool) -> _Found:
+    def _with_ids(self, ids: Sequence[RecordId], vectors: bool) -> RecordIterator:
         if self.layout.id is None:
             return map(self._pair, self._ask("retrieve", list(ids), **self._parts(vectors)))
         chosen = filter_of(self._types._replace(prefix=()), Filter._of(All((In(self.layout.id, ids),))))
@@ -88,7 +87,9 @@ class ForeignQdrantStore(ForeignStore):
         return [(record, vector) for record, vector in map(self._pair, points) if vector is not None]
 
     def _lexical(self, terms: Sequence[str], limit: int, where: Filter) -> list[Hit]:
-        points = self._query(lexical_query(terms), self.layout.sparse or "", limit, where, vectors=False)
+        points = self._query(
+            lexical_query(self._types.client, terms), self.layout.sparse or "", limit, where, vectors=False
+        )
         return [Hit(self._pair(point)[0], point.score) for point in points]
 
     def _query(self, query: Any, using: str, limit: int, where: Filter, *, vectors: bool) -> Any:

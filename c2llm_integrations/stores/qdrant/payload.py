@@ -1,4 +1,4 @@
-"""A record as the payload that both Qdrant stores write, and filters in the types of either client.
+"""A record as the payload that both Qdrant stores write; vectors, filters and searches in the types of either client.
 
     {"page_content": text, "metadata": {…}}                       a chunk; LangChain's own store reads these names
     {…, "c2llm_source": "answers", "c2llm_digest": "…"}           any other record of ours
@@ -12,12 +12,17 @@ Fields that others add, to the payload or to the metadata, are kept by every upd
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from c2llm_integrations._utils.json_lines import parse_json
+from c2llm_integrations.code.lexical_terms import sparse, sparse_query
+from c2llm_integrations.stores.backend import Gone, Terms
 from c2llm_integrations.stores.filter import All, AnyOf, Condition, Exists, Filter, Not, Period, Range
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.records import MAX_EXACT_INTEGER, AnyRecord, digest_of, is_chunk
@@ -133,13 +138,60 @@ def indexed(spec: CollectionSpec) -> dict[str, str]:
 
 
 class Types(NamedTuple):
-    """What a filter is made of: the client's module, and what the clients call otherwise."""
+    """What filters and searches are made of: the client's module, and what the two clients make differently.
+
+    `request(vector, using, limit, filter, params, with_payload)` is one search; `has_ids(ids)` a condition on the row.
+    """
 
     client: Any
     Range: Any
     Period: Any
     boolean: Callable[[bool], Any]
+    request: Callable[..., Any]
+    has_ids: Callable[[Sequence[RecordId]], Any]
     prefix: tuple[str, ...] = (METADATA_FIELD,)  # where the metadata lies in a payload
+
+
+def vectors_of(client: Any, vectors: NDArray[np.floating[Any]] | None, terms: Terms) -> Iterator[Any]:
+    """Yield the vectors of each row as points take them: dense, lexical or both; nothing where there are none."""
+    # One at a time stays in the processor's cache: half the time of all at once.
+    dense = (vector.tolist() for vector in vectors) if vectors is not None else None
+    if terms is None:
+        return dense or iter(())
+    lexical = (client.SparseVector(indices=indices, values=values) for indices, values in sparse(terms))
+    if dense is None:
+        return ({LEXICAL: words} for words in lexical)
+    return ({DENSE: numbers, LEXICAL: words} for numbers, words in zip(dense, lexical, strict=True))
+
+
+class PointChange(NamedTuple):
+    """What overwrites our fields of one row and leaves those of others: see `Backend._update`.
+
+    The payload holds the digest: written last, it does not claim what a kill left out.
+    """
+
+    id: RecordId
+    vector: Any  # None where it stays
+    gone: list[str]  # keys to remove from the payload
+    metadata: dict[str, Any]
+    payload: dict[str, Any]
+
+
+def changes_of(
+    client: Any, records: Sequence[AnyRecord], vectors: NDArray[np.floating[Any]] | None, terms: Terms, gone: Gone
+) -> Iterator[PointChange]:
+    """Yield the change of each row, in a client's own types."""
+    changed = vectors_of(client, vectors, terms)
+    for record, names in zip(records, gone, strict=True):
+        payload = payload_of(record)
+        keys = [f"{METADATA_FIELD}.{quoted(name)}" for name in names]
+        yield PointChange(record.row_id, next(changed, None), keys, payload.pop(METADATA_FIELD), payload)
+
+
+def lexical_query(client: Any, terms: Sequence[str]) -> Any:
+    """Return the terms of a question as Qdrant compares them with those of the rows."""
+    indices, values = sparse_query(terms)
+    return client.SparseVector(indices=indices, values=values)
 
 
 def search_params(client: Any, spec: CollectionSpec) -> Any:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -13,14 +12,19 @@ from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.qdrant.payload import (
     DENSE,
+    LEXICAL,
     LISTED,
     NAMED,
+    Types,
+    filter_of,
+    lexical_query,
     listed_of,
     point_id,
     record_of,
+    search_params,
     written_fields,
 )
-from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, Row, Vector
+from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, RecordIterator, Vector
 from c2llm_integrations.stores.row_fields import Stored
 from c2llm_integrations.stores.vector_store import VectorStore
 
@@ -30,7 +34,7 @@ Fields = bool | list[str]  # True for the whole payload, or the names of its fie
 class PointReader(VectorStore):
     """A store that reads points."""
 
-    _convert: ModuleType  # what makes the client's own types
+    _types: ClassVar[Types]
 
     @abstractmethod
     def _retrieve(self, ids: Sequence[RecordId], payload: Fields, vectors: bool = False) -> Iterable[Any]:
@@ -38,7 +42,7 @@ class PointReader(VectorStore):
 
     @abstractmethod
     def _scroll(self, where: Filter, source: str | None, payload: Fields, vectors: bool = False) -> Iterator[Any]:
-        """Yield the points of our rows, as `Backend._records` does."""
+        """Yield the points of our rows, as `Backend._rows` does."""
 
     @abstractmethod
     def _found(self, requests: list[Any]) -> list[Any]:
@@ -60,21 +64,27 @@ class PointReader(VectorStore):
     def _scan(self, where: Filter, source: str | None) -> Iterator[Stored]:
         return (listed_of(one.id, one.payload) for one in self._scroll(where, source, LISTED))
 
-    def _records(self, where: Filter, source: str | None) -> Iterator[AnyRecord]:
-        return (record_of(one.id, one.payload) for one in self._scroll(where, source, True))
-
-    def _rows(self, where: Filter, source: str | None) -> Iterator[Row]:
-        for one in self._scroll(where, source, True, vectors=True):
-            yield Row(record_of(one.id, one.payload), _dense(one.vector))
+    def _rows(self, where: Filter, source: str | None, *, vectors: bool = False) -> RecordIterator:
+        for one in self._scroll(where, source, True, vectors):
+            yield record_of(one.id, one.payload), _dense(one.vector) if vectors else None
 
     def _candidates(self, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter) -> Candidates:
-        requests = self._convert.queries_of(self._existing(), vector, terms, limit, where)
+        types, requests = self._types, []
+        rows = filter_of(types, where)
+        if vector is not None:
+            params = search_params(types.client, self._existing())
+            requests.append(types.request(vector.tolist(), DENSE, limit, rows, params, with_payload=True))
+        if terms:
+            query = lexical_query(types.client, terms)
+            requests.append(types.request(query, LEXICAL, limit, rows, with_payload=True))
         lists = [[Hit(record_of(one.id, one.payload), one.score) for one in found] for found in self._found(requests)]
         dense = lists.pop(0) if vector is not None else []
         return Candidates(dense, lists[0] if lists else [])
 
     def _lexical_scores(self, terms: Sequence[str], ids: Sequence[RecordId]) -> Mapping[RecordId, float]:
-        [found] = self._found([self._convert.lexical_scores_of(terms, ids)])
+        types = self._types
+        rows = types.client.Filter(must=[types.has_ids(ids)])
+        [found] = self._found([types.request(lexical_query(types.client, terms), LEXICAL, len(ids), rows)])
         return {point_id(one.id): one.score for one in found}
 
 

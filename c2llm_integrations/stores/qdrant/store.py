@@ -24,7 +24,7 @@ from c2llm_integrations.stores.qdrant.errors import REFUSED, is_gone, pause_afte
 from c2llm_integrations.stores.qdrant.payload import BINARY, DENSE, TURBO, ours
 from c2llm_integrations.stores.qdrant.reading import Fields, PointReader, pages
 from c2llm_integrations.stores.records import AnyRecord, Vector
-from c2llm_integrations.stores.row_fields import BATCH_IDS, runs
+from c2llm_integrations.stores.row_fields import BATCH_IDS
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
 from c2llm_integrations.stores.vector_store import VectorStore
 
@@ -44,8 +44,12 @@ SCAN_PAGE = 2_000
 # Points made at once for the client in memory: a dozen objects each, which should die young. Of more, most of Python's
 # garbage collections look through them, and through all rows too.
 LOCAL_ROWS = 64
-# Rows are read back in pages of about this many bytes of JSON; a row's text seldom takes more than the other figure.
-PAGE_BYTES, TEXT_BYTES = 8 * 2**20, 4_096
+# Rows are read back in pages of about this many bytes of JSON; a row's text seldom takes more than the second figure,
+# and the numbers of its vector come with all the digits of a float64.
+PAGE_BYTES, TEXT_BYTES, VECTOR_NUMBER_BYTES = 8 * 2**20, 4_096, 26
+# Rows are sent in requests of so many bytes, which as JSON, with the terms, are up to four times as many: a server
+# refuses bodies over 32 MiB, and time-outs come long before.
+REQUEST_BYTES = 2 * 2**20
 
 LOCAL = Capabilities(lexical=True)  # it is exact and float32 whatever it is asked for
 # As JSON a text may grow sixfold, and its terms tenfold; both stay under the 32 MiB of a request.
@@ -68,7 +72,8 @@ SINCE = {
 class QdrantStore(PointReader):
     """One collection behind a `QdrantClient`."""
 
-    _convert = convert
+    _types = convert.TYPES
+    _batch_bytes = REQUEST_BYTES
 
     def __init__(
         self,
@@ -228,21 +233,15 @@ class QdrantStore(PointReader):
     # ---- writing
 
     def _upsert(self, records: Sequence[AnyRecord], vectors: Vector, terms: Terms) -> None:
-        if self._alias.local:
-            for start in range(0, len(records), LOCAL_ROWS):
-                part = slice(start, start + LOCAL_ROWS)
-                self._write("upsert", convert.points_of(records[part], vectors[part], terms and terms[part]))
-            return
-        points = convert.points_of(records, self._sent(vectors), terms)
-        sizes = [convert.json_bytes(point) for point in points]
-        for part in runs(sizes, convert.REQUEST_BYTES):
-            self._write("upsert", points[part])
+        rows = LOCAL_ROWS if self._alias.local else len(records)
+        for start in range(0, len(records), rows):
+            part = slice(start, start + rows)
+            points = convert.points_of(records[part], self._sent(vectors[part]), terms and terms[part])
+            self._write("upsert", points)
 
     def _update(self, records: Sequence[AnyRecord], vectors: Vector | None, terms: Terms, gone: Gone) -> None:
-        operations = convert.updates_of(records, None if vectors is None else self._sent(vectors), terms, gone)
-        sizes = [0 if self._alias.local else convert.operation_bytes(one) for one in operations]
-        for part in runs(sizes, convert.REQUEST_BYTES):
-            self._write("batch_update_points", operations[part])
+        sent = None if vectors is None else self._sent(vectors)
+        self._write("batch_update_points", convert.updates_of(records, sent, terms, gone))
 
     def _sent(self, vectors: Vector) -> convert.Vectors:
         return vectors if self._alias.local else np.round(vectors.astype(np.float64), convert.DECIMALS)
@@ -259,7 +258,7 @@ class QdrantStore(PointReader):
             yield from self._ask("retrieve", list(ids[start : start + page]), **what)
 
     def _scroll(self, where: Filter, source: str | None, payload: Fields, vectors: bool = False) -> Iterator[Any]:
-        chosen, page = ours(convert.TYPES, where, source), self._page(TEXT_BYTES) if vectors else SCAN_PAGE
+        chosen, page = ours(self._types, where, source), self._page(TEXT_BYTES) if vectors else SCAN_PAGE
         what = {"limit": page, "with_payload": payload, "with_vectors": [DENSE] if vectors else False}
         return pages(lambda offset: self._ask("scroll", chosen, offset=offset, **what))
 
@@ -267,15 +266,14 @@ class QdrantStore(PointReader):
         return [answer.points for answer in self._ask("query_batch_points", requests)]
 
     def _count(self, where: Filter, source: str | None) -> int:
-        return int(self._ask("count", ours(convert.TYPES, where, source), exact=True).count)
+        return int(self._ask("count", ours(self._types, where, source), exact=True).count)
 
     def _total(self) -> int:
         return int(self._ask("count", exact=True).count)
 
     def _page(self, other_bytes: int) -> int:
         """Return how many rows with so many bytes beside their vector make up a page."""
-        # Vectors come back with all the digits of a float64.
-        return min(SCAN_PAGE, max(1, PAGE_BYTES // (2 * convert.NUMBER_BYTES * self._existing().width + other_bytes)))
+        return min(SCAN_PAGE, max(1, PAGE_BYTES // (VECTOR_NUMBER_BYTES * self._existing().width + other_bytes)))
 
     # ---- requests
 
