@@ -100,8 +100,7 @@ def _embedding(
         return
     if options.vectors is not None or run.dry_run:
         raise typer.BadParameter("nothing is embedded with --vectors or --dry-run", param_hint="--embedders")
-    from c2llm_integrations.indexing.ray.cluster import Cluster
-    from c2llm_integrations.indexing.ray.ray_embedder import RayEmbedder
+    from c2llm_integrations.indexing.ray.cluster import Cluster, RayEmbedder
 
     with RayEmbedder.on(Cluster(run.address, run.embedders, run.gpus_each, make_embedder=load)) as embedder:
         yield embedder, options.batch_size or embedder.batch_size

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -195,14 +195,14 @@ def _items(records: Any, source: str, options: RecordOptions) -> Iterator[Item]:
 
 
 def _with_vectors(items: Iterator[Item], vectors: Iterable[Any]) -> Iterator[Item]:
-    end, more = object(), iter(vectors)
-    for number, item in enumerate(items):
-        item.vector = next(more, end)
-        if item.vector is end:
+    end: Any = object()
+    for number, (item, vector) in enumerate(zip_longest(items, vectors, fillvalue=end)):
+        if vector is end:
             raise InputError(f"there are {number} vectors and more records; give one for each, in the same order")
+        if item is end:
+            raise InputError("there are more vectors than records; give one for each, in the same order")
+        item.vector = vector
         yield item
-    if next(more, end) is not end:
-        raise InputError("there are more vectors than records; give one for each, in the same order")
 
 
 def _spec(
@@ -358,26 +358,25 @@ class _Run:
             if isinstance(item.metadata, Mapping):
                 self._unseen = {name for name in self._unseen if value_of(item.metadata, name) is None}
 
-    def _compared(self, checked: list[_Checked], refuse: Refuse[Record]) -> Iterator[tuple[Record, Change]]:
-        changes = self.stored.take([one.record.key for one in checked], [one.record.digest for one in checked])
-        taken = self._taken([one.record.key for one, change in zip(checked, changes, strict=True) if change is None])
-        for (record, vector), change in zip(checked, changes, strict=True):
-            if change is None and taken and record.key in taken:
+    def _compared(self, records: list[PreparedRecord], refuse: Refuse[Record]) -> Iterator[tuple[Record, Change]]:
+        changes = self.stored.take([one.key for one in records], [one.digest for one in records])
+        new = [one.key for one, change in zip(records, changes, strict=True) if change is None]
+        taken = self._store.known(new) if new and self._store is not None and self._shared else ()
+        for record, change in zip(records, changes, strict=True):
+            is_taken = change is None and record.key in taken
+            if is_taken or change in (Change.NONE, Change.MOVED):  # its vector is not stored
+                self._vectors.pop(record.key, None)
+            if is_taken:
                 why = "the id is that of a row which this source did not write; use ids that are other strings"
                 refuse([record], {record.id: why})
             elif change is Change.NONE:
                 self.report.unchanged += 1
             else:
                 self.report.updated += change is Change.MOVED
-                if change is not Change.MOVED and vector is not None:
-                    self._vectors[record.key] = vector
                 yield record, change or Change.NEW
 
-    def _taken(self, ids: list[RecordId]) -> set[RecordId]:
-        return self._store.known(ids) if ids and self._store is not None and self._shared else set()
-
-    def _checked(self, item: Item, refuse: Refuse[Record]) -> _Checked | None:
-        """Return an item as a record, None after refusing it."""
+    def _checked(self, item: Item, refuse: Refuse[Record]) -> PreparedRecord | None:
+        """Return an item as a record, None after refusing it; `_vectors` gets the vector that came with it."""
         id, why = item.id, item.problem or (None if item.id is None else why_id_refused(item.id))
         if why is not None:
             self._unnamed += 1
@@ -385,7 +384,9 @@ class _Run:
         elif (why := why_no_text(item.text, self._options.text) or why_not_mapping(item.metadata)) is None:
             id = self._from_content(item.text) if id is None else id
             found = self._compared_with_run(id, item)
-            if isinstance(found, _Checked):
+            if isinstance(found, PreparedRecord):
+                if item.vector is not None:
+                    self._vectors[found.key] = item.vector
                 return found
             why = found
         named = Record(item.where if id is None else id, "", {}, self._source)
@@ -394,7 +395,7 @@ class _Run:
         refuse([named], {named.id: why})
         return None
 
-    def _compared_with_run(self, id: RecordId, item: Item) -> _Checked | str:
+    def _compared_with_run(self, id: RecordId, item: Item) -> PreparedRecord | str:
         """Return a record that can be stored beside those before it, or why it cannot."""
         key = checked_row_id(self._source, id)
         if not self._seen.add(key):
@@ -406,11 +407,9 @@ class _Run:
             plain = prepared_of(id, item.text, item.metadata, self._source, key)
         except (TypeError, ValueError, RecursionError):
             plain = plain_record(Record(id, item.text, item.metadata, self._source), key)
-        if isinstance(plain, str):
-            return plain
-        if is_chunk(plain):
+        if not isinstance(plain, str) and is_chunk(plain):
             return f"its metadata is that of a chunk of repository {self._source!r}; name the source otherwise"
-        return _Checked(plain, item.vector)
+        return plain
 
     def _from_content(self, text: str) -> RecordId:
         first = row_id(self._source, None, text)
@@ -436,10 +435,3 @@ class _Run:
             return {}
         limit = None if spec.long_text == "cut" else self._store.capabilities.max_text_bytes
         return refused_records(records, limit, spec.fields)
-
-
-class _Checked(NamedTuple):
-    """A record that can be compared, and the vector that came with it."""
-
-    record: PreparedRecord
-    vector: Any

@@ -12,8 +12,7 @@ import ray
 from c2llm_integrations import ingest_records, open_store
 from c2llm_integrations.cli.main import run
 from c2llm_integrations.errors import InputError
-from c2llm_integrations.indexing.ray.cluster import Cluster
-from c2llm_integrations.indexing.ray.ray_embedder import RayEmbedder
+from c2llm_integrations.indexing.ray.cluster import Cluster, RayEmbedder
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from tests.golden import TIED
 from tests.ingesting import assert_equal, contents_at

@@ -3,8 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from c2llm_integrations.indexing.ray.cluster import Cluster
-    from c2llm_integrations.indexing.ray.ray_embedder import RayEmbedder
+    from c2llm_integrations.indexing.ray.cluster import Cluster, RayEmbedder
 
 __all__ = ["Cluster", "RayEmbedder"]
 
@@ -13,6 +12,6 @@ def __getattr__(name: str) -> object:
     """Load a public name; the modules beside it that need no Ray do not load it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from c2llm_integrations.indexing.ray import cluster, ray_embedder
+    from c2llm_integrations.indexing.ray import cluster
 
-    return cluster.Cluster if name == "Cluster" else ray_embedder.RayEmbedder
+    return getattr(cluster, name)
