@@ -69,7 +69,17 @@ def expression(where: Filter, *, has_records: bool = True, tenant: str | None = 
     columns = CHUNK_FIELDS if tenant is None else {**CHUNK_FIELDS, tenant: str}
 
     def on_column(one: In | Range | Exists) -> str:
-        return _on_tenant(one) if one.key == tenant else _on_column(one, chunk)
+        name, kind = one.key, columns[one.key]
+        there = f"{name} != {literal(kind())}"
+        if name != tenant:  # a chunk has every column; of another row, the default means that the field is missing
+            there = f"({there} or ({chunk}) or json_contains({FIELDS_FIELD}, {literal(name)}))"
+        if isinstance(one, Exists):
+            return there
+        found = _on_typed(one, Column(kind))
+        if found is None:
+            return NOTHING
+        may_be_missing = isinstance(one, Range) or kind() in one.values
+        return _joined("and", [found, there]) if may_be_missing else found
 
     return _written(where.condition, True, _Rows(columns, on_column, NOTHING, EVERYTHING)) if where else ""
 
@@ -93,13 +103,14 @@ def foreign_expression(where: Filter, key: str, columns: Mapping[str, Column], m
     never, always = f"({key} == {value} and {key} != {value})", f"({key} == {value} or {key} != {value})"
 
     def on_column(one: In | Range | Exists) -> str:
-        column = columns[one.key]
-        found = _on_foreign_column(one, column)
-        if found is False:
-            return never
+        column, parts = columns[one.key], []
         if column.may_be_null:  # "not" would leave null out
-            return _joined("and", [f"{one.key} is not null", *([] if found is True else [found])])
-        return always if found is True else found
+            parts.append(f"{one.key} is not null")
+        if not isinstance(one, Exists):
+            parts.append(_on_typed(one, column) or never)
+        elif column.is_list:
+            parts.append(f"array_length({one.key}) > 0")
+        return _joined("and", parts) if parts else always
 
     return _written(where.condition, True, _Rows(columns.keys(), on_column, never, always, metadata))
 
@@ -145,55 +156,25 @@ def _joined(word: str, parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else "(" + f" {word} ".join(f"({part})" for part in parts) + ")"
 
 
-def _on_column(condition: In | Range | Exists, chunk: str) -> str:
-    name, kind = condition.key, CHUNK_FIELDS[condition.key]
-    default = literal(kind())
-    # A chunk has every column; of another row, the default means that the field is missing, unless it says otherwise.
-    there = f"({name} != {default} or ({chunk}) or json_contains({FIELDS_FIELD}, {literal(name)}))"
-    if isinstance(condition, Exists):
-        return there
-    if isinstance(condition, Range):
-        if kind is str:
-            return NOTHING
-        bounds = [f"{name} {_SIGNS[sign]} {_whole(sign, to)}" for sign, to in condition.bounds.items()]
-        return _joined("and", [*bounds, there])
-    values = _of_kind(condition.values, kind)
-    if not values:
-        return NOTHING
-    found = f"{name} in [{', '.join(map(literal, values))}]"
-    return _joined("and", [found, there]) if kind() in values else found
-
-
-def _on_tenant(condition: In | Range | Exists) -> str:
-    # Ours all name one; of another program's rows "" means that it is missing.
-    if isinstance(condition, Exists):
-        return f'{condition.key} != ""'
-    values = () if isinstance(condition, Range) else condition.values
-    names = [literal(one) for one in values if isinstance(one, str) and one]
-    return f"{condition.key} in [{', '.join(names)}]" if names else NOTHING
-
-
 def _whole(sign: str, bound: float) -> int:
     """Return the whole number that bounds a column of whole numbers alike; servers compare them with no other."""
     inside = max(-(2.0**62), min(2.0**62, bound)) if isinstance(bound, float) else bound
     return math.floor(inside) if sign in ("gt", "lte") else math.ceil(inside)
 
 
-def _on_foreign_column(condition: In | Range | Exists, column: Column) -> str | bool:
-    """Return a condition on a column that is not null; True for what always holds, False for what never does."""
+def _on_typed(condition: In | Range, column: Column) -> str | None:
+    """Return a condition on a column that is not null; None for what never holds."""
     name, kind = condition.key, column.kind
-    if isinstance(condition, Exists):
-        return f"array_length({name}) > 0" if column.is_list else True
     if kind is None:
         return _on_dynamic(condition, name, is_list=False)
     if isinstance(condition, Range):
         if column.is_list or kind in (str, bool):
-            return False
+            return None
         bounds = {sign: _whole(sign, to) if kind is int else to for sign, to in condition.bounds.items()}
         return _joined("and", [f"{name} {_SIGNS[sign]} {literal(to)}" for sign, to in bounds.items()])
     values = _of_kind(condition.values, kind)
     if not values:
-        return False
+        return None
     written = f"[{', '.join(map(literal, values))}]"
     return f"array_contains_any({name}, {written})" if column.is_list else f"{name} in {written}"
 
