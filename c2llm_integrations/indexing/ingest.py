@@ -25,14 +25,7 @@ from c2llm_integrations.code.safe_open import list_inside
 from c2llm_integrations.errors import RepositoryError, SpecMismatch
 from c2llm_integrations.indexing.chunk_cache import ChunkCache
 from c2llm_integrations.indexing.chunk_diff import Change, SameTexts, StoredRows
-from c2llm_integrations.indexing.claims import (
-    CommitClaim,
-    claim,
-    claim_of,
-    names_of,
-    require_alone,
-    require_claim,
-)
+from c2llm_integrations.indexing.claims import CommitClaim, claim, claim_of, names_of, require_alone, require_claim
 from c2llm_integrations.indexing.cost_estimate import Estimator
 from c2llm_integrations.indexing.file_states import SnapshotWriter
 from c2llm_integrations.indexing.options import IngestOptions

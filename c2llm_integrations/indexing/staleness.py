@@ -17,18 +17,9 @@ from c2llm_integrations.code.git import branch_of
 from c2llm_integrations.code.repository import list_again
 from c2llm_integrations.code.source_file import FileState, read_file
 from c2llm_integrations.errors import RepositoryError, StoreBusy
+from c2llm_integrations.indexing import file_states
 from c2llm_integrations.indexing.claims import Claim, claim_of, claimed_elsewhere, home_of
-from c2llm_integrations.indexing.file_states import (
-    Rules,
-    Snapshot,
-    States,
-    differing,
-    ignore_rules,
-    load,
-    locked,
-    record_file,
-    save,
-)
+from c2llm_integrations.indexing.file_states import Rules, Snapshot, States
 from c2llm_integrations.stores.vector_store import VectorStore
 
 # Seconds that a search may spend on reading files whose state differs; the next search continues with the rest.
@@ -101,10 +92,10 @@ def stale(
             return Staleness(unknown="this index was made when the checkout was elsewhere")
         name = claimed_elsewhere(root, store)
         return Staleness(unknown=f"{name!r} was indexed from another checkout or host") if name else None
-    file = record_file(root, store)
+    file = file_states.record_file(root, store)
     if file is None:
         return None
-    record = load(file)
+    record = file_states.load(file)
     if record is None or record.rows != store.count(source=claimed[0]):
         return Staleness(unknown="an indexing run is under way or did not finish, or the rows were imported")
     try:
@@ -114,19 +105,19 @@ def stale(
 
 
 def _compare(root: Path, record: Snapshot, file: Path, patience: float) -> Staleness | None:
-    rules = ignore_rules(root, record.states)
+    rules = file_states.ignore_rules(root, record.states)
     known = record.states.keys() if record.rules == rules else set()
     with ThreadPoolExecutor(1) as pool:  # git lists while this thread asks for the states
         work = copy_context().run  # with the time limit of this thread
         listed = pool.submit(work, lambda: [list_again(root, prefix, known) for prefix in record.prefixes])
-        suspects, gone = differing(root, record.states)
+        suspects, gone = file_states.differing(root, record.states)
         files: set[str] = set().union(*(paths for part in listed.result() for paths in part))
     suspects = [path for path in suspects if path in files]
     changed, unread, verified = _verify(root, record.states, suspects, time.monotonic() + patience)
     deleted = sorted({*gone, *(record.states.keys() - files)})
     new = sorted(files - record.states.keys())
     is_judged = not new and not deleted and rules != record.rules
-    _refresh(file, record, verified, ignore_rules(root, files, settle=True) if is_judged else record.rules)
+    _refresh(file, record, verified, file_states.ignore_rules(root, files, settle=True) if is_judged else record.rules)
     if not (changed or unread or new or deleted):
         return None
     branch = branch_of(root)
@@ -155,8 +146,8 @@ def _refresh(file: Path, record: Snapshot, verified: dict[str, FileState], rules
     """Keep the verified states for the next search, unless a run has removed or replaced the record since."""
     if rules == record.rules and not any(state.changed for state in verified.values()):
         return
-    with suppress(StoreBusy), locked(file):
-        if load(file) == record:
+    with suppress(StoreBusy), file_states.locked(file):
+        if file_states.load(file) == record:
             record.states |= verified
             record.rules = rules
-            save(file, record)
+            file_states.save(file, record)

@@ -9,7 +9,7 @@ from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.retrieval.search import spec_of
 from c2llm_integrations.stores import DATABASES
-from c2llm_integrations.stores.row_fields import TEXT_FIELD
+from c2llm_integrations.stores.row_fields import OwnField
 from c2llm_integrations.stores.vector_store import VectorStore
 
 _VECTOR, _TERMS, _LEXICAL = "vector", "terms", "lexical"
@@ -35,7 +35,7 @@ def langchain_milvus_arguments(store: VectorStore) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "collection_name": store.collection,
         "primary_field": "id",
-        "text_field": TEXT_FIELD,
+        "text_field": OwnField.TEXT,
         "vector_field": _VECTOR,
         "search_params": {"metric_type": "COSINE"},
         "enable_dynamic_field": True,

@@ -25,18 +25,25 @@ _T = TypeVar("_T")
 BATCH_BYTES = 8 * 2**20
 # The same for calls that carry only ids.
 BATCH_IDS = 10_000
-# Where a row's text lies: LangChain's and LlamaIndex's own stores read this name.
-TEXT_FIELD = "page_content"
-# Our own fields of a record that is not a chunk: its source, its id where the row has another, the names of its
-# metadata, by which an update tells what it may remove from what others added, and a digest of what was written.
-SOURCE_FIELD, ID_FIELD, FIELDS_FIELD = "c2llm_source", "c2llm_id", "c2llm_fields"
-DIGEST_FIELD = "c2llm_digest"
-# Milvus's own: a record's empty values (null and lists), which `exists` would find on some servers, and what its
-# "datetime" fields name as numbers.
-EMPTY_FIELD, TIMES_FIELD = "c2llm_empty", "c2llm_times"
-_OWN = {SOURCE_FIELD, ID_FIELD, FIELDS_FIELD, DIGEST_FIELD, EMPTY_FIELD, TIMES_FIELD}
+
+
+class OwnField:
+    """The names of our own fields of a row."""
+
+    TEXT = "page_content"  # LangChain's and LlamaIndex's own stores read this name
+    # Of a record that is not a chunk: its source, its id where the row has another, the names of its metadata, by which
+    # an update tells what it may remove from what others added, and a digest of what was written.
+    SOURCE, ID, FIELDS, DIGEST = "c2llm_source", "c2llm_id", "c2llm_fields", "c2llm_digest"
+    # Milvus's own: a record's empty values (null and lists), which `exists` would find on some servers, and what its
+    # "datetime" fields name as numbers.
+    EMPTY, TIMES = "c2llm_empty", "c2llm_times"
+
+
 # Names that a field of the metadata cannot have on every store.
-RESERVED = frozenset({"id", "vector", "terms", "lexical", TEXT_FIELD, "$meta"} | _OWN)
+RESERVED = frozenset(
+    {"id", "vector", "terms", "lexical", "$meta", OwnField.TEXT, OwnField.SOURCE, OwnField.ID, OwnField.FIELDS}
+    | {OwnField.DIGEST, OwnField.EMPTY, OwnField.TIMES}
+)
 
 
 class Stored(NamedTuple):
@@ -70,8 +77,8 @@ def stored_of(id: RecordId, metadata: Mapping[str, Any], digest: object = "") ->
 
 def made_of(id: RecordId, text: str, metadata: Mapping[str, Any], ours: Mapping[str, Any]) -> AnyRecord:
     """Return what a row holds as a record, a chunk if it is no more than that; `ours`: where our own fields may be."""
-    if SOURCE_FIELD in ours:
-        own, source = ours.get(ID_FIELD, id), ours[SOURCE_FIELD]
+    if OwnField.SOURCE in ours:
+        own, source = ours.get(OwnField.ID, id), ours[OwnField.SOURCE]
         source = source if isinstance(source, str) else ""
         # An id that does not lead back to the row would be that of another one.
         is_own = why_id_refused(own) is None and row_id(source, own) == id

@@ -12,7 +12,7 @@ from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.ids import why_id_refused
 from c2llm_integrations.stores.parquet import Contents, write_rows
 from c2llm_integrations.stores.records import CodeChunk, Record, Row
-from c2llm_integrations.stores.row_fields import DIGEST_FIELD, EMPTY_FIELD, FIELDS_FIELD, ID_FIELD, SOURCE_FIELD
+from c2llm_integrations.stores.row_fields import OwnField
 from c2llm_integrations.stores.spec import ANALYZER, CollectionSpec
 
 WIDTH = 8
@@ -28,11 +28,11 @@ def payloads():
     for name in CHUNK_FIELDS:
         for value in VALUES:
             yield {"page_content": "def f(): pass", "metadata": {**CHUNK, name: value}}
-    for name in (SOURCE_FIELD, ID_FIELD, FIELDS_FIELD, DIGEST_FIELD, "page_content", "metadata"):
+    for name in (OwnField.SOURCE, OwnField.ID, OwnField.FIELDS, OwnField.DIGEST, "page_content", "metadata"):
         for value in VALUES:
-            yield {"page_content": "def f(): pass", "metadata": CHUNK, SOURCE_FIELD: "lies", name: value}
+            yield {"page_content": "def f(): pass", "metadata": CHUNK, OwnField.SOURCE: "lies", name: value}
     for digest in ('"', '""', '"""', 'x"a""b"', 'x""\0', 'x"a"""'):
-        yield {"page_content": "def f(): pass", "metadata": CHUNK, SOURCE_FIELD: "lies", DIGEST_FIELD: digest}
+        yield {"page_content": "def f(): pass", "metadata": CHUNK, OwnField.SOURCE: "lies", OwnField.DIGEST: digest}
     for node in NODES:
         yield {"metadata": CHUNK, "_node_content": node}
     yield {}
@@ -89,8 +89,8 @@ def test_rows_of_milvus_are_read_whatever_they_say(tmp_path):
     with open_store(f"milvus+lite://{tmp_path}/store.db") as store:
         store.create(CollectionSpec(WIDTH, {"model": "any"}, analyzer=ANALYZER))
         store.upsert([Row(Record("honest", "def f", {"votes": 1, "none": None}, "lies"), np.ones(WIDTH, np.float32))])
-        row = {"vector": [1.0] * WIDTH, "page_content": "def f", "terms": "f", **CHUNK, SOURCE_FIELD: "=lies"}
-        names = (ID_FIELD, FIELDS_FIELD, EMPTY_FIELD, DIGEST_FIELD)
+        row = {"vector": [1.0] * WIDTH, "page_content": "def f", "terms": "f", **CHUNK, OwnField.SOURCE: "=lies"}
+        names = (OwnField.ID, OwnField.FIELDS, OwnField.EMPTY, OwnField.DIGEST)
         rows = [{"id": str(uuid.uuid4()), **row, name: value} for name in names for value in VALUES]
         for one in rows:
             store.client.insert(store._physical, [one])

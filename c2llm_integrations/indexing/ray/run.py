@@ -29,13 +29,7 @@ from c2llm_integrations.indexing.ingest import spec_for
 from c2llm_integrations.indexing.options import IngestOptions
 from c2llm_integrations.indexing.ray import pipeline_stages, ray_tasks
 from c2llm_integrations.indexing.ray.batches import BatchResult, Destination
-from c2llm_integrations.indexing.ray.cluster import (
-    Cluster,
-    EmbedderOf,
-    actors_a_node,
-    connected,
-    plain_errors,
-)
+from c2llm_integrations.indexing.ray.cluster import Cluster, EmbedderOf, actors_a_node, connected, plain_errors
 from c2llm_integrations.indexing.ray.repository_tracker import PassTracker, TrackedRepository
 from c2llm_integrations.indexing.report import IngestReport
 from c2llm_integrations.stores import DATABASES, open_store

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from c2llm_integrations.code.chunk import CHUNK_FIELDS
 from c2llm_integrations.stores.filter import All, AnyOf, Condition, Exists, Filter, In, Not, Period, Range
 from c2llm_integrations.stores.ids import RecordId
-from c2llm_integrations.stores.row_fields import FIELDS_FIELD, SOURCE_FIELD, TIMES_FIELD
+from c2llm_integrations.stores.row_fields import OwnField
 
 _ESCAPES = str.maketrans({'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -49,11 +49,11 @@ def ours(source: str | None, *, has_records: bool, after: str = "") -> str:
     `has_records`: the collection may hold records that are not chunks. `after` leaves out ids up to it. A chunk is told
     from the rows of others by its lines, which count from 1.
     """
-    chunk, record = "start_line > 0", f'{SOURCE_FIELD} > ""'
+    chunk, record = "start_line > 0", f'{OwnField.SOURCE} > ""'
     if source is not None:
-        none = f' and {SOURCE_FIELD} == ""' if has_records else ""
+        none = f' and {OwnField.SOURCE} == ""' if has_records else ""
         chunk = f"repository == {literal(source)} and start_line > 0{none}"
-        record = f"{SOURCE_FIELD} == {literal(source_value(source))}"
+        record = f"{OwnField.SOURCE} == {literal(source_value(source))}"
     found = f"(({chunk}) or ({record}))" if has_records else chunk
     return f"{found} and id > {literal(after)}" if after else found
 
@@ -65,14 +65,14 @@ def ids_in(ids: Sequence[RecordId]) -> str:
 
 def expression(where: Filter, *, has_records: bool = True, tenant: str | None = None) -> str:
     """Return a Filter in Milvus's filter language; "" if it restricts nothing. `tenant`: the column of that, if any."""
-    chunk = f'start_line > 0 and {SOURCE_FIELD} == ""' if has_records else "start_line > 0"
+    chunk = f'start_line > 0 and {OwnField.SOURCE} == ""' if has_records else "start_line > 0"
     columns = CHUNK_FIELDS if tenant is None else {**CHUNK_FIELDS, tenant: str}
 
     def on_column(one: In | Range | Exists) -> str:
         name, kind = one.key, columns[one.key]
         there = f"{name} != {literal(kind())}"
         if name != tenant:  # a chunk has every column; of another row, the default means that the field is missing
-            there = f"({there} or ({chunk}) or json_contains({FIELDS_FIELD}, {literal(name)}))"
+            there = f"({there} or ({chunk}) or json_contains({OwnField.FIELDS}, {literal(name)}))"
         if isinstance(one, Exists):
             return there
         found = _on_typed(one, Column(kind))
@@ -140,7 +140,7 @@ def _written(condition: Condition, holds: bool, rows: _Rows) -> str:
         return rows.never if holds else rows.always
     if isinstance(condition, Period):
         moments = {sign: microseconds(bound) for sign, bound in condition.bounds.items()}
-        condition = Range(f"{TIMES_FIELD}.{condition.key}", moments)
+        condition = Range(f"{OwnField.TIMES}.{condition.key}", moments)
     if condition.key in rows.columns:
         found = rows.on_column(condition)
         return found if holds else f"not ({found})"

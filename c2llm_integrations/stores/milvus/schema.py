@@ -35,18 +35,7 @@ from c2llm_integrations.stores.filter import moment_of, value_of
 from c2llm_integrations.stores.ids import MAX_INTEGER_ID, RecordId
 from c2llm_integrations.stores.milvus.filter import is_plain, microseconds, source_value
 from c2llm_integrations.stores.records import AnyRecord, Vector, digest_of, is_chunk
-from c2llm_integrations.stores.row_fields import (
-    DIGEST_FIELD,
-    EMPTY_FIELD,
-    FIELDS_FIELD,
-    ID_FIELD,
-    RESERVED,
-    SOURCE_FIELD,
-    TEXT_FIELD,
-    TIMES_FIELD,
-    field_names,
-    made_of,
-)
+from c2llm_integrations.stores.row_fields import RESERVED, OwnField, field_names, made_of
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
 
 # Milvus's own limit on the bytes of a VARCHAR.
@@ -59,8 +48,8 @@ VECTOR_FIELD = "vector"
 TERMS_FIELD = "terms"
 LEXICAL_FIELD = "lexical"
 # What `Stored` is made of, and what a record is: "$meta" stands for all dynamic fields.
-STORED_FIELDS = ["id", *(name for name in CHUNK_FIELDS if name != "repository"), DIGEST_FIELD]
-RECORD_FIELDS = [TEXT_FIELD, *CHUNK_FIELDS, "$meta"]
+STORED_FIELDS = ["id", *(name for name in CHUNK_FIELDS if name != "repository"), OwnField.DIGEST]
+RECORD_FIELDS = [OwnField.TEXT, *CHUNK_FIELDS, "$meta"]
 INDEXED = ("repository", "path", "language")
 
 # Every partition has segments of its own. On 2.3.5, 100,000 rows: with 16, a search took ten times as long as with 4.
@@ -145,7 +134,7 @@ def schema_of(spec: CollectionSpec, server: Server) -> Any:
     vector = DataType.FLOAT16_VECTOR if spec.datatype == "float16" else DataType.FLOAT_VECTOR
     schema.add_field(VECTOR_FIELD, vector, dim=spec.width)
     tenant = tenant_column(spec)
-    for name in (TEXT_FIELD, *CHUNK_FIELDS, SOURCE_FIELD, *([tenant] if tenant else [])):
+    for name in (OwnField.TEXT, *CHUNK_FIELDS, OwnField.SOURCE, *([tenant] if tenant else [])):
         if CHUNK_FIELDS.get(name) is int:
             schema.add_field(name, DataType.INT64, default_value=0)
             continue
@@ -221,17 +210,17 @@ def entities_of(
     entities: list[dict[str, Any]] = []
     moments = [name for name, kind in spec.fields.items() if kind == "datetime"]
     for position, record in enumerate(records):
-        entity = {"id": str(record.row_id), TEXT_FIELD: record.text, **record.metadata}
+        entity = {"id": str(record.row_id), OwnField.TEXT: record.text, **record.metadata}
         if not is_chunk(record):
             empty = {name: value for name, value in record.metadata.items() if value is None or value in ([], ())}
             entity = {name: value for name, value in entity.items() if name not in empty}
             entity = {**_DEFAULTS, **entity}
-            entity |= {SOURCE_FIELD: source_value(record.source), FIELDS_FIELD: sorted(record.metadata)}
-            entity |= {EMPTY_FIELD: empty, ID_FIELD: record.id, DIGEST_FIELD: digest_of(record)}
+            entity |= {OwnField.SOURCE: source_value(record.source), OwnField.FIELDS: sorted(record.metadata)}
+            entity |= {OwnField.EMPTY: empty, OwnField.ID: record.id, OwnField.DIGEST: digest_of(record)}
         elif has_records:
-            entity[SOURCE_FIELD] = ""  # all rows of one call need the same columns
+            entity[OwnField.SOURCE] = ""  # all rows of one call need the same columns
         if moments:
-            entity[TIMES_FIELD] = _times(record, moments)
+            entity[OwnField.TIMES] = _times(record, moments)
         if vectors is not None:
             vector = vectors[position]
             entity[VECTOR_FIELD] = vector.astype(np.float16) if spec.datatype == "float16" else vector
@@ -257,23 +246,23 @@ def _times(record: AnyRecord, names: Sequence[str]) -> dict[str, Any]:
 
 def record_from(id: str, row: Mapping[str, Any], tenant: str | None = None) -> AnyRecord:
     """Return a row as Milvus gave it back, ours or another program's, as a record; `tenant` is the column of that."""
-    own, empty = field_names(row.get(FIELDS_FIELD)), row.get(EMPTY_FIELD)
+    own, empty = field_names(row.get(OwnField.FIELDS)), row.get(OwnField.EMPTY)
     # A chunk has every column; of another row the default means missing.
-    is_whole = (row.get("start_line") or 0) > 0 and not row.get(SOURCE_FIELD)
+    is_whole = (row.get("start_line") or 0) > 0 and not row.get(OwnField.SOURCE)
     metadata = {
         name: value
         for name, value in row.items()
         if name not in RESERVED and (name in own or is_whole or value != _DEFAULTS.get(name))
-        # A null is no value: ours are in EMPTY_FIELD, and pymilvus writes one for a column that it remembers of a
+        # A null is no value: ours are in OwnField.EMPTY, and pymilvus writes one for a column that it remembers of a
         # dropped collection of the same name.
         if value is not None
     }
     if tenant is not None and not metadata.get(tenant):
         metadata.pop(tenant, None)
     metadata |= empty if isinstance(empty, Mapping) else {}
-    source = row.get(SOURCE_FIELD)
-    ours = {SOURCE_FIELD: source[1:], ID_FIELD: row.get(ID_FIELD)} if source else {}
-    return made_of(id_from(id), row.get(TEXT_FIELD) or "", metadata, ours)
+    source = row.get(OwnField.SOURCE)
+    ours = {OwnField.SOURCE: source[1:], OwnField.ID: row.get(OwnField.ID)} if source else {}
+    return made_of(id_from(id), row.get(OwnField.TEXT) or "", metadata, ours)
 
 
 _DEFAULTS = {name: kind() for name, kind in CHUNK_FIELDS.items()}

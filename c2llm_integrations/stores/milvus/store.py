@@ -26,15 +26,7 @@ from c2llm_integrations.stores.milvus.collections import CLAIM_KEY, SPEC_KEY, ST
 from c2llm_integrations.stores.milvus.filter import expression, ids_in, ours
 from c2llm_integrations.stores.milvus.schema import VECTOR_FIELD, Server, id_from, vector_from
 from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, RecordIterator, Vector, is_chunk
-from c2llm_integrations.stores.row_fields import (
-    DIGEST_FIELD,
-    EMPTY_FIELD,
-    FIELDS_FIELD,
-    SOURCE_FIELD,
-    Stored,
-    field_names,
-    stored_of,
-)
+from c2llm_integrations.stores.row_fields import OwnField, Stored, field_names, stored_of
 from c2llm_integrations.stores.spec import CollectionSpec
 from c2llm_integrations.stores.vector_store import VectorStore
 
@@ -152,7 +144,7 @@ class MilvusStore(VectorStore):
         columns, spec = collections.columns_of(described), collections.spec_of(properties)
         tenant = schema.tenant_column(spec)
         physical = str(described["collection_name"])
-        return Serving(physical, spec, until, SOURCE_FIELD in columns, tenant if tenant in columns else None)
+        return Serving(physical, spec, until, OwnField.SOURCE in columns, tenant if tenant in columns else None)
 
     @property
     def _now(self) -> Serving:
@@ -168,7 +160,7 @@ class MilvusStore(VectorStore):
     @property
     def _fields(self) -> list[str]:
         """The fields that a record is made of."""
-        own = SOURCE_FIELD if self._now.has_records else None
+        own = OwnField.SOURCE if self._now.has_records else None
         return [*schema.RECORD_FIELDS, *filter(None, (own, self._now.tenant))]
 
     def _create(self, spec: CollectionSpec) -> None:
@@ -238,7 +230,7 @@ class MilvusStore(VectorStore):
     def _update(self, records: Sequence[AnyRecord], vectors: Vector | None, terms: Terms, gone: Gone) -> None:
         self._require_room(records)
         entities = schema.entities_of(records, vectors, terms, self._existing(), has_records=self._now.has_records)
-        gone = [[*names, *entity.get(EMPTY_FIELD, ())] for names, entity in zip(gone, entities, strict=True)]
+        gone = [[*names, *entity.get(OwnField.EMPTY, ())] for names, entity in zip(gone, entities, strict=True)]
         if self._server.updates_partly:
             changed = [{**dict.fromkeys(names), **entity} for names, entity in zip(gone, entities, strict=True)]
             for chunks in (False, True):  # all of one call have the same columns
@@ -279,8 +271,8 @@ class MilvusStore(VectorStore):
         return {id_from(row["id"]) for row in self._query(["id"], ids=list(map(str, ids)))}
 
     def _written_fields(self, ids: Sequence[RecordId]) -> Mapping[RecordId, Sequence[str]]:
-        found = self._query(["id", FIELDS_FIELD], ids=list(map(str, ids)))
-        return {id_from(row["id"]): field_names(row.get(FIELDS_FIELD)) for row in found}
+        found = self._query(["id", OwnField.FIELDS], ids=list(map(str, ids)))
+        return {id_from(row["id"]): field_names(row.get(OwnField.FIELDS)) for row in found}
 
     def _count(self, where: Filter, source: str | None) -> int:
         return self._counted(self._chosen(where, source))
@@ -298,7 +290,7 @@ class MilvusStore(VectorStore):
 
     def _scan(self, where: Filter, source: str | None) -> Iterator[Stored]:
         for row in self._scroll(where, source, schema.STORED_FIELDS, SCAN_PAGE):
-            yield stored_of(id_from(row["id"]), row, row.get(DIGEST_FIELD))
+            yield stored_of(id_from(row["id"]), row, row.get(OwnField.DIGEST))
 
     def _rows(self, where: Filter, source: str | None, *, vectors: bool = False) -> RecordIterator:
         page = self._page(USUAL_TEXT_BYTES + (4 * self._existing().width if vectors else 0))

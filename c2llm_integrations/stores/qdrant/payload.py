@@ -26,17 +26,7 @@ from c2llm_integrations.stores.backend import Gone, Terms
 from c2llm_integrations.stores.filter import All, AnyOf, Condition, Exists, Filter, Not, Period, Range
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.records import MAX_EXACT_INTEGER, AnyRecord, digest_of, is_chunk
-from c2llm_integrations.stores.row_fields import (
-    DIGEST_FIELD,
-    FIELDS_FIELD,
-    ID_FIELD,
-    SOURCE_FIELD,
-    TEXT_FIELD,
-    Stored,
-    field_names,
-    made_of,
-    stored_of,
-)
+from c2llm_integrations.stores.row_fields import OwnField, Stored, field_names, made_of, stored_of
 from c2llm_integrations.stores.spec import CollectionSpec
 
 METADATA_FIELD = "metadata"
@@ -45,9 +35,9 @@ DENSE, LEXICAL = "", "lexical"
 # The fields of a chunk that are asked for most.
 FILTER_FIELDS = ("repository", "language", "path", "kind")
 # What a listing reads of each row: everything but the text.
-LISTED = [METADATA_FIELD, SOURCE_FIELD, DIGEST_FIELD]
+LISTED = [METADATA_FIELD, OwnField.SOURCE, OwnField.DIGEST]
 # What says which fields of a row we wrote.
-NAMED = [DIGEST_FIELD, FIELDS_FIELD]
+NAMED = [OwnField.DIGEST, OwnField.FIELDS]
 # Quantization → what Qdrant calls the bits of its codes: "bits1_5", in Edge `Bits1_5` and `OneAndHalfBits`.
 TURBO = {"turbo8": "bits8", "turbo": "bits4", "turbo2": "bits2", "turbo1.5": "bits1_5", "turbo1": "bits1"}
 BINARY = {"binary2": "two_bits", "binary1.5": "one_and_half_bits", "binary": "one_bit"}
@@ -55,12 +45,12 @@ BINARY = {"binary2": "two_bits", "binary1.5": "one_and_half_bits", "binary": "on
 
 def payload_of(record: AnyRecord) -> dict[str, Any]:
     """Return what is written of a record beside its vectors."""
-    payload: dict[str, Any] = {TEXT_FIELD: record.text, METADATA_FIELD: dict(record.metadata)}
+    payload: dict[str, Any] = {OwnField.TEXT: record.text, METADATA_FIELD: dict(record.metadata)}
     if not is_chunk(record):
-        payload[SOURCE_FIELD] = record.source
+        payload[OwnField.SOURCE] = record.source
         # One string, since Edge takes 3 µs for each, and more for a list; no name of a field is empty or holds a quote.
         digest = digest_of(record) + _names_of(tuple(record.metadata))
-        payload[DIGEST_FIELD] = digest if record.id == record.row_id else f'{digest}""{record.id}'
+        payload[OwnField.DIGEST] = digest if record.id == record.row_id else f'{digest}""{record.id}'
     return payload
 
 
@@ -74,22 +64,22 @@ def record_of(id: Any, payload: Mapping[str, Any] | None) -> AnyRecord:
     payload = payload or {}
     metadata = payload.get(METADATA_FIELD)
     if not isinstance(metadata, Mapping):
-        metadata = {name: value for name, value in payload.items() if name != TEXT_FIELD}
+        metadata = {name: value for name, value in payload.items() if name != OwnField.TEXT}
     # An update cannot write null, which removes the field there.
     metadata = {**metadata, **{name: None for name in written_fields(payload) if name not in metadata}}
-    text = payload.get(TEXT_FIELD)
+    text = payload.get(OwnField.TEXT)
     if text is None and "_node_content" in payload:  # LlamaIndex keeps a node, text included, as JSON
         with suppress(ValueError, TypeError):
             node = parse_json(payload["_node_content"])
             text = node.get("text") if isinstance(node, dict) else None
     text = text if isinstance(text, str) else ""
     _, own = _behind_digest(payload)
-    return made_of(point_id(id), text, metadata, payload if own is None else {**payload, ID_FIELD: own})
+    return made_of(point_id(id), text, metadata, payload if own is None else {**payload, OwnField.ID: own})
 
 
 def _behind_digest(payload: Mapping[str, Any]) -> tuple[list[str] | None, str | None]:
     """Return the names of fields and the id that `payload_of` put behind the digest, None for what is not there."""
-    digest = payload.get(DIGEST_FIELD)
+    digest = payload.get(OwnField.DIGEST)
     _, mark, rest = digest.partition('"') if isinstance(digest, str) else ("", "", "")
     names, has_id, id = rest.partition('""')
     return [name for name in names.split('"') if name] if mark else None, id if has_id else None
@@ -101,7 +91,7 @@ def written_fields(payload: Mapping[str, Any] | None) -> Sequence[str]:
     found, _ = _behind_digest(payload)
     if found is not None:
         return found
-    names = payload.get(FIELDS_FIELD) or []
+    names = payload.get(OwnField.FIELDS) or []
     return names.split('"') if isinstance(names, str) else field_names(names)
 
 
@@ -114,7 +104,7 @@ def listed_of(id: Any, payload: Mapping[str, Any] | None) -> Stored:
     """Read back a row without its text."""
     payload = payload or {}
     metadata = payload.get(METADATA_FIELD)
-    digest = payload.get(DIGEST_FIELD)
+    digest = payload.get(OwnField.DIGEST)
     digest = digest.partition('"')[0] if isinstance(digest, str) else ""
     return stored_of(point_id(id), metadata if isinstance(metadata, Mapping) else {}, digest)
 
@@ -134,7 +124,7 @@ def indexed(spec: CollectionSpec) -> dict[str, str]:
     kinds = {**dict.fromkeys(FILTER_FIELDS, "keyword"), **spec.fields}
     if spec.tenant is None:
         kinds["repository"] = "tenant"
-    return {**{key_of(name): kind for name, kind in kinds.items()}, SOURCE_FIELD: "keyword"}
+    return {**{key_of(name): kind for name, kind in kinds.items()}, OwnField.SOURCE: "keyword"}
 
 
 class Types(NamedTuple):
@@ -209,10 +199,10 @@ def ours(types: Types, where: Filter, source: str | None) -> Any:
         must_not=[
             _is_empty(types, key_of("repository")),
             _is_empty(types, key_of("path")),
-            _is_there(types, SOURCE_FIELD),
+            _is_there(types, OwnField.SOURCE),
         ],
     )
-    record = _is_there(types, SOURCE_FIELD) if source is None else _match(types, SOURCE_FIELD, [source])
+    record = _is_there(types, OwnField.SOURCE) if source is None else _match(types, OwnField.SOURCE, [source])
     chosen = [_condition(types, where.condition)] if where else []
     return types.client.Filter(should=[chunk, record], must=chosen)
 
@@ -227,7 +217,7 @@ def _condition(types: Types, condition: Condition) -> Any:
         return types.client.Filter(must=[_condition(types, one) for one in condition.conditions])
     if isinstance(condition, AnyOf):
         if not condition.conditions:  # an empty `should` restricts nothing
-            return _match(types, SOURCE_FIELD, [])
+            return _match(types, OwnField.SOURCE, [])
         return types.client.Filter(should=[_condition(types, one) for one in condition.conditions])
     if isinstance(condition, Not):
         return types.client.Filter(must_not=[_condition(types, condition.condition)])
