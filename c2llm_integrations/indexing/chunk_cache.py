@@ -42,7 +42,10 @@ class ChunkCache:
         """Read what earlier runs kept; nothing, if the code or a grammar differs from that of the last run."""
         self._tree = tree
         # Files that a run looks at alone have changed: it would read and write what is known of all others for nothing.
-        self._file = _file_of(tree, store) if tree.only is None else None
+        self._file: Path | None = None
+        if tree.only is None:
+            with suppress(RuntimeError):  # a user without a home, for whom `plan` still works
+                self._file = cache_file(store, tree.name, "chunks")
         self._version = f"{chunking_version()}{'+secrets' * tree.include_secrets}"
         self._known = self._load()
         self._kept: dict[str, str] = {}
@@ -91,13 +94,6 @@ class ChunkCache:
                 known[line[_DIGESTS + 1 : -1].decode()] = line[:_DIGESTS].decode()
             return known
         return {}
-
-
-def _file_of(tree: Tree, store: VectorStore) -> Path | None:
-    try:
-        return cache_file(store, tree.name, "chunks")
-    except RuntimeError:  # a user without a home, for whom `plan` still works
-        return None
 
 
 @cache

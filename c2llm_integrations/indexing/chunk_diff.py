@@ -93,7 +93,7 @@ class StoredRows(StoredKeys):
     """The rows of one repository in a collection, about 30 bytes each."""
 
     def __init__(self, rows: Iterable[Stored] = ()) -> None:
-        """Read all `rows`; their order means nothing."""
+        """Read all `rows`; their order means nothing. `paths` are those that they have."""
         ids, places, looks = bytearray(), array("l"), array("Q")
         self._numbers: dict[str, int] = {}  # of paths
         for row in rows:
@@ -103,12 +103,7 @@ class StoredRows(StoredKeys):
         super().__init__(ids)
         self._files = np.frombuffer(places, places.typecode)[self._first]
         self._looks = np.frombuffer(looks, np.uint64)[self._first]
-        self._paths = list(self._numbers)
-
-    @property
-    def paths(self) -> list[str]:
-        """The paths that rows have."""
-        return self._paths
+        self.paths = list(self._numbers)
 
     def take(self, chunk: CodeChunk) -> Change:
         """Return how a chunk differs from its row, and remove that row, if any, from those that are left."""
@@ -134,12 +129,12 @@ class StoredRows(StoredKeys):
     def _by_file(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Places of rows, file after file and by id in each, and where each file's begin."""
         order = np.argsort(self._files, kind="stable")
-        return order, self._files[order].searchsorted(np.arange(len(self._paths) + 1))
+        return order, self._files[order].searchsorted(np.arange(len(self.paths) + 1))
 
     def left(self) -> Iterator[tuple[RecordId, str]]:
         """Yield id and path of the rows that no chunk has taken."""
         for at, id in self._left_at():
-            yield id, self._paths[self._files[at]]
+            yield id, self.paths[self._files[at]]
 
 
 class SameTexts:

@@ -28,8 +28,7 @@ from c2llm_integrations.indexing.record_readers import (
     how_many,
     read_items,
     vector_of,
-    why_no_text,
-    why_not_mapping,
+    why_unusable,
 )
 from c2llm_integrations.indexing.report import RecordsReport, note_if_all_refused
 from c2llm_integrations.indexing.stored_digests import KeySet, StoredDigests
@@ -381,7 +380,7 @@ class _Run:
         if why is not None:
             self._unnamed += 1
             id = item.where
-        elif (why := why_no_text(item.text, self._options.text) or why_not_mapping(item.metadata)) is None:
+        elif (why := why_unusable(item.text, item.metadata, self._options.text)) is None:
             id = self._from_content(item.text) if id is None else id
             found = self._compared_with_run(id, item)
             if isinstance(found, PreparedRecord):

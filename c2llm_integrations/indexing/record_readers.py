@@ -155,8 +155,8 @@ def _plain_id(id: Any) -> Any:
 # ---- what a record must be
 
 
-def why_no_text(text: object, field: str) -> str | None:
-    """Return why a record has no text that could be embedded, or None; `field` is where it was looked for."""
+def why_unusable(text: object, metadata: object, field: str) -> str | None:
+    """Return why a record has no text that could be embedded, or no metadata, or None; `field` is that of the text."""
     if not isinstance(text, str):
         what = "it has no text" if text is None else f"its text is {text!r:.60} ({type(text).__name__})"
         return f"{what}; name the field of the text, which is {field!r} now"
@@ -166,11 +166,6 @@ def why_no_text(text: object, field: str) -> str | None:
         utf8_bytes(text)
     except UnicodeEncodeError:
         return "its text holds a lone surrogate; decode it again"
-    return None
-
-
-def why_not_mapping(metadata: object) -> str | None:
-    """Return why metadata is not usable, or None."""
     if isinstance(metadata, Mapping):
         return None
     return f"its metadata is {type(metadata).__name__}, must be a mapping of names to JSON values"

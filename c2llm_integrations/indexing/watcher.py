@@ -77,7 +77,9 @@ def _bursts(folder: Path, stopped: Event, say: Callable[[str], None]) -> Iterato
     while not stopped.is_set():
         folders, unwatched = ([str(folder)], []) if _FOLLOWS_NO_LINKS else _folders(folder)
         if unwatched and unwatched != unwatched_before:
-            say(_unwatched_note(unwatched))
+            more = len(unwatched) - 1
+            those = f" and {more:,} more folders have" if more else " has"
+            say(f"{as_unicode(unwatched[0])}{those} a name that is not UTF-8: neither watched nor indexed")
         unwatched_before = unwatched
         changes = watch(
             *folders,
@@ -103,7 +105,10 @@ def _bursts(folder: Path, stopped: Event, say: Callable[[str], None]) -> Iterato
             if not folder.is_dir():
                 return
             if not isinstance(error, FileNotFoundError):  # else one of `folders` is gone: list them again
-                raise _unwatchable(folder, error) from error
+                raise RepositoryError(
+                    f"{folder} cannot be watched: {error}; on Linux raise fs.inotify.max_user_watches, "
+                    "or run c2llm index from time to time"
+                ) from error
         except RuntimeError as error:  # the library's own, for something new whose name is not UTF-8
             if "decode" not in str(error):
                 raise
@@ -115,19 +120,6 @@ def _require_unicode_name(folder: Path) -> None:
             f"{as_unicode(folder)} has a name that is not UTF-8 and cannot be watched; rename it, "
             "or run c2llm index from time to time"
         )
-
-
-def _unwatched_note(folders: list[str]) -> str:
-    more = len(folders) - 1
-    those = f" and {more:,} more folders have" if more else " has"
-    return f"{as_unicode(folders[0])}{those} a name that is not UTF-8: neither watched nor indexed"
-
-
-def _unwatchable(folder: Path, error: OSError) -> RepositoryError:
-    return RepositoryError(
-        f"{folder} cannot be watched: {error}; on Linux raise fs.inotify.max_user_watches, "
-        "or run c2llm index from time to time"
-    )
 
 
 def _folders(folder: Path) -> tuple[list[str], list[str]]:

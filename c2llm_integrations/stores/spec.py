@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.code.lexical_terms import ANALYZER
@@ -13,18 +13,8 @@ from c2llm_integrations.errors import InputError, SpecMismatch, StoreError
 from c2llm_integrations.model.fingerprint import Fingerprint, current_fingerprint, is_same_probe
 from c2llm_integrations.stores.untrusted_spec import checked_spec
 
-
-class Embedder(Protocol):
-    """What a spec takes from a `C2LLMEmbedder`."""
-
-    @property
-    def output_dim(self) -> int:
-        """The width of its vectors."""
-
-    @property
-    def fingerprint(self) -> Fingerprint:
-        """Everything that decides what a vector means."""
-
+if TYPE_CHECKING:
+    from c2llm_integrations.model.embedder import C2LLMEmbedder
 
 # The layout of rows and metadata that this release writes and reads.
 LAYOUT = 1
@@ -161,7 +151,7 @@ class CollectionSpec:
     @classmethod
     def for_embedder(
         cls,
-        embedder: Embedder,
+        embedder: C2LLMEmbedder,
         *,
         plan: CompactPlan | None = None,
         lexical: bool = True,

@@ -32,13 +32,6 @@ PART_TEXTS = 128
 PARTS_EACH = 4
 
 
-def _load_nano() -> Any:
-    """Load the bundled model."""
-    from c2llm_integrations.model.embedder import C2LLMEmbedder
-
-    return C2LLMEmbedder.from_pretrained("nano")
-
-
 @dataclass
 class Cluster:
     """The machines, model and parallelism of a run.
@@ -58,10 +51,17 @@ class Cluster:
     writers: int = 2
     make_embedder: EmbedderOf | None = None
 
-    @property
-    def loader(self) -> EmbedderOf:
-        """What loads the model in an actor."""
-        return self.make_embedder or _load_nano
+
+def loader_of(cluster: Cluster) -> EmbedderOf:
+    """Return what loads the model in an actor."""
+    return cluster.make_embedder or _load_nano
+
+
+def _load_nano() -> Any:
+    """Load the bundled model."""
+    from c2llm_integrations.model.embedder import C2LLMEmbedder
+
+    return C2LLMEmbedder.from_pretrained("nano")
 
 
 @contextmanager
@@ -153,7 +153,7 @@ class RayEmbedder:
         with connected(cluster), plain_errors():
             made: Any = ray.remote(num_cpus=1, num_gpus=cluster.gpus_each, max_restarts=-1, max_task_retries=-1)(_Model)
             share = actors_a_node(cluster)
-            actors = [made.remote(cluster.loader, share) for _ in range(cluster.embedders)]
+            actors = [made.remote(loader_of(cluster), share) for _ in range(cluster.embedders)]
             try:
                 yield cls(actors)
             finally:

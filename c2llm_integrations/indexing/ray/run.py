@@ -29,7 +29,14 @@ from c2llm_integrations.indexing.ingest import spec_for
 from c2llm_integrations.indexing.options import IngestOptions
 from c2llm_integrations.indexing.ray import pipeline_stages, ray_tasks
 from c2llm_integrations.indexing.ray.batches import BatchResult, Destination
-from c2llm_integrations.indexing.ray.cluster import Cluster, EmbedderOf, actors_a_node, connected, plain_errors
+from c2llm_integrations.indexing.ray.cluster import (
+    Cluster,
+    EmbedderOf,
+    actors_a_node,
+    connected,
+    loader_of,
+    plain_errors,
+)
 from c2llm_integrations.indexing.ray.repository_tracker import PassTracker, TrackedRepository
 from c2llm_integrations.indexing.report import IngestReport
 from c2llm_integrations.stores import DATABASES, open_store
@@ -93,7 +100,7 @@ def ingest_distributed(
     with connected(cluster), plain_errors(), open_store(store, collection, api_key=api_key) as opened:
         spec_of = ray.remote(num_cpus=0, num_gpus=cluster.gpus_each)(_spec_of)
         spec_options = IngestOptions(compact=options.compact, long_text=options.long_text)
-        opened.create(ray.get(spec_of.remote(cluster.loader, destination, spec_options)))
+        opened.create(ray.get(spec_of.remote(loader_of(cluster), destination, spec_options)))
         is_first = opened.count() == 0
         with opened.bulk() if is_first else nullcontext():
             reports, problems = _passes(named, destination, cluster, options)
@@ -263,7 +270,7 @@ def _stream(
     for dataset in _listed(folders, texts, destination, forced):
         chunked = dataset.map(_TASKS.chunk, fn_args=(destination,), num_cpus=0.5)
         embedded = chunked.map(
-            ray_tasks.embedding_actor(cluster.loader, actors_a_node(cluster)),
+            ray_tasks.embedding_actor(loader_of(cluster), actors_a_node(cluster)),
             compute=ray.data.ActorPoolStrategy(size=cluster.embedders),
             num_cpus=1,
             num_gpus=cluster.gpus_each,

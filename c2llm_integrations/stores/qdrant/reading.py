@@ -10,20 +10,8 @@ import numpy as np
 
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
-from c2llm_integrations.stores.qdrant.payload import (
-    DENSE,
-    LEXICAL,
-    LISTED,
-    NAMED,
-    Types,
-    filter_of,
-    lexical_query,
-    listed_of,
-    point_id,
-    record_of,
-    search_params,
-    written_fields,
-)
+from c2llm_integrations.stores.qdrant import payload as payloads
+from c2llm_integrations.stores.qdrant.payload import DENSE, LEXICAL, Types, lexical_query, point_id, record_of
 from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, RecordIterator, Vector
 from c2llm_integrations.stores.row_fields import Stored
 from c2llm_integrations.stores.vector_store import VectorStore
@@ -52,7 +40,7 @@ class PointReader(VectorStore):
         return {point_id(one.id) for one in self._retrieve(ids, False)}
 
     def _written_fields(self, ids: Sequence[RecordId]) -> Mapping[RecordId, Sequence[str]]:
-        return {point_id(one.id): written_fields(one.payload) for one in self._retrieve(ids, NAMED)}
+        return {point_id(one.id): payloads.written_fields(one.payload) for one in self._retrieve(ids, payloads.NAMED)}
 
     def _get(self, ids: Sequence[RecordId]) -> Iterable[AnyRecord]:
         return (record_of(one.id, one.payload) for one in self._retrieve(ids, True))
@@ -62,7 +50,7 @@ class PointReader(VectorStore):
         return {point_id(one.id): _dense(one.vector) for one in found if one.vector}  # others may write none
 
     def _scan(self, where: Filter, source: str | None) -> Iterator[Stored]:
-        return (listed_of(one.id, one.payload) for one in self._scroll(where, source, LISTED))
+        return (payloads.listed_of(one.id, one.payload) for one in self._scroll(where, source, payloads.LISTED))
 
     def _rows(self, where: Filter, source: str | None, *, vectors: bool = False) -> RecordIterator:
         for one in self._scroll(where, source, True, vectors):
@@ -70,9 +58,9 @@ class PointReader(VectorStore):
 
     def _candidates(self, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter) -> Candidates:
         types, requests = self._types, []
-        rows = filter_of(types, where)
+        rows = payloads.filter_of(types, where)
         if vector is not None:
-            params = search_params(types.client, self._existing())
+            params = payloads.search_params(types.client, self._existing())
             requests.append(types.request(vector.tolist(), DENSE, limit, rows, params, with_payload=True))
         if terms:
             query = lexical_query(types.client, terms)
