@@ -49,7 +49,7 @@ LOCAL_ROWS = 64
 PAGE_BYTES, TEXT_BYTES, VECTOR_NUMBER_BYTES = 8 * 2**20, 4_096, 26
 # Rows are sent in requests of so many bytes, which as JSON, with the terms, are up to four times as many: a server
 # refuses bodies over 32 MiB, and time-outs come long before.
-REQUEST_BYTES = 2 * 2**20
+REQUEST_BYTES = 3 * 2**19
 
 LOCAL = Capabilities(lexical=True)  # it is exact and float32 whatever it is asked for
 # As JSON a text may grow sixfold, and its terms tenfold; both stay under the 32 MiB of a request.
