@@ -286,19 +286,14 @@ class GitFolder:
         return file_inside(self.own, "index") is not None
 
     @property
-    def astray(self) -> list[Path]:
-        """The small files that are not read, because they lead out of the git folder or are not files."""
-        places = [(self.own, name) for name in ("HEAD", "commondir", "index")]
-        places += [(self.common, name) for name in ("config", *_SHARED)]
-        return [
-            folder / name for folder, name in places if os.path.lexists(folder / name) and not file_inside(folder, name)
-        ]
-
-    @property
-    def linked_folders(self) -> list[Path]:
-        """The folders of which nothing is read, because a link stands in their place."""
-        places = [self.common / name for name in ("objects", "refs", "info")]
-        return [folder for folder in places if is_link(folder)]
+    def unread(self) -> list[str]:
+        """A note for each small file and folder that is not read, because it leads out or is something else."""
+        files = [self.own / name for name in ("HEAD", "commondir", "index")]
+        files += [self.common / name for name in ("config", *_SHARED)]
+        folders = [self.common / name for name in ("objects", "refs", "info")]
+        odd = [(one, "file") for one in files if os.path.lexists(one) and not file_inside(one.parent, one.name)]
+        odd += [(one, "folder") for one in folders if is_link(one)]
+        return [f"{one} is not a {what} of its git folder, so it is not read" for one, what in odd]
 
     def other_tree(self, root: Path) -> Path | None:
         """Return the work tree that the configuration names in place of the one at `root`, None if it names none."""
@@ -392,7 +387,11 @@ class GitFolder:
         (view / "config").write_text(core + "\n".join(lines) + "\n", "utf-8")
         for folder in ("objects", "refs", "reftable"):
             if is_plain(self.common / folder) and (folder != "objects" or has_plain_alternates(self.common / folder)):
-                place = view / folder if to_clone or folder != "objects" else _other_objects(view)
+                place = view / folder
+                if folder == "objects" and not to_clone:  # git writes none elsewhere if it has some of its own
+                    (place / "info").mkdir(parents=True)
+                    (place / "info" / "alternates").write_text("../others\n", "utf-8")
+                    place = view / "others"
                 place.symlink_to(self.common / folder)
             elif to_clone and os.path.lexists(place := self.common / folder):
                 raise RepositoryError(f"{place} is a link, or holds more than files and folders; {_CLONE_IT}")
@@ -402,13 +401,6 @@ class GitFolder:
         for file in files:
             if real := file_inside(file.parent, file.name):
                 (view / file.name).symlink_to(real)
-
-
-def _other_objects(view: Path) -> Path:
-    """Let a git folder have objects of its own, so that git writes none elsewhere; return where others may be."""
-    (view / "objects" / "info").mkdir(parents=True)
-    (view / "objects" / "info" / "alternates").write_text("../others\n", "utf-8")
-    return view / "others"
 
 
 @contextmanager

@@ -128,10 +128,7 @@ def open_tree(
         )
     prefix = folder.relative_to(root).as_posix() if folder != root else ""
     tree = Tree(root, prefix, _name(root, repository), include_secrets=include_secrets)
-    sieve = _Sieve(tree)
-    listing = list_files(root, prefix, sieve.leave_out)
-    tree.notes = [*notes, *listing.notes]
-    _fill(tree, listing, sieve)
+    tree.notes = [*notes, *_fill(tree).notes]
     if missing := missing_grammars_note(tree.files):
         tree.notes.append(missing)
     return tree
@@ -145,10 +142,7 @@ def list_again(root: Path, prefix: str, known: Set[str]) -> tuple[Set[str], list
     """
     _listable(root / prefix)
     tree = Tree(root, prefix, "")
-    sieve = _Sieve(tree)
-    listing = list_files(root, prefix, sieve.leave_out)
-    listed = set(listing.paths)
-    _fill(tree, Listing(sorted(listed - known), listing.unreadable), sieve)
+    listed = set(_fill(tree, known).paths)
     return known & listed, tree.files
 
 
@@ -246,18 +240,22 @@ def _name(root: Path, repository: str | None) -> str:
     return repository
 
 
-def _fill(tree: Tree, listing: Listing, sieve: _Sieve) -> None:
+def _fill(tree: Tree, known: Set[str] = frozenset()) -> Listing:
+    """List the files of a tree, and judge those that are not `known`."""
+    sieve = _Sieve(tree)
+    listing = list_files(tree.root, tree.prefix, sieve.leave_out)
     for folder in listing.unreadable:
         tree.skip(exclude.UNREADABLE, folder + "/")
     tree.unreadable = tuple(listing.unreadable)
     for path in listing.paths:
-        if sieve.leave_out(path.rpartition("/")[0]):
+        if path in known or sieve.leave_out(path.rpartition("/")[0]):
             continue
         reason = sieve.why_skip(path)
         if reason is None:
             tree.files.append(path)
         elif reason:
             tree.skip(reason, path)
+    return listing
 
 
 def _is_gone(path: str) -> bool:

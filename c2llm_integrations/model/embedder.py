@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -254,10 +255,10 @@ class C2LLMEmbedder:
         if unknown is None or read.isascii():
             return 0.0
         found = self._tokenizer.encode(read, add_special_tokens=False)
-        spans = [
-            (end - start, token == unknown) for token, (start, end) in zip(found.tokens, found.offsets, strict=True)
-        ]
-        return sum(size for size, is_unknown in spans if is_unknown) / max(1, sum(size for size, _ in spans))
+        sizes: Counter[bool] = Counter()
+        for token, (start, end) in zip(found.tokens, found.offsets, strict=True):
+            sizes[token == unknown] += end - start
+        return sizes[True] / max(1, sizes.total())
 
     def _require_own_process(self) -> None:
         if self._process != os.getpid():

@@ -14,8 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from itertools import islice
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,6 +31,7 @@ from c2llm_integrations.model.batch_scheduler import plan_batches
 from c2llm_integrations.model.embedder import C2LLMEmbedder, checked, progress_bar, unit_rows
 from c2llm_integrations.model.fingerprint import probe_of
 from c2llm_integrations.model.options import KEY_VARIABLE, ModelOptions, is_loopback, remember_model
+from c2llm_integrations.model.parallel_batches import run
 
 # Write this in place of http:// to ask a server on another machine without encryption.
 INSECURE = "http+insecure"
@@ -163,24 +163,13 @@ class RemoteEmbedder(C2LLMEmbedder):
         return (unit_rows(vectors) if self.normalize else vectors), counts
 
     def _answers(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Vectors, int]]:
-        """Yield the rows of each request, their vectors and tokens, as they come; few requests wait at a time."""
+        """Yield the rows of each request, their vectors and tokens, as they come."""
         lengths = [min(self.max_length, len(text.encode()) // BYTES_PER_TOKEN + 1) for text in texts]
         planned = plan_batches(lengths, self.options.batch_tokens or REQUEST_TOKENS)
         batches = (batch[at : at + REQUEST_TEXTS] for batch in planned for at in range(0, len(batch), REQUEST_TEXTS))
         with ThreadPoolExecutor(CONCURRENT, "c2llm-remote") as threads:
-            waiting: dict[Future[tuple[Vectors, int]], list[int]] = {}
-            try:
-                while True:
-                    for rows in islice(batches, CONCURRENT + 1 - len(waiting)):
-                        waiting[threads.submit(self._split, [texts[row] for row in rows])] = rows
-                    if not waiting:
-                        return
-                    for ended in wait(waiting, return_when=FIRST_COMPLETED).done:
-                        rows = waiting.pop(ended)
-                        yield rows, *ended.result()
-            finally:
-                for future in waiting:
-                    future.cancel()
+            answers = run(threads, lambda rows: self._split([texts[row] for row in rows]), batches, CONCURRENT)
+            yield from ((rows, vectors, tokens) for rows, (vectors, tokens) in answers)
 
     def _split(self, texts: list[str]) -> tuple[Vectors, int]:
         """Embed texts, in halves if they are too large for one request."""

@@ -119,22 +119,16 @@ class LiveIndex:
         self.url = config.store or index_of(self.root)
         # Called when a question finds the collection out of date.
         self.on_stale: Callable[[], None] = lambda: None
-        self._lock = threading.Lock()  # over all that follows
-        self._state = _State(used=time.monotonic())
+        self.state = _State(used=time.monotonic())
+        self._lock = threading.Lock()  # over changes of the state, and over all that follows
         self._store: VectorStore | None = None
         self._model: SharedModel | None = None
         self._words: FolderIndex | None = None
 
-    @property
-    def state(self) -> _State:
-        """What is known at this moment."""
-        with self._lock:
-            return self._state
-
     def update(self, **changes: Any) -> None:
         """Change fields of the state; any thread may."""
         with self._lock:
-            self._state = replace(self._state, **changes)
+            self.state = replace(self.state, **changes)
 
     # ---- questions
 
@@ -225,10 +219,8 @@ class LiveIndex:
         options = ModelOptions(name=self.config.model or "nano") if spec is None else options_of(spec.fingerprint)
         with self._lock:
             model = self._model
-        if model is None or model.options != options:  # somebody has replaced the collection
-            model = shared_model(options)
-            with self._lock:
-                self._model = model
+            if model is None or model.options != options:  # somebody has replaced the collection
+                model = self._model = shared_model(options)
         return model.embedder
 
     @property
@@ -255,11 +247,11 @@ class LiveIndex:
         if parts and staleness is not None and self.prefix:
             staleness = staleness.within(f"{self.prefix}/")
         with self._lock:
-            name = self._state.name
+            name = self.state.name
             if claimed is not None and (staleness is None or not staleness.unknown):
                 name = claimed[0]  # the collection was complete once, so it is searched also while a run changes it
                 self._words = None
-            self._state = replace(self._state, name=name, parts=parts, staleness=staleness, looked=time.monotonic())
+            self.state = replace(self.state, name=name, parts=parts, staleness=staleness, looked=time.monotonic())
         return staleness
 
     def warm(self) -> None:

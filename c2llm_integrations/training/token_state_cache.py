@@ -20,7 +20,7 @@ from c2llm_integrations.model.batch_scheduler import plan_batches
 from c2llm_integrations.model.checkpoint import Checkpoint
 from c2llm_integrations.model.dtype_choice import float_dtype
 from c2llm_integrations.model.encoder import Encoder, load_encoder, longest_text, right_padded, token_budget
-from c2llm_integrations.model.parallel_batches import run
+from c2llm_integrations.model.parallel_batches import lane_count, lanes, run
 
 WINDOW_TEXTS = 1024  # sorted by length at once, and written before the next
 
@@ -120,10 +120,11 @@ def _states_of(
     texts: list[list[int]], encoder: Encoder, budget: int, device: torch.device
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield the number of each text and its states (tokens, D), in no order."""
-    batches = list(plan_batches([len(ids) for ids in texts], budget, padded=encoder.padded))
-    computed = run(encoder.states, ([texts[number] for number in batch] for batch in batches), device)
-    for batch, found in zip(batches, computed, strict=True):
-        yield from zip(batch, found.split([len(texts[number]) for number in batch]), strict=True)
+    batches = plan_batches([len(ids) for ids in texts], budget, padded=encoder.padded)
+    with lanes(device) as threads:
+        computed = run(threads, lambda batch: encoder.states([texts[n] for n in batch]), batches, lane_count(device))
+        for batch, found in computed:
+            yield from zip(batch, found.split([len(texts[number]) for number in batch]), strict=True)
 
 
 def token_ids(checkpoint: Checkpoint, texts: Sequence[str], max_length: int) -> Iterator[tuple[list[int], bool]]:
