@@ -17,9 +17,9 @@ from c2llm_integrations.model.batch_scheduler import (
     SHARE_TOKENS,
     BatchScheduler,
     Budget,
+    Planned,
     State,
     Turn,
-    Waiting,
     choose,
     cost_of,
     plan_batches,
@@ -328,33 +328,36 @@ def test_no_batch_could_have_taken_the_next_text(lengths, budget):
         assert sum(lengths[index] for index in batch) + lengths[following[0]] > budget
 
 
-JOBS = st.builds(Waiting, st.lists(st.integers(1, 400), min_size=1, max_size=8), st.booleans())
+JOBS = st.builds(
+    lambda lengths, has_more: [Planned([], lengths)] * (1 + has_more),
+    st.lists(st.integers(1, 400), min_size=1, max_size=8),
+    st.booleans(),
+)
 WAITING = st.lists(JOBS, max_size=20)
 
 
 @given(WAITING, st.sampled_from(Turn), st.integers(1, 2000), st.integers(1, 4), st.booleans())
 def test_the_policy_takes_one_large_job_or_small_ones_that_fit(waiting, turn, budget, lanes, padded):
-    choice = choose(waiting, turn, budget=budget, lane_count=lanes, padded=padded)
-    chosen = choice.places
+    chosen = choose(waiting, turn, budget=budget, lane_count=lanes, padded=padded)
     assert bool(chosen) == bool(waiting)
     assert chosen == sorted(set(chosen))
     if not chosen:
         return
-    kinds = {waiting[place].has_more for place in chosen}
-    assert kinds == {choice.is_large}
+    kinds = {len(waiting[place]) > 1 for place in chosen}
+    assert len(kinds) == 1
     if kinds == {True}:
-        assert chosen == [next(place for place, job in enumerate(waiting) if job.has_more)]
-        assert turn is Turn.LARGE or all(job.has_more for job in waiting)
+        assert chosen == [next(place for place, job in enumerate(waiting) if len(job) > 1)]
+        assert turn is Turn.LARGE or all(len(job) > 1 for job in waiting)
     else:
-        assert turn is Turn.SMALL or not any(job.has_more for job in waiting)
-        lengths = [length for place in chosen for length in waiting[place].lengths]
+        assert turn is Turn.SMALL or not any(len(job) > 1 for job in waiting)
+        lengths = [length for place in chosen for length in waiting[place][0].lengths]
         assert len(chosen) == 1 or cost_of(lengths, padded) <= budget
 
 
 @pytest.mark.parametrize(("lanes", "jobs"), [(1, 8), (2, 4), (4, 2)])
 def test_many_questions_are_split_evenly_over_the_lanes(lanes, jobs):
-    waiting = [Waiting([SHARE_TOKENS], False)] * 8
-    assert len(choose(waiting, Turn.SMALL, budget=10**6, lane_count=lanes, padded=False).places) == jobs
+    waiting = [[Planned([0], [SHARE_TOKENS])]] * 8
+    assert len(choose(waiting, Turn.SMALL, budget=10**6, lane_count=lanes, padded=False)) == jobs
 
 
 def test_a_budget_grows_back_only_by_batches_of_about_its_size():
