@@ -73,9 +73,8 @@ class C2LLMBackbone(InputModule):
         """Wrap a backbone; `pooling` is needed only for saving, because the model has it as a module of its own."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.checkpoint = checkpoint
-        tokenizer = checkpoint.tokenizer()
-        self._blank_token = checkpoint.blank_token(tokenizer)
-        self.tokenizer = tokenizer
+        self.tokenizer = checkpoint.tokenizer()
+        self._blank_token = checkpoint.blank_token(self.tokenizer)
         self.backbone = backbone
         self.max_seq_length = max_seq_length
         self._pooling = [pooling]  # in a list, so that its weights are not registered twice
@@ -86,7 +85,7 @@ class C2LLMBackbone(InputModule):
         texts = [text.strip() for text in texts] if prompt else texts
         encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         tokens = [encoding.ids[: self.max_seq_length] or [self._blank_token] for encoding in encodings]
-        ids, mask = right_padded(list(map(torch.tensor, tokens)))
+        ids, mask = right_padded(tokens)
         return {"input_ids": ids, "attention_mask": mask.long()}
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:

@@ -222,7 +222,7 @@ class PaddedEncoder:
 
     def _computed(self, texts: Texts) -> tuple[Any, Tensor]:
         """Return the model's output for right-padded texts, and the mask of their tokens."""
-        ids, mask = (to_device(part, self.device) for part in right_padded(list(map(torch.tensor, texts))))
+        ids, mask = (to_device(part, self.device) for part in right_padded(texts))
         return self.model(input_ids=ids, attention_mask=mask.long()), mask
 
     @torch.inference_mode()
@@ -250,10 +250,10 @@ def filled_model(checkpoint: Checkpoint, tensors: Weights, dtype: torch.dtype, d
     return model
 
 
-def right_padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def right_padded(rows: Sequence[Any]) -> tuple[Tensor, Tensor]:
     """Return rows of unlike lengths as one tensor, zeros behind the shorter ones, and a mask, True where a row is."""
     lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
-    padded = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+    padded = torch.nn.utils.rnn.pad_sequence([torch.as_tensor(row) for row in rows], batch_first=True)
     return padded, torch.arange(padded.shape[1]) < lengths[:, None]
 
 

@@ -133,7 +133,7 @@ def _cosine(embedder: C2LLMEmbedder, file: Path) -> float:
 
     tokenizer = embedder.checkpoint.tokenizer()
     tokens = [tokenizer.encode(text, add_special_tokens=False).ids[: embedder.max_length] for text in _TEXTS]
-    ids, mask = right_padded(list(map(torch.tensor, tokens)))
+    ids, mask = right_padded(tokens)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     found = session.run(None, {"input_ids": ids.long().numpy(), "attention_mask": mask.long().numpy()})[0]
     wanted = embedder.encode(_TEXTS)

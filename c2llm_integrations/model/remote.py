@@ -47,6 +47,8 @@ MAX_REFUSAL_BYTES = 2**16
 MAX_TOKENS = 2**40
 # Bytes of a token, to make requests of about the same work: code has 3 to 4.
 BYTES_PER_TOKEN = 3
+# Options that the server has decided.
+_DECIDED_THERE = ("revision", "dtype", "device", "head", "projection")
 # Answers that another try may change.
 TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 # Their vectors identify the weights of a server without a fingerprint. Never change them.
@@ -73,7 +75,9 @@ class RemoteEmbedder(C2LLMEmbedder):
             ServerError: For a server that cannot be reached, refuses, or answers without a vector.
 
         """
-        _require_default(options, "revision", "dtype", "device", "head", "projection")
+        fixed = [name for name in _DECIDED_THERE if getattr(options, name) != getattr(ModelOptions(), name)]
+        if fixed:
+            raise InputError(f"{' and '.join(fixed)} cannot be chosen for a server's model; leave it out")
         self.options = options
         self.url, name = _address(options.name)
         self._client = _client(self.url)
@@ -126,12 +130,6 @@ class RemoteEmbedder(C2LLMEmbedder):
         if cut is not None and cut < self._width:
             found["truncate_dim"] = cut
         return found | {"model": self.options.name, "normalize": self.normalize, "output_dim": self.output_dim}
-
-    @property
-    def fingerprint(self) -> Mapping[str, str | int | bool | None]:
-        """Everything that decides what a document vector means; "model" is the server's address."""
-        assert self._fingerprint is not None
-        return self._fingerprint
 
     def attention(self, text: str) -> list[tuple[int, int, float]]:
         """Raise InputError: a server gives vectors only."""
@@ -222,7 +220,8 @@ class RemoteEmbedder(C2LLMEmbedder):
             except ValueError:
                 answer = None
             if not isinstance(answer, dict):
-                raise ServerError(f"{self.url} answered with {_text(content)[:80]!r}, expected a JSON object")
+                shown = content[:80].decode("utf-8", "replace")
+                raise ServerError(f"{self.url} answered with {shown!r}, expected a JSON object")
             return answer
 
         try:
@@ -265,10 +264,6 @@ def _content(response: httpx.Response, url: str, most: int) -> bytes:
     return bytes(content)
 
 
-def _text(content: bytes) -> str:
-    return content.decode("utf-8", "replace")
-
-
 def _refusal(response: httpx.Response, content: bytes, url: str) -> Exception:
     status, said = response.status_code, _message(response, content)
     if status == 400:
@@ -291,7 +286,7 @@ def _message(response: httpx.Response, content: bytes) -> str:
         found = found.get("error", found)
         said = found.get("message") if isinstance(found, Mapping) else found
     except (ValueError, AttributeError):
-        said = _text(content)
+        said = content.decode("utf-8", "replace")
     return " ".join(str(said or response.reason_phrase).split())[:300]
 
 
@@ -378,10 +373,3 @@ def _client(url: str) -> httpx.Client:
         limits=httpx.Limits(max_connections=CONCURRENT),
         trust_env=not is_loopback(urlsplit(url).hostname or ""),  # no proxy stands before this machine
     )
-
-
-def _require_default(options: ModelOptions, *names: str) -> None:
-    plain = ModelOptions()
-    given = [name for name in names if getattr(options, name) != getattr(plain, name)]
-    if given:
-        raise InputError(f"{' and '.join(given)} cannot be chosen for a server's model; leave it out")

@@ -96,8 +96,7 @@ class SearchTools:
         if len(chosen) > 1:
             raise InputError(f"say in which folder {file!r} is: {', '.join(map(self._name, chosen))}")
         (one,) = chosen
-        inner = self._in_folder(one, file)
-        return one.chunk_at(file if inner is None or one.has(file) else inner, line)
+        return one.chunk_at(file, line, self._in_folder(one, file))
 
     def _in_folder(self, index: LiveIndex, path: str) -> str | None:
         """Return a path in a folder whose name it begins with, as answers show it where there are several."""

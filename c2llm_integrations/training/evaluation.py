@@ -142,29 +142,27 @@ def metrics(scores: NDArray[np.float32], relevant: Sequence[frozenset[int]]) -> 
     return {name: float(np.mean(each)) for name, each in found.items()}
 
 
-def result_of(name: str, subsets: dict[str, dict[str, float]], revision: str, seconds: float) -> dict[str, Any]:
-    """Return a dictionary for mteb's TaskResult: the scores of each subset of a task's test split."""
-    test = [
-        {**scores, "main_score": scores[MAIN_SCORE], "hf_subset": subset, "languages": ["eng-Latn"]}
-        for subset, scores in subsets.items()
-    ]
-    return {
-        "dataset_revision": revision,
-        "task_name": name,
-        "mteb_version": "2.0.0",  # of the format
-        "scores": {"test": test},
-        "evaluation_time": seconds,
-        "kg_co2_emissions": None,
-    }
-
-
 def run_local(embedder: C2LLMEmbedder, name: str, tasks: Iterable[Task], folder: Path) -> dict[str, Any]:
-    """Evaluate one or several tasks as the subsets of one, write `folder`/NAME.json and return what it holds."""
+    """Evaluate one or several tasks as the subsets of one, write `folder`/NAME.json and return what it holds.
+
+    That is a dictionary for mteb's TaskResult.
+    """
     begin = time.perf_counter()
     subsets = {task.name: evaluate(embedder, task) for task in tasks}
     if len(subsets) == 1:
         subsets = dict(zip(["default"], subsets.values(), strict=True))
-    result = result_of(name, subsets, "local", time.perf_counter() - begin)
+    test = [
+        {**scores, "main_score": scores[MAIN_SCORE], "hf_subset": subset, "languages": ["eng-Latn"]}
+        for subset, scores in subsets.items()
+    ]
+    result = {
+        "dataset_revision": "local",
+        "task_name": name,
+        "mteb_version": "2.0.0",  # of the format
+        "scores": {"test": test},
+        "evaluation_time": time.perf_counter() - begin,
+        "kg_co2_emissions": None,
+    }
     write_atomically(folder / f"{name}.json", json.dumps(result, indent=2) + "\n")
     return result
 

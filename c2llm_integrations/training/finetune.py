@@ -50,11 +50,7 @@ WEIGHTS = "trained.safetensors"
 
 
 def train(
-    base: str,
-    examples: Sequence[Example],
-    out: Path,
-    options: FinetuneOptions,
-    progress: Progress | None = None,
+    base: str, examples: Sequence[Example], out: Path, options: FinetuneOptions, progress: Progress | None = None
 ) -> list[float]:
     """Train `base` on the pairs, write the checkpoint folder `out` and return the loss of each step.
 
