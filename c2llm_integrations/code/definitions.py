@@ -117,10 +117,14 @@ def definition_in(node: Node) -> Definition | None:
 
 
 def _defined(node: Node, name: str, kind: str | None) -> Definition | None:
-    if not kind or not name or len(name) > MAX_NAME or "\n" in name:
-        return None
     is_method = kind == "function" and "." in name  # defined outside its class: C++, JavaScript prototypes
-    return Definition(node, name, "method" if is_method else kind)
+    return named(node, name, "method" if is_method else kind) if kind else None
+
+
+def named(node: Node | None, name: str, kind: str = "function") -> Definition | None:
+    """Return a definition of this name, None for a name that is none."""
+    is_name = bool(name) and len(name) <= MAX_NAME and "\n" not in name
+    return Definition(node, name, kind) if node is not None and is_name else None
 
 
 def _inner(wrapper: Node) -> Node | None:

@@ -57,9 +57,8 @@ def attend(
 
 def _in_one(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, causal: bool) -> Tensor:
     """Attend in a padded batch by two products and a softmax, which every runtime has; padding is masked."""
-    shared = query.shape[1] // key.shape[1]
+    key, value = attention_gpu.repeated(query, key, value)
     q, k, v = (part.unflatten(0, mask.shape).transpose(1, 2) for part in (query, key, value))
-    k, v = (part.repeat_interleave(shared, 1) if shared > 1 else part for part in (k, v))
     places = torch.arange(mask.shape[1])
     seen = places <= places[:, None] if causal else mask[:, None, None, :]
     scores = (q * query.shape[-1] ** -0.5) @ k.transpose(2, 3)

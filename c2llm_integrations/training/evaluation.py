@@ -25,11 +25,10 @@ from c2llm_integrations.code.repository import iter_sources, open_tree
 from c2llm_integrations.errors import InputError, MissingExtra
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.model.prompts import QUERIES
+from c2llm_integrations.training.pair_files import sides_of
 
 CUTS = (1, 5, 10, 100)
 MAIN_SCORE = "ndcg_at_10"
-# Columns of a pair, and what they are called in mined files.
-SIDES = (("query", "doc"), ("positive", "bare"))
 BENCHMARK = "MTEB(Code, v1)"
 
 
@@ -55,14 +54,8 @@ def pairs_task(file: Path) -> Task:
         InputError: The file has no pairs, or a row lacks a side.
 
     """
-    queries: list[str] = []
-    texts: list[str] = []
-    for where, row in read_rows(file):
-        query, text = (row.get(one) or row.get(other) for one, other in SIDES)
-        if not isinstance(query, str) or not isinstance(text, str):
-            raise InputError(f"{where} needs query and positive, or doc and bare, as text")
-        queries.append(query)
-        texts.append(text)
+    pairs = [sides_of(row, where) for where, row in read_rows(file)]
+    queries, texts = ([pair[side] for pair in pairs] for side in (0, 1))
     return _matched(re.sub(r"\.jsonl(\.gz)?$", "", file.name), queries, texts, str(file))
 
 
