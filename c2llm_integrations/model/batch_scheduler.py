@@ -191,19 +191,14 @@ class BatchScheduler:
         """Compute at most `budget` tokens at once from now on."""
         self.budget = Budget(budget)
 
-    def submit(self, *many: Texts) -> list[Job]:
-        """Begin to compute texts of at least one token each, a job for each list of them.
-
-        Call `wait` for a job's result, or `cancel` it. The jobs of one call arrive at the same time.
-        """
-        jobs = []
-        for tokens in many:
-            planned = list(plan_batches([len(ids) for ids in tokens], self.budget.tokens, padded=self._padded))
-            jobs.append(Job(tokens, self.width, planned, self._lock))
+    def submit(self, tokens: Texts) -> Job:
+        """Begin to compute texts of at least one token each; call `wait` for the result, or `cancel`."""
+        planned = list(plan_batches([len(ids) for ids in tokens], self.budget.tokens, padded=self._padded))
+        job = Job(tokens, self.width, planned, self._lock)
         with self._lock:
-            self._jobs += jobs
+            self._jobs.append(job)
             self._wake()
-        return jobs
+        return job
 
     def wait(self, job: Job, report: Callable[[int], None]) -> NDArray[np.float32]:
         """Return the job's vectors; `report(texts done)` is called in this thread. Raises what the encoder raised."""

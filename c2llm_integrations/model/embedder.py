@@ -282,7 +282,7 @@ class C2LLMEmbedder:
             for window in _windows(len(texts)):
                 tokens = self._counted(texts[window])
                 counts[window] = list(map(len, tokens))
-                begun.append((window, *self.scheduler.submit(tokens)))
+                begun.append((window, self.scheduler.submit(tokens)))
                 if len(begun) > 1:
                     collect()
             if begun:

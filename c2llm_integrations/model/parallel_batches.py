@@ -14,7 +14,8 @@ from typing import TypeVar
 
 import torch
 
-_Item, _T = TypeVar("_Item"), TypeVar("_T")
+_Item = TypeVar("_Item")
+_T = TypeVar("_T")
 
 GPU_LANES = 2
 # PyTorch's setting is the process's for a moment while lanes begin: nobody else may take it for the caller's then.

@@ -299,7 +299,7 @@ async def _refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     where = "" if isinstance(error, Refused) else f"{request.method} {request.url.path[:200]}: "
     kind = {401: "authentication_error", 429: "rate_limit_error"}.get(error.status_code, "invalid_request_error")
-    about = {"message": where + error.detail, "type": kind}
+    about: dict[str, Any] = {"message": where + error.detail, "type": kind}
     about |= {"param": getattr(error, "parameter", None), "code": getattr(error, "code", None)}
     return JSONResponse({"error": about}, error.status_code, error.headers)
 
