@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -129,19 +129,7 @@ def run_git(
     env = {"GIT_ASKPASS": "", **kept, **_ENVIRONMENT, "GIT_ALLOW_PROTOCOL": protocols}
     with _temporary_folder() as empty, TemporaryFile() as errors:
         env |= {"GIT_DIR": str(folder)} if folder else {"GIT_CEILING_DIRECTORIES": str(empty.parent)}
-        try:
-            # In an empty folder, and in a session without a terminal to ask at.
-            process = subprocess.Popen(
-                ["git", *_OVERRIDES, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                cwd=empty,
-                env=env,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise RepositoryError(f"git cannot be started: {error.strerror}") from error
+        process = _started(arguments, env, empty, errors)
         memory = MAX_MEMORY if most is None else min(MAX_MEMORY, most * _PATH_BYTES)
         # A clone is the user's own wish, and takes the memory that it takes.
         _limit(process, seconds, None if protocols else memory)
@@ -167,6 +155,24 @@ def run_git(
         if said is not None:
             said += lines
     return output
+
+
+def _started(
+    arguments: Sequence[str], env: Mapping[str, str], empty: Path, errors: IO[bytes]
+) -> subprocess.Popen[bytes]:
+    """Start git in an empty folder, and in a session without a terminal to ask at."""
+    try:
+        return subprocess.Popen(
+            ["git", *_OVERRIDES, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd=empty,
+            env=env,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise RepositoryError(f"git cannot be started: {error.strerror}") from error
 
 
 def _read_bounded(stream: IO[bytes], most: int | None) -> bytes:

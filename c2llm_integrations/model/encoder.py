@@ -98,10 +98,9 @@ def longest_text(checkpoint: Checkpoint) -> int | None:
     config = checkpoint.sizes
     if any(kind.can_compute(config) for kind in (Qwen2, Bert)):
         return config.max_position_embeddings or None
-    from c2llm_integrations.model.hf_config import C2LLMConfig
     from c2llm_integrations.model.hf_model import empty_model, positions_of
 
-    return positions_of(empty_model(C2LLMConfig(**checkpoint.config)).backbone)
+    return positions_of(empty_model(checkpoint.config).backbone)
 
 
 def token_budget(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> int:
@@ -238,10 +237,9 @@ Encoder: TypeAlias = PackedEncoder | PaddedEncoder
 
 def filled_model(checkpoint: Checkpoint, tensors: Weights, dtype: torch.dtype, device: torch.device) -> C2LLMModel:
     """Return the checkpoint as a model of transformers with these weights, which are taken out of `tensors`."""
-    from c2llm_integrations.model.hf_config import C2LLMConfig
     from c2llm_integrations.model.hf_model import empty_model
 
-    model = empty_model(C2LLMConfig(**checkpoint.config))
+    model = empty_model(checkpoint.config)
     weights = {long_name(name): tensors.pop(name) for name in list(tensors)}
     require_shapes(checkpoint, weights, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
     for name in weights:  # one by one, so that no second copy of a large model is ever held

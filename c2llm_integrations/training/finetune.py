@@ -14,7 +14,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
 from hashlib import sha256
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +85,7 @@ def train(
     history = [row for row in trainer.state.log_history if "loss" in row]
     about = {"base": base, "pairs": len(examples), **asdict(options), "history": history}
     losses = [float(row["loss"]) for row in history]
-    records = {"training.json": json.dumps(about, indent=1) + "\n", "training.svg": curve(losses, "loss of each step")}
+    records = {"training.json": json.dumps(about, indent=1) + "\n", "training.svg": curve(losses)}
     _write(model, base, out, records)
     shutil.rmtree(work)
     return losses
@@ -253,13 +252,13 @@ def _save(model: SentenceTransformer, base: str, folder: Path) -> None:
     save_checkpoint(source, {name: tensor.cpu().to(kept[name]) for name, tensor in tensors.items()}, folder)
 
 
-def curve(values: Sequence[float], title: str) -> str:
-    """Draw values as SVG from left to right, the vertical axis from 0 to the largest of them."""
+def curve(values: Sequence[float]) -> str:
+    """Draw the loss of each step as SVG, the vertical axis from 0 to the largest of them."""
     top = max(values, default=0.0) or 1.0
     points = " ".join(f"{number},{top - value:.6g}" for number, value in enumerate(values))
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" width="640" height="320" font-family="sans-serif" font-size="13">\n'
-        f'<rect width="100%" height="100%" fill="white"/>\n<text x="10" y="24">{escape(title)}</text>\n'
+        f'<rect width="100%" height="100%" fill="white"/>\n<text x="10" y="24">loss of each step</text>\n'
         f'<text x="4" y="54">{top:.3g}</text>\n<text x="30" y="274">0</text>\n'
         f'<text x="570" y="290">{len(values)}</text>\n'
         f'<svg x="50" y="50" width="540" height="220" viewBox="0 0 {max(1, len(values) - 1)} {top:.6g}" '
