@@ -122,7 +122,7 @@ def _defined(node: Node, name: str, kind: str | None) -> Definition | None:
 
 
 def named(node: Node | None, name: str, kind: str = "function") -> Definition | None:
-    """Return a definition of this name, None for a name that is none."""
+    """Return a definition of this name; None if the name is empty, too long or has several lines."""
     is_name = bool(name) and len(name) <= MAX_NAME and "\n" not in name
     return Definition(node, name, kind) if node is not None and is_name else None
 

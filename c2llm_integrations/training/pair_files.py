@@ -60,7 +60,7 @@ def read_examples(files: Sequence[Path]) -> tuple[list[Example], Counter[str]]:
 
 
 def sides_of(row: Mapping[str, Any], where: str) -> tuple[str, str]:
-    """Return the question and the answer of a pair, {query, positive}, or {doc, bare} as mined for nano.
+    """Return the question and the answer of a row: its query and positive, or doc and bare, as nano's pairs have them.
 
     Raises:
         InputError: The row lacks a side.
