@@ -34,13 +34,12 @@ from benchmarks.common import RESULTS, minilm_folder, report, seconds
 from benchmarks.docstring_retrieval import load, ranks
 from benchmarks.drawing import bars
 from benchmarks.embedder_speed import code_texts
-from benchmarks.nano_recipe.data import TokenizedPairs, tokenize_pairs
+from benchmarks.nano_recipe.data import TokenizedPairs, read_pairs, tokenize_pairs
 from benchmarks.nano_recipe.nano import LAYERS, WIDTH, build_model, save, vectors
 from benchmarks.nano_recipe.train import Recipe, train
 from c2llm_integrations.model.checkpoint import load_checkpoint
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.model.hf_model import C2LLMModel
-from c2llm_integrations.training.docstring_pairs import read_pairs
 
 WORK = Path(__file__).parents[1] / ".work" / "nano_design"
 PAIRS, TEXTS = 20_000, 512

@@ -30,11 +30,12 @@ from numpy.typing import NDArray
 from benchmarks.common import RESULTS, report
 from benchmarks.docstring_retrieval import VALIDATION, load, ranks
 from benchmarks.drawing import scatter
+from benchmarks.nano_recipe.data import read_pairs
 from benchmarks.nano_recipe.mine import read_definitions
 from c2llm_integrations.model.checkpoint import Checkpoint, load_checkpoint
 from c2llm_integrations.model.heads_and_projections import Head, fit_projection
 from c2llm_integrations.stores.spec import CompactPlan
-from c2llm_integrations.training.docstring_pairs import fingerprint, read_pairs
+from c2llm_integrations.training.docstring_pairs import fingerprint
 from c2llm_integrations.training.head import encode, pma_of, train_head
 from c2llm_integrations.training.options import HeadOptions
 from c2llm_integrations.training.token_state_cache import TokenStates, cache_states

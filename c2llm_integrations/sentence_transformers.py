@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from c2llm_integrations.errors import CheckpointError, MissingExtra
+from c2llm_integrations.errors import MissingExtra
 from c2llm_integrations.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from c2llm_integrations.model.embedder import checked
-from c2llm_integrations.model.encoder import right_padded
-from c2llm_integrations.model.hf_config import C2LLMConfig
-from c2llm_integrations.model.hf_model import empty_model, hidden_states, positions_of
+from c2llm_integrations.model.encoder import filled_model, right_padded
+from c2llm_integrations.model.hf_model import hidden_states, positions_of
 from c2llm_integrations.model.pma import PMA
 from c2llm_integrations.model.prompts import named_prompts
 
@@ -74,9 +73,8 @@ class C2LLMBackbone(InputModule):
         """Wrap a backbone; `pooling` is needed only for saving, because the model has it as a module of its own."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.checkpoint = checkpoint
-        tokenizer = checkpoint.tokenizer()
-        self._blank_token = checkpoint.blank_token(tokenizer)
-        self.tokenizer = tokenizer
+        self.tokenizer = checkpoint.tokenizer()
+        self._blank_token = checkpoint.blank_token(self.tokenizer)
         self.backbone = backbone
         self.max_seq_length = max_seq_length
         self._pooling = [pooling]  # in a list, so that its weights are not registered twice
@@ -87,7 +85,7 @@ class C2LLMBackbone(InputModule):
         texts = [text.strip() for text in texts] if prompt else texts
         encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         tokens = [encoding.ids[: self.max_seq_length] or [self._blank_token] for encoding in encodings]
-        ids, mask = right_padded(list(map(torch.tensor, tokens)))
+        ids, mask = right_padded(tokens)
         return {"input_ids": ids, "attention_mask": mask.long()}
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
@@ -143,11 +141,8 @@ def from_checkpoint(
     checkpoint: Checkpoint, *, device: str | None, dtype: torch.dtype, max_length: int, normalize: bool
 ) -> SentenceTransformer:
     """Build the model that `load` explains, from a checkpoint."""
-    config = C2LLMConfig(**checkpoint.config)
-    model = empty_model(config)
-    tensors = {key: tensor.to(dtype) for key, tensor in checkpoint.tensors().items()}
-    for prefix, part in (("backbone.", model.backbone), ("pma.", model.mha_pma)):
-        _fill(checkpoint, part, {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)})
+    model = filled_model(checkpoint, checkpoint.tensors(), dtype, torch.device("cpu"))
+    config = model.config
     pooling = C2LLMPooling(
         config.backbone().hidden_size, config.compressed_dim, config.pma_num_heads, layer_norm=config.pma_ln
     )
@@ -156,12 +151,3 @@ def from_checkpoint(
     backbone = C2LLMBackbone(checkpoint, model.backbone, pooling, longest)
     modules: list[nn.Module] = [backbone, pooling, *([Normalize()] if normalize else [])]
     return SentenceTransformer(modules=modules, device=device, prompts=named_prompts(checkpoint.prompts))
-
-
-def _fill(checkpoint: Checkpoint, module: nn.Module, tensors: dict[str, Tensor]) -> None:
-    wrong = module.load_state_dict(tensors, strict=False, assign=True)
-    if wrong.missing_keys or wrong.unexpected_keys:
-        raise CheckpointError(
-            f"{checkpoint.folder} does not fit its config.json: missing tensors: "
-            f"{', '.join(wrong.missing_keys) or 'none'}; left over: {', '.join(wrong.unexpected_keys) or 'none'}"
-        )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
+from c2llm_integrations._utils.sampling import sample
 from c2llm_integrations.training.docstring_pairs import masked, words
 
 NAME_SHARE, BODY_SHARE = 0.35, 0.15
@@ -33,6 +36,12 @@ class Ragged:
     def lengths(self) -> np.ndarray:
         """(n,) how many ids each text has."""
         return np.diff(self.ends, prepend=0)
+
+
+def read_pairs(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
+    """Return the rows of a pairs.jsonl (package, language, name, doc, source, bare), or a sample of `limit`."""
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in (lines if limit is None else sample(lines, limit))]
 
 
 def tokenize(tokenizer: Tokenizer, texts: Iterable[str], longest: int = LONGEST) -> Ragged:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
-from benchmarks.nano_recipe.data import tokenize_pairs
+from benchmarks.nano_recipe.data import read_pairs, tokenize_pairs
 from benchmarks.nano_recipe.fetch import fetch
 from benchmarks.nano_recipe.mine import mine, sample
 from benchmarks.nano_recipe.tokenizer import (
@@ -34,7 +34,6 @@ from c2llm_integrations.model.checkpoint import RANGES, load_checkpoint
 from c2llm_integrations.model.hf_config import C2LLMConfig
 from c2llm_integrations.model.hf_model import C2LLMModel
 from c2llm_integrations.model.safetensors_files import write_tensors
-from c2llm_integrations.training.docstring_pairs import read_pairs
 from c2llm_integrations.training.int8_ranges import write_ranges
 
 WIDTH, HEADS = 256, 8

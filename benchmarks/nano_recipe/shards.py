@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.nano_recipe.data import read_pairs
 from benchmarks.nano_recipe.pieces import Table, join, tabulate, texts_of
 from c2llm_integrations.model.checkpoint import NANO
-from c2llm_integrations.training.docstring_pairs import read_pairs
 
 SHARDS = 16
 SIDES = ("own", "other")  # nano's tokens, and those of the base model

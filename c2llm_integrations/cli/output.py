@@ -101,7 +101,7 @@ def _lines_around(hit: Hit, folder: Path, context: int) -> tuple[list[str], list
     """
     from c2llm_integrations.code.exclude import INTERNAL_NAMES, SECRET, why_skip_name
     from c2llm_integrations.code.line_pieces import Lines
-    from c2llm_integrations.code.source_file import SourceFile, blotted, read_source
+    from c2llm_integrations.code.source_file import SourceFile, read_source, redacted
 
     chunk = hit.chunk
     if why_skip_name(chunk.path) == SECRET or not INTERNAL_NAMES.isdisjoint(chunk.path.split("/")):
@@ -110,7 +110,7 @@ def _lines_around(hit: Hit, folder: Path, context: int) -> tuple[list[str], list
     if not isinstance(source, SourceFile):
         return None
     start, end = chunk.start_line - 1, chunk.end_line
-    shown = Lines(blotted(source).text).lines
+    shown = Lines(redacted(source).text).lines
     for lines in (shown, Lines(source.text).lines):  # the latter was stored with --include-secrets
         if start >= 0 and chunk.text and chunk.text in "".join(lines[start:end]):
             return shown[max(0, start - context) : start], shown[end : end + context]

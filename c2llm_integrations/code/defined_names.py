@@ -17,12 +17,10 @@ _KEYWORDS = [
 _VARIABLES = ["const", "let", "var", "val", "static", "final"]
 _DEFINERS = frozenset([*_KEYWORDS, *_VARIABLES])
 # Keywords that may stand in front of "(…) {", where they are not names.
-_STATEMENTS = frozenset(
-    [
-        *("catch", "do", "else", "for", "foreach", "if", "lock", "match", "new", "return", "switch", "synchronized"),
-        *("using", "when", "while", *_DEFINERS),
-    ]
-)
+_STATEMENTS = {
+    *("catch", "do", "else", "for", "foreach", "if", "lock", "match", "new", "return", "switch", "synchronized"),
+    *("using", "when", "while", *_DEFINERS),
+}
 
 
 def _any_of(words: list[str]) -> str:

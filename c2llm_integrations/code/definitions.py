@@ -32,27 +32,21 @@ _TYPES = {
 }
 _KINDS = {node_type: kind for kind, node_types in _TYPES.items() for node_type in node_types}
 # These define something only with a body; without one they declare, or use, what stands elsewhere.
-_NEED_BODY = frozenset(
-    (
-        *("class_specifier", "struct_specifier", "union_specifier", "enum_specifier"),
-        *("namespace_definition", "mod_item"),
-    )
-)
+_NEED_BODY = {
+    *("class_specifier", "struct_specifier", "union_specifier", "enum_specifier"),
+    *("namespace_definition", "mod_item"),
+}
 # Kept with the one definition they wrap, which gives the name.
-_WRAPPERS = frozenset(
-    (
-        *("decorated_definition", "export_statement", "template_declaration", "expression_statement"),
-        *("ambient_declaration", "type_declaration", "lexical_declaration", "variable_declaration"),
-        *("declaration", "field_declaration", "linkage_specification"),
-    )
-)
+_WRAPPERS = {
+    *("decorated_definition", "export_statement", "template_declaration", "expression_statement"),
+    *("ambient_declaration", "type_declaration", "lexical_declaration", "variable_declaration"),
+    *("declaration", "field_declaration", "linkage_specification"),
+}
 # Mere containers: their members are taken one by one, however small the whole is.
-_TRANSPARENT = frozenset(
-    (
-        *("namespace_definition", "namespace_declaration", "mod_item", "internal_module", "module"),
-        *("linkage_specification", "preproc_if", "preproc_ifdef", "singleton_class"),
-    )
-)
+_TRANSPARENT = {
+    *("namespace_definition", "namespace_declaration", "mod_item", "internal_module", "module"),
+    *("linkage_specification", "preproc_if", "preproc_ifdef", "singleton_class"),
+}
 # Node type → fields of (name, value): a function or class that is bound to a name is defined there.
 _BINDERS = {
     "variable_declarator": ("name", "value"),
@@ -123,10 +117,14 @@ def definition_in(node: Node) -> Definition | None:
 
 
 def _defined(node: Node, name: str, kind: str | None) -> Definition | None:
-    if not kind or not name or len(name) > MAX_NAME or "\n" in name:
-        return None
     is_method = kind == "function" and "." in name  # defined outside its class: C++, JavaScript prototypes
-    return Definition(node, name, "method" if is_method else kind)
+    return named(node, name, "method" if is_method else kind) if kind else None
+
+
+def named(node: Node | None, name: str, kind: str = "function") -> Definition | None:
+    """Return a definition of this name; None if the name is empty, too long or has several lines."""
+    is_name = bool(name) and len(name) <= MAX_NAME and "\n" not in name
+    return Definition(node, name, kind) if node is not None and is_name else None
 
 
 def _inner(wrapper: Node) -> Node | None:

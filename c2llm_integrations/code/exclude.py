@@ -18,7 +18,7 @@ SECRET = "secret"
 # What version control keeps beside the sources, such as where they came from and with which password.
 GIT, VERSION_CONTROL = "git's own files", "version control's own files"
 # These files are indexed, with their secrets replaced.
-BLOTTED = "only the secrets in the text"
+REDACTED = "only the secrets in the text"
 GENERATED = "generated"
 MINIFIED = "minified"
 DATA = "data"

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -129,19 +129,7 @@ def run_git(
     env = {"GIT_ASKPASS": "", **kept, **_ENVIRONMENT, "GIT_ALLOW_PROTOCOL": protocols}
     with _temporary_folder() as empty, TemporaryFile() as errors:
         env |= {"GIT_DIR": str(folder)} if folder else {"GIT_CEILING_DIRECTORIES": str(empty.parent)}
-        try:
-            # In an empty folder, and in a session without a terminal to ask at.
-            process = subprocess.Popen(
-                ["git", *_OVERRIDES, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                cwd=empty,
-                env=env,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise RepositoryError(f"git cannot be started: {error.strerror}") from error
+        process = _started(arguments, env, empty, errors)
         memory = MAX_MEMORY if most is None else min(MAX_MEMORY, most * _PATH_BYTES)
         # A clone is the user's own wish, and takes the memory that it takes.
         _limit(process, seconds, None if protocols else memory)
@@ -167,6 +155,24 @@ def run_git(
         if said is not None:
             said += lines
     return output
+
+
+def _started(
+    arguments: Sequence[str], env: Mapping[str, str], empty: Path, errors: IO[bytes]
+) -> subprocess.Popen[bytes]:
+    """Start git in an empty folder, and in a session without a terminal to ask at."""
+    try:
+        return subprocess.Popen(
+            ["git", *_OVERRIDES, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd=empty,
+            env=env,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise RepositoryError(f"git cannot be started: {error.strerror}") from error
 
 
 def _read_bounded(stream: IO[bytes], most: int | None) -> bytes:
@@ -286,19 +292,14 @@ class GitFolder:
         return file_inside(self.own, "index") is not None
 
     @property
-    def astray(self) -> list[Path]:
-        """The small files that are not read, because they lead out of the git folder or are not files."""
-        places = [(self.own, name) for name in ("HEAD", "commondir", "index")]
-        places += [(self.common, name) for name in ("config", *_SHARED)]
-        return [
-            folder / name for folder, name in places if os.path.lexists(folder / name) and not file_inside(folder, name)
-        ]
-
-    @property
-    def linked_folders(self) -> list[Path]:
-        """The folders of which nothing is read, because a link stands in their place."""
-        places = [self.common / name for name in ("objects", "refs", "info")]
-        return [folder for folder in places if is_link(folder)]
+    def unread(self) -> list[str]:
+        """A note for each small file and folder that is not read, because it leads out or is something else."""
+        files = [self.own / name for name in ("HEAD", "commondir", "index")]
+        files += [self.common / name for name in ("config", *_SHARED)]
+        folders = [self.common / name for name in ("objects", "refs", "info")]
+        odd = [(one, "file") for one in files if os.path.lexists(one) and not file_inside(one.parent, one.name)]
+        odd += [(one, "folder") for one in folders if is_link(one)]
+        return [f"{one} is not a {what} of its git folder, so it is not read" for one, what in odd]
 
     def other_tree(self, root: Path) -> Path | None:
         """Return the work tree that the configuration names in place of the one at `root`, None if it names none."""
@@ -392,7 +393,11 @@ class GitFolder:
         (view / "config").write_text(core + "\n".join(lines) + "\n", "utf-8")
         for folder in ("objects", "refs", "reftable"):
             if is_plain(self.common / folder) and (folder != "objects" or has_plain_alternates(self.common / folder)):
-                place = view / folder if to_clone or folder != "objects" else _other_objects(view)
+                place = view / folder
+                if folder == "objects" and not to_clone:  # git writes none elsewhere if it has some of its own
+                    (place / "info").mkdir(parents=True)
+                    (place / "info" / "alternates").write_text("../others\n", "utf-8")
+                    place = view / "others"
                 place.symlink_to(self.common / folder)
             elif to_clone and os.path.lexists(place := self.common / folder):
                 raise RepositoryError(f"{place} is a link, or holds more than files and folders; {_CLONE_IT}")
@@ -402,13 +407,6 @@ class GitFolder:
         for file in files:
             if real := file_inside(file.parent, file.name):
                 (view / file.name).symlink_to(real)
-
-
-def _other_objects(view: Path) -> Path:
-    """Let a git folder have objects of its own, so that git writes none elsewhere; return where others may be."""
-    (view / "objects" / "info").mkdir(parents=True)
-    (view / "objects" / "info" / "alternates").write_text("../others\n", "utf-8")
-    return view / "others"
 
 
 @contextmanager

@@ -81,7 +81,7 @@ class Glob(NamedTuple):
         return len(self.text) <= MAX_PATH_BYTES and not _MAGIC.search(self.text)
 
     def tokens(self) -> list[Token] | None:
-        """Return the tokens that a path must match; None if no path can: each but a star needs a character of it."""
+        """Return the tokens that a path must match; None if no path can, as each token but a star takes a character."""
         tokens = _tokens(self.text, self.anywhere)
         if tokens is None or sum(not isinstance(token, Star) for token in tokens) > MAX_PATH_BYTES:
             return None

@@ -7,23 +7,17 @@ from collections.abc import Callable
 
 from tree_sitter import Node
 
-from c2llm_integrations.code.definitions import MAX_NAME, Definition, Syntax, text_of
+from c2llm_integrations.code.definitions import Definition, Syntax, named, text_of
 from c2llm_integrations.code.languages import inverted
 
 _Reader = Callable[[Node], Definition | None]
-
-
-def _found(node: Node | None, name: str, kind: str = "function") -> Definition | None:
-    if node is None or not name or len(name) > MAX_NAME or "\n" in name:
-        return None
-    return Definition(node, name, kind)
 
 
 def _child(node: Node, *types: str) -> Node | None:
     return next((child for child in node.named_children if child.type in types), None)
 
 
-def _named(node: Node) -> str:
+def _field_name(node: Node) -> str:
     """Return the text of the field `name`, of a generic type without its arguments."""
     name = node.child_by_field_name("name")
     return text_of(name).partition("<")[0] if name is not None and "type" in name.type else text_of(name)
@@ -32,7 +26,7 @@ def _named(node: Node) -> str:
 def _reader(types: dict[str, str], name_of: Callable[[Node], str]) -> _Reader:
     """Read definitions whose kind follows from the node's type; `types`: kind → types."""
     kinds = inverted(types)
-    return lambda node: _found(node, name_of(node), kinds[node.type]) if node.type in kinds else None
+    return lambda node: named(node, name_of(node), kinds[node.type]) if node.type in kinds else None
 
 
 def _is_one_of(*types: str) -> Callable[[Node], bool]:
@@ -71,15 +65,15 @@ def _scala(node: Node) -> Definition | None:
         is_function = value is not None and value.type == "lambda_expression"
         name = text_of(node.child_by_field_name("pattern")) if is_function else ""
     else:
-        name = _named(node) or text_of(node.child_by_field_name("return_type")).partition("[")[0]
-    return _found(node, name, _SCALA_KINDS[node.type]) if node.type in _SCALA_KINDS else None
+        name = _field_name(node) or text_of(node.child_by_field_name("return_type")).partition("[")[0]
+    return named(node, name, _SCALA_KINDS[node.type]) if node.type in _SCALA_KINDS else None
 
 
 def _swift_name(node: Node) -> str:
     if node.type == "property_declaration" and node.child_by_field_name("computed_value") is None:
         return ""
     fixed = {"init_declaration": "init", "deinit_declaration": "deinit", "subscript_declaration": "subscript"}
-    return fixed.get(node.type) or _named(node)
+    return fixed.get(node.type) or _field_name(node)
 
 
 _ELIXIR_CONTAINERS = {"defmodule": "module", "defprotocol": "class", "defimpl": "class"}
@@ -102,12 +96,12 @@ def _elixir(node: Node) -> Definition | None:
         return None
     if target in _ELIXIR_CONTAINERS:
         pair = re.search(r"\bfor:\s*([\w.]+)", text_of(arguments)) if target == "defimpl" else None
-        return _found(node, text_of(head) + (f".{pair[1]}" if pair else ""), _ELIXIR_CONTAINERS[target])
+        return named(node, text_of(head) + (f".{pair[1]}" if pair else ""), _ELIXIR_CONTAINERS[target])
     operator = head.child_by_field_name("operator")
     if operator is not None and operator.type == "when":
         head = head.child_by_field_name("left")
         operator = head and head.child_by_field_name("operator")
-    return _found(node, text_of(operator) or _elixir_target(head) or text_of(head))
+    return named(node, text_of(operator) or _elixir_target(head) or text_of(head))
 
 
 def _is_elixir_attribute(node: Node) -> bool:
@@ -116,24 +110,18 @@ def _is_elixir_attribute(node: Node) -> bool:
 
 
 def _lua(node: Node) -> Definition | None:
-    name: Node | None = None
-    value: Node | None
-    if node.type == "variable_declaration" and (inner := _child(node, "assignment_statement")):
-        node = inner
+    if node.type == "variable_declaration":
+        node = _child(node, "assignment_statement") or node
+    name, value = node.child_by_field_name("name"), node.child_by_field_name("value")  # of a table's field
     if node.type == "assignment_statement":
-        names, values = _child(node, "variable_list"), _child(node, "expression_list")
-        if names and values and names.named_child_count == values.named_child_count == 1:
-            value = values.named_child(0)
-            name = names.named_child(0) if value is not None and value.type == "function_definition" else None
-    elif node.type == "field":
-        value = node.child_by_field_name("value")
-        name = node.child_by_field_name("name") if value and value.type == "function_definition" else None
-    elif node.type == "function_declaration":
-        name = node.child_by_field_name("name")
-    text = text_of(name)
+        names, values = (_child(node, kind) for kind in ("variable_list", "expression_list"))
+        is_one = names and values and names.named_child_count == values.named_child_count == 1
+        name, value = (each.named_child(0) if each and is_one else None for each in (names, values))
+    is_function = node.type == "function_declaration" or (value is not None and value.type == "function_definition")
+    text = text_of(name) if is_function else ""
     if not re.fullmatch(r"[\w.:]+", text):  # t["any expression"]
         return None
-    return _found(node, text.replace(":", "."), "method" if ":" in text else "function")
+    return named(node, text.replace(":", "."), "method" if ":" in text else "function")
 
 
 _SQL_KINDS = inverted(
@@ -148,7 +136,7 @@ def _sql(node: Node) -> Definition | None:
     inner = _child(node, *_SQL_KINDS) if node.type == "statement" else node
     if inner is None or inner.type not in _SQL_KINDS:
         return None
-    return _found(inner, re.sub(r'["`\[\]]', "", text_of(_child(inner, "object_reference"))), _SQL_KINDS[inner.type])
+    return named(inner, re.sub(r'["`\[\]]', "", text_of(_child(inner, "object_reference"))), _SQL_KINDS[inner.type])
 
 
 _ZIG_TYPES = ("struct_declaration", "enum_declaration", "union_declaration", "opaque_declaration")
@@ -156,10 +144,10 @@ _ZIG_TYPES = ("struct_declaration", "enum_declaration", "union_declaration", "op
 
 def _zig(node: Node) -> Definition | None:
     if node.type == "variable_declaration":
-        return _found(node, text_of(_child(node, "identifier")), "class") if _child(node, *_ZIG_TYPES) else None
+        return named(node, text_of(_child(node, "identifier")), "class") if _child(node, *_ZIG_TYPES) else None
     if node.type == "test_declaration":
-        return _found(node, text_of(_child(node, "string", "identifier")).strip('"'))
-    return _found(node, _named(node)) if node.type == "function_declaration" else None
+        return named(node, text_of(_child(node, "string", "identifier")).strip('"'))
+    return named(node, _field_name(node)) if node.type == "function_declaration" else None
 
 
 def _haskell_name(node: Node) -> str:
@@ -197,11 +185,11 @@ def _ocaml(node: Node) -> Definition | None:
         body = node.child_by_field_name("body")
         is_function = _child(node, "parameter") or (body is not None and body.type in _OCAML_VALUES)
         pattern = node.child_by_field_name("pattern")
-        return _found(node, text_of(pattern).strip("( )")) if is_function else None
+        return named(node, text_of(pattern).strip("( )")) if is_function else None
     if node.type == "type_binding":
-        return _found(node, _named(node), "class")
+        return named(node, _field_name(node), "class")
     name_type, kind = _OCAML_NAMES.get(node.type, ("", ""))
-    return _found(node, text_of(_child(node, name_type)).strip("( )"), kind) if kind else None
+    return named(node, text_of(_child(node, name_type)).strip("( )"), kind) if kind else None
 
 
 _JULIA_KINDS = inverted(
@@ -233,7 +221,7 @@ def _julia(node: Node) -> Definition | None:
     elif node.type == "assignment":
         head = head if node.named_children[-1].type in _JULIA_VALUES else None
     is_name = head is not None and head.type in ("identifier", "field_expression", "operator")
-    return _found(node, text_of(head) if is_name else "", kind)
+    return named(node, text_of(head) if is_name else "", kind)
 
 
 # The languages whose trees are read differently from those of the base install. A shell's are not.

@@ -185,28 +185,15 @@ _CPP_HEADER = re.compile(
 _TELLING_SHARE = 0.1
 _INSTALL = 'pip install "c2llm-integrations[languages]"'
 
-# Language → (module that ships the grammar, its function). tree-sitter-typescript and -php hold two each.
-_GRAMMARS = {
-    **{
-        name: (f"tree_sitter_{name}", "language")
-        for name in ("python", "javascript", "go", "java", "rust", "c", "cpp", "ruby")
-    },
-    "typescript": ("tree_sitter_typescript", "language_typescript"),
-    "tsx": ("tree_sitter_typescript", "language_tsx"),
-    "cuda": ("tree_sitter_cpp", "language"),
-    "csharp": ("tree_sitter_c_sharp", "language"),
-    "php": ("tree_sitter_php", "language_php"),
-}
-# The same for grammars of the extra `languages`, which are 54 MB; without it these files are cut by lines.
-_EXTRA_GRAMMARS = {
-    **{
-        name: (f"tree_sitter_{name}", "language")
-        for name in ("kotlin", "scala", "swift", "elixir", "lua", "sql", "zig", "haskell", "julia", "html", "svelte")
-    },
-    "shell": ("tree_sitter_bash", "language"),
-    "ocaml": ("tree_sitter_ocaml", "language_ocaml"),
-    "vue": ("tree_sitter_html", "language"),
-}
+# Languages that have a grammar, and those that get one with the extra `languages`, whose grammars are 54 MB; without it
+# these files are cut by lines.
+_GRAMMARS = frozenset("python javascript typescript tsx go java rust c cpp cuda csharp ruby php".split())  # noqa: SIM905
+_EXTRA_GRAMMARS = frozenset(
+    "kotlin scala swift elixir shell lua sql html zig haskell ocaml julia svelte vue".split()  # noqa: SIM905
+)
+# The module that ships a language's grammar, where it is called otherwise, and the grammar's name where it holds two.
+_MODULES = {"tsx": "typescript", "cuda": "cpp", "csharp": "c_sharp", "shell": "bash", "vue": "html"}
+_OF_TWO = frozenset(("typescript", "tsx", "php", "ocaml"))
 
 
 class _Lexers(NamedTuple):
@@ -292,22 +279,25 @@ def is_prose(path: str, language: str) -> bool:
 @cache
 def grammar(language: str) -> Language | None:
     """Return the tree-sitter grammar of a language, or None where there is none, or its package is not installed."""
-    home = _GRAMMARS.get(language) or _EXTRA_GRAMMARS.get(language)
-    if home is None or is_missing(language):
+    if language not in _GRAMMARS | _EXTRA_GRAMMARS or is_missing(language):
         return None
-    module, function = home
-    return Language(getattr(import_module(module), function)())
+    function = f"language_{language}" if language in _OF_TWO else "language"
+    return Language(getattr(import_module(_module_of(language)), function)())
 
 
 def grammar_modules() -> list[str]:
     """Return the modules that grammars come from, installed or not."""
-    return sorted({module for module, _ in (*_GRAMMARS.values(), *_EXTRA_GRAMMARS.values())})
+    return sorted(set(map(_module_of, _GRAMMARS | _EXTRA_GRAMMARS)))
+
+
+def _module_of(language: str) -> str:
+    return f"tree_sitter_{_MODULES.get(language, language)}"
 
 
 @cache
 def is_missing(language: str) -> bool:
     """Return whether the extra `languages` would bring a grammar of this language, which is not installed."""
-    return language in _EXTRA_GRAMMARS and find_spec(_EXTRA_GRAMMARS[language][0]) is None
+    return language in _EXTRA_GRAMMARS and find_spec(_module_of(language)) is None
 
 
 def missing_grammars_note(paths: Sequence[str]) -> str | None:

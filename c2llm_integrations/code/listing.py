@@ -39,10 +39,7 @@ def list_files(root: Path, prefix: str, leave_out: Callable[[str], bool]) -> Lis
     git = GitFolder.of(root)
     tracked: Set[str] = set()
     if git is not None:
-        listing.notes += [f"{file} is not a file of its git folder, so it is not read" for file in git.astray]
-        listing.notes += [
-            f"{folder} is not a folder of its git folder, so it is not read" for folder in git.linked_folders
-        ]
+        listing.notes += git.unread
         if (other := git.other_tree(root)) is not None:
             listing.notes.append(
                 f"{git.common / 'config'} sets core.worktree to {other}, which is ignored: "

@@ -20,7 +20,7 @@ from c2llm_integrations.code.languages import missing_grammars_note
 from c2llm_integrations.code.listing import Listing, hides, list_files
 from c2llm_integrations.code.repository_name import normalize_origin
 from c2llm_integrations.code.safe_open import MAX_PATH_BYTES
-from c2llm_integrations.code.source_file import FileState, SourceFile, blotted, read_file, source_of
+from c2llm_integrations.code.source_file import FileState, SourceFile, read_file, redacted, source_of
 from c2llm_integrations.code.version_control import is_git_folder
 from c2llm_integrations.errors import InputError, RepositoryError
 
@@ -128,10 +128,7 @@ def open_tree(
         )
     prefix = folder.relative_to(root).as_posix() if folder != root else ""
     tree = Tree(root, prefix, _name(root, repository), include_secrets=include_secrets)
-    sieve = _Sieve(tree)
-    listing = list_files(root, prefix, sieve.leave_out)
-    tree.notes = [*notes, *listing.notes]
-    _fill(tree, listing, sieve)
+    tree.notes = [*notes, *_fill(tree).notes]
     if missing := missing_grammars_note(tree.files):
         tree.notes.append(missing)
     return tree
@@ -145,10 +142,7 @@ def list_again(root: Path, prefix: str, known: Set[str]) -> tuple[Set[str], list
     """
     _listable(root / prefix)
     tree = Tree(root, prefix, "")
-    sieve = _Sieve(tree)
-    listing = list_files(root, prefix, sieve.leave_out)
-    listed = set(listing.paths)
-    _fill(tree, Listing(sorted(listed - known), listing.unreadable), sieve)
+    listed = set(_fill(tree, known).paths)
     return known & listed, tree.files
 
 
@@ -180,8 +174,8 @@ def iter_sources(tree: Tree, is_known: Callable[[str, bytes, str], bool] | None 
     yields the same sources and adds nothing twice. A file for whose path, content and the content's digest `is_known`
     returns True is only read.
     """
-    blots = set(tree.skipped.get(exclude.BLOTTED, ()))
-    known = {path for paths in tree.skipped.values() for path in paths} - blots
+    redacted_paths = set(tree.skipped.get(exclude.REDACTED, ()))
+    known = {path for paths in tree.skipped.values() for path in paths} - redacted_paths
     for path in tree.files:
         if path in known:
             continue
@@ -198,9 +192,9 @@ def iter_sources(tree: Tree, is_known: Callable[[str, bytes, str], bool] | None 
             tree.skip(found, path)
             continue
         tree.note_encoding(found)
-        clean = found if tree.include_secrets else blotted(found)
-        if clean is not found and path not in blots:
-            tree.skip(exclude.BLOTTED, path)
+        clean = found if tree.include_secrets else redacted(found)
+        if clean is not found and path not in redacted_paths:
+            tree.skip(exclude.REDACTED, path)
         yield clean
 
 
@@ -246,18 +240,22 @@ def _name(root: Path, repository: str | None) -> str:
     return repository
 
 
-def _fill(tree: Tree, listing: Listing, sieve: _Sieve) -> None:
+def _fill(tree: Tree, known: Set[str] = frozenset()) -> Listing:
+    """List the files of a tree, and judge those that are not `known`."""
+    file_filter = _FileFilter(tree)
+    listing = list_files(tree.root, tree.prefix, file_filter.leave_out)
     for folder in listing.unreadable:
         tree.skip(exclude.UNREADABLE, folder + "/")
     tree.unreadable = tuple(listing.unreadable)
     for path in listing.paths:
-        if sieve.leave_out(path.rpartition("/")[0]):
+        if path in known or file_filter.leave_out(path.rpartition("/")[0]):
             continue
-        reason = sieve.why_skip(path)
+        reason = file_filter.why_skip(path)
         if reason is None:
             tree.files.append(path)
         elif reason:
             tree.skip(reason, path)
+    return listing
 
 
 def _is_gone(path: str) -> bool:
@@ -268,7 +266,7 @@ def _is_gone(path: str) -> bool:
     return False
 
 
-class _Sieve:
+class _FileFilter:
     """Leave out files by name, place and size, before any is read."""
 
     def __init__(self, tree: Tree) -> None:

@@ -76,15 +76,9 @@ _LISTS = any_of(
     # what password managers and browsers write, and what people keep of an account or a wallet
     *("*[-_]passwords.csv", "logins.csv", "bitwarden*.json", "bitwarden*.csv", "lastpass*.csv", "*.1pif", "*.mnemonic"),
     *("keepass*.xml", "keepass*.csv", "dashlane*.csv", "1password*.csv", "*2fa[-_]codes*", "oauth[-_]client*.json"),
-    *(
-        "aws[-_]key*.csv",
-        "*recovery[-_]codes.*",
-        "*recovery[-_]codes",
-        "backup[-_]codes.*",
-        "seed[-_]phrase*",
-        "mnemonic.phrase",
-    ),
+    *("aws[-_]key*.csv", "*recovery[-_]codes.*", "*recovery[-_]codes", "backup[-_]codes.*", "seed[-_]phrase*"),
     *("id_rsa[-_]*", "id_ed25519[-_]*", "wpa_supplicant*.conf", ".clasprc.json", ".sentryclirc", "pgpassword"),
+    "mnemonic.phrase",
 )
 # Names of one key, one token or one account, and of environments; words for other things end alike: `sort_key.yaml`,
 # `design-tokens.json`, the locale `ar-sa.json`.
@@ -107,16 +101,8 @@ _CODE = re.compile(
     r"|lua|pl|pm|r|jl|hs|ml|exs?|erl|cljs?|zig|nim|sh|bash|ps1|bat|sql|proto|graphql|md|mdx|rst|adoc|tex|html?|s?css|less|svg)$"
 )
 _SECRET_CODE = any_of(
-    *(
-        "env.sh",
-        "wp-config.php",
-        "localsettings.php",
-        "settings.local.php",
-        "secret_token.rb",
-        ".env.php",
-        "*openrc.sh",
-    ),
-    ".mongorc.js",
+    *("env.sh", "wp-config.php", "localsettings.php", "settings.local.php", "secret_token.rb", ".env.php"),
+    *("*openrc.sh", ".mongorc.js"),
 )
 # A database as a program wrote it down, with all that its users typed.
 _DUMP = re.compile(

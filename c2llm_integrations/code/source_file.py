@@ -34,7 +34,7 @@ class SourceFile:
 _SETTINGS = frozenset({"json", "yaml", "toml", "xml", "ini", "terraform", "dockerfile"})
 
 
-def blotted(source: SourceFile) -> SourceFile:
+def redacted(source: SourceFile) -> SourceFile:
     """Return a source without the secrets in its text."""
     text = without_secrets(source.text, language_of(source.path) in _SETTINGS)
     return source if text == source.text else replace(source, text=text)
@@ -102,7 +102,7 @@ def _unread(file: Path) -> FileState | None:
 
 
 def source_of(path: str, data: bytes, wanted: bool = False, include_secrets: bool = False) -> SourceFile | str:
-    """Return the source that a file's content is, or why it is left out; it still has the secrets `blotted` replaces.
+    """Return the source that a file's content is, or why it is left out; it still has the secrets `redacted` replaces.
 
     Args:
         path: The file's POSIX path below the tree's root.

@@ -13,14 +13,8 @@ from c2llm_integrations.code.safe_open import read_inside
 
 # Parts of a folder that git keeps; the first ones have names that no project gives its files.
 _GIT_OWN = (
-    "HEAD",
-    "packed-refs",
-    "COMMIT_EDITMSG",
-    "FETCH_HEAD",
-    "ORIG_HEAD",
-    "refs/heads",
-    "logs/HEAD",
-    "info/exclude",
+    *("HEAD", "packed-refs", "COMMIT_EDITMSG", "FETCH_HEAD", "ORIG_HEAD"),
+    *("refs/heads", "logs/HEAD", "info/exclude"),
 )
 _GIT_PARTS = (*_GIT_OWN, "objects", "refs", "commondir", "config", "hooks", "index", "logs")
 # Further ones, whose names projects use as well: they count beside what a HEAD or a configuration of git says.

@@ -57,9 +57,8 @@ def attend(
 
 def _in_one(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, causal: bool) -> Tensor:
     """Attend in a padded batch by two products and a softmax, which every runtime has; padding is masked."""
-    shared = query.shape[1] // key.shape[1]
+    key, value = attention_gpu.repeated(query, key, value)
     q, k, v = (part.unflatten(0, mask.shape).transpose(1, 2) for part in (query, key, value))
-    k, v = (part.repeat_interleave(shared, 1) if shared > 1 else part for part in (k, v))
     places = torch.arange(mask.shape[1])
     seen = places <= places[:, None] if causal else mask[:, None, None, :]
     scores = (q * query.shape[-1] ** -0.5) @ k.transpose(2, 3)
@@ -86,19 +85,13 @@ def _fused(query: Tensor, key: Tensor, value: Tensor, groups: Groups, mixed: Ten
         mixed[rows].view(count, length, *query.shape[1:]).copy_(out.transpose(1, 2))
 
 
-def _exact(query: Tensor) -> Tensor:
-    """Return scaled queries in float32, as fused kernels hold scores.
-
-    Keys of Qwen2.5 reach 175: a score of that size rounded to bfloat16 is off by whole units before the softmax.
-    """
-    return query.float() * float(query.shape[-1] ** -0.5)
-
-
 def _in_blocks(query: Tensor, key: Tensor, value: Tensor, groups: Groups, mixed: Tensor) -> None:
     """Attend causally by two products and a softmax for blocks that stay in a core's cache; writes to `mixed`."""
     heads, width = query.shape[1:]
     shape = key.shape[1], heads // key.shape[1], width  # heads of keys, of queries for each, width
-    query, key = _exact(query), key.float()
+    # In float32, as fused kernels hold scores: keys of Qwen2.5 reach 175, and a score of that size rounded to bfloat16
+    # is off by whole units before the softmax.
+    query, key = query.float() * float(width**-0.5), key.float()
     for start, count, length in groups:
         texts = max(1, SCORES // (heads * length * length))
         for first in range(0, count, texts):

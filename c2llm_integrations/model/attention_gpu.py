@@ -67,7 +67,7 @@ def attend_varlen(query: Tensor, key: Tensor, value: Tensor, texts: PackedLayout
         if "enable_gqa" in _varlen_options():
             options["enable_gqa"] = True
         elif not _takes_grouped(query.device, query.dtype):
-            key, value = _repeated(query, key, value)
+            key, value = repeated(query, key, value)
     mixed: Any = varlen_attn(query, key, value, *lengths, **options)
     mixed[texts.tokens :].zero_()  # rows that the kernel leaves as they were
     return mixed  # type: ignore[no-any-return]
@@ -94,7 +94,7 @@ def _takes_grouped(device: torch.device, dtype: torch.dtype) -> bool:
 def attend_padded(query: Tensor, key: Tensor, value: Tensor, texts: PackedLayout, *, causal: bool) -> Tensor:
     """Return (tokens, heads, width) in any precision on any device, padded in blocks."""
     mixed = torch.zeros_like(query)
-    key, value = _repeated(query, key, value)  # the fused kernels take grouped queries in half precision only
+    key, value = repeated(query, key, value)  # the fused kernels take grouped queries in half precision only
     for block in texts.blocks:
         q, k, v = (part[block.rows].transpose(1, 2) for part in (query, key, value))
         # Padding is on the right, where no real token looks anyway if later tokens are hidden.
@@ -104,7 +104,7 @@ def attend_padded(query: Tensor, key: Tensor, value: Tensor, texts: PackedLayout
     return mixed
 
 
-def _repeated(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+def repeated(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """Return keys and values once for each head of the queries."""
     shared = query.shape[1] // key.shape[1]
     return (key, value) if shared == 1 else (key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1))

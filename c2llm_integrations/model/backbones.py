@@ -176,12 +176,10 @@ class Bert:
         yield from (("backbone.embeddings.LayerNorm." + part, (width,)) for part in ("weight", "bias"))
         for layer in range(config.num_hidden_layers):
             for name in Bert._LAYER:
-                start, rows = (
-                    f"backbone.encoder.layer.{layer}.{name}.",
-                    inner if name == "intermediate.dense" else width,
-                )
-                columns = (inner,) if name == "output.dense" else (width,)
-                yield f"{start}weight", (rows,) if name.endswith("LayerNorm") else (rows, *columns)
+                start = f"backbone.encoder.layer.{layer}.{name}."
+                rows = inner if name == "intermediate.dense" else width
+                columns = inner if name == "output.dense" else width
+                yield f"{start}weight", (rows,) if name.endswith("LayerNorm") else (rows, columns)
                 yield f"{start}bias", (rows,)
 
     def __init__(self, config: ModelConfig, weights: Weights) -> None:

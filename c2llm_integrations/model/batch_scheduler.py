@@ -66,40 +66,34 @@ class Turn(Enum):
     LARGE = auto()  # jobs with more batches
 
 
-class Waiting(NamedTuple):
-    """A job as the policy sees it: the lengths in its next batch, and whether more batches follow."""
+class Planned(NamedTuple):
+    """One batch of a job: the places of its texts there and their lengths, longest first."""
 
-    lengths: Sequence[int]
-    has_more: bool
-
-
-class Choice(NamedTuple):
-    """The places of the jobs whose next batches are computed together, and whether it is one large job."""
-
-    places: list[int]
-    is_large: bool
+    rows: list[int]
+    lengths: list[int]
 
 
-def choose(waiting: Sequence[Waiting], turn: Turn, *, budget: int, lane_count: int, padded: bool) -> Choice:
-    """Choose what is computed next: one batch of the first large job, or the small jobs that fit into one batch.
+def choose(jobs: Sequence[Sequence[Planned]], turn: Turn, *, budget: int, lane_count: int, padded: bool) -> list[int]:
+    """Return the places of the jobs whose next batches are computed together: one large job, or small ones that fit.
 
-    At least one job is chosen if any waits. `waiting` is in the order of turns; `turn` decides if both kinds wait;
-    `budget` tokens fit into one batch; of many small jobs only the share of one of `lane_count` lanes is taken.
+    At least one job is chosen if any waits. `jobs`: each one's batches, in the order of turns; a large one has several.
+    `turn` decides if both kinds wait; `budget` tokens fit into one batch; of many small jobs only the share of one of
+    `lane_count` lanes is taken.
     """
-    large = [place for place, job in enumerate(waiting) if job.has_more]
-    small = [place for place, job in enumerate(waiting) if not job.has_more]
+    large = [place for place, batches in enumerate(jobs) if len(batches) > 1]
+    small = [place for place, batches in enumerate(jobs) if len(batches) == 1]
     if large and (turn is Turn.LARGE or not small):
-        return Choice(large[:1], is_large=True)
-    tokens = sum(sum(waiting[place].lengths) for place in small)
+        return large[:1]
+    tokens = sum(sum(jobs[place][0].lengths) for place in small)
     limit = min(budget, max(SHARE_TOKENS, -(-tokens // lane_count)))
     chosen: list[int] = []
     lengths: list[int] = []
     for place in small:
-        more = waiting[place].lengths
+        more = jobs[place][0].lengths
         if not chosen or cost_of([*lengths, *more], padded) <= limit:
             chosen.append(place)
             lengths += more
-    return Choice(chosen, is_large=False)
+    return chosen
 
 
 class Budget:
@@ -122,13 +116,6 @@ class Budget:
             self.tokens, self._fitted = min(self.full, 2 * self.tokens), 0
 
 
-class Planned(NamedTuple):
-    """One batch of a job: the places of its texts there and their lengths, longest first."""
-
-    rows: list[int]
-    lengths: list[int]
-
-
 class Job:
     """The texts of one caller; `vectors` (len(tokens), width) float32 fills as batches end."""
 
@@ -139,10 +126,6 @@ class Job:
         self.done = 0
         self.error: BaseException | None = None
         self.changed = threading.Condition(lock)
-
-    def take(self) -> Batch:
-        """Remove the next batch from the job and return its texts."""
-        return [Text(self, row) for row in self.batches.popleft().rows]
 
 
 class Text(NamedTuple):
@@ -208,19 +191,14 @@ class BatchScheduler:
         """Compute at most `budget` tokens at once from now on."""
         self.budget = Budget(budget)
 
-    def submit(self, *many: Texts) -> list[Job]:
-        """Begin to compute texts of at least one token each, a job for each list of them.
-
-        Call `wait` for a job's result, or `cancel` it. The jobs of one call arrive at the same time.
-        """
-        jobs = []
-        for tokens in many:
-            planned = list(plan_batches([len(ids) for ids in tokens], self.budget.tokens, padded=self._padded))
-            jobs.append(Job(tokens, self.width, planned, self._lock))
+    def submit(self, tokens: Texts) -> Job:
+        """Begin to compute texts of at least one token each; call `wait` for the result, or `cancel`."""
+        planned = list(plan_batches([len(ids) for ids in tokens], self.budget.tokens, padded=self._padded))
+        job = Job(tokens, self.width, planned, self._lock)
         with self._lock:
-            self._jobs += jobs
+            self._jobs.append(job)
             self._wake()
-        return jobs
+        return job
 
     def wait(self, job: Job, report: Callable[[int], None]) -> NDArray[np.float32]:
         """Return the job's vectors; `report(texts done)` is called in this thread. Raises what the encoder raised."""
@@ -250,21 +228,19 @@ class BatchScheduler:
 
     def _drain(self, worker: Worker) -> None:
         """Compute until nothing waits; runs in the worker's thread."""
-        while first := self._take_or_sleep(worker):
-            if len(first) == 1:
+        while True:
+            with self._lock:
+                first = [batch for _ in range(min(worker.lane_count, 2)) if (batch := self._next(worker))]
+                if not first and worker.state is State.AWAKE:
+                    worker.state = State.ASLEEP
+            if not first:
+                return
+            if len(first) == 1:  # computed alone, on all cores of a CPU
                 self._compute(worker, first[0])
                 continue
             worker.busy = worker.lane_count
             idle: list[Batch] = [[]] * (worker.lane_count - len(first))
             list(worker.lane_pool.map(lambda batch: self._run_lane(worker, batch), first + idle))
-
-    def _take_or_sleep(self, worker: Worker) -> list[Batch]:
-        """Return one batch to compute alone or two to start lanes with; if no text waits, [], and the worker sleeps."""
-        with self._lock:
-            batches = [batch for _ in range(min(worker.lane_count, 2)) if (batch := self._next(worker))]
-            if not batches and worker.state is State.AWAKE:
-                worker.state = State.ASLEEP
-            return batches
 
     def _run_lane(self, worker: Worker, batch: Batch) -> None:
         """Compute this batch, if any, and then further ones, until no lane of the worker finds another."""
@@ -328,16 +304,18 @@ class BatchScheduler:
         if self._again:
             return self._again.popleft()
         self._jobs = [job for job in self._jobs if job.batches]
-        waiting = [Waiting(job.batches[0].lengths, len(job.batches) > 1) for job in self._jobs]
-        choice = choose(
-            waiting, self._turn, budget=self.budget.tokens, lane_count=worker.lane_count, padded=self._padded
-        )
-        if not choice.places:
+        waiting = [job.batches for job in self._jobs]
+        budget = self.budget.tokens
+        places = choose(waiting, self._turn, budget=budget, lane_count=worker.lane_count, padded=self._padded)
+        if not places:
             return []
-        self._turn = Turn.SMALL if choice.is_large else Turn.LARGE
-        batch = [text for place in choice.places for text in self._jobs[place].take()]
-        if choice.is_large:  # it goes behind the others
-            self._jobs.append(self._jobs.pop(choice.places[0]))
+        is_large = len(waiting[places[0]]) > 1
+        self._turn = Turn.SMALL if is_large else Turn.LARGE
+        batch = [
+            Text(job, row) for job in (self._jobs[place] for place in places) for row in job.batches.popleft().rows
+        ]
+        if is_large:  # it goes behind the others
+            self._jobs.append(self._jobs.pop(places[0]))
         return sorted(batch, key=lambda text: -len(text.tokens))
 
     def _within_memory(self, worker: Worker, texts: Texts) -> torch.Tensor:

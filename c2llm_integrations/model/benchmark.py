@@ -89,27 +89,23 @@ def _run(model: C2LLMEmbedder, texts: list[str], budget: int, shapes: Shapes, pe
     size = start = budget // 64
     model.encode_documents(texts[:size])
     rates: list[float] = []
-    counts: list[float] = []
-    lengths: list[float] = []
+    counts: list[int] = []  # of tokens
     begin = time.perf_counter()
     while time.perf_counter() - begin < seconds or len(rates) < 3:
-        some = [texts[(start + n) % len(texts)] for n in range(size)]
         before, at = model.tokens_seen, time.perf_counter()
-        model.encode_documents(some)
-        took, tokens = time.perf_counter() - at, model.tokens_seen - before
-        rates.append(tokens / took)
-        counts.append(len(some) / took)
-        lengths.append(tokens / len(some))
+        model.encode_documents([texts[(start + n) % len(texts)] for n in range(size)])
+        counts.append(model.tokens_seen - before)
+        rates.append(counts[-1] / (time.perf_counter() - at))
         start += size
         if time.perf_counter() - begin < seconds / 2:
             size = min(4096, 2 * size)
-    rate = statistics.median(rates)
-    work = _flop(model, shapes, statistics.mean(lengths))
+    rate, length = statistics.median(rates), sum(counts) / (start - budget // 64)
+    work = _flop(model, shapes, length)
     return Measured(
         dtype=str(model.dtype).removeprefix("torch."),
         batch_tokens=budget,
         tokens_per_second=rate,
-        texts_per_second=statistics.median(counts),
+        texts_per_second=rate / length,
         peak_tflops=peak / 1e12,
         mfu=None if work is None else work * rate / peak,
         query_ms=1000
@@ -178,9 +174,8 @@ def kinds_to_measure(name: str, device: torch.device) -> list[str]:
 
 def _texts() -> list[str]:
     """Return chunks of Python's own library, real code that is always there, with files and lengths mixed."""
-    files = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
     texts: list[str] = []
-    for file in files:
+    for file in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py")):
         source = file.read_text(encoding="utf-8", errors="replace")
         texts += [chunk.text for chunk in chunk_source("python", file.name, source)]
     chosen = np.random.default_rng(0).permutation(len(texts))[:MOST_CHUNKS]

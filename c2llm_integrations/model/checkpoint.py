@@ -35,16 +35,9 @@ RANGES = "ranges.safetensors"
 HEAD_FILE = "head-{}.safetensors"
 # The files of a checkpoint; anything else in a hub repository (code, pickles, other formats) is never fetched.
 FILES = (
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "config_sentence_transformers.json",
-    "modules.json",
-    "sentence_bert_config.json",
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "model-*-of-*.safetensors",
-    HEAD_FILE.format("*"),
+    *("config.json", "tokenizer.json", "tokenizer_config.json"),
+    *("config_sentence_transformers.json", "modules.json", "sentence_bert_config.json"),
+    *("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors", HEAD_FILE.format("*")),
 )
 _PMA_NAME = re.compile(r"(?:^|\.)(S|mab\.(?:fc_[qkvo]|ln[01])\.(?:weight|bias))$")
 _BACKBONE_PREFIX = "plm_model.model."
@@ -55,6 +48,12 @@ _STRANGE = "\ue000"
 # A few times what the largest models have: each costs time and memory before any weight is read.
 _MAX_NUMBER = 2**26
 _MAX_PARTS = {"layer": 1_000, "expert": 2**14, "label": 2**14}
+# Type of a size → the types of its value in a file, the least one, and what an error says.
+_EXPECTED: dict[Any, tuple[Any, int | None, str]] = {
+    "int": (int, 1, "a whole number above zero"),
+    "float": ((int, float), 0, "a number, at least zero"),
+    "str": (str, None, "a name"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -363,19 +362,13 @@ def _check_numbers(config: Mapping[str, Any], file: Path) -> None:
 
 def _check_sizes(said: Mapping[str, Any], file: Path) -> None:
     for one in fields(ModelConfig):
-        if one.name not in said or one.name == "type_vocab_size":  # some backbones have no token types
+        if (
+            one.name not in said or one.type not in _EXPECTED or one.name == "type_vocab_size"
+        ):  # some have no token types
             continue
         value = said[one.name]
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if one.type == "int":
-            is_right, expected = is_number and isinstance(value, int) and value >= 1, "a whole number above zero"
-        elif one.type == "float":
-            is_right, expected = is_number and value >= 0, "a number, at least zero"
-        elif one.type == "str":
-            is_right, expected = isinstance(value, str), "a name"
-        else:
-            continue
-        if not is_right:
+        types, least, expected = _EXPECTED[one.type]
+        if not isinstance(value, types) or isinstance(value, bool) or not (least is None or value >= least):
             key = "compressed_dim" if one.name == "output_dim" else one.name
             raise CheckpointError(f"{file} has {key} {value!r:.80}, expected {expected}")
     heads, width = said.get("num_attention_heads", 1), said.get("hidden_size", 0)

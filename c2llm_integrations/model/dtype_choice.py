@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -28,10 +27,11 @@ from c2llm_integrations.model.parallel_batches import lanes
 
 # The products measured: rows of tokens, and the most columns and outputs of a layer.
 ROWS, MOST_COLUMNS, MOST_OUTPUTS = 128, 512, 1024
-# Turns in which every type is timed once: the least, and the most, if a busy machine makes them disagree.
-TURNS, MOST_TURNS = 7, 63
-# A type of fewer bits must win by this much; one that takes this many times as long as float32 is not tried again.
-GAIN, HOPELESS = 1.15, 5.0
+# Turns in which every type is timed once, and after how many of them one is left out that takes over `HOPELESS` times
+# as long as float32.
+TURNS, FIRST_TURNS, HOPELESS = 25, 3, 5.0
+# A type of fewer bits must win by this much.
+GAIN = 1.15
 _ENVIRONMENT = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 
 
@@ -70,18 +70,10 @@ def why_not_int8(checkpoint: Checkpoint, device: torch.device) -> str | None:
 def cpu_times(checkpoint: Checkpoint) -> dict[str, float]:
     """Return the milliseconds of a product of this checkpoint's shape on this CPU, by data type."""
     config = checkpoint.sizes
-    found = product_times(config.hidden_size or 768, config.intermediate_size or 3072)
-    if why_not_int8(checkpoint, torch.device("cpu")):
-        found.pop("int8", None)
-    return found
-
-
-def product_times(width: int, inner: int) -> dict[str, float]:
-    """Return the milliseconds of a product of `width` columns and `inner` outputs on one thread, by data type.
-
-    "int8" is missing where its products are not available. The first call on a machine measures, later ones read.
-    """
-    return dict(_product_times(min(width, MOST_COLUMNS), min(inner, MOST_OUTPUTS)))
+    width, inner = config.hidden_size or 768, config.intermediate_size or 3072
+    found = product_times(min(width, MOST_COLUMNS), min(inner, MOST_OUTPUTS))
+    is_left_out = why_not_int8(checkpoint, torch.device("cpu")) is not None
+    return {name: ms for name, ms in found.items() if not (name == "int8" and is_left_out)}
 
 
 def fastest(milliseconds: Mapping[str, float]) -> torch.dtype:
@@ -95,7 +87,11 @@ def fastest(milliseconds: Mapping[str, float]) -> torch.dtype:
 
 
 @cache
-def _product_times(width: int, inner: int) -> dict[str, float]:
+def product_times(width: int, inner: int) -> Mapping[str, float]:
+    """Return the milliseconds of a product of `width` columns and `inner` outputs on one thread, by data type.
+
+    "int8" is missing where its products are not available. The first call on a machine measures, later ones read.
+    """
     file = user_cache() / "cpu.json"
     kept: dict[str, dict[str, float]] = {}
     with suppress(OSError, ValueError):
@@ -104,11 +100,10 @@ def _product_times(width: int, inner: int) -> dict[str, float]:
     found = kept.get(key) if isinstance(kept, dict) else None
     if isinstance(found, dict) and "float32" in found and all(isinstance(ms, float) for ms in found.values()):
         return found
-    found, is_settled = _measured(width, inner)
-    if is_settled:
-        with suppress(OSError):  # a home that cannot be written to: the next process measures again
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, json.dumps({**(kept if isinstance(kept, dict) else {}), key: found}))
+    found = _measured(width, inner)
+    with suppress(OSError):  # a home that cannot be written to: the next process measures again
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, json.dumps({**(kept if isinstance(kept, dict) else {}), key: found}))
     return found
 
 
@@ -120,13 +115,13 @@ def this_machine() -> str:
     return " ".join([str(about.get("cpu_name", platform.machine())), torch.__version__, *flags, *limits])
 
 
-def _measured(width: int, inner: int) -> tuple[dict[str, float], bool]:
+def _measured(width: int, inner: int) -> dict[str, float]:
     with lanes(torch.device("cpu")) as threads:  # on one thread, as batches are computed
         return threads.submit(_by_type, width, inner).result()
 
 
 @torch.inference_mode()
-def _by_type(width: int, inner: int) -> tuple[dict[str, float], bool]:
+def _by_type(width: int, inner: int) -> dict[str, float]:
     x, weight = torch.rand(ROWS, width) - 0.5, torch.rand(inner, width) - 0.5
     rough_x, rough_weight = x.bfloat16(), weight.bfloat16()
     ways: dict[str, Callable[[], object]] = {
@@ -141,26 +136,15 @@ def _by_type(width: int, inner: int) -> tuple[dict[str, float], bool]:
     return compared({name: partial(_milliseconds, way) for name, way in ways.items()})
 
 
-def compared(timers: Mapping[str, Callable[[], float]]) -> tuple[dict[str, float], bool]:
-    """Return each type's milliseconds, and whether the turns agree which type is the fastest.
-
-    Other load on the machine slows all types of one turn alike, so each is compared with float32's time in its own
-    turn, and the median of these ratios counts. As long as the quartiles would choose differently, turns are added.
-    """
-    turns: list[dict[str, float]] = []
-    hopeless: set[str] = set()
-    is_settled = False
-    while not is_settled and len(turns) < MOST_TURNS:
-        turns.append({name: timer() for name, timer in timers.items() if name not in hopeless})
-        ratios = {name: sorted(turn[name] / turn["float32"] for turn in turns if name in turn) for name in timers}
-        if len(turns) == 2:
-            hopeless = {name for name, found in ratios.items() if found[0] > HOPELESS}
-        quartiles = [
-            {name: found[number * (len(found) - 1) // 4] for name, found in ratios.items()} for number in (1, 2, 3)
-        ]
-        is_settled = len(turns) >= TURNS and len(set(map(fastest, quartiles))) == 1
-    float32_ms = statistics.median(turn["float32"] for turn in turns)
-    return {name: round(float32_ms * ratio, 4) for name, ratio in quartiles[1].items()}, is_settled
+def compared(timers: Mapping[str, Callable[[], float]]) -> dict[str, float]:
+    """Return each type's milliseconds: the least of its turns, because other load on the machine only adds to it."""
+    least = dict.fromkeys(timers, float("inf"))
+    for turn in range(TURNS):
+        if turn == FIRST_TURNS:
+            timers = {name: timer for name, timer in timers.items() if least[name] <= HOPELESS * least["float32"]}
+        for name, timer in timers.items():
+            least[name] = min(least[name], timer())
+    return {name: round(ms, 4) for name, ms in least.items()}
 
 
 def _milliseconds(work: Callable[[], object]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -254,10 +255,10 @@ class C2LLMEmbedder:
         if unknown is None or read.isascii():
             return 0.0
         found = self._tokenizer.encode(read, add_special_tokens=False)
-        spans = [
-            (end - start, token == unknown) for token, (start, end) in zip(found.tokens, found.offsets, strict=True)
-        ]
-        return sum(size for size, is_unknown in spans if is_unknown) / max(1, sum(size for size, _ in spans))
+        sizes: Counter[bool] = Counter()
+        for token, (start, end) in zip(found.tokens, found.offsets, strict=True):
+            sizes[token == unknown] += end - start
+        return sizes[True] / max(1, sizes.total())
 
     def _require_own_process(self) -> None:
         if self._process != os.getpid():
@@ -270,24 +271,24 @@ class C2LLMEmbedder:
         """Return (n, trained width) and tokens; while one window of texts is computed, the next is tokenized."""
         vectors = np.empty((len(texts), self.checkpoint.output_dim), np.float32)
         counts = np.zeros(len(texts), np.int64)
-        jobs: list[Job] = []
-        windows = list(_windows(len(texts)))
+        begun: deque[tuple[slice, Job]] = deque()
 
-        def collect(number: int) -> None:
-            begin = windows[number].start
-            vectors[windows[number]] = self.scheduler.wait(jobs[number], lambda done: report(begin + done))
+        def collect() -> None:
+            window, job = begun[0]
+            vectors[window] = self.scheduler.wait(job, lambda done: report(window.start + done))
+            begun.popleft()
 
         try:
-            for window in windows:
+            for window in _windows(len(texts)):
                 tokens = self._counted(texts[window])
                 counts[window] = list(map(len, tokens))
-                jobs += self.scheduler.submit(tokens)
-                if len(jobs) > 1:
-                    collect(len(jobs) - 2)
-            if jobs:
-                collect(len(jobs) - 1)
+                begun.append((window, self.scheduler.submit(tokens)))
+                if len(begun) > 1:
+                    collect()
+            if begun:
+                collect()
         finally:
-            for job in jobs[-2:]:
+            for _, job in begun:
                 self.scheduler.cancel(job)
         return vectors, counts
 

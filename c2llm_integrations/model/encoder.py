@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from itertools import chain, groupby
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -27,26 +27,14 @@ from c2llm_integrations.model.parallel_batches import GPU_LANES, keep_freed_memo
 from c2llm_integrations.model.pma import PMA, FoldedPMA
 from c2llm_integrations.model.safetensors_files import some_names
 
+if TYPE_CHECKING:
+    from c2llm_integrations.model.hf_model import C2LLMModel
+
 Texts = Sequence[Sequence[int]]
 # The CPU library keeps a compiled kernel for every matrix height it meets: free heights cost 500 MB in 70 batches.
 ROW_MULTIPLE = 32
 # Tokens in one forward pass.
 CPU_BUDGET, GPU_BUDGET = 2048, 32768
-
-
-class Encoder(Protocol):
-    """Compute vectors of token ids. `padded`: a batch costs its longest text for each of its texts."""
-
-    padded: bool
-
-    def __call__(self, texts: Texts) -> Tensor:
-        """Return (len(texts), output_dim) float32 on the CPU, not normalized; each text has at least one token."""
-
-    def attention(self, text: Sequence[int]) -> Tensor:
-        """Return (len(text), heads) float32 on the CPU: the weight that each head of PMA gives to each token."""
-
-    def states(self, texts: Texts) -> Tensor:
-        """Return (tokens, D) on the CPU: the backbone's last states, text after text."""
 
 
 def load_encoder(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> Encoder:
@@ -110,10 +98,9 @@ def longest_text(checkpoint: Checkpoint) -> int | None:
     config = checkpoint.sizes
     if any(kind.can_compute(config) for kind in (Qwen2, Bert)):
         return config.max_position_embeddings or None
-    from c2llm_integrations.model.hf_config import C2LLMConfig
     from c2llm_integrations.model.hf_model import empty_model, positions_of
 
-    return positions_of(empty_model(C2LLMConfig(**checkpoint.config)).backbone)
+    return positions_of(empty_model(checkpoint.config).backbone)
 
 
 def token_budget(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> int:
@@ -149,7 +136,10 @@ def _is_device_fault(error: BaseException) -> bool:
 
 
 class PackedEncoder:
-    """A backbone and PMA over texts laid end to end."""
+    """A backbone and PMA over texts laid end to end.
+
+    `padded`, of any encoder: whether a batch costs its longest text for each of its texts.
+    """
 
     padded = False
 
@@ -161,19 +151,19 @@ class PackedEncoder:
 
     @torch.inference_mode()
     def __call__(self, texts: Texts) -> Tensor:
-        """See `Encoder`."""
+        """Return (len(texts), output_dim) float32 on the CPU, not normalized; each text has at least one token."""
         states, groups = self._states(texts)
         return pool_packed(self.pooling, states, groups).cpu()
 
     @torch.inference_mode()
     def attention(self, text: Sequence[int]) -> Tensor:
-        """See `Encoder`."""
+        """Return (len(text), heads) float32 on the CPU: the weight that each head of PMA gives to each token."""
         states, _ = self._states([text])
         return self.pooling.scores(states[: len(text)].float()).softmax(0).cpu()
 
     @torch.inference_mode()
     def states(self, texts: Texts) -> Tensor:
-        """See `Encoder`."""
+        """Return (tokens, D) on the CPU: the backbone's last states, text after text."""
         states, _ = self._states(texts)
         return states[: sum(map(len, texts))].cpu()
 
@@ -198,17 +188,8 @@ class PaddedEncoder:
     padded = True
 
     def __init__(self, checkpoint: Checkpoint, tensors: Weights, dtype: torch.dtype, device: torch.device) -> None:
-        from c2llm_integrations.model.hf_config import C2LLMConfig
-        from c2llm_integrations.model.hf_model import C2LLMModel, empty_model
-
         self.device = device
-        model = empty_model(C2LLMConfig(**checkpoint.config))
-        weights = {long_name(name): tensors.pop(name) for name in list(tensors)}
-        require_shapes(checkpoint, weights, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
-        for name in weights:  # one by one, so that no second copy of a large model is ever held
-            weights[name] = weights[name].to(device, dtype)
-        model.load_state_dict(weights, assign=True)
-        self.model: C2LLMModel = model.eval().to(device)  # type: ignore[no-untyped-call]
+        self.model: C2LLMModel = filled_model(checkpoint, tensors, dtype, device).eval().to(device)  # type: ignore[no-untyped-call]
         self._try(checkpoint.sizes.model_type)
 
     @torch.inference_mode()
@@ -228,33 +209,49 @@ class PaddedEncoder:
 
     @torch.inference_mode()
     def __call__(self, texts: Texts) -> Tensor:
-        """See `Encoder`."""
+        """See `PackedEncoder`."""
         found, _ = self._computed(texts)
         return found.pooler_output.float().cpu()  # type: ignore[no-any-return]
 
     @torch.inference_mode()
     def states(self, texts: Texts) -> Tensor:
-        """See `Encoder`."""
+        """See `PackedEncoder`."""
         found, mask = self._computed(texts)
         return found.last_hidden_state[mask].cpu()  # type: ignore[no-any-return]
 
     def _computed(self, texts: Texts) -> tuple[Any, Tensor]:
         """Return the model's output for right-padded texts, and the mask of their tokens."""
-        ids, mask = (to_device(part, self.device) for part in right_padded(list(map(torch.tensor, texts))))
+        ids, mask = (to_device(part, self.device) for part in right_padded(texts))
         return self.model(input_ids=ids, attention_mask=mask.long()), mask
 
     @torch.inference_mode()
     def attention(self, text: Sequence[int]) -> Tensor:
-        """See `Encoder`."""
+        """See `PackedEncoder`."""
         found, _ = self._computed([text])
         folded = FoldedPMA(self.model.mha_pma)
         return folded.scores(found.last_hidden_state[0]).float().softmax(0).cpu()
 
 
-def right_padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+Encoder: TypeAlias = PackedEncoder | PaddedEncoder
+
+
+def filled_model(checkpoint: Checkpoint, tensors: Weights, dtype: torch.dtype, device: torch.device) -> C2LLMModel:
+    """Return the checkpoint as a model of transformers with these weights, which are taken out of `tensors`."""
+    from c2llm_integrations.model.hf_model import empty_model
+
+    model = empty_model(checkpoint.config)
+    weights = {long_name(name): tensors.pop(name) for name in list(tensors)}
+    require_shapes(checkpoint, weights, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
+    for name in weights:  # one by one, so that no second copy of a large model is ever held
+        weights[name] = weights[name].to(device, dtype)
+    model.load_state_dict(weights, assign=True)
+    return model
+
+
+def right_padded(rows: Sequence[Any]) -> tuple[Tensor, Tensor]:
     """Return rows of unlike lengths as one tensor, zeros behind the shorter ones, and a mask, True where a row is."""
     lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
-    padded = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+    padded = torch.nn.utils.rnn.pad_sequence([torch.as_tensor(row) for row in rows], batch_first=True)
     return padded, torch.arange(padded.shape[1]) < lengths[:, None]
 
 
@@ -287,13 +284,10 @@ def groups_of(lengths: Sequence[int]) -> Iterator[tuple[int, int, int]]:
 
 def pma_shapes(config: ModelConfig) -> Iterator[tuple[str, Shape]]:
     """Yield the short name of each tensor of the checkpoint's PMA and the shape it must have."""
-    hidden, width = config.hidden_size, config.output_dim
-    yield "pma.S", (1, 1, width)
-    for name, columns in (("fc_q", width), ("fc_k", hidden), ("fc_v", hidden), ("fc_o", width)):
-        yield f"pma.mab.{name}.weight", (width, columns)
-        yield f"pma.mab.{name}.bias", (width,)
-    for name in ("ln0", "ln1") if config.pma_layer_norm else ():
-        yield from ((f"pma.mab.{name}.{part}", (width,)) for part in ("weight", "bias"))
+    with torch.device("meta"):
+        pma = PMA(config.hidden_size, config.output_dim, config.pma_num_heads, config.pma_layer_norm)
+    for name, tensor in pma.state_dict().items():
+        yield f"pma.{name}", tuple(tensor.shape)
 
 
 def require_shapes(checkpoint: Checkpoint, found: Weights, wanted: dict[str, Shape]) -> None:

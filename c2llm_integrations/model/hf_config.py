@@ -8,12 +8,10 @@ from transformers import AutoConfig, PretrainedConfig, Qwen2Config
 
 from c2llm_integrations.errors import CheckpointError
 
-_OWN_KEYS = frozenset(
-    {
-        *("compressed_dim", "pma_num_heads", "pma_ln", "pma_norm", "pma_norm_mode", "embedding_method"),
-        *("backbone_config", "model_type", "auto_map", "architectures", "tokenizer_name_or_path", "padding_side"),
-    }
-)
+_OWN_KEYS = {
+    *("compressed_dim", "pma_num_heads", "pma_ln", "pma_norm", "pma_norm_mode", "embedding_method"),
+    *("backbone_config", "model_type", "auto_map", "architectures", "tokenizer_name_or_path", "padding_side"),
+}
 
 
 class C2LLMConfig(Qwen2Config):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -110,10 +111,10 @@ class _WithoutMemory(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def empty_model(config: C2LLMConfig) -> C2LLMModel:
-    """Build a model without memory for its weights; `load_state_dict(..., assign=True)` brings them."""
+def empty_model(config: Mapping[str, Any]) -> C2LLMModel:
+    """Build the model of a config.json without memory for weights; `load_state_dict(..., assign=True)` brings them."""
     with _WithoutMemory():
-        return C2LLMModel(config)
+        return C2LLMModel(C2LLMConfig(**config))
 
 
 AutoConfig.register("c2llm", C2LLMConfig, exist_ok=True)

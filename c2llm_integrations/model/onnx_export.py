@@ -82,7 +82,7 @@ def export_onnx(options: ModelOptions, folder: Path, *, int8: bool = False) -> d
         made = Path(temporary) / folder.name
         (made / "onnx").mkdir(parents=True)
         write_graph(graph, made / "onnx" / MODEL, int8)
-        _write_texts(embedder, made)
+        _write_texts(embedder, graph.blank, made)
         cosines = {file.name: _cosine(embedder, file) for file in sorted((made / "onnx").glob("*.onnx"))}
         if folder.exists():
             folder.rmdir()
@@ -90,11 +90,12 @@ def export_onnx(options: ModelOptions, folder: Path, *, int8: bool = False) -> d
     return cosines
 
 
-def _write_texts(embedder: C2LLMEmbedder, folder: Path) -> None:
+def _write_texts(embedder: C2LLMEmbedder, blank: int, folder: Path) -> None:
     """Write the tokenizer, which adds nothing, cuts at the embedder's length and pads; the prompts; the card."""
     checkpoint, length = embedder.checkpoint, embedder.max_length
-    blank, token = blank_of(embedder)
-    tokenizer = json.loads(checkpoint.tokenizer().to_str())
+    own = checkpoint.tokenizer()
+    token = own.id_to_token(blank) or "[PAD]"
+    tokenizer = json.loads(own.to_str())
     tokenizer["post_processor"] = None
     tokenizer["truncation"] = {"direction": "Right", "max_length": length, "strategy": "LongestFirst", "stride": 0}
     padding = {"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None}
@@ -133,7 +134,7 @@ def _cosine(embedder: C2LLMEmbedder, file: Path) -> float:
 
     tokenizer = embedder.checkpoint.tokenizer()
     tokens = [tokenizer.encode(text, add_special_tokens=False).ids[: embedder.max_length] for text in _TEXTS]
-    ids, mask = right_padded(list(map(torch.tensor, tokens)))
+    ids, mask = right_padded(tokens)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     found = session.run(None, {"input_ids": ids.long().numpy(), "attention_mask": mask.long().numpy()})[0]
     wanted = embedder.encode(_TEXTS)
@@ -156,7 +157,8 @@ class OnnxGraph(nn.Module):
             raise InputError(f"backbone {kind!r} of {embedder.checkpoint.name} cannot be exported; qwen2 and bert can")
         self.backbone: Any = encoder.backbone  # in float32, so never `Int8Bert`
         self.pooling = encoder.pooling
-        self.blank, self.width = blank_of(embedder)[0], embedder.output_dim
+        self.blank = embedder.checkpoint.blank_token(embedder.checkpoint.tokenizer())
+        self.width = embedder.output_dim
         projection = embedder.projection
         self.matrix = None if projection is None else torch.from_numpy(projection.matrix)
 
@@ -232,10 +234,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(level)
-
-
-def blank_of(embedder: C2LLMEmbedder) -> tuple[int, str]:
-    """Return the token of a text without tokens, and its name."""
-    tokenizer = embedder.checkpoint.tokenizer()
-    blank = embedder.checkpoint.blank_token(tokenizer)
-    return blank, tokenizer.id_to_token(blank) or "[PAD]"

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import cache
-from itertools import chain, islice
+from itertools import islice
 from threading import Barrier, RLock
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import torch
-from torch import Tensor
 
-if TYPE_CHECKING:
-    from c2llm_integrations.model.encoder import Texts
+_Item = TypeVar("_Item")
+_T = TypeVar("_T")
 
 GPU_LANES = 2
 # PyTorch's setting is the process's for a moment while lanes begin: nobody else may take it for the caller's then.
@@ -73,21 +71,26 @@ def _take_own_stream(device: torch.device) -> None:
     torch.cuda.set_stream(stream)
 
 
-def run(encode: Callable[[Texts], Tensor], batches: Iterable[Texts], device: torch.device) -> Iterator[Tensor]:
-    """Yield what `encode` returns for each batch, in order; batches are drawn one by one as lanes become free."""
-    batches = iter(batches)
-    start = list(islice(batches, 2))
-    if lane_count(device) == 1 or len(start) < 2:
-        yield from map(encode, chain(start, batches))
-        return
-    waiting: deque[Future[Tensor]] = deque()
-    with lanes(device) as threads:
-        for batch in chain(start, batches):
-            waiting.append(threads.submit(encode, batch))
-            if len(waiting) > lane_count(device):  # few at a time, so that an interrupted run ends soon
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+def run(
+    threads: ThreadPoolExecutor, call: Callable[[_Item], _T], items: Iterable[_Item], count: int
+) -> Iterator[tuple[_Item, _T]]:
+    """Yield each item and what `call` returns for it, as they come.
+
+    At most one more than `count` wait at a time, so that few results are held and an interrupted run ends soon.
+    """
+    items = iter(items)
+    waiting: dict[Future[_T], _Item] = {}
+    try:
+        while True:
+            for item in islice(items, count + 1 - len(waiting)):
+                waiting[threads.submit(call, item)] = item
+            if not waiting:
+                return
+            for ended in wait(waiting, return_when=FIRST_COMPLETED).done:
+                yield waiting.pop(ended), ended.result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 @cache

@@ -14,8 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from itertools import islice
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,6 +31,7 @@ from c2llm_integrations.model.batch_scheduler import plan_batches
 from c2llm_integrations.model.embedder import C2LLMEmbedder, checked, progress_bar, unit_rows
 from c2llm_integrations.model.fingerprint import probe_of
 from c2llm_integrations.model.options import KEY_VARIABLE, ModelOptions, is_loopback, remember_model
+from c2llm_integrations.model.parallel_batches import run
 
 # Write this in place of http:// to ask a server on another machine without encryption.
 INSECURE = "http+insecure"
@@ -47,6 +47,8 @@ MAX_REFUSAL_BYTES = 2**16
 MAX_TOKENS = 2**40
 # Bytes of a token, to make requests of about the same work: code has 3 to 4.
 BYTES_PER_TOKEN = 3
+# Options that the server has decided.
+_DECIDED_THERE = ("revision", "dtype", "device", "head", "projection")
 # Answers that another try may change.
 TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 # Their vectors identify the weights of a server without a fingerprint. Never change them.
@@ -73,7 +75,9 @@ class RemoteEmbedder(C2LLMEmbedder):
             ServerError: For a server that cannot be reached, refuses, or answers without a vector.
 
         """
-        _require_default(options, "revision", "dtype", "device", "head", "projection")
+        fixed = [name for name in _DECIDED_THERE if getattr(options, name) != getattr(ModelOptions(), name)]
+        if fixed:
+            raise InputError(f"{' and '.join(fixed)} cannot be chosen for a server's model; leave it out")
         self.options = options
         self.url, name = _address(options.name)
         self._client = _client(self.url)
@@ -127,12 +131,6 @@ class RemoteEmbedder(C2LLMEmbedder):
             found["truncate_dim"] = cut
         return found | {"model": self.options.name, "normalize": self.normalize, "output_dim": self.output_dim}
 
-    @property
-    def fingerprint(self) -> Mapping[str, str | int | bool | None]:
-        """Everything that decides what a document vector means; "model" is the server's address."""
-        assert self._fingerprint is not None
-        return self._fingerprint
-
     def attention(self, text: str) -> list[tuple[int, int, float]]:
         """Raise InputError: a server gives vectors only."""
         raise InputError(f"{self.url} gives vectors only, not where the model looks; load the model here for that")
@@ -163,24 +161,13 @@ class RemoteEmbedder(C2LLMEmbedder):
         return (unit_rows(vectors) if self.normalize else vectors), counts
 
     def _answers(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Vectors, int]]:
-        """Yield the rows of each request, their vectors and tokens, as they come; few requests wait at a time."""
+        """Yield the rows of each request, their vectors and tokens, as they come."""
         lengths = [min(self.max_length, len(text.encode()) // BYTES_PER_TOKEN + 1) for text in texts]
         planned = plan_batches(lengths, self.options.batch_tokens or REQUEST_TOKENS)
         batches = (batch[at : at + REQUEST_TEXTS] for batch in planned for at in range(0, len(batch), REQUEST_TEXTS))
         with ThreadPoolExecutor(CONCURRENT, "c2llm-remote") as threads:
-            waiting: dict[Future[tuple[Vectors, int]], list[int]] = {}
-            try:
-                while True:
-                    for rows in islice(batches, CONCURRENT + 1 - len(waiting)):
-                        waiting[threads.submit(self._split, [texts[row] for row in rows])] = rows
-                    if not waiting:
-                        return
-                    for ended in wait(waiting, return_when=FIRST_COMPLETED).done:
-                        rows = waiting.pop(ended)
-                        yield rows, *ended.result()
-            finally:
-                for future in waiting:
-                    future.cancel()
+            answers = run(threads, lambda rows: self._split([texts[row] for row in rows]), batches, CONCURRENT)
+            yield from ((rows, vectors, tokens) for rows, (vectors, tokens) in answers)
 
     def _split(self, texts: list[str]) -> tuple[Vectors, int]:
         """Embed texts, in halves if they are too large for one request."""
@@ -233,7 +220,8 @@ class RemoteEmbedder(C2LLMEmbedder):
             except ValueError:
                 answer = None
             if not isinstance(answer, dict):
-                raise ServerError(f"{self.url} answered with {_text(content)[:80]!r}, expected a JSON object")
+                shown = content[:80].decode("utf-8", "replace")
+                raise ServerError(f"{self.url} answered with {shown!r}, expected a JSON object")
             return answer
 
         try:
@@ -276,10 +264,6 @@ def _content(response: httpx.Response, url: str, most: int) -> bytes:
     return bytes(content)
 
 
-def _text(content: bytes) -> str:
-    return content.decode("utf-8", "replace")
-
-
 def _refusal(response: httpx.Response, content: bytes, url: str) -> Exception:
     status, said = response.status_code, _message(response, content)
     if status == 400:
@@ -302,7 +286,7 @@ def _message(response: httpx.Response, content: bytes) -> str:
         found = found.get("error", found)
         said = found.get("message") if isinstance(found, Mapping) else found
     except (ValueError, AttributeError):
-        said = _text(content)
+        said = content.decode("utf-8", "replace")
     return " ".join(str(said or response.reason_phrase).split())[:300]
 
 
@@ -389,10 +373,3 @@ def _client(url: str) -> httpx.Client:
         limits=httpx.Limits(max_connections=CONCURRENT),
         trust_env=not is_loopback(urlsplit(url).hostname or ""),  # no proxy stands before this machine
     )
-
-
-def _require_default(options: ModelOptions, *names: str) -> None:
-    plain = ModelOptions()
-    given = [name for name in names if getattr(options, name) != getattr(plain, name)]
-    if given:
-        raise InputError(f"{' and '.join(given)} cannot be chosen for a server's model; leave it out")

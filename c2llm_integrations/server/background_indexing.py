@@ -13,6 +13,8 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from c2llm_integrations.errors import C2LLMError, StoreBusy, reason_of
@@ -107,7 +109,7 @@ class IndexingProcess:
     def __init__(self, index: LiveIndex) -> None:
         """Start the process; it ends by itself if this one dies."""
         program = _PROGRAM.format(path=[folder for folder in sys.path if folder])
-        command = [sys.executable, "-c", program, index.config.to_json()]
+        command = [sys.executable, "-c", program, json.dumps(asdict(index.config), default=str)]
         self._index = index
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         index.update(progress=(0, None))
@@ -142,7 +144,8 @@ def run_once(config: str) -> None:
         os.nice(NICENESS)
     with suppress(BrokenPipeError):
         try:
-            index = LiveIndex(LiveIndexConfig.from_json(config))
+            given = json.loads(config)
+            index = LiveIndex(LiveIndexConfig(**{**given, "folder": Path(given["folder"])}))
             problem = index.refresh(lambda done, total: _say(done=done, total=total))
         except StoreBusy:
             problem = "another process is indexing"

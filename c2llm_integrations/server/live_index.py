@@ -7,12 +7,11 @@ as by `c2llm search`. Questions may come from any thread.
 from __future__ import annotations
 
 import gc
-import json
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,16 +73,6 @@ class LiveIndexConfig:
     collection: str = "code"
     model: str | None = None
 
-    def to_json(self) -> str:
-        """Return it as one line for another process."""
-        return json.dumps(asdict(self), default=str)
-
-    @classmethod
-    def from_json(cls, text: str) -> LiveIndexConfig:
-        """Read what `to_json` wrote."""
-        data = json.loads(text)
-        return cls(**{**data, "folder": Path(data["folder"])})
-
 
 @dataclass(frozen=True, kw_only=True)
 class _State:
@@ -119,22 +108,16 @@ class LiveIndex:
         self.url = config.store or index_of(self.root)
         # Called when a question finds the collection out of date.
         self.on_stale: Callable[[], None] = lambda: None
-        self._lock = threading.Lock()  # over all that follows
-        self._state = _State(used=time.monotonic())
+        self.state = _State(used=time.monotonic())
+        self._lock = threading.Lock()  # over changes of the state, and over all that follows
         self._store: VectorStore | None = None
         self._model: SharedModel | None = None
         self._words: FolderIndex | None = None
 
-    @property
-    def state(self) -> _State:
-        """What is known at this moment."""
-        with self._lock:
-            return self._state
-
     def update(self, **changes: Any) -> None:
         """Change fields of the state; any thread may."""
         with self._lock:
-            self._state = replace(self._state, **changes)
+            self.state = replace(self.state, **changes)
 
     # ---- questions
 
@@ -170,14 +153,17 @@ class LiveIndex:
         notes += words.notes()
         return Answer(hits, notes, "" if hits else unmatched(words.index, asked))
 
-    def chunk_at(self, path: str, line: int) -> CodeChunk:
+    def chunk_at(self, path: str, line: int, or_path: str | None = None) -> CodeChunk:
         """Return the chunk of a file that holds a line (1-based); `path` is relative to the folder.
 
-        Raises InputError unless the file is one that is indexed and has that line.
+        `or_path`: what is meant where `path` is not an indexed file. Raises InputError unless the file is one that is
+        indexed and has that line.
         """
         self._require_folder()
         tree = open_tree(self.folder, expected_root=self.root)
         inner = self._indexed_path(path, tree.files)
+        if inner is None and or_path is not None:
+            path, inner = or_path, self._indexed_path(or_path, tree.files)
         if inner is None:
             raise InputError(f"{path!r} is not an indexed file of {self.folder}; give a path as search_code shows it")
         tree.files = [inner]
@@ -187,10 +173,6 @@ class LiveIndex:
                 return chunk
         last = chunks[-1].end_line if chunks else 0
         raise InputError(f"{path!r} has {last} lines that are indexed, asked for line {line}")
-
-    def has(self, path: str) -> bool:
-        """Return whether a path, as for `chunk_at`, names an indexed file, without reading any."""
-        return self._indexed_path(path, open_tree(self.folder, expected_root=self.root).files) is not None
 
     def path_in_folder(self, hit: Hit) -> str:
         """Return the hit's path relative to the folder."""
@@ -225,10 +207,8 @@ class LiveIndex:
         options = ModelOptions(name=self.config.model or "nano") if spec is None else options_of(spec.fingerprint)
         with self._lock:
             model = self._model
-        if model is None or model.options != options:  # somebody has replaced the collection
-            model = shared_model(options)
-            with self._lock:
-                self._model = model
+            if model is None or model.options != options:  # somebody has replaced the collection
+                model = self._model = shared_model(options)
         return model.embedder
 
     @property
@@ -255,11 +235,11 @@ class LiveIndex:
         if parts and staleness is not None and self.prefix:
             staleness = staleness.within(f"{self.prefix}/")
         with self._lock:
-            name = self._state.name
+            name = self.state.name
             if claimed is not None and (staleness is None or not staleness.unknown):
                 name = claimed[0]  # the collection was complete once, so it is searched also while a run changes it
                 self._words = None
-            self._state = replace(self._state, name=name, parts=parts, staleness=staleness, looked=time.monotonic())
+            self.state = replace(self.state, name=name, parts=parts, staleness=staleness, looked=time.monotonic())
         return staleness
 
     def warm(self) -> None:

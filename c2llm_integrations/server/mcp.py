@@ -24,12 +24,7 @@ INSTRUCTIONS = (
 
 
 def serve(
-    folders: Sequence[Path],
-    store: str | None,
-    collection: str,
-    model: str | None,
-    index: bool,
-    idle_minutes: float,
+    folders: Sequence[Path], store: str | None, collection: str, model: str | None, index: bool, idle_minutes: float
 ) -> None:
     """Answer until standard input ends. Threads that still compute may be left when it returns.
 

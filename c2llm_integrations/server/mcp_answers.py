@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
@@ -33,6 +34,9 @@ class SearchTools:
     def __init__(self, indexes: Sequence[LiveIndex]) -> None:
         """`indexes`: what may be searched."""
         self._indexes = indexes
+        counts = Counter(one.folder.name for one in indexes)
+        # A folder's own name where that is enough to tell it from the others.
+        self._names = {one: one.folder.name if counts[one.folder.name] == 1 else str(one.folder) for one in indexes}
 
     def search_code(
         self, query: str, limit: int, folder: str | None, language: str | None, path: str | None, kind: str | None
@@ -84,9 +88,9 @@ class SearchTools:
         if _given(folder) is None:
             return self._indexes
         name = str(folder).rstrip("/\\").removeprefix("./")
-        wanted = [one for one in self._indexes if name in (self._name(one), str(one.folder))]
+        wanted = [one for one in self._indexes if name in (self._names[one], str(one.folder))]
         if not wanted:
-            names = ", ".join(map(self._name, self._indexes))
+            names = ", ".join(self._names.values())
             raise InputError(f"folder {_short(name)} is not served, only {names}; leave it out to search all")
         return wanted
 
@@ -94,34 +98,28 @@ class SearchTools:
         if len(chosen) > 1:
             chosen = [one for one in chosen if self._in_folder(one, file)] or chosen
         if len(chosen) > 1:
-            raise InputError(f"say in which folder {file!r} is: {', '.join(map(self._name, chosen))}")
+            raise InputError(f"say in which folder {file!r} is: {', '.join(self._names[one] for one in chosen)}")
         (one,) = chosen
-        inner = self._in_folder(one, file)
-        return one.chunk_at(file if inner is None or one.has(file) else inner, line)
+        return one.chunk_at(file, line, self._in_folder(one, file))
 
     def _in_folder(self, index: LiveIndex, path: str) -> str | None:
         """Return a path in a folder whose name it begins with, as answers show it where there are several."""
-        for name in dict.fromkeys((self._name(index), str(index.folder))):
+        for name in dict.fromkeys((self._names[index], str(index.folder))):
             if path.startswith(f"{name}/"):
                 return path.removeprefix(f"{name}/") or "/"
         return None
-
-    def _name(self, index: LiveIndex) -> str:
-        """A folder's own name where that is enough to tell it from the others."""
-        names = [one.folder.name for one in self._indexes]
-        return index.folder.name if names.count(index.folder.name) == 1 else str(index.folder)
 
     def _text(self, what: str, answers: Sequence[tuple[LiveIndex, Answer]], limit: int) -> str:
         several = len(self._indexes) > 1
         found = [(hit, index) for index, answer in answers for hit in answer.hits]
         found = sorted(found, key=lambda one: -one[0].score)[:limit]
         lines = [f"{len(found) or 'no'} {'hit' if len(found) == 1 else 'hits'} {what}"]
-        places = {index: f" ({self._name(index)})" if several else "" for index, _ in answers}
+        places = {index: f" ({self._names[index]})" if several else "" for index, _ in answers}
         notes = (f"note{places[index]}: {note}" for index, answer in answers for note in answer.notes)
         lines += _noted(notes, MAX_ANSWER_CHARS // 4)
         room = MAX_ANSWER_CHARS - sum(len(line) + 1 for line in lines)
         for number, (hit, index) in enumerate(found):
-            place = f"{self._name(index)}/{index.path_in_folder(hit)}" if several else index.path_in_folder(hit)
+            place = f"{self._names[index]}/{index.path_in_folder(hit)}" if several else index.path_in_folder(hit)
             left = len(found) - number
             shown = _hit_text(hit, place, room // left - 2)
             room -= len(shown) + 2

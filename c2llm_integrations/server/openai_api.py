@@ -41,17 +41,12 @@ try:
 except ImportError as error:
     raise MissingExtra(error.name or "starlette", "serve") from error
 
-# Of one request: OpenAI's own limit on inputs, and room for that many long ones.
-MAX_INPUTS = 2048
-MAX_BODY_BYTES = 32 * 2**20
 # How long a client may take to send its body.
 BODY_SECONDS = 30.0
 # How long a client may take to send the head of a request, which is at most 64 KiB, or to read a part of an answer.
 HEAD_SECONDS = 10.0
 # Processes may often have no more than 1,024 open files; without a free one, nobody is answered.
 MAX_CONNECTIONS = 512
-# The most requests computed or waiting; each occupies a thread, which only waits.
-MAX_REQUESTS = 128
 RETRY_SECONDS = 1
 
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?")
@@ -62,19 +57,17 @@ class Limits:
     """Limits of the server: `texts` waiting in all, `requests` at once, `body_bytes` and `inputs` of one request."""
 
     texts: int = 8192
-    requests: int = MAX_REQUESTS
-    body_bytes: int = MAX_BODY_BYTES
-    inputs: int = MAX_INPUTS
+    requests: int = 128  # each occupies a thread, which only waits
+    body_bytes: int = 32 * 2**20
+    inputs: int = 2048  # as OpenAI
 
 
-class Refused(Exception):
+class Refused(HTTPException):
     """An answer other than 200: its status, what is wrong, the parameter at fault, and OpenAI's name for the error."""
 
     def __init__(self, status: int, message: str, parameter: str | None = None, code: str | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.parameter = parameter
-        self.code = code
+        super().__init__(status, message, {"Retry-After": str(RETRY_SECONDS)} if status == 429 else None)
+        self.parameter, self.code = parameter, code
 
 
 @dataclass(frozen=True)
@@ -140,7 +133,7 @@ def create_app(
             Route("/health", server.health),
             Route("/metrics", server.metrics),
         ],
-        exception_handlers={Refused: _refusal, HTTPException: _no_route},
+        exception_handlers={HTTPException: _refusal},
         middleware=[cors] if origins else [],
     )
 
@@ -180,7 +173,7 @@ class _Server:
             status = response.status_code
             return response
         except Refused as refusal:
-            status = refusal.status
+            status = refusal.status_code
             raise
         finally:
             self._answers.labels(str(status)).inc()
@@ -301,21 +294,14 @@ def _choice(data: dict[str, Any], name: str, values: tuple[str, ...]) -> str:
     return str(value)
 
 
-async def _refusal(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
-    kind = {401: "authentication_error", 429: "rate_limit_error"}.get(error.status, "invalid_request_error")
-    body = {"error": {"message": str(error), "type": kind, "param": error.parameter, "code": error.code}}
-    headers = {"Retry-After": str(RETRY_SECONDS)} if error.status == 429 else {}
-    return JSONResponse(body, error.status, headers)
-
-
-async def _no_route(request: Request, error: Exception) -> Response:
+async def _refusal(request: Request, error: Exception) -> Response:
+    """Answer as OpenAI does; Starlette itself refuses what has no route."""
     assert isinstance(error, HTTPException)
-    answer = await _refusal(
-        request, Refused(error.status_code, f"{request.method} {request.url.path[:200]}: {error.detail}")
-    )
-    answer.headers.update(error.headers or {})
-    return answer
+    where = "" if isinstance(error, Refused) else f"{request.method} {request.url.path[:200]}: "
+    kind = {401: "authentication_error", 429: "rate_limit_error"}.get(error.status_code, "invalid_request_error")
+    about: dict[str, Any] = {"message": where + error.detail, "type": kind}
+    about |= {"param": getattr(error, "parameter", None), "code": getattr(error, "code", None)}
+    return JSONResponse({"error": about}, error.status_code, error.headers)
 
 
 class BoundedConnection(H11Protocol):

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any
 
 from tree_sitter import Node, Query, QueryCursor
 
-from c2llm_integrations._utils.sampling import sample
 from c2llm_integrations.code.chunking import parse
+from c2llm_integrations.code.definitions import definition_in, text_of
 from c2llm_integrations.code.languages import grammar
 
 _PATTERNS = {
@@ -28,13 +25,7 @@ _PATTERNS = {
 }
 LANGUAGES = frozenset(_PATTERNS)
 """Languages whose documented definitions are found: those whose grammars come with the base install."""
-_FRAGMENT = re.compile(r"^(if|for|while|switch|return|try|match|loop|call|select|defer|go|unsafe)_|^(arguments|block)$")
 _SKIPPED = {"attribute_item", "decorator"}  # stand between a doc comment and its definition
-_NAME_FIELDS = ("name", "declarator", "declaration", "left", "key", "property", "body", "value")
-_NAME_TYPES = {
-    *("identifier", "property_identifier", "field_identifier", "type_identifier", "private_property_identifier"),
-    *("constant", "name"),
-}
 _BODY = re.compile(r"\{[^}]*\S|=>")
 _RUBY_BODY = re.compile(r"^\s*(def|class|module)\b.*\n(?s:.*)\bend\s*$")
 _LINE = ("//", "#")  # what a comment of one line begins with; several of them in a row are one
@@ -120,7 +111,7 @@ def _python(node: Node, source: bytes, language: str) -> DocumentedCode | None:
     pad = " " * node.start_point.column
     whole = _dedent(pad + _cut(source, node.start_byte, node.end_byte), len(pad))
     bare = _dedent(pad + _cut(source, node.start_byte, first.start_byte).rstrip() + "\n" + rest, len(pad))
-    return DocumentedCode(language, _text(name), first_paragraph(value), whole[:MAX_CODE], bare)
+    return DocumentedCode(language, text_of(name), first_paragraph(value), whole[:MAX_CODE], bare)
 
 
 def _commented(node: Node, source: bytes, language: str) -> DocumentedCode | None:
@@ -141,22 +132,13 @@ def _commented(node: Node, source: bytes, language: str) -> DocumentedCode | Non
         return None
     pad = follower.start_point.column
     bare = _dedent(" " * pad + _cut(source, follower.start_byte, follower.end_byte), pad)
-    name = "" if _FRAGMENT.search(follower.type) else _name(follower)
     if not (_RUBY_BODY if language == "ruby" else _BODY).search(bare):
         return None
     doc = first_paragraph(uncomment("\n".join(lines)))
+    # In Ruby what follows may be the rest of a class's body.
+    defined = definition_in(follower.named_children[0] if follower.type == "body_statement" else follower)
+    name = defined.name.rpartition(".")[2] if defined else ""
     return DocumentedCode(language, name, doc, _cut(source, start, follower.end_byte)[:MAX_CODE], bare)
-
-
-def _name(node: Node, depth: int = 0) -> str:
-    """Return the name that a definition binds, found through its grammar's fields; "" without one."""
-    if node.type in _NAME_TYPES:
-        return _text(node)
-    if depth > 5 or node.type in {"import_declaration", "import_statement", "package_clause"}:
-        return ""
-    fields = (node.child_by_field_name(field) for field in _NAME_FIELDS)
-    inner = [child for child in fields if child] or node.named_children[:2]
-    return next((name for child in inner if (name := _name(child, depth + 1))), "")
 
 
 def uncomment(text: str) -> str:
@@ -173,16 +155,6 @@ def _cut(source: bytes, start: int, end: int) -> str:
     return source[start:end].decode(errors="replace")
 
 
-def _text(node: Node) -> str:
-    return (node.text or b"").decode(errors="replace")
-
-
 def fingerprint(code: str) -> str:
     """Return a hash of code without its spacing and punctuation: equal for copies that were only reformatted."""
     return hashlib.sha1(re.sub(r"\W+", "", code).encode()).hexdigest()
-
-
-def read_pairs(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
-    """Return the rows of a pairs.jsonl (package, language, name, doc, source, bare), or a sample of `limit`."""
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in (lines if limit is None else sample(lines, limit))]

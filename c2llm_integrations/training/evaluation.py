@@ -25,11 +25,10 @@ from c2llm_integrations.code.repository import iter_sources, open_tree
 from c2llm_integrations.errors import InputError, MissingExtra
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.model.prompts import QUERIES
+from c2llm_integrations.training.pair_files import sides_of
 
 CUTS = (1, 5, 10, 100)
 MAIN_SCORE = "ndcg_at_10"
-# Columns of a pair, and what they are called in mined files.
-SIDES = (("query", "doc"), ("positive", "bare"))
 BENCHMARK = "MTEB(Code, v1)"
 
 
@@ -55,14 +54,8 @@ def pairs_task(file: Path) -> Task:
         InputError: The file has no pairs, or a row lacks a side.
 
     """
-    queries: list[str] = []
-    texts: list[str] = []
-    for where, row in read_rows(file):
-        query, text = (row.get(one) or row.get(other) for one, other in SIDES)
-        if not isinstance(query, str) or not isinstance(text, str):
-            raise InputError(f"{where} needs query and positive, or doc and bare, as text")
-        queries.append(query)
-        texts.append(text)
+    pairs = [sides_of(row, where) for where, row in read_rows(file)]
+    queries, texts = ([pair[side] for pair in pairs] for side in (0, 1))
     return _matched(re.sub(r"\.jsonl(\.gz)?$", "", file.name), queries, texts, str(file))
 
 
@@ -142,29 +135,27 @@ def metrics(scores: NDArray[np.float32], relevant: Sequence[frozenset[int]]) -> 
     return {name: float(np.mean(each)) for name, each in found.items()}
 
 
-def result_of(name: str, subsets: dict[str, dict[str, float]], revision: str, seconds: float) -> dict[str, Any]:
-    """Return a dictionary for mteb's TaskResult: the scores of each subset of a task's test split."""
-    test = [
-        {**scores, "main_score": scores[MAIN_SCORE], "hf_subset": subset, "languages": ["eng-Latn"]}
-        for subset, scores in subsets.items()
-    ]
-    return {
-        "dataset_revision": revision,
-        "task_name": name,
-        "mteb_version": "2.0.0",  # of the format
-        "scores": {"test": test},
-        "evaluation_time": seconds,
-        "kg_co2_emissions": None,
-    }
-
-
 def run_local(embedder: C2LLMEmbedder, name: str, tasks: Iterable[Task], folder: Path) -> dict[str, Any]:
-    """Evaluate one or several tasks as the subsets of one, write `folder`/NAME.json and return what it holds."""
+    """Evaluate one or several tasks as the subsets of one, write `folder`/NAME.json and return what it holds.
+
+    That is a dictionary for mteb's TaskResult.
+    """
     begin = time.perf_counter()
     subsets = {task.name: evaluate(embedder, task) for task in tasks}
     if len(subsets) == 1:
         subsets = dict(zip(["default"], subsets.values(), strict=True))
-    result = result_of(name, subsets, "local", time.perf_counter() - begin)
+    test = [
+        {**scores, "main_score": scores[MAIN_SCORE], "hf_subset": subset, "languages": ["eng-Latn"]}
+        for subset, scores in subsets.items()
+    ]
+    result = {
+        "dataset_revision": "local",
+        "task_name": name,
+        "mteb_version": "2.0.0",  # of the format
+        "scores": {"test": test},
+        "evaluation_time": time.perf_counter() - begin,
+        "kg_co2_emissions": None,
+    }
     write_atomically(folder / f"{name}.json", json.dumps(result, indent=2) + "\n")
     return result
 

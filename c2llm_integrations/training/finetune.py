@@ -14,7 +14,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
 from hashlib import sha256
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +43,13 @@ try:
 except ImportError as error:
     raise MissingExtra(error.name or "datasets", "train") from error
 
-CURVE_WIDTH, CURVE_HEIGHT, CURVE_MARGIN = 640, 320, 50  # of the picture of a run's loss
 SCALE = 20.0  # 1 / τ of the published 0.05
 RANK, ALPHA = 64, 32  # of LoRA, as published
 WEIGHTS = "trained.safetensors"
 
 
 def train(
-    base: str,
-    examples: Sequence[Example],
-    out: Path,
-    options: FinetuneOptions,
-    progress: Progress | None = None,
+    base: str, examples: Sequence[Example], out: Path, options: FinetuneOptions, progress: Progress | None = None
 ) -> list[float]:
     """Train `base` on the pairs, write the checkpoint folder `out` and return the loss of each step.
 
@@ -91,7 +85,7 @@ def train(
     history = [row for row in trainer.state.log_history if "loss" in row]
     about = {"base": base, "pairs": len(examples), **asdict(options), "history": history}
     losses = [float(row["loss"]) for row in history]
-    records = {"training.json": json.dumps(about, indent=1) + "\n", "training.svg": curve(losses, "loss of each step")}
+    records = {"training.json": json.dumps(about, indent=1) + "\n", "training.svg": curve(losses)}
     _write(model, base, out, records)
     shutil.rmtree(work)
     return losses
@@ -258,23 +252,17 @@ def _save(model: SentenceTransformer, base: str, folder: Path) -> None:
     save_checkpoint(source, {name: tensor.cpu().to(kept[name]) for name, tensor in tensors.items()}, folder)
 
 
-def curve(values: Sequence[float], title: str) -> str:
-    """Draw values as SVG from left to right, the vertical axis from 0 to the largest of them."""
+def curve(values: Sequence[float]) -> str:
+    """Draw the loss of each step as SVG, the vertical axis from 0 to the largest of them."""
     top = max(values, default=0.0) or 1.0
-    across = (CURVE_WIDTH - 2 * CURVE_MARGIN) / max(1, len(values) - 1)
-    up = (CURVE_HEIGHT - 2 * CURVE_MARGIN) / top
-    points = " ".join(
-        f"{CURVE_MARGIN + across * number:.1f},{CURVE_HEIGHT - CURVE_MARGIN - up * value:.1f}"
-        for number, value in enumerate(values)
-    )
-    texts = [(10, 24, title), (4, CURVE_MARGIN + 4, f"{top:.3g}"), (30, CURVE_HEIGHT - CURVE_MARGIN + 4, "0")]
-    texts.append((CURVE_WIDTH - CURVE_MARGIN - 20, CURVE_HEIGHT - CURVE_MARGIN + 20, str(len(values))))
-    labels = "\n".join(
-        f'<text x="{x}" y="{y}" font-size="13" fill="#222">{escape(text)}</text>' for x, y, text in texts
-    )
+    points = " ".join(f"{number},{top - value:.6g}" for number, value in enumerate(values))
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{CURVE_WIDTH}" height="{CURVE_HEIGHT}" '
-        f'font-family="sans-serif">\n'
-        f'<rect width="{CURVE_WIDTH}" height="{CURVE_HEIGHT}" fill="white"/>\n{labels}\n'
-        f'<polyline points="{points}" fill="none" stroke="#1f6feb" stroke-width="1.5"/>\n</svg>\n'
+        '<svg xmlns="http://www.w3.org/2000/svg" width="640" height="320" font-family="sans-serif" font-size="13">\n'
+        f'<rect width="100%" height="100%" fill="white"/>\n<text x="10" y="24">loss of each step</text>\n'
+        f'<text x="4" y="54">{top:.3g}</text>\n<text x="30" y="274">0</text>\n'
+        f'<text x="570" y="290">{len(values)}</text>\n'
+        f'<svg x="50" y="50" width="540" height="220" viewBox="0 0 {max(1, len(values) - 1)} {top:.6g}" '
+        'preserveAspectRatio="none" overflow="visible">\n'
+        f'<polyline points="{points}" fill="none" stroke="#1f6feb" vector-effect="non-scaling-stroke"/>\n'
+        "</svg>\n</svg>\n"
     )

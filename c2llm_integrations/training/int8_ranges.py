@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from c2llm_integrations._utils.json_lines import read_rows
+from c2llm_integrations._utils.sampling import sample
 from c2llm_integrations.errors import C2LLMError, InputError
 from c2llm_integrations.model.backbones import Bert, Linear, linear
 from c2llm_integrations.model.batch_scheduler import plan_batches
@@ -16,7 +18,7 @@ from c2llm_integrations.model.checkpoint import RANGES, Checkpoint, load_checkpo
 from c2llm_integrations.model.encoder import CPU_BUDGET, PackedEncoder, load_encoder
 from c2llm_integrations.model.int8 import range_shapes
 from c2llm_integrations.model.safetensors_files import write_tensors
-from c2llm_integrations.training.docstring_pairs import read_pairs
+from c2llm_integrations.training.pair_files import sides_of
 from c2llm_integrations.training.token_state_cache import token_ids
 
 PAIRS, MAX_TOKENS = 1000, 512
@@ -99,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def write_ranges(checkpoint: Checkpoint, pairs: Path) -> None:
     """Measure on documentation and code of `PAIRS` mined pairs and write the file, whole or not at all."""
-    texts = [pair[side] for pair in read_pairs(pairs, PAIRS) for side in ("doc", "bare")]
+    texts = [text for where, row in sample(read_rows(pairs), PAIRS) for text in sides_of(row, where)]
     found = measure_ranges(checkpoint, texts)
     write_tensors(found, checkpoint.folder / RANGES, {"weights": checkpoint.digest()})
 

@@ -88,17 +88,18 @@ def own_texts(checkpoint: Checkpoint, folders: Sequence[Path], limit: int, seed:
 
     The questions come from the code's own documentation: a head that sees only documents is worst at questions.
     """
-    ask, show = prompts.query_prompt(checkpoint.prompts), prompts.document_prompt(checkpoint.prompts)
+    query_prompt = prompts.query_prompt(checkpoint.prompts)
+    document_prompt = prompts.document_prompt(checkpoint.prompts)
 
     def all_texts() -> Iterator[str]:
         for folder in folders:
             tree = open_tree(folder)
             for source in iter_sources(tree):
                 chunks = chunk_source(tree.name, source.path, source.text)
-                yield from ((show + chunk.text).strip() for chunk in chunks)
+                yield from ((document_prompt + chunk.text).strip() for chunk in chunks)
                 if chunks and chunks[0].language in LANGUAGES:
                     found = definitions(source.text, chunks[0].language)
-                    yield from ((ask + definition.doc).strip() for definition in found)
+                    yield from ((query_prompt + definition.doc).strip() for definition in found)
 
     return list(dict.fromkeys(sample(all_texts(), limit, seed)))
 
@@ -118,8 +119,9 @@ def grouped_texts(
 
 def texts_of(checkpoint: Checkpoint, examples: Iterable[Example]) -> Iterator[list[str]]:
     """Yield each example's texts as the checkpoint embeds them: the query, its positive, its negatives."""
-    ask, show = prompts.query_prompt(checkpoint.prompts), prompts.document_prompt(checkpoint.prompts)
+    query_prompt = prompts.query_prompt(checkpoint.prompts)
+    document_prompt = prompts.document_prompt(checkpoint.prompts)
     for example in examples:
-        yield [(ask + example.query).strip()] + [
-            (show + text).strip() for text in (example.positive, *example.negatives)
+        yield [(query_prompt + example.query).strip()] + [
+            (document_prompt + text).strip() for text in (example.positive, *example.negatives)
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +57,19 @@ def read_examples(files: Sequence[Path]) -> tuple[list[Example], Counter[str]]:
         if len(examples) == before:
             raise InputError(f"{file} holds no pair that is not blank or repeated; each row needs query and positive")
     return list(examples.values()), left_out
+
+
+def sides_of(row: Mapping[str, Any], where: str) -> tuple[str, str]:
+    """Return the question and the answer of a row: its query and positive, or doc and bare, as nano's pairs have them.
+
+    Raises:
+        InputError: The row lacks a side.
+
+    """
+    query, text = (row.get(one) or row.get(other) for one, other in (("query", "doc"), ("positive", "bare")))
+    if not isinstance(query, str) or not isinstance(text, str):
+        raise InputError(f"{where} needs query and positive, or doc and bare, as text")
+    return query, text
 
 
 def _read_parquet(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:

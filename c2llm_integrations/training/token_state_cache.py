@@ -20,7 +20,7 @@ from c2llm_integrations.model.batch_scheduler import plan_batches
 from c2llm_integrations.model.checkpoint import Checkpoint
 from c2llm_integrations.model.dtype_choice import float_dtype
 from c2llm_integrations.model.encoder import Encoder, load_encoder, longest_text, right_padded, token_budget
-from c2llm_integrations.model.parallel_batches import run
+from c2llm_integrations.model.parallel_batches import lane_count, lanes, run
 
 WINDOW_TEXTS = 1024  # sorted by length at once, and written before the next
 
@@ -43,13 +43,8 @@ class TokenStates:
 
     def padded(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return the states (n, T, D) float32 of some texts and their mask (n, T), true where a token is."""
-        starts = [self.ends[row - 1] if row else 0 for row in rows]
-        return right_padded(
-            [
-                torch.from_numpy(self.states[start : self.ends[row]].astype("f4"))
-                for start, row in zip(starts, rows, strict=True)
-            ]
-        )
+        places = [slice(self.ends[row - 1] if row else 0, self.ends[row]) for row in rows]
+        return right_padded([self.states[place].astype("f4") for place in places])
 
 
 def cache_states(
@@ -105,8 +100,7 @@ def _compute(
     budget = token_budget(checkpoint.sizes, dtype, device)
     for begin in range(done, len(tokens), WINDOW_TEXTS):
         end = min(begin + WINDOW_TEXTS, len(tokens))
-        for number, found in _states_of(tokens[begin:end], encoder, budget, device):
-            text = begin + number
+        for text, found in _states_of(tokens, range(begin, end), encoder, budget, device):
             states[starts[text] : ends[text]] = found.to(torch.float16).numpy()
         if not np.isfinite(states[starts[begin] : ends[end - 1]]).all():
             raise InputError(f"a token state of {checkpoint.name} is NaN or above 65,504, what float16 holds")
@@ -117,13 +111,15 @@ def _compute(
 
 
 def _states_of(
-    texts: list[list[int]], encoder: Encoder, budget: int, device: torch.device
+    texts: list[list[int]], some: range, encoder: Encoder, budget: int, device: torch.device
 ) -> Iterator[tuple[int, Tensor]]:
-    """Yield the number of each text and its states (tokens, D), in no order."""
-    batches = list(plan_batches([len(ids) for ids in texts], budget, padded=encoder.padded))
-    computed = run(encoder.states, ([texts[number] for number in batch] for batch in batches), device)
-    for batch, found in zip(batches, computed, strict=True):
-        yield from zip(batch, found.split([len(texts[number]) for number in batch]), strict=True)
+    """Yield the number of some of the texts, and each one's states (tokens, D), in no order."""
+    planned = plan_batches([len(texts[n]) for n in some], budget, padded=encoder.padded)
+    batches = ([some[place] for place in batch] for batch in planned)
+    with lanes(device) as threads:
+        computed = run(threads, lambda batch: encoder.states([texts[n] for n in batch]), batches, lane_count(device))
+        for batch, found in computed:
+            yield from zip(batch, found.split([len(texts[n]) for n in batch]), strict=True)
 
 
 def token_ids(checkpoint: Checkpoint, texts: Sequence[str], max_length: int) -> Iterator[tuple[list[int], bool]]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.nano_design import Pooled
-from c2llm_integrations.training.docstring_pairs import read_pairs
+from benchmarks.nano_recipe.data import read_pairs
 
 
 @pytest.mark.parametrize("last", [False, True])

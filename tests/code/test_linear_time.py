@@ -8,7 +8,7 @@ import pytest
 
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.exclude import DATA, SECRET, why_skip_text
-from c2llm_integrations.code.source_file import blotted, read_source
+from c2llm_integrations.code.source_file import read_source, redacted
 
 FRAME = "key = '-----BEGIN PRIVATE KEY-----\n"
 LONG = 2_000
@@ -30,7 +30,7 @@ def test_a_file_takes_linear_time(tmp_path, path):
     start = time.thread_time()
     source, _ = read_source(tmp_path, path)
     if not isinstance(source, str):
-        chunk_source("repository", path, blotted(source).text)
+        chunk_source("repository", path, redacted(source).text)
     assert time.thread_time() - start < 20
 
 

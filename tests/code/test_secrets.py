@@ -408,7 +408,7 @@ def test_a_tree_names_what_it_blots_and_gives_all_when_told_to(tmp_path: Path) -
     for _ in range(2):
         (source,) = iter_sources(tree)
         assert token not in source.text
-        assert tree.skipped == {exclude.BLOTTED: ["a.py"], exclude.SECRET: [".env"]}
+        assert tree.skipped == {exclude.REDACTED: ["a.py"], exclude.SECRET: [".env"]}
     everything = open_tree(tmp_path, include_secrets=True)
     assert [source.path for source in iter_sources(everything)] == [".env", "a.py"]
     assert token in list(iter_sources(everything))[1].text

@@ -116,7 +116,7 @@ def test_a_missing_tensor_is_named(tmp_path):
     lost = next(name for name in tensors if name.endswith("mab.fc_o.bias"))
     del tensors[lost]
     save_file(tensors, tmp_path / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"missing tensors: mab\.fc_o\.bias; left over: none"):
+    with pytest.raises(CheckpointError, match=r"missing tensors: mha_pma\.mab\.fc_o\.bias; left over: none"):
         load(str(tmp_path))
 
 

@@ -119,7 +119,7 @@ def test_what_a_run_reports_of_a_file_is_reported_again(repo, store, model, cut)
     (repo / "latin.py").write_bytes("# café, déjà vu, naïve, élève, forêt\n".encode("latin-1") + function("l").encode())
     (repo / "blob.py").write_bytes(b"\0\1\2" * 50)
     first = index(repo, model, store)
-    assert first.skipped[exclude.BLOTTED] == ["secret.py"]
+    assert first.skipped[exclude.REDACTED] == ["secret.py"]
     assert first.skipped[exclude.BINARY] == ["blob.py"]
     assert "latin.py" in [path for paths in first.encodings.values() for path in paths]
     cut.clear()

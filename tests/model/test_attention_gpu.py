@@ -14,7 +14,7 @@ from c2llm_integrations.model.attention_gpu import attend, attend_padded, attend
 from c2llm_integrations.model.checkpoint import load_checkpoint
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.model.encoder import PaddedEncoder, load_encoder, pool_packed
-from c2llm_integrations.model.parallel_batches import lanes, run
+from c2llm_integrations.model.parallel_batches import lane_count, lanes, run
 from tests.golden import FOLDER, NAMES, cosines, expected
 
 pytestmark = pytest.mark.slow
@@ -176,8 +176,8 @@ def test_the_whole_path_on_a_device_that_only_checks(name, dtype, varlen, monkey
     assert pooled.shape == (7, checkpoint.output_dim)
 
 
-def test_two_batches_are_begun_at_a_time_and_come_in_order():
-    before = torch.get_num_threads()
+def test_two_batches_are_begun_at_a_time_and_come_with_their_results():
+    device, before = torch.device("cuda"), torch.get_num_threads()
     names, both = set(), threading.Barrier(2, timeout=30)
 
     def encode(batch):
@@ -186,7 +186,10 @@ def test_two_batches_are_begun_at_a_time_and_come_in_order():
         return torch.tensor(batch)
 
     batches = [[[n]] for n in range(10)]
-    assert [one.tolist() for one in run(encode, batches, torch.device("cuda"))] == batches
+    with lanes(device) as threads:
+        got = list(run(threads, encode, batches, lane_count(device)))
+    assert sorted(batch for batch, _ in got) == batches
+    assert all(one.tolist() == batch for batch, one in got)
     assert len(names) == 2
     assert torch.get_num_threads() == before
 

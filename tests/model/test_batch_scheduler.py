@@ -17,9 +17,9 @@ from c2llm_integrations.model.batch_scheduler import (
     SHARE_TOKENS,
     BatchScheduler,
     Budget,
+    Planned,
     State,
     Turn,
-    Waiting,
     choose,
     cost_of,
     plan_batches,
@@ -55,6 +55,12 @@ def expected(tokens):
     return np.array([[sum(text), len(text)] for text in tokens], np.float32).reshape(-1, 2)
 
 
+def at_once(scheduler, *many):
+    """Submit jobs that arrive at the same time."""
+    with scheduler._lock:
+        return [scheduler.submit(tokens) for tokens in many]
+
+
 texts = st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=12), max_size=12)
 
 
@@ -64,7 +70,7 @@ def test_every_caller_gets_its_own_vectors_whatever_else_waits(jobs, budget, pad
     encoder = Summing()
     encoder.padded = padded
     scheduler = BatchScheduler([(encoder, CPU)], 2, budget)
-    started = scheduler.submit(*jobs)
+    started = at_once(scheduler, *jobs)
     for tokens, job in zip(jobs, started, strict=True):
         np.testing.assert_array_equal(scheduler.wait(job, silent), expected(tokens))
     computed = sum(len(batch) for batch in encoder.batches)
@@ -96,7 +102,7 @@ class Breaking(Summing):
 def test_several_encoders_share_the_work_and_one_may_break(jobs, budget, good):
     encoders = [Breaking(good), Summing(), Summing()]
     scheduler = BatchScheduler([(encoder, CPU) for encoder in encoders], 2, budget)
-    started = scheduler.submit(*jobs)
+    started = at_once(scheduler, *jobs)
     for tokens, job in zip(jobs, started, strict=True):
         np.testing.assert_array_equal(scheduler.wait(job, silent), expected(tokens))
     assert sum(len(batch) for one in encoders for batch in one.batches) >= sum(map(len, jobs))
@@ -117,7 +123,7 @@ def test_work_goes_to_every_encoder():
         encoder.own = threading.Lock()
     scheduler = BatchScheduler([(encoder, CPU) for encoder in encoders], 2, 4)
     tokens = [[n, 1, 1, 1] for n in range(100)]
-    np.testing.assert_array_equal(scheduler.wait(*scheduler.submit(tokens), silent), expected(tokens))
+    np.testing.assert_array_equal(scheduler.wait(scheduler.submit(tokens), silent), expected(tokens))
     assert min(len(encoder.batches) for encoder in encoders) >= 20
 
 
@@ -127,7 +133,7 @@ def test_an_encoder_that_breaks_is_told_of_once_and_used_no_more():
     tokens = [[n, n] for n in range(40)]
 
     def work():
-        [job] = scheduler.submit(tokens)
+        job = scheduler.submit(tokens)
         broken.entered.wait()
         sound.gate.release(1000)
         return scheduler.wait(job, silent)
@@ -137,7 +143,7 @@ def test_an_encoder_that_breaks_is_told_of_once_and_used_no_more():
     np.testing.assert_array_equal(vectors, expected(tokens))
     assert len(told) == 1
     failures = broken.failures  # of the batches begun side by side
-    np.testing.assert_array_equal(scheduler.wait(*scheduler.submit(tokens), silent), expected(tokens))
+    np.testing.assert_array_equal(scheduler.wait(scheduler.submit(tokens), silent), expected(tokens))
     assert broken.failures == failures <= GPU_LANES + 1
 
 
@@ -146,11 +152,11 @@ def test_where_every_encoder_raises_the_caller_gets_the_error_and_all_are_used_a
     encoders = [Breaking(), Breaking()]
     scheduler = BatchScheduler([(encoder, CPU) for encoder in encoders], 2, 4)
     with pytest.raises(RuntimeError, match="device lost"):
-        scheduler.wait(*scheduler.submit([[1, 2]]), silent)
+        scheduler.wait(scheduler.submit([[1, 2]]), silent)
     for encoder in encoders:
         encoder.good = 1000
     tokens = [[n] for n in range(20)]
-    np.testing.assert_array_equal(scheduler.wait(*scheduler.submit(tokens), silent), expected(tokens))
+    np.testing.assert_array_equal(scheduler.wait(scheduler.submit(tokens), silent), expected(tokens))
     assert all(worker.state is not State.FAILED for worker in scheduler.workers)
 
 
@@ -158,9 +164,9 @@ def test_what_waits_at_the_same_time_is_one_batch():
     gate = threading.Semaphore(0)
     encoder = Summing(gate)
     scheduler = BatchScheduler([(encoder, CPU)], 2, 1000)
-    [first] = scheduler.submit([[1]])
+    first = scheduler.submit([[1]])
     encoder.entered.wait()
-    others = scheduler.submit(*([[n, n]] for n in range(20)))
+    others = at_once(scheduler, *([[n, n]] for n in range(20)))
     gate.release(100)
     for n, job in enumerate(others):
         np.testing.assert_array_equal(scheduler.wait(job, silent), [[2 * n, 2]])
@@ -172,8 +178,8 @@ def test_a_giant_job_keeps_no_question_waiting():
     gate = threading.Semaphore(0)
     encoder = Summing(gate)
     scheduler = BatchScheduler([(encoder, CPU)], 2, 4)
-    [giant] = scheduler.submit([[1, 1, 1, 1]] * 200)
-    [question] = scheduler.submit([[7]])
+    giant = scheduler.submit([[1, 1, 1, 1]] * 200)
+    question = scheduler.submit([[7]])
     gate.release(12)  # a few batches of the 200
     np.testing.assert_array_equal(scheduler.wait(question, silent), [[7, 1]])
     assert giant.done < 200
@@ -184,7 +190,7 @@ def test_a_giant_job_keeps_no_question_waiting():
 def test_two_giants_share_the_time():
     encoder = Summing()
     scheduler = BatchScheduler([(encoder, CPU)], 2, 4)
-    one, two = scheduler.submit([[1, 1, 1]] * 50, [[2, 2, 2]] * 50)
+    one, two = at_once(scheduler, [[1, 1, 1]] * 50, [[2, 2, 2]] * 50)
     scheduler.wait(one, silent)
     scheduler.wait(two, silent)
     middle = [batch[0][0] for batch in encoder.batches[20:60]]
@@ -199,21 +205,21 @@ def test_an_error_reaches_its_caller_and_nobody_else_later():
             return super().__call__(texts)
 
     scheduler = BatchScheduler([(Failing(), CPU)], 2, 4)
-    [bad] = scheduler.submit([[13]])
+    bad = scheduler.submit([[13]])
     with pytest.raises(RuntimeError, match="unlucky"):
         scheduler.wait(bad, silent)
     good = [[1, 2], [3]]
-    np.testing.assert_array_equal(scheduler.wait(*scheduler.submit(good), silent), expected(good))
+    np.testing.assert_array_equal(scheduler.wait(scheduler.submit(good), silent), expected(good))
 
 
 def test_a_cancelled_job_is_not_computed_on():
     gate = threading.Semaphore(0)
     encoder = Summing(gate)
     scheduler = BatchScheduler([(encoder, CPU)], 2, 4)
-    [giant] = scheduler.submit([[1, 1, 1, 1]] * 500)
+    giant = scheduler.submit([[1, 1, 1, 1]] * 500)
     scheduler.cancel(giant)
     gate.release(1000)
-    np.testing.assert_array_equal(scheduler.wait(*scheduler.submit([[5]]), silent), [[5, 1]])
+    np.testing.assert_array_equal(scheduler.wait(scheduler.submit([[5]]), silent), [[5, 1]])
     assert len(encoder.batches) < 20
 
 
@@ -227,11 +233,11 @@ def test_a_full_device_memory_halves_the_batches_and_says_so_once():
     scheduler = BatchScheduler([(Small(), CPU)], 2, 4 * LEAST_TOKENS)
     tokens = [[n, n] for n in range(64)]
     with pytest.warns(UserWarning, match="no memory") as said:
-        np.testing.assert_array_equal(scheduler.wait(*scheduler.submit(tokens), silent), expected(tokens))
+        np.testing.assert_array_equal(scheduler.wait(scheduler.submit(tokens), silent), expected(tokens))
     assert scheduler.budget.tokens < 4 * LEAST_TOKENS
     assert len(said) == 1
     with pytest.raises(torch.OutOfMemoryError):
-        scheduler.wait(*scheduler.submit([[1] * 11]), silent)
+        scheduler.wait(scheduler.submit([[1] * 11]), silent)
 
 
 @pytest.mark.parametrize(
@@ -251,12 +257,12 @@ def test_a_memory_that_ended_once_costs_no_speed_for_ever(error):
     encoder = Once()
     scheduler = BatchScheduler([(encoder, CPU)], 2, 8 * LEAST_TOKENS)
     tokens = [[n] * 8 for n in range(200)]
-    scheduler.wait(*scheduler.submit(tokens), silent)
+    scheduler.wait(scheduler.submit(tokens), silent)
     assert scheduler.budget.tokens == LEAST_TOKENS  # and not 1
     encoder.full = False
     for _ in range(3 * GROW_AFTER_MOST):  # three doublings, after so many batches each
         if scheduler.budget.tokens < 8 * LEAST_TOKENS:
-            scheduler.wait(*scheduler.submit(tokens), silent)
+            scheduler.wait(scheduler.submit(tokens), silent)
     assert scheduler.budget.tokens == 8 * LEAST_TOKENS
 
 
@@ -269,14 +275,14 @@ def test_a_budget_that_was_given_small_stays_as_it_is():
 
     scheduler = BatchScheduler([(Never(), CPU)], 2, 10)
     with pytest.warns(UserWarning, match="no memory"):
-        scheduler.wait(*scheduler.submit([[1], [2], [3]]), silent)
+        scheduler.wait(scheduler.submit([[1], [2], [3]]), silent)
     assert scheduler.budget.tokens == 10
 
 
 def test_progress_is_told_in_the_callers_thread():
     scheduler = BatchScheduler([(Summing(), CPU)], 2, 4)
     seen = []
-    scheduler.wait(*scheduler.submit([[1, 1]] * 10), lambda done: seen.append((done, threading.get_ident())))
+    scheduler.wait(scheduler.submit([[1, 1]] * 10), lambda done: seen.append((done, threading.get_ident())))
     assert seen[-1] == (10, threading.get_ident())
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
@@ -286,7 +292,7 @@ def test_a_thousand_callers_at_once():
     scheduler = BatchScheduler([(encoder, CPU)], 2, 256)
 
     def ask(n):
-        return scheduler.wait(*scheduler.submit([[n, 1]]), silent).tolist()
+        return scheduler.wait(scheduler.submit([[n, 1]]), silent).tolist()
 
     with ThreadPoolExecutor(64) as pool:
         assert list(pool.map(ask, range(1000))) == [[[n + 1, 2]] for n in range(1000)]
@@ -302,7 +308,7 @@ def test_many_questions_are_shared_out_among_the_lanes():
             return super().__call__(texts)
 
     scheduler = BatchScheduler([(Meeting(), torch.device("cuda"))], 2, 10_000)  # two lanes on any machine
-    jobs = scheduler.submit(*([[n] * SHARE_TOKENS] for n in range(8)))
+    jobs = at_once(scheduler, *([[n] * SHARE_TOKENS] for n in range(8)))
     for n, job in enumerate(jobs):
         np.testing.assert_array_equal(scheduler.wait(job, silent), [[n * SHARE_TOKENS, SHARE_TOKENS]])
 
@@ -328,33 +334,36 @@ def test_no_batch_could_have_taken_the_next_text(lengths, budget):
         assert sum(lengths[index] for index in batch) + lengths[following[0]] > budget
 
 
-JOBS = st.builds(Waiting, st.lists(st.integers(1, 400), min_size=1, max_size=8), st.booleans())
+JOBS = st.builds(
+    lambda lengths, has_more: [Planned([], lengths)] * (1 + has_more),
+    st.lists(st.integers(1, 400), min_size=1, max_size=8),
+    st.booleans(),
+)
 WAITING = st.lists(JOBS, max_size=20)
 
 
 @given(WAITING, st.sampled_from(Turn), st.integers(1, 2000), st.integers(1, 4), st.booleans())
 def test_the_policy_takes_one_large_job_or_small_ones_that_fit(waiting, turn, budget, lanes, padded):
-    choice = choose(waiting, turn, budget=budget, lane_count=lanes, padded=padded)
-    chosen = choice.places
+    chosen = choose(waiting, turn, budget=budget, lane_count=lanes, padded=padded)
     assert bool(chosen) == bool(waiting)
     assert chosen == sorted(set(chosen))
     if not chosen:
         return
-    kinds = {waiting[place].has_more for place in chosen}
-    assert kinds == {choice.is_large}
+    kinds = {len(waiting[place]) > 1 for place in chosen}
+    assert len(kinds) == 1
     if kinds == {True}:
-        assert chosen == [next(place for place, job in enumerate(waiting) if job.has_more)]
-        assert turn is Turn.LARGE or all(job.has_more for job in waiting)
+        assert chosen == [next(place for place, job in enumerate(waiting) if len(job) > 1)]
+        assert turn is Turn.LARGE or all(len(job) > 1 for job in waiting)
     else:
-        assert turn is Turn.SMALL or not any(job.has_more for job in waiting)
-        lengths = [length for place in chosen for length in waiting[place].lengths]
+        assert turn is Turn.SMALL or not any(len(job) > 1 for job in waiting)
+        lengths = [length for place in chosen for length in waiting[place][0].lengths]
         assert len(chosen) == 1 or cost_of(lengths, padded) <= budget
 
 
 @pytest.mark.parametrize(("lanes", "jobs"), [(1, 8), (2, 4), (4, 2)])
 def test_many_questions_are_split_evenly_over_the_lanes(lanes, jobs):
-    waiting = [Waiting([SHARE_TOKENS], False)] * 8
-    assert len(choose(waiting, Turn.SMALL, budget=10**6, lane_count=lanes, padded=False).places) == jobs
+    waiting = [[Planned([0], [SHARE_TOKENS])]] * 8
+    assert len(choose(waiting, Turn.SMALL, budget=10**6, lane_count=lanes, padded=False)) == jobs
 
 
 def test_a_budget_grows_back_only_by_batches_of_about_its_size():

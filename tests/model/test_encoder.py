@@ -132,18 +132,24 @@ def test_a_qwen2_that_is_computed_padded_says_so():
     assert encoder.padded
 
 
+def side_by_side(encode, batches):
+    with lanes(CPU) as threads:
+        return list(run(threads, encode, batches, lane_count(CPU)))
+
+
 @pytest.mark.parametrize("threads", [1, 3])
-def test_batches_side_by_side_keep_their_order_and_the_callers_threads(pairs, threads):
+def test_batches_side_by_side_come_with_their_vectors_and_keep_the_callers_threads(pairs, threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         encoder = pairs[0][0]
         batches = [[[n + 1] * (n % 5 + 1)] * (n % 3 + 1) for n in range(20)]
-        got = list(run(encoder, batches, CPU))
+        got = side_by_side(encoder, batches)
         assert torch.get_num_threads() == threads
-        for batch, vectors in zip(batches, got, strict=True):
+        assert sorted(batch for batch, _ in got) == sorted(batches)
+        for batch, vectors in got:
             np.testing.assert_allclose(vectors, encoder(batch), atol=1e-5)
-        assert list(run(encoder, [], CPU)) == []
+        assert side_by_side(encoder, []) == []
     finally:
         torch.set_num_threads(before)
 
@@ -151,7 +157,7 @@ def test_batches_side_by_side_keep_their_order_and_the_callers_threads(pairs, th
 def test_a_failing_batch_raises_where_its_vectors_are_awaited(pairs):
     batches = [[[1]], [[10**6]], [[2]]]
     with pytest.raises(IndexError):
-        list(run(pairs[0][0], batches, CPU))
+        side_by_side(pairs[0][0], batches)
 
 
 def test_lanes_that_begin_at_the_same_time_leave_the_callers_threads():

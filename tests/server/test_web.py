@@ -94,7 +94,7 @@ def test_a_question_and_where_the_model_looked(port):
     assert len(answer["hits"]) == 3
     hit = next(hit for hit in ask(port, query="with_tax")["hits"] if hit["place"].startswith("shop/prices.py:"))
     assert any(piece == ["with_tax", "n", True] for line in hit["lines"] for piece in line)
-    looked = ask(port, "/api/attention", id=hit["id"])
+    looked = ask(port, "/api/attention", text=hit["text"])
     as_shown = ["".join(text for text, *_ in line) for line in hit["lines"]]
     assert ["".join(text for text, *_ in line) for line in looked["lines"]] == as_shown
     assert "w9" in {kind for line in looked["lines"] for _, kind, _ in line}
@@ -146,8 +146,10 @@ def test_what_the_page_shows_of_a_row_is_bounded():
     assert shown["place"].endswith("/x.py:1-2")
 
 
-def test_an_unknown_hit(port):
-    assert "search again" in ask(port, "/api/attention", status=400, id="nosuch")["error"]
+def test_attention_of_what_is_no_hits_text(port):
+    assert "surrogate" in ask(port, "/api/attention", status=400, text="tax\ud800")["error"]
+    assert "expected text" in ask(port, "/api/attention", status=400, text=7)["error"]
+    assert ask(port, "/api/attention")["share"] == "nothing of it was read"
 
 
 def test_many_at_once(port):

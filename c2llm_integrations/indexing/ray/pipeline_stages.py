@@ -27,7 +27,7 @@ from c2llm_integrations.code.git_commit import CommitSeen
 from c2llm_integrations.code.languages import PROSE, language_of
 from c2llm_integrations.code.repository import Tree, checkout_id, iter_sources, open_tree
 from c2llm_integrations.code.repository_name import normalize_origin
-from c2llm_integrations.code.source_file import SourceFile, blotted
+from c2llm_integrations.code.source_file import SourceFile, redacted
 from c2llm_integrations.code.version_control import is_git_folder
 from c2llm_integrations.errors import RepositoryError, StoreError, reason_of
 from c2llm_integrations.indexing.chunk_diff import Change, StoredRows
@@ -201,9 +201,9 @@ def list_texts(
             tree.skip(reason, path)
         elif text is not None:
             tree.files.append(path)
-            kept[path] = blotted(SourceFile(path, text, "utf-8", b"")).text
+            kept[path] = redacted(SourceFile(path, text, "utf-8", b"")).text
             if kept[path] != text:
-                tree.skip(exclude.BLOTTED, path)
+                tree.skip(exclude.REDACTED, path)
     held = [row for path in kept for row in _held_of(destination, repository).get(path, ())]
     report = IngestReport(repository, skipped=tree.skipped)
     result = BatchResult(repository, source, owner, batches=0, files=tree.files, rows=len(paths), report=report)

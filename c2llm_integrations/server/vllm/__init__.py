@@ -6,7 +6,6 @@ vLLM calls `register` in each of its processes, for any model; slow imports wait
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig
@@ -69,6 +68,4 @@ def register() -> None:
     ModelRegistry.register_model(ARCHITECTURE, f"{__name__}.model:{ARCHITECTURE}")
 
 
-@lru_cache(maxsize=8)
-def _head(file: str) -> Head:
-    return Head.load(Path(file))
+_head = lru_cache(maxsize=8)(Head.load)

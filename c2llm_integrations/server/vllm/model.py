@@ -21,7 +21,6 @@ from c2llm_integrations.model.attention_gpu import packed_layout
 from c2llm_integrations.model.backbones import Qwen2
 from c2llm_integrations.model.checkpoint import CAUSAL_HEAD, Checkpoint, load_checkpoint, short_name
 from c2llm_integrations.model.encoder import groups_of, pma_shapes, pool_packed, require_shapes
-from c2llm_integrations.model.heads_and_projections import Head
 from c2llm_integrations.model.pma import PMA, FoldedPMA
 from c2llm_integrations.server.vllm import ServedConfig
 
@@ -133,15 +132,11 @@ class PMAPooler(Pooler):  # type: ignore[misc]
         head = self.widths[width]
         trained = width if head else self.width
         if trained not in self.folded:
-            self.folded[trained] = self._folded(head, texts[0].device)
+            own = PMA.from_tensors(head.tensors, head.num_heads, head.layer_norm) if head else self.pma
+            self.folded[trained] = FoldedPMA(own.to(texts[0].device))
         states, lengths = torch.cat(list(texts)), [len(text) for text in texts]
         groups = packed_layout(lengths, states.device) if states.is_cuda else list(groups_of(lengths))
         return pool_packed(self.folded[trained], states, groups)[:, :width]
-
-    def _folded(self, head: Head | None, device: torch.device) -> FoldedPMA:
-        if head is None:
-            return FoldedPMA(self.pma)
-        return FoldedPMA(PMA.from_tensors(head.tensors, head.num_heads, head.layer_norm).to(device))
 
 
 def _complete_texts(hidden_states: Tensor, metadata: PoolingMetadata) -> Iterator[Tensor | None]:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 import traceback
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -19,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations._utils.printable import shortened
-from c2llm_integrations.code.chunk import KINDS, CodeChunk
+from c2llm_integrations.code.chunk import KINDS
 from c2llm_integrations.code.lexical_terms import query_terms
 from c2llm_integrations.code.path_filter import MAX_FILTER_CHARS
 from c2llm_integrations.errors import C2LLMError, InputError
@@ -32,7 +30,7 @@ from c2llm_integrations.retrieval.search import (
     spec_of,
     unmatched,
 )
-from c2llm_integrations.server.web.highlight import highlighted, weighted
+from c2llm_integrations.server.web.highlight import MAX_HIT_CHARS, highlighted, weighted
 from c2llm_integrations.stores.vector_store import Hit, VectorStore
 
 if TYPE_CHECKING:
@@ -61,8 +59,6 @@ HEADERS = {
 MAX_HITS = 100
 # Characters shown of a path, and of a kind, a symbol and a repository together: a row may hold longer ones.
 MAX_SHOWN = 1_000
-# Hits whose attention can be asked for; older ones are found again by searching again.
-MAX_REMEMBERED = 1_000
 
 
 class Browser:
@@ -77,8 +73,6 @@ class Browser:
         self._store = store
         self._embedder = embedder
         self._look = look
-        self._shown: OrderedDict[str, CodeChunk] = OrderedDict()
-        self._lock = threading.Lock()
 
     def about(self) -> dict[str, Any]:
         """Return the repositories there are, and a line about the collection."""
@@ -102,12 +96,6 @@ class Browser:
         mode: Any = _text(asked, "mode") or "hybrid"
         options = SearchOptions(limit=_limit(_text(asked, "limit") or "10"), mode=mode, **filters)
         hits = search_with(question, self._embedder, self._store, options)
-        with self._lock:
-            for hit in hits:
-                self._shown[hit.chunk.id] = hit.chunk
-                self._shown.move_to_end(hit.chunk.id)
-            while len(self._shown) > MAX_REMEMBERED:
-                self._shown.popitem(last=False)
         terms = query_terms(question)
         notes = [*self._look(), *([GIVEN_NOTE] if mode != "lexical" and is_given(self._store) else [])]
         if not hits and (failed := unmatched(self._store, options)):
@@ -115,19 +103,15 @@ class Browser:
         return {"hits": [_hit(hit, terms) for hit in hits], "notes": notes}
 
     def attention(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the lines of a hit that was shown, each token by the weight that PMA gave it."""
-        with self._lock:
-            chunk = self._shown.get(_text(asked, "id"))
-        if chunk is None:
-            raise InputError("this hit is not known any more; search again")
-        weights = self._embedder.attention(chunk.text)
-        return {"lines": weighted(chunk.text, weights), "share": _share([weight for *_, weight in weights])}
+        """Return the lines of a hit's text, each token by the weight that PMA gives it."""
+        text = _text(asked, "text")[:MAX_HIT_CHARS]
+        weights = self._embedder.attention(text)
+        return {"lines": weighted(text, weights), "share": _share([weight for *_, weight in weights])}
 
 
 def _hit(hit: Hit, terms: list[str]) -> dict[str, Any]:
     chunk = hit.chunk
     return {
-        "id": chunk.id,
         "place": f"{shortened(chunk.path, MAX_SHOWN)}:{chunk.start_line}-{chunk.end_line}",
         "what": shortened(
             " ".join(part for part in (chunk.kind, chunk.symbol, f"· {chunk.repository}") if part), MAX_SHOWN
@@ -136,6 +120,7 @@ def _hit(hit: Hit, terms: list[str]) -> dict[str, Any]:
         "explanation": [(name, f"{value:+.4f}") for name, value in hit.explanation.items()],
         "start_line": chunk.start_line,
         "lines": highlighted(chunk.path, chunk.text, terms),
+        "text": chunk.text[:MAX_HIT_CHARS],  # as it is, for the page to ask for its attention
     }
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from itertools import pairwise
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 
 from pygments.token import STANDARD_TYPES
 
@@ -30,8 +29,8 @@ def highlighted(path: str, text: str, terms: Iterable[str]) -> list[list[Piece]]
     """Return the lines of a file's text, colored by its language; words that have one of `terms` are marked."""
     text = _shown(text)
     wanted = frozenset(terms)
-    marks = [(*match.span(), "mark") for match in _WORD.finditer(text) if not wanted.isdisjoint(query_terms(match[0]))]
-    return _lines(text, list(_colors(path, text)), marks)
+    marks = (match.span() for match in _WORD.finditer(text) if not wanted.isdisjoint(query_terms(match[0])))
+    return _lines(text, _colors(path, text), marks)
 
 
 def weighted(text: str, weights: Iterable[tuple[int, int, float]]) -> list[list[Piece]]:
@@ -45,7 +44,7 @@ def weighted(text: str, weights: Iterable[tuple[int, int, float]]) -> list[list[
         total[start, end] += weight  # one character may be several tokens
     least, most = min(total.values(), default=0.0), max(total.values(), default=0.0)
     steps = {place: round(LEVELS * (weight - least) / (most - least or 1)) for place, weight in total.items()}
-    return _lines(text, [(*place, f"w{step}") for place, step in sorted(steps.items()) if step], [])
+    return _lines(text, ((*place, f"w{step}") for place, step in steps.items() if step), ())
 
 
 def _shown(text: str) -> str:
@@ -60,31 +59,17 @@ def _colors(path: str, text: str) -> Iterator[Span]:
             yield start, start + len(value), color
 
 
-def _lines(text: str, colors: list[Span], marks: list[Span]) -> list[list[Piece]]:
-    """Cut a text at its line breaks and wherever a color or a mark begins or ends; spans of a kind do not overlap."""
-    breaks = [match.start() for match in re.finditer("\n", text)]
-    cuts = {0, len(text), *breaks, *(at + 1 for at in breaks)}
-    cuts.update(at for start, end, _ in (*colors, *marks) for at in (start, end) if at <= len(text))
-    places = sorted(cuts)
-    lines: list[list[Piece]] = [[]]
-    color_at, mark_at = _lookup(colors), _lookup(marks)
-    for start, end in pairwise(places):
-        piece = text[start:end]
-        if piece == "\n":
-            lines.append([])
-        else:
-            lines[-1].append((piece, color_at(start), bool(mark_at(start))))
-    if len(lines) > 1 and not lines[-1]:
-        lines.pop()
+def _lines(text: str, colors: Iterable[Span], marks: Iterable[tuple[int, int]]) -> list[list[Piece]]:
+    """Cut a text at its line breaks and wherever the color or the mark changes."""
+    color, is_marked = [""] * len(text), [False] * len(text)
+    for start, end, name in colors:
+        color[start:end] = [name] * (min(end, len(text)) - start)
+    for start, end in marks:
+        is_marked[start:end] = [True] * (end - start)
+    lines: list[list[Piece]] = []
+    begin = 0
+    for line in text.removesuffix("\n").split("\n"):
+        runs = groupby(range(begin, begin + len(line)), lambda at: (color[at], is_marked[at]))
+        lines.append([("".join(text[at] for at in places), *kind) for kind, places in runs])
+        begin += len(line) + 1
     return lines
-
-
-def _lookup(spans: list[Span]) -> Callable[[int], str]:
-    """Return a function that maps a place to the class of its span, or ""."""
-    starts = [start for start, _, _ in spans]
-
-    def find(place: int) -> str:
-        at = bisect_right(starts, place) - 1
-        return spans[at][2] if at >= 0 and place < spans[at][1] else ""
-
-    return find

@@ -40,7 +40,7 @@ function fillCode(table, lines, first) {
 async function toggleAttention(hit, button, table, share) {
   const isOn = button.getAttribute("aria-pressed") !== "true";
   try {
-    if (isOn && !hit.attention) hit.attention = await fetchJson("api/attention", { id: hit.id });
+    if (isOn && !hit.attention) hit.attention = await fetchJson("api/attention", { text: hit.text });
     fillCode(table, isOn ? hit.attention.lines : hit.lines, hit.start_line);
     share.textContent = isOn ? hit.attention.share : "";
     button.setAttribute("aria-pressed", String(isOn));
