@@ -85,7 +85,12 @@ def test_each_value_of_a_secret_of_terraform() -> None:
     "line",
     [
         *('where = "password=\'" + password1 + "\'"', "sql = 'password=\"' + pw1 + '\"';", 'password: "^\\\\w{8,}1A$"'),
-        *("auth = ('user', password1)", "credentials: ['read', 'write:all']", "<td>token</td><td>int32</td>"),
+        *(
+            "auth = ('user', password1)",
+            "credentials: ['read', 'write:all']",
+            "'auth': ('s3_auth', 'AWS_S3_AUTH', None)",
+            "<td>token</td><td>int32</td>",
+        ),
         *("<td>Password</td><td>required</td>", "snmpget -v2c -c public host", "usermod -a -G docker1 me"),
         *("{{ password | default(omit) }}", "{{ token_type | default('Bearer2') }}", ":param password: sha256"),
         *('data = {\n  hook = "kept"\n}', "passwords = ['<first>', '[second]', '{third1}']"),

@@ -106,9 +106,9 @@ _BEFORE_CHARACTERS = 240
 # many arguments precede it.
 _CALLS = (
     (".new(", r"(?:(?<=hmac.new\()|(?<=AES.new\()|(?<=DES.new\()|(?<=DES3.new\())", (0,)),
-    # a user and a password: auth = ("me", "…")
+    # a user and a password, and nothing else: auth = ("me", "…")
     *(
-        (name, r"[\"']?\s?[:=]\s?[(\[]", (1,))
+        (name, r"[\"']?\s?[:=]\s?[(\[](?=[^,()\[\]]{1,99},[^,()\[\]]{1,99},?\s{0,40}[)\]])", (1,))
         for name in ("uth", "UTH", "creds", "CREDS", "redentials", "REDENTIALS", "login")
     ),
     *((name, "", (1,)) for name in ("AES.encrypt(", "AES.decrypt(", "signWith(")),

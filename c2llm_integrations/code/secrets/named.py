@@ -170,51 +170,41 @@ _BEFORE_PAIR = re.compile(
 
 # A list, in brackets or as lines of YAML, and an element of it, which is matched from where the last one ends. Between
 # quotes it may hold any sign.
-def _element(stops: str) -> str:
-    return rf"(?:([\"'`])|)((?(1)[^\s\"'`\\]|[^\s\"'`{stops}]){{1,200}})(?(1)\1)"
-
-
+_ELEMENT_OF = r"(?:([\"'`])|)((?(1)[^\s\"'`\\]|[^\s\"'`{stops}]){{1,400}})(?(1)\1)"
+_IN_BRACKETS, _IN_LINES = (_ELEMENT_OF.format(stops=stops) for stops in (r",\[\](){}", r",:{}\[\]"))
+_TO_END_OF_LINE = r"(?=[ \t]*(?:#|\r?\n|$))"
+# The end of a line, and lines that only say something.
+_NEXT_LINE = r"[ \t]{0,20}(?:#[^\n]{0,200})?\r?\n(?:[ \t]{0,20}#[^\n]{0,200}\r?\n){0,9}"
 _LIST = re.compile(
     r"[\w-]{0,20}[\"']?\s{0,3}(?::=|=>|[:=])\s{0,3}"
     r"(?:\[\]\w{1,20}|new ?\w{0,20}\[\]\s?|(?:List|Set|Arrays?|Map)[\w.]{0,12})?[\[({]\s{0,40}"
 )
-_ELEMENT = re.compile(_element(r",\[\](){}") + r"\s{0,40}(?:,\s{0,40}|(?=[\])}]))")
+_ELEMENT = re.compile(_IN_BRACKETS + r"\s{0,40}(?:,\s{0,40}|(?=[\])}]))")
 # The same of Perl and Ruby: passwords = %w[…], qw(…).
 _WORDS = re.compile(r"[\w-]{0,20}\s{0,3}=>?\s{0,3}(?:qw|%[wWiI])\s?[{(\[</|]\s{0,40}")
 _WORD_OF_LIST = re.compile(r"()([^\s\"'`,{}()\[\]<>|/]{1,200})(?:\s{1,40}|(?=[})\]>/|]))")
 # A mapping of what each opens to secrets, in braces or as lines of YAML, and an entry of it.
 _MAP = re.compile(r"[sS][\"']?\s{0,3}(?::=|=>|[:=])\s{0,3}(?:map\[\w{1,20}\]\w{1,20}|Map\.of)?[{(]\s{0,40}")
 _ENTRY = re.compile(
-    r"[\"'`]?[\w.@:-]{1,64}?[\"'`]?\s{0,3}(?:=>|[:=,])\s{0,8}"
-    + _element(r",\[\](){}")
-    + r"\s{0,40}(?:,\s{0,40}|(?=[})]))"
+    r"[\"'`]?[\w.@:-]{1,64}?[\"'`]?\s{0,3}(?:=>|[:=,])\s{0,8}" + _IN_BRACKETS + r"\s{0,40}(?:,\s{0,40}|(?=[})]))"
 )
 _LINES = re.compile(r"[\w-]{0,20}[\"']?:(?=[ \t]{0,20}(?:#[^\n]{0,200})?\r?\n[ \t]{0,20}[-#])")
-_MAP_LINES = re.compile(
-    r"[sS][\"']?:(?=[ \t]{0,20}(?:#[^\n]{0,200})?\r?\n(?:[ \t]{0,20}#[^\n]{0,200}\r?\n){0,9}[ \t]{1,20}[\"'\w])"
-)
+_MAP_LINES = re.compile(rf"[sS][\"']?:(?={_NEXT_LINE}[ \t]{{1,20}}[\"'\w])")
 _LINE_OF_MAP = re.compile(
-    r"[ \t]{0,20}(?:#[^\n]{0,200})?\r?\n(?:[ \t]{0,20}#[^\n]{0,200}\r?\n){0,9}"
-    r"[ \t]{1,20}[\"']?[\w.@-]{1,64}[\"']?:[ \t]{1,8}(?![|>])" + _element(r",:{}\[\]") + r"(?=[ \t]*(?:#|\r?\n|$))"
+    rf"{_NEXT_LINE}[ \t]{{1,20}}[\"']?[\w.@-]{{1,64}}[\"']?:[ \t]{{1,8}}(?![|>]){_IN_LINES}{_TO_END_OF_LINE}"
 )
-_LINE_OF_LIST = re.compile(
-    r"[ \t]{0,20}(?:#[^\n]{0,200})?\r?\n(?:[ \t]{0,20}#[^\n]{0,200}\r?\n){0,9}[ \t]{0,20}-[ \t]{1,8}"
-    + _element(r",:{}\[\]")
-    + r"(?=[ \t]*(?:#|\r?\n|$))"
-)
+_LINE_OF_LIST = re.compile(rf"{_NEXT_LINE}[ \t]{{0,20}}-[ \t]{{1,8}}{_IN_LINES}{_TO_END_OF_LINE}")
 # A value on the next lines, as YAML folds it and as TOML, INI and property files continue it, and a line of it.
 _BLOCK = re.compile(
     r"[\w.-]{0,20}[\"']?[ \t]{0,8}(?::|=[ \t]{0,8}(?:\\|\"{3}|'{3})?)[ \t]{0,8}(?:[>|][+-]?\d?[+-]?)?"
     r"[ \t]{0,8}(?:#[^\n]{0,200})?(?=\r?\n[ \t]{0,40}[^\s#-])"
 )
-_LINE_OF_BLOCK = re.compile(r"\r?\n[ \t]{0,40}" + _element(r",:{}\[\]") + r"(?=(?:\"{3}|'{3})?[ \t]*(?:\\|\r?\n|$))")
+_LINE_OF_BLOCK = re.compile(r"\r?\n[ \t]{0,40}" + _IN_LINES + r"(?=(?:\"{3}|'{3})?[ \t]*(?:\\|\r?\n|$))")
 
 _COLLECTIONS = ((_LIST, _ELEMENT), (_MAP, _ENTRY), (_WORDS, _WORD_OF_LIST))
 _COLLECTIONS_IN_SETTINGS = (
-    *_COLLECTIONS,
-    (_LINES, _LINE_OF_LIST),
-    (_MAP_LINES, _LINE_OF_MAP),
-    (_BLOCK, _LINE_OF_BLOCK),
+    *(*_COLLECTIONS, (_LINES, _LINE_OF_LIST)),
+    *((_MAP_LINES, _LINE_OF_MAP), (_BLOCK, _LINE_OF_BLOCK)),
 )
 
 # A variable with a default, a URL with a query, a mapping and a name before one are no secrets, but have names of their

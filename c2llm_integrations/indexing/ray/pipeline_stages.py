@@ -144,7 +144,7 @@ def _batches(tree: Tree, source: str, destination: Destination, force: bool, own
     by_path = _by_path(destination, tree.name)
     seen = None if tree.prefix else _commit_of(str(tree.root), destination.token)
     groups = list(_groups(tree))
-    common = BatchResult(tree.name, source, owner, batches=len(groups) + 1, commit=seen and seen.commit)
+    common = BatchResult(tree.name, source, owner, batches=len(groups) + 1, commit=seen.commit if seen else None)
     notes = [*tree.notes, *(seen.notes if seen else ())]
     first = replace(common, report=IngestReport(tree.name, skipped=dict(tree.skipped), notes=notes), stale=[])
     for path in by_path.keys() - set(tree.files):
