@@ -40,7 +40,7 @@ def cli() -> str:
     group: Any = typer.main.get_command(app)
     context = group.make_context("c2llm", [], resilient_parsing=True)
     lines = [NOTE, "# Command line", ""]
-    lines += ["Exit codes: 0 done, 1 refused or failed, 2 wrong command line, 130 interrupted.", ""]
+    lines += ["Exit codes: 0 done, 1 refused or failed, 2 wrong command line, 130 interrupted, 143 terminated.", ""]
     for name in group.list_commands(context):
         command = group.commands[name]
         inner = type(context)(command, info_name=name, parent=context)

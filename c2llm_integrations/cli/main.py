@@ -1,13 +1,16 @@
 """`c2llm`: index a repository, ask it questions, see and move what is stored.
 
 Exit code 0 is done, 1 something was refused or failed, 2 a wrong command line, 130 interrupted. Answers go to
-standard output, everything else to standard error. Heavy modules load inside the commands that need them.
+standard output, everything else to standard error. Heavy modules load inside the commands that need them. A run that a
+signal ends (SIGTERM, SIGHUP) cleans up as after Ctrl-C, and has the code that shells give it, 143 or 129.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from typing import Annotated, NoReturn
@@ -45,6 +48,9 @@ app.command(short_help="Measure a model on this machine.")(models.bench)
 app.command(short_help="Search on a page in your browser.")(serve.browse)
 app.command(short_help="Serve search to a coding agent.")(serve.mcp)
 
+# The signals that ended this run, and when each came.
+_ended_by: list[tuple[signal.Signals, float]] = []
+
 
 @app.callback(invoke_without_command=True)
 def _root(
@@ -72,9 +78,11 @@ def run(arguments: Sequence[str]) -> int:
         code = 130
     except Exception as error:
         return _explain(error)
-    if code == 130:
-        terminal.say("c2llm: interrupted; run it again to go on where it stopped")
-    return code
+    ended_by = _ended_by[0][0] if _ended_by else None
+    if ended_by or code == 130:
+        what = f"ended by {ended_by.name}" if ended_by else "interrupted"
+        terminal.say(f"c2llm: {what}; run it again to go on where it stopped")
+    return 128 + ended_by if ended_by else code
 
 
 def _explain(error: Exception) -> int:
@@ -90,8 +98,24 @@ def _explain(error: Exception) -> int:
     return 1
 
 
+class _Ended(KeyboardInterrupt):
+    """A signal ended this run. For KeyboardInterrupt itself, Python may replace the exit code."""
+
+
+def _end(number: int, _: object) -> None:
+    """End this run as Ctrl-C does; not again at once, for `timeout` sends its signal twice."""
+    now = time.monotonic()
+    if not _ended_by or now > _ended_by[-1][1] + 1:
+        _ended_by.append((signal.Signals(number), now))
+        raise _Ended(number)
+
+
 def main() -> NoReturn:
     """Run the command line of this process and exit."""
+    for ending in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, ending, None)  # Windows has no SIGHUP
+        if number and signal.getsignal(number) == signal.SIG_DFL:  # under nohup it is ignored
+            signal.signal(number, _end)
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by whoever started this process
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))

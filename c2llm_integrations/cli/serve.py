@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -67,9 +68,13 @@ def mcp(
     """
     from c2llm_integrations.server.mcp import serve
 
-    serve(folders or [Path(".")], place.store, place.collection, model, index, idle_minutes)
+    code = 0
+    try:
+        serve(folders or [Path(".")], place.store, place.collection, model, index, idle_minutes)
+    except KeyboardInterrupt as error:
+        code = 128 + (error.args or (signal.SIGINT,))[0]
     sys.stdout.flush()
-    os._exit(0)  # threads that still compute a batch end too; nobody waits for their vectors
+    os._exit(code)  # threads that wait for the agent or compute a batch end too; nobody waits for their vectors
 
 
 @command

@@ -321,10 +321,16 @@ class GitFolder:
         paths = (path for path in os.fsdecode(listed).split("\0") if not _ASTRAY.search(path))
         return frozenset([*paths, *(f"{match[1]}/" for match in map(_UNREAD.fullmatch, said) if match)])
 
-    def contents(self) -> tuple[str, dict[str, str]]:
-        """Return the commit that is checked out, and path → the name it gives to a file's content."""
+    def contents(self) -> tuple[str | None, dict[str, str]]:
+        """Return the commit that is checked out, None without one, and path → the name it gives to a file's content.
+
+        Raises RepositoryError if git cannot list its files.
+        """
         with self.view() as view:
-            commit = run_git("rev-parse", "--verify", "--quiet", "HEAD^{commit}", folder=view).decode().strip()
+            try:
+                commit = run_git("rev-parse", "--verify", "--quiet", "HEAD^{commit}", folder=view).decode().strip()
+            except RepositoryError:
+                return None, {}
             listed = run_git("ls-tree", "-r", "-z", "--full-tree", commit, folder=view, most=MAX_PATHS)
         entries = (entry.partition(b"\t") for entry in listed.split(b"\0")[:-1])
         return commit, {os.fsdecode(path): about.split()[2].decode() for about, _, path in entries}

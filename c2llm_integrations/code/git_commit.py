@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -24,17 +23,23 @@ _LINKS = {
 class CommitSeen:
     """The commit that is checked out, as long as every file seen is exactly what it holds.
 
-    `commit`: its id, or None for a folder outside git and once something was seen that differs.
+    `commit`: its id, or None for a folder outside git and once something was seen that differs; `notes`: a line that
+    says why git cannot list it, if so.
     """
 
     def __init__(self, root: Path) -> None:
         """Read the names that the current commit of the work tree at `root` gives to its files' contents."""
         self.commit: str | None = None
+        self.notes: list[str] = []
         self._contents: dict[str, str] = {}
         git = GitFolder.of(root)  # of this very folder, not of one further up
         if git is not None:
-            with suppress(RepositoryError):
+            try:
                 self.commit, self._contents = git.contents()
+            except RepositoryError as error:
+                self.notes.append(
+                    f"git cannot list the files of the current commit ({error}): hits have no links to it"
+                )
 
     def see(self, path: str, data: bytes) -> None:
         """Compare a file with the commit; git itself is not asked, because it may run filters that a tree names."""

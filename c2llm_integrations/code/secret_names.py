@@ -44,6 +44,7 @@ _NAMES = any_of(
     # accounts of a system, a network or a server
     *("gshadow", "gshadow-", "shadow-", "opasswd", "*.passwd", "sasl_passwd*", "sasldb2", "smbpasswd", "passdb.tdb"),
     *("proftpdpasswd", "htpasswd.*", "krb5cc_*", "ntds.dit", "*unattend.xml", "sysprep.inf", "*.nmconnection"),
+    *("chap-secrets", "pap-secrets", "ipsec.secrets", "ipsec.*.secrets"),
     *("*.wpa_psk", "proxychains*.conf", "*pg_service.conf", "mongo*keyfile", "keystonerc*", "clouds.y*ml"),
     # keys
     *("id_xmss", "*.keyring", "*.keychain", "*.keychain-db", "*.psafe3", "*.enpass*", "*.wallet", "*.provisionprofile"),

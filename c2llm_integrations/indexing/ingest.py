@@ -289,6 +289,7 @@ class _Run:
         report = IngestReport(tree.name, notes=tree.notes)
         tokens, cut = embedder.tokens_seen, embedder.texts_cut
         stored, commit = StoredRows(() if is_new else store.scan(source=tree.name)), CommitClaim(tree, store)
+        report.notes += commit.seen.notes
         # With more files than rows, most of the collection is still to be written.
         bulk = is_new or store.count() < len(tree.files)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -142,7 +143,8 @@ def run_once(config: str) -> None:
     """Do one run on a `LiveIndexConfig` in JSON; progress and problem go to standard output, one object a line."""
     with suppress(AttributeError, OSError):
         os.nice(NICENESS)
-    with suppress(BrokenPipeError):
+    with suppress(BrokenPipeError, KeyboardInterrupt):
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # `stop` lets it clean up
         try:
             given = json.loads(config)
             index = LiveIndex(LiveIndexConfig(**{**given, "folder": Path(given["folder"])}))

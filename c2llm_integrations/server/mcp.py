@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 # How long the end of the server waits for the end of a run, which the next one takes up where it stopped.
 STOP_SECONDS = 1.5
+# How long an interrupt may go unseen.
+POLL_SECONDS = 0.5
 
 INSTRUCTIONS = (
     "Searches the code under the folders it was started with. search_code takes words, a name or an error message, "
@@ -39,16 +43,29 @@ def serve(
     indexes = [LiveIndex(config) for config in configs]
     indexer = BackgroundIndexer(indexes, index, idle_minutes * 60)
     indexer.start()  # before the SDK is imported, which takes as long as reading a small repository
+    ended: Future[None] = Future()
     try:
-        server = _server(SearchTools(indexes))
-        from c2llm_integrations.server.mcp_lines import guard_streams  # needs the SDK
-
-        guard_streams()
-        server.run("stdio")
+        # An interrupt must not wait for this thread, which waits for the agent's next line.
+        answering = threading.Thread(target=_answer, args=(SearchTools(indexes), ended), name="c2llm-mcp", daemon=True)
+        answering.start()
+        while answering.is_alive():
+            answering.join(POLL_SECONDS)  # one that comes just before this call is seen after it
+        ended.result()
     finally:
         has_stopped = indexer.stop(STOP_SECONDS)
     for one in indexes if has_stopped else ():
         one.close()
+
+
+def _answer(tools: SearchTools, ended: Future[None]) -> None:
+    try:
+        server = _server(tools)
+        from c2llm_integrations.server.mcp_lines import guard_streams  # needs the SDK
+
+        guard_streams()
+        ended.set_result(server.run("stdio"))
+    except BaseException as error:
+        ended.set_exception(error)
 
 
 def _server(tools: SearchTools) -> OneLineServer:

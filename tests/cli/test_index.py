@@ -18,6 +18,7 @@ from c2llm_integrations.model.heads_and_projections import fit_projection
 from c2llm_integrations.model.options import remember_model
 from tests.cli.running import answer, command, complaint
 from tests.repositories import git
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -140,20 +141,43 @@ def test_a_moved_model_is_named_again(project, tiny_model, tmp_path, monkeypatch
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="an interrupt is sent differently there")
-def test_an_interrupted_run_says_so_and_the_next_one_completes_it(project, tiny_model, monkeypatch, capsys):
+@pytest.mark.parametrize(("number", "what"), [(2, "interrupted"), (15, "ended by SIGTERM"), (1, "ended by SIGHUP")])
+def test_an_interrupted_run_says_so_and_the_next_one_completes_it(
+    number, what, project, tiny_model, monkeypatch, capsys
+):
     body = "".join(f"def f{n}(a, b):\n    '''Add {n} to both.'''\n    return a + b + {n}\n\n\n" for n in range(100))
     for name in range(8):
         (project / f"many{name}.py").write_text(f"NAME = {name}\n\n\n{body}")
     process = subprocess.Popen(command("index", project, "--model", tiny_model), stderr=subprocess.PIPE)
     while not (project / ".c2llm" / "code").exists() and process.poll() is None:
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     error = process.stderr.read().decode()
-    assert process.wait() == 130
-    assert error == "c2llm: interrupted; run it again to go on where it stopped\n"
+    assert process.wait() == 128 + number
+    assert error == f"c2llm: {what}; run it again to go on where it stopped\n"
     monkeypatch.chdir(project)
     report = json.loads(answer(capsys, "index", "--model", tiny_model, "--json"))
     assert report["stored"] == report["chunks"] > 100
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an interrupt is sent differently there")
+def test_a_run_that_is_terminated_leaves_no_temporary_folder(project, tmp_path, monkeypatch):
+    git(project, "init")
+    git(project, "add", "-A")
+    programs, temporary = tmp_path / "programs", tmp_path / "temporary"
+    programs.mkdir(), temporary.mkdir()
+    (programs / "git").write_text(f"#!/bin/sh\n/bin/touch {tmp_path / 'asked'}\nexec /bin/sleep 60\n")
+    (programs / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    process = subprocess.Popen(command("index", project), stderr=subprocess.PIPE)
+    until((tmp_path / "asked").exists)
+    assert {folder.name[:6] for folder in temporary.iterdir()} == {"c2llm-"}
+    for _ in range(2):  # as `timeout` does
+        process.send_signal(signal.SIGTERM)
+    assert process.communicate()[1].count(b"\n") == 1
+    assert process.returncode == 143
+    assert list(temporary.iterdir()) == []
 
 
 # ---- smaller vectors

@@ -13,6 +13,7 @@ from c2llm_integrations.code.secret_names import is_secret_name
         *("wp-config.php", ".dockerconfigjson", "home/.aws/config", "k8s/db-secret.yaml", "aws-credentials.csv"),
         *(".cvspass", "krb5.keytab", "home/.subversion/auth/svn.simple/1f", "home/.mc/config.json", "password.lst"),
         *("vault_pass.txt", ".env.production~", ".zsh_history", "home/.ssh/config", "ssh_host_rsa_key"),
+        *("ppp/chap-secrets", "etc/ipsec.secrets", "ipsec.d/ipsec.vpn.secrets"),
     ],
 )
 def test_names_of_files_that_hold_secrets(path: str) -> None:

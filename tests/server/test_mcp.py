@@ -209,6 +209,23 @@ def test_it_ends_soon_when_standard_input_does(project):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such signal")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_when_it_is_told_to_though_the_agent_is_silent(number, project, tiny_model, tmp_path):
+    (tmp_path / "temporary").mkdir()
+    told = subprocess.Popen(
+        [sys.executable, *command(project, "--model", tiny_model)],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(tmp_path / "temporary")},
+    )
+    until((project / ".c2llm" / "code").exists)
+    told.send_signal(number)
+    assert told.wait(60) == 128 + number
+    assert told.communicate()[1] == b""
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such signal")
 def test_a_killed_server_leaves_nothing_that_stops_the_next(project, tiny_model):
     killed = subprocess.Popen([sys.executable, *command(project, "--model", tiny_model)], stdin=subprocess.PIPE)
     until((project / ".c2llm" / "code").exists)

@@ -31,29 +31,41 @@ _REST = r"[ \t\"',](?:[^\n|;]|\\\n){0,200}?(?<=[\s\"'])"
 _VALUE = r"([^\s\"'`;&|<>,]{5,128})"
 _IN_QUOTES = r"([^\s\"'`]{5,128})[\"'`]"
 _QUOTED = rf"[\"'`]{_IN_QUOTES}"
+_PASSWORD = rf"[\"']?(?:(?<=[\"']){_IN_QUOTES}|{_VALUE})"
+_COMMANDS = (
+    # programs, their options, and what stands before the password there: a user and a sign
+    ("curl|wget|https?|xh", "-[uUa]|--(?:user|proxy-user|auth)", rf"{_NEXT}[^\s:\"'/]{{1,64}}:[\"']?"),
+    ("lftp", "-u", rf"{_NEXT}[^\s,\"']{{1,64}},[\"']?"),
+    ("smbclient|rpcclient|smbmap|winexe|net rpc", "-U|--user", rf"{_NEXT}[^\s%\"']{{1,64}}%"),
+    ("kubectl|oc", "--from-literal", r"[= ][\"']?[\w.-]{1,64}=[\"']?"),
+    # nothing
+    (r"mysql\w{0,9}|mariadb[\w-]{0,9}|7za?|unrar|rar", "-p", r"[\"']?"),
+    # a word or a blank
+    ("openssl|keytool|jarsigner", "-(?:k|pass(?:in|out)?|(?:src|dest)?(?:store|key)pass)", rf"{_NEXT}(?:pass:)?"),
+    (
+        r"sshpass|(?:docker|podman|helm(?: registry)?|skopeo|oc|az) login|mongo\w{0,6}|lftp|cqlsh|mosquitto_\w{3}"
+        r"|sqlcmd|bcp|zip|unzip|redis-cli|ldap\w{3,9}|useradd|usermod|ipmitool|isql|rdesktop|evil-winrm|netexec|nxc",
+        "-[pPaw]",
+        _NEXT,
+    ),
+    ("snmp[a-z]{2,9}", "-[AX]", _NEXT),
+    (r"(?:psexec(?:64)?|plink|pscp|psftp)(?:\.exe)?", "-pw?", _NEXT),
+)
 _COMMAND = re.compile(
-    # as user:password
-    rf"\b(?:(?:curl|wget|https?|xh){_REST}(?:-[uUa]|--(?:user|proxy-user|auth)){_NEXT}[^\s:\"'/]{{1,64}}:[\"']?"
-    # as user,password
-    rf"|lftp{_REST}-u{_NEXT}[^\s,\"']{{1,64}},[\"']?"
-    # as user%password
-    rf"|(?:smbclient|rpcclient){_REST}(?:-U|--user){_NEXT}[^\s%\"']{{1,64}}%"
-    # without a blank in between
-    rf"|(?:mysql\w{{0,9}}|mariadb[\w-]{{0,9}}|7za?|unrar|rar){_REST}-p[\"']?"
-    # after a word that says it, or a letter
-    rf"|(?:openssl|keytool|jarsigner){_REST}-(?:k|pass(?:in|out)?|(?:src|dest)?(?:store|key)pass){_NEXT}(?:pass:)?"
-    r"|(?:sshpass|(?:docker|podman|helm(?: registry)?|skopeo|oc|az) login|mongo\w{0,6}|lftp|cqlsh|mosquitto_\w{3}"
-    rf"|sqlcmd|bcp|zip|unzip|redis-cli|ldap\w{{3,9}}){_REST}-[pPaw]{_NEXT}"
+    rf"\b(?:{'|'.join(rf'(?:{programs}){_REST}(?:{options}){before}' for programs, options, before in _COMMANDS)}"
     # without a sign before it
-    rf"|(?:psexec(?:64)?|plink|pscp|psftp)(?:\.exe)?{_REST}-pw?{_NEXT}"
     r"|htpasswd[ \t](?:-\w{1,5}[ \t]){0,3}-\w{0,5}b\w{0,5}[ \t](?:[^\s-]\S{0,99}[ \t]){2}"
     r"|rabbitmqctl[ \t][^\n|;]{0,60}?(?:add_user|change_password)[ \t]{1,4}[^\s-]\S{0,64}[ \t]{1,4}[\"']?"
     rf"|net[ \t]use[ \t](?:[^\n]{{0,200}}?/user:\S{{1,64}}[ \t]{{1,4}}|(?:\w:[ \t])?\\\\[^\s]{{1,99}}[ \t](?!/))"
-    rf"|net[ \t]user[ \t][^\s/]{{1,64}}[ \t](?!/))[\"']?(?:(?<=[\"']){_IN_QUOTES}|{_VALUE})"
+    r"|net[ \t]user[ \t][^\s/]{1,64}[ \t](?!/)|wpa_passphrase[ \t]\S{1,64}[ \t]{1,4}"
+    r"|x?freerdp\d?[ \t][^\n]{0,200}?[ \t]/p:"
+    rf"){_PASSWORD}"
 )
 # Few texts have any of these options, and looking for one costs a hundredth of looking for a program.
-_HAS_OPTION = re.compile(r"-(?<=[\s\"']-)(?:[pPawuUk]|-(?:user|proxy-user|auth)|pass|(?:src|dest)?(?:store|key)pass)")
-_HAS_COMMAND = ("htpasswd", "net use", "rabbitmqctl")
+_HAS_OPTION = re.compile(
+    r"-(?<=[\s\"']-)(?:[pPawuUkAX]|-(?:user|proxy-user|auth|from-literal)|pass|(?:src|dest)?(?:store|key)pass)"
+)
+_HAS_COMMAND = ("htpasswd", "net use", "rabbitmqctl", "wpa_passphrase", "freerdp")
 # What a text has before a password, and the password; each begins with characters that are quick to look for. It is
 # printed into a program which asks for it, sent when it is asked for, or noted beside a user: Login: admin / ….
 _ASKS = (
@@ -94,10 +106,16 @@ _BEFORE_CHARACTERS = 240
 # many arguments precede it.
 _CALLS = (
     (".new(", r"(?:(?<=hmac.new\()|(?<=AES.new\()|(?<=DES.new\()|(?<=DES3.new\())", (0,)),
+    # a user and a password, and nothing else: auth = ("me", "…")
+    *(
+        (name, r"[\"']?\s?[:=]\s?[(\[](?=[^,()\[\]]{1,99},[^,()\[\]]{1,99},?\s{0,40}[)\]])", (1,))
+        for name in ("uth", "UTH", "creds", "CREDS", "redentials", "REDENTIALS", "login")
+    ),
+    *((name, "", (1,)) for name in ("AES.encrypt(", "AES.decrypt(", "signWith(")),
     *((name, "", (0,)) for name in ("Fernet(", "KeySpec(", "SecretKey(", "Wallet(")),
     *((name, "", (1,)) for name in ("login(", "WiFi.begin(", "WiFiMulti.addAP(")),
     *(("jwt.", r"\w{1,20}\(", (1,)), ("HMAC.", r"\w{0,6}digest\(", (1,)), ("ipher", r"(?:iv)?\(", (1,))),
-    *(("auth", r"(?:_password| ?= ?)?\(", (1,)), ("Auth", r"(?:entication)?\(", (1,)), ("Credential", r"s?\(", (3, 1))),
+    *(("auth", r"(?:_password)?\(", (1,)), ("Auth", r"(?:entication)?\(", (1,)), ("Credential", r"s?\(", (3, 1))),
     *((name, "", (2,)) for name in ("FTP(", "getConnection(", "PDO(", "mysqli(", "Sequelize(")),
     *(("PlainAuth(", "", (2,)), ("EmailAndPassword(", "", (2, 1)), ("create_", r"(?:super)?user\(", (2,))),
     *(("basic_auth", r"[ (]", (1,)), ("Credentials.basic(", "", (1,)), ("CreateAsync(", "", (1,))),
@@ -113,20 +131,18 @@ _SECRET_ARGUMENTS = {
     )
     for name, rest, counts in _CALLS
 }
-_POWERSHELL = re.compile(r"ConvertTo-SecureString (?:-\w{2,12} ){0,3}" + _QUOTED)
-# Settings of servers and installers; SQL.
+# Settings of servers and installers; SQL; PowerShell.
 _SERVER = re.compile(
     r"\b(?:login\s{1,8}\S{1,64}\s{1,8}password\s{1,8}"
     r"|(?:bindpw|rootpw|requirepass|masterauth)[ \t]{1,8}(?:--plaintext[ \t]{1,8})?"
     r"|stats[ \t]{1,8}auth[ \t]{1,8}[^\s:]{1,64}:|passwd/[\w-]{1,40}[ \t]{1,8}password[ \t]{1,8}"
-    r"|(?i:(?:create|alter)\s{1,8}user\s{1,8}\S{1,64}\s{1,8}identified\s{1,8}by\s{1,8}))"
-    + _VALUE
-    + r"|\b(?i:identified\s{1,8}by|(?:with|encrypted|role\s\w{1,64})\spassword)\s{1,8}"
-    + _QUOTED
+    r"|(?i:(?:create|alter)\s{1,8}user\s{1,8}\S{1,64}\s{1,8}identified\s{1,8}by\s{1,8})"
+    r"|(?:(?i:identified\s{1,8}by|(?:with|encrypted|role\s\w{1,64})\spassword)\s{1,8}"
+    rf"|ConvertTo-SecureString (?:-\w{{2,12}} ){{0,3}})(?=[\"'])){_PASSWORD}"
 )
 _HAS_SERVER = (
     *("login", "bindpw", "rootpw", "requirepass", "masterauth", "assword '", "ASSWORD '", "stats auth", "passwd/"),
-    *("identified by", "IDENTIFIED BY", "Identified By", "Identified by"),
+    *("identified by", "IDENTIFIED BY", "Identified By", "Identified by", "SecureString"),
 )
 
 
@@ -138,7 +154,6 @@ def find_logins(text: str) -> Iterator[tuple[int, int]]:
         yield from (match.span(1) for match in _ORACLE.finditer(text) if is_login_password(match[1]))
     for pattern, is_there in (
         (_COMMAND, any(map(text.__contains__, _HAS_COMMAND)) or _HAS_OPTION.search(text)),
-        (_POWERSHELL, "SecureString" in text),
         (_SERVER, any(map(text.__contains__, _HAS_SERVER))),
     ):
         if is_there:

@@ -1,4 +1,4 @@
-"""Find the values of Kubernetes' Secrets, whatever their keys: in YAML, in Helm's templates, in JSON."""
+"""Find the values of Kubernetes' Secrets, whatever their keys: in YAML, Helm's templates, JSON and Terraform."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from dataclasses import dataclass, field
 _Span = tuple[int, int]
 
 _KIND = re.compile(r"\bkind\\?[\"']?[ \t]{0,3}:[ \t]{0,3}\\?[\"']?Secret(?![\w-])")
+# The same in Terraform, which begins a block.
+_DECLARED = re.compile(r"(?:resource|data)[ \t]+\"(kubernetes_secret(?:_v\d)?\")?")
 # A line of text, and one with a key: what stands before it, the key, and where its value begins.
 _LINE = re.compile(r"[^\r\n]+")
-_KEY = re.compile(r"([ \t]*(?:[-{\[][ \t]+)*)(\"[^\"]{1,253}\"|'[^']{1,253}'|[\w./-]{1,253})[ \t]*:(?=[ \t]|$)[ \t]*")
+_KEY = re.compile(
+    r"([ \t]*(?:[-{\[][ \t]+)*)(\"[^\"]{1,253}\"|'[^']{1,253}'|[\w./-]{1,253})[ \t]*[:=](?=[ \t]|$)[ \t]*"
+)
 # The data between braces on one line, and a value in them.
 _BRACES = re.compile(r"\b(?:stringData|data)\\?[\"']?[ \t]{0,3}:[ \t]{0,3}\{([^{}\n]*)\}")
 _VALUE = re.compile(r":[ \t]{0,8}(?:\"((?:[^\"\\\n]|\\.)*)\"|'([^'\n]*)'|\\\"([^\"\\\n]*)\\\"|([^\s,{}\"'\\]+))")
@@ -31,9 +35,10 @@ class _Object:
 
 def find_manifest_secrets(text: str) -> Iterator[_Span]:
     """Yield where each value of a Secret begins and ends."""
-    if "Secret" not in text or not _KIND.search(text):
+    if not ("Secret" in text and _KIND.search(text)) and '"kubernetes_secret' not in text:
         return
     objects: list[_Object] = []
+    is_declared = False
     for line in _LINE.finditer(text):
         content = line[0].lstrip(" \t")
         if not content or content.startswith(("#", "{{", "//")):
@@ -41,6 +46,8 @@ def find_manifest_secrets(text: str) -> Iterator[_Span]:
         if _KIND.search(line[0]):
             yield from _in_braces(text, line.start(), line.end())
         indent = len(line[0]) - len(content)
+        if declared := _DECLARED.match(content):
+            is_declared = declared[1] is not None
         while objects and (objects[-1].column > indent or content.startswith(("---", "..."))):
             ended = objects.pop()
             yield from ended.found if ended.is_secret else ()
@@ -48,7 +55,7 @@ def find_manifest_secrets(text: str) -> Iterator[_Span]:
             objects[-1].found += _below(text, line.start() + indent, line.end())
         elif key := _KEY.match(line[0]):
             if not objects or objects[-1].column < key.end(1):
-                objects.append(_Object(key.end(1)))
+                objects.append(_Object(key.end(1), is_declared))
             _read(objects[-1], key[2].strip("\"'"), text, line.start() + key.end(), line.end())
     for ended in objects:
         yield from ended.found if ended.is_secret else ()

@@ -59,27 +59,32 @@ _ABOUT = re.compile(
 # Where a value is followed by what it cannot hold, `(?=(…))\1` takes it as a whole: no shorter one fits, and trying
 # each would take a hundred steps at every word of a long line.
 
-# In quotes, set by any language's sign for it, with the type in between: password: str = "…", ("password", "…").
+# In quotes, which may hold the other ones, and their own behind a backslash; or between such, in a string.
+_STRING = (
+    r"(?:\"(?=((?:[^\"\s\\]|\\[^\w\s]){6,200}))\1\"|'(?=((?:[^'\s\\]|\\[^\w\s]){6,200}))\2'"
+    r"|`(?=((?:[^`\s\\]|\\[^\w\s]){6,200}))\3`|\\[\"'`](?=([^\"'`\s\\]{6,200}))\4\\[\"'`])"
+)
+# Set by any language's sign for it, with the type in between: password: str = "…", ("password", "…").
 _QUOTED = re.compile(
     r"[\w-]{0,20}\\?[\"']?(?:\[?\d{0,3}\])?!?(?:\s{0,3}:\s{0,3}(?:&(?:'static )?)?[\w.]{1,20}(?=\s{0,8}=)"
     r"|\s(?:as\s)?\w{1,20}(?:\(\w{1,5}\))?(?=\s{0,8}=)|\s?\{[\w\s;]{0,40}\}(?=\s{0,8}=))?"
     r"\s{0,8}(?:=>|<-|:=|={1,3}|\|\|=?|\?\?=?|[:\uff1a,({]|(?<=[ \t])(?=[\"']))\s{0,8}"
-    r"[brun@]?\\?(?:\"\"|''|'(?=\")|\"(?=\\\"))?\\?[\"'`](?:\{noop\})?(?=([^\"'`\s\\]{6,200}))\1\\?[\"'`]",
+    rf"[brunf@$]{{0,2}}(?:\\?(?:\"\"|''|'(?=\")|\"(?=\\\")))?{_STRING}",
     re.I,
 )
 # In quotes, for the case that a variable is not set: getenv("PASSWORD") or "…", password = env.X || "…".
 _FALLBACK = re.compile(
-    r"[\w-]{0,20}(?:[\"']?\s{0,3}(?::=|=>|[:=])\s{0,3}[\w.$:>-]{1,60}(?:[(\[][^()\[\]\n,]{0,80}[)\]])?\s{0,3}"
+    r"[\w-]{0,20}(?:\s?\|\s?default\(|[\"']?\s{0,3}(?::=|=>|[:=])\s{0,3}[\w.$:>-]{1,60}(?:[(\[][^()\[\]\n,]{0,80}[)\]])?\s{0,3}"
     r"(?:\|\||\?\?|\?:|or\b|[(\[][^()\[\]\n,]{0,80},(?:\s?default\w{0,6}\s?[:=])?)"
     r"|[\"'](?:[\])]{1,2}\s{0,3}(?:\|\||\?\?|\?:|or\b|\{|\.(?:unwrap_or|or_?else)\w{0,5}\((?:\|\w{0,9}\|)?"
-    r"|\|\s?default\()|,\s?default\w{0,6}\s?[:=]))\s{0,3}[\"'`](?=([^\"'`\s\\]{6,200}))\1[\"'`]",
+    r"|\|\s?default\()|,\s?default\w{0,6}\s?[:=]))\s{0,3}" + _STRING,
     re.I,
 )
 # In quotes, as the only argument of what makes a string or an object of it: password = String.valueOf("…").
 _WRAPPED = re.compile(
     r"[\w-]{0,20}(?:\s{0,3}(?:(?::=|=>|[:=])\s{0,3}|:\s?\w{1,20}\s?=\s?)(?:new\s)?[\w.:\[\]]{0,20}"
     r"|\.(?:set|equals)|\]?[\"']\)\.(?:send_?keys|fill|type))(?<!code)\(\s?"
-    r"[bru]?[\"'`](?=([^\"'`\s\\]{6,200}))\1[\"'`](?:\)|\.(?:to|into))",
+    rf"[bru]?{_STRING}(?:\)|\.(?:to|into))",
     re.I,
 )
 # In the quotes of Perl, Ruby, Lua, Rust and C++: $password = q{…}, PASSWORD = %q(…), password = [[…]], r#"…"#, R"(…)".
@@ -97,7 +102,7 @@ _HEADER = re.compile(r"[\w-]{0,20}:\s{0,3}(?=([A-Za-z0-9-]{10,20}))\1[\"'\s]")
 _BEFORE_HEADER = re.compile(r"[\"'\s]x-[\w-]{0,30}$", re.I)
 # In documents: **Password:** …, password is `…`, a cell of a table beside that with the name.
 _SAID = re.compile(
-    r"[\w-]{0,20}(?:[*_`]{0,3}\s?(?:[:\uff1a=]|\bis|(?<=word )to)[*_]{0,3}[ \t]{0,3}[*_]{0,3}`{1,2}"
+    r"[\w-]{0,20}(?:[*_`]{0,3}\s?(?:[:\uff1a=\u2013\u2014-]|\bis|(?<=word )to)[*_]{0,3}[ \t]{0,3}[*_]{0,3}`{1,2}"
     r"|[*_]{2,3}\s?[:\uff1a][ \t]{0,3}|[:\uff1a][*_]{2,3}[ \t]{0,3}|\s(?:is|to)\s{1,3}[\"'])"
     r"(?=([^\s`*\"']{6,200}))\1[`*_\"']{0,3}(?=[\s.,;)]|$)"
 )
@@ -106,6 +111,11 @@ _CELL = re.compile(
     r"[ \t]{0,20}(?:\||\r?\n|$)"
 )
 _BEFORE_CELL = re.compile(r"(?:^|\n)[ \t>*/#]{0,9}\|(?:[^\n|]{0,50}\|)?[ \t]{0,20}[*_`]{0,3}[\w .-]{0,30}$")
+# The same between the tags of HTML.
+_TAGGED = re.compile(
+    r"[\w() -]{0,20}[:\uff1a]?(?:</\w{1,9}>\s{0,40}){1,3}(?:<\w{1,9}(?:\s[^<>]{0,80})?>\s{0,9}){1,3}"
+    r"(?=([^\s<>]{6,200}))\1\s{0,9}</"
+)
 # A part of a connection string.
 _PART = re.compile(r"\s{0,3}=\s{0,3}(?=([^;\"'\s]{6,200}))\1(?:[;\"']|\s|$)")
 _BEFORE_PART = re.compile(r"(?:;\s?|[\"']|\w=(?:[^\s,;(]{1,60} )?)[\w.-]{0,30}$")
@@ -126,7 +136,7 @@ _LINE = re.compile(
     r"[ \t]*(?:\r?\n|$)"
 )
 _BEFORE_LINE = re.compile(
-    r"(?:^|\n)[ \t]*(?:[-*#] )?(?:(?:export|set|setx|env|arg|local|readonly) )?(?:mot de )?[\w.-]{0,30}$", re.I
+    r"(?:^|\n)[ \t]*(?:[-*#] |:)?(?:(?:export|set|setx|env|arg|local|readonly) )?(?:mot de )?[\w./-]{0,30}$", re.I
 )
 _ENVIRONMENT = re.compile(r"[A-Z0-9_]{0,20}=(?=([^\s\"'`;&|<>(),]{6,200}))\1(?=[\s\"'`;&|]|$)")
 _OPTION = re.compile(r"[\w-]{0,20}(?:[=\s]|(?:(?<=/pass)|(?<=/password)):)\s{0,3}[\"']?([^\s\"'`;&|<>,]{6,200})", re.I)
@@ -156,47 +166,45 @@ _DECLARED = re.compile(
 _BEFORE_PAIR = re.compile(
     r"(?:\b(?:name|(?:parameter)?key)[\"']?\s{0,3}[:=]\s{0,3}|variable\s)[\"']?[\w.-]{0,30}$", re.I
 )
-# A list, in brackets or as lines of YAML, and an element of it, which is matched from where the last one ends.
+
+
+# A list, in brackets or as lines of YAML, and an element of it, which is matched from where the last one ends. Between
+# quotes it may hold any sign.
+_ELEMENT_OF = r"(?:([\"'`])|)((?(1)[^\s\"'`\\]|[^\s\"'`{stops}]){{1,400}})(?(1)\1)"
+_IN_BRACKETS, _IN_LINES = (_ELEMENT_OF.format(stops=stops) for stops in (r",\[\](){}", r",:{}\[\]"))
+_TO_END_OF_LINE = r"(?=[ \t]*(?:#|\r?\n|$))"
+# The end of a line, and lines that only say something.
+_NEXT_LINE = r"[ \t]{0,20}(?:#[^\n]{0,200})?\r?\n(?:[ \t]{0,20}#[^\n]{0,200}\r?\n){0,9}"
 _LIST = re.compile(
     r"[\w-]{0,20}[\"']?\s{0,3}(?::=|=>|[:=])\s{0,3}"
     r"(?:\[\]\w{1,20}|new ?\w{0,20}\[\]\s?|(?:List|Set|Arrays?|Map)[\w.]{0,12})?[\[({]\s{0,40}"
 )
-_ELEMENT = re.compile(r"([\"'`]?)([^\s\"'`,\[\](){}]{1,200})\1\s{0,40}(?:,\s{0,40}|(?=[\])}]))")
+_ELEMENT = re.compile(_IN_BRACKETS + r"\s{0,40}(?:,\s{0,40}|(?=[\])}]))")
 # The same of Perl and Ruby: passwords = %w[…], qw(…).
 _WORDS = re.compile(r"[\w-]{0,20}\s{0,3}=>?\s{0,3}(?:qw|%[wWiI])\s?[{(\[</|]\s{0,40}")
 _WORD_OF_LIST = re.compile(r"()([^\s\"'`,{}()\[\]<>|/]{1,200})(?:\s{1,40}|(?=[})\]>/|]))")
 # A mapping of what each opens to secrets, in braces or as lines of YAML, and an entry of it.
 _MAP = re.compile(r"[sS][\"']?\s{0,3}(?::=|=>|[:=])\s{0,3}(?:map\[\w{1,20}\]\w{1,20}|Map\.of)?[{(]\s{0,40}")
 _ENTRY = re.compile(
-    r"[\"'`]?[\w.@:-]{1,64}?[\"'`]?\s{0,3}(?:=>|[:=,])\s{0,8}([\"'`]?)([^\s\"'`,\[\](){}]{1,200})\1\s{0,40}(?:,\s{0,40}|(?=[})]))"
+    r"[\"'`]?[\w.@:-]{1,64}?[\"'`]?\s{0,3}(?:=>|[:=,])\s{0,8}" + _IN_BRACKETS + r"\s{0,40}(?:,\s{0,40}|(?=[})]))"
 )
 _LINES = re.compile(r"[\w-]{0,20}[\"']?:(?=[ \t]{0,20}(?:#[^\n]{0,200})?\r?\n[ \t]{0,20}[-#])")
-_MAP_LINES = re.compile(
-    r"[sS][\"']?:(?=[ \t]{0,20}(?:#[^\n]{0,200})?\r?\n(?:[ \t]{0,20}#[^\n]{0,200}\r?\n){0,9}[ \t]{1,20}[\"'\w])"
-)
+_MAP_LINES = re.compile(rf"[sS][\"']?:(?={_NEXT_LINE}[ \t]{{1,20}}[\"'\w])")
 _LINE_OF_MAP = re.compile(
-    r"[ \t]{0,20}(?:#[^\n]{0,200})?\r?\n(?:[ \t]{0,20}#[^\n]{0,200}\r?\n){0,9}"
-    r"[ \t]{1,20}[\"']?[\w.@-]{1,64}[\"']?:[ \t]{1,8}(?![|>])([\"']?)([^\s\"',:{}\[\]]{1,200})\1(?=[ \t]*(?:#|\r?\n|$))"
+    rf"{_NEXT_LINE}[ \t]{{1,20}}[\"']?[\w.@-]{{1,64}}[\"']?:[ \t]{{1,8}}(?![|>]){_IN_LINES}{_TO_END_OF_LINE}"
 )
-_LINE_OF_LIST = re.compile(
-    r"[ \t]{0,20}(?:#[^\n]{0,200})?\r?\n(?:[ \t]{0,20}#[^\n]{0,200}\r?\n){0,9}[ \t]{0,20}-[ \t]{1,8}"
-    r"([\"']?)([^\s\"',:{}\[\]]{1,200})\1(?=[ \t]*(?:#|\r?\n|$))"
-)
+_LINE_OF_LIST = re.compile(rf"{_NEXT_LINE}[ \t]{{0,20}}-[ \t]{{1,8}}{_IN_LINES}{_TO_END_OF_LINE}")
 # A value on the next lines, as YAML folds it and as TOML, INI and property files continue it, and a line of it.
 _BLOCK = re.compile(
     r"[\w.-]{0,20}[\"']?[ \t]{0,8}(?::|=[ \t]{0,8}(?:\\|\"{3}|'{3})?)[ \t]{0,8}(?:[>|][+-]?\d?[+-]?)?"
     r"[ \t]{0,8}(?:#[^\n]{0,200})?(?=\r?\n[ \t]{0,40}[^\s#-])"
 )
-_LINE_OF_BLOCK = re.compile(
-    r"\r?\n[ \t]{0,40}([\"']?)([^\s\"',:{}\[\]]{1,400})\1(?=(?:\"{3}|'{3})?[ \t]*(?:\\|\r?\n|$))"
-)
+_LINE_OF_BLOCK = re.compile(r"\r?\n[ \t]{0,40}" + _IN_LINES + r"(?=(?:\"{3}|'{3})?[ \t]*(?:\\|\r?\n|$))")
 
 _COLLECTIONS = ((_LIST, _ELEMENT), (_MAP, _ENTRY), (_WORDS, _WORD_OF_LIST))
 _COLLECTIONS_IN_SETTINGS = (
-    *_COLLECTIONS,
-    (_LINES, _LINE_OF_LIST),
-    (_MAP_LINES, _LINE_OF_MAP),
-    (_BLOCK, _LINE_OF_BLOCK),
+    *(*_COLLECTIONS, (_LINES, _LINE_OF_LIST)),
+    *((_MAP_LINES, _LINE_OF_MAP), (_BLOCK, _LINE_OF_BLOCK)),
 )
 
 # A variable with a default, a URL with a query, a mapping and a name before one are no secrets, but have names of their
@@ -261,12 +269,14 @@ def find_named(text: str, settings: bool) -> Iterator[tuple[int, int]]:
         else:
             values = (_values_in_data if is_data else _values)(text, word, name, settings)
         for match, is_secret in values:
-            if _HAS_NAMES.search(match[1]) and not (is_secret in (is_typed, is_generated) and is_generated(match[1])):
+            group = match.lastindex or 0
+            value, (start, stop) = match[group], match.span(group)
+            if _HAS_NAMES.search(value) and not (is_secret in (is_typed, is_generated) and is_generated(value)):
                 continue
-            if not words.search(lower, at, match.start(1)):  # another name of a secret tells more
-                end = max(end, match.end(1))
-            if is_secret(match[1]) and not _is_name(match[1], lower[max(0, at - _LINE_CHARACTERS) : at]):
-                yield match.span(1)
+            if not words.search(lower, at, start):  # another name of a secret tells more
+                end = max(end, stop)
+            if is_secret(value) and not _is_name(value, lower[max(0, at - _LINE_CHARACTERS) : at]):
+                yield start, stop
                 break
         for element in () if is_data or is_unset else _elements(text, at, settings):
             end = max(end, element.end(2))
@@ -330,7 +340,7 @@ def _values(text: str, word: re.Match[str], name: _Name, settings: bool) -> Iter
     at, before = word.end(), text[max(0, word.start() - _BEFORE_CHARACTERS) : word.start()]
     if match := _QUOTED.match(text, at):
         # ("password", "…") or {password, "…"}, no list of names
-        is_next = "," not in text[at : match.start(1)] or text[at] in "\"'" or before[-1:] == "{"
+        is_next = "," not in text[at : match.start(match.lastindex or 0)] or text[at] in "\"'" or before[-1:] == "{"
         is_next = is_next or _DEFINES.search(before) is not None
         yield match, name.in_quotes if is_next else name.in_call
     if match := _FALLBACK.match(text, at) or _WRAPPED.match(text, at):
@@ -346,7 +356,7 @@ def _values(text: str, word: re.Match[str], name: _Name, settings: bool) -> Iter
         yield match, name.plain
     if (match := _ENVIRONMENT.match(text, at)) and text[word.start() : at].isupper():
         yield match, name.plain
-    if match := _SAID.match(text, at):
+    if match := _SAID.match(text, at) or _TAGGED.match(text, at):
         yield match, name.plain
     if settings and (match := _DECLARED.match(text, at)):
         yield match, name.plain

@@ -11,7 +11,7 @@ _Columns = dict[int, Callable[[str], bool]]
 
 # The line below the head of a table in Markdown or as databases print it, the head of one in CSV, and SQL that inserts.
 # A rule is looked for where a line begins, and as a whole, so that no line is read more than once.
-_RULE = re.compile(r"\n(?=([-:|+ \t]{3,1000}))\1\r?(?![^\n])")
+_RULE = re.compile(r"\n(?=([-:=|+ \t]{3,1000}))\1\r?(?![^\n])")
 _CSV_NAME = r"[\"']?[\w.@-]{1,64}[\"']?"
 _CSV_HEAD = re.compile(rf"\ufeff?{_CSV_NAME}([,;\t]) ?{_CSV_NAME}(?:\1 ?{_CSV_NAME}){{0,60}}\r?\n")
 _INSERT = re.compile(
@@ -27,12 +27,12 @@ _MARKS = " \t\r\n\"'`*"
 def find_in_tables(text: str) -> Iterator[tuple[int, int]]:
     """Yield where each secret of a table begins and ends."""
     end = 0
-    for rule in _RULE.finditer(text) if "|" in text and "--" in text else ():
-        if rule.start() < end or "--" not in rule[1] or {*"|+"}.isdisjoint(rule[1]):
+    for rule in _RULE.finditer(text) if "|" in text and ("--" in text or "==" in text) else ():
+        if rule.start() < end or not ("--" in rule[1] or "==" in rule[1]) or {*"|+"}.isdisjoint(rule[1]):
             continue
         columns = _columns(text[text.rfind("\n", end, rule.start()) + 1 : rule.start()].split("|"))
         for line in _LINE.finditer(text, rule.end()) if columns else ():
-            if "|" not in line[0]:
+            if "|" not in line[0] and not line[0].startswith("+--"):
                 break
             end = line.end()
             yield from _secrets(line[0].split("|"), line.start(), columns)

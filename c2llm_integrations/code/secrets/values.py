@@ -18,7 +18,8 @@ _VARIABLE = re.compile(
 # may have any sign: one bracket alone says nothing.
 _WORDS = r"(?:(?:[A-Z][a-z]+(?![a-z])|[a-z]{2,}(?![a-z])|[A-Z]{2,}(?![A-Z])|\d+(?!\d))[_.:$/-]{0,2})+"
 _IN_BRACKETS = "|".join(
-    rf"\{begin}[%$@#./:!?_=-]{{0,2}}(?!\d){_WORDS}(?:\[\w+\])?[%/?!-]?\{end}" for begin, end in ("{}", "<>", "[]", "()")
+    rf"\{begin}[%$@#./:!?_=-]{{0,2}}(?!\d|noop){_WORDS}(?:\[\w+\])?[%/?!-]?\{end}"
+    for begin, end in ("{}", "<>", "[]", "()")
 )
 _TEMPLATE = re.compile(
     rf"^[/.~@]{{0,2}}{_WORDS}$|{_IN_BRACKETS}|\{{\{{.*\}}\}}|\$\{{\w.*\}}|\$\([a-z]{{2}}.*\)|<%.*%>|\{{\}}|\w\(\)|</\w+>"
@@ -129,7 +130,7 @@ def is_filler(value: str) -> bool:
 
 def is_typed(value: str) -> bool:
     """Return whether quoted text in code, set to a password's name, is one, not a name of something."""
-    has_usual_signs = re.fullmatch(r"[\w!@#^&*?+=~.-]+", value) is not None
+    has_usual_signs = re.fullmatch(r"(?:[\w!@#^&*?+=~.-]|\\[^\w\s])+", value) is not None
     return is_typed_or_random(value) or (has_usual_signs and is_password(value)) or is_generated(value)
 
 
@@ -184,27 +185,21 @@ def is_drawn(value: str) -> bool:
 
 def is_key(value: str) -> bool:
     """Return whether the value of what is called a key was drawn: 10 letters and digits that keep changing will do."""
-    if is_drawn(value):
-        return True
-    runs = re.findall(r"[0-9]+|[A-Za-z]+", value)
-    return (
-        re.fullmatch(r"[A-Za-z0-9](?:-?[A-Za-z0-9]){9,19}", value) is not None
-        and len(runs) > 4
-        and sum(map(str.isdigit, value)) > 2
-        and all(len(run) < 5 for run in runs if run.isalpha())
-        and not _EMPTY.search(value)
-    )
+    return is_drawn(value) or _keeps_changing(value, r"[A-Za-z0-9](?:-?[A-Za-z0-9]){9,19}", 5, 3)
 
 
 def is_short_token(value: str) -> bool:
     """Return whether the value of a token was drawn: 8 letters and digits that keep changing will do."""
-    if is_drawn(value):
-        return True
+    return is_drawn(value) or _keeps_changing(value, r"[A-Za-z0-9]{8,15}", 4, 2)
+
+
+def _keeps_changing(value: str, form: str, least_runs: int, least_digits: int) -> bool:
+    """Return whether a value of a form has that many runs of letters or of digits, none of letters a word."""
     runs = re.findall(r"[0-9]+|[A-Za-z]+", value)
     return (
-        re.fullmatch(r"[A-Za-z0-9]{8,15}", value) is not None
-        and len(runs) > 3
-        and sum(map(str.isdigit, value)) > 1
+        re.fullmatch(form, value) is not None
+        and len(runs) >= least_runs
+        and sum(map(str.isdigit, value)) >= least_digits
         and all(len(run) < 5 for run in runs if run.isalpha())
         and not _EMPTY.search(value)
     )

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -75,7 +77,7 @@ def connected(cluster: Cluster) -> Iterator[None]:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     # Workers import from the folder in which Ray is started: not from a tree that may hold a json.py.
-    here = os.getcwd()
+    here, ending = os.getcwd(), signal.getsignal(signal.SIGTERM)
     os.chdir(Path(__file__).parents[3])
     try:
         if cluster.address is not None:
@@ -86,6 +88,8 @@ def connected(cluster: Cluster) -> Iterator[None]:
             ray.init("local", num_cpus=cores, include_dashboard=False, **quiet)
     finally:
         os.chdir(here)
+    if callable(ending) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, ending)  # Ray has set its own
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"ray\.")  # its own settings, and small inputs

@@ -135,10 +135,11 @@ def _batches(tree: Tree, source: str, destination: Destination, force: bool, own
     if destination.claims().get(tree.name) != owner:  # while rows change, it names no commit
         destination.open().claim(tree.name, owner)
     by_path = _by_path(destination, tree.name)
-    commit = None if tree.prefix else _commit_of(str(tree.root), destination.token).commit
+    seen = None if tree.prefix else _commit_of(str(tree.root), destination.token)
     groups = list(_groups(tree))
-    common = BatchResult(tree.name, source, owner, batches=len(groups) + 1, commit=commit)
-    first = replace(common, report=IngestReport(tree.name, skipped=dict(tree.skipped), notes=tree.notes), stale=[])
+    common = BatchResult(tree.name, source, owner, batches=len(groups) + 1, commit=seen.commit if seen else None)
+    notes = [*tree.notes, *(seen.notes if seen else ())]
+    first = replace(common, report=IngestReport(tree.name, skipped=dict(tree.skipped), notes=notes), stale=[])
     for path in by_path.keys() - set(tree.files):
         ids = [str(row.id) for row in by_path[path]]
         if tree.can_tell(path):
