@@ -129,5 +129,5 @@ def test_the_thread_that_indexes_survives_what_nobody_foresaw(place, tree, monke
 
 def test_a_run_says_what_nobody_foresaw(tree, monkeypatch, capsys):
     monkeypatch.setattr(LiveIndex, "refresh", lambda *_: [].pop())
-    run_once(LiveIndexConfig(folder=tree).to_json())
+    run_once(json.dumps({"folder": str(tree)}))
     assert json.loads(capsys.readouterr().out)["problem"].startswith("indexing failed: unexpected IndexError")
