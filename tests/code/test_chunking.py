@@ -427,6 +427,7 @@ def code(draw: st.DrawFn) -> tuple[str, str]:
     return source.name, newline.join(line for part in parts for line in part) + draw(st.sampled_from(["", newline]))
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(code(), st.sampled_from([1, 30, 200, 600, CHUNK_CHARS]))
 @example(("a.py", "x = '''\n\n\n'''\n\n"), 1)
@@ -485,6 +486,7 @@ def test_template_arguments_are_left_out_of_a_name_however_deep(name, symbol):
 SLOW_TO_PARSE = {"a.c": "a=>\n", "a.java": "A<\n", "a.cs": "A<\n", "a.tsx": "case 1:\n"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SLOW_TO_PARSE)
 def test_what_parses_in_the_square_of_its_length_is_cut_by_lines(path):
     text = SLOW_TO_PARSE[path] * (200_000 // len(SLOW_TO_PARSE[path]))

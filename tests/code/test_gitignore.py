@@ -116,6 +116,7 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="names that other systems refuse")
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rules=st.tuples(RULES, RULES, RULES), exclude=RULES)

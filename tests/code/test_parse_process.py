@@ -96,6 +96,7 @@ def test_a_language_that_only_this_process_has_is_parsed(monkeypatch):
     assert _Trial().survives(10, "no such language", b"x = 1\n", None)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
 def test_a_parser_that_never_ends_is_ended(monkeypatch):
     monkeypatch.setattr(parsing, "_START", SPIN)

@@ -240,6 +240,7 @@ def test_a_full_device_memory_halves_the_batches_and_says_so_once():
         scheduler.wait(scheduler.submit([[1] * 11]), silent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error",
     [torch.OutOfMemoryError("none"), MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")],

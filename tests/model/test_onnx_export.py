@@ -53,6 +53,7 @@ def loaded(name, **options):
     return C2LLMEmbedder.from_pretrained(str(name), dtype="float32", device="cpu", max_length=96, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [TIED, COMPRESSED, "nano"])
 def test_the_graph_gives_the_embedders_vectors(name):
     embedder = loaded(name)

@@ -78,6 +78,7 @@ print(*(name for name in {heavy} if name in set(sys.modules) - before))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "framework"),
     [("langchain", "import langchain_core.retrievers"), ("llama_index", "import llama_index.core")],

@@ -306,6 +306,7 @@ VERSION = st.dictionaries(
 RUNS = st.lists(st.tuples(VERSION, st.booleans(), st.integers(1, 5)), min_size=1, max_size=4)
 
 
+@pytest.mark.slow
 def test_any_runs_end_as_a_plain_dict_would(open_: Database, bare: VectorStore) -> None:
     @settings(max_examples=2 if open_.kind in SLOW else 8, deadline=None)
     @given(RUNS)

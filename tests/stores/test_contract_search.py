@@ -114,6 +114,7 @@ def test_every_hostile_string_at_once_finds_exactly_itself(store: VectorStore, m
         assert store.count(source=row.chunk.repository) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.core
 def test_a_filter_may_name_very_many_paths(store: VectorStore, make_rows: MakeRows) -> None:
     rows = make_rows(50)
