@@ -187,10 +187,13 @@ _INSTALL = 'pip install "c2llm-integrations[languages]"'
 
 # Languages that have a grammar, and those that get one with the extra `languages`, whose grammars are 54 MB; without it
 # these files are cut by lines.
-_GRAMMARS = frozenset("python javascript typescript tsx go java rust c cpp cuda csharp ruby php".split())  # noqa: SIM905
-_EXTRA_GRAMMARS = frozenset(
-    "kotlin scala swift elixir shell lua sql html zig haskell ocaml julia svelte vue".split()  # noqa: SIM905
-)
+_GRAMMARS = {
+    *("python", "javascript", "typescript", "tsx", "go", "java", "rust", "c", "cpp", "cuda", "csharp", "ruby", "php"),
+}
+_EXTRA_GRAMMARS = {
+    *("kotlin", "scala", "swift", "elixir", "shell", "lua", "sql"),
+    *("html", "zig", "haskell", "ocaml", "julia", "svelte", "vue"),
+}
 # The module that ships a language's grammar, where it is called otherwise, and the grammar's name where it holds two.
 _MODULES = {"tsx": "typescript", "cuda": "cpp", "csharp": "c_sharp", "shell": "bash", "vue": "html"}
 _OF_TWO = frozenset(("typescript", "tsx", "php", "ocaml"))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 import re
 import string
+import time
 from base64 import b64encode
 from pathlib import Path
 
@@ -91,6 +92,19 @@ def assert_blotted(line: str, secret: str, settings: bool = False) -> None:
     assert secret not in clean, line
     assert clean.startswith("def kept():\n")
     assert clean.endswith("\n\nlast = 1\n")
+
+
+def assert_kept(text: str) -> None:
+    for settings in (True, False):
+        assert without_secrets(text, settings) == text
+
+
+def assert_linear(unit: str, length: int) -> None:
+    text = unit * (length // len(unit))
+    start = time.thread_time()
+    for settings in (True, False):
+        assert len(without_secrets(text, settings)) > 0
+    assert time.thread_time() - start < 10  # it takes a tenth of a second; the square of the length would take minutes
 
 
 UUID = "3f2b8c1e-9d4a-4c7b-8e6f-5a1d2c3b4e7f"

@@ -15,7 +15,7 @@ _VARIABLE = re.compile(
     r"|^[a-z]{2}[_-]\w{2,3}$"
 )
 # Words, alone or in brackets, variables, formats and ranges, of which templates and patterns are made. A drawn password
-# may have any sign: one bracket alone says nothing.
+# may have any sign: one bracket alone says nothing. Behind Spring's {noop} the password itself stands.
 _WORDS = r"(?:(?:[A-Z][a-z]+(?![a-z])|[a-z]{2,}(?![a-z])|[A-Z]{2,}(?![A-Z])|\d+(?!\d))[_.:$/-]{0,2})+"
 _IN_BRACKETS = "|".join(
     rf"\{begin}[%$@#./:!?_=-]{{0,2}}(?!\d|noop){_WORDS}(?:\[\w+\])?[%/?!-]?\{end}"

@@ -245,15 +245,6 @@ def load(client: Any, physical: str, spec: CollectionSpec, server: Server, *, wa
     call(client, "load_collection", physical, timeout=LOAD_SECONDS, replica_number=replicas, _async=not waits)
 
 
-def finish(client: Any, physical: str, spec: CollectionSpec, server: Server) -> None:
-    """Flush what was written; wait until all of it is indexed, and the collection loaded."""
-    call(client, "flush", physical, timeout=LOAD_SECONDS)
-    if server.kind != "lite":
-        load(client, physical, spec, server, waits=False)  # at the same time, three seconds sooner
-    await_indexes(client, physical)
-    load(client, physical, spec, server)
-
-
 def await_indexes(client: Any, physical: str) -> None:
     """Wait until what was flushed is in all indexes that find the nearest rows."""
     for name in call(client, "list_indexes", physical):
