@@ -32,6 +32,10 @@ class MissingExtra(C2LLMError, ImportError):
     def __init__(self, package: str, extra: str) -> None:
         """Name the `package` that could not be imported, and the `extra` of this distribution that installs it."""
         super().__init__(f'{package} is not installed; run: pip install "c2llm-integrations[{extra}]"')
+        self._given = package, extra
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._given  # as it crosses processes; the message alone would not do
 
 
 class CheckpointError(C2LLMError, ValueError):
@@ -67,14 +71,22 @@ class BatchRefused(StoreError):
 
 
 class RowsRefused(StoreError):
-    """Rows that were not stored; `reasons` maps each row id to why. Nothing of the call was written."""
+    """Rows that were not stored; `reasons` maps each record's id to why. Nothing of the call was written.
 
-    def __init__(self, reasons: Mapping[Any, str]) -> None:
-        """Take `reasons`: record id, a string or integer → one-line reason; must not be empty."""
-        first, why = next(iter(reasons.items()))
-        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+    `places` maps the place of each in the call to the same: records of two sources may have one id.
+    """
+
+    def __init__(self, refused: Mapping[int, tuple[Any, str]]) -> None:
+        """Take place in the call → record id and a one-line reason; must not be empty."""
+        first, why = next(iter(refused.values()))
+        more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
         super().__init__(f"row {first} refused: {why}{more}")
-        self.reasons = dict(reasons)
+        self.places = {place: why for place, (_, why) in refused.items()}
+        self.reasons = dict(refused.values())
+        self._given = refused
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._given,)
 
 
 # Names listed of what there is, where nothing is close.

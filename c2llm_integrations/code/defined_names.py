@@ -1,6 +1,6 @@
 """Find the names that a text defines, without a grammar: by the keyword in front of them, or the body behind.
 
-A chunk's lexical terms follow from them: a change here needs a new `analyzer.ANALYZER`.
+A chunk's lexical terms follow from them: a change here needs a new `lexical_terms.ANALYZER`.
 """
 
 from __future__ import annotations

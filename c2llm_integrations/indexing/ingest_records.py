@@ -55,6 +55,9 @@ if TYPE_CHECKING:
     from c2llm_integrations.indexing.options import DocumentEmbedder, Transform, Vectors
 
 
+_TAKEN = "the id is that of a row which this source did not write; use ids that are other strings"
+
+
 def ingest_records(
     records: Any,
     embedder: DocumentEmbedder | None,
@@ -145,7 +148,7 @@ def ingest_records_with(
 
     def fill_store(store: VectorStore, is_new: bool) -> RecordsReport:
         require_mine = claim_records(source, store)
-        run = _Run(source, store, options, how_many(records), embedder, is_new=is_new)
+        run = _Run(source, store, spec, options, how_many(records), embedder, is_new=is_new)
         return run.write_and_verify(items, require_mine)
 
     if is_first or not options.replace:
@@ -163,15 +166,16 @@ def plan_records(
     """Return what `ingest_records` would do, without changing anything; `store=None`: with an empty one."""
     begin = perf_counter()
     items = _items(records, source, options)
+    spec = None
     if store is not None:
         require_records(source, store)
-    if store is not None and options.replace:
-        require_alone([source], store)
-        store = None  # as if it were empty
-    if store is not None and (held := store.spec) is not None:
-        wanted, items = _spec(items, embedder, store, options)
-        held.require_same(wanted)
-    run = _Run(source, store, options, how_many(records), embedder)
+        if options.replace:
+            require_alone([source], store)
+        spec, items = _spec(items, embedder, store, options)
+        store.capabilities.require(spec)
+        if not options.replace and (held := store.spec) is not None:
+            held.require_same(spec)
+    run = _Run(source, store, spec, options, how_many(records), embedder, is_new=options.replace)
     for _, change in run.changes(items, run.note_refused):
         run.report.written += change is Change.NEW
     run.report.deleted = sum(1 for _ in run.stored.left()) if run.deletes else 0
@@ -214,10 +218,13 @@ def _spec(
         width, fingerprint = embedder.output_dim, embedder.fingerprint
     else:
         first = list(islice(items, 1))
-        width = np.size(first[0].vector) if first and first[0].vector is not None else 0
+        vector = vector_of(first[0].vector) if first else None
+        width = len(vector) if np.ndim(vector) == 1 else 0
         may_lack_one = held is not None and (not first or first[0].problem or options.vectors is not None)
         if not width and not may_lack_one:
-            raise InputError("there is neither an embedder nor a vector; give an embedder, or vectors=")
+            raise InputError(
+                "there is neither an embedder nor a vector; give an embedder, or vectors=, a field with lists of numbers"
+            )
         items = chain(first, items)
         width, fingerprint = (width, {}) if held is None else (held.width, held.fingerprint)
     if held is not None or old is None:
@@ -247,6 +254,7 @@ class _Run:
         self,
         source: str,
         store: VectorStore | None,
+        spec: CollectionSpec | None,
         options: RecordOptions,
         total: int | None,
         embedder: DocumentEmbedder | None,
@@ -258,6 +266,7 @@ class _Run:
         self.stored = StoredDigests(() if holds_rows is None else holds_rows.scan(source=source))
         self._source = source
         self._store = store
+        self._spec = spec
         self._is_new = is_new
         self._options = options
         self._total = total
@@ -361,12 +370,13 @@ class _Run:
         changes = self.stored.take([one.key for one in records], [one.digest for one in records])
         new = [one.key for one, change in zip(records, changes, strict=True) if change is None]
         taken = self._store.known(new) if new and self._store is not None and self._shared else ()
+        refused = self._refused(records, changes)
+        refused |= dict.fromkeys((key for key in new if key in taken), _TAKEN)
         for record, change in zip(records, changes, strict=True):
-            is_taken = change is None and record.key in taken
-            if is_taken or change in (Change.NONE, Change.MOVED):  # its vector is not stored
+            why = refused.get(record.key)
+            if why is not None or change in (Change.NONE, Change.MOVED):  # its vector is not stored
                 self._vectors.pop(record.key, None)
-            if is_taken:
-                why = "the id is that of a row which this source did not write; use ids that are other strings"
+            if why is not None:
                 refuse([record], {record.id: why})
             elif change is Change.NONE:
                 self.report.unchanged += 1
@@ -422,15 +432,12 @@ class _Run:
         given = [(record, self._vectors.pop(record.row_id, None)) for record in records]
         rows = [Row(record, vector_of(vector)) for record, vector in given if vector is not None]
         rest = [record for record, vector in given if vector is None]
-        if not rest or self._embedder is None:
-            return rows
-        reasons = self._why_refused(rest)
-        loader.refuse(rest, reasons)
-        return rows + embed_rows([one for one in rest if one.id not in reasons], self._embedder, loader.refuse)
+        return rows + embed_rows(rest, self._embedder, loader.refuse) if self._embedder else rows
 
-    def _why_refused(self, records: list[Record]) -> dict[RecordId, str]:
-        """Return id → reason for what the store would refuse, before it is embedded, which takes longest."""
-        if self._store is None or (spec := self._store.spec) is None:
+    def _refused(self, records: list[PreparedRecord], changes: list[Change | None]) -> dict[RecordId, str]:
+        """Return key → reason for what the store would refuse, before it is embedded, which takes longest."""
+        if self._store is None or self._spec is None:
             return {}
-        limit = None if spec.long_text == "cut" else self._store.capabilities.max_text_bytes
-        return refused_records(records, limit, spec.fields)
+        changed = [one for one, change in zip(records, changes, strict=True) if change is not Change.NONE]
+        limit = None if self._spec.long_text == "cut" else self._store.capabilities.max_text_bytes
+        return {changed[place].key: why for place, why in refused_records(changed, limit, self._spec.fields).items()}

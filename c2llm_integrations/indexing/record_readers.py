@@ -47,9 +47,15 @@ class Names:
 def read_items(records: Any, names: Names, source: str, transform: Transform | None) -> Iterator[Item]:
     """Yield the items of `records` one at a time, without those for which `transform` returns None.
 
-    Raises InputError for an object without records, and for a file that cannot be read on.
+    Raises InputError for an object without records, at once, and for a file that cannot be read on.
     """
-    for where, raw, size in _numbered(records):
+    return _items(_numbered(records), names, source, transform)
+
+
+def _items(
+    numbered: Iterator[tuple[str, Any, int]], names: Names, source: str, transform: Transform | None
+) -> Iterator[Item]:
+    for where, raw, size in numbered:
         if isinstance(raw, Exception):
             yield Item(where, problem=str(raw))
             continue

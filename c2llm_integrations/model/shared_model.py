@@ -97,7 +97,7 @@ class SharedModel(Awaited):
     def _answer_group(self, task: str | None, group: list[tuple[str, Future[Floats]]]) -> None:
         try:
             vectors = self.queries([text for text, _ in group], task)
-        except Exception as error:
+        except BaseException as error:  # a tokenizer in Rust panics with one, and whoever awaits must be told
             if isinstance(error, InputError) and len(group) > 1:
                 for one in group:  # a text that cannot be embedded must fail alone
                     self._answer_group(task, [one])

@@ -78,11 +78,10 @@ class Documents:
         made: list[Record] = []
         seen: Counter[RecordId] = Counter()
         for id, text, metadata in zip(ids, texts, metadatas, strict=True):
-            one = self.record(id, text, metadata)
-            if id is None and seen[one.id]:
-                one = self.record(id, text, metadata, seen[one.id])
-            seen[one.id] += 1
-            made.append(one)
+            first = self.record(id, text, metadata)
+            before = seen[first.id]
+            seen[first.id] += 1
+            made.append(self.record(None, text, metadata, before) if id is None and before else first)
         return made
 
     def metadata(self, record: AnyRecord) -> dict[str, Any]:

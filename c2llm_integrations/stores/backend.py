@@ -142,7 +142,7 @@ class Backend(ABC):
     def _get(self, ids: Sequence[RecordId]) -> Iterable[AnyRecord]:
         """Return the records of those of `ids` that are in the collection, whoever wrote them.
 
-        Here and below, a record is a `CodeChunk` or a plain `Record`, as `rows.made_of` tells, which the caller may
+        Here and below, a record is a `CodeChunk` or a plain `Record`, as `row_fields.made_of` tells, which the caller may
         change without changing the row.
         """
 
@@ -162,7 +162,7 @@ class Backend(ABC):
 
     @abstractmethod
     def _scan(self, where: Filter, source: str | None) -> Iterator[Stored]:
-        """Yield what `rows.stored_of` makes of each row's id and metadata, with the digest that was stored beside it.
+        """Yield what `row_fields.stored_of` makes of each row's id and metadata, with the digest that was stored beside it.
 
         That of a chunk (`records.is_chunk`) is "".
         """
@@ -203,10 +203,13 @@ class Backend(ABC):
 
     @contextmanager
     def _open(self) -> Iterator[None]:
-        if self._closed:
-            raise StoreError(f"the store {self.url} is closed; open it again")
+        self._require_open()
         with self._errors():
             yield
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise StoreError(f"the store {self.url} is closed; open it again")
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -224,6 +227,7 @@ class Backend(ABC):
 
     async def _in_thread(self, call: Callable[..., _T], *args: Any, **named: Any) -> _T:
         # Calls that wait for a thread are answered in the order in which they came.
+        self._require_open()
         if self._executor is None:
             threads = 1 if self.capabilities.uploads == 1 else AWAITED_CALLS
             self._executor = ThreadPoolExecutor(threads, "c2llm-store")

@@ -23,7 +23,8 @@ from typing_extensions import Self
 from c2llm_integrations.errors import BatchRefused, RowsRefused, StoreError
 from c2llm_integrations.stores.ids import RecordId, packed, unpacked
 from c2llm_integrations.stores.records import AnyRecord, chunk_of, is_chunk
-from c2llm_integrations.stores.row_fields import parts
+from c2llm_integrations.stores.row_checks import hashable
+from c2llm_integrations.stores.row_fields import parts, unit
 from c2llm_integrations.stores.vector_store import Row, Vector, VectorStore
 
 # Vectors read back after a load. Each must be what was sent up to the rounding of float16, which at unit length costs
@@ -164,7 +165,7 @@ class Loader:
         for key, sent in self._sample.items():
             if key not in held:
                 raise StoreError(f"row {key} was acknowledged but cannot be read back; run the command again")
-            cosine = float(sent @ held[key] / (np.linalg.norm(sent) * np.linalg.norm(held[key])))
+            cosine = float(unit(sent) @ held[key])
             if not cosine >= MIN_COSINE:
                 raise StoreError(
                     f"row {key} reads back with cosine {cosine:.4f} to what was sent, expected at least {MIN_COSINE}; "
@@ -173,10 +174,11 @@ class Loader:
 
     def refuse(self, records: Iterable[AnyRecord], reasons: Mapping[Any, str]) -> None:
         """Report and file those records whose id has a reason as refused."""
+        self._refuse((record, reasons[record.id]) for record in records if record.id in reasons)
+
+    def _refuse(self, refused: Iterable[tuple[AnyRecord, str]]) -> None:
         filed: list[str] = []
-        for record in records:
-            if (why := reasons.get(record.id)) is None:
-                continue
+        for record, why in refused:
             place, line = f"{record.source}: {record.id}", {"id": record.id, "source": record.source}
             if is_chunk(record):
                 chunk = chunk_of(record)
@@ -184,8 +186,8 @@ class Loader:
                 place, line = f"{chunk.path}:{lines}", {"id": chunk.id, "repository": chunk.repository}
                 line |= {"path": chunk.path, "lines": lines, "symbol": chunk.symbol}
             with self._lock:
-                note_refused(self.report, record.id, f"{place}: {why}", self._kept)
-            filed.append(json.dumps({**line, "reason": why}) + "\n")
+                note_refused(self.report, hashable(record.id), f"{place}: {why}", self._kept)
+            filed.append(json.dumps({**line, "reason": why}, default=repr) + "\n")
         if self._refused is not None and filed:
             with self._lock, open(self._refused, "a", encoding="ascii") as file:
                 file.writelines(filed)
@@ -221,15 +223,12 @@ class Loader:
         try:
             call(items)
         except RowsRefused as refusal:
-            good = [item for item in items if _record(item).id not in refusal.reasons]
-            if len(good) == len(items):  # it names none of these
-                raise
-            self.refuse(map(_record, items), refusal.reasons)
-            if good:
+            self._refuse((_record(items[place]), why) for place, why in refusal.places.items())
+            if good := [item for place, item in enumerate(items) if place not in refusal.places]:
                 self._send(good, call)
         except BatchRefused as refusal:
             if len(items) == 1:
-                self.refuse(map(_record, items), {_record(items[0]).id: str(refusal)})
+                self._refuse([(_record(items[0]), str(refusal))])
                 return
             middle = len(items) // 2
             self._send(items[:middle], call)

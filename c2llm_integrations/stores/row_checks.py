@@ -26,23 +26,24 @@ _CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 def refused_records(
     records: Sequence[AnyRecord], max_text_bytes: int | None, fields: Mapping[str, str]
-) -> dict[RecordId, str]:
-    """Return id → reason for the records that could not be stored or found again; `fields` as the spec has them."""
-    refused: dict[RecordId, str] = {}
+) -> dict[int, str]:
+    """Return place → reason for the records that could not be stored or found again; `fields` as the spec has them."""
+    refused: dict[int, str] = {}
     seen: set[RecordId] = set()
-    for record in records:
+    for place, record in enumerate(records):
         why = _why_refused(record, max_text_bytes) or (_why_fields_refused(record, fields) if fields else None)
         if why is None and record.row_id in seen:
             why = "the id stands twice in one batch; ids must be unique"
         if why is None:
             seen.add(record.row_id)
         else:
-            refused.setdefault(_hashable(record.id), why)
+            refused[place] = why
     return refused
 
 
-def _hashable(id: Any) -> RecordId:
-    return id if isinstance(id, Hashable) else repr(id)  # type: ignore[return-value]
+def hashable(id: Any) -> Any:
+    """Return what stands for an id, which may be anything that a record was given, in reports."""
+    return id if isinstance(id, Hashable) else repr(id)
 
 
 def _why_refused(record: AnyRecord, max_text_bytes: int | None) -> str | None:
@@ -129,14 +130,14 @@ def _why_metadata_refused(record: AnyRecord) -> str | None:
     return None
 
 
-def refused_vectors(rows: Sequence[Row], width: int) -> dict[RecordId, str]:
-    """Return id → reason for the rows whose vector could not be compared with (width,) others."""
+def refused_vectors(rows: Sequence[Row], width: int) -> dict[int, str]:
+    """Return place → reason for the rows whose vector could not be compared with (width,) others."""
     if all(isinstance(row.vector, np.ndarray) and row.vector.shape == (width,) for row in rows):
         vectors = np.array([row.vector for row in rows])
         if vectors.dtype.kind in "fiu" and np.isfinite(vectors).all() and vectors.any(axis=-1).all():
             return {}
-    whys = ((_hashable(row.record.id), why_vector_refused(row.vector, width)) for row in rows)
-    return {id: why for id, why in whys if why is not None}
+    whys = (why_vector_refused(row.vector, width) for row in rows)
+    return {place: why for place, why in enumerate(whys) if why is not None}
 
 
 def why_vector_refused(vector: object, width: int) -> str | None:

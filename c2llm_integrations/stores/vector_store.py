@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import islice
 from numbers import Integral
 from typing import Any, ClassVar, TypeVar
 
@@ -23,13 +24,22 @@ from c2llm_integrations.stores.backend import Backend, Terms
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId, listed_ids, row_id
 from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, Record, Row, Vector
-from c2llm_integrations.stores.row_checks import listed, refused_records, refused_vectors, require, why_vector_refused
+from c2llm_integrations.stores.row_checks import (
+    hashable,
+    listed,
+    refused_records,
+    refused_vectors,
+    require,
+    why_vector_refused,
+)
 from c2llm_integrations.stores.row_fields import Stored, parts, path_of, prepared_for, slices, unit
 from c2llm_integrations.stores.spec import CollectionSpec
 
 __all__ = ["Candidates", "CollectionSpec", "Filter", "Hit", "Row", "Stored", "Vector", "VectorStore"]
 
 Where = Filter | Mapping[str, Any]
+# Rows that are read before the caller gets the first of them, and other threads and processes their turn.
+READ_ROWS = 500
 
 _T = TypeVar("_T")
 
@@ -162,7 +172,7 @@ class VectorStore(Backend):
             return
         self._closed = True
         if self._executor is not None:
-            self._executor.shutdown(cancel_futures=True)
+            self._executor.shutdown()  # whoever waits in it is told that the store is closed
         with self._errors():
             self._close()
 
@@ -204,9 +214,10 @@ class VectorStore(Backend):
             records = self._checked(given, spec, {})
             keys = [record.row_id for record in records]
             fields = {id: names for part in parts(keys) for id, names in self._written_fields(part).items()}
-            unknown = [record.id for record in records if record.row_id not in fields]
+            unknown = [place for place, key in enumerate(keys) if key not in fields]
             if unknown:
-                raise RowsRefused(dict.fromkeys(unknown, "there is no such row; upsert it with its vector"))
+                why = "there is no such row; upsert it with its vector"
+                raise RowsRefused({place: (records[place].id, why) for place in unknown})
             self.changes += 1
             for part in slices(records, spec.width, self._batch_bytes):
                 gone = _gone(records[part], fields)
@@ -383,14 +394,14 @@ class VectorStore(Backend):
     # ---- shared by all
 
     def _checked(
-        self, given: Sequence[AnyRecord], spec: CollectionSpec, refused: dict[RecordId, str]
+        self, given: Sequence[AnyRecord], spec: CollectionSpec, refused: dict[int, str]
     ) -> list[AnyRecord]:
         """Return records as they are stored; raises RowsRefused for `refused` and for those that cannot be."""
         limit = self.capabilities.max_text_bytes
         records = [prepared_for(record, limit if spec.long_text == "cut" else None) for record in given]
-        refused = refused | refused_records(records, limit, spec.fields)
+        refused = refused_records(records, limit, spec.fields) | refused
         if refused:
-            raise RowsRefused(refused)
+            raise RowsRefused({place: (hashable(given[place].id), refused[place]) for place in sorted(refused)})
         return records
 
     def _send(self, records: Sequence[AnyRecord], vectors: Vector, terms: Terms) -> None:
@@ -447,8 +458,13 @@ class VectorStore(Backend):
             )
 
     def _guarded(self, found: Iterator[_T]) -> Iterator[_T]:
-        with self._open():
-            yield from found
+        """Yield rows, with the store only held while some are read: the caller may do anything between two of them."""
+        while True:
+            with self._open():
+                rows = list(islice(found, READ_ROWS))
+            if not rows:
+                return
+            yield from rows
 
 
 def _at_unit_length(found: Mapping[RecordId, Vector]) -> Iterable[tuple[RecordId, Vector]]:

@@ -230,7 +230,7 @@ def test_rows_the_store_refuses_are_named_and_the_rest_is_stored(repo, embedder,
     real = type(store).upsert
 
     def upsert(self, rows):
-        bad = {row.chunk.id: "too big" for row in rows if "gamma" in row.chunk.text}
+        bad = {place: (row.chunk.id, "too big") for place, row in enumerate(rows) if "gamma" in row.chunk.text}
         if bad:
             raise RowsRefused(bad)
         return real(self, rows)

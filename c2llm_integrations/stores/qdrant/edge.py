@@ -306,8 +306,14 @@ class QdrantEdgeStore(PointReader):
         if not where and (source is None or settings.claims.keys() <= {source}):
             edge_files.read_ahead(self.folder / settings.shard)
         page, chosen = ROWS_PAGE if payload is True else SCAN_PAGE, ours(self._types, where, source)
-        what = payload, [DENSE] if vectors else False
-        yield from pages(lambda offset: self._shard.scroll(edge.ScrollRequest(offset, page, chosen, *what)))
+        what, place = (payload, [DENSE] if vectors else False), self._place
+
+        def read(offset: Any) -> Any:
+            if self._place != place:
+                raise StoreError(f"{self.collection!r} of {self.url} was replaced while it was read; read it again")
+            return self._shard.scroll(edge.ScrollRequest(offset, page, chosen, *what))
+
+        yield from pages(read)
 
     def _found(self, requests: list[Any]) -> list[Any]:
         return self._shard.query_batch(edge.QueryBatchRequest(requests))

@@ -53,11 +53,6 @@ class SharedEdgeStore(QdrantEdgeStore):
         """Return a store over the folder at a location, shared if `wait` says for how long."""
         return QdrantEdgeStore.open(at) if at.wait is None else cls(at.place, at.collection, at.wait)
 
-    def close(self) -> None:
-        """See `VectorStore.close`."""
-        with self._turn:
-            super().close()
-
     @contextmanager
     def _open(self) -> Iterator[None]:
         deadline = time.monotonic() + self._wait
@@ -73,6 +68,10 @@ class SharedEdgeStore(QdrantEdgeStore):
                 self._calls -= 1
                 self._used = time.monotonic()
                 self._let_go_if_asked()
+
+    def _close(self) -> None:
+        with self._turn:
+            super()._close()
 
     def _hold(self) -> None:
         if self._lock is not None:
