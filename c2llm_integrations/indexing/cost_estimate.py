@@ -62,23 +62,23 @@ class Estimator:
         if not self._rows:
             return Estimate()
         self._random.shuffle(self._sample)
-        tokens_per_character, rate = self._measure()
-        tokens = round(tokens_per_character * self._characters)
-        return Estimate(tokens, self._store_bytes(), rate, tokens / rate / 60)
+        tokens_per_character, characters_per_second = self._measure()
+        tokens, seconds = tokens_per_character * self._characters, self._characters / characters_per_second
+        return Estimate(round(tokens), self._store_bytes(), tokens / seconds, seconds / 60)
 
     def _measure(self) -> tuple[float, float]:
-        """Return tokens per character, and tokens per second of the largest group."""
-        embedder, before = self._embedder, self._embedder.tokens_seen
+        """Return tokens per character, 0 for a server that does not count, and characters per second at last."""
+        embedder = self._embedder
         embedder.encode_documents([self._sample[0].text])  # the first call also sets up
         before, start, size = embedder.tokens_seen, 0, 4
         characters, rate, took = 0, 0.0, 0.0
         while start < len(self._sample) and took < ENOUGH_SECONDS:
             texts = [chunk.text for chunk in self._sample[start : start + size]]
-            seen, begin = embedder.tokens_seen, perf_counter()
+            begin = perf_counter()
             embedder.encode_documents(texts)
             took = perf_counter() - begin
-            rate = (embedder.tokens_seen - seen) / took
-            characters += sum(map(len, texts))
+            read = sum(map(len, texts))
+            rate, characters = read / took, characters + read
             start, size = start + size, 2 * size
         return (embedder.tokens_seen - before) / max(1, characters), rate
 

@@ -223,7 +223,7 @@ def _spec(
         may_lack_one = held is not None and (not first or first[0].problem or options.vectors is not None)
         if not width and not may_lack_one:
             raise InputError(
-                "there is neither an embedder nor a vector; give an embedder, or vectors=, a field with lists of numbers"
+                "there is neither an embedder nor a vector; give an embedder, or lists of numbers with vectors="
             )
         items = chain(first, items)
         width, fingerprint = (width, {}) if held is None else (held.width, held.fingerprint)

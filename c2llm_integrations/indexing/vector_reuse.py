@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,6 +104,7 @@ class Worktrees:
         self._embedder = embedder
         self._datatype = datatype
         self._stores: list[tuple[VectorStore, dict[bytes, str]]] | None = None
+        self._opened = ExitStack()
 
     def vectors(self, chunks: Sequence[CodeChunk]) -> list[Vector | None]:
         """Return for each chunk the vector that the embedder would give its text as a document, or None."""
@@ -124,8 +126,7 @@ class Worktrees:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for opened in self._stores or ():
-            opened[0].close()
+        self._opened.close()
 
     def _read(self) -> Iterator[tuple[VectorStore, dict[bytes, str]]]:
         for other in other_worktrees(self._root):
@@ -133,11 +134,10 @@ class Worktrees:
                 continue
             try:
                 store = open_store(own_index(other), self._collection, wait=WORKTREE_WAIT_SECONDS)
-                ids = self._texts(store)
+                self._opened.callback(store.close)
+                yield store, self._texts(store)
             except StoreError as error:
                 self.notes.append(f"nothing was copied from {other}: {error}")
-            else:
-                yield store, ids
 
     def _texts(self, store: VectorStore) -> dict[bytes, str]:
         """Return digest of a text → id of a row that holds it; raises StoreError if the vectors are not ours."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,9 +43,10 @@ class C2LLMReranker(BaseDocumentCompressor):
         own = self.embeddings
         reads = await own.shared.hand_over(self._reads, query) if isinstance(own, C2LLMEmbeddings) else True
         if not documents or not reads:
-            return self._ordered(documents, query, None, [])
+            return await asyncio.to_thread(self._ordered, documents, query, None, [])
         question = await self.embeddings.aembed_query(for_model(query))
-        return self._ordered(documents, query, question, await self.embeddings.aembed_documents(_texts(documents)))
+        vectors = await self.embeddings.aembed_documents(_texts(documents))
+        return await asyncio.to_thread(self._ordered, documents, query, question, vectors)
 
     def _reads(self, query: str) -> bool:
         own = self.embeddings

@@ -96,7 +96,7 @@ class C2LLMVectorStore(VectorStore):
 
         """
         refuse_unknown(unknown.keys() - {"batch_size"}, ("ids", "metadatas", "batch_size"))
-        texts = listed(texts, object, "texts")
+        texts = listed(texts, str, "texts")
         metadatas = None if metadatas is None else listed(metadatas, (Mapping, type(None)), "metadatas")
         ids = None if ids is None else listed(ids, object, "ids")
         for name, given in {"metadatas": metadatas, "ids": ids}.items():
@@ -193,8 +193,10 @@ class C2LLMVectorStore(VectorStore):
     ) -> list[Document]:
         """Return `k` of the `fetch_k` documents nearest to a vector, chosen to differ from each other."""
         refuse_unknown(unknown, _SEARCH)
-        hits = self._documents.nearest(embedding, fetch_k, self._documents.where(filter))
-        vectors: list[Any] = self._documents.vectors(hits)
+        vectors: list[Any]
+        hits, vectors = self._documents.with_vectors(
+            self._documents.nearest(embedding, fetch_k, self._documents.where(filter))
+        )
         chosen = maximal_marginal_relevance(np.asarray(embedding, np.float32), vectors, lambda_mult, k)
         return [self._document(hits[place].record) for place in chosen]
 

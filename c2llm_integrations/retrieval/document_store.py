@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from c2llm_integrations.code.chunk import piece_id
+from c2llm_integrations.code.chunk import CodeChunk, piece_id
 from c2llm_integrations.code.lexical_terms import query_terms
 from c2llm_integrations.errors import InputError, did_you_mean
 from c2llm_integrations.model.fingerprint import Fingerprint
@@ -196,10 +197,12 @@ class Documents:
         mode: Mode = "hybrid",
         *,
         weight: float | None = None,
+        ids: Sequence[RecordId] | None = None,
     ) -> list[Hit]:
         """Return the best documents for a question, ranked as `search` ranks; none while there is no collection.
 
-        With a `weight` of words against vectors (0…1), the ranking is their sum, without rules.
+        With a `weight` of words against vectors (0…1), the ranking is their sum, without rules. `ids`: of which ones,
+        None for all.
         """
         if limit < 1:
             raise InputError(f"the number of documents to return is {limit}, must be at least 1")
@@ -210,19 +213,51 @@ class Documents:
             mode = supported_mode(mode, spec, store)
             terms = query_terms(query) if mode != "dense" else []
             asked = None if vector is None or mode == "lexical" else np.asarray(vector, np.float32)
-            found = store.candidates(asked, terms, max(limit, CANDIDATES), where)
+            found = self._candidates(store, asked, terms, max(limit, CANDIDATES), where, ids)
         return rank(query, found, limit, mode, DOCUMENT_RULES if weight is None else (), weight)
 
-    def nearest(self, vector: Sequence[float], limit: int, where: Filter) -> list[Hit]:
-        """Return the documents nearest to a vector, with their cosines."""
+    def nearest(
+        self, vector: Sequence[float], limit: int, where: Filter, ids: Sequence[RecordId] | None = None
+    ) -> list[Hit]:
+        """Return the documents nearest to a vector, with their cosines; `ids` as for `ranked`."""
         with self.shared.opened() as store:
-            return [] if store.spec is None else store.search(np.asarray(vector, np.float32), limit, where)
+            if store.spec is None:
+                return []
+            return self._candidates(store, np.asarray(vector, np.float32), (), limit, where, ids).dense[:limit]
 
-    def vectors(self, hits: Sequence[Hit]) -> list[Vector]:
-        """Return the vectors of documents that were found."""
+    def _candidates(
+        self,
+        store: VectorStore,
+        vector: Vector | None,
+        terms: Sequence[str],
+        limit: int,
+        where: Filter,
+        ids: Sequence[RecordId] | None,
+    ) -> Candidates:
+        """Return what `candidates` of the store does, or the documents of these ids, which no filter can name."""
+        if ids is None:
+            return store.candidates(vector, terms, limit, where)
+        held = store.get(self.named(store, ids), source=self.source).values()
+        records = [record for record in held if where.matches(record.metadata)]
+        vectors = {} if vector is None else store.vectors([record.row_id for record in records])
+        near = [(record, vectors[record.row_id]) for record in records if record.row_id in vectors]
+        dense = [Hit(record, float(unit(vector) @ own)) for record, own in near if vector is not None]
+        lexical = [Hit(records[place], score) for place, score in _by_words(terms, map(chunk_of, records))]
+        return Candidates(sorted(dense, key=lambda hit: -hit.score), lexical)
+
+    def with_vectors(self, hits: Sequence[Hit]) -> tuple[list[Hit], list[Vector]]:
+        """Return documents that were found, and their vectors, without those that have been deleted since."""
         with self.shared.opened() as store:
             found = store.vectors([hit.record.row_id for hit in hits])
-        return [found[hit.record.row_id] for hit in hits]
+        hits = [hit for hit in hits if hit.record.row_id in found]
+        return hits, [found[hit.record.row_id] for hit in hits]
+
+
+def _by_words(terms: Sequence[str], pieces: Iterable[CodeChunk]) -> list[tuple[int, float]]:
+    """Return the places of the pieces that share terms, and their BM25 among these pieces, best first."""
+    index = LexicalIndex()
+    index.add([replace(piece, id=str(place)) for place, piece in enumerate(pieces)])
+    return [(int(hit.chunk.id), hit.score) for hit in index.candidates(None, terms, index.count()).lexical]
 
 
 def rerank(
@@ -240,11 +275,9 @@ def rerank(
     if not found:
         return []
     pieces = [chunk_of(Record(place, text, metadata)) for place, (text, metadata) in enumerate(found)]
-    index = LexicalIndex()
-    index.add(pieces)
     cosines = np.zeros(len(pieces)) if query_vector is None else unit(vectors) @ unit(query_vector)
     dense = [Hit(piece, float(cosine)) for piece, cosine in zip(pieces, cosines, strict=True)]
-    lexical = index.candidates(None, query_terms(query), len(pieces)).lexical
+    lexical = [Hit(pieces[place], score) for place, score in _by_words(query_terms(query), pieces)]
     hits = rank(query, Candidates(dense, lexical), limit, rules=DOCUMENT_RULES)
     return [(int(hit.record.id), hit.score) for hit in hits]
 

@@ -262,7 +262,7 @@ def _without_copies(scored: Sequence[_Scored], limit: int) -> list[_Scored]:
     kept: list[_Scored] = []
     seen: list[frozenset[str]] = []
     for hit in scored:
-        if len(kept) == limit:
+        if len(kept) >= limit:
             break
         lines = frozenset(filter(None, map(str.strip, hit.chunk.text.splitlines())))
         if not lines or not any(_alike(lines, other) for other in seen):

@@ -30,7 +30,7 @@ from c2llm_integrations.stores.foreign_collection import ForeignStore
 from c2llm_integrations.stores.spec import CollectionSpec
 from c2llm_integrations.stores.vector_store import Hit, VectorStore
 
-# Questions asked at the same time: their vectors are computed together, then the store answers one by one.
+# Questions asked at the same time: their vectors are computed together, then the store answers, a server side by side.
 QUESTIONS = 16
 # How long a question, and a run that writes, wait for an embedded collection that another process uses.
 STORE_WAIT_SECONDS = 30.0
@@ -54,13 +54,17 @@ class SharedStore(Awaited):
 
     @contextmanager
     def opened(self) -> Iterator[VectorStore]:
-        """Hold the open store, one thread at a time."""
+        """Hold the open store, one thread at a time unless it takes several."""
         with self._lock:
             if self._store is None:
                 url, collection, wait = self._named
                 self._store = open_store(str(url), collection, wait=wait)
                 finalize(self, self._store.close)
-            yield self._store
+            store = self._store
+            if store.capabilities.uploads == 1:
+                yield store
+                return
+        yield store
 
     def search(self, query: str, options: SearchOptions, own: Any = None, threshold: float | None = None) -> list[Hit]:
         """Search as `search` does, with its errors and those of `open_store` and the embedder.

@@ -142,8 +142,8 @@ class Backend(ABC):
     def _get(self, ids: Sequence[RecordId]) -> Iterable[AnyRecord]:
         """Return the records of those of `ids` that are in the collection, whoever wrote them.
 
-        Here and below, a record is a `CodeChunk` or a plain `Record`, as `row_fields.made_of` tells, which the caller may
-        change without changing the row.
+        Here and below, a record is a `CodeChunk` or a plain `Record`, as `row_fields.made_of` tells, which the caller
+        may change without changing the row.
         """
 
     @abstractmethod
@@ -162,7 +162,7 @@ class Backend(ABC):
 
     @abstractmethod
     def _scan(self, where: Filter, source: str | None) -> Iterator[Stored]:
-        """Yield what `row_fields.stored_of` makes of each row's id and metadata, with the digest that was stored beside it.
+        """Yield what `row_fields.stored_of` makes of each row's id and metadata, with the digest stored beside it.
 
         That of a chunk (`records.is_chunk`) is "".
         """

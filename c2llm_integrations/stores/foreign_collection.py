@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-import numpy as np
-
 from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import InputError, StoreError
 from c2llm_integrations.stores import Location
@@ -142,9 +140,7 @@ class ForeignStore(VectorStore):
         return self._counted(Filter())
 
     def _rows(self, where: Filter, source: str | None, *, vectors: bool = False) -> RecordIterator:
-        if source is None:
-            for record, vector in self._read(where, vectors):
-                yield record, np.zeros(0, np.float32) if vector is None else vector
+        return self._read(where, vectors) if source is None else iter(())
 
     def _scan(self, where: Filter, source: str | None) -> Iterator[Stored]:
         return (stored_of(record.id, record.metadata) for record, _ in self._rows(where, source))

@@ -45,7 +45,12 @@ def checked_row_id(source: str, id: RecordId) -> RecordId:
     """Return what `row_id` does for an id that `why_id_refused` has looked at, and that is asked for once."""
     if isinstance(id, int):
         return id
-    return id.lower() if len(id) == _UUID_LETTERS and _UUID.fullmatch(id) else _uuid5(f"{source}\0{id}")
+    return id.lower() if is_uuid(id) else _uuid5(f"{source}\0{id}")
+
+
+def is_uuid(id: str) -> bool:
+    """Return whether a string is a UUID in the usual form, which is a row's id as it is."""
+    return len(id) == _UUID_LETTERS and _UUID.fullmatch(id) is not None
 
 
 _kept = lru_cache(8192)(checked_row_id)  # each record of a batch is asked for its own again and again

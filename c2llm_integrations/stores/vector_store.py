@@ -393,9 +393,7 @@ class VectorStore(Backend):
 
     # ---- shared by all
 
-    def _checked(
-        self, given: Sequence[AnyRecord], spec: CollectionSpec, refused: dict[int, str]
-    ) -> list[AnyRecord]:
+    def _checked(self, given: Sequence[AnyRecord], spec: CollectionSpec, refused: dict[int, str]) -> list[AnyRecord]:
         """Return records as they are stored; raises RowsRefused for `refused` and for those that cannot be."""
         limit = self.capabilities.max_text_bytes
         records = [prepared_for(record, limit if spec.long_text == "cut" else None) for record in given]

@@ -53,7 +53,11 @@ def connect(address: str, token: str | None) -> tuple[MilvusClient, Server]:
     """Return a client of the server at `address`, and what that is; raises StoreError if it does not answer in time."""
     try:
         client = MilvusClient(address, token=token or "", timeout=CONNECT_SECONDS, **CONNECTION)
-        return client, Server.of(client.get_server_version(), address)
+        try:
+            return client, Server.of(client.get_server_version(), address)
+        except BaseException:
+            client.close()
+            raise
     except Exception as error:  # pymilvus's own, and gRPC's as they are
         why = reason(error)
         message = f"milvus+{address} cannot be opened: {why}; is the server up, and the key right?"

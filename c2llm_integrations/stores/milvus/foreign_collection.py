@@ -39,18 +39,18 @@ class ForeignMilvusStore(ForeignStore):
     ) -> None:
         """`url` is what messages call the database; an `owned` client is closed with the store."""
         super().__init__(url, collection)
-        if "datetime" in layout.fields.values():
-            raise InputError("Milvus compares moments only in collections made here; leave fields out of the Layout")
+        _require_no_moments(layout)
         self.layout = layout
         self._client = client
         self._release: Callable[[], object] = client.close if owned else lambda: None
         self._schema: dict[str, Any] = {}  # once it was read
-        self._is_closed = False  # whether rows have the fields of the schema only
+        self._has_fixed_fields = False  # whether rows have the fields of the schema only
 
     @classmethod
     def open(cls, at: Location, layout: Layout | None = None) -> ForeignMilvusStore:
         """Return a store at a location: a server's address or the folder of a local database."""
         layout = layout or Layout()
+        _require_no_moments(layout)  # before anything is opened
         if at.place.startswith(("http://", "https://")):
             client, _ = collections.connect(at.place, at.key)
             return cls(client, at.collection, layout, url=f"milvus+{at.place}", owned=True)
@@ -76,7 +76,7 @@ class ForeignMilvusStore(ForeignStore):
                         "name it in the Layout"
                     )
             collections.call(self._client, "load_collection", self.collection)
-            self._schema, self._is_closed = fields, not described.get("enable_dynamic_field")
+            self._schema, self._has_fixed_fields = fields, not described.get("enable_dynamic_field")
         return int(self._schema[self.layout.vector]["params"]["dim"])
 
     @property
@@ -140,7 +140,7 @@ class ForeignMilvusStore(ForeignStore):
 
     def _unknown(self, where: Filter) -> list[str]:
         """Return the fields of a filter that no row can have."""
-        keys = {one.key for one in leaves(where.condition)} if self._is_closed else set()
+        keys = {one.key for one in leaves(where.condition)} if self._has_fixed_fields else set()
         return sorted(key for key in keys if key.partition(".")[0] not in self._schema)
 
     def _chosen(self, where: Filter) -> str:
@@ -169,6 +169,11 @@ class ForeignMilvusStore(ForeignStore):
         self._release()
 
     _reason = staticmethod(reason)
+
+
+def _require_no_moments(layout: Layout) -> None:
+    if "datetime" in layout.fields.values():
+        raise InputError("Milvus compares moments only in collections made here; leave fields out of the Layout")
 
 
 def _column(field: Mapping[str, Any]) -> Column:

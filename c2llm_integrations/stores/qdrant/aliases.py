@@ -1,8 +1,9 @@
 """What stands behind a collection's name at Qdrant, and how a rebuilt collection takes that name in one step.
 
-The collection NAME is an alias of NAME__1 or NAME__2. Each of the two says in its metadata which collection it is part
-of and, until it first serves, that it is unfinished; so what a killed run left is told from what serves. What an
-earlier release made as a plain collection NAME is used as it is.
+The collection NAME is an alias of NAME__1, its successor will be NAME__2, and so on: no part gets the name of one that
+it replaced, by which another process may still ask. Each says in its metadata which collection it is part of and, until
+it first serves, that it is unfinished; so what a killed run left is told from what serves. What an earlier release made
+as a plain collection NAME is used as it is.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Serving(NamedTuple):
 
 
 class AliasedCollection:
-    """A collection by its name, and the two parts behind it, each of which may hold one."""
+    """A collection by its name, and the parts behind it: the one that serves, and its successor."""
 
     def __init__(self, client: QdrantClient, url: str, name: str) -> None:
         """`url` is what messages call the database."""
@@ -75,7 +76,7 @@ class AliasedCollection:
         name = self.aliases().get(self.name)
         if name is not None or self.exists(self.name):
             return name or self.name
-        for part in self._both:
+        for part in self._around(0):
             if self._holds(part) and not self.metadata(part).get(UNFINISHED_KEY):
                 self._point_to(part)  # a run was killed between deleting a plain collection and naming its successor
                 return part
@@ -83,7 +84,7 @@ class AliasedCollection:
 
     def create(self, spec: CollectionSpec) -> None:
         """Create the missing collection."""
-        part = self._both[0]
+        part = self._part(1)
         self.make(part, spec)
         self._finish(part)
         self._point_to(part)
@@ -105,16 +106,18 @@ class AliasedCollection:
 
     def spare(self, serving: str) -> str:
         """Return the part for the successor of `serving`: missing, or what a killed run began."""
-        part = self._other(serving)
+        before, part = self._around(self._number(serving))
+        if self._holds(before):
+            self.delete(before)  # it was replaced by a run that was killed before it could delete it
         if self.exists(part):
             self._require_ours(part)
             if not self.metadata(part).get(UNFINISHED_KEY):
-                self.delete(part)  # it was replaced by a run that was killed before it could delete it
+                self.delete(part)  # filled by a run that was killed before it could take its place
         return part
 
     def replace(self, serving: str) -> None:
         """Give the name to the successor of `serving` and delete that."""
-        part = self._other(serving)
+        part = self._part(self._number(serving) + 1)
         self._index(part, self.opened(part).spec)
         self._finish(part)
         if serving == self.name:
@@ -126,8 +129,8 @@ class AliasedCollection:
 
     def drop(self, serving: str | None) -> None:
         """Delete everything; what serves goes last, and its alias with it, so that a killed drop can be repeated."""
-        for part in self._both:
-            if part != serving and self._holds(part):
+        for part in self._around(0 if serving is None else self._number(serving)):
+            if self._holds(part):
                 self.delete(part)
         if serving is not None:
             self.delete(serving)
@@ -166,13 +169,17 @@ class AliasedCollection:
         new = models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=part, alias_name=self.name))
         self.call("update_collection_aliases", [old, new])  # one step for all who read by the name
 
-    @property
-    def _both(self) -> tuple[str, str]:
-        return f"{self.name}__1", f"{self.name}__2"
+    def _part(self, number: int) -> str:
+        return f"{self.name}__{number}"
 
-    def _other(self, serving: str) -> str:
-        first, second = self._both
-        return second if serving == first else first
+    def _number(self, part: str) -> int:
+        """Return which part a collection is, 0 for a plain one."""
+        number = part.removeprefix(f"{self.name}__")
+        return int(number) if number.isdecimal() and part != number else 0
+
+    def _around(self, number: int) -> tuple[str, str]:
+        """Return the parts beside one that serves; beside none or a plain collection, the first two."""
+        return self._part(number - 1 if number else 2), self._part(number + 1)
 
     def _holds(self, part: str) -> bool:
         return self.exists(part) and self.metadata(part).get(NAME_KEY) == self.name

@@ -12,7 +12,7 @@ from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.filter import All, Filter, In
 from c2llm_integrations.stores.foreign_collection import ForeignStore, Layout, foreign_record
-from c2llm_integrations.stores.ids import RecordId
+from c2llm_integrations.stores.ids import RecordId, is_uuid
 from c2llm_integrations.stores.qdrant.client_conversions import TYPES, QdrantClient
 from c2llm_integrations.stores.qdrant.errors import is_gone, pause_after, reason
 from c2llm_integrations.stores.qdrant.payload import filter_of, lexical_query, point_id
@@ -65,14 +65,19 @@ class ForeignQdrantStore(ForeignStore):
         return self._checked_width
 
     def _read(self, where: Filter, vectors: bool) -> RecordIterator:
-        what = {"scroll_filter": filter_of(self._types, where), "limit": PAGE, **self._parts(vectors)}
-        return map(self._pair, pages(lambda offset: self._ask("scroll", offset=offset, **what)))
+        return self._scroll(filter_of(self._types, where), vectors)
+
+    def _scroll(self, chosen: Any, vectors: bool) -> RecordIterator:
+        what = {"limit": PAGE, **self._parts(vectors)}
+        return map(self._pair, pages(lambda offset: self._ask("scroll", chosen, offset=offset, **what)))
 
     def _with_ids(self, ids: Sequence[RecordId], vectors: bool) -> RecordIterator:
         if self.layout.id is None:
-            return map(self._pair, self._ask("retrieve", list(ids), **self._parts(vectors)))
+            points = [id for id in ids if isinstance(id, int) or is_uuid(id)]  # a server refuses others
+            return map(self._pair, self._ask("retrieve", points, **self._parts(vectors)) if points else ())
+        # Any number of rows may have one id.
         chosen = filter_of(self._types._replace(prefix=()), Filter._of(All((In(self.layout.id, ids),))))
-        return map(self._pair, self._ask("scroll", chosen, limit=len(ids), **self._parts(vectors))[0])
+        return self._scroll(chosen, vectors)
 
     def _row(self, where: Filter) -> Mapping[str, Any] | None:
         chosen = filter_of(self._types._replace(prefix=()), where)
