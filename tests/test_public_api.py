@@ -1,12 +1,14 @@
 """The names that users rely on, and what importing them costs."""
 
 import importlib
+import pickle
 import subprocess
 import sys
 
 import pytest
 
 import c2llm_integrations
+from c2llm_integrations.errors import MissingExtra, RowsRefused
 
 NAMES = {
     "C2LLMEmbedder",
@@ -90,3 +92,9 @@ def test_importing_the_package_loads_nothing_heavy():
 def test_importing_the_errors_and_the_command_line_loads_nothing_heavy():
     assert loaded_by("from c2llm_integrations import C2LLMError") == set()
     assert loaded_by("import c2llm_integrations.cli.main") == set()
+
+
+@pytest.mark.parametrize("error", [MissingExtra("qdrant-client", "qdrant"), RowsRefused({3: ("a", "too long")})])
+def test_errors_cross_processes_whole(error):
+    there = pickle.loads(pickle.dumps(error))
+    assert (type(there), str(there), vars(there)) == (type(error), str(error), vars(error))

@@ -218,7 +218,7 @@ def _spec(
         width, fingerprint = embedder.output_dim, embedder.fingerprint
     else:
         first = list(islice(items, 1))
-        vector = vector_of(first[0].vector) if first else None
+        vector: Any = vector_of(first[0].vector) if first else None
         width = len(vector) if np.ndim(vector) == 1 else 0
         may_lack_one = held is not None and (not first or first[0].problem or options.vectors is not None)
         if not width and not may_lack_one:

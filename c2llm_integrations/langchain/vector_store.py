@@ -193,10 +193,8 @@ class C2LLMVectorStore(VectorStore):
     ) -> list[Document]:
         """Return `k` of the `fetch_k` documents nearest to a vector, chosen to differ from each other."""
         refuse_unknown(unknown, _SEARCH)
-        vectors: list[Any]
-        hits, vectors = self._documents.with_vectors(
-            self._documents.nearest(embedding, fetch_k, self._documents.where(filter))
-        )
+        hits = self._documents.nearest(embedding, fetch_k, self._documents.where(filter))
+        hits, vectors = self._documents.with_vectors(hits)
         chosen = maximal_marginal_relevance(np.asarray(embedding, np.float32), vectors, lambda_mult, k)
         return [self._document(hits[place].record) for place in chosen]
 

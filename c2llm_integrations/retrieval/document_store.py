@@ -245,7 +245,7 @@ class Documents:
         lexical = [Hit(records[place], score) for place, score in _by_words(terms, map(chunk_of, records))]
         return Candidates(sorted(dense, key=lambda hit: -hit.score), lexical)
 
-    def with_vectors(self, hits: Sequence[Hit]) -> tuple[list[Hit], list[Vector]]:
+    def with_vectors(self, hits: Sequence[Hit]) -> tuple[list[Hit], list[Any]]:
         """Return documents that were found, and their vectors, without those that have been deleted since."""
         with self.shared.opened() as store:
             found = store.vectors([hit.record.row_id for hit in hits])

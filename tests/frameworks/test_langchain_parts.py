@@ -23,6 +23,7 @@ from c2llm_integrations.langchain import (
     C2LLMSparseEmbeddings,
     C2LLMVectorStore,
 )
+from c2llm_integrations.model.shared_model import SharedModel
 from c2llm_integrations.retrieval.clashing_fields import PREFIX
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.qdrant.store import QdrantStore
@@ -254,3 +255,17 @@ def test_an_ensemble_knows_our_rows_again_by_their_id(project, embeddings):
         ranks = [[one.metadata["_id"] for one in each.invoke("total of the cart")] for each in (words, vectors)]
         fused = {row: sum(1 / (61 + each.index(row)) for each in ranks if row in each) for row in rows}
         np.testing.assert_array_less([-fused[row] for row in rows[:-1]], [-fused[row] + 1e-12 for row in rows[1:]])
+
+
+def test_a_question_whose_embedding_panics_is_answered_with_that(monkeypatch):
+    """Rust's libraries raise what is not an Exception."""
+
+    class PanicException(BaseException):
+        pass
+
+    def queries(self, texts, task=None):
+        raise PanicException("index out of bounds")
+
+    monkeypatch.setattr(SharedModel, "queries", queries)
+    with pytest.raises(PanicException, match="out of bounds"):
+        asyncio.run(asyncio.wait_for(C2LLMEmbeddings().aembed_query("x"), 20))

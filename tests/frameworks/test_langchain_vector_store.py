@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import threading
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +17,9 @@ from c2llm_integrations import ingest_records
 from c2llm_integrations.errors import InputError, RowsRefused, SpecMismatch
 from c2llm_integrations.langchain import C2LLMCodeLoader, C2LLMEmbeddings, C2LLMRetriever, C2LLMVectorStore
 from c2llm_integrations.retrieval.clashing_fields import PREFIX
+from c2llm_integrations.retrieval.document_store import Documents
 from c2llm_integrations.stores import open_store
+from c2llm_integrations.stores.qdrant.store import QdrantStore
 from c2llm_integrations.stores.row_fields import RESERVED
 from c2llm_integrations.stores.spec import CompactPlan
 from tests.frameworks.stores import OBJECTS, OBJECTS_AS_JSON, STORES, url_of
@@ -339,3 +343,51 @@ def test_two_thousand_documents_go_in_and_come_out(embeddings):
     ids = store.add_texts(texts, [{"n": n} for n in range(2000)])
     assert len(set(ids)) == 2000
     assert store.similarity_search(texts[1234], k=1, filter={"n": {"gte": 1000}})[0].metadata == {"n": 1234}
+
+
+def test_any_number_of_equal_texts_is_stored(embeddings):
+    store = C2LLMVectorStore(embedding=embeddings)
+    ids = store.add_texts(["pass", "pass", "pass", "x = 1", "pass"])
+    assert len({*ids}) == 5
+    assert store.add_texts(["pass"] * 4) == [*ids[:3], ids[4]]
+    assert [one.page_content for one in store.get_by_ids(ids)] == ["pass", "pass", "pass", "x = 1", "pass"]
+
+
+@pytest.mark.parametrize("text", [None, 5, ["x"]])
+def test_what_is_not_a_text_is_refused(embeddings, text):
+    with pytest.raises(InputError, match="expected a list of texts"):
+        C2LLMVectorStore(embedding=embeddings).add_texts(["fine", text])
+
+
+def test_a_document_that_is_deleted_during_a_search_is_left_out(embeddings, monkeypatch):
+    store = C2LLMVectorStore(embedding=embeddings)
+    ids = store.add_texts(["one", "two", "three"])
+    real = Documents.nearest
+
+    def nearest(self, *asked):
+        found = real(self, *asked)
+        store.delete(ids[:1])
+        return found
+
+    monkeypatch.setattr(Documents, "nearest", nearest)
+    assert {one.page_content for one in store.max_marginal_relevance_search("one", k=3)} == {"two", "three"}
+
+
+def test_a_server_answers_several_threads_at_once(embeddings):
+    """As many as its capabilities let in; without that, this waits until the barrier breaks."""
+    together = threading.Barrier(3, timeout=20)
+
+    class Server(QdrantStore):
+        def _candidates(self, *asked):
+            together.wait()
+            return super()._candidates(*asked)
+
+    with Server.in_memory("documents") as opened:
+        store = C2LLMVectorStore(opened, embedding=embeddings)
+        store.add_texts(["one", "two"])
+        opened.capabilities = replace(opened.capabilities, uploads=3)
+
+        async def ask():
+            return await asyncio.gather(*(store.asimilarity_search("one", k=1) for _ in range(3)))
+
+        assert [[one.page_content for one in found] for found in asyncio.run(ask())] == [["one"]] * 3

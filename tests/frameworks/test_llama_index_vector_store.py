@@ -358,3 +358,24 @@ def test_unknown_arguments_are_refused(filled):
     ):
         with pytest.raises(InputError):
             call()
+
+
+@pytest.mark.parametrize("mode", ["default", "sparse", "hybrid", "mmr"])
+def test_of_chosen_nodes_no_others_are_read(filled, mode, monkeypatch):
+    """All rows are more than a database gives at once."""
+    other = MetadataFilter(key="tenant", value="acme", operator=FilterOperator.NE)
+    with filled._shared().opened() as opened:
+        monkeypatch.setattr(opened, "candidates", None)
+        [vector] = opened.vectors(["b"], source=filled.source).values()
+    query = VectorStoreQuery(
+        query_embedding=vector.tolist(),
+        query_str="class Cart items",
+        similarity_top_k=2,
+        node_ids=["b", "c", "d", "missing"],
+        filters=MetadataFilters(filters=[other]),
+        mode=VectorStoreQueryMode(mode),
+    )
+    found = filled.query(query)
+    assert found.ids[0] == "b"
+    assert set(found.ids) <= {"b", "d"}
+    assert found.similarities[0] > 0

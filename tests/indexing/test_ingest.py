@@ -467,6 +467,13 @@ def test_a_plan_with_an_embedder_estimates_what_the_run_then_takes(repo, embedde
     assert plan(repo, store, embedder).estimate == Estimate()
 
 
+def test_a_server_that_counts_no_tokens_gives_an_estimate_without_them(repo, embedder, store, monkeypatch):
+    monkeypatch.setattr(type(embedder), "tokens_seen", property(lambda _: 0, lambda *_: None), raising=False)
+    estimate = plan(repo, store, embedder).estimate
+    assert (estimate.tokens, estimate.tokens_per_second) == (0, 0)
+    assert 0 < estimate.minutes < 1
+
+
 def test_an_estimate_counts_codes_and_terms(repo, embedder, tmp_path):
     def size(**options):
         asked = IngestOptions(compact=CompactPlan(embedder.output_dim, **options))

@@ -388,3 +388,33 @@ def test_a_digest_that_others_wrote_is_that_of_no_record(written):
     digest = digest_of(Record("a", "x", {"votes": 1}))
     rows = StoredDigests([stored_of(1, {}, written), stored_of(2, {}, digest)])
     assert rows.take([1, 2, 3], [digest] * 3) == [Change.NEW, Change.NONE, None]
+
+
+@pytest.mark.parametrize("records", ["missing.jsonl", {"id": "a", "text": "one"}, 5])
+def test_what_holds_no_records_is_refused_before_anything_is_made(tmp_path, records):
+    with open_store(f"qdrant+edge://{tmp_path / 'new'}", "snippets") as store:
+        with pytest.raises(InputError):
+            load(store, records)
+        assert store.spec is None
+
+
+@pytest.mark.parametrize("vector", [12, "0.5", None])
+def test_what_is_not_a_list_of_numbers_makes_no_collection(tmp_path, vector):
+    with open_store(f"qdrant+edge://{tmp_path / 'new'}", "snippets") as store:
+        with pytest.raises(InputError, match="lists of numbers"):
+            ingest_records([{"id": "a", "text": "one", "v": vector}], None, store, source="answers", vectors="v")
+        assert store.spec is None
+
+
+def test_a_plan_refuses_what_the_run_will(store):
+    fields = {"votes": "integer"}
+    load(store, [{"id": "a", "text": "one", "votes": 1}], fields=fields, replace=True)
+    bad = [
+        {"id": "a", "text": "one", "votes": "many"},
+        {"id": "b", "text": "two", "vector": 1},
+        {"id": "c", "text": "x"},
+    ]
+    planned = plan_records(bad, CountingEmbedder(), store, "answers", RecordOptions(fields=fields))
+    report = load(store, bad, fields=fields)
+    for one in (planned, report):
+        assert (one.written, one.updated, one.refused_count, list(one.refused)) == (1, 0, 2, ["a", "b"])

@@ -88,6 +88,15 @@ def test_an_index_that_holds_other_vectors_is_not_copied(trees, model):
     assert "cosine" in others.notes[0]
 
 
+def test_an_index_that_is_not_copied_is_closed(trees, model, monkeypatch):
+    first, second = trees
+    opened = []
+    monkeypatch.setattr(vector_reuse, "open_store", lambda *a, **o: opened.append(open_store(*a, **o)) or opened[-1])
+    monkeypatch.setattr(Worktrees, "_texts", lambda *_: (_ for _ in ()).throw(StoreError("spoiled")))
+    _, others = index(second, model)
+    assert (others.notes, [one._closed for one in opened]) == ([f"nothing was copied from {first}: spoiled"], [True])
+
+
 def test_an_index_in_use_is_waited_for_only_shortly(trees, model, monkeypatch):
     first, second = trees
     monkeypatch.setattr(vector_reuse, "WORKTREE_WAIT_SECONDS", 0.2)

@@ -13,6 +13,7 @@ from c2llm_integrations.code.chunk import CodeChunk, chunk_id
 from c2llm_integrations.errors import BatchRefused, StoreError
 from c2llm_integrations.stores.bulk_loader import KEPT_REFUSED, Loader, load
 from c2llm_integrations.stores.qdrant.edge import QdrantEdgeStore
+from c2llm_integrations.stores.records import Record
 from c2llm_integrations.stores.vector_store import CollectionSpec, Row
 from tests.faulty_store import FaultyStore
 from tests.waiting import until
@@ -316,3 +317,26 @@ def test_of_many_refused_rows_the_first_are_named_all_counted_and_filed(store, t
     assert list(report.refused) == [row.chunk.id for row in rows[:KEPT_REFUSED]]
     filed = [json.loads(line)["id"] for line in (tmp_path / "refused.jsonl").read_text().splitlines()]
     assert filed == [row.chunk.id for row in rows]
+
+
+def test_of_two_sources_with_one_name_only_the_refused_one_is_left_out(tmp_path):
+    with QdrantEdgeStore(tmp_path / "store") as store:
+        store.create(SPEC)
+        good, bad, odd = (
+            Record("a", "one", {}, "x"),
+            Record("a", "two", {"id": 1}, "y"),
+            Record(["a"], "three", {}, "z"),
+        )
+        vector = np.ones(WIDTH, np.float32)
+        report = load([[Row(one, vector) for one in (good, bad, odd)]], store, refused=tmp_path / "refused.jsonl")
+        assert (report.written, report.refused_count, list(report.refused)) == (1, 2, ["a", "['a']"])
+        assert [(one.source, one.text) for one in store.scroll()] == [("x", "one")]
+    lines = map(json.loads, (tmp_path / "refused.jsonl").read_text().splitlines())
+    assert [(line["id"], line["source"]) for line in lines] == [("a", "y"), (["a"], "z")]
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_vectors_whose_squares_leave_float32_are_read_back(tmp_path, size):
+    with QdrantEdgeStore(tmp_path / "store") as store:
+        store.create(SPEC)
+        assert load([[Row(Record("a", "one"), np.full(WIDTH, size, np.float32))]], store).written == 1

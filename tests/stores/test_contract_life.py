@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 
 from c2llm_integrations.errors import InputError, StoreBusy, StoreError
 from c2llm_integrations.stores import list_collections
-from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
+from c2llm_integrations.stores.vector_store import READ_ROWS, CollectionSpec, Filter, Row, VectorStore
 from tests.stores.conftest import Database
 from tests.stores.test_contract import ids
 
@@ -275,3 +276,47 @@ def test_what_the_database_does_not_know_of_an_index_is_refused_first(open_: Dat
     assert store.spec is None
     with pytest.raises(InputError, match="index 'm' is 0, must be an integer of at least 1"):
         replace(spec, index={"m": 0})
+
+
+def test_others_are_served_between_two_rows(store: VectorStore, make_rows: MakeRows) -> None:
+    store.upsert(make_rows(READ_ROWS + 20))
+    rows = store.scroll()
+    first = next(rows)
+    if store.capabilities.uploads > 1:
+        with ThreadPoolExecutor(1) as thread:
+            assert thread.submit(store.count).result() == READ_ROWS + 20
+    assert store.count() == READ_ROWS + 20
+    assert len({first.id, *(one.id for one in rows)}) == READ_ROWS + 20
+    rows = store.scroll()
+    next(rows)
+    store.close()
+    with pytest.raises(StoreError, match="is closed"):
+        list(rows)
+
+
+async def closed_meanwhile(store: VectorStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, begun, go = store._count, Event(), Event()
+
+    def count(where: Filter, source: str | None) -> int:
+        begun.set()
+        assert go.wait(20)
+        return real(where, source)
+
+    monkeypatch.setattr(store, "_count", count)
+    first = asyncio.ensure_future(store.acount())
+    assert await asyncio.to_thread(begun.wait, 20)
+    others = [asyncio.ensure_future(store.acount()) for _ in range(40)]
+    closing = asyncio.ensure_future(asyncio.to_thread(store.close))
+    while not store._closed:
+        await asyncio.sleep(0)
+    go.set()
+    answers = await asyncio.gather(first, *others, return_exceptions=True)
+    await closing
+    assert all(one == 0 or isinstance(one, StoreError) for one in answers)
+    assert isinstance(answers[-1], StoreError)
+    with pytest.raises(StoreError, match="is closed"):
+        await store.acount()
+
+
+def test_whoever_waits_for_a_store_that_is_closed_is_told(store: VectorStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    asyncio.run(closed_meanwhile(store, monkeypatch))

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ import pytest
 from c2llm_integrations._utils.files import FileLock
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
 from c2llm_integrations.errors import StoreBusy, StoreError
-from c2llm_integrations.stores import open_store
+from c2llm_integrations.stores import open_store, vector_store
+from c2llm_integrations.stores.qdrant import edge as edge_store
 from c2llm_integrations.stores.qdrant import edge_turns
 from c2llm_integrations.stores.vector_store import CollectionSpec, Row
 from tests.waiting import until
@@ -243,3 +245,27 @@ def test_a_lock_is_neither_a_link_nor_a_pipe(kind, tmp_path):
     assert outside.exists() == (kind == "link")
     lock.unlink()
     FileLock(lock, "what").release()
+
+
+def test_rows_are_read_in_turns_with_other_threads_and_processes(url, other):
+    with open_store(url, wait=10) as store:
+        found = store.scroll()
+        first = next(found)
+        with ThreadPoolExecutor(1) as thread:
+            assert thread.submit(store.count).result(20) == 5
+            assert other() == 5
+            assert len([first, *thread.submit(list, found).result(20)]) == 5
+
+
+def test_rows_of_a_collection_that_another_process_replaced_are_not_mixed(url, monkeypatch):
+    monkeypatch.setattr(vector_store, "READ_ROWS", 2)
+    monkeypatch.setattr(edge_store, "ROWS_PAGE", 2)
+    with open_store(url, wait=10) as store, open_store(url, wait=10) as writer:
+        found = store.scroll()
+        next(found)
+        with writer.successor() as successor:
+            successor.create(SPEC)
+            successor.upsert(rows(90, 5))
+            writer.replace_by(successor)
+        with pytest.raises(StoreError, match="was replaced while it was read"):
+            list(found)

@@ -15,6 +15,7 @@ from pymilvus import DataType, MilvusClient
 from qdrant_client import QdrantClient, models
 
 from c2llm_integrations import C2LLMEmbedder, Layout, search
+from c2llm_integrations._utils.files import FileLock
 from c2llm_integrations.code.lexical_terms import query_terms, sparse
 from c2llm_integrations.errors import InputError, SpecMismatch, StoreError
 from c2llm_integrations.retrieval.options import SearchOptions
@@ -293,3 +294,32 @@ def test_moments_are_compared_where_the_layout_says_so() -> None:
     client.upsert("docs", [models.PointStruct(id=1, vector=[1, 0], payload=payload)])
     store = ForeignQdrantStore(client, "docs", Layout(fields={"at": "datetime"}))
     assert (store.count(where={"at": {"gt": "2026-01-31"}}), store.count(where={"at": {"gt": "2026-02-01"}})) == (1, 0)
+
+
+def test_rows_with_one_id_hide_none_of_another_and_rows_without_the_vector_are_left_out() -> None:
+    client = QdrantClient(":memory:")
+    dense = models.VectorParams(size=4, distance=models.Distance.COSINE)
+    client.create_collection("docs", vectors_config={"dense": dense, "other": dense})
+    pieces = [("x", "dense"), ("x", "dense"), ("x", "dense"), ("y", "other")]
+    client.upsert(
+        "docs",
+        [
+            models.PointStruct(id=number, vector={name: [1.0, 0, 0, 0]}, payload={"doc": doc, "text": f"{number}"})
+            for number, (doc, name) in enumerate(pieces)
+        ],
+    )
+    layout = Layout(text="text", id="doc", vector="dense", metadata=None)
+    store = ForeignQdrantStore(client, "docs", layout)
+    assert store.get(["x", "y"]).keys() == {"x", "y"}
+    assert [row.record.id for row in store.rows()] == ["x", "x", "x"]
+    by_point = ForeignQdrantStore(client, "docs", replace(layout, id=None))
+    assert by_point.get(["a name", 3]).keys() == {3}
+
+
+def test_a_layout_that_is_refused_leaves_nothing_open(tmp_path: Path) -> None:
+    url = f"milvus+lite://{tmp_path / 'docs.db'}"
+    with open_store(url, "docs") as store:
+        store.create(CollectionSpec(4, {}))
+    with pytest.raises(InputError, match="moments"):
+        open_store(url, "docs", layout=Layout(fields={"day": "datetime"}))
+    FileLock(tmp_path / "docs.db" / "LOCK", "the folder").release()

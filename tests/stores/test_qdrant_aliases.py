@@ -192,3 +192,19 @@ def test_a_part_is_opened_by_its_name_only(client: QdrantClient, spec: Collectio
     with pytest.raises(StoreError, match=r"'code__1'.* is part of collection 'code'"):
         QdrantStore.from_client(client, "code__1").drop()
     assert names(client) == ["code__1"]
+
+
+def test_a_reader_that_slept_through_a_replacement_reads_no_unfinished_rows(
+    client: QdrantClient, spec: CollectionSpec, make_rows: MakeRows
+) -> None:
+    store, reader = QdrantStore.from_client(client), QdrantStore.from_client(client)
+    store.create(spec)
+    store.upsert(make_rows(5))
+    assert reader.count() == 5
+    for rows in (4, 3):
+        successor = store.successor()
+        successor.create(spec)
+        successor.upsert(make_rows(rows))
+        if rows == 4:
+            store.replace_by(successor)
+    assert (reader.count(), names(client)) == (4, ["code__2", "code__3"])
