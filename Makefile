@@ -9,7 +9,7 @@
 # make packages    langchain-c2llm and LlamaIndex's two as wheels in dist/, without a network
 # make docs    the site of docs/ in site/, without a network
 # make reference    docs/cli.md and docs/api.md anew from the code
-# make lint | bench | clean
+# make lint | bench | clean | help
 #
 # PYTHON        3.10 to 3.13
 # TORCH_INDEX   where PyTorch's wheels come from; its last part names the build. Unset, it is the CPU build on
@@ -32,9 +32,13 @@ READERS := $(VENV)-onnx
 # networkx is there already, because PyTorch needs it: 580 files of Python by many hands.
 FIND_DEMO := import importlib.util as u; print(*u.find_spec("networkx").submodule_search_locations)
 
-.PHONY: demo test test-fast test-fast-code test-fast-stores test-fast-runs test-stress test-cluster
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast test-fast-code test-fast-stores test-fast-runs test-stress test-cluster
 .PHONY: test-llama-milvus test-vllm test-onnx lint packages docs reference bench clean
 .DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.installed
 	@folder="$$($(BIN)/python -c '$(FIND_DEMO)')" && store="qdrant+edge://$$folder/.c2llm" && \

@@ -124,6 +124,7 @@ class Backend(ABC):
 
         Each record is a `CodeChunk` or a `PreparedRecord`; store the `digest` of the latter beside it, for `_scan`.
         Keep copies, metadata included: the caller may go on to change its own. Lexical search is BM25 over `terms`.
+        Raise BatchRefused where the database refuses what is in the rows: they are then written in halves.
         """
 
     @abstractmethod
