@@ -15,12 +15,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from c2llm_integrations.code.chunk import CodeChunk
     from c2llm_integrations.errors import (
+        BatchRefused,
         C2LLMError,
         CheckpointError,
         InputError,
         MissingExtra,
         RepositoryError,
         RowsRefused,
+        ServerError,
         SpecMismatch,
         StoreBusy,
         StoreError,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from c2llm_integrations.stores.vector_store import VectorStore
 
 __all__ = [
+    "BatchRefused",
     "C2LLMEmbedder",
     "C2LLMError",
     "CheckpointError",
@@ -56,6 +59,7 @@ __all__ = [
     "RepositoryError",
     "Row",
     "RowsRefused",
+    "ServerError",
     "SpecMismatch",
     "StoreBusy",
     "StoreError",

@@ -11,6 +11,7 @@ import c2llm_integrations
 from c2llm_integrations.errors import MissingExtra, RowsRefused
 
 NAMES = {
+    "BatchRefused",
     "C2LLMEmbedder",
     "C2LLMError",
     "CheckpointError",
@@ -28,6 +29,7 @@ NAMES = {
     "RepositoryError",
     "Row",
     "RowsRefused",
+    "ServerError",
     "SpecMismatch",
     "StoreBusy",
     "StoreError",

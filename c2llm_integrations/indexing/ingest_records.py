@@ -148,7 +148,8 @@ def ingest_records_with(
 
     def fill_store(store: VectorStore, is_new: bool) -> RecordsReport:
         require_mine = claim_records(source, store)
-        run = _Run(source, store, spec, options, how_many(records), embedder, is_new=is_new)
+        run = _Run(source, store, spec, options, embedder, is_new=is_new)
+        run.total = how_many(records)
         return run.write_and_verify(items, require_mine)
 
     if is_first or not options.replace:
@@ -175,7 +176,8 @@ def plan_records(
         store.capabilities.require(spec)
         if not options.replace and (held := store.spec) is not None:
             held.require_same(spec)
-    run = _Run(source, store, spec, options, how_many(records), embedder, is_new=options.replace)
+    run = _Run(source, store, spec, options, embedder, is_new=options.replace)
+    run.total = how_many(records)
     for _, change in run.changes(items, run.note_refused):
         run.report.written += change is Change.NEW
     run.report.deleted = sum(1 for _ in run.stored.left()) if run.deletes else 0
@@ -256,7 +258,6 @@ class _Run:
         store: VectorStore | None,
         spec: CollectionSpec | None,
         options: RecordOptions,
-        total: int | None,
         embedder: DocumentEmbedder | None,
         *,
         is_new: bool = False,
@@ -269,7 +270,7 @@ class _Run:
         self._spec = spec
         self._is_new = is_new
         self._options = options
-        self._total = total
+        self.total: int | None = None  # records, where that is known
         self._embedder = embedder
         # Ids that are neither UUIDs nor numbers are the source's own; the others may be taken.
         self._shared = holds_rows is not None and holds_rows.total() > len(self.stored)
@@ -350,7 +351,7 @@ class _Run:
         """Yield the records to act on; `refuse(records, id → reason)` gets those that cannot be stored."""
         while batch := _batch(items, self._size):
             if self._options.progress is not None:
-                self._options.progress(self.report.records, self._total, self._source)
+                self._options.progress(self.report.records, self.total, self._source)
             self.report.records += len(batch)
             self._look(batch)
             yield from self._compared([checked for item in batch if (checked := self._checked(item, refuse))], refuse)

@@ -28,10 +28,12 @@ def langchain_milvus_arguments(store: VectorStore) -> dict[str, Any]:
         StoreError: If the collection does not exist.
 
     """
+    from c2llm_integrations.stores.milvus.store import MilvusStore
+
     spec = spec_of(store)
-    scheme, _, place = store.url.partition("://")
-    if "milvus" not in store.url.lower():
+    if not isinstance(store, MilvusStore):
         raise InputError(f"{store.url} is not a Milvus store; langchain_milvus opens no other")
+    scheme, _, place = store.url.partition("://")
     arguments: dict[str, Any] = {
         "collection_name": store.collection,
         "primary_field": "id",
@@ -41,9 +43,10 @@ def langchain_milvus_arguments(store: VectorStore) -> dict[str, Any]:
         "enable_dynamic_field": True,
     }
     if place:
-        uri = place if scheme == "milvus+lite" else f"{scheme.removeprefix('milvus+')}://{place}"
+        is_lite = scheme == "milvus+lite"
+        uri = os.path.expanduser(place) if is_lite else store.url.removeprefix("milvus+")
         token = os.environ.get(DATABASES["milvus+http"].key, "").strip()
-        arguments["connection_args"] = {"uri": uri} | ({"token": token} if token and scheme != "milvus+lite" else {})
+        arguments["connection_args"] = {"uri": uri} | ({"token": token} if token and not is_lite else {})
     if spec.analyzer == ANALYZER:
         from langchain_milvus import BM25BuiltInFunction
 

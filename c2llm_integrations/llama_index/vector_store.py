@@ -192,18 +192,19 @@ class C2LLMVectorStore(BasePydanticVectorStore):
         if query.doc_ids:
             where &= Filter({DOCUMENT: query.doc_ids})
         limit, text, vector = query.similarity_top_k, query.query_str, query.query_embedding
-        ids = query.node_ids or None
+        if query.node_ids:
+            documents = documents.among(query.node_ids)
         if self.embed_model is not None and _MODES.get(query.mode) != "lexical":
             documents.warn_if_given()
         if query.mode in _MODES:
             if text is None or (vector is None and _MODES[query.mode] == "hybrid"):
                 raise InputError(f"mode {query.mode.value!r} needs the query's text, and a hybrid one its vector")
             if _MODES[query.mode] == "lexical":
-                return documents.ranked(text, None, query.sparse_top_k or limit, where, "lexical", ids=ids)
+                return documents.ranked(text, None, query.sparse_top_k or limit, where, "lexical")
             own = self.embed_model
             mode = documents.mode(text, "hybrid", own.embedder if isinstance(own, C2LLMEmbedding) else None)
             weight = None if query.alpha is None else 1.0 - query.alpha
-            return documents.ranked(text, vector, query.hybrid_top_k or limit, where, mode, weight=weight, ids=ids)
+            return documents.ranked(text, vector, query.hybrid_top_k or limit, where, mode, weight=weight)
         if query.mode not in (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR):
             known = "default, sparse, text_search, hybrid, semantic_hybrid, mmr"
             raise InputError(f"query mode {query.mode.value!r} is not supported; use one of: {known}")
@@ -213,9 +214,9 @@ class C2LLMVectorStore(BasePydanticVectorStore):
         if text is not None and isinstance(own, C2LLMEmbedding) and not is_readable(text, own.embedder):
             warnings.warn(f"the model does not know the script of {text[:40]!r}: {_ALIKE}", stacklevel=3)
         if query.mode == VectorStoreQueryMode.DEFAULT:
-            return documents.nearest(vector, limit, where, ids)
+            return documents.nearest(vector, limit, where)
         prefetch = options.get("mmr_prefetch_k") or PREFETCH * limit
-        hits, vectors = documents.with_vectors(documents.nearest(vector, prefetch, where, ids))
+        hits, vectors = documents.with_vectors(documents.nearest(vector, prefetch, where))
         threshold = query.mmr_threshold if query.mmr_threshold is not None else options.get("mmr_threshold")
         scores, places = get_top_k_mmr_embeddings(
             vector,

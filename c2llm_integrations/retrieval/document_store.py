@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,13 @@ class Documents:
         self._compact = compact
         self._own = frozenset(own)
         self._fields = {stored_key(name, self._own): kind for name, kind in (fields or {}).items()}
+        self._among: Sequence[RecordId] | None = None
+
+    def among(self, ids: Sequence[RecordId]) -> Documents:
+        """Return the documents of these ids alone, to be searched."""
+        some = copy(self)
+        some._among = ids
+        return some
 
     # ---- names and ids
 
@@ -197,12 +205,10 @@ class Documents:
         mode: Mode = "hybrid",
         *,
         weight: float | None = None,
-        ids: Sequence[RecordId] | None = None,
     ) -> list[Hit]:
         """Return the best documents for a question, ranked as `search` ranks; none while there is no collection.
 
-        With a `weight` of words against vectors (0…1), the ranking is their sum, without rules. `ids`: of which ones,
-        None for all.
+        With a `weight` of words against vectors (0…1), the ranking is their sum, without rules.
         """
         if limit < 1:
             raise InputError(f"the number of documents to return is {limit}, must be at least 1")
@@ -213,31 +219,23 @@ class Documents:
             mode = supported_mode(mode, spec, store)
             terms = query_terms(query) if mode != "dense" else []
             asked = None if vector is None or mode == "lexical" else np.asarray(vector, np.float32)
-            found = self._candidates(store, asked, terms, max(limit, CANDIDATES), where, ids)
+            found = self._candidates(store, asked, terms, max(limit, CANDIDATES), where)
         return rank(query, found, limit, mode, DOCUMENT_RULES if weight is None else (), weight)
 
-    def nearest(
-        self, vector: Sequence[float], limit: int, where: Filter, ids: Sequence[RecordId] | None = None
-    ) -> list[Hit]:
-        """Return the documents nearest to a vector, with their cosines; `ids` as for `ranked`."""
+    def nearest(self, vector: Sequence[float], limit: int, where: Filter) -> list[Hit]:
+        """Return the documents nearest to a vector, with their cosines."""
         with self.shared.opened() as store:
             if store.spec is None:
                 return []
-            return self._candidates(store, np.asarray(vector, np.float32), (), limit, where, ids).dense[:limit]
+            return self._candidates(store, np.asarray(vector, np.float32), (), limit, where).dense[:limit]
 
     def _candidates(
-        self,
-        store: VectorStore,
-        vector: Vector | None,
-        terms: Sequence[str],
-        limit: int,
-        where: Filter,
-        ids: Sequence[RecordId] | None,
+        self, store: VectorStore, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter
     ) -> Candidates:
-        """Return what `candidates` of the store does, or the documents of these ids, which no filter can name."""
-        if ids is None:
+        """Return what `candidates` of the store does, or of `among` some ids all, since no filter can name ids."""
+        if self._among is None:
             return store.candidates(vector, terms, limit, where)
-        held = store.get(self.named(store, ids), source=self.source).values()
+        held = store.get(self.named(store, self._among), source=self.source).values()
         records = [record for record in held if where.matches(record.metadata)]
         vectors = {} if vector is None else store.vectors([record.row_id for record in records])
         near = [(record, vectors[record.row_id]) for record in records if record.row_id in vectors]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json.encoder
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -17,6 +18,8 @@ from c2llm_integrations.stores.ids import RecordId, row_id
 Vector = NDArray[np.float32]
 # From here on a float no longer holds every integer.
 MAX_EXACT_INTEGER = 2**53
+# An integer of over 64 bits has at least so many digits.
+_LONG_NUMBER = re.compile(r"\d{19}")
 # No file has more lines, and no column of an export takes a larger number.
 MAX_LINE = 2**31 - 1
 
@@ -86,7 +89,17 @@ def prepared_of(id: RecordId, text: str, metadata: Mapping[str, Any], source: st
     written = _JSON(metadata)
     if "\\ud" in written:  # half of a pair as JSON spells it, which must be a whole one
         json.dumps(metadata, ensure_ascii=False).encode()
+    if _LONG_NUMBER.search(written):
+        require_64_bits(metadata)
     return PreparedRecord(id, text, metadata, source, key, _digest(text) + _digest(written), len(written))
+
+
+def require_64_bits(value: object) -> None:
+    """Raise ValueError for a larger integer in metadata: some databases refuse it, others keep a float."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise ValueError(f"an integer has {value.bit_length()} bits, stores keep 64; write it as a string")
+    for inner in value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ():
+        require_64_bits(inner)
 
 
 def utf8_bytes(text: str) -> int:

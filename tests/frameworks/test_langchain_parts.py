@@ -12,6 +12,7 @@ from langchain_core.stores import InMemoryStore
 from langchain_qdrant import QdrantVectorStore, RetrievalMode
 from qdrant_client import QdrantClient, models
 
+from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.indexing.ingest import ingest
 from c2llm_integrations.langchain import (
@@ -22,12 +23,14 @@ from c2llm_integrations.langchain import (
     C2LLMRetriever,
     C2LLMSparseEmbeddings,
     C2LLMVectorStore,
+    langchain_milvus_arguments,
 )
 from c2llm_integrations.model.shared_model import SharedModel
 from c2llm_integrations.retrieval.clashing_fields import PREFIX
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.qdrant.store import QdrantStore
 from c2llm_integrations.stores.row_fields import RESERVED
+from c2llm_integrations.stores.spec import CollectionSpec
 from tests.golden import TIED
 
 CODE = {
@@ -269,3 +272,16 @@ def test_a_question_whose_embedding_panics_is_answered_with_that(monkeypatch):
     monkeypatch.setattr(SharedModel, "queries", queries)
     with pytest.raises(PanicException, match="out of bounds"):
         asyncio.run(asyncio.wait_for(C2LLMEmbeddings().aembed_query("x"), 20))
+
+
+def test_the_arguments_for_milvus_are_those_of_a_milvus_store(tmp_path, monkeypatch):
+    spec = CollectionSpec(2, {}, analyzer=ANALYZER)
+    with open_store(f"qdrant+edge://{tmp_path / 'milvus'}") as store:
+        store.create(spec)
+        with pytest.raises(InputError, match="is not a Milvus store"):
+            langchain_milvus_arguments(store)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    with open_store("milvus+lite://~/rows.db") as store:
+        store.create(spec)
+        assert langchain_milvus_arguments(store)["connection_args"] == {"uri": str(tmp_path / "rows.db")}

@@ -134,6 +134,8 @@ def test_records_and_chunks_of_one_collection_keep_apart(store: VectorStore, mak
         ({"metadata": ["a"]}, "metadata is list"),
         ({"metadata": {"when": uuid.UUID(int=1)}}, "not JSON.*UUID"),
         ({"metadata": {"n": float("nan")}}, "not JSON"),
+        ({"metadata": {"n": {"m": [2**64]}}}, "an integer has 65 bits"),
+        ({"metadata": {"n": -(10**400)}}, "an integer has 1329 bits"),
         ({"metadata": {7: "x"}}, "field name 7"),
         ({"metadata": {'a"b': 1}}, "field name"),
         ({"metadata": {"vector": 1}}, "field 'vector'.*rename"),

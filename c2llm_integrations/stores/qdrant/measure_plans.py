@@ -74,7 +74,6 @@ def _found(queries: Vector, rows: Vector, plan: CompactPlan) -> list[list[int]]:
             for start in range(0, len(rows), BATCH):
                 part = enumerate(rows[start : start + BATCH], start)
                 store.upsert([Row(Record(number, "row", {}, "plan"), vector) for number, vector in part])
-        store.optimize()
         return [[int(hit.record.id) for hit in store.search(query, NEIGHBORS)] for query in queries]
 
 
