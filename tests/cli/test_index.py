@@ -148,7 +148,11 @@ def test_an_interrupted_run_says_so_and_the_next_one_completes_it(
     body = "".join(f"def f{n}(a, b):\n    '''Add {n} to both.'''\n    return a + b + {n}\n\n\n" for n in range(100))
     for name in range(8):
         (project / f"many{name}.py").write_text(f"NAME = {name}\n\n\n{body}")
-    process = subprocess.Popen(command("index", project, "--model", tiny_model), stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command("index", project, "--model", tiny_model),
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # tests under nohup hand on that it is ignored
+    )
     while not (project / ".c2llm" / "code").exists() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(number)
