@@ -116,7 +116,12 @@ class Worktrees:
         keys = [_key(chunk.text) for chunk in chunks]
         for store, ids in self._stores:
             wanted = {place: ids[key] for place, key in enumerate(keys) if found[place] is None and key in ids}
-            held = store.vectors(list(dict.fromkeys(wanted.values())))
+            try:
+                held = store.vectors(list(dict.fromkeys(wanted.values())))
+            except StoreError as error:  # such as StoreBusy
+                self.notes.append(f"nothing more was copied from {store.url}: {error}")
+                ids.clear()
+                continue
             for place, id in wanted.items():
                 found[place] = held.get(id)
         self.copied += sum(vector is not None for vector in found)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import qdrant_edge as edge
 
-from c2llm_integrations.errors import SpecMismatch, StoreError
+from c2llm_integrations.errors import SpecMismatch, StoreBusy, StoreError
 from c2llm_integrations.indexing import vector_reuse
 from c2llm_integrations.indexing.ingest import ingest
 from c2llm_integrations.indexing.vector_reuse import SharedIndex, Worktrees, other_worktrees
@@ -95,6 +95,21 @@ def test_an_index_that_is_not_copied_is_closed(trees, model, monkeypatch):
     monkeypatch.setattr(Worktrees, "_texts", lambda *_: (_ for _ in ()).throw(StoreError("spoiled")))
     _, others = index(second, model)
     assert (others.notes, [one._closed for one in opened]) == ([f"nothing was copied from {first}: spoiled"], [True])
+
+
+def test_an_index_that_can_be_read_no_more_ends_no_run(trees, model, monkeypatch):
+    def busy(ids):
+        raise StoreBusy("it is in use")
+
+    def open_one_that_is_busy_later(*args, **options):
+        store = open_store(*args, **options)
+        monkeypatch.setattr(store, "vectors", busy)
+        return store
+
+    monkeypatch.setattr(vector_reuse, "open_store", open_one_that_is_busy_later)
+    report, others = index(trees[1], model)
+    assert (report.written, others.copied, len(others.notes)) == (20, 0, 1)
+    assert "nothing more was copied from" in others.notes[0]
 
 
 def test_an_index_in_use_is_waited_for_only_shortly(trees, model, monkeypatch):
