@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from c2llm_integrations._utils.fork import watched
 from c2llm_integrations.errors import StoreBusy, StoreError
 
 # How often a lock that another holds is tried again.
@@ -42,6 +43,7 @@ class FileLock:
             try:
                 if self._file is not None:
                     _lock(self._file.fileno(), is_shared)
+                _held.add(self)
                 return
             except (BlockingIOError, PermissionError) as error:
                 self.release()
@@ -57,6 +59,10 @@ class FileLock:
         """Release the lock; calling it twice is harmless."""
         if self._file is not None:
             self._file.close()
+
+
+# A forked process would hold its parent's locks for as long as it lives, against both.
+_held = watched(FileLock.release)
 
 
 def _opened(path: Path) -> tuple[IO[bytes] | None, bool]:

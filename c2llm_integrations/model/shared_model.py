@@ -6,17 +6,17 @@ Imports no torch: a framework's adapter loads it with the first text.
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
+from c2llm_integrations._utils.fork import watched
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.model.options import ModelOptions
 
@@ -31,16 +31,25 @@ DOCUMENT_THREADS = 4
 
 
 class Awaited:
-    """An object served by its own threads, for any number of event loops."""
+    """An object served by its own threads, for any number of event loops; in a forked process it begins anew."""
 
     def __init__(self, threads: int = 1) -> None:
         """Take the number of calls that run at the same time."""
+        self._thread_count = threads
+        self._begin()
+        _awaited.add(self)
+
+    def _begin(self) -> None:
+        """Forget all that a fork does not take along: threads, and what waits for them or was made with them."""
         self._lock = threading.Lock()
-        self._threads = ThreadPoolExecutor(threads, "c2llm")
+        self._threads = ThreadPoolExecutor(self._thread_count, "c2llm")
 
     async def hand_over(self, function: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
         """Call `function` in a thread and await its result."""
         return await asyncio.wrap_future(self._threads.submit(function, *args, **kwargs))
+
+
+_awaited: WeakSet[Awaited] = watched(lambda one: one._begin())
 
 
 class SharedModel(Awaited):
@@ -52,8 +61,11 @@ class SharedModel(Awaited):
     def __init__(self, options: ModelOptions) -> None:
         """Call `shared_model` instead, or nothing is shared."""
         super().__init__(DOCUMENT_THREADS)
-        self._asking = ThreadPoolExecutor(1, "c2llm-queries")  # so that no question waits for documents
         self.options = options
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._asking = ThreadPoolExecutor(1, "c2llm-queries")  # so that no question waits for documents
         self._embedder: C2LLMEmbedder | None = None
         self._waiting: deque[tuple[str, str | None, Future[Floats]]] = deque()
 
@@ -109,15 +121,14 @@ class SharedModel(Awaited):
                 answer.set_result(vector)
 
 
-# Keyed by process too: a forked one inherits the handles, but not their threads.
-_models: WeakValueDictionary[tuple[int, ModelOptions], SharedModel] = WeakValueDictionary()
+_models: WeakValueDictionary[ModelOptions, SharedModel] = WeakValueDictionary()
 _models_lock = threading.Lock()
 
 
 def shared_model(options: ModelOptions) -> SharedModel:
     """Return this process's model of these options; it is freed when nothing refers to it any more."""
     with _models_lock:
-        return _models.setdefault((os.getpid(), options), SharedModel(options))
+        return _models.setdefault(options, SharedModel(options))
 
 
 def _floats(vectors: NDArray[np.float32]) -> list[Floats]:

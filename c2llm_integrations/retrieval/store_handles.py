@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +46,9 @@ class SharedStore(Awaited):
         super().__init__(QUESTIONS)
         self._named = (store, collection, wait)
         self._store = None if isinstance(store, str) else store
+
+    def _begin(self) -> None:
+        super()._begin()
         self._model: SharedModel | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -108,7 +110,6 @@ class SharedStore(Awaited):
             return self._model
 
 
-# Keyed by process too: a forked one inherits the handles, but not their threads.
 _stores: WeakValueDictionary[tuple[Any, ...], SharedStore] = WeakValueDictionary()
 _stores_lock = threading.Lock()
 
@@ -121,4 +122,4 @@ def shared_store(store: str | VectorStore, collection: str = "code", wait: float
     """
     name = (store, collection) if isinstance(store, str) else (id(store), store.collection)
     with _stores_lock:
-        return _stores.setdefault((os.getpid(), *name), SharedStore(store, collection, wait))
+        return _stores.setdefault(name, SharedStore(store, collection, wait))

@@ -13,7 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
 
+from c2llm_integrations._utils.fork import watched
 from c2llm_integrations.errors import C2LLMError, StoreError
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
@@ -32,6 +34,9 @@ Terms = Sequence[Sequence[str]] | None  # one list per row, None where the spec 
 Gone = Sequence[Sequence[str]]  # one list per row: names of the metadata to remove
 
 _T = TypeVar("_T")
+
+
+_opened: WeakSet[Backend] = watched(lambda one: one._after_fork())
 
 
 class Backend(ABC):
@@ -55,6 +60,11 @@ class Backend(ABC):
         self._is_successor = False
         self._closed = False
         self._executor: ThreadPoolExecutor | None = None
+        _opened.add(self)
+
+    def _after_fork(self) -> None:
+        """Forget, in a forked process, what belongs to the one that it was forked from."""
+        self._executor = None  # its threads stayed there
 
     @classmethod
     @abstractmethod

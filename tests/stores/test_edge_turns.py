@@ -1,5 +1,6 @@
 """One embedded collection, several processes and threads: each gets its turn, and nobody waits for nothing."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -269,3 +270,26 @@ def test_rows_of_a_collection_that_another_process_replaced_are_not_mixed(url, m
             writer.replace_by(successor)
         with pytest.raises(StoreError, match="was replaced while it was read"):
             list(found)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="only Linux tells which files are open")
+def test_a_forked_process_takes_turns_with_its_parent(url, other):
+    with open_store(url, wait=20) as store:
+        assert store.count() == asyncio.run(store.acount()) == 5
+        wait, go = os.pipe()
+        child = os.fork()
+        if not child:
+            right = False
+            try:
+                os.read(wait, 1)
+                store.upsert(rows(5, 2))
+                right = store.count() == asyncio.run(store.acount()) == 7
+            finally:
+                os._exit(not right)
+        assert other() == 5  # for which this process gives way, while its child lives
+        assert store.count() == 5
+        os.write(go, b"x")
+        assert os.waitpid(child, 0)[1] == 0
+        store.upsert(rows(20, 3))
+    with open_store(url) as again:
+        assert (again.count(), len(list(again.rows()))) == (10, 10)

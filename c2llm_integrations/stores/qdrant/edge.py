@@ -252,6 +252,17 @@ class QdrantEdgeStore(PointReader):
         finally:
             self._let_go()
 
+    def _after_fork(self) -> None:
+        super()._after_fork()
+        handle, self._client, self._spec = self._client, None, None
+        if self._copy is not None:
+            self._copy._finalizer.detach()  # type: ignore[attr-defined]  # or its folder would end with this process
+        self._lock = self._copy = self._next = None
+        self._has_only_our_fields = False
+        self._unflushed = self._untidied = 0
+        if handle is not None:
+            edge_files.leave_to_parent(handle, self._real_root)
+
     def _release_shard(self) -> None:
         if self._next is not None:  # it stands under this store's lock
             self._next.close()

@@ -69,6 +69,10 @@ class SharedEdgeStore(QdrantEdgeStore):
                 self._used = time.monotonic()
                 self._let_go_if_asked()
 
+    def _after_fork(self) -> None:
+        super()._after_fork()
+        self._turn, self._calls, self._ushered = threading.RLock(), 0, None
+
     def _close(self) -> None:
         with self._turn:
             super()._close()
