@@ -38,8 +38,9 @@ from c2llm_integrations.stores.spec import CollectionSpec
 __all__ = ["Candidates", "CollectionSpec", "Filter", "Hit", "Row", "Stored", "Vector", "VectorStore"]
 
 Where = Filter | Mapping[str, Any]
-# Rows that are read before the caller gets the first of them, and other threads and processes their turn.
-READ_ROWS = 500
+# Rows that are read before the caller gets the first of them, and other threads and processes their turn: few, for each
+# may have megabytes of text.
+READ_ROWS = 100
 
 _T = TypeVar("_T")
 
