@@ -43,17 +43,21 @@ MAX_PARTS = 2 * MAX_DEPTH
 MAX_AVERAGE_LINE = 500
 # Characters. A smaller file of long lines makes only a few chunks, so no guess is made.
 _SMALL = 5_000
-# A file is data if at least this share of its lines are numbers or table rows, and it is at least this long.
+# A file is data if at least this share of its lines are numbers or rows, and it is at least this long.
 # There is one way to match each text, so that an end that is not a number costs no backtracking.
 _NUMBERS = re.compile(r"(?:[\d\s.,;:+eE(){}\[\]-]|(?<=0)[xX][\da-fA-F]+(?![\da-fA-F]))+")
 _SEPARATORS = re.compile(r"[,;|\t]")
 _TABLE_SEPARATORS = 4
+# An entry of a list of words.
+_WORD = re.compile(r"[A-Za-z][\w.@'-]{0,40}\s*")
+# A row of an INSERT, or a line of a log.
+_ROW = re.compile(r"\s*(?:\(.*\)\s*[,;]|INSERT\s+INTO\b.*|\W?\d{4}-\d\d-\d\d[T ]\d\d:\d\d.*)", re.I | re.S)
 _DATA_SHARE = 0.9
 _DATA_CHARS = 20_000
 # The share of words and spaces in running text; a long line with less is data.
 _PROSE_SHARE = 0.8
 _POINTER = re.compile(
-    r"version https?://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/|/annex/objects/|#\$# git-fat [\da-f]{40}"
+    r"version https?://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/|(?:(?:\.\./)*\.git)?/annex/objects/|#\$# git-fat [\da-f]{40}"
 )
 
 # The file that a run writes into the current folder when rows are refused.
@@ -69,6 +73,7 @@ INTERNAL_NAMES = frozenset(
 _FOLDERS: dict[str, tuple[str, tuple[str, ...]]] = {
     **dict.fromkeys(("node_modules", "bower_components", "site-packages", "dist-packages"), (VENDORED, ())),
     **dict.fromkeys(("third_party", "third-party", ".venv", ".eggs", ".tox", ".nox", ".terraform"), (VENDORED, ())),
+    ".ipynb_checkpoints": (GENERATED, ()),
     "vendor": (VENDORED, ("go.mod", "composer.json", "Gemfile", "Cargo.toml", "package.json", ".git")),
     "Pods": (VENDORED, ("Podfile",)),
     ".gradle": (GENERATED, ()),
@@ -136,7 +141,7 @@ def max_bytes(path: str, wanted: bool) -> int:
 def why_skip_text(text: str, prose: bool, include_secrets: bool = False) -> str | None:
     """Return why a file is left out by its content, or None.
 
-    `prose` may have long lines of words, and tables; with `include_secrets` a private key, or a configuration of git,
+    `prose` may have long lines of words, and tables of them; with `include_secrets` a private key, or a configuration of git,
     is no reason.
     """
     # Compiling the patterns of secrets takes a while, and every command loads this module.
@@ -155,10 +160,18 @@ def why_skip_text(text: str, prose: bool, include_secrets: bool = False) -> str 
     lines = [line for line in text.split("\n") if line.strip()]
     if len(text) > MAX_AVERAGE_LINE * len(lines) and not (prose and _is_words(text)):
         return MINIFIED
-    if not prose and len(text) > _DATA_CHARS:
-        rows = sum(len(_SEPARATORS.findall(one)) >= _TABLE_SEPARATORS or bool(_NUMBERS.fullmatch(one)) for one in lines)
-        return DATA if rows > _DATA_SHARE * len(lines) else None
+    if len(text) > _DATA_CHARS and sum(_is_row(line, prose) for line in lines) > _DATA_SHARE * len(lines):
+        return DATA
     return None
+
+
+def _is_row(line: str, prose: bool) -> bool:
+    """Return whether a line is one of data: of numbers, a word in prose, elsewhere a row of a table, a dump or a log."""
+    if _NUMBERS.fullmatch(line):
+        return True
+    if prose:
+        return bool(_WORD.fullmatch(line))
+    return len(_SEPARATORS.findall(line)) >= _TABLE_SEPARATORS or bool(_ROW.fullmatch(line))
 
 
 def _is_words(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -37,4 +38,5 @@ class SearchOptions:
     @property
     def languages(self) -> Sequence[str]:
         """The names in `language`, () for any language."""
-        return () if not self.language else [self.language] if isinstance(self.language, str) else self.language
+        several = self.language or ()
+        return [one for one in re.split(r"\s*,\s*", several.strip()) if one] if isinstance(several, str) else several
