@@ -50,8 +50,9 @@ _SEPARATORS = re.compile(r"[,;|\t]")
 _TABLE_SEPARATORS = 4
 # An entry of a list of words.
 _WORD = re.compile(r"[A-Za-z][\w.@'-]{0,40}\s*")
-# A row of an INSERT, or a line of a log.
-_ROW = re.compile(r"\s*(?:\(.*\)\s*[,;]|INSERT\s+INTO\b.*|\W?\d{4}-\d\d-\d\d[T ]\d\d:\d\d.*)", re.I | re.S)
+# A line of a log, or of a dump that inserts row after row.
+_ROW = re.compile(r"\s*(?:INSERT\s+INTO\b.*|\W?\d{4}-\d\d-\d\d[T ]\d\d:\d\d.*)", re.I | re.S)
+_INSERT, _INSERTED = re.compile(r"\bINSERT\s+INTO\b", re.I), re.compile(r"\s*\(.*\)\s*[,;]", re.S)
 _DATA_SHARE = 0.9
 _DATA_CHARS = 20_000
 # The share of words and spaces in running text; a long line with less is data.
@@ -160,18 +161,17 @@ def why_skip_text(text: str, prose: bool, include_secrets: bool = False) -> str 
     lines = [line for line in text.split("\n") if line.strip()]
     if len(text) > MAX_AVERAGE_LINE * len(lines) and not (prose and _is_words(text)):
         return MINIFIED
-    if len(text) > _DATA_CHARS and sum(_is_row(line, prose) for line in lines) > _DATA_SHARE * len(lines):
-        return DATA
+    if len(text) > _DATA_CHARS:
+        patterns = [_NUMBERS, _WORD] if prose else [_NUMBERS, _ROW, *([_INSERTED] if _INSERT.search(text) else [])]
+        if sum(_is_row(line, patterns, prose) for line in lines) > _DATA_SHARE * len(lines):
+            return DATA
     return None
 
 
-def _is_row(line: str, prose: bool) -> bool:
-    """Return whether a line is one of data: of numbers, a word in prose, elsewhere a row of a table, a dump or a log."""
-    if _NUMBERS.fullmatch(line):
-        return True
-    if prose:
-        return bool(_WORD.fullmatch(line))
-    return len(_SEPARATORS.findall(line)) >= _TABLE_SEPARATORS or bool(_ROW.fullmatch(line))
+def _is_row(line: str, patterns: list[re.Pattern[str]], prose: bool) -> bool:
+    """Return whether a line is one of data: like one of the patterns or, outside running text, a row of a table."""
+    is_table = not prose and len(_SEPARATORS.findall(line)) >= _TABLE_SEPARATORS
+    return is_table or any(pattern.fullmatch(line) for pattern in patterns)
 
 
 def _is_words(text: str) -> bool:

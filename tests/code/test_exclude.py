@@ -167,12 +167,15 @@ def test_pointers_to_large_files(text: str) -> None:
     "line",
     [
         *("1.5, 2.5\n", "0x1f, 0x2e, 0x3c,\n", "INSERT INTO t VALUES (1, 'a', 'b', 'c', 2);\n", "a,b,1,2,3\n"),
-        *("(17, 'Ada (née Byron)', 0.5),\n", "insert into t values (1);\n", "2024-01-31T10:00:00Z GET / 200\n"),
+        *("insert into t values (1);\n", "2024-01-31T10:00:00Z GET / 200\n"),
         "[2024-01-31 10:00:00,123] INFO  started\n",
     ],
 )
 def test_data_is_left_out_and_code_is_not(line: str) -> None:
     assert why_skip_text(line * 3_000, prose=False) == exclude.DATA
+    rows = "('a', ['b']),\n" * 3_000
+    assert why_skip_text(f"INSERT INTO t VALUES\n{rows}", prose=False) == exclude.DATA
+    assert why_skip_text(f"PAIRS = [\n{rows}]\n", prose=False) is None
     assert why_skip_text("def f(a, b, c, d, e):\n    return g(a)\n" * 1_000, prose=False) is None
 
 
