@@ -58,7 +58,8 @@ _DATA_CHARS = 20_000
 # The share of words and spaces in running text; a long line with less is data.
 _PROSE_SHARE = 0.8
 _POINTER = re.compile(
-    r"version https?://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/|(?:(?:\.\./)*\.git)?/annex/objects/|#\$# git-fat [\da-f]{40}"
+    r"version https?://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/|(?:(?:\.\./)*\.git)?/annex/objects/|"
+    r"#\$# git-fat [\da-f]{40}"
 )
 
 # The file that a run writes into the current folder when rows are refused.
@@ -142,7 +143,7 @@ def max_bytes(path: str, wanted: bool) -> int:
 def why_skip_text(text: str, prose: bool, include_secrets: bool = False) -> str | None:
     """Return why a file is left out by its content, or None.
 
-    `prose` may have long lines of words, and tables of them; with `include_secrets` a private key, or a configuration of git,
+    `prose` may have long lines of words, and tables; with `include_secrets` a private key, or a configuration of git,
     is no reason.
     """
     # Compiling the patterns of secrets takes a while, and every command loads this module.

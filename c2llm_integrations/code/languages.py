@@ -123,8 +123,8 @@ _BY_NAME = inverted(
         "makefile": "makefile gnumakefile bsdmakefile kbuild",
         "dockerfile": "dockerfile containerfile",
         "cmake": "cmakelists.txt",
-        "ruby": "gemfile rakefile podfile vagrantfile brewfile fastfile appfile matchfile deliverfile dangerfile guardfile"
-        " capfile berksfile thorfile puppetfile cheffile steepfile",
+        "ruby": "gemfile rakefile podfile vagrantfile brewfile fastfile appfile matchfile deliverfile dangerfile"
+        " capfile guardfile berksfile thorfile puppetfile cheffile steepfile",
         "python": "sconstruct sconscript snakefile tiltfile wscript",
         "lisp": "dune dune-project dune-workspace",
         "groovy": "jenkinsfile",
@@ -158,7 +158,8 @@ LANGUAGES = frozenset(("matlab", *_BY_SUFFIX.values(), *_BY_NAME.values(), *_BY_
 _CALLED = inverted(
     {
         "cpp": "cplusplus",
-        "javascript": "es ecmascript javascriptreact reactjs",
+        "javascript": "es ecmascript javascriptreact",
+        "react": "react reactjs",
         "tsx": "typescriptreact",
         "vue": "vuejs",
         "matlab": "octave",
@@ -171,13 +172,15 @@ _CALLED = inverted(
     }
 )
 # A name that stands for others too: most TypeScript of a React project is in .tsx files.
-_TOGETHER = {"typescript": ("typescript", "tsx")}
+_TOGETHER = {"typescript": ("typescript", "tsx"), "react": ("javascript", "tsx")}
 # Linux reads no more of a first line; the bound also keeps the pattern's time small.
 _SHEBANG_CHARS = 256
 _SHEBANG = re.compile(r"#!\s*(?:\S*/)?(?:env\s+(?:-\S+\s+|\w+=\S*\s+)*)?(?:\S*/)?([A-Za-z-]+)")
 # A .cls file is Apex unless it begins like a class of TeX or of Visual Basic.
 _TEX_CLASS = re.compile(r"^[ \t]*(?:%|\\[a-zA-Z@]+)", re.M)
-_VB_CLASS = re.compile(r"VERSION 1\.0 CLASS|Attribute VB_Name|^[ \t]*Option[ \t]+(?:Explicit|Compare|Base)\b", re.I | re.M)
+_VB_CLASS = re.compile(
+    r"VERSION 1\.0 CLASS|Attribute VB_Name|^[ \t]*Option[ \t]+(?:Explicit|Compare|Base)\b", re.I | re.M
+)
 # A .m file is Objective-C if it says one of these at the start of a line, else MATLAB.
 _OBJECTIVE_C = re.compile(r"^[ \t]*(?:#\s?(?:import|include|pragma|define)\b|@\w|//|/\*|[-+] ?\()", re.M)
 # A .h file is C unless it says one of these at the start of a line.
@@ -278,10 +281,10 @@ def language_of(path: str, text: str = "") -> str:
 
 
 def is_prose(path: str, language: str) -> bool:
-    """Return whether a file is running text; of an unknown kind is one without a suffix, unless called like a Brewfile."""
+    """Return whether a file is running text, as one of an unknown kind is unless it has a suffix or is a "…file"."""
     if language != "text":
         return language in PROSE
-    name, dot, suffix = path.rpartition("/")[2].lower().rpartition(".")
+    _, dot, suffix = path.rpartition("/")[2].lower().rpartition(".")
     return suffix in _SUFFIXES["text"].split() if dot else not suffix.endswith("file")
 
 

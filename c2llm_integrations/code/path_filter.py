@@ -91,7 +91,7 @@ def escaped(path: str) -> str:
 
 
 def _spellings(path: str) -> list[str]:
-    """Return the ways to read a literal path: in quotes, with line numbers after it, escaped, with Windows separators."""
+    """Return the ways to read a literal path: quoted, with line numbers after it, escaped, with Windows separators."""
     bare = path.strip(_AROUND).removeprefix("@").strip(_AROUND)
     both = (path, without_lines(path)[0], *((without_lines(bare)[0].strip(_AROUND),) if bare else ()))
     return list(

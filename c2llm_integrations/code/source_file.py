@@ -129,8 +129,14 @@ def source_of(path: str, data: bytes, wanted: bool = False, include_secrets: boo
 
 # Encodings that the detector names by what browsers call them → Python's name of the same, or of what contains it.
 _SUPERSETS = {
-    **{"gbk": "gb18030", "gb2312": "gb18030", "shift_jis": "cp932", "euc-kr": "cp949", "euc_kr": "cp949"},
-    **{"big5": "big5hkscs", "windows-874": "cp874", "iso8859-1": "cp1252"},
+    "gbk": "gb18030",
+    "gb2312": "gb18030",
+    "shift_jis": "cp932",
+    "euc-kr": "cp949",
+    "euc_kr": "cp949",
+    "big5": "big5hkscs",
+    "windows-874": "cp874",
+    "iso8859-1": "cp1252",
 }
 # What says so in a file: Python's, Emacs' and Ruby's "coding:", XML's "encoding=", HTML's "charset=".
 _DECLARED = re.compile(rb"(?:coding[:=][ \t]*|(?:encoding|charset)=[\"']?)([A-Za-z][\w.:-]{1,30})")

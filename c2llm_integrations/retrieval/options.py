@@ -25,7 +25,9 @@ class SearchOptions:
 
     _: KW_ONLY
     limit: int = option(10, "How many answers.", metavar="N", min=1, max=10_000)
-    language: str | Sequence[str] | None = option(None, "Only this language, such as python.", metavar="L")
+    language: str | Sequence[str] | None = option(
+        None, "Only this language, such as python, or several: go,c++.", metavar="L"
+    )
     path: str | None = option(
         None, "Only these files: a path of an answer, or a pattern, 'src/**/*.py'.", metavar="GLOB"
     )

@@ -31,7 +31,7 @@ _ERROR = re.compile(
 )
 # A place ends in a line number, which runtimes write in a few ways; what stands before it on its line names the file.
 # .NET says "line" in the language of its machine.
-_LINE = r"(?:lines?|Zeile|ligne|línea|linha|riga|строка|wiersz|řádek|satır|行号|行|줄)"
+_LINE = r"(?:lines?|Zeile|ligne|línea|linha|riga|строка|wiersz|řádek|行号|行|줄)"
 _LINE_NUMBER = re.compile(
     rf"(?:[\"')]?[,:]? ?(?:on )?{_LINE} |\?[\w=&.%-]{{0,80}}:|:\[|: (?=\d{{1,7}}:)|:|:? ?\((?=\d{{1,7}}[,)])|#L?)"
     r"(\d{1,7})\b(?!\.?\w)"

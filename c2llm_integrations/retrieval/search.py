@@ -76,7 +76,7 @@ def search(
         embedder: The model that the collection was made with; may be None in mode "lexical".
         store: An open store.
         limit: How many hits to return at most.
-        language: A name such as "python" or "c++", or several, any of which matches.
+        language: A name such as "python" or "c++", or several ("go,c++" or a list), any of which matches.
         path: The path of an indexed file, which wins over a pattern, or a pattern in .gitignore syntax ("*.py", "src/",
             "src/**/test_*.{go,rs}").
         repository: The repository to search; records that are not chunks have no repository, select them by `where`.

@@ -59,7 +59,7 @@ def test_only_a_damaged_byte_is_replaced(encoding: str, damage: bytes) -> None:
         ("# -*- coding: gbk -*-\n# 订单\n", "gbk"),
         ("#!/usr/bin/ruby\n# encoding: Windows-1251\n# Да\n", "cp1251"),
         ("# vim: set fileencoding=euc-jp :\n# 日本の文\n", "euc-jp"),
-        ('<meta charset=ISO-8859-1><p>„Größe“ – 5 €</p>\n', "cp1252"),
+        ("<meta charset=ISO-8859-1><p>„Größe“ … 5 €</p>\n", "cp1252"),
         ("<?xml version='1.0' encoding='ISO-8859-2'?>\n<a>Łódź</a>\n", "iso8859-2"),
         ('<html><meta charset="koi8-r"><p>Да</p>\n', "koi8-r"),
         ("/* -*- coding: cp850 -*- */ // Prüfung der Größe\n", "cp850"),

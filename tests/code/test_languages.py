@@ -115,6 +115,7 @@ def test_a_grammar_is_imported_only_when_asked_for() -> None:
         ("Emacs Lisp", ("lisp",)),
         ("solidity", ("solidity",)),
         (".NET", ("csharp",)),
+        ("React", ("javascript", "tsx")),
         ("*.tsx", ("tsx",)),
         ("MySQL", ("sql",)),
         ("PostgreSQL", ("sql",)),
@@ -148,7 +149,8 @@ def test_markup_of_any_kind_is_prose(suffix: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", "Brewfile Fastfile Dangerfile Capfile Modelfile Procfile wscript dune-project PKGBUILD APKBUILD Kbuild".split()  # noqa: SIM905
+    "name",
+    "Brewfile Fastfile Dangerfile Capfile Modelfile Procfile wscript dune-project PKGBUILD APKBUILD Kbuild".split(),  # noqa: SIM905
 )
 def test_a_name_without_a_suffix_may_be_that_of_code(name: str) -> None:
     assert not is_prose(name, language_of(name))

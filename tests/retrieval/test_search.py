@@ -214,7 +214,9 @@ def test_a_question_is_a_string(embedder, store, query):
 
 
 def test_languages_may_be_given_in_one_string(embedder, store):
-    assert search("one", embedder, store, language="go, python") == search("one", embedder, store, language=("go", "py"))
+    assert search("one", embedder, store, language="go, python") == search(
+        "one", embedder, store, language=("go", "py")
+    )
 
 
 def test_a_lone_surrogate_is_refused(embedder, store):
