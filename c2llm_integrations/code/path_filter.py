@@ -73,6 +73,8 @@ def from_root(path: str, root: Path, here: Path) -> str | None:
     converted, and only if it lies below the root; None for any other.
     """
     bare = without_lines(path)[0].replace("\0", "")
+    if not os.path.lexists(os.path.join(here, bare)):
+        bare = _unquoted(path).replace("\0", "")
     if bare.startswith("file://"):
         bare = unquote(bare).removeprefix("file://").removeprefix("localhost")
     full = os.path.normpath(os.path.join(here, bare))
@@ -92,11 +94,15 @@ def escaped(path: str) -> str:
 
 def _spellings(path: str) -> list[str]:
     """Return the ways to read a literal path: quoted, with line numbers after it, escaped, with Windows separators."""
-    bare = path.strip(_AROUND).removeprefix("@").strip(_AROUND)
-    both = (path, without_lines(path)[0], *((without_lines(bare)[0].strip(_AROUND),) if bare else ()))
+    both = [one for one in (path, without_lines(path)[0], _unquoted(path)) if one]
     return list(
         dict.fromkeys([*both, *(_ESCAPED.sub(r"\1", one) for one in both), *(one.replace("\\", "/") for one in both)])
     )
+
+
+def _unquoted(path: str) -> str:
+    """Return a path without the line numbers after it and what chats put around it."""
+    return without_lines(path.strip(_AROUND).removeprefix("@").strip(_AROUND))[0].strip(_AROUND)
 
 
 def _clean(path: str) -> str:

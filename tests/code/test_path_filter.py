@@ -87,6 +87,10 @@ def test_a_path_as_it_is_seen_from_a_folder(tmp_path: Path) -> None:
     assert from_root("[id]/a.ts:1-2", root, here) == "/pkg/[id]/a.ts"
     assert from_root(str(here / "*.ts"), root, here) == "/pkg/*.ts"
     assert from_root("../other/x.py", root, here) == "/other/x.py"
+    assert from_root(f"'{here / 'x.py'}:3'", root, here) == "/pkg/x.py"
+    assert from_root("`./x.py(3,5)`", root, here) == "/pkg/x.py"
+    assert from_root("@[id]/a.ts", root, here) == "/pkg/[id]/a.ts"
+    assert from_root('"../../outside.py"', root, here) is None
     assert from_root("..", root, here) == "/"
     assert from_root("../../outside.py", root, here) is None
     assert from_root("src/*.py", root, here) is None
