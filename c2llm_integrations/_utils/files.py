@@ -31,11 +31,11 @@ class FileLock:
     holders lock two files of the same name.
     """
 
-    def __init__(self, path: Path, what: str, wait: float = 0.0) -> None:
+    def __init__(self, path: Path, what: str, wait: float = 0.0, way: str = "wait for it or close it first") -> None:
         """Create `path` if needed and lock it.
 
-        Raises StoreBusy, naming `what` it guards, if another process still holds it after `wait` seconds; StoreError
-        if `path` is a link or not a file, OSError if it cannot be locked.
+        Raises StoreBusy, naming `what` it guards and the `way` out, if another process still holds it after `wait`
+        seconds; StoreError if `path` is a link or not a file, OSError if it cannot be locked.
         """
         deadline = time.monotonic() + wait
         while True:
@@ -48,8 +48,7 @@ class FileLock:
             except (BlockingIOError, PermissionError) as error:
                 self.release()
                 if time.monotonic() >= deadline:
-                    busy = f"{what} is open in another process or store; wait for it or close it first"
-                    raise StoreBusy(busy) from error
+                    raise StoreBusy(f"{what} is open in another process or store; {way}") from error
             except BaseException:
                 self.release()
                 raise

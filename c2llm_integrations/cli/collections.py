@@ -81,6 +81,9 @@ def collections(output: Output, store: Store = None) -> int:
 def drop(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The collection.")],
     store: Store = None,
+    repository: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only the rows of this repository or source.")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> int:
     """Delete a collection and all its rows; asks first, and without a terminal only does so with --yes."""
@@ -92,13 +95,19 @@ def drop(
         raise InputError(f"{url} holds no collection {name!r}{did_you_mean(name, known)}")
     if not yes and not sys.stdin.isatty():
         raise typer.BadParameter("there is no terminal to ask on; say --yes", param_hint="drop")
-    if not yes and not terminal.agreed(f"drop {name!r} of {url}?"):
-        terminal.say(f"kept {name!r}")
+    what = repr(name) if repository is None else f"{repository!r} in {name!r}"
+    if not yes and not terminal.agreed(f"drop {what} of {url}?"):
+        terminal.say(f"kept {what}")
         return 1
     with opened(url, name) as held:
-        rows = held.count()
-        held.drop()
-    terminal.say(f"dropped {name!r}, {rows:,} rows")
+        if repository is None:
+            rows = held.count()
+            held.drop()
+        elif repository in (claims := held.claims()):
+            rows = held.delete(where={}, source=repository)
+        else:
+            raise InputError(f"nothing is indexed as {repository!r}{did_you_mean(repository, claims)}")
+    terminal.say(f"dropped {what}, {rows:,} rows")
     return 0
 
 

@@ -137,7 +137,11 @@ def _checkout_notes(
     from c2llm_integrations.indexing.staleness import stale
 
     if not folder.is_dir():
-        yield shortened(f"{folder} is gone, and what was indexed of it is still found as {claimed[0]!r}", MAX_NOTE)
+        name, where = claimed[0], f" --store {shlex.quote(place.store)}" if place.store else ""
+        command = f"c2llm drop {place.collection} --repository {shlex.quote(name)}{where}"
+        if held.count(source=name):
+            told = f"{folder} is gone, and what was indexed of it is still found as {name!r}"
+            yield shortened(f"{told}; to drop it, run: {command}" if len(command) <= MAX_COMMANDS else told, MAX_NOTE)
         return
     try:
         if (found := stale(folder, held, claimed=claimed)) is not None:
@@ -186,6 +190,7 @@ def index_command(folder: Path, held: VectorStore | None, place: CollectionPlace
 
 def nested(path: Path, report: IngestReport, place: CollectionPlace) -> list[str]:
     """Return the commands that add the checkouts inside the one that was indexed; each has its own name."""
+    from c2llm_integrations.code.git import has_git
     from c2llm_integrations.code.repository import checkout_id, root_of
     from c2llm_integrations.indexing.claims import checkout_of, claims_of, is_worktree
 
@@ -200,6 +205,9 @@ def nested(path: Path, report: IngestReport, place: CollectionPlace) -> list[str
             if not is_worktree(one) and claimed.isdisjoint((checkout_of(one, held), checkout_id(one)))
         )
         return [
-            f"{os.path.relpath(one)} is another repository; to search it too, run: " + index_command(one, held, place)
+            f"{os.path.relpath(one)} is another repository; to search it too, run: {index_command(one, held, place)}"
+            if has_git(one)
+            else f"{os.path.relpath(one)} is a submodule that is not checked out; to search it too, run: "
+            f"git submodule update --init {shlex.quote(os.path.relpath(one))} && {index_command(one, held, place)}"
             for one in islice(others, MAX_NESTED)
         ]

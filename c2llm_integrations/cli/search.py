@@ -133,16 +133,15 @@ def _checked_spec(store: VectorStore, options: SearchOptions, model: ModelPlace)
 def _mode_used(
     question: str, asked: Mode, embedder: C2LLMEmbedder | None, spec: CollectionSpec
 ) -> tuple[Mode, list[str]]:
-    """Return the mode that answers a question, and a note if it is not the one asked for."""
+    """Return the mode that answers a question, and notes if it is not the one asked for or says nothing."""
     from c2llm_integrations.code.lexical_terms import ANALYZER
-    from c2llm_integrations.retrieval.search import UNREADABLE_NOTE, mode_for
+    from c2llm_integrations.retrieval.search import UNREADABLE_NOTE, unreadable_note
 
-    if asked != "hybrid" or embedder is None:
-        return asked, []
-    if spec.analyzer != ANALYZER:
-        return "dense", ["answered by meaning alone: this collection has no words to search"]
-    mode = mode_for(question, asked, embedder)
-    return mode, [UNREADABLE_NOTE] if mode == "lexical" else []
+    notes = []
+    if asked == "hybrid" and spec.analyzer != ANALYZER:
+        asked, notes = "dense", ["answered by meaning alone: this collection has no words to search"]
+    note = unreadable_note(question, asked, embedder)
+    return "lexical" if note == UNREADABLE_NOTE else asked, [*notes, *filter(None, [note])]
 
 
 def _from_here(path: str | None, origins: Mapping[str, Origin]) -> str | None:

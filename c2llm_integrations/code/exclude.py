@@ -43,17 +43,23 @@ MAX_PARTS = 2 * MAX_DEPTH
 MAX_AVERAGE_LINE = 500
 # Characters. A smaller file of long lines makes only a few chunks, so no guess is made.
 _SMALL = 5_000
-# A file is data if at least this share of its lines are numbers or table rows, and it is at least this long.
+# A file is data if at least this share of its lines are numbers or rows, and it is at least this long.
 # There is one way to match each text, so that an end that is not a number costs no backtracking.
 _NUMBERS = re.compile(r"(?:[\d\s.,;:+eE(){}\[\]-]|(?<=0)[xX][\da-fA-F]+(?![\da-fA-F]))+")
 _SEPARATORS = re.compile(r"[,;|\t]")
 _TABLE_SEPARATORS = 4
+# An entry of a list of words.
+_WORD = re.compile(r"[A-Za-z][\w.@'-]{0,40}\s*")
+# A line of a log, or of a dump that inserts row after row.
+_ROW = re.compile(r"\s*(?:INSERT\s+INTO\b.*|\W?\d{4}-\d\d-\d\d[T ]\d\d:\d\d.*)", re.I | re.S)
+_INSERT, _INSERTED = re.compile(r"\bINSERT\s+INTO\b", re.I), re.compile(r"\s*\(.*\)\s*[,;]", re.S)
 _DATA_SHARE = 0.9
 _DATA_CHARS = 20_000
 # The share of words and spaces in running text; a long line with less is data.
 _PROSE_SHARE = 0.8
 _POINTER = re.compile(
-    r"version https?://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/|/annex/objects/|#\$# git-fat [\da-f]{40}"
+    r"version https?://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/|(?:(?:\.\./)*\.git)?/annex/objects/|"
+    r"#\$# git-fat [\da-f]{40}"
 )
 
 # The file that a run writes into the current folder when rows are refused.
@@ -69,6 +75,7 @@ INTERNAL_NAMES = frozenset(
 _FOLDERS: dict[str, tuple[str, tuple[str, ...]]] = {
     **dict.fromkeys(("node_modules", "bower_components", "site-packages", "dist-packages"), (VENDORED, ())),
     **dict.fromkeys(("third_party", "third-party", ".venv", ".eggs", ".tox", ".nox", ".terraform"), (VENDORED, ())),
+    ".ipynb_checkpoints": (GENERATED, ()),
     "vendor": (VENDORED, ("go.mod", "composer.json", "Gemfile", "Cargo.toml", "package.json", ".git")),
     "Pods": (VENDORED, ("Podfile",)),
     ".gradle": (GENERATED, ()),
@@ -155,10 +162,17 @@ def why_skip_text(text: str, prose: bool, include_secrets: bool = False) -> str 
     lines = [line for line in text.split("\n") if line.strip()]
     if len(text) > MAX_AVERAGE_LINE * len(lines) and not (prose and _is_words(text)):
         return MINIFIED
-    if not prose and len(text) > _DATA_CHARS:
-        rows = sum(len(_SEPARATORS.findall(one)) >= _TABLE_SEPARATORS or bool(_NUMBERS.fullmatch(one)) for one in lines)
-        return DATA if rows > _DATA_SHARE * len(lines) else None
+    if len(text) > _DATA_CHARS:
+        patterns = [_NUMBERS, _WORD] if prose else [_NUMBERS, _ROW, *([_INSERTED] if _INSERT.search(text) else [])]
+        if sum(_is_row(line, patterns, prose) for line in lines) > _DATA_SHARE * len(lines):
+            return DATA
     return None
+
+
+def _is_row(line: str, patterns: list[re.Pattern[str]], prose: bool) -> bool:
+    """Return whether a line is one of data: like one of the patterns or, outside running text, a row of a table."""
+    is_table = not prose and len(_SEPARATORS.findall(line)) >= _TABLE_SEPARATORS
+    return is_table or any(pattern.fullmatch(line) for pattern in patterns)
 
 
 def _is_words(text: str) -> bool:

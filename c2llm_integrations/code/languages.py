@@ -19,7 +19,7 @@ from tree_sitter import Language
 from c2llm_integrations.code import notebook
 
 # Languages of running text, where a paragraph may be one line.
-PROSE = frozenset({"markdown", "rst", "asciidoc", "tex", "org", "text"})
+PROSE = frozenset({"markdown", "rst", "asciidoc", "tex", "org", "typst", "text"})
 
 # Languages whose only suffix is their name.
 _OWN = """
@@ -68,10 +68,10 @@ _SUFFIXES = {
     "graphql": "graphql gql",
     "terraform": "tf hcl",
     "makefile": "mk mak am",
-    "markdown": "md markdown mdx",
+    "markdown": "md markdown mdx mkd mkdn mdown livemd qmd rmd",
     "asciidoc": "adoc asciidoc",
     "tex": "tex sty bib",
-    "text": "txt text",
+    "text": "txt text textile mediawiki wiki creole rdoc pod texi texinfo",
     # Suffixes that Pygments does not know, or gives to several languages.
     "apex": "cls trigger apex",
     "vb": "vb bas frm ctl",
@@ -120,17 +120,19 @@ def inverted(words: dict[str, str]) -> dict[str, str]:
 _BY_SUFFIX = inverted(_SUFFIXES)
 _BY_NAME = inverted(
     {
-        "makefile": "makefile gnumakefile",
+        "makefile": "makefile gnumakefile bsdmakefile kbuild",
         "dockerfile": "dockerfile containerfile",
         "cmake": "cmakelists.txt",
-        "ruby": "gemfile rakefile podfile vagrantfile",
-        "python": "sconstruct sconscript snakefile tiltfile",
+        "ruby": "gemfile rakefile podfile vagrantfile brewfile fastfile appfile matchfile deliverfile dangerfile"
+        " capfile guardfile berksfile thorfile puppetfile cheffile steepfile",
+        "python": "sconstruct sconscript snakefile tiltfile wscript",
+        "lisp": "dune dune-project dune-workspace",
         "groovy": "jenkinsfile",
         "just": "justfile",
         "earthly": "earthfile",
         "kconfig": "kconfig",
         "go.mod": "go.mod",
-        "shell": ".bashrc .bash_profile .profile .zshrc",
+        "shell": ".bashrc .bash_profile .profile .zshrc apkbuild pkgbuild",
         "vim": ".vimrc",
         "ini": ".gitignore .gitconfig .editorconfig",
     }
@@ -156,24 +158,29 @@ LANGUAGES = frozenset(("matlab", *_BY_SUFFIX.values(), *_BY_NAME.values(), *_BY_
 _CALLED = inverted(
     {
         "cpp": "cplusplus",
-        "javascript": "es ecmascript javascriptreact reactjs",
+        "javascript": "es ecmascript javascriptreact",
+        "react": "react reactjs",
         "tsx": "typescriptreact",
         "vue": "vuejs",
         "matlab": "octave",
         "objectivec": "objectivecpp objectivec++",
+        "csharp": "net dotnet",
+        "sql": "mysql mariadb sqlite sqlite3 mssql postgres postgresql psql pgsql plpgsql plsql tsql transactsql",
         "shell": "shellscript terminal",
         "vb": "visualbasic vbnet vba",
         "text": "plaintext plain",
     }
 )
 # A name that stands for others too: most TypeScript of a React project is in .tsx files.
-_TOGETHER = {"typescript": ("typescript", "tsx")}
+_TOGETHER = {"typescript": ("typescript", "tsx"), "react": ("javascript", "tsx")}
 # Linux reads no more of a first line; the bound also keeps the pattern's time small.
 _SHEBANG_CHARS = 256
 _SHEBANG = re.compile(r"#!\s*(?:\S*/)?(?:env\s+(?:-\S+\s+|\w+=\S*\s+)*)?(?:\S*/)?([A-Za-z-]+)")
 # A .cls file is Apex unless it begins like a class of TeX or of Visual Basic.
 _TEX_CLASS = re.compile(r"^[ \t]*(?:%|\\[a-zA-Z@]+)", re.M)
-_VB_CLASS = re.compile(r"VERSION 1\.0 CLASS|Attribute VB_Name", re.I)
+_VB_CLASS = re.compile(
+    r"VERSION 1\.0 CLASS|Attribute VB_Name|^[ \t]*Option[ \t]+(?:Explicit|Compare|Base)\b", re.I | re.M
+)
 # A .m file is Objective-C if it says one of these at the start of a line, else MATLAB.
 _OBJECTIVE_C = re.compile(r"^[ \t]*(?:#\s?(?:import|include|pragma|define)\b|@\w|//|/\*|[-+] ?\()", re.M)
 # A .h file is C unless it says one of these at the start of a line.
@@ -230,7 +237,7 @@ def _lexers() -> _Lexers:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\s._-]+", "", name.lower())
+    return re.sub(r"[\s._*/-]+", "", name.lower())
 
 
 def languages_called(name: str) -> tuple[str, ...]:
@@ -274,9 +281,11 @@ def language_of(path: str, text: str = "") -> str:
 
 
 def is_prose(path: str, language: str) -> bool:
-    """Return whether a file is running text, as one of an unknown kind is unless it has a suffix of its own."""
-    suffix = path.rpartition("/")[2].lower().rpartition(".")[2] if "." in path.rpartition("/")[2] else ""
-    return language in PROSE and (language != "text" or suffix in ("", *_SUFFIXES["text"].split()))
+    """Return whether a file is running text, as one of an unknown kind is unless it has a suffix or is a "…file"."""
+    if language != "text":
+        return language in PROSE
+    _, dot, suffix = path.rpartition("/")[2].lower().rpartition(".")
+    return suffix in _SUFFIXES["text"].split() if dot else not suffix.endswith("file")
 
 
 @cache

@@ -20,7 +20,10 @@ MAX_ALTERNATIVES = 256
 # Line numbers after a path, as answers, compilers and links write them.
 _LINES = re.compile(
     r":(\d{1,9})(?:[:,]\d{1,9})?(?:-\d{1,9}(?::\d{1,9})?)?:?|#L(\d{1,9})(?:C\d{1,9})?(?:-L?\d{1,9}(?:C\d{1,9})?)?"
+    r"|\((\d{1,9})(?:, ?\d{1,9})?\):?|,? lines? (\d{1,9})(?: ?- ?\d{1,9})?"
 )
+# What chats and shells put around a path.
+_AROUND = "`'\" \t\n"
 _MAGIC = re.compile(r"[*?\[\]{}\\]")
 _ESCAPED = re.compile(r"\\([^\w/])")
 _BRACES = re.compile(r"(?<!\\)\{([^{}]*,[^{}]*)(?<!\\)\}")
@@ -30,7 +33,7 @@ def without_lines(path: str) -> tuple[str, int | None]:
     """Return a path without the line numbers after it, and the first of these or None."""
     for match in _LINES.finditer(path, max(1, len(path) - 50)):
         if match.end() == len(path):
-            return path[: match.start()], int(match[1] or match[2])
+            return path[: match.start()], int(next(filter(None, match.groups())))
     return path, None
 
 
@@ -70,6 +73,8 @@ def from_root(path: str, root: Path, here: Path) -> str | None:
     converted, and only if it lies below the root; None for any other.
     """
     bare = without_lines(path)[0].replace("\0", "")
+    if not os.path.lexists(os.path.join(here, bare)):
+        bare = _unquoted(path).replace("\0", "")
     if bare.startswith("file://"):
         bare = unquote(bare).removeprefix("file://").removeprefix("localhost")
     full = os.path.normpath(os.path.join(here, bare))
@@ -88,11 +93,16 @@ def escaped(path: str) -> str:
 
 
 def _spellings(path: str) -> list[str]:
-    """Return the ways to read a literal path: with line numbers after it, escaped, or with Windows separators."""
-    both = (path, without_lines(path)[0])
+    """Return the ways to read a literal path: quoted, with line numbers after it, escaped, with Windows separators."""
+    both = [one for one in (path, without_lines(path)[0], _unquoted(path)) if one]
     return list(
         dict.fromkeys([*both, *(_ESCAPED.sub(r"\1", one) for one in both), *(one.replace("\\", "/") for one in both)])
     )
+
+
+def _unquoted(path: str) -> str:
+    """Return a path without the line numbers after it and what chats put around it."""
+    return without_lines(path.strip(_AROUND).removeprefix("@").strip(_AROUND))[0].strip(_AROUND)
 
 
 def _clean(path: str) -> str:

@@ -157,6 +157,8 @@ def find_root(path: str | os.PathLike[str]) -> tuple[Path, list[str]]:
 
 
 def _listable(path: str | os.PathLike[str]) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"expected a folder, got {path!r:.60} ({type(path).__name__})")
     folder = Path(path).resolve()
     try:
         os.scandir(folder).close()

@@ -128,7 +128,21 @@ def source_of(path: str, data: bytes, wanted: bool = False, include_secrets: boo
 
 
 # Encodings that the detector names by what browsers call them → Python's name of the same, or of what contains it.
-_SUPERSETS = {"gbk": "gb18030", "shift_jis": "cp932", "euc-kr": "cp949", "big5": "big5hkscs", "windows-874": "cp874"}
+_SUPERSETS = {
+    "gbk": "gb18030",
+    "gb2312": "gb18030",
+    "shift_jis": "cp932",
+    "euc-kr": "cp949",
+    "euc_kr": "cp949",
+    "big5": "big5hkscs",
+    "windows-874": "cp874",
+    "iso8859-1": "cp1252",
+}
+# What says so in a file: Python's, Emacs' and Ruby's "coding:", XML's "encoding=", HTML's "charset=".
+_DECLARED = re.compile(rb"(?:coding[:=][ \t]*|(?:encoding|charset)=[\"']?)([A-Za-z][\w.:-]{1,30})")
+_DECLARED_BYTES = 1_024
+# Codecs of texts; Python has others under such names, which run code's own rules ("unicode_escape") or compress.
+_NATIONAL = re.compile(r"(?:gb|big5|shift_?jis|euc_|iso|latin|koi8|cp\d|mac_|kz1048|ptcp154|tis_620|johab|hz)")
 _UTF16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 # Characters that no text of a one-byte encoding has; tab, newlines, form feed and escape are allowed on purpose.
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
@@ -148,9 +162,9 @@ _REPLACEMENT = "\ufffd"
 def decode(data: bytes) -> tuple[str, str] | None:
     """Return a file's text and the name of its encoding, or None for binary data.
 
-    Nothing in a file says how it is encoded, except a byte-order mark, which stays in the text as U+FEFF. What is
-    valid UTF-8 is UTF-8. What mostly is has U+FFFD in place of each damaged character, so that one stray byte does not
-    spoil the rest; otherwise the encoding is detected, among those that browsers know and UTF-16 without a mark.
+    A byte-order mark stays in the text as U+FEFF. What is valid UTF-8 is UTF-8. What mostly is has U+FFFD in place of
+    each damaged character, so that one stray byte does not spoil the rest; otherwise the encoding is what the file says
+    at its beginning, or is detected, among those that browsers know and UTF-16 without a mark.
     """
     utf16 = _UTF16.get(data[:2])
     if utf16:
@@ -163,7 +177,7 @@ def decode(data: bytes) -> tuple[str, str] | None:
         return found
     if len(_CONTROL.findall(data)) > _MAX_CONTROL * len(data):
         return None
-    return _damaged(data, "utf-8") or _detected(data)
+    return _damaged(data, "utf-8") or _declared(data) or _detected(data)
 
 
 def _strict(data: bytes, encoding: str) -> tuple[str, str] | None:
@@ -179,6 +193,17 @@ def _damaged(data: bytes, encoding: str) -> tuple[str, str] | None:
     text = data.decode(encoding, "replace")
     beyond = len(text) - len(text.encode("ascii", "ignore"))
     return (text, encoding) if text.count(_REPLACEMENT) <= (1 - _MIN_VALID) * beyond else None
+
+
+def _declared(data: bytes) -> tuple[str, str] | None:
+    """Decode as the file itself says, if it may be so encoded."""
+    said = _DECLARED.search(data, 0, _DECLARED_BYTES)
+    try:
+        name = codecs.lookup(said[1].decode()).name if said else ""
+    except LookupError:
+        return None
+    name = _SUPERSETS.get(name, name)
+    return _damaged(data, name) if _NATIONAL.match(name.replace("-", "_")) else None
 
 
 def _detected(data: bytes) -> tuple[str, str]:

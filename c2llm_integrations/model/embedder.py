@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -352,6 +352,8 @@ def _prompted(texts: Sequence[str], prompt: str) -> list[str]:
 
 def _several(texts: Sequence[str]) -> list[str]:
     """Return texts as a list; one string is one text."""
+    if not isinstance(texts, Iterable):
+        raise InputError(f"expected a list of texts, got {texts!r:.60} ({type(texts).__name__})")
     return [texts] if isinstance(texts, str) else list(texts)
 
 

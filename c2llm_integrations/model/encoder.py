@@ -8,6 +8,7 @@ each other and with the golden vectors.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from itertools import chain, groupby
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from c2llm_integrations.model.hf_model import C2LLMModel
 
 Texts = Sequence[Sequence[int]]
+# PyTorch's words for each kind of device, the machine's allocator and a file that is mapped.
+_NO_MEMORY = re.compile(r"out of memory|(?:can't|cannot) allocate memory", re.IGNORECASE)
 # The CPU library keeps a compiled kernel for every matrix height it meets: free heights cost 500 MB in 70 batches.
 ROW_MULTIPLE = 32
 # Tokens in one forward pass.
@@ -74,10 +77,10 @@ def load_encoder(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.devic
                 stacklevel=2,
             )
         return PaddedEncoder(checkpoint, tensors, dtype, device)
-    except (KeyError, TypeError, ValueError, RuntimeError, ZeroDivisionError, MemoryError) as error:
-        if isinstance(error, CheckpointError):
+    except (KeyError, TypeError, ValueError, RuntimeError, ZeroDivisionError, MemoryError, OSError) as error:
+        if isinstance(error, CheckpointError) or (isinstance(error, OSError) and not is_out_of_memory(error)):
             raise
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()) or type(error).__name__
         if is_out_of_memory(error):
             raise InputError(
                 f"{checkpoint.name} does not fit the memory of {device} as {str(dtype).removeprefix('torch.')}: "
@@ -125,8 +128,8 @@ def gpu_budget(config: ModelConfig, item: int, free: int) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether a device or the machine ran out of memory; PyTorch has no type for the machine's."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+    """Return whether a device or the machine ran out of memory; PyTorch has no type for all of them."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or bool(_NO_MEMORY.search(str(error)))
 
 
 def _is_device_fault(error: BaseException) -> bool:

@@ -7,6 +7,7 @@ import ipaddress
 import os
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from numbers import Integral
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -52,7 +53,11 @@ class ModelOptions:
         for name, value in plain.items():
             object.__setattr__(self, name, value)
         for name in ("max_length", "output_dim", "truncate_dim", "batch_tokens"):
-            if (number := getattr(self, name)) is not None and number < 1:
+            if (number := getattr(self, name)) is None:
+                continue
+            if isinstance(number, bool) or not isinstance(number, Integral):
+                raise InputError(f"{name} is {number!r:.60} ({type(number).__name__}), must be a whole number")
+            if number < 1:
                 raise InputError(f"{name} is {number}, must be at least 1")
         given = [name for name in ("head", "projection", "truncate_dim") if getattr(self, name) is not None]
         if len(given) > 1:

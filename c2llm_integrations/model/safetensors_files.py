@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
@@ -44,8 +45,9 @@ def read_tensors(
             return {name: opened.get_tensor(name) for name in names}, opened.metadata() or {}
     except SafetensorError as error:
         raise CheckpointError(f"{file} is not a valid safetensors file: {error}; {remedy}") from error
-    except OSError as error:  # says nothing about the file: no right to read it, no memory to map it
-        raise CheckpointError(f"{file} cannot be read: {error}; {remedy}") from error
+    except OSError as error:  # may say nothing about the file: no right to read it, no memory to map it
+        ways = {errno.EACCES: "make it readable", errno.ENOMEM: "free memory, or choose a smaller model"}
+        raise CheckpointError(f"{file} cannot be read: {error}; {ways.get(error.errno or 0, remedy)}") from error
 
 
 def read_sealed(file: str | Path, form: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, str]]:

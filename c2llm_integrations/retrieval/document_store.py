@@ -24,7 +24,7 @@ from c2llm_integrations.retrieval.store_handles import SharedStore
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import MAX_INTEGER_ID, RecordId, listed_ids
 from c2llm_integrations.stores.records import AnyRecord, Hit, Record, Row, Vector, chunk_of
-from c2llm_integrations.stores.row_fields import plain_record, unit
+from c2llm_integrations.stores.row_fields import path_of, plain_record, unit
 from c2llm_integrations.stores.spec import GIVEN_VECTORS, CollectionSpec, CompactPlan
 from c2llm_integrations.stores.vector_store import Candidates, VectorStore, Where
 
@@ -143,8 +143,7 @@ class Documents:
         kept = {record.row_id: record.text for record in held}
         same = {record.row_id for record in batch if kept.get(record.row_id) == record.text}
         # A piece that only moved in its file has another id.
-        paths = {one.metadata.get("path") for one in batch if one.row_id not in same}
-        paths = {path for path in paths if isinstance(path, str) and path}
+        paths = {path_of(one) for one in batch if one.row_id not in same} - {""}
         if not paths:
             return same, {}
         wanted = {one.text for one in batch}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,7 +25,9 @@ class SearchOptions:
 
     _: KW_ONLY
     limit: int = option(10, "How many answers.", metavar="N", min=1, max=10_000)
-    language: str | Sequence[str] | None = option(None, "Only this language, such as python.", metavar="L")
+    language: str | Sequence[str] | None = option(
+        None, "Only this language, such as python, or several: go,c++.", metavar="L"
+    )
     path: str | None = option(
         None, "Only these files: a path of an answer, or a pattern, 'src/**/*.py'.", metavar="GLOB"
     )
@@ -37,4 +40,5 @@ class SearchOptions:
     @property
     def languages(self) -> Sequence[str]:
         """The names in `language`, () for any language."""
-        return () if not self.language else [self.language] if isinstance(self.language, str) else self.language
+        several = self.language or ()
+        return [one for one in re.split(r"\s*,\s*", several.strip()) if one] if isinstance(several, str) else several

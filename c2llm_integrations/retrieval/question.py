@@ -30,13 +30,19 @@ _ERROR = re.compile(
     re.MULTILINE,
 )
 # A place ends in a line number, which runtimes write in a few ways; what stands before it on its line names the file.
+# .NET says "line" in the language of its machine.
+_LINE = r"(?:lines?|Zeile|ligne|línea|linha|riga|строка|wiersz|řádek|行号|行|줄)"
 _LINE_NUMBER = re.compile(
-    r"(?:[\"')]?,? (?:on )?line |[\"')]?:line |\?[\w=&.%-]{0,80}:|:|\((?=\d{1,7}[,)])| line )(\d{1,7})\b(?![.\w])"
+    rf"(?:[\"')]?[,:]? ?(?:on )?{_LINE} |\?[\w=&.%-]{{0,80}}:|:\[|: (?=\d{{1,7}}:)|:|:? ?\((?=\d{{1,7}}[,)])|#L?)"
+    r"(\d{1,7})\b(?!\.?\w)"
 )
+# The same the other way round, as Fortran and people say it.
+_LINE_OF = re.compile(r"\bline (\d{1,7}) (?:of|in) (?:file )?([^\s\"'`<>|*?,;=()]{1,300})")
 _PATH_CHARS = 300
 # Characters that end a file's name to the left.
 _OUTSIDE = re.compile(r"[\"'`<>|*?\n\t,;=]")
-_URL = re.compile(r"\w+://[^/\s]*/")
+# What stands before a path in a file: a server, a function in it, Godot's resources, Dart's package, a program's name.
+_BEFORE = re.compile(r"(?:\S{1,100}@)?(?:res://|\w+://[^/\s]*/)|\bpackage:\w+/|^\s*\w{2,40}:(?=[A-Za-z][\w.-]{0,100}$)")
 _ABSOLUTE = re.compile(r"(?:^|\s)(?:[A-Za-z]:)?/")
 _PATH_WORDS = 4
 _SUFFIX = re.compile(r"[^.\s]\.[A-Za-z]\w{0,14}$")
@@ -88,21 +94,21 @@ def _places(text: str) -> list[tuple[str, int]]:
     found = []
     for number in _LINE_NUMBER.finditer(text):
         before = _OUTSIDE.split(text[max(0, number.start() - _PATH_CHARS) : number.start()].rstrip("\"'"))[-1]
-        before = _URL.sub("", before[_open_bracket(before) :]).replace("\\", "/").strip()
+        before = _BEFORE.sub("", before[_open_bracket(before) :]).replace("\\", "/").strip()
         if absolute := _ABSOLUTE.search(before):
             paths = [before[absolute.end() - 1 :]]
         else:
             words = before.split(" ")[-_PATH_WORDS:]
             paths = [" ".join(words[start:]) for start in range(len(words))]
         found += [(path, int(number[1])) for path in paths if _is_file(path)]
-    return found
+    return found + [(said[2], int(said[1])) for said in _LINE_OF.finditer(text) if _is_file(said[2])]
 
 
 def _open_bracket(text: str) -> int:
-    """Return where the text after the last "(" begins that is not closed, as in `at Page (app/(auth)/page.tsx`."""
+    """Return where the text after the last bracket begins that is not closed, as in `at Page (app/(auth)/page.tsx`."""
     closed = 0
     for at in range(len(text) - 1, -1, -1):
-        closed += (text[at] == ")") - (text[at] == "(")
+        closed += (text[at] in ")]") - (text[at] in "([")
         if closed < 0:
             return at + 1
     return 0

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from weakref import WeakKeyDictionary
@@ -24,6 +25,7 @@ from c2llm_integrations.retrieval.options import RULES, Mode, SearchOptions
 from c2llm_integrations.retrieval.question import bounded
 from c2llm_integrations.retrieval.ranking import rank, require_known
 from c2llm_integrations.stores.foreign_collection import ForeignStore
+from c2llm_integrations.stores.row_checks import require
 from c2llm_integrations.stores.vector_store import CollectionSpec, Filter, Hit, Stored, Vector, VectorStore
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 # Above this share of unknown letters, all questions get about the same vector.
 MAX_UNKNOWN = 0.5
 UNREADABLE_NOTE = "answered by words alone: the model does not know the script of the question"
+DENSE_NOTE = "compared by a vector that says nothing: the model does not know the script of the question; ask by words"
 GIVEN_NOTE = (
     "the collection was filled with given vectors, so nothing tells whether this model made them: if another did, "
     "what is near means nothing; to have it checked, give the model with the vectors when you fill a collection"
@@ -73,7 +76,7 @@ def search(
         embedder: The model that the collection was made with; may be None in mode "lexical".
         store: An open store.
         limit: How many hits to return at most.
-        language: A name such as "python" or "c++", or several, any of which matches.
+        language: A name such as "python" or "c++", or several ("go,c++" or a list), any of which matches.
         path: The path of an indexed file, which wins over a pattern, or a pattern in .gitignore syntax ("*.py", "src/",
             "src/**/test_*.{go,rs}").
         repository: The repository to search; records that are not chunks have no repository, select them by `where`.
@@ -165,11 +168,17 @@ def mode_for(query: str, mode: Mode, embedder: C2LLMEmbedder | None) -> Mode:
 
 
 def warned_mode_for(query: str, mode: Mode, embedder: C2LLMEmbedder | None) -> Mode:
-    """Return what `mode_for` does, with a warning if that is another mode."""
-    chosen = mode_for(query, mode, embedder)
-    if chosen != mode:
-        warnings.warn(f"{query[:40]!r} is {UNREADABLE_NOTE}", stacklevel=2)
-    return chosen
+    """Return what `mode_for` does, with a warning if the question's vector says nothing."""
+    if note := unreadable_note(query, mode, embedder):
+        warnings.warn(f"{query[:40]!r} is {note}", stacklevel=2)
+    return "lexical" if note == UNREADABLE_NOTE else mode
+
+
+def unreadable_note(query: str, mode: Mode, embedder: C2LLMEmbedder | None) -> str:
+    """Return what to tell of a question whose vector says nothing, "" of all others."""
+    if mode == "lexical" or embedder is None or is_readable(query, embedder):
+        return ""
+    return UNREADABLE_NOTE if mode == "hybrid" else DENSE_NOTE
 
 
 def for_model(query: str) -> str:
@@ -198,13 +207,18 @@ def find(query: str, vector: Vector | None, index: Searchable, options: SearchOp
 
 
 def require_question(query: str, options: SearchOptions) -> None:
-    """Raise InputError for a blank query, or for options that do not exist."""
+    """Raise InputError for a blank query, or for options that do not exist or are of another type."""
+    require(query, str, "a question as a string")
+    require(options.limit, Integral, "the number of hits")
+    require(options.language or "", (str, Sequence), "the name of a language, or several")
+    require(options.path or "", str, "a path as a string")
     if not query.strip():
         raise InputError("the query is empty; ask in words, or give a name or a piece of code")
     if options.limit < 1:
         raise InputError(f"limit is {options.limit}, must be at least 1")
     require_known(options.mode, options.rules)
     for language in options.languages:
+        require(language, str, "the name of a language")
         if not languages_called(language):
             raise InputError(f"there is no language {language!r}{did_you_mean(language, LANGUAGES)}")
     if options.kind is not None and options.kind not in KINDS:

@@ -56,7 +56,9 @@ class OneLineServer(MCPServer[object]):
         if tool is None:
             tools = [one.name for one in self._tool_manager.list_tools()]
             raise ToolError(one_line(f"there is no tool {name!r:.{SHOWN_CHARS}}{did_you_mean(name, tools)}"))
-        known = tool.parameters.get("properties", {})
+        known, needed = (tool.parameters.get(name, ()) for name in ("properties", "required"))
+        # Some agents send every argument, null or blank where they mean none.
+        arguments = {key: value for key, value in arguments.items() if key in needed or not _is_blank(value)}
         for unknown in arguments.keys() - known.keys():
             said = f"{name} has no argument {unknown!r:.{SHOWN_CHARS}}{did_you_mean(unknown, known)}"
             raise ToolError(one_line(said if known else f"{said}, it takes none"))
@@ -68,6 +70,10 @@ class OneLineServer(MCPServer[object]):
             cause = error.__cause__
             said = f"{name}: {_said(cause)}" if isinstance(cause, ValidationError) else str(error)
             raise ToolError(one_line(said)) from cause
+
+
+def _is_blank(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _said(error: ValidationError) -> str:

@@ -95,7 +95,9 @@ def open_store(
         StoreError: If no server answers.
 
     """
-    if not _COLLECTION.fullmatch(collection) or ".." in collection:
+    if not isinstance(url, str):
+        raise InputError(f"expected a URL such as 'qdrant+edge://PATH', got {url!r:.60} ({type(url).__name__})")
+    if not isinstance(collection, str) or not _COLLECTION.fullmatch(collection) or ".." in collection:
         raise InputError(
             f"collection name {collection!r} cannot be used; use 1 to 128 letters, digits, '.', '_', '-', "
             "starting with a letter, digit or '_', without '..' or a '.' at the end"

@@ -14,7 +14,7 @@ from c2llm_integrations.code.chunk import CHUNK_FIELDS, CodeChunk
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores.filter import moment_of, value_of
 from c2llm_integrations.stores.ids import RecordId, why_id_refused
-from c2llm_integrations.stores.records import AnyRecord, PreparedRecord, Row, require_64_bits, utf8_bytes
+from c2llm_integrations.stores.records import AnyRecord, PreparedRecord, Row, is_chunk, require_64_bits, utf8_bytes
 from c2llm_integrations.stores.row_fields import RESERVED
 
 _T = TypeVar("_T")
@@ -47,8 +47,7 @@ def hashable(id: Any) -> Any:
 
 
 def _why_refused(record: AnyRecord, max_text_bytes: int | None) -> str | None:
-    is_chunk = isinstance(record, CodeChunk)
-    if is_chunk and not (isinstance(record.id, str) and _CANONICAL_UUID.fullmatch(record.id)):
+    if isinstance(record, CodeChunk) and not (isinstance(record.id, str) and _CANONICAL_UUID.fullmatch(record.id)):
         return f"id {record.id!r} is not a lower-case UUID; make ids with chunk_id"
     metadata = record.metadata  # made anew by each chunk that is asked
     is_checked = isinstance(record, PreparedRecord) and record.id is not None
@@ -61,8 +60,9 @@ def _why_refused(record: AnyRecord, max_text_bytes: int | None) -> str | None:
     why = _why_field_refused("text", record.text, str, max_text_bytes)
     why = why or _why_field_refused("source", record.source, str, max_text_bytes)
     for name in names.of_chunk:
-        why = why or _why_field_refused(name, metadata[name], CHUNK_FIELDS[name], max_text_bytes)
-    return why or (None if is_chunk else names.why_refused or _why_metadata_refused(record))
+        if metadata[name] is not None or is_chunk(record):  # null means that a record has none
+            why = why or _why_field_refused(name, metadata[name], CHUNK_FIELDS[name], max_text_bytes)
+    return why or (None if isinstance(record, CodeChunk) else names.why_refused or _why_metadata_refused(record))
 
 
 def _why_field_refused(name: str, value: object, kind: type, max_bytes: int | None) -> str | None:

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from c2llm_integrations.code.listing import _tracked_by
 from c2llm_integrations.indexing.claims import Claim, index_of
 from c2llm_integrations.stores import own_index
 from c2llm_integrations.stores.file_checksums import checksum_of
+from c2llm_integrations.stores.vector_store import VectorStore
 from tests.cli.running import answer, command, complaint
 from tests.repositories import git
 
@@ -187,12 +189,50 @@ def ship(app, claims):
 
 
 def test_a_claimed_checkout_that_is_gone_is_a_note(app, capsys):
-    ship(app, {"gone": "./gone", "out": "./../../etc"})
+    ship(app, {"empty": "./empty", "out": "./../../etc"})
     files, notes = asked(capsys)
     assert len(files) == 3
-    assert notes == [f"{app / 'gone'} is gone, and what was indexed of it is still found as 'gone'"]
+    assert notes == []  # nothing of what is not there is found
     answer(capsys, "search", "zebra", "--index")
     answer(capsys, "status")
+
+
+@pytest.mark.parametrize("kind", ["submodule", "clone"])
+def test_what_is_gone_is_told_with_the_way_to_drop_it(kind, app, tiny_model, monkeypatch, capsys):
+    origin = app.with_name("gone of x")
+    git(app.parent, "clone", str(app), str(origin))
+    how = ["submodule", "add"] if kind == "submodule" else ["clone"]
+    git(app, "-c", "protocol.file.allow=always", *how, str(origin), "x")
+    answer(capsys, "index", "x", "--store", own_index(app), "--model", tiny_model)
+    rows = json.loads(answer(capsys, "status", "--json"))["rows"]
+    shutil.rmtree(app / "x")
+    there = json.loads(answer(capsys, "status", "--json"))["repositories"]
+    [name] = [one["repository"] for one in there if one["folder"] != str(app)]
+    _, notes = asked(capsys)
+    [note] = [note for note in notes if "is gone" in note]
+    told, _, advice = note.partition("; to drop it, run: c2llm ")
+    assert told == f"{app / 'x'} is gone, and what was indexed of it is still found as {name!r}"
+    assert "did you mean" in complaint(capsys, 1, "drop", "code", "--repository", name[:-1], "--yes")
+    assert "--yes" in complaint(capsys, 2, *shlex.split(advice))
+    assert run([*shlex.split(advice), "--yes"]) == 0
+    assert f"dropped {name!r} in 'code', 3 rows" in capsys.readouterr().err
+    files, notes = asked(capsys)
+    assert (len(files), [note for note in notes if "is gone" in note]) == (3, [])
+    assert json.loads(answer(capsys, "status", "--json"))["rows"] == rows - 3
+
+
+def test_a_submodule_that_is_not_checked_out_is_told_with_the_way_to_get_it(app, tiny_model, capsys):
+    origin = app.with_name("origin")
+    git(app.parent, "clone", str(app), str(origin))
+    git(app, "-c", "protocol.file.allow=always", "submodule", "add", str(origin), "libs/x")
+    git(app, "commit", "-m", "x")
+    git(app, "submodule", "deinit", "-f", "libs/x")
+    process = subprocess.run(command("index"), capture_output=True, text=True, check=True)
+    [line] = [line for line in process.stderr.splitlines() if "submodule" in line]
+    assert line.startswith("libs/x is a submodule that is not checked out; to search it too, run: git submodule update")
+    git(app, "-c", "protocol.file.allow=always", *shlex.split(line.partition("run: git ")[2].partition(" && ")[0]))
+    answer(capsys, *shlex.split(line.partition(" && c2llm ")[2]))
+    assert "libs/x/packages/a/m.py" in asked(capsys)[0]
 
 
 def test_a_claim_that_names_no_path_is_damage(app, capsys):
@@ -256,11 +296,12 @@ def test_a_git_file_alone_does_not_choose_the_outer_index(app, tiny_model, capsy
     assert index_of(inner) == own_index(inner)
 
 
-def test_a_name_of_any_length_makes_a_short_note(app, capsys):
+def test_a_name_of_any_length_makes_a_short_note(app, capsys, monkeypatch):
     ship(app, {"n" * 1_000_000: "./gone"})
+    monkeypatch.setattr(VectorStore, "count", lambda *_, **__: 1)
     _, notes = asked(capsys)
-    assert notes[0].startswith(f"{app / 'gone'} is gone")
-    assert len(notes[0]) == current_index.MAX_NOTE
+    [note] = [note for note in notes if note.startswith(f"{app / 'gone'} is gone")]
+    assert len(note) == current_index.MAX_NOTE
 
 
 def test_all_checkouts_share_a_time_limit(app, capsys, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 
 from c2llm_integrations import ingest_records
 from c2llm_integrations.cli.main import run
-from c2llm_integrations.retrieval.search import GIVEN_NOTE, UNREADABLE_NOTE
+from c2llm_integrations.retrieval.search import DENSE_NOTE, GIVEN_NOTE, UNREADABLE_NOTE
 from c2llm_integrations.stores import open_store
 from tests.cli.running import answer, command, complaint
 from tests.repositories import git
@@ -46,6 +46,8 @@ def test_a_question_that_the_model_cannot_read_is_answered_by_words_with_a_note(
     printed = capsys.readouterr()
     assert printed.out.startswith("fee.py:1-3")
     assert UNREADABLE_NOTE in printed.err
+    assert run(["search", "--dense", "订单运费"]) == 0
+    assert DENSE_NOTE in capsys.readouterr().err
     assert run(["search", "retry delay"]) == 0
     assert UNREADABLE_NOTE not in capsys.readouterr().err
 

@@ -54,6 +54,32 @@ def test_only_a_damaged_byte_is_replaced(encoding: str, damage: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("# -*- coding: gbk -*-\n# 订单\n", "gbk"),
+        ("#!/usr/bin/ruby\n# encoding: Windows-1251\n# Да\n", "cp1251"),
+        ("# vim: set fileencoding=euc-jp :\n# 日本の文\n", "euc-jp"),
+        ("<meta charset=ISO-8859-1><p>„Größe“ … 5 €</p>\n", "cp1252"),
+        ("<?xml version='1.0' encoding='ISO-8859-2'?>\n<a>Łódź</a>\n", "iso8859-2"),
+        ('<html><meta charset="koi8-r"><p>Да</p>\n', "koi8-r"),
+        ("/* -*- coding: cp850 -*- */ // Prüfung der Größe\n", "cp850"),
+    ],
+)
+def test_a_file_may_say_how_it_is_encoded(text: str, encoding: str) -> None:
+    found = decode(text.encode(encoding) + b"# cut: \xff\n" * (encoding == "gbk"))
+    assert found is not None
+    assert found[0].startswith(text)
+
+
+@pytest.mark.parametrize("said", ["unicode_escape", "rot13", "zlib", "utf-7", "idna", "punycode", "nonsense", "utf-16"])
+def test_only_the_name_of_a_national_encoding_is_believed(said: str) -> None:
+    assert decode(f"# coding: {said}\n# José \\x41 +AEE-\n".encode("latin-1")) == (
+        f"# coding: {said}\n# José \\x41 +AEE-\n",
+        "cp1252",
+    )
+
+
+@pytest.mark.parametrize(
     "data",
     [
         b"\x7fELF\0\0",

@@ -126,6 +126,7 @@ def test_folders_of_other_people(tmp_path: Path) -> None:
     for name in ("node_modules", "vendor", "src", "env", "target", "cache"):
         (tmp_path / name).mkdir()
     assert why_skip_folder(tmp_path / "node_modules") == exclude.VENDORED
+    assert why_skip_folder(tmp_path / ".ipynb_checkpoints") == exclude.GENERATED
     assert why_skip_folder(tmp_path / "src") is None
     assert why_skip_folder(tmp_path / "vendor") is None, "sellers are a subject too"
     assert why_skip_folder(tmp_path / "target") is None
@@ -153,6 +154,8 @@ def test_files_kept_by_hand_and_tools_that_speak_of_generated_files(case: str) -
         "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 5\n",
         "version https://hawser.github.com/spec/v1\noid sha256:1\nsize 5\n",
         "/annex/objects/SHA256E-s5--1.bin\n",
+        "../../.git/annex/objects/3q/Zx/SHA256E-s5--1.jpg/SHA256E-s5--1.jpg",
+        ".git/annex/objects/3q/Zx/MD5E-s5--1.bin/MD5E-s5--1.bin\n",
         f"#$# git-fat {'a' * 40} 5\n",
     ],
 )
@@ -161,11 +164,26 @@ def test_pointers_to_large_files(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["1.5, 2.5\n", "0x1f, 0x2e, 0x3c,\n", "INSERT INTO t VALUES (1, 'a', 'b', 'c', 2);\n", "a,b,1,2,3\n"]
+    "line",
+    [
+        *("1.5, 2.5\n", "0x1f, 0x2e, 0x3c,\n", "INSERT INTO t VALUES (1, 'a', 'b', 'c', 2);\n", "a,b,1,2,3\n"),
+        *("insert into t values (1);\n", "2024-01-31T10:00:00Z GET / 200\n"),
+        "[2024-01-31 10:00:00,123] INFO  started\n",
+    ],
 )
 def test_data_is_left_out_and_code_is_not(line: str) -> None:
     assert why_skip_text(line * 3_000, prose=False) == exclude.DATA
+    rows = "('a', ['b']),\n" * 3_000
+    assert why_skip_text(f"INSERT INTO t VALUES\n{rows}", prose=False) == exclude.DATA
+    assert why_skip_text(f"PAIRS = [\n{rows}]\n", prose=False) is None
     assert why_skip_text("def f(a, b, c, d, e):\n    return g(a)\n" * 1_000, prose=False) is None
+
+
+def test_numbers_and_lists_of_words_are_data_in_a_text_file_too() -> None:
+    assert why_skip_text("0.25 -1.5e-3 7\n" * 3_000, prose=True) == exclude.DATA
+    assert why_skip_text("aardvark\nzebra's\n" * 3_000, prose=True) == exclude.DATA
+    for text in ("Ada Lovelace\n", "a,b,1,2,3\n", "计算订单的运费\n", "2024-01-31 10:00 We met and agreed.\n"):
+        assert why_skip_text(text * 3_000, prose=True) is None
 
 
 @pytest.mark.parametrize(

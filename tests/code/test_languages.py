@@ -114,6 +114,12 @@ def test_a_grammar_is_imported_only_when_asked_for() -> None:
         ("VB.NET", ("vb",)),
         ("Emacs Lisp", ("lisp",)),
         ("solidity", ("solidity",)),
+        (".NET", ("csharp",)),
+        ("React", ("javascript", "tsx")),
+        ("*.tsx", ("tsx",)),
+        ("MySQL", ("sql",)),
+        ("PostgreSQL", ("sql",)),
+        ("PL/SQL", ("sql",)),
         ("klingon", ()),
         ("", ()),
     ],
@@ -136,10 +142,25 @@ def test_only_running_text_is_prose() -> None:
     assert not any(is_prose(path, language_of(path)) for path in ("a.unknown", "b.sol", "v1.2/c.xyz", "BUILD"))
 
 
+@pytest.mark.parametrize("suffix", "mkd mdown rmd qmd typ textile mediawiki wiki creole rdoc pod texi".split())  # noqa: SIM905
+def test_markup_of_any_kind_is_prose(suffix: str) -> None:
+    path = f"docs/guide.{suffix}"
+    assert is_prose(path, language_of(path))
+
+
+@pytest.mark.parametrize(
+    "name",
+    "Brewfile Fastfile Dangerfile Capfile Modelfile Procfile wscript dune-project PKGBUILD APKBUILD Kbuild".split(),  # noqa: SIM905
+)
+def test_a_name_without_a_suffix_may_be_that_of_code(name: str) -> None:
+    assert not is_prose(name, language_of(name))
+
+
 def test_classes_of_three_languages_share_a_suffix() -> None:
     assert language_of("a.cls", "public class A {\n}\n") == "apex"
     assert language_of("a.cls", "% thesis\n\\NeedsTeXFormat{LaTeX2e}\n") == "tex"
     assert language_of("a.cls", "VERSION 1.0 CLASS\nBEGIN\n") == "vb"
+    assert language_of("a.cls", "' A cart\nOption Explicit\nPrivate sum As Long\n") == "vb"
 
 
 def test_matlab_and_objective_c_share_a_suffix() -> None:

@@ -26,6 +26,15 @@ INDEXED = [
         ("src/a.ts:1-3", ["src/a.ts"]),
         ("src/a.ts:12:5", ["src/a.ts"]),
         ("src/a.ts#L3-L9", ["src/a.ts"]),
+        ("src/a.ts(12,5)", ["src/a.ts"]),
+        ("src/a.ts(12): ", ["src/a.ts"]),
+        ("src/a.ts, line 12", ["src/a.ts"]),
+        ("src/a.ts lines 12-14", ["src/a.ts"]),
+        ("`src/a.ts`", ["src/a.ts"]),
+        ("'src/app/[slug]/page.tsx:3'", ["src/app/[slug]/page.tsx"]),
+        ("@src/a.ts", ["src/a.ts"]),
+        (" src/a.ts\n", ["src/a.ts"]),
+        ("web/(group)", ["web/(group)/+page.svelte"]),
         ("./src/a.ts", ["src/a.ts"]),
         ("/src/a.ts", ["src/a.ts"]),
         ("src\\a.ts", ["src/a.ts"]),
@@ -62,6 +71,9 @@ def test_stars_do_not_multiply(pattern: str) -> None:
 def test_lines_after_a_path() -> None:
     assert without_lines("a.py:10-20") == ("a.py", 10)
     assert without_lines("a.py#L7") == ("a.py", 7)
+    assert without_lines("a.py(12,3)") == ("a.py", 12)
+    assert without_lines("a.py, line 12") == ("a.py", 12)
+    assert without_lines("web/(12)/a.py") == ("web/(12)/a.py", None)
     assert without_lines(":7") == (":7", None)
     assert literal("./src/a.ts:2", INDEXED) == "src/a.ts"
     assert literal("src", INDEXED) is None
@@ -75,6 +87,10 @@ def test_a_path_as_it_is_seen_from_a_folder(tmp_path: Path) -> None:
     assert from_root("[id]/a.ts:1-2", root, here) == "/pkg/[id]/a.ts"
     assert from_root(str(here / "*.ts"), root, here) == "/pkg/*.ts"
     assert from_root("../other/x.py", root, here) == "/other/x.py"
+    assert from_root(f"'{here / 'x.py'}:3'", root, here) == "/pkg/x.py"
+    assert from_root("`./x.py(3,5)`", root, here) == "/pkg/x.py"
+    assert from_root("@[id]/a.ts", root, here) == "/pkg/[id]/a.ts"
+    assert from_root('"../../outside.py"', root, here) is None
     assert from_root("..", root, here) == "/"
     assert from_root("../../outside.py", root, here) is None
     assert from_root("src/*.py", root, here) is None

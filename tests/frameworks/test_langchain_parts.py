@@ -111,9 +111,11 @@ def test_the_vector_store_and_the_retriever_step_aside_and_warn(nano, question):
     store.add_texts([f"# {text}\ndef f{n}(): ..." for n, text in enumerate(UNREADABLE)], ids=UNREADABLE)
     retriever = C2LLMRetriever(store=rows, embeddings=nano)
     for ask in (store.similarity_search, retriever.invoke):
-        with pytest.warns(UserWarning, match="does not know the script"):
+        with pytest.warns(UserWarning, match="answered by words alone.*does not know the script"):
             found = ask(question)
         assert [one.id for one in found] == [question]  # every vector would be as near
+        with pytest.warns(UserWarning, match="says nothing: the model does not know the script.*ask by words"):
+            assert ask(question, **({"mode": "dense"} if ask == retriever.invoke else {"search_type": "dense"}))
 
 
 def test_a_question_that_the_model_reads_gives_no_warning(nano, recwarn):

@@ -1,6 +1,7 @@
 """Any backbone of transformers: its own vectors whatever stands beside a text, or a refusal that names it."""
 
 import dataclasses
+import errno
 
 import numpy as np
 import pytest
@@ -133,7 +134,12 @@ class Refusing(Checkpoint):
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.0 GiB\nGPU 0 has 1 GiB"),
             "does not fit the memory",
         ),
-        (MemoryError(), "does not fit the memory"),
+        (MemoryError(), "does not fit the memory of cpu as float32: MemoryError"),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 5 GB)"), "does not fit the memory"),
+        (RuntimeError("XPU out of memory. Tried to allocate 2 GiB"), "does not fit the memory"),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be"), "does not fit the memory"),
+        (RuntimeError("unable to mmap 9 bytes from file <x>: Cannot allocate memory (12)"), "does not fit the memory"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "does not fit the memory"),
         (RuntimeError("CUDA error: no kernel image is available"), "cpu failed while"),
         (RuntimeError("shape mismatch"), "does not fit its config.json"),
     ],

@@ -243,7 +243,10 @@ def test_a_full_device_memory_halves_the_batches_and_says_so_once():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "error",
-    [torch.OutOfMemoryError("none"), MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")],
+    [
+        *(torch.OutOfMemoryError("none"), MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")),
+        *(RuntimeError("MPS backend out of memory"), RuntimeError("CUDA error: out of memory")),
+    ],
 )
 @pytest.mark.filterwarnings("ignore:cpu has no memory")
 def test_a_memory_that_ended_once_costs_no_speed_for_ever(error):

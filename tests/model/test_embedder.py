@@ -137,6 +137,9 @@ def test_one_string_is_one_text(tiny):
 def test_bad_items_are_named(tiny, method):
     with pytest.raises(InputError, match="text 1 is a bytes, expected str"):
         getattr(tiny, method)(["fine", b"bytes"])
+    for wrong in (None, 5):
+        with pytest.raises(InputError, match=f"expected a list of texts, got {wrong}"):
+            getattr(tiny, method)(wrong)
     with pytest.raises(InputError, match="text 2 is a NoneType"):
         getattr(tiny, method)(["fine", "fine", None])
     with pytest.raises(InputError, match="text 1 holds a lone surrogate"):

@@ -1,5 +1,6 @@
 """A head in the place of a checkpoint's own PMA."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -147,6 +148,19 @@ def test_a_pipe_is_not_waited_for(tmp_path, read):
     for place in (tmp_path / "pipe", tmp_path, Path("/dev/null")):
         with pytest.raises(CheckpointError, match="cannot be read: it is not a file"):
             read(place)
+
+
+@pytest.mark.parametrize(
+    ("number", "way"),
+    [(errno.ENOMEM, "free memory"), (errno.EACCES, "make it readable"), (errno.EIO, "make a head")],
+)
+def test_what_the_machine_refuses_is_no_damage_of_the_file(file, monkeypatch, number, way):
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("c2llm_integrations.model.safetensors_files.safe_open", refuse)
+    with pytest.raises(CheckpointError, match=f"cannot be read: .*{os.strerror(number)}; (?:{way})"):
+        Head.load(file)
 
 
 def test_a_head_cannot_replace_the_backbone(file, tmp_path):

@@ -53,6 +53,9 @@ def test_one_way_to_the_dimensions_at_most(given):
 def test_numbers_below_one_are_refused(name):
     with pytest.raises(InputError, match=f"{name} is 0, must be at least 1"):
         ModelOptions(**{name: 0})
+    for wrong in ("128", 1.5, True):
+        with pytest.raises(InputError, match=f"{name} is {wrong!r} .*must be a whole number"):
+            ModelOptions(**{name: wrong})
 
 
 IMPORTED = (

@@ -194,12 +194,29 @@ def test_an_index_in_memory_is_searched_alike(store):
         ({"mode": "fuzzy"}, "mode is 'fuzzy', must be one of: hybrid, dense, lexical"),
         ({"rules": ["files"]}, "no ranking rule 'files'"),
         ({"limit": -3}, "limit is -3"),
+        ({"limit": "3"}, "expected the number of hits, got '3'"),
+        ({"limit": 1.5}, "expected the number of hits, got 1.5"),
+        ({"language": 5}, "expected the name of a language, or several, got 5"),
+        ({"language": ["go", 5]}, "expected the name of a language, got 5"),
+        ({"path": 5}, "expected a path as a string, got 5"),
     ],
 )
 def test_unknown_options_are_refused_in_one_line(embedder, store, options, message):
     with pytest.raises(InputError, match=message) as caught:
         search("one", embedder, store, **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("query", [None, 5, b"one", ["one"]])
+def test_a_question_is_a_string(embedder, store, query):
+    with pytest.raises(InputError, match="expected a question as a string"):
+        search(query, embedder, store)
+
+
+def test_languages_may_be_given_in_one_string(embedder, store):
+    assert search("one", embedder, store, language="go, python") == search(
+        "one", embedder, store, language=("go", "py")
+    )
 
 
 def test_a_lone_surrogate_is_refused(embedder, store):

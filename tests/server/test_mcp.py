@@ -118,6 +118,12 @@ async def test_bad_input_gets_a_clear_answer(project, tmp_path):
         assert "index_status has no argument 'query', it takes none" in await complaint(
             client, "index_status", query="x"
         )
+        for none in (None, "", " "):
+            blank = dict.fromkeys(("folder", "language", "path", "kind", "limit"), none)
+            assert "prices.py" in await ask(client, query="tax", **blank)
+            code = {"code": "def tax(): ...", "file": none, "line": none, "limit": none, "folder": none}
+            assert "prices.py" in await ask(client, "find_similar", **code)
+            assert "rows: " in await ask(client, "index_status", folder=none)
         assert "no tool 'search_cod'; did you mean search_code" in await complaint(client, "search_cod")
         tools = (await client.list_tools()).tools
         assert [tool.input_schema["additionalProperties"] for tool in tools] == [False, False, False]

@@ -110,6 +110,19 @@ def test_any_metadata_comes_back_and_can_be_written_again(store: VectorStore) ->
         store.update([row.record for row in kept.values()])
 
 
+@pytest.mark.parametrize("name", ["path", "language", "symbol", "kind", "repository", "start_line", "end_line"])
+def test_a_record_may_say_null_in_a_field_that_chunks_have(store: VectorStore, name: str) -> None:
+    given = 7 if name.endswith("_line") else "x"
+    store.upsert([a_row("none", **{name: None}), a_row("some", **{name: given}), a_row("without")])
+    read = store.get(["none", "some", "without"], source="answers")
+    assert [read[id].metadata for id in ("none", "some", "without")] == [{name: None}, {name: given}, {}]
+    assert found(store, {name: {"exists": True}}) == ["some"]
+    assert found(store, {name: {"exists": False}}) == ["none", "without"]
+    assert found(store, {"not": {name: given}}) == ["none", "without"]
+    store.update([Record("none", "x", {name: given}, "answers"), Record("some", "x", {name: None}, "answers")])
+    assert found(store, {name: {"exists": True}}) == found(store, {name: given}) == ["none"]
+
+
 def test_records_and_chunks_of_one_collection_keep_apart(store: VectorStore, make_row: MakeRow) -> None:
     chunk = make_row(repository="r")
     looks_like = a_row("note", "x", "reviews", **{**chunk.chunk.metadata, "stars": 3})

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,6 +55,14 @@ def test_unknown_urls_name_the_known_ones(url: str) -> None:
         InputError, match=r"qdrant\+edge://PATH, .*milvus\+lite://PATH\.db, milvus\+http\(s\)://HOST:PORT"
     ):
         open_store(url)
+
+
+@pytest.mark.parametrize("url", [None, 5, Path("here"), b"qdrant+memory://"])
+def test_a_url_is_a_string(url: Any) -> None:
+    with pytest.raises(InputError, match=r"expected a URL such as 'qdrant\+edge://PATH', got"):
+        open_store(url)
+    with pytest.raises(InputError, match="collection name"):
+        open_store("qdrant+memory://", url)
 
 
 @pytest.mark.parametrize("url", ["qdrant+edge://", "qdrant+memory://x", "milvus+lite://"])

@@ -105,7 +105,7 @@ def acquire(path: Path) -> MilvusClient:
             raise StoreError(f"{path} is not a folder; move a database of Milvus Lite 2 with that release's tools")
         if not _holders[path]:
             # The engine takes this lock too, but where it cannot, it prints a traceback and gives no reason.
-            lock = FileLock(path / "LOCK", str(path))
+            lock = FileLock(path / "LOCK", str(path), way="close it there, or use a server for several")
             try:
                 sealed = require_whole(path / SEAL, "*/manifest.json", rebuilt=("*.idx",))
                 break_seal(path / SEAL)

@@ -215,7 +215,9 @@ def entities_of(
             empty = {name: value for name, value in record.metadata.items() if value is None or value in ([], ())}
             entity = {name: value for name, value in entity.items() if name not in empty}
             entity = {**_DEFAULTS, **entity}
-            entity |= {OwnField.SOURCE: source_value(record.source), OwnField.FIELDS: sorted(record.metadata)}
+            # A column has its default where the value is null: its name in the list would say that this was written.
+            names = sorted(record.metadata.keys() - (empty.keys() & _DEFAULTS.keys()))
+            entity |= {OwnField.SOURCE: source_value(record.source), OwnField.FIELDS: names}
             entity |= {OwnField.EMPTY: empty, OwnField.ID: record.id, OwnField.DIGEST: digest_of(record)}
         elif has_records:
             entity[OwnField.SOURCE] = ""  # all rows of one call need the same columns

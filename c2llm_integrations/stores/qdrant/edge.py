@@ -184,7 +184,8 @@ class QdrantEdgeStore(PointReader):
         # The engine's own lock comes too late: loading first deletes segments it takes for unfinished ones,
         # which may be those that the holder is just writing.
         if self._lock is None:
-            self._lock = FileLock(self.root / f".{self.collection}.lock", f"{self.folder}")
+            way = "close it there, or open it in both with wait=10"
+            self._lock = FileLock(self.root / f".{self.collection}.lock", f"{self.folder}", way=way)
             try:
                 self._require_place()  # again, for the lock may have come late
             except BaseException:
