@@ -215,7 +215,9 @@ def entities_of(
             empty = {name: value for name, value in record.metadata.items() if value is None or value in ([], ())}
             entity = {name: value for name, value in entity.items() if name not in empty}
             entity = {**_DEFAULTS, **entity}
-            entity |= {OwnField.SOURCE: source_value(record.source), OwnField.FIELDS: sorted(record.metadata)}
+            # A null of a chunk's field is only in OwnField.EMPTY: its column says that it is missing.
+            names = sorted(name for name in record.metadata if name not in empty or name not in CHUNK_FIELDS)
+            entity |= {OwnField.SOURCE: source_value(record.source), OwnField.FIELDS: names}
             entity |= {OwnField.EMPTY: empty, OwnField.ID: record.id, OwnField.DIGEST: digest_of(record)}
         elif has_records:
             entity[OwnField.SOURCE] = ""  # all rows of one call need the same columns
