@@ -161,12 +161,13 @@ class Documents:
         """
         if (spec := store.spec) is None:
             return
-        asked = {name: kind for name, kind in self._fields.items() if name not in self._own}
-        if self._compact is not None:
-            self._compact.require_width(spec.width)
-        plan = self._compact or spec.plan
-        codes = {"datatype": plan.datatype, "quantization": plan.quantization, "rescore": plan.rescore or 0.0}
-        spec.require_same(replace(spec, fields=asked, **codes))
+        fields = {name: kind for name, kind in self._fields.items() if name not in self._own}
+        asked, plan = replace(spec, fields=fields), self._compact
+        if plan is not None:
+            plan.require_width(spec.width)
+            rescore = plan.rescore or 0.0
+            asked = replace(asked, datatype=plan.datatype, quantization=plan.quantization, rescore=rescore)
+        spec.require_same(asked)
 
     def _create(self, store: VectorStore, width: int, fingerprint: Fingerprint) -> None:
         if store.spec is not None:
