@@ -20,8 +20,10 @@ def langchain_milvus_arguments(store: VectorStore) -> dict[str, Any]:
 
         Milvus(embeddings, **langchain_milvus_arguments(store))
 
-    If the collection has a lexical index, the result searches words and vectors together. Close a Milvus Lite store
-    first: its file can be opened only once. A store made from your own client has no address; add `connection_args`.
+    If the collection has a lexical index, the result searches words and vectors together; `Milvus` then asks each for
+    `fetch_k` rows, 4 by default, so give at least `k`: `similarity_search(question, k=10, fetch_k=50)`. Close a Milvus
+    Lite store first: its file can be opened only once. A store made from your own client has no address; add
+    `connection_args`.
 
     Raises:
         InputError: If the store is not a Milvus store.
@@ -48,14 +50,26 @@ def langchain_milvus_arguments(store: VectorStore) -> dict[str, Any]:
         token = os.environ.get(DATABASES["milvus+http"].key, "").strip()
         arguments["connection_args"] = {"uri": uri} | ({"token": token} if token and not is_lite else {})
     if spec.analyzer == ANALYZER:
-        from langchain_milvus import BM25BuiltInFunction
-
         arguments |= {
             "vector_field": [_VECTOR, _LEXICAL],
-            "builtin_function": BM25BuiltInFunction(input_field_names=_TERMS, output_field_names=_LEXICAL),
+            "builtin_function": _terms_function(),
             "search_params": [{"metric_type": "COSINE"}, {"metric_type": "BM25"}],
         }
     return arguments
+
+
+def _terms_function() -> Any:
+    """Return the function that makes the lexical vectors, as `langchain_milvus.Milvus` takes it."""
+    from langchain_milvus import BM25BuiltInFunction
+
+    class Terms(BM25BuiltInFunction):
+        @property
+        def type(self) -> Any:
+            # At each search, langchain-milvus 0.4 adds the field of a function of type BM25 to the store's list of
+            # vector fields, where it is already: the second search has a weight too many, and Milvus refuses it.
+            return super().type.__class__.UNKNOWN
+
+    return Terms(input_field_names=_TERMS, output_field_names=_LEXICAL)
 
 
 def langchain_qdrant_arguments(store: VectorStore) -> dict[str, Any]:

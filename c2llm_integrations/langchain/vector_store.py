@@ -59,9 +59,10 @@ class C2LLMVectorStore(VectorStore):
             embedding: The model that embeds documents and queries; None for `C2LLMEmbeddings()`.
             search_type: The default of searches.
             source: The set that these documents belong to. Ids are unique in it, and deleting stays within it.
-            compact: How to store the vectors of a new collection.
+            compact: How to store the vectors of a new collection; one that is there must have been made so.
             fields: Field of the metadata → its kind, such as {"customer": "tenant", "votes": "integer"}: a new
-                collection indexes these for filters and refuses other kinds of values (see `CollectionSpec`).
+                collection indexes these for filters and refuses other kinds of values (see `CollectionSpec`). Adding to
+                one that was made without them raises SpecMismatch.
 
         """
         require_known(search_type, ())
@@ -152,7 +153,7 @@ class C2LLMVectorStore(VectorStore):
         refuse_unknown(unknown, _SEARCH)
         mode = self._mode(query, search_type)
         vector = None if mode == "lexical" else self._embedding.embed_query(for_model(query))
-        return self._scored(self._documents.ranked(query, vector, k, self._documents.where(filter), mode))
+        return self._scored(self._ranked(query, vector, k, filter, mode))
 
     async def asimilarity_search_with_score(
         self, query: str, k: int = 4, *, filter: Where | None = None, search_type: Mode | None = None, **unknown: Any
@@ -162,8 +163,7 @@ class C2LLMVectorStore(VectorStore):
         documents = self._documents
         mode = await documents.shared.hand_over(self._mode, query, search_type)
         vector = None if mode == "lexical" else await self._embedding.aembed_query(for_model(query))
-        where = documents.where(filter)
-        return self._scored(await documents.shared.hand_over(documents.ranked, query, vector, k, where, mode))
+        return self._scored(await documents.shared.hand_over(self._ranked, query, vector, k, filter, mode))
 
     def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
         """Return the `k` best documents. Other arguments are `filter` and `search_type`."""
@@ -202,8 +202,8 @@ class C2LLMVectorStore(VectorStore):
         self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
     ) -> list[Document]:
         """Return `k` of the `fetch_k` documents nearest to a query, chosen to differ from each other."""
-        self._documents.warn_if_given()
         vector = self._embedding.embed_query(for_model(query))
+        self._documents.require_comparable(vector, self._fingerprint())
         return self.max_marginal_relevance_search_by_vector(vector, k, fetch_k, lambda_mult, **kwargs)
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
@@ -214,14 +214,17 @@ class C2LLMVectorStore(VectorStore):
     def _mode(self, query: str, asked: Mode | None) -> Mode:
         own = self._embedding
         embedder = own.embedder if isinstance(own, C2LLMEmbeddings) else None
-        mode = self._documents.mode(query, asked or self._search_type, embedder)
-        if mode != "lexical":
-            self._documents.warn_if_given()
-        return mode
+        return self._documents.mode(query, asked or self._search_type, embedder)
+
+    def _ranked(self, query: str, vector: list[float] | None, k: int, filter: Where | None, mode: Mode) -> list[Hit]:
+        documents = self._documents
+        if vector is not None:
+            documents.require_comparable(vector, self._fingerprint())
+        return documents.ranked(query, vector, k, documents.where(filter), mode)
 
     def _fingerprint(self) -> Fingerprint:
         """Return what identifies the vectors; for other models than ours, the class and its model name."""
-        own = self._embedding
+        own = getattr(self._embedding, "underlying_embeddings", self._embedding)  # LangChain's cache around a model
         if isinstance(own, C2LLMEmbeddings):
             return own.embedder.fingerprint
         name = getattr(own, "model", None) or getattr(own, "model_name", None) or ""

@@ -64,10 +64,10 @@ class C2LLMVectorStore(BasePydanticVectorStore):
         embed_model: The model of the vectors. The collection then refuses those of another; None accepts any vectors
             of the same width.
         source: The set that these nodes belong to. Ids are unique in it, and deleting stays within it.
-        compact: How to store the vectors of a new collection.
+        compact: How to store the vectors of a new collection; one that is there must have been made so.
         fields: Field of the metadata → its kind, such as {"customer": "tenant", "votes": "integer"}: a new collection
-            indexes these for filters and refuses other kinds of values (see `CollectionSpec`). A node's document, by
-            which `delete` finds it, is always indexed.
+            indexes these for filters and refuses other kinds of values (see `CollectionSpec`); adding to one that was
+            made without them raises SpecMismatch. A node's document, by which `delete` finds it, is always indexed.
 
     """
 
@@ -194,8 +194,8 @@ class C2LLMVectorStore(BasePydanticVectorStore):
         limit, text, vector = query.similarity_top_k, query.query_str, query.query_embedding
         if query.node_ids:
             documents = documents.among(query.node_ids)
-        if self.embed_model is not None and _MODES.get(query.mode) != "lexical":
-            documents.warn_if_given()
+        if vector is not None and _MODES.get(query.mode) != "lexical" and (means := self._fingerprint()):
+            documents.require_comparable(vector, means)
         if query.mode in _MODES:
             if text is None or (vector is None and _MODES[query.mode] == "hybrid"):
                 raise InputError(f"mode {query.mode.value!r} needs the query's text, and a hybrid one its vector")
@@ -225,7 +225,7 @@ class C2LLMVectorStore(BasePydanticVectorStore):
             embedding_ids=list(range(len(hits))),
             mmr_threshold=threshold,
         )
-        return [Hit(hits[place].record, score) for score, place in zip(scores, places, strict=True)]
+        return [Hit(hits[place].record, float(score)) for score, place in zip(scores, places, strict=True)]
 
     # ---- async: the work runs in a thread and never blocks the event loop
 

@@ -19,7 +19,13 @@ from c2llm_integrations.retrieval.clashing_fields import given_metadata, stored_
 from c2llm_integrations.retrieval.lexical_index import LexicalIndex
 from c2llm_integrations.retrieval.options import RULES, Mode
 from c2llm_integrations.retrieval.ranking import rank
-from c2llm_integrations.retrieval.search import CANDIDATES, supported_mode, warn_if_given, warned_mode_for
+from c2llm_integrations.retrieval.search import (
+    CANDIDATES,
+    require_comparable,
+    supported_mode,
+    warn_if_given,
+    warned_mode_for,
+)
 from c2llm_integrations.retrieval.store_handles import SharedStore
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import MAX_INTEGER_ID, RecordId, listed_ids
@@ -52,7 +58,7 @@ class Documents:
         fields: Mapping[str, str] | None = None,
         own: Collection[str] = (),
     ) -> None:
-        """Name a source in a collection; `compact` and `fields` are those of a new one's spec.
+        """Name a source in a collection; `compact` and `fields` are those of a new one's spec, and an old one has them.
 
         `own`: more fields that the framework's adapter writes, which filters and `fields` name as they are.
         """
@@ -118,6 +124,7 @@ class Documents:
         for start in range(0, len(records), BATCH_TEXTS):
             batch = records[start : start + BATCH_TEXTS]
             with self.shared.opened() as store:
+                self._require_planned(store)
                 found, vectors = self._existing(store, batch)
             new = [record for record in batch if record.row_id not in found and record.text not in vectors]
             texts = list(dict.fromkeys(record.text for record in new))
@@ -133,6 +140,7 @@ class Documents:
         """Write documents whose vectors are made; without a fingerprint they are taken for the collection's own."""
         if rows:
             with self.shared.opened() as store:
+                self._require_planned(store)
                 if fingerprint is not None or store.spec is None:
                     self._create(store, len(rows[0].vector), fingerprint or GIVEN_VECTORS)
                 store.upsert(rows)
@@ -151,6 +159,21 @@ class Documents:
         moved = {record.text: record.row_id for record in there if record.text in wanted}
         vectors = store.vectors(list(moved.values()))
         return same, {text: vectors[id] for text, id in moved.items() if id in vectors}
+
+    def _require_planned(self, store: VectorStore) -> None:
+        """Raise SpecMismatch for a collection that was made without these `fields`, or otherwise than `compact`.
+
+        A service that names its tenants would otherwise believe that no row is without one.
+        """
+        if (spec := store.spec) is None:
+            return
+        fields = {name: kind for name, kind in self._fields.items() if name not in self._own}
+        asked, plan = replace(spec, fields=fields), self._compact
+        if plan is not None:
+            plan.require_width(spec.width)
+            rescore = plan.rescore or 0.0
+            asked = replace(asked, datatype=plan.datatype, quantization=plan.quantization, rescore=rescore)
+        spec.require_same(asked)
 
     def _create(self, store: VectorStore, width: int, fingerprint: Fingerprint) -> None:
         if store.spec is not None:
@@ -190,10 +213,15 @@ class Documents:
             mode = asked if store.spec is None else supported_mode(asked, store.spec, store)
         return warned_mode_for(query, mode, embedder)
 
-    def warn_if_given(self) -> None:
-        """Warn if questions are embedded by a model and nothing tells whether it made the collection's vectors."""
+    def require_comparable(self, vector: Sequence[float], fingerprint: Fingerprint) -> None:
+        """Raise SpecMismatch for the vector of a question whose model did not make the collection's vectors.
+
+        Where nothing tells what made these, a warning says so, and only the width is compared.
+        """
         with self.shared.opened() as store:
             warn_if_given(store)
+            if store.spec is not None:
+                require_comparable(store.spec, len(vector), fingerprint)
 
     def ranked(
         self,

@@ -21,9 +21,11 @@ from c2llm_integrations.code.path_filter import from_root, selected
 from c2llm_integrations.code.repository import checkout_id
 from c2llm_integrations.errors import InputError, StoreError, did_you_mean
 from c2llm_integrations.indexing.claims import Claim
+from c2llm_integrations.model.fingerprint import Fingerprint
 from c2llm_integrations.retrieval.options import RULES, Mode, SearchOptions
 from c2llm_integrations.retrieval.question import bounded
 from c2llm_integrations.retrieval.ranking import rank, require_known
+from c2llm_integrations.stores import collections_beside
 from c2llm_integrations.stores.foreign_collection import ForeignStore
 from c2llm_integrations.stores.row_checks import require
 from c2llm_integrations.stores.vector_store import CollectionSpec, Filter, Hit, Stored, Vector, VectorStore
@@ -117,10 +119,9 @@ def is_given(store: VectorStore) -> bool:
     return spec is not None and spec.is_given and not isinstance(store, ForeignStore)
 
 
-def require_comparable(spec: CollectionSpec, embedder: C2LLMEmbedder) -> None:
+def require_comparable(spec: CollectionSpec, width: int, fingerprint: Fingerprint) -> None:
     """Raise SpecMismatch for vectors of another model, or only of another width where their model is not known."""
-    fingerprint = spec.fingerprint if spec.is_given else embedder.fingerprint  # its own: only the width is compared
-    spec.require_model(embedder.output_dim, fingerprint)
+    spec.require_model(width, spec.fingerprint if spec.is_given else fingerprint)  # its own: the width is compared
 
 
 def search_with(query: str, embedder: C2LLMEmbedder | None, store: VectorStore, options: SearchOptions) -> list[Hit]:
@@ -130,7 +131,7 @@ def search_with(query: str, embedder: C2LLMEmbedder | None, store: VectorStore, 
     mode = supported_mode(options.mode, spec, store)
     vector = None
     if embedder is not None:
-        require_comparable(spec, embedder)
+        require_comparable(spec, embedder.output_dim, embedder.fingerprint)
         mode = mode_for(query, mode, embedder)
         vector = embedder.encode_queries([for_model(query)])[0] if mode != "lexical" else None
     elif mode != "lexical":
@@ -241,7 +242,11 @@ def spec_of(store: VectorStore) -> CollectionSpec:
     """Return the collection's spec; raises StoreError while nothing is indexed."""
     spec = store.spec
     if spec is None:
-        raise StoreError(f"{store.url} holds no collection {store.collection!r}, nothing is indexed; run: c2llm index")
+        others = ", ".join(map(repr, collections_beside(store)))
+        raise StoreError(
+            f"{store.url} holds no collection {store.collection!r}, "
+            + (f"only {others}; name one of these" if others else "nothing is indexed; run: c2llm index")
+        )
     return spec
 
 

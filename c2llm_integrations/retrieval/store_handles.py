@@ -84,7 +84,7 @@ class SharedStore(Awaited):
         if mode != "lexical":
             embedder = (self._own_model(store, spec) if own is None else own.shared).embedder
             task = None if own is None else own.query_task
-            require_comparable(spec, embedder)
+            require_comparable(spec, embedder.output_dim, embedder.fingerprint)
             warn_if_given(store)
             mode = warned_mode_for(query, mode, embedder)
             vector = embedder.encode_queries([for_model(query)], task)[0] if mode != "lexical" else None

@@ -11,13 +11,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from c2llm_integrations.code.exclude import INDEX_FOLDER
-from c2llm_integrations.errors import InputError
+from c2llm_integrations.errors import C2LLMError, InputError
 
 if TYPE_CHECKING:
     from c2llm_integrations.stores.foreign_collection import Layout
     from c2llm_integrations.stores.vector_store import VectorStore
 
-__all__ = ["DATABASES", "Database", "Location", "list_collections", "open_store", "own_index", "require_one_key"]
+__all__ = [
+    "DATABASES",
+    "Database",
+    "Location",
+    "collections_beside",
+    "list_collections",
+    "open_store",
+    "own_index",
+    "require_one_key",
+]
 
 
 class Database(NamedTuple):
@@ -121,6 +130,15 @@ def list_collections(url: str, *, api_key: str | None = None) -> list[str]:
     """Return the names of the collections that this package made in a store, sorted; errors are `open_store`'s."""
     database, place, key = _located(url, api_key)
     return sorted(_class(database.store).list_collections(Location(place, key=key)))
+
+
+def collections_beside(store: VectorStore) -> list[str]:
+    """Return the collections that an embedded database holds, for a message; of a server [], which needs its key."""
+    try:
+        database, place, _ = _located(store.url, None)
+        return [] if database.port else sorted(_class(database.store).list_collections(Location(place)))
+    except C2LLMError:
+        return []
 
 
 def require_one_key(*urls: str) -> None:

@@ -10,6 +10,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timezone
+from decimal import Decimal
 from operator import ge, gt, le, lt
 from typing import Any, NamedTuple
 
@@ -90,6 +91,8 @@ class Filter:
     match, or moments) and `exists` (null and an empty list count as missing). All that is named must hold; `and`, `or`
     and `not` combine, as do &, | and ~. "a.b" is the field "b" of the mapping in "a". Numbers are equal by value (5 and
     5.0), values of different types never are; keep one field to one type. Without conditions every row matches.
+
+    A `datetime` or a `date` given as the value is compared as a moment, whatever its spelling.
 
     A moment is a `datetime`, a `date` or a string like "2026-01-31", "2026-01-31T12:00" or
     "2026-01-31T12:00:00.5+01:00" (see `moment_of`): a day is its midnight, and without an offset UTC is meant. Only
@@ -172,7 +175,7 @@ def _conditions(key: object, value: Any) -> list[Condition]:
     if not isinstance(key, str) or not all(key.split(".")) or '"' in key or "\\" in key:
         raise InputError(f"filter field {key!r} cannot be one; use names joined by '.', without quotes")
     if not isinstance(value, Mapping):
-        return [_in(key, value)]
+        return [_equal(key, value)]
     bounds = {name: _bound(key, name, bound) for name, bound in value.items() if name in BOUNDS}
     moments = {name: bound for name, bound in bounds.items() if isinstance(bound, datetime)}
     numbers = {name: bound for name, bound in bounds.items() if not isinstance(bound, datetime)}
@@ -180,7 +183,7 @@ def _conditions(key: object, value: Any) -> list[Condition]:
     conditions += [Period(key, moments)] if moments else []
     for name, operand in value.items():
         if name in ("eq", "in"):
-            conditions.append(_in(key, operand))
+            conditions.append(_equal(key, operand))
         elif name == "not":
             conditions.append(Not(All(_conditions(key, operand))))
         elif name == "exists" and isinstance(operand, bool):
@@ -211,20 +214,37 @@ def _require_plain_operator(name: object) -> None:
         raise InputError(f"filter operator {name!r} is not known; write {plain!r}, without the dollar sign")
 
 
-def _in(key: str, value: Any) -> In:
+def _equal(key: str, value: Any) -> Condition:
+    """Return that a field is a value, or one of several; a date or a datetime is compared as the moment it names."""
     values = _listed(key, value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+    moments = [moment for one in values if isinstance(one, date) and (moment := moment_of(one))]
+    plain = [one for one in values if not isinstance(one, date)]
+    if not moments:
+        return _in(key, plain)
+    at = [Period(key, {"gte": moment, "lte": moment}) for moment in moments]
+    return AnyOf([*at, _in(key, plain)] if plain else at)
+
+
+def _in(key: str, values: Sequence[Any]) -> In:
     values = [_json(one) for one in values]
     for one in values:
         if not isinstance(one, str | bool) and not _is_number(one):
-            raise InputError(
-                f"filter {key!r} compares with {one!r:.60}; use strings, numbers, true or false, or 'exists'"
-            )
+            raise InputError(f"filter {key!r} compares with {one!r:.60}; {_way_out(key, one)}")
         if isinstance(one, str):
             try:
                 one.encode()
             except UnicodeEncodeError:
                 raise InputError(f"filter {key!r} has a lone surrogate in {one!r:.60}; decode it again") from None
     return In(key, tuple(values))
+
+
+def _way_out(key: str, value: object) -> str:
+    """Return what to write in place of a value that nothing can be equal to."""
+    if value is None:
+        return f"write {{{key!r}: {{'exists': False}}}} for null"
+    if isinstance(value, Mapping) and key.lower() in ("and", "or"):
+        return f"write {key.lower()!r} to combine conditions"
+    return "use strings, numbers, true or false, or 'exists'"
 
 
 def _listed(key: object, value: Any) -> list[Any]:
@@ -234,9 +254,11 @@ def _listed(key: object, value: Any) -> list[Any]:
 
 
 def _json(value: object) -> Any:
-    """Return what the metadata keeps of a NumPy scalar or a UUID; anything else as it is."""
+    """Return what the metadata keeps of a NumPy scalar, a decimal number or a UUID; anything else as it is."""
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, Decimal):
+        return float(value)
     return str(value) if isinstance(value, uuid.UUID) else value
 
 

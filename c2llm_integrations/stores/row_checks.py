@@ -15,7 +15,7 @@ from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores.filter import moment_of, value_of
 from c2llm_integrations.stores.ids import RecordId, why_id_refused
 from c2llm_integrations.stores.records import AnyRecord, PreparedRecord, Row, is_chunk, require_64_bits, utf8_bytes
-from c2llm_integrations.stores.row_fields import RESERVED
+from c2llm_integrations.stores.row_fields import RESERVED, culprit
 
 _T = TypeVar("_T")
 
@@ -67,7 +67,8 @@ def _why_refused(record: AnyRecord, max_text_bytes: int | None) -> str | None:
 
 def _why_field_refused(name: str, value: object, kind: type, max_bytes: int | None) -> str | None:
     if type(value) is not kind:
-        return f"{name} is {value!r:.60} ({type(value).__name__}), must be {kind.__name__}"
+        way_out = "; chunks of code have this field, so convert it or rename it" if name in CHUNK_FIELDS else ""
+        return f"{name} is {value!r:.60} ({type(value).__name__}), must be {kind.__name__}{way_out}"
     if not isinstance(value, str):
         return None
     try:
@@ -125,7 +126,8 @@ def _why_metadata_refused(record: AnyRecord) -> str | None:
         size = len(json.dumps(record.metadata, sort_keys=True, allow_nan=False, ensure_ascii=False).encode())
         require_64_bits(record.metadata)
     except (TypeError, ValueError, RecursionError) as error:
-        return f"metadata is not JSON ({error}); use strings, finite numbers, true, false, null, lists and mappings"
+        known = "strings, finite numbers, true, false, null, lists and mappings"
+        return f"metadata is not JSON ({culprit(record.metadata, error)}); use {known}"
     if size > MAX_METADATA_BYTES:
         return f"metadata has {size} bytes as JSON, stores take {MAX_METADATA_BYTES}; put long texts into the text"
     return None

@@ -165,10 +165,10 @@ def plain_record(record: Record, key: RecordId | None = None) -> PreparedRecord 
             return prepared(replace(record, metadata=json.loads(whole)), key)
         except (TypeError, ValueError, RecursionError):
             known = "strings, finite numbers, true, false, null, lists and mappings"
-            return f"its metadata is not JSON ({_culprit(record.metadata, error)}); use {known}"
+            return f"its metadata is not JSON ({culprit(record.metadata, error)}); use {known}"
 
 
-def _culprit(metadata: Mapping[str, Any], error: Exception) -> str:
+def culprit(metadata: Mapping[str, Any], error: Exception) -> str:
     """Return which field is not JSON and why, or what `error` says."""
     for name, value in metadata.items():
         try:

@@ -262,8 +262,9 @@ class CollectionSpec:
             )
         mine, theirs = _comparable(self), _comparable(asked)
         mine |= {key: None for key in mine if key.startswith("fields.") and key not in theirs}  # more than asked for
-        # The width first: it says more than the digest of the head that gives it.
-        for key in sorted(mine.keys() | theirs.keys(), key=lambda key: (key != "width", key)):
+        # The width first: it says more than the digest of the head that gives it. Then the class of another's model.
+        first = {"width": 0, "fingerprint.embeddings": 1}
+        for key in sorted(mine.keys() | theirs.keys(), key=lambda key: (first.get(key, 2), key)):
             has, wants = mine.get(key), theirs.get(key)
             if has == wants or is_same_probe(has, wants):
                 continue
@@ -273,11 +274,21 @@ class CollectionSpec:
                     f"the collection {does} the field {key.removeprefix('fields.')!r}, asked for {wants}; "
                     "leave that out, index again with --replace, or take another --collection"
                 )
+            if not key.startswith(("width", "fingerprint.")):
+                raise SpecMismatch(
+                    f"the collection has {key} {has!r}, asked for {wants!r}; "
+                    "leave that out, index again with --replace, or take another --collection"
+                )
             raise SpecMismatch(
-                f"the collection has {key} {has!r} (model {self.fingerprint.get('model')!r}), asked for {wants!r} "
-                f"(model {asked.fingerprint.get('model')!r}); use that model, index again with --replace, or take "
+                f"the collection has {key} {has!r} (model {_model(self)!r}), asked for {wants!r} "
+                f"(model {_model(asked)!r}); use that model, index again with --replace, or take "
                 "another --collection"
             )
+
+
+def _model(spec: CollectionSpec) -> object:
+    """Return what the model is called; one that is not ours is called by its class."""
+    return spec.fingerprint.get("model", spec.fingerprint.get("embeddings"))
 
 
 def _comparable(spec: CollectionSpec) -> dict[str, object]:

@@ -10,7 +10,7 @@ from langchain_milvus import BM25BuiltInFunction, Milvus
 from pymilvus import Function, FunctionType
 
 from c2llm_integrations.indexing.ingest import ingest
-from c2llm_integrations.langchain import C2LLMEmbeddings, C2LLMRetriever
+from c2llm_integrations.langchain import C2LLMEmbeddings, C2LLMRetriever, langchain_milvus_arguments
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.retrieval.search import search
 from c2llm_integrations.stores.milvus.store import MilvusStore
@@ -155,3 +155,12 @@ def test_langchain_searches_words_and_vectors_together(uri, theirs, embeddings):
     only = both.similarity_search("retry delay", k=3, reranker=rrf, expr='language == "python"')
     assert {document.metadata["language"] for document in only} == {"python"}
     both.client.close()
+
+
+def test_langchains_store_answers_one_question_after_another(uri, theirs, ours, embeddings):
+    if ours.spec.analyzer is None:
+        pytest.skip("a Milvus server before 2.5 has no lexical search")
+    both = Milvus(embeddings, connection_args={"uri": uri}, **langchain_milvus_arguments(ours))
+    for _ in range(3):
+        found = both.similarity_search("retry delay", k=50, fetch_k=50)
+        assert (len(found), found[0].metadata["path"]) == (ours.total(), "web/retry.js")

@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from langchain_classic.embeddings import CacheBackedEmbeddings
+from langchain_classic.storage import InMemoryByteStore
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.indexing import InMemoryRecordManager, index
@@ -242,6 +244,12 @@ def test_metadata_that_cannot_be_stored_is_named(metadata, embeddings):
         store.add_texts(["a"], [metadata], ids=["x"])
 
 
+def test_the_field_that_is_not_json_is_named(embeddings):
+    store = C2LLMVectorStore(embedding=embeddings)
+    with pytest.raises(RowsRefused, match=r"row x refused: .*field 'tags': set is not JSON"):
+        store.add_texts(["a"], [{"votes": 1, "tags": {"http"}}], ids=["x"])
+
+
 def test_dates_uuids_and_numpys_numbers_become_json(embeddings):
     store = C2LLMVectorStore(embedding=embeddings)
     store.add_documents([Document(id="x", page_content="a", metadata=OBJECTS)])
@@ -283,6 +291,56 @@ def test_other_embeddings_fill_a_collection_and_keep_it(tmp_path, embeddings):
     with pytest.raises(InputError, match="not made by C2LLM"):
         C2LLMRetriever(store=url, collection="documents").invoke("a")
     assert C2LLMRetriever(store=url, collection="documents", mode="lexical").invoke("a")
+
+
+def test_a_search_with_another_model_of_the_same_width_is_refused(tmp_path, embeddings):
+    with open_store(url_of("edge", tmp_path), "answers") as opened:
+        C2LLMVectorStore(opened, embedding=embeddings).add_documents(ANSWERS)
+        width = len(embeddings.embed_query("a"))
+        for other, said in [
+            (C2LLMEmbeddings(**TINY, max_length=9), "max_length"),
+            (DeterministicFakeEmbedding(size=width), "DeterministicFakeEmbedding"),
+        ]:
+            store = C2LLMVectorStore(opened, embedding=other)
+            for ask in (
+                lambda store: store.similarity_search("wait"),
+                lambda store: store.similarity_search("wait", search_type="dense"),
+                lambda store: asyncio.run(store.asimilarity_search("wait")),
+                lambda store: store.max_marginal_relevance_search("wait"),
+                lambda store: store.as_retriever(search_type="mmr").invoke("wait"),
+            ):
+                with pytest.raises(SpecMismatch, match=said):
+                    ask(store)
+            assert store.similarity_search("retry delay", search_type="lexical")
+
+
+def test_a_cache_around_a_model_is_that_model(embeddings):
+    cached = CacheBackedEmbeddings.from_bytes_store(embeddings, InMemoryByteStore(), key_encoder="sha256")
+    with open_store("qdrant+memory://", "answers") as opened:
+        C2LLMVectorStore(opened, embedding=cached).add_texts(["wait"])
+        store = C2LLMVectorStore(opened, embedding=embeddings)
+        store.add_texts(["sum up"])
+        assert len(store.similarity_search("wait")) == len(store.max_marginal_relevance_search("wait")) == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"fields": {"tenant": "tenant"}}, "does not index the field 'tenant'"),
+        ({"fields": {"votes": "float"}}, "indexes as integer the field 'votes', asked for float"),
+        ({"compact": CompactPlan(quantization="int8")}, "has quantization None, asked for 'int8'; leave that out"),
+    ],
+)
+def test_a_collection_made_without_what_is_asked_takes_no_documents(tmp_path, embeddings, asked, said):
+    with open_store(url_of("edge", tmp_path), "answers") as opened:
+        first = C2LLMVectorStore(opened, embedding=embeddings, fields={"votes": "integer"}, compact=CompactPlan())
+        first.add_texts(["a"], [{"votes": 1}])
+        for texts in (["a"], ["b"]):
+            with pytest.raises(SpecMismatch, match=said):
+                C2LLMVectorStore(opened, embedding=embeddings, **asked).add_texts(texts, [{"votes": 1}])
+        assert opened.count() == 1
+        assert first.add_texts(["b"], [{"votes": 2}])
+        assert C2LLMVectorStore(opened, embedding=embeddings).add_texts(["c"], [{"votes": 3}])
 
 
 def test_a_collection_of_ingest_opens_as_a_vector_store(project, embeddings, tmp_path):

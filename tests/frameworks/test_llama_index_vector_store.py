@@ -306,10 +306,24 @@ def test_vectors_of_another_model_are_refused(tmp_path, embedding):
     C2LLMVectorStore(store=url, embed_model=embedding).add(embedding(nodes()))
     with pytest.raises(SpecMismatch, match="max_length"):
         C2LLMVectorStore(store=url, embed_model=C2LLMEmbedding(**TINY, max_length=9)).add(embedding(nodes()))
+    others = C2LLMVectorStore(store=url, embed_model=C2LLMEmbedding(**TINY, max_length=9))
+    asked = {"query_str": "retry delay", "query_embedding": embedding.get_query_embedding("retry delay")}
+    for mode in (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.HYBRID, VectorStoreQueryMode.MMR):
+        with pytest.raises(SpecMismatch, match="max_length"):
+            others.query(VectorStoreQuery(**asked, mode=mode))
+    assert others.query(VectorStoreQuery(**asked, mode=VectorStoreQueryMode.SPARSE)).ids
     plain = C2LLMVectorStore(store=url)
     plain.add([TextNode(id_="z", text="z", embedding=embedding.get_text_embedding("z"))])
     with pytest.raises(RowsRefused, match="shape"):
         plain.add([TextNode(id_="y", text="y", embedding=[1.0, 2.0])])
+
+
+def test_a_collection_made_without_the_fields_asked_for_takes_no_nodes(tmp_path, embedding):
+    url = url_of("edge", tmp_path)
+    C2LLMVectorStore(store=url, embed_model=embedding).add(embedding(nodes()))
+    tenants = C2LLMVectorStore(store=url, embed_model=embedding, fields={"tenant": "tenant"})
+    with pytest.raises(SpecMismatch, match="does not index the field 'tenant'"):
+        tenants.add(embedding(nodes()))
 
 
 def test_vectors_whose_model_nobody_knows_are_compared_with_a_warning(tmp_path, embedding):

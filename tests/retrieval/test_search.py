@@ -245,6 +245,15 @@ def test_another_model_is_refused(store):
         search("x", C2LLMEmbedder.from_pretrained(str(COMPRESSED), dtype="float32"), store)
 
 
+@pytest.mark.parametrize("url", ["qdrant+edge://{}/rows", "milvus+lite://{}/rows.db"])
+def test_a_collection_that_is_not_there_says_which_are(url, tmp_path, embedder):
+    url = url.format(tmp_path)
+    with open_store(url, "answers") as there:
+        there.create(CollectionSpec.for_embedder(embedder))
+        with open_store(url, "code") as store, pytest.raises(StoreError, match="no collection 'code', only 'answers'"):
+            search("x", embedder, store)
+
+
 def test_nothing_indexed_says_what_to_run(embedder):
     with open_store("qdrant+memory://") as store, pytest.raises(StoreError, match="c2llm index"):
         search("x", embedder, store)

@@ -173,9 +173,28 @@ def test_a_value_of_another_kind_is_refused(fielded: VectorStore, change: dict[s
         fielded.update([a_record(2, **change).record])
 
 
+def test_equal_moments_are_found_however_they_are_spelled(fielded: VectorStore) -> None:
+    fielded.upsert(
+        [a_record(1, created="2026-01-31T13:00:00+01:00"), a_record(2, created="2026-01-30"), a_record(3, created=None)]
+    )
+    day = date(2026, 1, 30)
+    for where, expected in [
+        (EARLY, [1]),
+        (day, [2]),
+        ([day, EARLY], [1, 2]),
+        ([day, "2026-01-31T13:00:00+01:00"], [1, 2]),
+        ({"in": [EARLY]}, [1]),
+        ({"not": EARLY}, [2, 3]),
+        ({"not": [day, EARLY]}, [3]),
+        (EARLY + timedelta(microseconds=1), []),
+        (EARLY.isoformat(), []),  # a string is a string
+    ]:
+        assert found(fielded, {"created": where}) == expected, where
+
+
 @pytest.mark.parametrize(
     "where",
-    [{"posted": {"gt": "2026-01-31"}}, {"or": [{"not": {"votes": {"lt": date(2026, 1, 31)}}}]}],
+    [{"posted": EARLY}, {"posted": {"gt": "2026-01-31"}}, {"or": [{"not": {"votes": {"lt": date(2026, 1, 31)}}}]}],
 )
 def test_moments_need_a_declared_field(fielded: VectorStore, where: Any) -> None:
     for call in (lambda: fielded.search(np.ones(WIDTH), 1, where), lambda: fielded.count(where=where)):

@@ -186,7 +186,7 @@ def test_a_second_process_is_refused_until_the_first_is_gone(filled: Path) -> No
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline().strip() == b"open"
-        with pytest.raises(StoreBusy, match="another process.*wait=10"):
+        with pytest.raises(StoreBusy, match=r"another process.*wait=10"):
             QdrantEdgeStore(filled)
         holder.kill()
     with QdrantEdgeStore(filled) as store:

@@ -95,7 +95,7 @@ def test_lite_is_open_in_one_process_and_free_after_closing(url: str, spec: Coll
         assert process.stdout is not None
         assert process.stdin is not None
         assert process.stdout.readline() == "0\n"
-        with pytest.raises(StoreBusy, match="another process.*use a server"):
+        with pytest.raises(StoreBusy, match=r"another process.*use a server"):
             open_store(url)
         process.stdin.close()
     with open_store(url) as store:

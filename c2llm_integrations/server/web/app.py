@@ -69,7 +69,7 @@ class Browser:
 
         Raises StoreError while nothing is indexed, SpecMismatch if the collection was made with another model.
         """
-        require_comparable(spec_of(store), embedder)
+        require_comparable(spec_of(store), embedder.output_dim, embedder.fingerprint)
         self._store = store
         self._embedder = embedder
         self._look = look
