@@ -19,6 +19,10 @@ Vector = NDArray[np.float32]
 MAX_EXACT_INTEGER = 2**53
 # No file has more lines, and no column of an export takes a larger number.
 MAX_LINE = 2**31 - 1
+# Levels of lists and mappings in metadata, itself one: Qdrant's engine writes some more than it can read again, and
+# then opens none of its rows.
+MAX_LEVELS = 64
+_NESTING = (Mapping, list, tuple)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +88,22 @@ def prepared(record: Record, key: RecordId | None = None) -> PreparedRecord:
 def prepared_of(id: RecordId, text: str, metadata: Mapping[str, Any], source: str, key: RecordId) -> PreparedRecord:
     """Return what `prepared` does, of a record's parts."""
     written = _JSON(metadata)
+    if written.count("[") + written.count("{") > MAX_LEVELS:
+        require_shallow(metadata)
     if "\\ud" in written:  # half of a pair as JSON spells it, which must be a whole one
         json.dumps(metadata, ensure_ascii=False).encode()
     return PreparedRecord(id, text, metadata, source, key, _digest(text) + _digest(written), len(written))
+
+
+def require_shallow(metadata: object) -> None:
+    """Raise ValueError for metadata of more than `MAX_LEVELS`."""
+    level = [metadata]
+    for _ in range(MAX_LEVELS + 1):
+        inner = (one.values() if isinstance(one, Mapping) else one for one in level if isinstance(one, _NESTING))
+        level = [value for values in inner for value in values]
+        if not level:
+            return
+    raise ValueError(f"over {MAX_LEVELS} levels of lists and mappings")
 
 
 def utf8_bytes(text: str) -> int:

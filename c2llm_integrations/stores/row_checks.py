@@ -14,7 +14,7 @@ from c2llm_integrations.code.chunk import CHUNK_FIELDS, CodeChunk
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores.filter import moment_of, value_of
 from c2llm_integrations.stores.ids import RecordId, why_id_refused
-from c2llm_integrations.stores.records import AnyRecord, PreparedRecord, Row, utf8_bytes
+from c2llm_integrations.stores.records import AnyRecord, PreparedRecord, Row, require_shallow, utf8_bytes
 from c2llm_integrations.stores.row_fields import RESERVED
 
 _T = TypeVar("_T")
@@ -121,6 +121,7 @@ def _why_metadata_refused(record: AnyRecord) -> str | None:
     if isinstance(record, PreparedRecord) and record.json_bytes <= MAX_METADATA_BYTES:
         return None
     try:
+        require_shallow(record.metadata)
         size = len(json.dumps(record.metadata, sort_keys=True, allow_nan=False, ensure_ascii=False).encode())
     except (TypeError, ValueError, RecursionError) as error:
         return f"metadata is not JSON ({error}); use strings, finite numbers, true, false, null, lists and mappings"
