@@ -69,11 +69,14 @@ def load(
 
     All other fields than the text, the id and the vector are stored as metadata, for filters.
     """
+    from c2llm_integrations.indexing.claims import require_known_model
     from c2llm_integrations.indexing.ingest_records import ingest_records_with, plan_records
 
     options = replace(options, fields=_kinds(run.field))
     with opened(place.store or store_of(Path()), place.collection) as held:
         spec = None if options.replace else held.spec
+        if spec is not None and options.vectors is None:
+            require_known_model(held, model.model)
         with _embedding(run, partial(load_model, model, spec), options) as (embedder, batch_size):
             width = embedder.output_dim if embedder else None
             options = replace(options, compact=plan.plan(width, spec), batch_size=batch_size)

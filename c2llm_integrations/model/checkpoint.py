@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from c2llm_integrations._utils.json_lines import parse_json
+from c2llm_integrations._utils.json_lines import has_too_many_values, parse_json
 from c2llm_integrations.errors import CheckpointError, InputError
 from c2llm_integrations.model.safetensors_files import FLOATS, read_tensors, some_names, write_tensors
 
@@ -45,6 +45,8 @@ CAUSAL_HEAD = re.compile(r"(?:^|\.)lm_head\.(?:weight|bias)$")
 _SHARD_BYTES = 5_000_000_000  # the shard size transformers writes
 # A letter for private use, which no vocabulary has: a tokenizer needs something to stand for it.
 _STRANGE = "\ue000"
+# The largest tokenizers have some tens of megabytes.
+_MAX_JSON_BYTES = 2**28
 # A few times what the largest models have: each costs time and memory before any weight is read.
 _MAX_NUMBER = 2**26
 _MAX_PARTS = {"layer": 1_000, "expert": 2**14, "label": 2**14}
@@ -164,9 +166,11 @@ class Checkpoint:
         """Return the checkpoint's fast tokenizer, without truncation or padding of its own."""
         from tokenizers import Tokenizer
 
-        file = _need(self.folder / "tokenizer.json")
+        file = _need_json(self.folder / "tokenizer.json")
         try:
             tokenizer = Tokenizer.from_file(str(file))
+            tokenizer.no_truncation()
+            tokenizer.no_padding()  # which may ask for more memory than there is, and ends the process then
             tokenizer.encode(_STRANGE)
         except BaseException as error:  # the library raises nothing narrower; its panics are not Exceptions
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
@@ -177,8 +181,6 @@ class Checkpoint:
             raise CheckpointError(
                 f"{file} has token {largest}, config.json only {rows} rows of embeddings; fetch the checkpoint again"
             )
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
         return tokenizer
 
     def blank_token(self, tokenizer: Tokenizer) -> int:
@@ -248,7 +250,7 @@ def load_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
 
     """
     folder = _locate(name, revision)
-    config = _read_json(_need(folder / "config.json"))
+    config = _read_json(folder / "config.json")
     if config.get("model_type") != "c2llm":
         raise CheckpointError(
             f"{name} is a {config.get('model_type')!r} checkpoint, not 'c2llm'; choose a C2LLM model such as "
@@ -334,9 +336,19 @@ def _need(file: Path) -> Path:
     return file
 
 
+def _need_json(file: Path) -> Path:
+    if (size := _need(file).stat().st_size) > _MAX_JSON_BYTES:
+        raise CheckpointError(f"{file} has {size:,} bytes, at most {_MAX_JSON_BYTES:,} are read; fetch it again")
+    return file
+
+
 def _read_json(file: Path) -> dict[str, Any]:
+    _need_json(file)
     try:
-        data = parse_json(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        if has_too_many_values(text):
+            raise ValueError("it has millions of values")
+        data = parse_json(text)
     except (ValueError, OSError) as error:
         raise CheckpointError(f"{file} is not readable JSON: {error}; fetch it again") from error
     if not isinstance(data, dict):

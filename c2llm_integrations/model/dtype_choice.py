@@ -20,6 +20,7 @@ import torch
 from torch.nn import functional as F
 
 from c2llm_integrations._utils.files import user_cache, write_atomically
+from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.model.backbones import Bert
 from c2llm_integrations.model.checkpoint import RANGES, Checkpoint
 from c2llm_integrations.model.int8 import Product, weight_steps
@@ -95,7 +96,8 @@ def product_times(width: int, inner: int) -> Mapping[str, float]:
     file = user_cache() / "cpu.json"
     kept: dict[str, dict[str, float]] = {}
     with suppress(OSError, ValueError):
-        kept = json.loads(file.read_text(encoding="utf-8"))
+        if file.is_file():  # a pipe would be waited for
+            kept = parse_json(file.read_text(encoding="utf-8"))
     key = f"{this_machine()}, {width} x {inner}"
     found = kept.get(key) if isinstance(kept, dict) else None
     if isinstance(found, dict) and "float32" in found and all(isinstance(ms, float) for ms in found.values()):

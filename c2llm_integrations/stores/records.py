@@ -22,6 +22,10 @@ MAX_EXACT_INTEGER = 2**53
 _LONG_NUMBER = re.compile(r"\d{19}")
 # No file has more lines, and no column of an export takes a larger number.
 MAX_LINE = 2**31 - 1
+# Levels of lists and mappings in metadata, itself one: Qdrant's engine writes some more than it can read again, and
+# then opens none of its rows.
+MAX_LEVELS = 64
+_NESTING = (Mapping, list, tuple)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +91,25 @@ def prepared(record: Record, key: RecordId | None = None) -> PreparedRecord:
 def prepared_of(id: RecordId, text: str, metadata: Mapping[str, Any], source: str, key: RecordId) -> PreparedRecord:
     """Return what `prepared` does, of a record's parts."""
     written = _JSON(metadata)
+    if written.count("[") + written.count("{") > MAX_LEVELS or _LONG_NUMBER.search(written):
+        require_storable(metadata)
     if "\\ud" in written:  # half of a pair as JSON spells it, which must be a whole one
         json.dumps(metadata, ensure_ascii=False).encode()
-    if _LONG_NUMBER.search(written):
-        require_64_bits(metadata)
     return PreparedRecord(id, text, metadata, source, key, _digest(text) + _digest(written), len(written))
 
 
-def require_64_bits(value: object) -> None:
-    """Raise ValueError for a larger integer in metadata: some databases refuse it, others keep a float."""
-    if isinstance(value, int) and not -(2**63) <= value < 2**64:
-        raise ValueError(f"an integer has {value.bit_length()} bits, stores keep 64; write it as a string")
-    for inner in value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ():
-        require_64_bits(inner)
+def require_storable(metadata: object) -> None:
+    """Raise ValueError for what databases refuse or change: over `MAX_LEVELS`, or an integer of over 64 bits."""
+    level = [metadata]
+    for _ in range(MAX_LEVELS + 1):
+        for value in level:
+            if isinstance(value, int) and not -(2**63) <= value < 2**64:
+                raise ValueError(f"an integer has {value.bit_length()} bits, stores keep 64; write it as a string")
+        inner = (one.values() if isinstance(one, Mapping) else one for one in level if isinstance(one, _NESTING))
+        level = [value for values in inner for value in values]
+        if not level:
+            return
+    raise ValueError(f"over {MAX_LEVELS} levels of lists and mappings")
 
 
 def utf8_bytes(text: str) -> int:

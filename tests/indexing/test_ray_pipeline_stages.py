@@ -7,15 +7,17 @@ import subprocess
 
 import numpy as np
 import pytest
+import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.git import MAX_OUTPUT
-from c2llm_integrations.errors import StoreError
+from c2llm_integrations.errors import InputError, StoreError
 from c2llm_integrations.indexing.claims import Claim
 from c2llm_integrations.indexing.ray import batches, pipeline_stages
 from c2llm_integrations.indexing.ray.batches import ChunkBatch, Destination, Sum
+from c2llm_integrations.indexing.ray.cluster import Cluster, connected
 from c2llm_integrations.stores.vector_store import CollectionSpec, Row
 from tests.ingesting import write_tree
 
@@ -253,3 +255,11 @@ def test_an_empty_folder_is_one_batch(destination, tmp_path):
 )
 def test_a_remote_without_a_safe_name_is_named_by_its_digest(source, name):
     assert pipeline_stages.name_of_remote(source, "digest") == name
+
+
+@pytest.mark.parametrize("address", [None, "local"])
+def test_a_ray_that_asks_nobody_for_a_token_is_not_started(address, monkeypatch):
+    monkeypatch.setattr(ray, "__version__", "2.58.3")
+    monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("every machine of the network could run code here"))
+    with pytest.raises(InputError, match=r"Ray 2\.58\.3 would let .*'ray>=2\.59'"), connected(Cluster(address)):
+        pass

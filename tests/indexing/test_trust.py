@@ -198,7 +198,9 @@ def test_a_model_that_only_the_index_names_is_not_loaded(model, tree, embedder, 
     del document["checksum"]
     file.write_text(json.dumps(document))
     shutil.copytree(TIED, tree / "model", dirs_exist_ok=True)
-    for arguments in (["search", "x"], ["index"], ["search", "x", "--index"], ["browse", "--port", "0"]):
+    (tree / "records.jsonl").write_text('{"text": "x"}\n')
+    load = ["load", tree / "records.jsonl", "--source", "s", "--collection", "code"]
+    for arguments in (["search", "x"], ["index"], ["search", "x", "--index"], ["browse", "--port", "0"], load):
         said = complaint(capsys, 1, *arguments)
         assert f"names the model '{model}', which you never used" in said
     answer(capsys, "search", "file", "--lexical")

@@ -3,6 +3,8 @@
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -98,12 +100,20 @@ def test_other_checkpoints_are_refused_by_name(copy, change, message):
         load_checkpoint(str(copy))
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "\x00"])
+@pytest.mark.parametrize("content", ["{", "[]", "\x00", "[" + "[]," * 2**20 + "[]]"])
 def test_broken_json_is_one_line(copy, content):
     (copy / "config.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"config\.json") as caught:
         load_checkpoint(str(copy))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "config_sentence_transformers.json", "tokenizer.json"])
+def test_a_hole_of_gigabytes_is_refused_unread(copy, name):
+    with open(copy / name, "wb") as file:
+        file.truncate(2**34)
+    with pytest.raises(CheckpointError, match=rf"^\S+{name} has 17,179,869,184 bytes, at most"):
+        load_checkpoint(str(copy)).tokenizer()
 
 
 def test_an_index_cannot_point_outside_its_folder(copy):
@@ -177,6 +187,18 @@ def test_a_tokenizer_that_would_fail_later_is_refused(copy, changes):
     file.write_text(json.dumps({**json.loads(file.read_text()), "pre_tokenizer": None, "added_tokens": [], **changes}))
     with pytest.raises(CheckpointError, match=r"tokenizer\.json is not a tokenizer"):
         load_checkpoint(str(copy)).tokenizer()
+
+
+def test_padding_of_terabytes_is_never_made(copy):
+    file = copy / "tokenizer.json"
+    padding = {"strategy": {"Fixed": 10**12}, "direction": "Right", "pad_to_multiple_of": None}
+    padding |= {"pad_id": 0, "pad_type_id": 0, "pad_token": "x"}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "padding": padding}))
+    command = "import sys; from c2llm_integrations.model.checkpoint import load_checkpoint as load; "
+    command += "print(len(load(sys.argv[1]).tokenizer().encode('x').ids))"
+    # In a process of its own, which the library would abort.
+    done = subprocess.run([sys.executable, "-c", command, str(copy)], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("1\n", "")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -60,6 +61,17 @@ def test_it_is_measured_once_for_a_machine(cache, monkeypatch):
     monkeypatch.setattr(dtype_choice, "_measured", lambda *_: pytest.fail("measured again"))
     product_times.cache_clear()  # as in another process
     assert product_times(64, 96) == first
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_in_its_place_is_not_waited_for(cache, monkeypatch):
+    monkeypatch.setattr(dtype_choice, "_measured", lambda *_: {"float32": 1.0})
+    cache.parent.mkdir()
+    os.mkfifo(cache)
+    waiting = threading.Thread(target=product_times, args=(64, 96), daemon=True)
+    waiting.start()
+    waiting.join(20)
+    assert cache.is_file()
 
 
 def timers(load, costs):

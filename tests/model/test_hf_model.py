@@ -135,3 +135,41 @@ def test_config_reads_the_released_keys():
     config = AutoConfig.from_pretrained(COMPRESSED)
     assert isinstance(config, C2LLMConfig)
     assert (config.compressed_dim, config.pma_num_heads, config.backbone().model_type) == (32, 4, "qwen2")
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        # Each is built from a part that it names: another folder or id of the hub, whose code it may be told to run.
+        {"model_type": "detr", "backbone": "evil/part", "use_timm_backbone": False},
+        {"model_type": "lightglue", "trust_remote_code": True, "keypoint_detector_config": {"_name_or_path": "evil"}},
+        {"model_type": "llama", "parts": [{"vision_config": {"model_type": "dpt", "backbone": "evil/part"}}]},
+        {"model_type": ["llama"]},
+    ],
+)
+def test_a_backbone_that_is_made_of_other_models_is_refused_unbuilt(backbone, monkeypatch):
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("asked another machine"))
+    with pytest.raises(CheckpointError, match="is no model of text"):
+        C2LLMConfig(pma_num_heads=4, backbone_config=backbone)
+
+
+def test_what_a_configuration_says_of_other_files_and_kernels_is_dropped():
+    hostile = {
+        "backbone": "evil/part",
+        "trust_remote_code": True,
+        "_name_or_path": "evil",
+        "auto_map": {"AutoModel": "m.M"},
+    }
+    hostile |= {"attribute_map": {"_attn_implementation_internal": "evil"}, "evil": "kernels-community/attention"}
+    hostile |= {"_attn_implementation_internal": "kernels-community/attention"}
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 4, "num_hidden_layers": 1}
+    sizes |= {"vocab_size": 50, "intermediate_size": 32}
+    for config in (
+        C2LLMConfig(pma_num_heads=4, **sizes, **hostile),
+        C2LLMConfig(pma_num_heads=4, backbone_config={"model_type": "llama", **sizes, **hostile}),
+    ):
+        model = C2LLMModel(config)
+        assert model.config._attn_implementation != "kernels-community/attention"
+        assert model.backbone.config._attn_implementation == "sdpa"
+        assert model.backbone.config.name_or_path == ""
+    assert not hasattr(config.backbone(), "backbone")

@@ -157,6 +157,14 @@ def empty_milvus(address: str) -> None:
     client.close()
 
 
+def lists(levels: int) -> object:
+    """So many lists in one another."""
+    value: object = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 @pytest.fixture
 def spec() -> CollectionSpec:
     return CollectionSpec(WIDTH, {"model": "somewhere/nano", "weights": "abc", "normalize": True, "projection": None})

@@ -17,7 +17,7 @@ from c2llm_integrations import CodeChunk, InputError, RepositoryError, SpecMisma
 from c2llm_integrations.stores.records import Record
 from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
 from tests.indexing.record_models import WIDTH, CountingEmbedder, held, vectors_of
-from tests.stores.conftest import SLOW, Database
+from tests.stores.conftest import SLOW, Database, lists
 from tests.stores.foreign_writers import add_fields
 
 RECORDS = [
@@ -96,6 +96,8 @@ BAD: dict[str, tuple[Any, str]] = {
     "text-surrogate": ({"id": "bad", "text": "\ud800"}, "surrogate"),
     "nan": ({"id": "bad", "text": "x", "n": float("nan")}, "not JSON"),
     "infinity-deep": ({"id": "bad", "text": "x", "n": {"a": [float("inf")]}}, "not JSON"),
+    "deep": ({"id": "bad", "text": "x", "n": lists(64)}, "not JSON .over 64 levels"),
+    "deeper-than-python": ({"id": "bad", "text": "x", "n": lists(100_000)}, "not JSON"),
     "set": ({"id": "bad", "text": "x", "n": {1, 2}}, "not JSON"),
     "bytes": ({"id": "bad", "text": "x", "n": b"1"}, "not JSON"),
     "too-much": ({"id": "bad", "text": "x", "n": "y" * 10_000_000}, "bytes as JSON"),

@@ -23,7 +23,7 @@ from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId, row_id, why_id_refused
 from c2llm_integrations.stores.records import Record
 from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
-from tests.stores.conftest import SLOW, WIDTH, Database
+from tests.stores.conftest import SLOW, WIDTH, Database, lists
 from tests.stores.foreign_writers import add_fields, write_foreign
 from tests.stores.test_contract import unit
 
@@ -155,6 +155,7 @@ def test_records_and_chunks_of_one_collection_keep_apart(store: VectorStore, mak
         ({"metadata": {"m": 1, "n": float("nan")}}, "not JSON.*'n'"),
         ({"metadata": {"n": {"m": [2**64]}}}, "an integer has 65 bits"),
         ({"metadata": {"n": -(10**400)}}, "an integer has 1329 bits"),
+        ({"metadata": {"deep": lists(64)}}, "over 64 levels"),
         ({"metadata": {7: "x"}}, "field name 7"),
         ({"metadata": {'a"b': 1}}, "field name"),
         ({"metadata": {"vector": 1}}, "field 'vector'.*rename"),
@@ -171,6 +172,20 @@ def test_what_cannot_be_stored_is_refused_in_one_line(store: VectorStore, change
     assert "\n" not in str(caught.value)
     assert len(caught.value.reasons) == 1
     assert store.count() == 0
+
+
+def test_metadata_of_the_most_levels_can_be_read_again(open_: Database, spec: CollectionSpec) -> None:
+    deep = {"deep": lists(63)}
+    with open_("deep") as store:
+        store.drop()
+        store.create(spec)
+        store.upsert([a_row("deep", **deep), a_row("plain")])
+    with open_("deep") as store:
+        assert {hit.record.id: hit.record.metadata for hit in store.search(np.ones(WIDTH), 9)} == {
+            "deep": deep,
+            "plain": {},
+        }
+        store.drop()
 
 
 # ---- updates

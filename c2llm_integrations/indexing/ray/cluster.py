@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from c2llm_integrations.errors import C2LLMError, MissingExtra
+from c2llm_integrations.errors import C2LLMError, InputError, MissingExtra
 
 try:
     import ray
@@ -32,6 +32,8 @@ EmbedderOf = Callable[[], Any]
 PART_TEXTS = 128
 # Parts for each actor in one batch of records: one computed, one on its way, and more so that all end about together.
 PARTS_EACH = 4
+# The first release whose clusters, which listen on all addresses of a machine, ask for a token by default.
+_GUARDED = (2, 59)
 
 
 @dataclass
@@ -68,10 +70,18 @@ def _load_nano() -> Any:
 
 @contextmanager
 def connected(cluster: Cluster) -> Iterator[None]:
-    """Connect to the cluster, or start one on this machine, unless this process is connected already."""
+    """Connect to the cluster, or start one on this machine, unless this process is connected already.
+
+    Raises InputError where Ray would let every machine of the network run code on this one.
+    """
     if ray.is_initialized():
         yield
         return
+    if cluster.address in (None, "local") and tuple(map(int, ray.__version__.split(".")[:2])) < _GUARDED:
+        raise InputError(
+            f"Ray {ray.__version__} would let every machine of the network run code on this one; "
+            "run: pip install 'ray>=2.59'"
+        )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
