@@ -22,8 +22,8 @@ def langchain_milvus_arguments(store: VectorStore) -> dict[str, Any]:
 
     If the collection has a lexical index, the result searches words and vectors together; `Milvus` then asks each for
     `fetch_k` rows, 4 by default, so give at least `k`: `similarity_search(question, k=10, fetch_k=50)`. Close a Milvus
-    Lite store first: its file can be opened only once. A store made from your own client has no address; add
-    `connection_args`.
+    Lite store first: its file can be opened only once, and LangChain's store keeps it until the process ends. A store
+    made from your own client has no address; add `connection_args`.
 
     Raises:
         InputError: If the store is not a Milvus store.

@@ -125,19 +125,22 @@ class C2LLMVectorStore(VectorStore):
         return made
 
     def delete(self, ids: list[str] | None = None, *, filter: Where | None = None, **unknown: Any) -> bool:
-        """Delete documents of this source: those with these ids, those that match the filter, or all.
+        """Delete documents of this source: those with these ids, those that match the filter, or, without either, all.
 
-        Return True, also for ids that are not there.
+        Return True, also for ids that are not there. Raises InputError for a filter that every document matches.
         """
         refuse_unknown(unknown, ("ids", "filter"))
         if ids is not None and filter is not None:
             raise InputError("delete got ids and a filter; give one of them")
         documents = self._documents
+        where = documents.where(filter)
+        if filter is not None and not where:  # most likely one that was put together from nothing
+            raise InputError(f"the filter {filter!r:.60} matches every document; delete() deletes all of this source")
         with documents.shared.opened() as store:
             if ids is not None:
                 store.delete(documents.named(store, ids), source=documents.source)
             else:
-                store.delete(source=documents.source, where=documents.where(filter))
+                store.delete(source=documents.source, where=where)
         return True
 
     # ---- reading

@@ -143,11 +143,16 @@ class C2LLMVectorStore(BasePydanticVectorStore):
     def delete_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **unknown: Any
     ) -> None:
-        """Delete the nodes that have one of these ids, if given, and match the filters."""
+        """Delete the nodes that have one of these ids, if given, and match the filters.
+
+        Raises InputError for neither, and without ids for filters that every node matches.
+        """
         refuse_unknown(unknown, ())
         if node_ids is None and filters is None:
             raise InputError("delete_nodes got neither node_ids nor filters; `clear` deletes all")
         where = self._where(filters)
+        if node_ids is None and not where:  # most likely filters that were put together from nothing
+            raise InputError("the filters match every node; `clear` deletes all")
         with self._shared().opened() as store:
             if node_ids is None:
                 store.delete(where=where, source=self.source)

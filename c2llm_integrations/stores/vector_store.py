@@ -452,7 +452,7 @@ class VectorStore(Backend):
         others = sorted(name for name in where.periods() if fields.get(name) != "datetime")
         if others:
             raise InputError(
-                f"filter {others[0]!r} has moments as its bounds, but {self.collection!r} does not know it as one; "
+                f"filter {others[0]!r} is compared with a moment, but {self.collection!r} does not know it as one; "
                 f"{self._declaring} fields={{{others[0]!r}: 'datetime'}}"
             )
 

@@ -225,6 +225,8 @@ async def test_async_gives_what_sync_gives(store):
         lambda store: store.add_texts(["a"], ids=["a", "b"]),
         lambda store: store.add_texts(["a"], namespace="b"),
         lambda store: store.delete(["a"], filter={"a": 1}),
+        lambda store: store.delete(filter={}),
+        lambda store: store.delete(filter={"and": [{}]}),
         lambda store: C2LLMVectorStore(search_type="sparse"),
         lambda store: C2LLMVectorStore("somewhere").add_texts(["a"]),
     ],
@@ -235,6 +237,7 @@ def test_bad_arguments_are_refused_in_one_line(call, embeddings):
     with pytest.raises(InputError) as refused:
         call(store)
     assert "\n" not in str(refused.value)
+    assert len(store.similarity_search("a")) == 1
 
 
 @pytest.mark.parametrize("metadata", [{"a": object()}, {"a": float("nan")}, {"a": "x" * 70_000}, {'"': 1}, {1: 2}])

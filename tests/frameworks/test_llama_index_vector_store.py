@@ -98,6 +98,14 @@ def test_a_document_is_deleted_with_all_its_nodes(filled):
     assert filled.get_nodes() == []
 
 
+def test_filters_of_nothing_delete_nothing(filled):
+    with pytest.raises(InputError, match="`clear` deletes all"):
+        filled.delete_nodes(filters=MetadataFilters(filters=[]))
+    assert len(filled.get_nodes()) == 4
+    filled.delete_nodes(["a"], filters=MetadataFilters(filters=[]))
+    assert len(filled.get_nodes()) == 3
+
+
 def test_nodes_are_deleted_by_filter(filled):
     acme = MetadataFilters(filters=[MetadataFilter(key="tenant", value="acme")])
     filled.delete_nodes(["a", "b"], acme)
