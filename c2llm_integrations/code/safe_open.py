@@ -56,9 +56,15 @@ def read_inside(root: Path, path: str, limit: int = -1) -> bytes:
 
 
 def require_small(file: Path) -> Path:
-    """Return a file's path; raises OSError for one larger than any of ours: it may have come with a checkout."""
-    if (size := os.lstat(file).st_size) > MAX_OWN_BYTES:
-        raise OSError(errno.EFBIG, f"it has {size:,} bytes, at most {MAX_OWN_BYTES:,} are read")
+    """Return a file's path; raises OSError for a link, a pipe and the like, and for one larger than any of ours.
+
+    It may have come with a checkout.
+    """
+    about = os.lstat(file)
+    if not stat.S_ISREG(about.st_mode):
+        raise NotRegular(errno.EINVAL, "not a regular file")
+    if about.st_size > MAX_OWN_BYTES:
+        raise OSError(errno.EFBIG, f"it has {about.st_size:,} bytes, at most {MAX_OWN_BYTES:,} are read")
     return file
 
 

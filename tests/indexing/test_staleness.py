@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import threading
 import tracemalloc
 from pathlib import Path
 
@@ -376,6 +377,15 @@ def test_a_folder_that_a_record_repeats_is_listed_once(repository, store, monkey
     monkeypatch.setattr(staleness, "list_again", lambda *about: (listed.append(about[1]), real(*about))[1])
     assert stale(repository, store) is None
     assert listed == [""]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_in_the_place_of_a_record_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "record")
+    waiting = threading.Thread(target=file_states.load, args=(tmp_path / "record",), daemon=True)
+    waiting.start()
+    waiting.join(20)
+    assert not waiting.is_alive()
 
 
 def test_a_record_of_very_many_folders_is_none(repository, store, monkeypatch):
