@@ -289,6 +289,27 @@ def test_a_full_disk_stops_writing_but_not_reading(
         assert store.count() == 30
 
 
+@pytest.mark.parametrize("spare", [2**40, 0])
+def test_holes_that_a_full_disk_may_not_back_are_read_in_a_copy_where_there_is_room(
+    filled: Path, make_rows: MakeRows, monkeypatch: pytest.MonkeyPatch, spare: int
+) -> None:
+    [row] = make_rows(1)
+    real = shutil.disk_usage
+
+    def usage(path: str | Path) -> Any:
+        return real(path)._replace(free=0 if Path(path).is_relative_to(filled) else spare)
+
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", usage)
+        with QdrantEdgeStore(filled) as store:
+            assert len(store.search(row.vector, 5)) == 5
+            assert (store._copy is not None) == bool(spare)
+            with pytest.raises(StoreError, match=r"has 0 MiB of disk free.*make room"):
+                store.upsert([row])
+    with QdrantEdgeStore(filled) as store:
+        store.upsert([row])
+
+
 # ---- a collection that takes another's place
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 from c2llm_integrations._utils.files import FileLock, allocated_bytes, copy_sparse, is_refused, is_writable, sync_folder
@@ -150,7 +150,7 @@ class QdrantEdgeStore(PointReader):
             settings = Settings.load(self._file)
             shard = self._place = self.folder / settings.shard
             is_whole = edge_files.is_sealed(shard)
-            if is_writable(self.folder):
+            if is_writable(self.folder) and not self._lacks_room(shard):
                 self._sweep()
                 # The engine applies its log to its files whenever it loads them, even if nobody writes a row.
                 self._sealed = break_seal(edge_files.seal_of(shard)) if is_whole else {}
@@ -165,11 +165,22 @@ class QdrantEdgeStore(PointReader):
             self._let_go()
             raise
 
+    def _lacks_room(self, shard: Path) -> bool:
+        """Return whether holes of a shard may not be backed where it lies, where even reading one takes room (tmpfs).
+
+        False where a copy would have none either.
+        """
+        free = shutil.disk_usage(self.root).free
+        if free >= RESERVE_BYTES:
+            return False
+        size = _size_of(shard)
+        return free < size - allocated_bytes(shard) and size <= shutil.disk_usage(gettempdir()).free
+
     def _copied(self, shard: Path) -> Path:
         """Return a copy of a shard that cannot be written to: the engine opens every file for writing."""
         self._copy = TemporaryDirectory(prefix="c2llm-", ignore_cleanup_errors=True)
         # Where a hole that the engine maps cannot be filled, the process dies without a word.
-        need = sum(file.stat().st_size for file in shard.rglob("*") if file.is_file())
+        need = _size_of(shard)
         free = shutil.disk_usage(self._copy.name).free
         if free < need:
             raise StoreError(
@@ -366,14 +377,14 @@ class QdrantEdgeStore(PointReader):
         return super()._translate(error)
 
     def _require_space(self, size: int) -> None:
-        if self._copy is not None:
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         need, free = RESERVE_BYTES + size, shutil.disk_usage(self.root).free
-        if free < need:
+        if free < need and (self._copy is None or is_writable(self.folder)):
             raise StoreError(
                 f"{self.root} has {free // 2**20} MiB of disk free, writing needs {need // 2**20} MiB; "
                 "make room and run again, nothing written is lost"
             )
+        if self._copy is not None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     def _sweep(self) -> None:
         edge_files.sweep(self.folder)
@@ -412,6 +423,11 @@ def _make_shard(folder: Path, spec: CollectionSpec) -> None:
         shard.update(index)
     shard.flush()
     shard.close()
+
+
+def _size_of(folder: Path) -> int:
+    """Return the bytes of the files under a folder, holes included."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
