@@ -177,7 +177,7 @@ def plan_records(
         if not options.replace and (held := store.spec) is not None:
             held.require_same(spec)
     run = _Run(source, store, spec, options, embedder, is_new=options.replace)
-    run.total = how_many(records)
+    run.total, run.is_dry = how_many(records), True
     for _, change in run.changes(items, run.note_refused):
         run.report.written += change is Change.NEW
     run.report.deleted = sum(1 for _ in run.stored.left()) if run.deletes else 0
@@ -271,6 +271,7 @@ class _Run:
         self._is_new = is_new
         self._options = options
         self.total: int | None = None  # records, where that is known
+        self.is_dry = False  # whether nothing will be written
         self._embedder = embedder
         # Ids that are neither UUIDs nor numbers are the source's own; the others may be taken.
         self._shared = holds_rows is not None and holds_rows.total() > len(self.stored)
@@ -439,6 +440,11 @@ class _Run:
         """Return key → reason for what the store would refuse, before it is embedded, which takes longest."""
         if self._store is None or self._spec is None:
             return {}
-        changed = [one for one, change in zip(records, changes, strict=True) if change is not Change.NONE]
+        changed = [
+            one
+            for one, change in zip(records, changes, strict=True)
+            # What comes with its vector costs nothing before it is written, and is checked then.
+            if change is Change.MOVED or (change is None and (self.is_dry or one.key not in self._vectors))
+        ]
         limit = None if self._spec.long_text == "cut" else self._store.capabilities.max_text_bytes
         return {changed[place].key: why for place, why in refused_records(changed, limit, self._spec.fields).items()}

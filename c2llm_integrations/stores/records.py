@@ -19,7 +19,7 @@ Vector = NDArray[np.float32]
 # From here on a float no longer holds every integer.
 MAX_EXACT_INTEGER = 2**53
 # An integer of over 64 bits has at least so many digits.
-_LONG_NUMBER = re.compile(r"\d{19}")
+_LONG_NUMBER = re.compile("[0-9]{19}")
 # No file has more lines, and no column of an export takes a larger number.
 MAX_LINE = 2**31 - 1
 # Levels of lists and mappings in metadata, itself one: Qdrant's engine writes some more than it can read again, and
