@@ -1,6 +1,7 @@
 """The steps of a distributed run, in one process and without a cluster."""
 
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -119,16 +120,19 @@ def test_the_same_folder_and_url_have_one_owner_wherever_they_are_read():
 
 
 def test_texts_are_left_out_as_files_are(destination):
-    paths = ["a.py", "b.py", "c.py", "id_rsa", "e.py", "f.py"]
-    texts = ["x = 1\n", None, "y" * 2_000_000, "secret", "\ud800", "x = 2\n"]
+    paths = ["a.py", "b.py", "c.py", "id_rsa", "e.py", "f.py", "g.unknown", "h.ipynb", "i.py"]
+    notebook = json.dumps({"cells": [{"cell_type": "code", "source": "x = 3", "outputs": ["y" * 2_000_000]}]})
+    texts = ["x = 1\n", None, "y" * 2_000_000, "secret", "\ud800", "x = 2\n", "words " * 2_000, notebook, "x\0y = 1\n"]
     batch = pipeline_stages.list_texts("one", paths, texts, "x.parquet", destination, False)
-    assert (batch.result.files, batch.result.rows) == (["a.py", "f.py"], 6)
+    assert (batch.result.files, batch.result.rows) == (["a.py", "f.py", "h.ipynb"], 9)
     assert batch.result.report.skipped == {
         "no text": ["b.py"],
         "too large": ["c.py"],
         "secret": ["id_rsa"],
-        "binary": ["e.py"],
+        "binary": ["e.py", "i.py"],
+        "minified": ["g.unknown"],
     }
+    assert "yyy" not in batch.texts["h.ipynb"]
 
 
 def test_texts_of_a_repository_that_another_source_fills_are_refused_without_force(destination, tmp_path):

@@ -24,10 +24,9 @@ from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.git import GitFolder, check_out, run_git
 from c2llm_integrations.code.git_commit import CommitSeen
-from c2llm_integrations.code.languages import PROSE, language_of
 from c2llm_integrations.code.repository import Tree, checkout_id, iter_sources, open_tree
 from c2llm_integrations.code.repository_name import normalize_origin
-from c2llm_integrations.code.source_file import SourceFile, redacted
+from c2llm_integrations.code.source_file import SourceFile, redacted, source_of
 from c2llm_integrations.code.version_control import is_git_folder
 from c2llm_integrations.errors import RepositoryError, StoreError, reason_of
 from c2llm_integrations.indexing.chunk_diff import Change, StoredRows
@@ -197,13 +196,13 @@ def list_texts(
     tree = Tree(Path(), "", repository)
     kept: dict[str, str] = {}
     for path, text in zip(paths, texts, strict=True):
-        reason = "no text" if text is None else _why_skip(path, text)
-        if reason is not None:
-            tree.skip(reason, path)
-        elif text is not None:
+        source_file = "no text" if text is None else _source_of(path, text)
+        if isinstance(source_file, str):
+            tree.skip(source_file, path)
+        else:
             tree.files.append(path)
-            kept[path] = redacted(SourceFile(path, text, "utf-8", b"")).text
-            if kept[path] != text:
+            kept[path] = redacted(source_file).text
+            if kept[path] != source_file.text:
                 tree.skip(exclude.REDACTED, path)
     held = [row for path in kept for row in _held_of(destination, repository).get(path, ())]
     report = IngestReport(repository, skipped=tree.skipped)
@@ -211,14 +210,12 @@ def list_texts(
     return FileBatch(result, texts=kept, held=held)
 
 
-def _why_skip(path: str, text: str) -> str | None:
+def _source_of(path: str, text: str) -> SourceFile | str:
     try:
-        size = len(text.encode())
+        data = text.encode()
     except UnicodeEncodeError:
         return exclude.BINARY
-    if size > exclude.MAX_FILE_BYTES:
-        return exclude.TOO_LARGE
-    return exclude.why_skip_name(path) or exclude.why_skip_text(text, language_of(path) in PROSE)
+    return exclude.why_skip_name(path) or source_of(path, data)
 
 
 @lru_cache(4)
