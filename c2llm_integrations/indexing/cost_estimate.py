@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from c2llm_integrations._utils.sampling import Reservoir
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.lexical_terms import document_terms
 from c2llm_integrations.stores.vector_store import CollectionSpec
@@ -44,24 +44,19 @@ class Estimator:
         self._embedder = embedder
         self._spec = spec
         self._rows = self._characters = self._bytes = 0
-        self._sample: list[CodeChunk] = []
-        self._random = random.Random(0)
+        self._sample = Reservoir[CodeChunk](SAMPLE_CHUNKS)
 
     def add(self, chunk: CodeChunk) -> None:
         """Count a chunk, and perhaps keep it in the sample."""
         self._rows += 1
         self._characters += len(chunk.text)
         self._bytes += len(chunk.text.encode(errors="replace"))
-        if len(self._sample) < SAMPLE_CHUNKS:
-            self._sample.append(chunk)
-        elif (place := self._random.randrange(self._rows)) < SAMPLE_CHUNKS:
-            self._sample[place] = chunk
+        self._sample.add(chunk)
 
     def estimate(self) -> Estimate:
         """Embed some of the sample and extrapolate to all chunks."""
         if not self._rows:
             return Estimate()
-        self._random.shuffle(self._sample)
         tokens_per_character, characters_per_second = self._measure()
         tokens, seconds = tokens_per_character * self._characters, self._characters / characters_per_second
         return Estimate(round(tokens), self._store_bytes(), tokens / seconds, seconds / 60)
@@ -69,11 +64,12 @@ class Estimator:
     def _measure(self) -> tuple[float, float]:
         """Return tokens per character, 0 for a server that does not count, and characters per second at last."""
         embedder = self._embedder
-        embedder.encode_documents([self._sample[0].text])  # the first call also sets up
+        sample = self._sample.items
+        embedder.encode_documents([sample[0].text])  # the first call also sets up
         before, start, size = embedder.tokens_seen, 0, 4
         characters, rate, took = 0, 0.0, 0.0
-        while start < len(self._sample) and took < ENOUGH_SECONDS:
-            texts = [chunk.text for chunk in self._sample[start : start + size]]
+        while start < len(sample) and took < ENOUGH_SECONDS:
+            texts = [chunk.text for chunk in sample[start : start + size]]
             begin = perf_counter()
             embedder.encode_documents(texts)
             took = perf_counter() - begin
@@ -83,7 +79,7 @@ class Estimator:
         return (embedder.tokens_seen - before) / max(1, characters), rate
 
     def _store_bytes(self) -> int:
-        spec, sample = self._spec, self._sample
+        spec, sample = self._spec, self._sample.items
         terms = 0.0
         if spec.analyzer is not None:
             terms = sum(len(set(document_terms(chunk.path, chunk.text))) for chunk in sample) / len(sample)
