@@ -29,8 +29,8 @@ from c2llm_integrations.cli.store_and_model import load_model, opened
 from c2llm_integrations.indexing.options import RecordOptions
 
 if TYPE_CHECKING:
-    from c2llm_integrations.indexing.options import DocumentEmbedder
     from c2llm_integrations.model.embedder import C2LLMEmbedder
+    from c2llm_integrations.model.fingerprint import DocumentEmbedder
 
 
 @dataclass(frozen=True)

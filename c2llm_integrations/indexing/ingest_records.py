@@ -52,7 +52,8 @@ from c2llm_integrations.stores.spec import CompactPlan
 from c2llm_integrations.stores.vector_store import CollectionSpec, VectorStore
 
 if TYPE_CHECKING:
-    from c2llm_integrations.indexing.options import DocumentEmbedder, Transform, Vectors
+    from c2llm_integrations.indexing.options import Transform, Vectors
+    from c2llm_integrations.model.fingerprint import DocumentEmbedder
 
 
 _TAKEN = "the id is that of a row which this source did not write; use ids that are other strings"

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from c2llm_integrations._utils.option_field import option
 from c2llm_integrations.code.exclude import REFUSED_FILE
 
 if TYPE_CHECKING:  # importing options alone loads no store
     from collections.abc import Callable, Collection, Mapping, Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
 
     from c2llm_integrations._utils.progress import Progress
     from c2llm_integrations.code.chunk import CodeChunk
@@ -26,21 +23,6 @@ if TYPE_CHECKING:  # importing options alone loads no store
     Transform = Callable[[Any], Any]
 
 Vectors = str | Iterable[Any]
-
-
-class DocumentEmbedder(Protocol):
-    """The part of a `C2LLMEmbedder` that loading records needs; `RayEmbedder` has it too."""
-
-    output_dim: int
-    tokens_seen: int
-    texts_cut: int
-
-    @property
-    def fingerprint(self) -> Mapping[str, Any]:
-        """Everything that decides what a vector means."""
-
-    def encode_documents(self, texts: Sequence[str], /) -> NDArray[np.float32]:
-        """Return (len(texts), output_dim) vectors; raises InputError for a text that cannot be embedded."""
 
 
 @dataclass(frozen=True, kw_only=True)

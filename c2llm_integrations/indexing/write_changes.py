@@ -19,8 +19,8 @@ from c2llm_integrations.stores.records import AnyRecord, PreparedRecord
 from c2llm_integrations.stores.vector_store import Row, VectorStore
 
 if TYPE_CHECKING:
-    from c2llm_integrations.indexing.options import DocumentEmbedder
     from c2llm_integrations.indexing.report import IngestReport, RecordsReport
+    from c2llm_integrations.model.fingerprint import DocumentEmbedder
 
 # Records in one batch, which a killed run may have to embed again; more if they come with vectors.
 BATCH_RECORDS, BATCH_GIVEN = 256, 1_024

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.model.options import ModelOptions, is_known_model, is_url
@@ -17,6 +17,22 @@ if TYPE_CHECKING:
 
 # Everything that decides a vector, as a collection keeps it.
 Fingerprint = Mapping[str, str | int | bool | None]
+
+
+class DocumentEmbedder(Protocol):
+    """The part of a `C2LLMEmbedder` that filling a collection needs; `RayEmbedder` has it too."""
+
+    output_dim: int
+    tokens_seen: int
+    texts_cut: int
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """Everything that decides what a vector means."""
+
+    def encode_documents(self, texts: Sequence[str], /) -> NDArray[np.float32]:
+        """Return (len(texts), output_dim) vectors; raises InputError for a text that cannot be embedded."""
+
 
 # A probe identifies a server's weights: its prefix, the numbers of each text, and the least cosine of equal ones.
 _PROBE, _PROBED, _SAME_PROBE = "probe:", 32, 0.98

@@ -5,16 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import InputError, SpecMismatch, StoreError
-from c2llm_integrations.model.fingerprint import Fingerprint, current_fingerprint, is_same_probe
+from c2llm_integrations.model.fingerprint import DocumentEmbedder, Fingerprint, current_fingerprint, is_same_probe
 from c2llm_integrations.stores.untrusted_spec import checked_spec
-
-if TYPE_CHECKING:
-    from c2llm_integrations.model.embedder import C2LLMEmbedder
 
 # The layout of rows and metadata that this release writes and reads.
 LAYOUT = 1
@@ -151,7 +147,7 @@ class CollectionSpec:
     @classmethod
     def for_embedder(
         cls,
-        embedder: C2LLMEmbedder,
+        embedder: DocumentEmbedder,
         *,
         plan: CompactPlan | None = None,
         lexical: bool = True,
@@ -164,7 +160,7 @@ class CollectionSpec:
             CollectionSpec.for_embedder(embedder, plan=CompactPlan(datatype="float16"), fields={"votes": "integer"})
 
         Args:
-            embedder: A `C2LLMEmbedder`.
+            embedder: A `C2LLMEmbedder`, or a `RayEmbedder`.
             plan: How vectors are stored; None for float32 as they are.
             lexical: Whether the collection can be searched by words too.
             fields: Field of the metadata → its kind; see `CollectionSpec`.
