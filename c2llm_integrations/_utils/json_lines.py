@@ -29,7 +29,7 @@ def parse_json(document: str | bytes) -> Any:
 
 def has_too_many_values(text: str) -> bool:
     """Return whether a document may hold over `MAX_VALUES` values, of which each takes memory when it is parsed."""
-    return sum(map(text.count, ",[{")) > MAX_VALUES
+    return len(text) > MAX_VALUES and sum(map(text.count, ",[{")) > MAX_VALUES
 
 
 def is_json_lines(file: Path) -> bool:
@@ -73,7 +73,7 @@ def parse_row(line: bytes, where: str) -> dict[str, Any]:
     """Return the object in a line; raises InputError for anything else."""
     try:
         text = line.decode("utf-8-sig")
-        is_too_large = len(text) > MAX_VALUES and has_too_many_values(text)
+        is_too_large = has_too_many_values(text)
         row = None if is_too_large else parse_json(text)
     except UnicodeDecodeError as error:
         raise InputError(f"{where} cannot be read as JSON lines: {error}; write it again, in UTF-8") from error

@@ -181,11 +181,16 @@ def index_command(folder: Path, held: VectorStore | None, place: CollectionPlace
     from c2llm_integrations.indexing.claims import home_of
     from c2llm_integrations.stores import EDGE
 
-    path = os.path.relpath(folder)
+    path = _word(folder)
     if place.store is None and held is not None and home_of(held) != Path(store_of(folder).removeprefix(EDGE)).parent:
         place = replace(place, store=held.url)
-    path = f"./{path}" if path.startswith("-") else path  # it would be an option
-    return f"c2llm index{'' if path == '.' else f' {shlex.quote(path)}'}{place.again()}"
+    return f"c2llm index{'' if path == '.' else f' {path}'}{place.again()}"
+
+
+def _word(folder: Path) -> str:
+    """Return a folder, seen from here, as a word of a command."""
+    path = os.path.relpath(folder)
+    return shlex.quote(f"./{path}" if path.startswith("-") else path)  # it would be an option
 
 
 def nested(path: Path, report: IngestReport, place: CollectionPlace) -> list[str]:
@@ -208,6 +213,6 @@ def nested(path: Path, report: IngestReport, place: CollectionPlace) -> list[str
             f"{os.path.relpath(one)} is another repository; to search it too, run: {index_command(one, held, place)}"
             if has_git(one)
             else f"{os.path.relpath(one)} is a submodule that is not checked out; to search it too, run: "
-            f"git submodule update --init {shlex.quote(os.path.relpath(one))} && {index_command(one, held, place)}"
+            f"git submodule update --init {_word(one)} && {index_command(one, held, place)}"
             for one in islice(others, MAX_NESTED)
         ]

@@ -135,13 +135,13 @@ def _mode_used(
 ) -> tuple[Mode, list[str]]:
     """Return the mode that answers a question, and notes if it is not the one asked for or says nothing."""
     from c2llm_integrations.code.lexical_terms import ANALYZER
-    from c2llm_integrations.retrieval.search import UNREADABLE_NOTE, unreadable_note
+    from c2llm_integrations.retrieval.search import mode_and_note
 
     notes = []
     if asked == "hybrid" and spec.analyzer != ANALYZER:
         asked, notes = "dense", ["answered by meaning alone: this collection has no words to search"]
-    note = unreadable_note(question, asked, embedder)
-    return "lexical" if note == UNREADABLE_NOTE else asked, [*notes, *filter(None, [note])]
+    mode, note = mode_and_note(question, asked, embedder)
+    return mode, [*notes, *filter(None, [note])]
 
 
 def _from_here(path: str | None, origins: Mapping[str, Origin]) -> str | None:

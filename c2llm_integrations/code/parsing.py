@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tree_sitter import Language, Node, Parser, Range
 
+from c2llm_integrations._utils.fork import watched
 from c2llm_integrations.code.languages import grammar
 
 # The parser reads up to this many bytes at a time, and again for each name.
@@ -154,8 +155,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 _TRIAL = _Trial()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_TRIAL.forget)
+watched(_Trial.forget).add(_TRIAL)
 survives = _TRIAL.survives
 
 

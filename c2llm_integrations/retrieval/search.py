@@ -164,22 +164,22 @@ def is_readable(query: str, embedder: C2LLMEmbedder) -> bool:
 
 def mode_for(query: str, mode: Mode, embedder: C2LLMEmbedder | None) -> Mode:
     """Return "lexical" in place of "hybrid" for a question whose vector says nothing, else `mode`."""
-    is_kept = mode != "hybrid" or embedder is None or is_readable(query, embedder)
-    return mode if is_kept else "lexical"
+    return mode_and_note(query, mode, embedder)[0]
 
 
 def warned_mode_for(query: str, mode: Mode, embedder: C2LLMEmbedder | None) -> Mode:
     """Return what `mode_for` does, with a warning if the question's vector says nothing."""
-    if note := unreadable_note(query, mode, embedder):
+    chosen, note = mode_and_note(query, mode, embedder)
+    if note:
         warnings.warn(f"{query[:40]!r} is {note}", stacklevel=2)
-    return "lexical" if note == UNREADABLE_NOTE else mode
+    return chosen
 
 
-def unreadable_note(query: str, mode: Mode, embedder: C2LLMEmbedder | None) -> str:
-    """Return what to tell of a question whose vector says nothing, "" of all others."""
+def mode_and_note(query: str, mode: Mode, embedder: C2LLMEmbedder | None) -> tuple[Mode, str]:
+    """Return what `mode_for` does, and what to tell of a question whose vector says nothing, "" of all others."""
     if mode == "lexical" or embedder is None or is_readable(query, embedder):
-        return ""
-    return UNREADABLE_NOTE if mode == "hybrid" else DENSE_NOTE
+        return mode, ""
+    return ("lexical", UNREADABLE_NOTE) if mode == "hybrid" else (mode, DENSE_NOTE)
 
 
 def for_model(query: str) -> str:

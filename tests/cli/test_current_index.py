@@ -235,6 +235,15 @@ def test_a_submodule_that_is_not_checked_out_is_told_with_the_way_to_get_it(app,
     assert "libs/x/packages/a/m.py" in asked(capsys)[0]
 
 
+def test_a_folder_in_an_advised_command_is_never_an_option(app, tiny_model, capsys):
+    commit = git(app, "rev-parse", "HEAD").strip()
+    git(app, "update-index", "--add", "--cacheinfo", f"160000,{commit},--upload-pack=x")
+    (app / "--upload-pack=x").mkdir()
+    process = subprocess.run(command("index"), capture_output=True, text=True, check=True)
+    [line] = [line for line in process.stderr.splitlines() if "submodule" in line]
+    assert "git submodule update --init ./--upload-pack=x && c2llm index ./--upload-pack=x" in line
+
+
 def test_a_claim_that_names_no_path_is_damage(app, capsys):
     ship(app, {"odd": "./a%00b"})
     assert "claims.odd is './a%00b', expected text" in complaint(capsys, 1, "search", "zebra")
