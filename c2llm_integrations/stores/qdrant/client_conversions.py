@@ -105,12 +105,14 @@ def field_index(kind: str) -> Any:
     return models.PayloadSchemaType({"boolean": "bool"}.get(kind, kind))
 
 
-def points_of(records: Sequence[AnyRecord], vectors: Vectors, terms: Terms) -> list[models.PointStruct]:
-    """Return rows as points; `vectors`: (len(records), width)."""
+def points_of(
+    records: Sequence[AnyRecord], vectors: Vectors, terms: Terms, *, as_arrays: bool = False
+) -> list[models.PointStruct]:
+    """Return rows as points; `vectors`: (len(records), width); `as_arrays`: see `vectors_of`."""
     # Their parts are of the right types; checking them again would take half as long as storing them in memory.
     return [
         models.PointStruct.model_construct(id=record.row_id, vector=vector, payload=payload_of(record))
-        for record, vector in zip(records, vectors_of(models, vectors, terms), strict=True)
+        for record, vector in zip(records, vectors_of(models, vectors, terms, as_arrays=as_arrays), strict=True)
     ]
 
 

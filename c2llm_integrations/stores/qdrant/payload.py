@@ -142,12 +142,17 @@ class Types(NamedTuple):
     prefix: tuple[str, ...] = (METADATA_FIELD,)  # where the metadata lies in a payload
 
 
-def vectors_of(client: Any, vectors: NDArray[np.floating[Any]] | None, terms: Terms) -> Iterator[Any]:
-    """Yield the vectors of each row as points take them: dense, lexical or both; nothing where there are none."""
+def vectors_of(
+    client: Any, vectors: NDArray[np.floating[Any]] | None, terms: Terms, *, as_arrays: bool = False
+) -> Iterator[Any]:
+    """Yield the vectors of each row as points take them: dense, lexical or both; nothing where there are none.
+
+    `as_arrays`: dense ones stay arrays, which the client in memory takes under their name.
+    """
     # One at a time stays in the processor's cache: half the time of all at once.
-    dense = (vector.tolist() for vector in vectors) if vectors is not None else None
+    dense = (vector if as_arrays else vector.tolist() for vector in vectors) if vectors is not None else None
     if terms is None:
-        return dense or iter(())
+        return ({DENSE: numbers} for numbers in dense) if dense and as_arrays else dense or iter(())
     lexical = (client.SparseVector(indices=indices, values=values) for indices, values in sparse(terms))
     if dense is None:
         return ({LEXICAL: words} for words in lexical)

@@ -233,10 +233,12 @@ class QdrantStore(PointReader):
     # ---- writing
 
     def _upsert(self, records: Sequence[AnyRecord], vectors: Vector, terms: Terms) -> None:
-        rows = LOCAL_ROWS if self._alias.local else len(records)
+        local = self._alias.local
+        rows = LOCAL_ROWS if local else len(records)
         for start in range(0, len(records), rows):
             part = slice(start, start + rows)
-            points = convert.points_of(records[part], self._sent(vectors[part]), terms and terms[part])
+            # Arrays, which the client in memory makes of lists anyway, twice.
+            points = convert.points_of(records[part], self._sent(vectors[part]), terms and terms[part], as_arrays=local)
             self._write("upsert", points)
 
     def _update(self, records: Sequence[AnyRecord], vectors: Vector | None, terms: Terms, gone: Gone) -> None:
