@@ -37,7 +37,7 @@ from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.lexical_terms import ANALYZER, document_terms
 from c2llm_integrations.code.repository import iter_sources, open_tree
-from c2llm_integrations.indexing.chunk_diff import StoredRows
+from c2llm_integrations.indexing.row_diff import StoredRows
 from c2llm_integrations.stores import open_store, vector_store
 from c2llm_integrations.stores.bulk_loader import load
 from c2llm_integrations.stores.vector_store import CollectionSpec, Row

@@ -19,8 +19,8 @@ from c2llm_integrations import code
 from c2llm_integrations._utils.files import write_atomically
 from c2llm_integrations.code.languages import grammar_modules
 from c2llm_integrations.code.safe_open import MAX_OWN_BYTES, open_inside
-from c2llm_integrations.indexing.chunk_diff import rows_digest
 from c2llm_integrations.indexing.file_states import cache_file
+from c2llm_integrations.indexing.row_diff import rows_digest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,7 +18,6 @@ import numpy as np
 
 from c2llm_integrations._utils.progress import Progress, shown
 from c2llm_integrations.errors import InputError
-from c2llm_integrations.indexing.chunk_diff import Change
 from c2llm_integrations.indexing.claims import claim_records, require_alone, require_records
 from c2llm_integrations.indexing.ingest import fill_and_replace, spec_for
 from c2llm_integrations.indexing.options import RecordOptions
@@ -31,7 +30,7 @@ from c2llm_integrations.indexing.record_readers import (
     why_unusable,
 )
 from c2llm_integrations.indexing.report import RecordsReport, note_if_all_refused
-from c2llm_integrations.indexing.stored_digests import KeySet, StoredDigests
+from c2llm_integrations.indexing.row_diff import Change, KeySet, StoredDigests
 from c2llm_integrations.indexing.write_changes import (
     BATCH_CHARS,
     BATCH_GIVEN,
@@ -403,7 +402,7 @@ class _Run:
             why = found
         named = Record(item.where if id is None else id, "", {}, self._source)
         if item.id is not None and id is not item.where:
-            self.stored.keep(named.row_id)  # it is still there, though not as it was
+            self.stored.take_all([named.row_id])  # it is still there, though not as it was
         refuse([named], {named.id: why})
         return None
 

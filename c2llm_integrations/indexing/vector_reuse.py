@@ -1,20 +1,23 @@
-"""Reuse vectors of equal texts: from the indexes of a repository's other worktrees, and from an index a team shares."""
+"""Reuse vectors of equal texts: of moved code, of a repository's other worktrees, and of an index a team shares."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from heapq import nlargest
+from os.path import commonprefix
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from typing_extensions import Self
 
-from c2llm_integrations.code.chunk import CodeChunk
+from c2llm_integrations.code.chunk import CodeChunk, chunk_id
 from c2llm_integrations.code.exclude import INDEX_FOLDER
 from c2llm_integrations.code.git import GitFolder
 from c2llm_integrations.errors import StoreError
+from c2llm_integrations.indexing.row_diff import StoredRows
 from c2llm_integrations.stores import open_store, own_index
 from c2llm_integrations.stores.bulk_loader import MIN_COSINE
 from c2llm_integrations.stores.vector_store import Vector, VectorStore
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
     from c2llm_integrations.indexing.options import VectorsFrom
     from c2llm_integrations.model.embedder import C2LLMEmbedder
 
+# Paths that a new chunk's text is looked for under (each takes microseconds, embedding milliseconds), and the vanished
+# and changed paths that they are chosen from.
+MAX_GUESSES, MAX_FORMER = 64, 2_000
 # Embedding fewer chunks is faster than reading another index.
 WORTHWHILE = 64
 # Seconds to wait for another worktree's index; it only saves work.
@@ -45,6 +51,46 @@ def known_vectors(chunks: Sequence[CodeChunk], *sources: VectorsFrom) -> list[Ve
 def _is_usable(vector: Vector | None) -> bool:
     """Return whether a vector can be stored: another program may have written zeros, which have no direction."""
     return vector is not None and bool(np.isfinite(vector).all()) and bool(vector.any())
+
+
+class SameTexts:
+    """Find the row that has a new chunk's text under another path: code moves, and a vector depends on the text alone.
+
+    A row's id follows from its path and text, so a guess at the former path is right if such a row exists.
+    """
+
+    def __init__(self, held: StoredRows, files: Iterable[str], changed: Iterable[str] = ()) -> None:
+        """Take the rows, the paths that the tree has now, and the paths whose files may have lost code."""
+        self._held = held
+        self._named: dict[str, list[str]] = {}
+        for path in held.paths:
+            self._named.setdefault(path.rpartition("/")[2], []).append(path)
+        gone = set(held.paths) - set(files)
+        changed = dict.fromkeys(path for path in changed if path not in gone)
+        self._former = [*sorted(gone), *changed][:MAX_FORMER]
+        self._guesses: dict[str, list[str]] = {}
+
+    def find(self, chunk: CodeChunk) -> str | None:
+        """Return the id of a row with the chunk's text, None if none was found."""
+        guesses = self._guesses.get(chunk.path)
+        if guesses is None:
+            guesses = self._guesses[chunk.path] = self._guess(chunk.path)
+        for at, path in enumerate(guesses):
+            id = chunk_id(chunk.repository, path, chunk.text, 0)
+            if id in self._held:
+                guesses.insert(0, guesses.pop(at))  # where the file's other chunks will have been
+                return id
+        return None
+
+    def _guess(self, path: str) -> list[str]:
+        """Return the likeliest former paths of a file, best first: of its name, gone, or changed."""
+
+        def likeness(other: str) -> int:
+            begin, end = commonprefix((path, other)), commonprefix((path[::-1], other[::-1]))  # noqa: RUF071 (characters)
+            return len(begin) + 2 * len(end)
+
+        known = self._named.get(path.rpartition("/")[2], [])
+        return nlargest(MAX_GUESSES, {path, *known, *self._former}, likeness)
 
 
 class SharedIndex:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from c2llm_integrations.errors import InputError, StoreError
-from c2llm_integrations.indexing.chunk_diff import Change, StoredKeys
+from c2llm_integrations.indexing.row_diff import Change, StoredKeys
 from c2llm_integrations.stores.bulk_loader import Loader
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.records import AnyRecord, PreparedRecord

@@ -14,10 +14,10 @@ from c2llm_integrations.code import exclude
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.repository import open_tree
 from c2llm_integrations.indexing import chunk_cache, ingest
-from c2llm_integrations.indexing.chunk_diff import StoredRows, rows_digest
 from c2llm_integrations.indexing.ingest import ingest as index
 from c2llm_integrations.indexing.ingest import plan
 from c2llm_integrations.indexing.options import IngestOptions
+from c2llm_integrations.indexing.row_diff import StoredRows, rows_digest
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.vector_store import Row

@@ -19,11 +19,10 @@ from hypothesis import strategies as st
 from c2llm_integrations import CodeChunk, InputError, Record, RepositoryError, ingest, ingest_records, open_store
 from c2llm_integrations.errors import SpecMismatch
 from c2llm_integrations.indexing import write_changes
-from c2llm_integrations.indexing.chunk_diff import Change
 from c2llm_integrations.indexing.ingest_records import _batch, plan_records
 from c2llm_integrations.indexing.options import RecordOptions
 from c2llm_integrations.indexing.record_readers import Names, read_items
-from c2llm_integrations.indexing.stored_digests import KeySet, StoredDigests
+from c2llm_integrations.indexing.row_diff import Change, KeySet, StoredDigests
 from c2llm_integrations.stores.bulk_loader import KEPT_REFUSED
 from c2llm_integrations.stores.records import digest_of
 from c2llm_integrations.stores.row_fields import stored_of
@@ -344,7 +343,7 @@ def test_a_key_set_grows():
 
 
 def test_a_key_set_grows_where_all_want_the_last_place(monkeypatch):
-    monkeypatch.setattr("c2llm_integrations.indexing.stored_digests._hash", lambda id: id)
+    monkeypatch.setattr("c2llm_integrations.indexing.row_diff._hash", lambda id: id)
     ids = [(number << 20) - 1 for number in range(1, 1_500)] + [(number << 20) for number in range(1, 1_500)]
     keys = KeySet()
     assert all(keys.add(id) for id in ids)

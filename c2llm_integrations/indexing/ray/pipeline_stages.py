@@ -29,11 +29,11 @@ from c2llm_integrations.code.repository_name import normalize_origin
 from c2llm_integrations.code.source_file import SourceFile, redacted, source_of
 from c2llm_integrations.code.version_control import is_git_folder
 from c2llm_integrations.errors import RepositoryError, StoreError, reason_of
-from c2llm_integrations.indexing.chunk_diff import Change, StoredRows
 from c2llm_integrations.indexing.claims import Claim, require_claim
 from c2llm_integrations.indexing.ingest import require_there
 from c2llm_integrations.indexing.ray.batches import BatchResult, ChunkBatch, Destination, FileBatch, Sum
 from c2llm_integrations.indexing.report import IngestReport
+from c2llm_integrations.indexing.row_diff import Change, StoredRows
 from c2llm_integrations.indexing.write_changes import embed_rows
 from c2llm_integrations.stores.bulk_loader import Loader, note_refused
 from c2llm_integrations.stores.vector_store import Row, Stored

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from c2llm_integrations.code.chunk import CodeChunk
-from c2llm_integrations.indexing.chunk_diff import Change, StoredRows
+from c2llm_integrations.indexing.row_diff import Change, StoredRows
 from c2llm_integrations.stores.ids import packed
 from c2llm_integrations.stores.row_fields import Stored
 
