@@ -27,8 +27,7 @@ from c2llm_integrations.errors import C2LLMError, InputError, MissingExtra
 from c2llm_integrations.stores.ids import row_id
 from c2llm_integrations.stores.records import AnyRecord, Record, Row, chunk_of
 from c2llm_integrations.stores.row_fields import slices
-from c2llm_integrations.stores.spec import CollectionSpec
-from c2llm_integrations.stores.untrusted_spec import checked_claims
+from c2llm_integrations.stores.spec import CollectionSpec, checked_claims
 
 try:
     import pyarrow as pa

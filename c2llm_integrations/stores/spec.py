@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+from urllib.parse import unquote
 
 from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import InputError, SpecMismatch, StoreError
 from c2llm_integrations.model.fingerprint import DocumentEmbedder, Fingerprint, current_fingerprint, is_same_probe
-from c2llm_integrations.stores.untrusted_spec import checked_spec
 
 # The layout of rows and metadata that this release writes and reads.
 LAYOUT = 1
 # Of what is wrong with a spec, which may say anything, a message repeats so much.
 MAX_REASON_CHARS = 300
+# No width, token count or version has more.
+MAX_NUMBER = 2**31 - 1
+# Characters of a wrong value that a message shows.
+SHOWN_CHARS = 40
 
 # Datatype → bits a dimension of the full vectors; turbo ones are kept rotated and rounded (TurboQuant).
 DATATYPES = {"float32": 32, "float16": 16, "turbo16": 16, "turbo8": 8, "turbo4": 4}
@@ -225,7 +230,7 @@ class CollectionSpec:
             if type(layout) is not int or layout == LAYOUT:
                 if "analyser" in data:  # earlier releases
                     data["analyzer"] = data.pop("analyser")
-                return cls(**checked_spec(data))
+                return cls(**_checked_spec(data))
         except (ValueError, TypeError, KeyError) as error:
             why = f"{type(error).__name__}: {error}"[:MAX_REASON_CHARS]
             raise StoreError(
@@ -264,21 +269,16 @@ class CollectionSpec:
             has, wants = mine.get(key), theirs.get(key)
             if has == wants or is_same_probe(has, wants):
                 continue
+            differs, way_out = f"has {key} {has!r}, asked for {wants!r}", "leave that out"
             if key.startswith("fields."):
                 does = "does not index" if has is None else f"indexes as {has}"
-                raise SpecMismatch(
-                    f"the collection {does} the field {key.removeprefix('fields.')!r}, asked for {wants}; "
-                    "leave that out, index again with --replace, or take another --collection"
-                )
-            if not key.startswith(("width", "fingerprint.")):
-                raise SpecMismatch(
-                    f"the collection has {key} {has!r}, asked for {wants!r}; "
-                    "leave that out, index again with --replace, or take another --collection"
-                )
+                differs = f"{does} the field {key.removeprefix('fields.')!r}, asked for {wants}"
+            elif key.startswith(("width", "fingerprint.")):
+                models = _model(self), _model(asked)
+                differs = f"has {key} {has!r} (model {models[0]!r}), asked for {wants!r} (model {models[1]!r})"
+                way_out = "use that model"
             raise SpecMismatch(
-                f"the collection has {key} {has!r} (model {_model(self)!r}), asked for {wants!r} "
-                f"(model {_model(asked)!r}); use that model, index again with --replace, or take "
-                "another --collection"
+                f"the collection {differs}; {way_out}, index again with --replace, or take another --collection"
             )
 
 
@@ -326,3 +326,73 @@ class Capabilities:
             raise StoreError(f"lexical search (analyzer {spec.analyzer!r}) is not supported here; leave it out")
         if unknown := sorted(spec.index.keys() - self.index):
             raise StoreError(f"index {unknown[0]!r} is not supported here, only {sorted(self.index) or 'none'}")
+
+
+# ---- what a stored spec and claims may hold: they may come with a checkout
+
+
+def _checked_spec(data: object) -> dict[str, Any]:
+    """Return the fields of a stored spec; raises TypeError for a value of another type than that field has."""
+    fields = _mapping("spec", data)
+    for name, value in fields.items():
+        if name in _KINDS:
+            what, is_one = _KINDS[name]
+            if not is_one(value):
+                raise _wrong(f"spec.{name}", value, what)
+    for name, (what, is_one) in _MEMBERS.items():
+        for key, value in _mapping(f"spec.{name}", fields.get(name, {})).items():
+            if not is_one(value):
+                raise _wrong(f"spec.{name}.{key[:SHOWN_CHARS]}", value, what)
+    return fields
+
+
+def checked_claims(data: object) -> dict[str, str]:
+    """Return stored claims, repository → what fills it; raises TypeError for anything else."""
+    claims = _mapping("claims", data)
+    for name, value in claims.items():
+        # Folders stand in it, in which an escape may be anything.
+        if not _is_text(value) or not _is_text(unquote(value)):
+            raise _wrong(f"claims.{name[:SHOWN_CHARS]}", value, "text")
+    return claims
+
+
+def _mapping(name: str, data: object) -> dict[str, Any]:
+    if not isinstance(data, Mapping) or not all(map(_is_text, data)):
+        raise _wrong(name, data, "an object whose names are text")
+    return dict(data)
+
+
+def _wrong(name: str, value: object, what: str) -> TypeError:
+    return TypeError(f"{name} is {ascii(value)[:SHOWN_CHARS]}, expected {what}")
+
+
+def _is_text(value: object) -> bool:
+    """Return whether a value is text that any file and terminal takes: no half of a surrogate pair, and no NUL."""
+    return isinstance(value, str) and "\0" not in value and not any("\ud800" <= one <= "\udfff" for one in value)
+
+
+def _is_number(value: Any, least: int, *kinds: type) -> bool:
+    return type(value) in kinds and least <= value <= MAX_NUMBER
+
+
+_Kind = tuple[str, Callable[[object], bool]]
+_TEXT: _Kind = ("text", _is_text)
+_TEXT_OR_NONE: _Kind = ("text or null", lambda value: value is None or _is_text(value))
+_COUNT: _Kind = (f"an integer of 0 to {MAX_NUMBER}", lambda value: _is_number(value, 0, int))
+_KINDS: dict[str, _Kind] = {
+    "width": _COUNT,
+    "datatype": _TEXT,
+    "quantization": _TEXT_OR_NONE,
+    "rescore": (f"a number of 0 to {MAX_NUMBER}", lambda value: _is_number(value, 0, int, float)),
+    "analyzer": _TEXT_OR_NONE,
+    "long_text": _TEXT,
+    "layout": _COUNT,
+}
+_MEMBERS: dict[str, _Kind] = {
+    "fingerprint": (
+        f"text, an integer of {-MAX_NUMBER} to {MAX_NUMBER}, true, false or null",
+        lambda value: value is None or type(value) is bool or _is_number(value, -MAX_NUMBER, int) or _is_text(value),
+    ),
+    "fields": _TEXT,
+    "index": _COUNT,
+}

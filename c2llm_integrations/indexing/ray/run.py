@@ -13,7 +13,7 @@ import os
 import pickle
 import socket
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -27,7 +27,7 @@ from c2llm_integrations.code.secrets import is_token
 from c2llm_integrations.errors import InputError, MissingExtra, RepositoryError, StoreError
 from c2llm_integrations.indexing.ingest import spec_for
 from c2llm_integrations.indexing.options import IngestOptions
-from c2llm_integrations.indexing.ray import pipeline_stages, ray_tasks
+from c2llm_integrations.indexing.ray import pipeline_stages
 from c2llm_integrations.indexing.ray.batches import BatchResult, Destination
 from c2llm_integrations.indexing.ray.cluster import (
     Cluster,
@@ -36,6 +36,7 @@ from c2llm_integrations.indexing.ray.cluster import (
     connected,
     loader_of,
     plain_errors,
+    share_cores,
 )
 from c2llm_integrations.indexing.ray.repository_tracker import PassTracker, TrackedRepository
 from c2llm_integrations.indexing.report import IngestReport
@@ -45,14 +46,20 @@ from c2llm_integrations.stores.vector_store import CollectionSpec
 try:
     import ray
     import ray.data
+    from ray.util import metrics
 except ImportError as error:
     raise MissingExtra("ray", "ray") from error
 
 DATA_SETS = (".parquet", ".jsonl")
 # Texts of a data set that make one batch.
 BATCH_TEXTS = 256
-# Untyped, for Ray's types of a function leave out what `fn_args` gives it.
-_TASKS: Any = ray_tasks
+# The metrics of an actor.
+COUNTED = {
+    "files": "Files read",
+    "chunks": "Embedded chunks",
+    "tokens": "Computed tokens",
+    "refused": "Chunks that could not be embedded",
+}
 # The most passes; a repository that does not verify after the last one is an error.
 PASSES = 3
 
@@ -268,28 +275,106 @@ def _stream(
     context.print_on_execution_start = False
     folders = [source for source in sources if source not in texts]
     for dataset in _listed(folders, texts, destination, forced):
-        chunked = dataset.map(_TASKS.chunk, fn_args=(destination,), num_cpus=0.5)
+        chunked = dataset.map(chunk, fn_args=(destination,), num_cpus=0.5)
         embedded = chunked.map(
-            ray_tasks.embedding_actor(loader_of(cluster), actors_a_node(cluster)),
+            embedding_actor(loader_of(cluster), actors_a_node(cluster)),
             compute=ray.data.ActorPoolStrategy(size=cluster.embedders),
             num_cpus=1,
             num_gpus=cluster.gpus_each,
         )
         writers = ray.data.TaskPoolStrategy(cluster.writers)
-        written = embedded.map(_TASKS.write, fn_args=(destination,), compute=writers, num_cpus=0.25)
+        written = embedded.map(write, fn_args=(destination,), compute=writers, num_cpus=0.25)
         for row in written.iter_rows():
             yield pickle.loads(row["batch"])
 
 
 def _listed(
-    folders: Sequence[str], texts: dict[str, ray.data.Dataset], destination: Destination, forced: Collection[str]
-) -> Iterator[ray.data.Dataset]:
-    """Yield data sets of batches, one batch a block, so that each is passed on as soon as it is ready."""
+    folders: Sequence[str], texts: Mapping[str, Any], destination: Destination, forced: Collection[str]
+) -> Iterator[Any]:
+    """Yield data sets of batches, one batch a block, so that each is passed on as soon as it is ready.
+
+    Untyped, for Ray's types of a function leave out what `fn_args` gives it.
+    """
     if folders:
-        items = ray.data.from_items(list(folders), override_num_blocks=len(folders))
-        listed = items.flat_map(_TASKS.list_source, fn_args=(destination, forced), num_cpus=0.5)
+        items: Any = ray.data.from_items(list(folders), override_num_blocks=len(folders))
+        listed = items.flat_map(list_source, fn_args=(destination, forced), num_cpus=0.5)
         yield listed.repartition(target_num_rows_per_block=1)
     for source, dataset in texts.items():
         more = (destination, source, source in forced)
-        listed = dataset.map_batches(_TASKS.list_texts, fn_args=more, batch_size=BATCH_TEXTS, num_cpus=0.5)
+        listed = dataset.map_batches(list_texts, fn_args=more, batch_size=BATCH_TEXTS, num_cpus=0.5)
         yield listed.repartition(target_num_rows_per_block=1)
+
+
+# ---- the stages as tasks and actors: rows in, rows out, a pickled batch in each; Ray names them after these functions
+
+
+def embedding_actor(make: EmbedderOf, actors: int) -> type[Any]:
+    """Return the actor's class, its settings in it: Ray's constructor arguments are lost with a node."""
+    return type("Embedding", (EmbeddingActor,), {"make": staticmethod(make), "actors": actors})
+
+
+class EmbeddingActor:
+    """An actor that holds a model, with its share of the node's cores."""
+
+    make: EmbedderOf
+    actors: int
+
+    def __init__(self) -> None:
+        share_cores(self.actors)
+        self.embedder = self.make()
+        self.tags = {"actor": ray.get_runtime_context().get_actor_id() or ""}
+        self.counters = {
+            name: metrics.Counter(f"c2llm_{name}", what, tag_keys=("actor",)) for name, what in COUNTED.items()
+        }
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return the row with vectors, and count what was done."""
+        batch = pipeline_stages.embed(pickle.loads(row["batch"]), self.embedder)
+        report = batch.result.report
+        done = {
+            "files": report.files,
+            "chunks": len(batch.new),
+            "tokens": report.tokens,
+            "refused": report.refused_count,
+        }
+        for name, value in done.items():
+            if value:
+                self.counters[name].inc(value, self.tags)
+        return _row(batch)
+
+
+def list_source(row: dict[str, Any], destination: Destination, forced: Collection[str]) -> Iterator[dict[str, Any]]:
+    """Return a row for each batch of a folder, or of a repository to clone."""
+    source = row["item"]
+    return map(_row, pipeline_stages.list_source(source, destination, source in forced))
+
+
+def list_texts(batch: dict[str, Any], destination: Destination, source: str, force: bool) -> dict[str, list[bytes]]:
+    """Return a row for each repository among some rows of a data set; raises InputError for a missing column."""
+    missing = {"repository", "path", "text"} - batch.keys()
+    if missing:
+        raise InputError(f"{source} lacks the columns {', '.join(sorted(missing))}")
+    by_repository: dict[str, tuple[list[str], list[str | None]]] = {}
+    for name, path, text in zip(batch["repository"], batch["path"], batch["text"], strict=True):
+        paths, texts = by_repository.setdefault(str(name), ([], []))
+        paths.append(str(path))
+        texts.append(text if isinstance(text, str) else None)
+    found = [
+        pipeline_stages.list_texts(name, paths, texts, source, destination, force)
+        for name, (paths, texts) in by_repository.items()
+    ]
+    return {"batch": [pickle.dumps(one) for one in found]}
+
+
+def chunk(row: dict[str, Any], destination: Destination) -> dict[str, Any]:
+    """Read, chunk and compare a batch."""
+    return _row(pipeline_stages.chunk(pickle.loads(row["batch"]), destination))
+
+
+def write(row: dict[str, Any], destination: Destination) -> dict[str, Any]:
+    """Store the rows of a batch."""
+    return _row(pipeline_stages.write(pickle.loads(row["batch"]), destination))
+
+
+def _row(batch: Any) -> dict[str, Any]:
+    return {"batch": pickle.dumps(batch)}

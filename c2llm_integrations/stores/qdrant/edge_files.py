@@ -30,8 +30,7 @@ from c2llm_integrations.code.exclude import INDEX_FOLDER
 from c2llm_integrations.code.safe_open import read_inside, require_small
 from c2llm_integrations.errors import StoreError
 from c2llm_integrations.stores.file_checksums import Entries, checksum_of, require_whole, write_seal
-from c2llm_integrations.stores.spec import CollectionSpec
-from c2llm_integrations.stores.untrusted_spec import checked_claims
+from c2llm_integrations.stores.spec import CollectionSpec, checked_claims
 
 SPEC_FILE, NEXT_FILE = "c2llm.json", "next.json"
 # More than that may push itself out of memory before it is asked for.
