@@ -81,7 +81,7 @@ def _told(rows: Iterator[Row], total: int, progress: Progress | None) -> Iterato
         yield row
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ImportReport(LoadReport):
     """What became of a file's `rows`; `held`: were there before."""
 

@@ -25,10 +25,9 @@ from c2llm_integrations.code.safe_open import list_inside
 from c2llm_integrations.errors import RepositoryError, SpecMismatch
 from c2llm_integrations.indexing.chunk_cache import ChunkCache
 from c2llm_integrations.indexing.claims import CommitClaim, claim, claim_of, names_of, require_alone, require_claim
-from c2llm_integrations.indexing.cost_estimate import Estimator
 from c2llm_integrations.indexing.file_states import SnapshotWriter
 from c2llm_integrations.indexing.options import IngestOptions
-from c2llm_integrations.indexing.report import IngestReport, RecordsReport
+from c2llm_integrations.indexing.report import Estimator, IngestReport, RunReport
 from c2llm_integrations.indexing.row_diff import Change, StoredRows
 from c2llm_integrations.indexing.vector_reuse import SameTexts, SharedIndex, known_vectors
 from c2llm_integrations.indexing.write_changes import Work, embed_rows, fill, require_count, write_changes
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
     from c2llm_integrations.indexing.options import VectorsFrom, WriteOptions
     from c2llm_integrations.model.embedder import C2LLMEmbedder
 
-_Report = TypeVar("_Report", IngestReport, RecordsReport)
+_Report = TypeVar("_Report", bound=RunReport)
 
 
 def ingest(

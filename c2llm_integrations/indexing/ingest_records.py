@@ -21,15 +21,8 @@ from c2llm_integrations.errors import InputError
 from c2llm_integrations.indexing.claims import claim_records, require_alone, require_records
 from c2llm_integrations.indexing.ingest import fill_and_replace, spec_for
 from c2llm_integrations.indexing.options import RecordOptions
-from c2llm_integrations.indexing.record_readers import (
-    Item,
-    Names,
-    how_many,
-    read_items,
-    vector_of,
-    why_unusable,
-)
-from c2llm_integrations.indexing.report import RecordsReport, note_if_all_refused
+from c2llm_integrations.indexing.record_readers import Item, Names, how_many, read_items, vector_of, why_unusable
+from c2llm_integrations.indexing.report import RecordsReport
 from c2llm_integrations.indexing.row_diff import Change, KeySet, StoredDigests
 from c2llm_integrations.indexing.write_changes import (
     BATCH_CHARS,
@@ -41,7 +34,7 @@ from c2llm_integrations.indexing.write_changes import (
     fill,
     write_changes,
 )
-from c2llm_integrations.stores.bulk_loader import Loader, note_refused
+from c2llm_integrations.stores.bulk_loader import Loader
 from c2llm_integrations.stores.filter import value_of
 from c2llm_integrations.stores.ids import RecordId, checked_row_id, row_id, why_id_refused
 from c2llm_integrations.stores.records import PreparedRecord, Record, Row, is_chunk, prepared_of
@@ -182,7 +175,7 @@ def plan_records(
         run.report.written += change is Change.NEW
     run.report.deleted = sum(1 for _ in run.stored.left()) if run.deletes else 0
     run.report.stored, run.report.seconds = len(run.stored), perf_counter() - begin
-    note_if_all_refused(run.report)
+    run.report.note_if_all_refused()
     return run.report
 
 
@@ -290,7 +283,7 @@ class _Run:
         work = Work(report.source, self.stored, write, gone, self._is_new, self._embedder is not None)
         fill(work, store, report, bulk=self._is_new or store.total() == 0, refused=self._options.refused)
         require_mine()
-        note_if_all_refused(report)
+        report.note_if_all_refused()
         return report
 
     # ---- the three steps of `fill`
@@ -339,7 +332,7 @@ class _Run:
     def note_refused(self, records: Sequence[Record], reasons: Mapping[Any, str]) -> None:
         """Report what would be refused."""
         for id, why in reasons.items():
-            note_refused(self.report, id, f"{self._source}: {id}: {why}")
+            self.report.refuse(id, f"{self._source}: {id}: {why}")
 
     # ---- one batch after another
 

@@ -19,7 +19,7 @@ from c2llm_integrations.stores.records import AnyRecord, PreparedRecord
 from c2llm_integrations.stores.vector_store import Row, VectorStore
 
 if TYPE_CHECKING:
-    from c2llm_integrations.indexing.report import IngestReport, RecordsReport
+    from c2llm_integrations.indexing.report import RunReport
     from c2llm_integrations.model.fingerprint import DocumentEmbedder
 
 # Records in one batch, which a killed run may have to embed again; more if they come with vectors.
@@ -48,9 +48,7 @@ class Work:
     embeds: bool = True
 
 
-def fill(
-    work: Work, store: VectorStore, report: IngestReport | RecordsReport, *, bulk: bool, refused: Path | None
-) -> None:
+def fill(work: Work, store: VectorStore, report: RunReport, *, bulk: bool, refused: Path | None) -> None:
     """Write, verify, delete, and verify again; `report` gets what was done with the rows.
 
     `bulk`: most rows are still to be written, so the index is built once all are there; `refused`: as for `load`.

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ KEPT_REFUSED = 1_000
 _Item = TypeVar("_Item", Row, AnyRecord)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class LoadReport:
     """What became of the rows of one load.
 
@@ -50,6 +50,12 @@ class LoadReport:
     refused: dict[Any, str] = field(default_factory=dict)
     refused_count: int = 0
     seconds: float = 0.0
+
+    def refuse(self, id: Any, why: str, kept: int | None = KEPT_REFUSED) -> None:
+        """Count a refused row, and name it if it is among the first `kept`."""
+        self.refused_count += 1
+        if kept is None or len(self.refused) < kept:
+            self.refused[id] = why
 
 
 def load(batches: Iterable[Sequence[Row]], store: VectorStore, *, refused: Path | None = None) -> LoadReport:
@@ -69,22 +75,6 @@ def load(batches: Iterable[Sequence[Row]], store: VectorStore, *, refused: Path 
     return report
 
 
-class LoadCounts(Protocol):
-    """The fields of any report that a load fills; `LoadReport` explains them."""
-
-    written: int
-    shortened: int
-    refused: dict[Any, str]
-    refused_count: int
-
-
-def note_refused(report: LoadCounts, id: object, why: str, kept: int | None = KEPT_REFUSED) -> None:
-    """Count a refused row in a report, and name it there if it is among the first."""
-    report.refused_count += 1
-    if kept is None or len(report.refused) < kept:
-        report.refused[id] = why
-
-
 class Loader:
     """Writes batches with as many threads as the store takes; leaving its `with` block waits until all is written.
 
@@ -95,7 +85,7 @@ class Loader:
     def __init__(
         self,
         store: VectorStore,
-        report: LoadCounts | None = None,
+        report: LoadReport | None = None,
         *,
         refused: Path | None = None,
         kept: int | None = KEPT_REFUSED,
@@ -186,7 +176,7 @@ class Loader:
                 place, line = f"{chunk.path}:{lines}", {"id": chunk.id, "repository": chunk.repository}
                 line |= {"path": chunk.path, "lines": lines, "symbol": chunk.symbol}
             with self._lock:
-                note_refused(self.report, hashable(record.id), f"{place}: {why}", self._kept)
+                self.report.refuse(hashable(record.id), f"{place}: {why}", self._kept)
             filed.append(json.dumps({**line, "reason": why}, default=repr) + "\n")
         if self._refused is not None and filed:
             with self._lock, open(self._refused, "a", encoding="ascii") as file:

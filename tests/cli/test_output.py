@@ -6,8 +6,7 @@ import pytest
 
 from c2llm_integrations.cli.output import report_lines, say_problems, size, status_lines, table, write_report
 from c2llm_integrations.errors import did_you_mean
-from c2llm_integrations.indexing.cost_estimate import Estimate
-from c2llm_integrations.indexing.report import IngestReport, RecordsReport
+from c2llm_integrations.indexing.report import Estimate, IngestReport, RecordsReport
 
 
 def test_a_report_names_what_was_skipped_and_shortens_long_lists():

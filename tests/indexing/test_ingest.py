@@ -10,9 +10,9 @@ import pytest
 
 from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import InputError, RepositoryError, RowsRefused, SpecMismatch, StoreError
-from c2llm_integrations.indexing.cost_estimate import Estimate
 from c2llm_integrations.indexing.ingest import ingest, plan
 from c2llm_integrations.indexing.options import IngestOptions
+from c2llm_integrations.indexing.report import Estimate
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.records import Record

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from c2llm_integrations.errors import StoreError
-from c2llm_integrations.indexing.ray.batches import BatchResult, Sum
-from c2llm_integrations.indexing.ray.repository_tracker import PassTracker
+from c2llm_integrations.indexing.ray.batches import BatchResult, PassTracker, Sum
 from c2llm_integrations.indexing.report import IngestReport
 
 

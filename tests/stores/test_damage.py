@@ -50,11 +50,12 @@ def test_what_another_client_of_the_engine_wrote_is_no_damage(kind, tmp_path):
     if kind == "edge":
         import qdrant_edge as edge
 
-        from c2llm_integrations.stores.qdrant.edge_conversions import points_of
+        from c2llm_integrations.stores.qdrant.edge_conversions import TYPES
+        from c2llm_integrations.stores.qdrant.payload import points_of
 
         shard = edge.EdgeShard.load(str(tmp_path / "it" / "code" / "shard"))
         more = row(77)
-        shard.update(edge.UpdateOperation.upsert_points(points_of([more.chunk], more.vector[None], [["f77"]])))
+        shard.update(edge.UpdateOperation.upsert_points(points_of(TYPES, [more.chunk], more.vector[None], [["f77"]])))
         shard.flush()
         shard.close()
     else:

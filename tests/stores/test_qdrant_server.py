@@ -18,7 +18,7 @@ from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import InputError, RowsRefused, StoreError
 from c2llm_integrations.stores import list_collections, open_store
 from c2llm_integrations.stores.qdrant import store as qdrant
-from c2llm_integrations.stores.qdrant.client_conversions import creation
+from c2llm_integrations.stores.qdrant.client import creation
 from c2llm_integrations.stores.qdrant.store import DEFERRED_KEY, QdrantStore
 from c2llm_integrations.stores.vector_store import CollectionSpec, Row
 from tests.qdrant_engine import Collections

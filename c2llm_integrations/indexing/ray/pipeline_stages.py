@@ -35,7 +35,7 @@ from c2llm_integrations.indexing.ray.batches import BatchResult, ChunkBatch, Des
 from c2llm_integrations.indexing.report import IngestReport
 from c2llm_integrations.indexing.row_diff import Change, StoredRows
 from c2llm_integrations.indexing.write_changes import embed_rows
-from c2llm_integrations.stores.bulk_loader import Loader, note_refused
+from c2llm_integrations.stores.bulk_loader import Loader
 from c2llm_integrations.stores.vector_store import Row, Stored
 
 if TYPE_CHECKING:
@@ -314,7 +314,7 @@ def embed(batch: ChunkBatch, embedder: C2LLMEmbedder) -> ChunkBatch:
 
     def refuse(chunks: Sequence[CodeChunk], reasons: Mapping[str, str]) -> None:
         for one in chunks:
-            note_refused(report, one.id, f"{one.path}:{one.start_line}-{one.end_line}: {reasons[one.id]}", None)
+            report.refuse(one.id, f"{one.path}:{one.start_line}-{one.end_line}: {reasons[one.id]}", None)
 
     rows = embed_rows(batch.new, embedder, refuse)
     report.tokens, report.cut = embedder.tokens_seen - tokens, embedder.texts_cut - cut

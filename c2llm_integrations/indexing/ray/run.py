@@ -28,7 +28,7 @@ from c2llm_integrations.errors import InputError, MissingExtra, RepositoryError,
 from c2llm_integrations.indexing.ingest import spec_for
 from c2llm_integrations.indexing.options import IngestOptions
 from c2llm_integrations.indexing.ray import pipeline_stages
-from c2llm_integrations.indexing.ray.batches import BatchResult, Destination
+from c2llm_integrations.indexing.ray.batches import BatchResult, Destination, PassTracker, TrackedRepository
 from c2llm_integrations.indexing.ray.cluster import (
     Cluster,
     EmbedderOf,
@@ -38,7 +38,6 @@ from c2llm_integrations.indexing.ray.cluster import (
     plain_errors,
     share_cores,
 )
-from c2llm_integrations.indexing.ray.repository_tracker import PassTracker, TrackedRepository
 from c2llm_integrations.indexing.report import IngestReport
 from c2llm_integrations.stores import DATABASES, open_store
 from c2llm_integrations.stores.vector_store import CollectionSpec

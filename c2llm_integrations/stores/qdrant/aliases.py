@@ -13,14 +13,15 @@ from typing import Any, NamedTuple
 
 from c2llm_integrations._utils.retry import retrying
 from c2llm_integrations.errors import StoreError
-from c2llm_integrations.stores.qdrant.client_conversions import (
+from c2llm_integrations.stores.qdrant.client import (
     AsyncQdrantClient,
     QdrantClient,
     creation,
     field_index,
+    is_gone,
     models,
+    pause_after,
 )
-from c2llm_integrations.stores.qdrant.errors import is_gone, pause_after
 from c2llm_integrations.stores.qdrant.payload import indexed
 from c2llm_integrations.stores.spec import CollectionSpec
 

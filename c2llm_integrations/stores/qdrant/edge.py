@@ -23,8 +23,7 @@ from c2llm_integrations.stores.qdrant import edge_conversions as convert
 from c2llm_integrations.stores.qdrant import edge_files
 from c2llm_integrations.stores.qdrant.edge_conversions import edge
 from c2llm_integrations.stores.qdrant.edge_files import NEXT_FILE, SPEC_FILE, Settings
-from c2llm_integrations.stores.qdrant.payload import DENSE, ours
-from c2llm_integrations.stores.qdrant.reading import Fields, PointReader, pages
+from c2llm_integrations.stores.qdrant.payload import DENSE, Fields, PointReader, ours, pages, points_of, updates_of
 from c2llm_integrations.stores.records import AnyRecord, Vector
 from c2llm_integrations.stores.row_fields import batch_bytes
 from c2llm_integrations.stores.spec import DATATYPES, Capabilities, CollectionSpec
@@ -294,11 +293,12 @@ class QdrantEdgeStore(PointReader):
     # ---- writing
 
     def _upsert(self, records: Sequence[AnyRecord], vectors: Vector, terms: Terms) -> None:
-        operation = edge.UpdateOperation.upsert_points(convert.points_of(records, vectors, terms))
+        operation = edge.UpdateOperation.upsert_points(points_of(self._types, records, vectors, terms))
         self._write([operation], _bytes(records, vectors, terms), len(records))
 
     def _update(self, records: Sequence[AnyRecord], vectors: Vector | None, terms: Terms, gone: Gone) -> None:
-        self._write(convert.updates_of(records, vectors, terms, gone), _bytes(records, vectors, terms), len(records))
+        operations = updates_of(self._types, records, vectors, terms, gone)
+        self._write(operations, _bytes(records, vectors, terms), len(records))
 
     def _delete(self, ids: Sequence[RecordId]) -> None:
         self._write([edge.UpdateOperation.delete_points(list(ids))], 16 * len(ids), 0)

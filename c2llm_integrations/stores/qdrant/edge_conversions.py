@@ -1,27 +1,14 @@
-"""Collections and rows as Qdrant Edge's types; `client_conversions`: as qdrant-client's."""
+"""Collections and rows as Qdrant Edge's types; `client`: as qdrant-client's."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from c2llm_integrations.errors import StoreError
-from c2llm_integrations.stores.backend import Gone, Terms
-from c2llm_integrations.stores.qdrant.payload import (
-    BINARY,
-    LEXICAL,
-    METADATA_FIELD,
-    TURBO,
-    Types,
-    changes_of,
-    indexed,
-    payload_of,
-    vectors_of,
-)
-from c2llm_integrations.stores.records import AnyRecord, Vector
+from c2llm_integrations.stores.qdrant.payload import BINARY, LEXICAL, TURBO, Types, indexed
 from c2llm_integrations.stores.spec import CollectionSpec, CompactPlan
 
 try:
@@ -57,8 +44,18 @@ def _request(vector: Any, using: str, limit: int, rows: Any, params: Any = None,
     return edge.QueryRequest(query=query, limit=limit, filter=rows, params=params, with_payload=with_payload)
 
 
-# The engine takes Python's own booleans for integers, but not NumPy's.
-TYPES = Types(edge, edge.RangeFloat, edge.RangeDateTime, np.bool_, _request, lambda ids: edge.HasIdCondition(set(ids)))
+TYPES = Types(
+    client=edge,
+    Range=edge.RangeFloat,
+    Period=edge.RangeDateTime,
+    boolean=np.bool_,  # the engine takes Python's own for integers
+    request=_request,
+    has_ids=lambda ids: edge.HasIdCondition(set(ids)),
+    point=edge.Point,
+    move=lambda pairs: edge.UpdateOperation.update_vectors([edge.PointVectors(*pair) for pair in pairs]),
+    remove=lambda id, keys: edge.UpdateOperation.delete_payload([id], keys),
+    put=lambda id, fields, key: edge.UpdateOperation.set_payload([id], fields, key),
+)
 
 
 def config_of(spec: CollectionSpec, *, graph: bool) -> edge.EdgeConfig:
@@ -129,25 +126,3 @@ def field_indexes(spec: CollectionSpec) -> list[edge.UpdateOperation]:
         "datetime": edge.DatetimeIndexParams(memory=cold),
     }
     return [edge.UpdateOperation.create_field_index(key, made[kind]) for key, kind in indexed(spec).items()]
-
-
-def points_of(records: Sequence[AnyRecord], vectors: Vector, terms: Terms) -> list[edge.Point]:
-    """Return rows as points; `vectors`: (len(records), width)."""
-    changed = vectors_of(edge, vectors, terms)
-    return [edge.Point(one.row_id, vector, payload_of(one)) for one, vector in zip(records, changed, strict=True)]
-
-
-def updates_of(
-    records: Sequence[AnyRecord], vectors: Vector | None, terms: Terms, gone: Gone
-) -> list[edge.UpdateOperation]:
-    """Return the operations of `changes_of`."""
-    update = edge.UpdateOperation
-    changes = list(changes_of(edge, records, vectors, terms, gone))
-    moved = [edge.PointVectors(one.id, one.vector) for one in changes if one.vector is not None]
-    operations = [update.update_vectors(moved)] if moved else []
-    for one in changes:
-        if one.gone:
-            operations.append(update.delete_payload([one.id], one.gone))
-        operations.append(update.set_payload([one.id], one.metadata, METADATA_FIELD))
-        operations.append(update.set_payload([one.id], one.payload))
-    return operations

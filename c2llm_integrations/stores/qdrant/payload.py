@@ -12,10 +12,11 @@ Fields that others add, to the payload or to the metadata, are kept by every upd
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +26,22 @@ from c2llm_integrations.code.lexical_terms import sparse, sparse_query
 from c2llm_integrations.stores.backend import Gone, Terms
 from c2llm_integrations.stores.filter import All, AnyOf, Condition, Exists, Filter, Not, Period, Range
 from c2llm_integrations.stores.ids import RecordId
-from c2llm_integrations.stores.records import MAX_EXACT_INTEGER, AnyRecord, digest_of, is_chunk
+from c2llm_integrations.stores.records import (
+    MAX_EXACT_INTEGER,
+    AnyRecord,
+    Candidates,
+    Hit,
+    RecordIterator,
+    Vector,
+    digest_of,
+    is_chunk,
+)
 from c2llm_integrations.stores.row_fields import OwnField, Stored, field_names, made_of, stored_of
 from c2llm_integrations.stores.spec import CollectionSpec
+from c2llm_integrations.stores.vector_store import VectorStore
+
+Vectors = NDArray[np.floating[Any]]  # rounded ones are float64
+Fields = bool | list[str]  # True for the whole payload, or the names of its fields to read
 
 METADATA_FIELD = "metadata"
 # A row's vectors; the dense one has no name, as the frameworks' own stores expect.
@@ -130,7 +144,9 @@ def indexed(spec: CollectionSpec) -> dict[str, str]:
 class Types(NamedTuple):
     """What filters and searches are made of: the client's module, and what the two clients make differently.
 
-    `request(vector, using, limit, filter, params, with_payload)` is one search; `has_ids(ids)` a condition on the row.
+    `request(vector, using, limit, filter, params, with_payload)` is one search, `has_ids(ids)` a condition on the row,
+    `point(id, vector, payload)` a row. Of rows that exist, `move(pairs)` replaces the vectors, `remove(id, keys)` takes
+    keys out of a payload, and `put(id, fields, key)` writes fields below a key of it, None for the outermost ones.
     """
 
     client: Any
@@ -139,12 +155,14 @@ class Types(NamedTuple):
     boolean: Callable[[bool], Any]
     request: Callable[..., Any]
     has_ids: Callable[[Sequence[RecordId]], Any]
+    point: Callable[[RecordId, Any, dict[str, Any]], Any]
+    move: Callable[[Sequence[tuple[RecordId, Any]]], Any]
+    remove: Callable[[RecordId, list[str]], Any]
+    put: Callable[[RecordId, dict[str, Any], str | None], Any]
     prefix: tuple[str, ...] = (METADATA_FIELD,)  # where the metadata lies in a payload
 
 
-def vectors_of(
-    client: Any, vectors: NDArray[np.floating[Any]] | None, terms: Terms, *, as_arrays: bool = False
-) -> Iterator[Any]:
+def vectors_of(client: Any, vectors: Vectors | None, terms: Terms, *, as_arrays: bool = False) -> Iterator[Any]:
     """Yield the vectors of each row as points take them: dense, lexical or both; nothing where there are none.
 
     `as_arrays`: dense ones stay arrays, which the client in memory takes under their name.
@@ -159,28 +177,31 @@ def vectors_of(
     return ({DENSE: numbers, LEXICAL: words} for numbers, words in zip(dense, lexical, strict=True))
 
 
-class PointChange(NamedTuple):
-    """What overwrites our fields of one row and leaves those of others: see `Backend._update`.
+def points_of(
+    types: Types, records: Sequence[AnyRecord], vectors: Vectors, terms: Terms, *, as_arrays: bool = False
+) -> list[Any]:
+    """Return rows as points; `vectors`: (len(records), width); `as_arrays`: see `vectors_of`."""
+    made = vectors_of(types.client, vectors, terms, as_arrays=as_arrays)
+    return [types.point(one.row_id, vector, payload_of(one)) for one, vector in zip(records, made, strict=True)]
 
-    The payload holds the digest: written last, it does not claim what a kill left out.
+
+def updates_of(
+    types: Types, records: Sequence[AnyRecord], vectors: Vectors | None, terms: Terms, gone: Gone
+) -> list[Any]:
+    """Return the operations that overwrite our fields of rows and leave those of others: see `Backend._update`.
+
+    A row's digest is written last, so that it does not claim what a kill left out.
     """
-
-    id: RecordId
-    vector: Any  # None where it stays
-    gone: list[str]  # keys to remove from the payload
-    metadata: dict[str, Any]
-    payload: dict[str, Any]
-
-
-def changes_of(
-    client: Any, records: Sequence[AnyRecord], vectors: NDArray[np.floating[Any]] | None, terms: Terms, gone: Gone
-) -> Iterator[PointChange]:
-    """Yield the change of each row, in a client's own types."""
-    changed = vectors_of(client, vectors, terms)
+    # No vectors stand for those that stay.
+    moved = list(zip((one.row_id for one in records), vectors_of(types.client, vectors, terms), strict=False))
+    operations = [types.move(moved)] if moved else []
     for record, names in zip(records, gone, strict=True):
-        payload = payload_of(record)
-        keys = [f"{METADATA_FIELD}.{quoted(name)}" for name in names]
-        yield PointChange(record.row_id, next(changed, None), keys, payload.pop(METADATA_FIELD), payload)
+        id, payload = record.row_id, payload_of(record)
+        if names:
+            operations.append(types.remove(id, [f"{METADATA_FIELD}.{quoted(name)}" for name in names]))
+        operations.append(types.put(id, payload.pop(METADATA_FIELD), METADATA_FIELD))
+        operations.append(types.put(id, payload, None))
+    return operations
 
 
 def lexical_query(client: Any, terms: Sequence[str]) -> Any:
@@ -264,3 +285,77 @@ def _is_empty(types: Types, key: str) -> Any:
 
 def _is_there(types: Types, key: str) -> Any:
     return types.client.Filter(must_not=[_is_empty(types, key)])
+
+
+# ---- what both stores read alike
+
+
+class PointReader(VectorStore):
+    """A store that reads points."""
+
+    _types: ClassVar[Types]
+
+    @abstractmethod
+    def _retrieve(self, ids: Sequence[RecordId], payload: Fields, vectors: bool = False) -> Iterable[Any]:
+        """Return the points of those of `ids` that are there."""
+
+    @abstractmethod
+    def _scroll(self, where: Filter, source: str | None, payload: Fields, vectors: bool = False) -> Iterator[Any]:
+        """Yield the points of our rows, as `Backend._rows` does."""
+
+    @abstractmethod
+    def _found(self, requests: list[Any]) -> list[Any]:
+        """Return the points that each of these searches finds."""
+
+    def _known(self, ids: Sequence[RecordId]) -> Iterable[RecordId]:
+        return {point_id(one.id) for one in self._retrieve(ids, False)}
+
+    def _written_fields(self, ids: Sequence[RecordId]) -> Mapping[RecordId, Sequence[str]]:
+        return {point_id(one.id): written_fields(one.payload) for one in self._retrieve(ids, NAMED)}
+
+    def _get(self, ids: Sequence[RecordId]) -> Iterable[AnyRecord]:
+        return (record_of(one.id, one.payload) for one in self._retrieve(ids, True))
+
+    def _vectors(self, ids: Sequence[RecordId]) -> dict[RecordId, Vector]:
+        found = self._retrieve(ids, False, vectors=True)
+        return {point_id(one.id): _dense(one.vector) for one in found if one.vector}  # others may write none
+
+    def _scan(self, where: Filter, source: str | None) -> Iterator[Stored]:
+        return (listed_of(one.id, one.payload) for one in self._scroll(where, source, LISTED))
+
+    def _rows(self, where: Filter, source: str | None, *, vectors: bool = False) -> RecordIterator:
+        for one in self._scroll(where, source, True, vectors):
+            yield record_of(one.id, one.payload), _dense(one.vector) if vectors else None
+
+    def _candidates(self, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter) -> Candidates:
+        types, requests = self._types, []
+        rows = filter_of(types, where)
+        if vector is not None:
+            params = search_params(types.client, self._existing())
+            requests.append(types.request(vector.tolist(), DENSE, limit, rows, params, with_payload=True))
+        if terms:
+            query = lexical_query(types.client, terms)
+            requests.append(types.request(query, LEXICAL, limit, rows, with_payload=True))
+        lists = [[Hit(record_of(one.id, one.payload), one.score) for one in found] for found in self._found(requests)]
+        dense = lists.pop(0) if vector is not None else []
+        return Candidates(dense, lists[0] if lists else [])
+
+    def _lexical_scores(self, terms: Sequence[str], ids: Sequence[RecordId]) -> Mapping[RecordId, float]:
+        types = self._types
+        rows = types.client.Filter(must=[types.has_ids(ids)])
+        [found] = self._found([types.request(lexical_query(types.client, terms), LEXICAL, len(ids), rows)])
+        return {point_id(one.id): one.score for one in found}
+
+
+def pages(read: Callable[[Any], tuple[Iterable[Any], Any]]) -> Iterator[Any]:
+    """Yield the points of one page after another; `read` returns those at an offset, and the next offset or None."""
+    points, offset = read(None)
+    yield from points
+    while offset is not None:
+        points, offset = read(offset)
+        yield from points
+
+
+def _dense(vector: Any) -> Vector:
+    """Return the dense vector of a point, however its client spells it."""
+    return np.asarray(vector[DENSE] if isinstance(vector, dict) else vector, np.float32)

@@ -17,12 +17,33 @@ from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.backend import Gone, Terms
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
-from c2llm_integrations.stores.qdrant import client_conversions as convert
 from c2llm_integrations.stores.qdrant.aliases import NAME_KEY, SPEC_KEY, AliasedCollection, Serving, is_local
-from c2llm_integrations.stores.qdrant.client_conversions import AsyncQdrantClient, QdrantClient, models
-from c2llm_integrations.stores.qdrant.errors import REFUSED, is_gone, pause_after, reason, status_of
-from c2llm_integrations.stores.qdrant.payload import BINARY, DENSE, TURBO, ours
-from c2llm_integrations.stores.qdrant.reading import Fields, PointReader, pages
+from c2llm_integrations.stores.qdrant.client import (
+    DECIMALS,
+    GRAPH,
+    REFUSED,
+    SPREAD,
+    TYPES,
+    AsyncQdrantClient,
+    QdrantClient,
+    is_gone,
+    models,
+    pause_after,
+    reason,
+    status_of,
+)
+from c2llm_integrations.stores.qdrant.payload import (
+    BINARY,
+    DENSE,
+    TURBO,
+    Fields,
+    PointReader,
+    Vectors,
+    ours,
+    pages,
+    points_of,
+    updates_of,
+)
 from c2llm_integrations.stores.records import AnyRecord, Vector
 from c2llm_integrations.stores.row_fields import BATCH_IDS
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
@@ -59,7 +80,7 @@ SERVER = Capabilities(
     lexical=True,
     max_text_bytes=2 * 2**20,
     uploads=4,
-    index=convert.GRAPH | convert.SPREAD,
+    index=GRAPH | SPREAD,
 )
 # Release → the datatypes and quantizations that came with it.
 SINCE = {
@@ -72,7 +93,7 @@ SINCE = {
 class QdrantStore(PointReader):
     """One collection behind a `QdrantClient`."""
 
-    _types = convert.TYPES
+    _types = TYPES
     _batch_bytes = REQUEST_BYTES
 
     def __init__(
@@ -238,15 +259,15 @@ class QdrantStore(PointReader):
         for start in range(0, len(records), rows):
             part = slice(start, start + rows)
             # Arrays, which the client in memory makes of lists anyway, twice.
-            points = convert.points_of(records[part], self._sent(vectors[part]), terms and terms[part], as_arrays=local)
-            self._write("upsert", points)
+            sent, words = self._sent(vectors[part]), terms and terms[part]
+            self._write("upsert", points_of(self._types, records[part], sent, words, as_arrays=local))
 
     def _update(self, records: Sequence[AnyRecord], vectors: Vector | None, terms: Terms, gone: Gone) -> None:
         sent = None if vectors is None else self._sent(vectors)
-        self._write("batch_update_points", convert.updates_of(records, sent, terms, gone))
+        self._write("batch_update_points", updates_of(self._types, records, sent, terms, gone))
 
-    def _sent(self, vectors: Vector) -> convert.Vectors:
-        return vectors if self._alias.local else np.round(vectors.astype(np.float64), convert.DECIMALS)
+    def _sent(self, vectors: Vector) -> Vectors:
+        return vectors if self._alias.local else np.round(vectors.astype(np.float64), DECIMALS)
 
     def _delete(self, ids: Sequence[RecordId]) -> None:
         self._ask("delete", models.PointIdsList(points=list(ids)), wait=True)
