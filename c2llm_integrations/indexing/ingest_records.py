@@ -36,8 +36,16 @@ from c2llm_integrations.indexing.write_changes import (
 )
 from c2llm_integrations.stores.bulk_loader import Loader
 from c2llm_integrations.stores.filter import value_of
-from c2llm_integrations.stores.ids import RecordId, checked_row_id, row_id, why_id_refused
-from c2llm_integrations.stores.records import PreparedRecord, Record, Row, is_chunk, prepared_of
+from c2llm_integrations.stores.records import (
+    PreparedRecord,
+    Record,
+    RecordId,
+    Row,
+    checked_row_id,
+    is_chunk,
+    row_id,
+    why_id_refused,
+)
 from c2llm_integrations.stores.row_checks import refused_records
 from c2llm_integrations.stores.row_fields import plain_record
 from c2llm_integrations.stores.spec import CompactPlan
@@ -406,11 +414,7 @@ class _Run:
             return "the id came before in this run; only the first is stored"
         if item.vector is None and self._embedder is None:
             return "it has no vector, and there is no embedder"
-        plain: PreparedRecord | str
-        try:
-            plain = prepared_of(id, item.text, item.metadata, self._source, key)
-        except (TypeError, ValueError, RecursionError):
-            plain = plain_record(Record(id, item.text, item.metadata, self._source), key)
+        plain = plain_record(id, item.text, item.metadata, self._source, key)
         if not isinstance(plain, str) and is_chunk(plain):
             return f"its metadata is that of a chunk of repository {self._source!r}; name the source otherwise"
         return plain

@@ -28,8 +28,18 @@ from c2llm_integrations.retrieval.search import (
 )
 from c2llm_integrations.retrieval.store_handles import SharedStore
 from c2llm_integrations.stores.filter import Filter
-from c2llm_integrations.stores.ids import MAX_INTEGER_ID, RecordId, listed_ids
-from c2llm_integrations.stores.records import AnyRecord, Hit, Record, Row, Vector, chunk_of
+from c2llm_integrations.stores.records import (
+    MAX_INTEGER_ID,
+    AnyRecord,
+    Hit,
+    Record,
+    RecordId,
+    Row,
+    Vector,
+    chunk_of,
+    listed_ids,
+    row_id,
+)
 from c2llm_integrations.stores.row_fields import path_of, plain_record, unit
 from c2llm_integrations.stores.spec import GIVEN_VECTORS, CollectionSpec, CompactPlan
 from c2llm_integrations.stores.vector_store import Candidates, VectorStore, Where
@@ -82,9 +92,9 @@ class Documents:
         if id is None:
             id = piece_id(str(ordinal or ""), text, metadata)
         stored = {stored_name(name, self._own): value for name, value in metadata.items()}
-        record = Record(id, text, stored, self.source)
-        plain = plain_record(record)
-        return record if isinstance(plain, str) else plain  # the store refuses what is not JSON, and says why
+        plain = plain_record(id, text, stored, self.source, row_id(self.source, id))
+        # The store refuses what is not JSON, and says why.
+        return Record(id, text, stored, self.source) if isinstance(plain, str) else plain
 
     def records(
         self, ids: Sequence[RecordId | None], texts: Sequence[str], metadatas: Sequence[Mapping[str, Any]]

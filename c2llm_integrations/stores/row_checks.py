@@ -13,9 +13,17 @@ import numpy as np
 from c2llm_integrations.code.chunk import CHUNK_FIELDS, CodeChunk
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores.filter import moment_of, value_of
-from c2llm_integrations.stores.ids import RecordId, why_id_refused
-from c2llm_integrations.stores.records import AnyRecord, PreparedRecord, Row, is_chunk, require_storable, utf8_bytes
-from c2llm_integrations.stores.row_fields import RESERVED, culprit
+from c2llm_integrations.stores.records import (
+    AnyRecord,
+    PreparedRecord,
+    RecordId,
+    Row,
+    is_chunk,
+    require_storable,
+    utf8_bytes,
+    why_id_refused,
+)
+from c2llm_integrations.stores.row_fields import RESERVED, not_json
 
 _T = TypeVar("_T")
 
@@ -126,8 +134,7 @@ def _why_metadata_refused(record: AnyRecord) -> str | None:
         size = len(json.dumps(record.metadata, sort_keys=True, allow_nan=False, ensure_ascii=False).encode())
         require_storable(record.metadata)
     except (TypeError, ValueError, RecursionError) as error:
-        known = "strings, finite numbers, true, false, null, lists and mappings"
-        return f"metadata is not JSON ({culprit(record.metadata, error)}); use {known}"
+        return not_json(record.metadata, error)
     if size > MAX_METADATA_BYTES:
         return f"metadata has {size} bytes as JSON, stores take {MAX_METADATA_BYTES}; put long texts into the text"
     return None

@@ -15,8 +15,18 @@ from numpy.typing import ArrayLike
 
 from c2llm_integrations.code.chunk import CHUNK_FIELDS, CodeChunk
 from c2llm_integrations.errors import InputError
-from c2llm_integrations.stores.ids import RecordId, row_id, why_id_refused
-from c2llm_integrations.stores.records import MAX_LINE, AnyRecord, PreparedRecord, Record, Vector, chunk_field, prepared
+from c2llm_integrations.stores.records import (
+    MAX_LINE,
+    AnyRecord,
+    PreparedRecord,
+    Record,
+    RecordId,
+    Vector,
+    chunk_field,
+    prepared_of,
+    row_id,
+    why_id_refused,
+)
 
 _T = TypeVar("_T")
 
@@ -141,9 +151,9 @@ def prepared_for(record: AnyRecord, max_bytes: int | None) -> AnyRecord:
     text = record.text
     if not isinstance(text, str):
         return record
-    if isinstance(record, Record):
+    if isinstance(record, Record) and not isinstance(record, PreparedRecord):
         try:
-            record = prepared(record)
+            record = prepared_of(record.id, text, record.metadata, record.source, record.row_id)
         except (InputError, TypeError, ValueError, RecursionError):
             return record
     if max_bytes is None or 4 * len(text) <= max_bytes:
@@ -152,23 +162,27 @@ def prepared_for(record: AnyRecord, max_bytes: int | None) -> AnyRecord:
     return replace(record, text=head) if len(head) < len(text) else record
 
 
-def plain_record(record: Record, key: RecordId | None = None) -> PreparedRecord | str:
-    """Return a record whose metadata is JSON, or why there is none; `key` is its row's id where that is known.
-
-    What JSON does not know becomes what `json_value` says.
-    """
+def plain_record(
+    id: RecordId, text: str, metadata: Mapping[str, Any], source: str, key: RecordId
+) -> PreparedRecord | str:
+    """Return what `prepared_of` does, or why there is none; what JSON does not know becomes what `json_value` says."""
     try:
-        return prepared(record, key)
+        return prepared_of(id, text, metadata, source, key)
     except (TypeError, ValueError, RecursionError) as error:
         try:
-            whole = json.dumps(record.metadata, sort_keys=True, allow_nan=False, default=json_value)
-            return prepared(replace(record, metadata=json.loads(whole)), key)
+            whole = json.dumps(metadata, sort_keys=True, allow_nan=False, default=json_value)
+            return prepared_of(id, text, json.loads(whole), source, key)
         except (TypeError, ValueError, RecursionError):
-            known = "strings, finite numbers, true, false, null, lists and mappings"
-            return f"its metadata is not JSON ({culprit(record.metadata, error)}); use {known}"
+            return f"its {not_json(metadata, error)}"
 
 
-def culprit(metadata: Mapping[str, Any], error: Exception) -> str:
+def not_json(metadata: Mapping[str, Any], error: Exception) -> str:
+    """Return that metadata is not JSON, for which field and why."""
+    known = "strings, finite numbers, true, false, null, lists and mappings"
+    return f"metadata is not JSON ({_culprit(metadata, error)}); use {known}"
+
+
+def _culprit(metadata: Mapping[str, Any], error: Exception) -> str:
     """Return which field is not JSON and why, or what `error` says."""
     for name, value in metadata.items():
         try:

@@ -22,8 +22,17 @@ from c2llm_integrations.code.lexical_terms import document_terms
 from c2llm_integrations.errors import InputError, RowsRefused, StoreError
 from c2llm_integrations.stores.backend import Backend, Terms
 from c2llm_integrations.stores.filter import Filter
-from c2llm_integrations.stores.ids import RecordId, listed_ids, row_id
-from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, Record, Row, Vector
+from c2llm_integrations.stores.records import (
+    AnyRecord,
+    Candidates,
+    Hit,
+    Record,
+    RecordId,
+    Row,
+    Vector,
+    listed_ids,
+    row_id,
+)
 from c2llm_integrations.stores.row_checks import (
     hashable,
     listed,

@@ -16,7 +16,7 @@ from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.git import MAX_OUTPUT
 from c2llm_integrations.errors import InputError, StoreError
 from c2llm_integrations.indexing.claims import Claim
-from c2llm_integrations.indexing.ray import batches, pipeline_stages
+from c2llm_integrations.indexing.ray import pipeline_stages
 from c2llm_integrations.indexing.ray.batches import ChunkBatch, Destination, Sum
 from c2llm_integrations.indexing.ray.cluster import Cluster, connected
 from c2llm_integrations.stores.vector_store import CollectionSpec, Row
@@ -35,7 +35,7 @@ def destination(tmp_path):
 
 def again(destination):
     """The next pass over the same store: whatever was read of it is forgotten."""
-    batches._claims.cache_clear()
+    Destination.claims.cache_clear()
     pipeline_stages._held_of.cache_clear()
     pipeline_stages._commit_of.cache_clear()
     return destination

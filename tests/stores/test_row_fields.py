@@ -63,5 +63,5 @@ def test_what_is_not_json_is_told():
     for metadata in (endless, {"a": float("nan")}, {"a": {1, 2}}, {"a": object()}, {"a": Decimal("NaN")}):
         name = next(iter(metadata))
         whole = {"day": date(2026, 1, 31), **metadata}
-        assert f"its metadata is not JSON (field {name!r}: " in plain_record(Record("a", "x", whole))
-    assert plain_record(Record("a", "x", {"b": 1})).json_bytes == len('{"b": 1}')
+        assert f"its metadata is not JSON (field {name!r}: " in plain_record("a", "x", whole, "", "a")
+    assert plain_record("a", "x", {"b": 1}, "", "a").json_bytes == len('{"b": 1}')
