@@ -179,12 +179,18 @@ def plan_records(
             held.require_same(spec)
     run = _Run(source, store, spec, options, embedder, is_new=options.replace)
     run.total, run.is_dry = how_many(records), True
-    for _, change in run.changes(items, run.note_refused):
-        run.report.written += change is Change.NEW
-    run.report.deleted = sum(1 for _ in run.stored.left()) if run.deletes else 0
-    run.report.stored, run.report.seconds = len(run.stored), perf_counter() - begin
-    run.report.note_if_all_refused()
-    return run.report
+    report = run.report
+
+    def refuse(_: Sequence[Record], reasons: Mapping[Any, str]) -> None:
+        for id, why in reasons.items():
+            report.refuse(id, f"{source}: {id}: {why}")
+
+    for _, change in run.changes(items, refuse):
+        report.written += change is Change.NEW
+    report.deleted, report.stored = len(run.gone()), len(run.stored)
+    report.seconds = perf_counter() - begin
+    report.note_if_all_refused()
+    return report
 
 
 def _items(records: Any, source: str, options: RecordOptions) -> Iterator[Item]:
@@ -285,36 +291,28 @@ class _Run:
 
     def write_and_verify(self, items: Iterator[Item], require_mine: Callable[[], None]) -> RecordsReport:
         """Compare, write, verify, delete, verify again; `require_mine` raises once another run has the source."""
-        store, report = self._store, self.report
+        store, report, embedder = self._store, self.report, self._embedder
         assert store is not None
-        write, gone = partial(self.write, items), partial(self.gone, require_mine)
-        work = Work(report.source, self.stored, write, gone, self._is_new, self._embedder is not None)
+        tokens, cut = (embedder.tokens_seen, embedder.texts_cut) if embedder else (0, 0)
+
+        def write(loader: Loader) -> None:
+            write_changes(self.changes(items, loader.refuse), partial(self._rows, loader), loader, self._size)
+
+        def gone() -> list[RecordId]:
+            if left := self.gone():
+                require_mine()
+            return left
+
+        work = Work(report.source, self.stored, write, gone, self._is_new, embedder is not None)
         fill(work, store, report, bulk=self._is_new or store.total() == 0, refused=self._options.refused)
+        if embedder:
+            report.tokens, report.cut = embedder.tokens_seen - tokens, embedder.texts_cut - cut
         require_mine()
         report.note_if_all_refused()
         return report
 
-    # ---- the three steps of `fill`
-
-    def write(self, items: Iterator[Item], loader: Loader) -> None:
-        """Compare all items with the rows, and write what is new or changed."""
-        before = (self._embedder.tokens_seen, self._embedder.texts_cut) if self._embedder else (0, 0)
-        changes = self.changes(items, loader.refuse)
-        write_changes(changes, partial(self._rows, loader), loader, self._size)
-        if self._embedder:
-            self.report.tokens = self._embedder.tokens_seen - before[0]
-            self.report.cut = self._embedder.texts_cut - before[1]
-
-    def gone(self, require_mine: Any) -> list[RecordId]:
-        """Return the rows to delete, if asked for and known for certain."""
-        if not self.deletes:
-            return []
-        require_mine()
-        return list(self.stored.left())
-
-    @property
-    def deletes(self) -> bool:
-        """Whether rows that no record has taken are to go; raises InputError if that would be all of them.
+    def gone(self) -> list[RecordId]:
+        """Return the rows to delete, if asked for and known for certain; raises InputError if that would be all.
 
         A collection that takes another one's place may hold what an earlier run, killed or refused, has begun.
         """
@@ -324,23 +322,18 @@ class _Run:
                 "was the generator used up? To empty the source, delete its rows"
             )
         if not (self._options.delete_missing or self._options.replace):
-            return False
+            return []
         if self._unnamed:
             self.report.notes.append(
                 f"nothing was deleted: {self._unnamed} records have no usable id, each could be any of the rows"
             )
-            return False
+            return []
         if not self.report.records and len(self.stored):
             raise InputError(
                 f"there is not one record, and delete_missing would delete all {len(self.stored)} rows of "
                 f"{self._source!r}; was the generator used up? To empty the source, delete its rows"
             )
-        return True
-
-    def note_refused(self, records: Sequence[Record], reasons: Mapping[Any, str]) -> None:
-        """Report what would be refused."""
-        for id, why in reasons.items():
-            self.report.refuse(id, f"{self._source}: {id}: {why}")
+        return list(self.stored.left())
 
     # ---- one batch after another
 

@@ -92,7 +92,11 @@ def _of_file(file: Path) -> Iterator[tuple[str, Any, int]]:
         raise InputError(f"{file} is not a file of records; expected .jsonl, .jsonl.gz or .parquet")
     if not file.is_file():
         raise InputError(f"{file} does not exist; give the path of a .jsonl, .jsonl.gz or .parquet file")
-    return _of_parquet(file) if is_parquet else _of_lines(file)
+    if not is_parquet:
+        return _of_lines(file)
+    from c2llm_integrations.stores.parquet import read_mappings
+
+    return ((f"{file}: row {number}", *row) for number, row in zip(count(1), read_mappings(file), strict=False))
 
 
 def _of_lines(file: Path) -> Iterator[tuple[str, Any, int]]:
@@ -103,14 +107,8 @@ def _of_lines(file: Path) -> Iterator[tuple[str, Any, int]]:
             yield where, InputError(str(error).removeprefix(f"{where} ")), len(line)
 
 
-def _of_parquet(file: Path) -> Iterator[tuple[str, Any, int]]:
-    from c2llm_integrations.stores.parquet import read_mappings
-
-    return ((f"{file}: row {number}", *row) for number, row in zip(count(1), read_mappings(file), strict=False))
-
-
 def _item(where: str, raw: Any, names: Names, source: str) -> Item:
-    if type(raw) is dict:  # by far the most
+    if isinstance(raw, Mapping):
         return _of_mapping(where, raw.get(names.text), raw, names)
     vector = None
     if isinstance(raw, Row):
@@ -121,8 +119,6 @@ def _item(where: str, raw: Any, names: Names, source: str) -> Item:
         return Item(where, raw.id, raw.text, raw.metadata, vector)
     if isinstance(raw, CodeChunk):
         return Item(where, problem=f"it is a chunk of repository {raw.repository!r}; use ingest, or load")
-    if isinstance(raw, Mapping):
-        return _of_mapping(where, raw.get(names.text), raw, names)
     if hasattr(raw, "page_content"):  # a Document of LangChain
         return _of_object(where, raw.page_content, raw.id, raw.metadata, names)
     if hasattr(raw, "get_content") and hasattr(raw, "node_id"):  # a node of LlamaIndex

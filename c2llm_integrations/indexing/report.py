@@ -28,11 +28,7 @@ ROW_BYTES, TERM_BYTES = 200, 14
 
 @dataclass(kw_only=True)
 class RunReport(LoadReport):
-    """What a run found and did, whatever it read; a chunk counts as a record.
-
-    `cut`: texts whose end the model did not read; `stored`: rows of the source now; `notes`: what to look at;
-    `replaced`: the collection took the place of the one before.
-    """
+    """What a run found and did, whatever it read; `IngestReport` and `RecordsReport` say what is counted."""
 
     tokens: int = 0
     cut: int = 0

@@ -17,17 +17,6 @@ if TYPE_CHECKING:
     from c2llm_integrations.stores.foreign_collection import Layout
     from c2llm_integrations.stores.vector_store import VectorStore
 
-__all__ = [
-    "DATABASES",
-    "Database",
-    "Location",
-    "collections_beside",
-    "list_collections",
-    "open_store",
-    "own_index",
-    "require_one_key",
-]
-
 
 class Database(NamedTuple):
     """A database that URLs name by their scheme.

@@ -135,7 +135,8 @@ class Loader:
         """
         found = self._store.total() if source is None else self._store.count(source=source)
         keys = self.keys()
-        missing = [] if found == expected else self._missing(keys)
+        ids = [] if found == expected else list(map(unpacked, keys))
+        missing = [id for part in parts(ids) for id in sorted(set(part) - self._store.known(part), key=str)]
         if missing:
             raise StoreError(
                 f"{self._store.collection!r} holds {found} rows, expected {expected}; of {len(keys)} that it "
@@ -143,10 +144,6 @@ class Loader:
             )
         self.verify_sample()
         return found
-
-    def _missing(self, keys: NDArray[np.bytes_]) -> list[RecordId]:
-        ids = list(map(unpacked, keys))
-        return [id for part in parts(ids) for id in sorted(set(part) - self._store.known(part), key=str)]
 
     def verify_sample(self) -> None:
         """Read some of the written vectors back; raises StoreError for one that is missing or different."""

@@ -192,8 +192,8 @@ class CollectionSpec:
         """Return what `for_embedder` does, for vectors of this width and fingerprint."""
         plan = plan or CompactPlan()
         plan.require_width(width)
-        analyzer = ANALYZER if lexical else None
         codes = plan.quantization, plan.rescore or 0.0
+        analyzer = ANALYZER if lexical else None
         return cls(width, fingerprint, plan.datatype, *codes, analyzer=analyzer, fields=fields or {})
 
     @property
@@ -334,15 +334,13 @@ class Capabilities:
 def _checked_spec(data: object) -> dict[str, Any]:
     """Return the fields of a stored spec; raises TypeError for a value of another type than that field has."""
     fields = _mapping("spec", data)
-    for name, value in fields.items():
-        if name in _KINDS:
-            what, is_one = _KINDS[name]
-            if not is_one(value):
-                raise _wrong(f"spec.{name}", value, what)
-    for name, (what, is_one) in _MEMBERS.items():
-        for key, value in _mapping(f"spec.{name}", fields.get(name, {})).items():
-            if not is_one(value):
-                raise _wrong(f"spec.{name}.{key[:SHOWN_CHARS]}", value, what)
+    found = [(name, value, _KINDS[name]) for name, value in fields.items() if name in _KINDS]
+    for name, kind in _MEMBERS.items():
+        members = _mapping(f"spec.{name}", fields.get(name, {}))
+        found += [(f"{name}.{key[:SHOWN_CHARS]}", value, kind) for key, value in members.items()]
+    for name, value, (what, is_one) in found:
+        if not is_one(value):
+            raise _wrong(f"spec.{name}", value, what)
     return fields
 
 

@@ -51,14 +51,12 @@ STORED_FIELDS = ["id", *(name for name in CHUNK_FIELDS if name != "repository"),
 RECORD_FIELDS = [OwnField.TEXT, *CHUNK_FIELDS, "$meta"]
 INDEXED = ("repository", "path", "language")
 
-# Every partition has segments of its own. On 2.3.5, 100,000 rows: with 16, a search took ten times as long as with 4.
+# Every partition has segments of its own, and each takes a search more time.
 PARTITIONS = 4
-# Uploads a server answers at once before it only queues them (measured on 2.3.5: 2 threads 1.6 times the rows of one,
-# 4 no more than 2); the client itself takes as long to pack a batch as the server to store it.
+# Two would keep a server busy; the client takes as long to pack a batch as the server to store it.
 UPLOADS = 4
-# Links of a row in the graph, and candidates looked at while it is built and, unless more hits are asked for, searched.
-# On 2.3.5 with 100,000 rows of real code this finds 0.994 of the ten nearest, as 100 and 128 do, and is built in three
-# quarters of the time; Milvus's own AUTOINDEX takes twice as long and finds no more.
+# Links of a row in the graph, and candidates looked at while it is built and, unless more hits are asked for, searched:
+# larger figures, and Milvus's own AUTOINDEX, take longer to build and find no more.
 HNSW = {"M": 16, "efConstruction": 64}
 EF = 192
 # What a spec's `index` may say of how a server keeps a collection.

@@ -31,7 +31,7 @@ from c2llm_integrations.stores.vector_store import VectorStore
 
 # Milvus's own limit on the hits of one search.
 MAX_HITS = 16_384
-# Rows a page: large, because a server may take 0.2 s to make sure that a page misses no write (16,384 at most).
+# Rows a page: large, because a server waits until a page can miss no write (16,384 at most).
 SCAN_PAGE = 16_000
 # A page of so few rows is late for another reason: Milvus Lite goes over the whole collection for each.
 LATE_PAGE = 100
@@ -41,7 +41,6 @@ USUAL_TEXT_BYTES = 2_048
 # A claim is written again so often when another writer of the properties wiped it out.
 CLAIM_TRIES = 5
 SETTLING_SECONDS = 0.05
-
 
 Found = list[tuple[str, float, dict[str, Any]]]  # id, score and fields of each hit
 

@@ -21,8 +21,7 @@ except ImportError as error:
 
 __all__ = ["edge"]  # whoever imports it from here is told how to install it
 
-# Exact search takes 5 ms on 100 MB (100,000 float32 vectors of 256, or 400,000 int8 codes; two cores), where building
-# a graph takes 35 s. So a graph is made only where more than this is searched.
+# Exact search of less is a matter of milliseconds, and building a graph one of minutes.
 GRAPH_BYTES = 256 * 2**20
 # `optimize` rewrites segments with more rows than these. Codes are made by rewriting alone, so hardly anything stays as
 # it was written. The terms of a segment that is written to are in memory, and read whole at each opening (2 s for

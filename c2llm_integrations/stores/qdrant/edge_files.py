@@ -29,7 +29,7 @@ from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.code.exclude import INDEX_FOLDER
 from c2llm_integrations.code.safe_open import read_inside, require_small
 from c2llm_integrations.errors import StoreError
-from c2llm_integrations.stores.file_checksums import Entries, checksum_of, require_whole, write_seal
+from c2llm_integrations.stores.file_checksums import Entries, checksum_of, write_seal
 from c2llm_integrations.stores.spec import CollectionSpec, checked_claims
 
 SPEC_FILE, NEXT_FILE = "c2llm.json", "next.json"
@@ -118,17 +118,8 @@ def seal(shard: Path, before: Entries) -> None:
         write_seal(seal_of(shard), (file for file in shard.rglob("*") if file.is_file()), before)
 
 
-def is_sealed(shard: Path) -> bool:
-    """Return whether a shard is as it was closed; False if nobody knows, StoreError if it is damaged."""
-    # The engine removes a tracker's journal once it is applied, which it is when the shard is closed.
-    return require_whole(seal_of(shard), "*/wal/*", rebuilt=("tracker_journal.dat",))
-
-
 def read_ahead(shard: Path) -> None:
-    """Read the payloads' files from end to end, so that the engine finds in memory what it reads page by page.
-
-    Opening drops them from there: 300,000 rows with terms, 440 MB, were listed in 6.3 s without and in 2.9 s with it.
-    """
+    """Read the payloads' files from end to end: opening drops them from memory, and the engine reads page by page."""
     files = list(shard.glob("segments/*/payload_storage/page_*.dat"))
     if sum(file.stat().st_size for file in files) > READ_AHEAD_BYTES:
         return

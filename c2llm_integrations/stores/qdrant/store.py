@@ -61,8 +61,7 @@ OPTIMIZE_SECONDS = 4 * 3_600.0
 # Qdrant's value for "index nothing", and what it takes where a collection does not say.
 DEFERRING_KB, DEFAULT_INDEXING_KB = 0, 10_000
 SCAN_PAGE = 2_000
-# Points made at once for the client in memory: a dozen objects each, which should die young. Of more, most of Python's
-# garbage collections look through them, and through all rows too.
+# Points made at once for the client in memory: of more, Python's garbage collections would look through all rows.
 LOCAL_ROWS = 64
 # Rows are read back in pages of about this many bytes of JSON; a row's text seldom takes more than the second figure,
 # and the numbers of its vector come with all the digits of a float64.
