@@ -36,7 +36,7 @@ from c2llm_integrations.model.options import remember_model
 from c2llm_integrations.stores.bulk_loader import Loader
 from c2llm_integrations.stores.records import RecordId
 from c2llm_integrations.stores.spec import CompactPlan
-from c2llm_integrations.stores.vector_store import CollectionSpec, Row, Vector, VectorStore
+from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
 
 if TYPE_CHECKING:
     from c2llm_integrations.indexing.options import VectorsFrom, WriteOptions
@@ -294,7 +294,7 @@ class _Run:
 
         def write(loader: Loader) -> None:
             changes = commit.before(_compare(tree, stored, report, self.cache, options.progress, commit.seen))
-            known: list[VectorsFrom] = [partial(_of_same_texts, store, SameTexts(stored, tree.files, changed))]
+            known: list[VectorsFrom] = [SameTexts(store, stored, tree.files, changed).vectors]
             if callable(options.vectors_from):  # `ingest_with` has made a function of a store
                 known.append(options.vectors_from)
             write_changes(changes, partial(_rows, embedder=embedder, loader=loader, known=known), loader)
@@ -307,13 +307,6 @@ class _Run:
         commit.record()
         report.tokens, report.cut = embedder.tokens_seen - tokens, embedder.texts_cut - cut
         return report
-
-
-def _of_same_texts(store: VectorStore, same: SameTexts, chunks: Sequence[CodeChunk]) -> list[Vector | None]:
-    """Return the vector of a row that holds the text of each chunk, None if none was found."""
-    ids = [same.find(chunk) for chunk in chunks]
-    vectors = store.vectors([id for id in dict.fromkeys(ids) if id is not None])
-    return [None if id is None else vectors.get(id) for id in ids]
 
 
 def _rows(chunks: list[CodeChunk], embedder: C2LLMEmbedder, loader: Loader, known: Sequence[VectorsFrom]) -> list[Row]:

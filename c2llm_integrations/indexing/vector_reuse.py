@@ -54,13 +54,14 @@ def _is_usable(vector: Vector | None) -> bool:
 
 
 class SameTexts:
-    """Find the row that has a new chunk's text under another path: code moves, and a vector depends on the text alone.
+    """Find rows that have a new chunk's text under another path: code moves, and a vector depends on the text alone.
 
     A row's id follows from its path and text, so a guess at the former path is right if such a row exists.
     """
 
-    def __init__(self, held: StoredRows, files: Iterable[str], changed: Iterable[str] = ()) -> None:
-        """Take the rows, the paths that the tree has now, and the paths whose files may have lost code."""
+    def __init__(self, store: VectorStore, held: StoredRows, files: Iterable[str], changed: Iterable[str] = ()) -> None:
+        """Take the store and its rows, the paths that the tree has now, and those whose files may have lost code."""
+        self._store = store
         self._held = held
         self._named: dict[str, list[str]] = {}
         for path in held.paths:
@@ -70,8 +71,13 @@ class SameTexts:
         self._former = [*sorted(gone), *changed][:MAX_FORMER]
         self._guesses: dict[str, list[str]] = {}
 
-    def find(self, chunk: CodeChunk) -> str | None:
-        """Return the id of a row with the chunk's text, None if none was found."""
+    def vectors(self, chunks: Sequence[CodeChunk]) -> list[Vector | None]:
+        """Return the vector of a row that holds the text of each chunk, None if none was found."""
+        ids = [self._find(chunk) for chunk in chunks]
+        vectors = self._store.vectors([id for id in dict.fromkeys(ids) if id is not None])
+        return [None if id is None else vectors.get(id) for id in ids]
+
+    def _find(self, chunk: CodeChunk) -> str | None:
         guesses = self._guesses.get(chunk.path)
         if guesses is None:
             guesses = self._guesses[chunk.path] = self._guess(chunk.path)

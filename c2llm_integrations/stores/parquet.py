@@ -127,13 +127,6 @@ def _values(record: AnyRecord) -> tuple[str | int | None, ...]:
     return (str(record.row_id), *(getattr(chunk, name) for name in _FIELDS[1:]), other)
 
 
-def _record(values: Sequence[Any]) -> AnyRecord:
-    *fields, other = values
-    if other is not None:
-        return Record(text=fields[_FIELDS.index("text")], **parse_json(other))
-    return CodeChunk(**dict(zip(_FIELDS, fields, strict=True)))
-
-
 def _batches(rows: Iterator[Row], width: int) -> Iterator[list[Row]]:
     """Cut rows into batches of at most `BATCH` and a few megabytes."""
     while batch := list(islice(rows, BATCH)):
@@ -196,9 +189,15 @@ def read_mappings(file: Path) -> Iterator[tuple[dict[str, Any], int]]:
 
 def _checked(file: Path, values: Sequence[Any]) -> AnyRecord:
     """Return the record of one row; raises InputError for what `_values` cannot have given."""
+    *fields, other = values
+    record: AnyRecord
     try:
-        record = _record(values)
-        own = record.row_id if isinstance(record, Record) else row_id("", record.id)
+        if other is None:
+            record = CodeChunk(**dict(zip(_FIELDS, fields, strict=True)))
+            own = row_id("", record.id)
+        else:
+            record = Record(text=fields[_FIELDS.index("text")], **parse_json(other))
+            own = record.row_id
         if str(own) == values[0]:
             return record
         why = f"id {values[0]!r} is not the id of that record, nor a lower-case UUID"
@@ -234,17 +233,13 @@ def _parts(batch: pa.RecordBatch) -> Iterator[tuple[pa.RecordBatch, int]]:
             middle = part.num_rows // 2
             todo += [part.slice(middle), part.slice(0, middle)]
         elif part.num_rows:
-            columns = [one.dictionary_decode() if _is_repeated(one) else one for one in part.columns]
+            columns = [one.dictionary_decode() if pa.types.is_dictionary(one.type) else one for one in part.columns]
             yield pa.RecordBatch.from_arrays(columns, names=part.schema.names), size
-
-
-def _is_repeated(array: pa.Array) -> bool:
-    return bool(pa.types.is_dictionary(array.type))
 
 
 def _bytes_of(array: pa.Array) -> int:
     """Return about how many bytes an array has in full."""
-    if not _is_repeated(array) or pa.types.is_primitive(array.dictionary.type):
+    if not pa.types.is_dictionary(array.type) or pa.types.is_primitive(array.dictionary.type):
         return int(array.nbytes)
     lengths = pc.binary_length(array.dictionary).take(array.indices)
     return pc.sum(lengths.cast(pa.int64())).as_py() or 0
@@ -298,7 +293,8 @@ def _contents(file: Path, parquet: pq.ParquetFile) -> Contents:
     if layout not in (FORMAT, CHUNKS_FORMAT):
         raise InputError(f"{file} has layout {layout!r}, expected {FORMAT!r}; export it again")
     try:
-        spec = _spec(metadata[_SPEC_KEY].decode())
+        spec = CollectionSpec.from_json(metadata[_SPEC_KEY].decode())
+        spec.plan  # noqa: B018 (raises for what no store knows)
         claims = checked_claims(parse_json(metadata[_CLAIMS_KEY]))
     except (C2LLMError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{file} has damaged metadata ({error}); export it again") from error
@@ -309,11 +305,6 @@ def _contents(file: Path, parquet: pq.ParquetFile) -> Contents:
         found = schema.field(at).type if at >= 0 else "missing"
         if found != column.type:
             raise InputError(f"{file} has column {column.name!r} {found}, expected {column.type}; export it again")
-    return Contents(spec, claims, parquet.metadata.num_rows)
-
-
-def _spec(text: str) -> CollectionSpec:
-    spec = CollectionSpec.from_json(text)
-    spec.plan  # noqa: B018 (raises for what no store knows)
     # A file holds no terms, so those of an earlier release are made anew.
-    return spec if spec.analyzer is None else replace(spec, analyzer=ANALYZER)
+    spec = spec if spec.analyzer is None else replace(spec, analyzer=ANALYZER)
+    return Contents(spec, claims, parquet.metadata.num_rows)
