@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import struct
 import uuid
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from enum import Enum
 from functools import cached_property
 
@@ -19,9 +19,8 @@ from c2llm_integrations.stores.row_fields import Stored
 
 # Bytes of `key_of`.
 KEY_BYTES = 17
-# Hexadecimal digits of each half of a digest.
-HALF = 16
-_TWO = struct.Struct(">QQ")
+# Bytes of a `digest_of`: half of the text, half of the metadata.
+DIGEST_BYTES = 16
 _MIXER, _WORD = 0x9E3779B97F4A7C15, 2**64 - 1
 
 
@@ -137,15 +136,12 @@ class StoredDigests(StoredKeys):
 
     def __init__(self, rows: Iterable[Stored] = ()) -> None:
         """Read all `rows`; their order means nothing."""
-        ids, texts, metadata = bytearray(), array("Q"), array("Q")
+        ids, digests = bytearray(), bytearray()
         for row in rows:
             ids += key_of(row.id)
-            text, other = _halves(row.digest)
-            texts.append(text)
-            metadata.append(other)
+            digests += _bytes_of(row.digest)
         super().__init__(ids)
-        self._texts = np.frombuffer(texts, np.uint64)[self._first]
-        self._metadata = np.frombuffer(metadata, np.uint64)[self._first]
+        self._digests = np.frombuffer(digests, "u8").reshape(-1, 2)[self._first]
 
     def take(self, ids: Sequence[RecordId], digests: Sequence[str]) -> list[Change | None]:
         """Return how records differ from their rows, None for one without a row; the rows count as taken.
@@ -154,28 +150,28 @@ class StoredDigests(StoredKeys):
         """
         if not len(self):
             return [None] * len(ids)
-        changes: list[Change | None] = []
-        for place, digest in zip(self.take_all(ids), digests, strict=True):
-            if place < 0:
-                changes.append(None)
-            elif self._texts[place] != int(digest[:HALF], 16):
-                changes.append(Change.NEW)
-            else:
-                changes.append(Change.NONE if self._metadata[place] == int(digest[HALF:], 16) else Change.MOVED)
-        return changes
+        places = self.take_all(ids)
+        given = np.frombuffer(bytes.fromhex("".join(digests)), "u8").reshape(-1, 2)
+        same = (self._digests[places] == given).tolist()
+        return [_change_of(*halves) if place >= 0 else None for place, halves in zip(places, same, strict=True)]
 
     def left(self) -> Iterator[RecordId]:
         """Yield the ids of the rows that no record has taken."""
         return (id for _, id in self._left_at())
 
 
-def _halves(digest: str) -> tuple[int, int]:
-    """Return the halves of a digest as numbers, 0 for one that is not one: others may write anything into a row."""
-    try:
-        raw = bytes.fromhex(digest)
-    except ValueError:
-        raw = b""
-    return _TWO.unpack(raw) if len(raw) == HALF else (0, 0)
+def _change_of(same_text: bool, same_metadata: bool) -> Change:
+    if not same_text:
+        return Change.NEW
+    return Change.NONE if same_metadata else Change.MOVED
+
+
+def _bytes_of(digest: str) -> bytes:
+    """Return the bytes of a `digest_of`, zeros for anything else: others may write what they like into a row."""
+    with suppress(ValueError):
+        if len(found := bytes.fromhex(digest)) == DIGEST_BYTES:
+            return found
+    return bytes(DIGEST_BYTES)
 
 
 def rows_digest(chunks: Sequence[CodeChunk]) -> str:

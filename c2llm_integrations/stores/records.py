@@ -7,10 +7,10 @@ ordinal). The chunks of a repository follow the last rule with their path, in `c
 
 from __future__ import annotations
 
-import json.encoder
+import json
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b, sha1
@@ -42,6 +42,8 @@ MAX_LINE = 2**31 - 1
 # then opens none of its rows.
 MAX_LEVELS = 64
 _NESTING = (Mapping, list, tuple)
+# Sorted, so that equal metadata gives equal digests.
+_JSON = json.JSONEncoder(sort_keys=True, allow_nan=False).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,23 +125,6 @@ def require_storable(metadata: object) -> None:
 def utf8_bytes(text: str) -> int:
     """Return what a text takes in UTF-8; raises UnicodeEncodeError for a lone surrogate."""
     return len(text) if text.isascii() else len(text.encode())
-
-
-def _encoder() -> Callable[[Any], str]:
-    """Return what writes JSON with sorted keys, and raises ValueError for NaN and infinity.
-
-    Python makes its encoder anew for each call, which takes as long as writing a record's metadata.
-    """
-    whole = json.JSONEncoder(sort_keys=True, allow_nan=False)
-    make = getattr(json.encoder, "c_make_encoder", None)
-    if make is None:  # an interpreter that has it in Python alone
-        return whole.encode
-    text = json.encoder.encode_basestring_ascii
-    write = make(None, whole.default, text, None, whole.key_separator, whole.item_separator, True, False, False)
-    return lambda value: "".join(write(value, 0))
-
-
-_JSON = _encoder()
 
 
 def _digest(text: str) -> str:

@@ -213,10 +213,7 @@ class CollectionSpec:
 
     def to_json(self) -> str:
         """Return the spec as one line of JSON, keys sorted."""
-        data = asdict(self)
-        if not self.index:
-            del data["index"]  # as earlier releases wrote it
-        return json.dumps(data, sort_keys=True)
+        return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> CollectionSpec:

@@ -20,6 +20,7 @@ from typing_extensions import Self
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.lexical_terms import document_terms
 from c2llm_integrations.errors import InputError, RowsRefused, StoreError
+from c2llm_integrations.stores import row_checks
 from c2llm_integrations.stores.backend import Backend, Terms
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.records import (
@@ -33,14 +34,7 @@ from c2llm_integrations.stores.records import (
     listed_ids,
     row_id,
 )
-from c2llm_integrations.stores.row_checks import (
-    hashable,
-    listed,
-    refused_records,
-    refused_vectors,
-    require,
-    why_vector_refused,
-)
+from c2llm_integrations.stores.row_checks import hashable, listed, require
 from c2llm_integrations.stores.row_fields import Stored, parts, path_of, prepared_for, slices, unit
 from c2llm_integrations.stores.spec import CollectionSpec
 
@@ -206,7 +200,7 @@ class VectorStore(Backend):
         with self._open():
             spec = self._existing()
             given = listed([row.record for row in rows], (Record, CodeChunk), "rows with a Record or CodeChunk")
-            records = self._checked(given, spec, refused_vectors(rows, spec.width))
+            records = self._checked(given, spec, row_checks.refused_vectors(rows, spec.width))
             self.changes += 1
             for part in slices(records, spec.width, self._batch_bytes):
                 vectors = unit(np.stack([row.vector for row in rows[part]]))
@@ -337,7 +331,7 @@ class VectorStore(Backend):
             if isinstance(limit, bool) or not isinstance(limit, Integral) or limit < 1:
                 raise InputError(f"limit must be a whole number of at least 1, got {limit!r:.60}")
             if vector is not None:
-                why = why_vector_refused(vector, spec.width)
+                why = row_checks.why_vector_refused(vector, spec.width)
                 if why is not None:
                     raise InputError(f"the query's {why}")
                 vector = unit(vector)
@@ -407,7 +401,7 @@ class VectorStore(Backend):
         """Return records as they are stored; raises RowsRefused for `refused` and for those that cannot be."""
         limit = self.capabilities.max_text_bytes
         records = [prepared_for(record, limit if spec.long_text == "cut" else None) for record in given]
-        refused = refused_records(records, limit, spec.fields) | refused
+        refused = row_checks.refused_records(records, limit, spec.fields) | refused
         if refused:
             raise RowsRefused({place: (hashable(given[place].id), refused[place]) for place in sorted(refused)})
         return records
