@@ -189,8 +189,14 @@ def plan_records(
         report.written += change is Change.NEW
     report.deleted, report.stored = len(run.gone()), len(run.stored)
     report.seconds = perf_counter() - begin
-    report.note_if_all_refused()
+    _note_if_all_refused(report)
     return report
+
+
+def _note_if_all_refused(report: RecordsReport) -> None:
+    if report.refused_count and not report.written + report.unchanged + report.updated:
+        first = next(iter(report.refused.values()))
+        report.notes.insert(0, f"nothing is stored of {report.records:,} records: each was refused, such as {first}")
 
 
 def _items(records: Any, source: str, options: RecordOptions) -> Iterator[Item]:
@@ -308,7 +314,7 @@ class _Run:
         if embedder:
             report.tokens, report.cut = embedder.tokens_seen - tokens, embedder.texts_cut - cut
         require_mine()
-        report.note_if_all_refused()
+        _note_if_all_refused(report)
         return report
 
     def gone(self) -> list[RecordId]:

@@ -107,18 +107,12 @@ class RecordsReport(RunReport):
 
     `source`: the name that the run was given; `written`: embedded, or given with their vectors, and stored; `stored`:
     rows of the source now; `cut`, `shortened`, `refused`, `refused_count` and `replaced` as in `IngestReport`; `notes`:
-    what to look at.
+    what to look at; `is_complete`: whether everything that was to be stored is.
     """
 
     source: str
     records: int = 0
     updated: int = 0
-
-    def note_if_all_refused(self) -> None:
-        """Put a note first if every record of the run was refused, so that nothing is stored."""
-        if self.refused_count and not self.written + self.unchanged + self.updated:
-            first = next(iter(self.refused.values()))
-            self.notes.insert(0, f"nothing is stored of {self.records:,} records: each was refused, such as {first}")
 
 
 class Estimator:
