@@ -7,7 +7,7 @@ values as SQL does and servers do not, so that "not" is only ever put in front o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
@@ -63,33 +63,38 @@ def ids_in(ids: Sequence[RecordId]) -> str:
     return f"id in [{', '.join(literal(str(id)) for id in ids)}]"
 
 
-def expression(where: Filter, *, has_records: bool = True, tenant: str | None = None) -> str:
-    """Return a Filter in Milvus's filter language; "" if it restricts nothing. `tenant`: the column of that, if any."""
-    chunk = f'start_line > 0 and {OwnField.SOURCE} == ""' if has_records else "start_line > 0"
-    columns = CHUNK_FIELDS if tenant is None else {**CHUNK_FIELDS, tenant: str}
-
-    def on_column(one: In | Range | Exists) -> str:
-        name, kind = one.key, columns[one.key]
-        there = f"{name} != {literal(kind())}"
-        if name != tenant:  # a chunk has every column; of another row, the default means that the field is missing
-            there = f"({there} or ({chunk}) or json_contains({OwnField.FIELDS}, {literal(name)}))"
-        if isinstance(one, Exists):
-            return there
-        found = _on_typed(one, Column(kind))
-        if found is None:
-            return NOTHING
-        may_be_missing = isinstance(one, Range) or kind() in one.values
-        return _joined("and", [found, there]) if may_be_missing else found
-
-    return _written(where.condition, True, _Rows(columns, on_column, NOTHING, EVERYTHING)) if where else ""
-
-
 class Column(NamedTuple):
-    """A column of a collection of others: what it holds (None for JSON), or a list of these, and perhaps null."""
+    """A column: what it holds, None for JSON, or a list of these, and which rows have something in it.
+
+    `is_there`: what these rows match, "" for all rows; `default`: what the others hold, None for null.
+    """
 
     kind: type[str | int | float | bool] | None
     is_list: bool = False
-    may_be_null: bool = False
+    is_there: str = ""
+    default: str | int | None = None
+
+
+class _Rows(NamedTuple):
+    """The rows that a filter is for: their columns, and what none of them matches, and all.
+
+    Fields without a column are dynamic, or lie in the column `outer`.
+    """
+
+    columns: Mapping[str, Column]
+    never: str
+    always: str
+    outer: str | None = None
+
+
+def expression(where: Filter, *, has_records: bool = True, tenant: str | None = None) -> str:
+    """Return a Filter in Milvus's filter language; "" if it restricts nothing. `tenant`: the column of that, if any."""
+    chunk = f'start_line > 0 and {OwnField.SOURCE} == ""' if has_records else "start_line > 0"
+    columns = {} if tenant is None else {tenant: Column(str, is_there=f'{tenant} != ""', default="")}
+    for name, kind in CHUNK_FIELDS.items():  # a chunk has every column; of another row, the default may mean none
+        there = f"({name} != {literal(kind())} or ({chunk}) or json_contains({OwnField.FIELDS}, {literal(name)}))"
+        columns[name] = Column(kind, is_there=there, default=kind())
+    return _written(where.condition, True, _Rows(columns, NOTHING, EVERYTHING)) if where else ""
 
 
 def foreign_expression(where: Filter, key: str, columns: Mapping[str, Column], metadata: str | None) -> str:
@@ -97,35 +102,9 @@ def foreign_expression(where: Filter, key: str, columns: Mapping[str, Column], m
 
     `key`: the column of their ids, which are strings or numbers and may hold any of them.
     """
-    if not where:
-        return ""
     value = literal((columns[key].kind or str)())
     never, always = f"({key} == {value} and {key} != {value})", f"({key} == {value} or {key} != {value})"
-
-    def on_column(one: In | Range | Exists) -> str:
-        column, parts = columns[one.key], []
-        if column.may_be_null:  # "not" would leave null out
-            parts.append(f"{one.key} is not null")
-        if not isinstance(one, Exists):
-            parts.append(_on_typed(one, column) or never)
-        elif column.is_list:
-            parts.append(f"array_length({one.key}) > 0")
-        return _joined("and", parts) if parts else always
-
-    return _written(where.condition, True, _Rows(columns.keys(), on_column, never, always, metadata))
-
-
-class _Rows(NamedTuple):
-    """The rows that a filter is for: their columns, what a condition on one of these is, what none of them is, and all.
-
-    Fields without a column are dynamic, or lie in the column `outer`.
-    """
-
-    columns: Collection[str]
-    on_column: Callable[[In | Range | Exists], str]
-    never: str
-    always: str
-    outer: str | None = None
+    return _written(where.condition, True, _Rows(columns, never, always, metadata)) if where else ""
 
 
 def _written(condition: Condition, holds: bool, rows: _Rows) -> str:
@@ -142,7 +121,7 @@ def _written(condition: Condition, holds: bool, rows: _Rows) -> str:
         moments = {sign: microseconds(bound) for sign, bound in condition.bounds.items()}
         condition = Range(f"{OwnField.TIMES}.{condition.key}", moments)
     if condition.key in rows.columns:
-        found = rows.on_column(condition)
+        found = _on_column(condition, rows)
         return found if holds else f"not ({found})"
     field = _field(condition.key if rows.outer is None else f"{rows.outer}.{condition.key}")
     there = f"exists {field}"
@@ -160,6 +139,21 @@ def _whole(sign: str, bound: float) -> int:
     """Return the whole number that bounds a column of whole numbers alike; servers compare them with no other."""
     inside = max(-(2.0**62), min(2.0**62, bound)) if isinstance(bound, float) else bound
     return math.floor(inside) if sign in ("gt", "lte") else math.ceil(inside)
+
+
+def _on_column(condition: In | Range | Exists, rows: _Rows) -> str:
+    column = rows.columns[condition.key]
+    is_there = [column.is_there] if column.is_there else []
+    if isinstance(condition, Exists):
+        parts = [*is_there, f"array_length({condition.key}) > 0"] if column.is_list else is_there
+        return _joined("and", parts) if parts else rows.always
+    found = _on_typed(condition, column)
+    if found is None:
+        return rows.never
+    if column.default is None:
+        return _joined("and", [*is_there, found])
+    may_be_missing = isinstance(condition, Range) or column.default in condition.values
+    return _joined("and", [found, *is_there]) if may_be_missing else found
 
 
 def _on_typed(condition: In | Range, column: Column) -> str | None:

@@ -179,4 +179,4 @@ def _column(field: Mapping[str, Any]) -> Column:
     is_list = field["type"] == DataType.ARRAY
     held = DataType(field["element_type"] if is_list else field["type"]).name
     kind = int if held.startswith("INT") else {"VARCHAR": str, "BOOL": bool, "FLOAT": float, "DOUBLE": float}.get(held)
-    return Column(kind, is_list, bool(field.get("nullable")))
+    return Column(kind, is_list, is_there=f"{field['name']} is not null" if field.get("nullable") else "")
