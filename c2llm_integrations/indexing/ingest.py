@@ -34,7 +34,7 @@ from c2llm_integrations.indexing.write_changes import Work, embed_rows, fill, re
 from c2llm_integrations.model.fingerprint import Fingerprint
 from c2llm_integrations.model.options import remember_model
 from c2llm_integrations.stores.bulk_loader import Loader
-from c2llm_integrations.stores.records import RecordId
+from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.spec import CompactPlan
 from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
 

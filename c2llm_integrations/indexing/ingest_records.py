@@ -36,16 +36,8 @@ from c2llm_integrations.indexing.write_changes import (
 )
 from c2llm_integrations.stores.bulk_loader import Loader
 from c2llm_integrations.stores.filter import value_of
-from c2llm_integrations.stores.records import (
-    PreparedRecord,
-    Record,
-    RecordId,
-    Row,
-    checked_row_id,
-    is_chunk,
-    row_id,
-    why_id_refused,
-)
+from c2llm_integrations.stores.ids import RecordId, checked_row_id, row_id, why_id_refused
+from c2llm_integrations.stores.records import PreparedRecord, Record, Row, is_chunk
 from c2llm_integrations.stores.row_checks import refused_records
 from c2llm_integrations.stores.row_fields import plain_record
 from c2llm_integrations.stores.spec import CompactPlan

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from c2llm_integrations.code.chunk import CodeChunk
-from c2llm_integrations.stores.records import RecordId, packed
+from c2llm_integrations.stores.ids import RecordId, packed
 from c2llm_integrations.stores.row_fields import Stored
 
 # Bytes of `key_of`.

@@ -35,7 +35,8 @@ from c2llm_integrations.code.lexical_terms import document_terms, stems
 from c2llm_integrations.errors import InputError, did_you_mean
 from c2llm_integrations.retrieval.options import RULES, Mode
 from c2llm_integrations.retrieval.question import Kind, Question, read, words_of
-from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, RecordId
+from c2llm_integrations.stores.ids import RecordId
+from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit
 
 # The weight of the lexical list: names, messages and copied code are found by their exact words. A name's is lower,
 # so that a mere use of it cannot score above its definition.

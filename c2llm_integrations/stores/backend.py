@@ -18,7 +18,8 @@ from weakref import WeakSet
 from c2llm_integrations._utils.fork import watched
 from c2llm_integrations.errors import C2LLMError, StoreError
 from c2llm_integrations.stores.filter import Filter
-from c2llm_integrations.stores.records import AnyRecord, Candidates, RecordId, RecordIterator, Vector
+from c2llm_integrations.stores.ids import RecordId
+from c2llm_integrations.stores.records import AnyRecord, Candidates, RecordIterator, Vector
 from c2llm_integrations.stores.row_fields import BATCH_BYTES, Stored
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
 

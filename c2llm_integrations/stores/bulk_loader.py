@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from c2llm_integrations.errors import BatchRefused, RowsRefused, StoreError
-from c2llm_integrations.stores.records import AnyRecord, RecordId, chunk_of, is_chunk, packed, unpacked
+from c2llm_integrations.stores.ids import RecordId, packed, unpacked
+from c2llm_integrations.stores.records import AnyRecord, chunk_of, is_chunk
 from c2llm_integrations.stores.row_checks import hashable
 from c2llm_integrations.stores.row_fields import parts, unit
 from c2llm_integrations.stores.vector_store import Row, Vector, VectorStore

@@ -11,16 +11,8 @@ from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import InputError, StoreError
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.filter import Filter
-from c2llm_integrations.stores.records import (
-    AnyRecord,
-    Candidates,
-    Hit,
-    Record,
-    RecordId,
-    RecordIterator,
-    Vector,
-    listed_ids,
-)
+from c2llm_integrations.stores.ids import RecordId, listed_ids
+from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, Record, RecordIterator, Vector
 from c2llm_integrations.stores.row_fields import Stored, stored_of, unit
 from c2llm_integrations.stores.spec import CollectionSpec
 from c2llm_integrations.stores.vector_store import VectorStore

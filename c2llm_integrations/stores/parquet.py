@@ -24,7 +24,8 @@ from c2llm_integrations._utils.json_lines import MAX_LINE_BYTES, parse_json
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import C2LLMError, InputError, MissingExtra
-from c2llm_integrations.stores.records import AnyRecord, Record, Row, chunk_of, row_id
+from c2llm_integrations.stores.ids import row_id
+from c2llm_integrations.stores.records import AnyRecord, Record, Row, chunk_of
 from c2llm_integrations.stores.row_fields import slices
 from c2llm_integrations.stores.spec import CollectionSpec, checked_claims
 

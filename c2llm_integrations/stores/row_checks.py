@@ -13,16 +13,8 @@ import numpy as np
 from c2llm_integrations.code.chunk import CHUNK_FIELDS, CodeChunk
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores.filter import moment_of, value_of
-from c2llm_integrations.stores.records import (
-    AnyRecord,
-    PreparedRecord,
-    RecordId,
-    Row,
-    is_chunk,
-    require_storable,
-    utf8_bytes,
-    why_id_refused,
-)
+from c2llm_integrations.stores.ids import RecordId, why_id_refused
+from c2llm_integrations.stores.records import AnyRecord, PreparedRecord, Row, is_chunk, require_storable, utf8_bytes
 from c2llm_integrations.stores.row_fields import RESERVED, not_json
 
 _T = TypeVar("_T")

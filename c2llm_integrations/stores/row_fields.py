@@ -15,17 +15,15 @@ from numpy.typing import ArrayLike
 
 from c2llm_integrations.code.chunk import CHUNK_FIELDS, CodeChunk
 from c2llm_integrations.errors import InputError
+from c2llm_integrations.stores.ids import RecordId, row_id, why_id_refused
 from c2llm_integrations.stores.records import (
     MAX_LINE,
     AnyRecord,
     PreparedRecord,
     Record,
-    RecordId,
     Vector,
     chunk_field,
     prepared_of,
-    row_id,
-    why_id_refused,
 )
 
 _T = TypeVar("_T")

@@ -23,17 +23,8 @@ from c2llm_integrations.errors import InputError, RowsRefused, StoreError
 from c2llm_integrations.stores import row_checks
 from c2llm_integrations.stores.backend import Backend, Terms
 from c2llm_integrations.stores.filter import Filter
-from c2llm_integrations.stores.records import (
-    AnyRecord,
-    Candidates,
-    Hit,
-    Record,
-    RecordId,
-    Row,
-    Vector,
-    listed_ids,
-    row_id,
-)
+from c2llm_integrations.stores.ids import RecordId, listed_ids, row_id
+from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, Record, Row, Vector
 from c2llm_integrations.stores.row_checks import hashable, listed, require
 from c2llm_integrations.stores.row_fields import Stored, parts, path_of, prepared_for, slices, unit
 from c2llm_integrations.stores.spec import CollectionSpec

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.indexing.row_diff import Change, StoredRows
-from c2llm_integrations.stores.records import packed
+from c2llm_integrations.stores.ids import packed
 from c2llm_integrations.stores.row_fields import Stored
 
 # NUL bytes at an id's end and start are what a packed string could lose.

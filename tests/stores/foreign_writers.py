@@ -9,11 +9,11 @@ import qdrant_edge as edge
 from qdrant_client import models
 
 from c2llm_integrations.code.lexical_terms import query_terms, sparse
+from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.milvus.store import MilvusStore
 from c2llm_integrations.stores.qdrant.edge import QdrantEdgeStore
 from c2llm_integrations.stores.qdrant.payload import LEXICAL, METADATA_FIELD
 from c2llm_integrations.stores.qdrant.store import QdrantStore
-from c2llm_integrations.stores.records import RecordId
 from c2llm_integrations.stores.vector_store import Vector, VectorStore
 
 

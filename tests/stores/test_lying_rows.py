@@ -9,8 +9,9 @@ from qdrant_client import models
 
 from c2llm_integrations.code.chunk import CHUNK_FIELDS
 from c2llm_integrations.stores import open_store
+from c2llm_integrations.stores.ids import why_id_refused
 from c2llm_integrations.stores.parquet import Contents, write_rows
-from c2llm_integrations.stores.records import CodeChunk, Record, Row, why_id_refused
+from c2llm_integrations.stores.records import CodeChunk, Record, Row
 from c2llm_integrations.stores.row_fields import OwnField
 from c2llm_integrations.stores.spec import ANALYZER, CollectionSpec
 

@@ -14,12 +14,12 @@ from c2llm_integrations.code.lexical_terms import sparse, sparse_query
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.backend import Terms
 from c2llm_integrations.stores.filter import Filter
+from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.records import (
     AnyRecord,
     Candidates,
     Hit,
     Record,
-    RecordId,
     RecordIterator,
     Vector,
     digest_of,

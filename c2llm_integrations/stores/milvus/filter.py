@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from c2llm_integrations.code.chunk import CHUNK_FIELDS
 from c2llm_integrations.stores.filter import All, AnyOf, Condition, Exists, Filter, In, Not, Period, Range
-from c2llm_integrations.stores.records import RecordId
+from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.row_fields import OwnField
 
 _ESCAPES = str.maketrans({'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})

@@ -12,12 +12,13 @@ from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.filter import Filter, leaves
 from c2llm_integrations.stores.foreign_collection import ForeignStore, Layout, foreign_record
+from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.milvus import collections
 from c2llm_integrations.stores.milvus.collections import STRONG
 from c2llm_integrations.stores.milvus.errors import pause_after, reason
 from c2llm_integrations.stores.milvus.filter import Column, foreign_expression, literal
 from c2llm_integrations.stores.milvus.schema import id_from, vector_from
-from c2llm_integrations.stores.records import AnyRecord, Hit, RecordId, RecordIterator, Vector
+from c2llm_integrations.stores.records import AnyRecord, Hit, RecordIterator, Vector
 
 PAGE = 1_000
 

@@ -32,8 +32,9 @@ from c2llm_integrations.code.lexical_terms import K1, B
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores.backend import Terms
 from c2llm_integrations.stores.filter import moment_of, value_of
+from c2llm_integrations.stores.ids import MAX_INTEGER_ID, RecordId
 from c2llm_integrations.stores.milvus.filter import is_plain, microseconds, source_value
-from c2llm_integrations.stores.records import MAX_INTEGER_ID, AnyRecord, RecordId, Vector, digest_of, is_chunk
+from c2llm_integrations.stores.records import AnyRecord, Vector, digest_of, is_chunk
 from c2llm_integrations.stores.row_fields import RESERVED, OwnField, field_names, made_of
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
 

@@ -20,11 +20,12 @@ from c2llm_integrations.errors import BatchRefused, InputError, StoreError
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.backend import Gone, Terms
 from c2llm_integrations.stores.filter import Filter
+from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.milvus import collections, errors, schema
 from c2llm_integrations.stores.milvus.collections import CLAIM_KEY, SPEC_KEY, STRONG, call
 from c2llm_integrations.stores.milvus.filter import expression, ids_in, ours
 from c2llm_integrations.stores.milvus.schema import VECTOR_FIELD, Server, id_from, vector_from
-from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, RecordId, RecordIterator, Vector, is_chunk
+from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, RecordIterator, Vector, is_chunk
 from c2llm_integrations.stores.row_fields import OwnField, Stored, field_names, stored_of
 from c2llm_integrations.stores.spec import CollectionSpec
 from c2llm_integrations.stores.vector_store import VectorStore

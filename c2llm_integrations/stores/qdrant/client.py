@@ -10,8 +10,8 @@ import httpx
 
 from c2llm_integrations._utils.retry import seconds_of
 from c2llm_integrations.errors import MissingExtra
+from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.qdrant.payload import BINARY, LEXICAL, TURBO, Types
-from c2llm_integrations.stores.records import RecordId
 from c2llm_integrations.stores.spec import CollectionSpec
 
 try:

@@ -18,12 +18,13 @@ from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.backend import Gone, Terms
 from c2llm_integrations.stores.file_checksums import Entries, break_seal, require_whole
 from c2llm_integrations.stores.filter import Filter
+from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.qdrant import edge_conversions as convert
 from c2llm_integrations.stores.qdrant import edge_files
 from c2llm_integrations.stores.qdrant.edge_conversions import edge
 from c2llm_integrations.stores.qdrant.edge_files import NEXT_FILE, SPEC_FILE, Settings
 from c2llm_integrations.stores.qdrant.payload import DENSE, Fields, PointReader, ours, pages, points_of, updates_of
-from c2llm_integrations.stores.records import AnyRecord, RecordId, Vector
+from c2llm_integrations.stores.records import AnyRecord, Vector
 from c2llm_integrations.stores.row_fields import batch_bytes
 from c2llm_integrations.stores.spec import DATATYPES, Capabilities, CollectionSpec
 from c2llm_integrations.stores.vector_store import VectorStore

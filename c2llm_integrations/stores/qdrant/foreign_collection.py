@@ -12,10 +12,11 @@ from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.filter import All, Filter, In
 from c2llm_integrations.stores.foreign_collection import ForeignStore, Layout, foreign_record
+from c2llm_integrations.stores.ids import RecordId, is_uuid
 from c2llm_integrations.stores.qdrant.client import TYPES, QdrantClient, is_gone, pause_after, reason
 from c2llm_integrations.stores.qdrant.payload import filter_of, lexical_query, pages, point_id
 from c2llm_integrations.stores.qdrant.store import QdrantStore
-from c2llm_integrations.stores.records import AnyRecord, Hit, RecordId, RecordIterator, Vector, is_uuid
+from c2llm_integrations.stores.records import AnyRecord, Hit, RecordIterator, Vector
 
 PAGE = 500
 

@@ -25,12 +25,12 @@ from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.code.lexical_terms import sparse, sparse_query
 from c2llm_integrations.stores.backend import Gone, Terms
 from c2llm_integrations.stores.filter import All, AnyOf, Condition, Exists, Filter, Not, Period, Range
+from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.records import (
     MAX_EXACT_INTEGER,
     AnyRecord,
     Candidates,
     Hit,
-    RecordId,
     RecordIterator,
     Vector,
     digest_of,

@@ -16,6 +16,7 @@ from c2llm_integrations.errors import BatchRefused, InputError, StoreError
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.backend import Gone, Terms
 from c2llm_integrations.stores.filter import Filter
+from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.qdrant.aliases import NAME_KEY, SPEC_KEY, AliasedCollection, Serving, is_local
 from c2llm_integrations.stores.qdrant.client import (
     DECIMALS,
@@ -43,7 +44,7 @@ from c2llm_integrations.stores.qdrant.payload import (
     points_of,
     updates_of,
 )
-from c2llm_integrations.stores.records import AnyRecord, RecordId, Vector
+from c2llm_integrations.stores.records import AnyRecord, Vector
 from c2llm_integrations.stores.row_fields import BATCH_IDS
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
 from c2llm_integrations.stores.vector_store import VectorStore
