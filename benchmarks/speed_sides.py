@@ -56,8 +56,7 @@ def make_checkpoint(folder: Path, tokenizer: Path, dtype: str, shape: Mapping[st
     """The 0.5B shape, or another, with random weights in the released layout."""
     import torch
 
-    from c2llm_integrations.model.hf_config import C2LLMConfig
-    from c2llm_integrations.model.hf_model import C2LLMModel
+    from c2llm_integrations.model.hf_model import C2LLMConfig, C2LLMModel
 
     torch.manual_seed(0)
     with torch.device("meta"):

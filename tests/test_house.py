@@ -146,7 +146,7 @@ MANY_PARAMETERS = {
     "retrieval.search.search",
     "langchain.vector_store.__init__",
     "model.embedder.from_pretrained",
-    "model.hf_config.__init__",
+    "model.hf_model.__init__",
     "model.fused_kernels._add_norm",
     "model.fused_kernels._rotate",
 }

@@ -31,8 +31,7 @@ from benchmarks.nano_recipe.tokenizer import (
 )
 from benchmarks.nano_recipe.train import Recipe, encode, plan, train
 from c2llm_integrations.model.checkpoint import RANGES, load_checkpoint
-from c2llm_integrations.model.hf_config import C2LLMConfig
-from c2llm_integrations.model.hf_model import C2LLMModel
+from c2llm_integrations.model.hf_model import C2LLMConfig, C2LLMModel
 from c2llm_integrations.model.safetensors_files import write_tensors
 from c2llm_integrations.training.int8_ranges import write_ranges
 

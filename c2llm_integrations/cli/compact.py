@@ -159,7 +159,7 @@ def _of_folder(path: Path, model: str | None) -> tuple[Matrix, str]:
     """Return the vectors of chunks in random order, and the digest of the model's weights."""
     from c2llm_integrations._utils.sampling import sample
     from c2llm_integrations.code.chunking import chunk_source
-    from c2llm_integrations.code.parse_budget import ParseBudget
+    from c2llm_integrations.code.parsing import ParseBudget
     from c2llm_integrations.code.repository import iter_sources, open_tree
 
     tree = open_tree(path)

@@ -14,17 +14,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
-from time import monotonic, thread_time
 
-from tree_sitter import Node, Range
+from tree_sitter import Node
 
-from c2llm_integrations.code import embedded_scripts, language_definitions, notebook
+from c2llm_integrations.code import language_definitions, notebook
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
 from c2llm_integrations.code.definitions import Definition, Syntax, is_comment, is_punctuation
-from c2llm_integrations.code.languages import grammar, language_of
+from c2llm_integrations.code.languages import language_of
 from c2llm_integrations.code.line_pieces import TINY_CHARS, Lines, Piece, cut, join
-from c2llm_integrations.code.parse_budget import ParseBudget
-from c2llm_integrations.code.parsing import parse_within, survives
+from c2llm_integrations.code.parsing import ParseBudget, parse
 from c2llm_integrations.errors import InputError
 
 # The bundled model reads 512 tokens, and code has about three characters to a token.
@@ -33,11 +31,6 @@ CHUNK_CHARS = 1_500
 MAX_LINE_CHARS = 16_000
 # The byte order mark, as some editors put it in front of a file.
 MARK = "\ufeff"
-# The limit of parsing, in this thread's own time, so that a busy machine gives the same chunks. Code takes a twentieth.
-PARSE_SECONDS = 0.25
-PARSE_SECONDS_PER_BYTE = 5e-6
-# How much longer one counts that runs out of it: a process is ended by the second.
-MAX_LATE_SECONDS = 2.0
 # A syntax tree with a larger share of errors is no guide to where to cut.
 _MAX_ERRORS = 0.5
 _HEADING = re.compile(r" {0,3}#{1,6}\s+(.*)")
@@ -111,32 +104,11 @@ def _pieces(lines: Lines, language: str, data: bytes, max_chars: int, parse: _Pa
     if root is None or _is_useless(root, len(lines)):
         return cut(lines, Piece(0, len(lines), kind="text"), max_chars)
     rules = language_definitions.SYNTAX.get(language) or Syntax()
-    if language in embedded_scripts.LANGUAGES:
-        scripts = embedded_scripts.scripts(language, root)
+    if language in language_definitions.PAGES:
+        scripts = language_definitions.scripts(language, root)
         programs = [parse(script, data, ranges) for script, ranges in scripts.items()]
-        rules = embedded_scripts.syntax_of(program for program in programs if program is not None)
+        rules = language_definitions.syntax_of(program for program in programs if program is not None)
     return split(lines, root, max_chars, rules)
-
-
-def parse(
-    language: str, data: bytes, ranges: list[Range] | None = None, *, path: str = "", budget: ParseBudget | None = None
-) -> Node | None:
-    """Return the root of the syntax tree of a file, or of ranges of it as of one file.
-
-    None without a grammar, or if parsing would take too much time or memory.
-    """
-    rules = grammar(language)
-    if rules is None or (budget is not None and not budget.allows(language, path)):
-        return None
-    read = len(data) if ranges is None else sum(part.end_byte - part.start_byte for part in ranges)
-    seconds = PARSE_SECONDS + PARSE_SECONDS_PER_BYTE * read
-    begin, began = thread_time(), monotonic()
-    root = parse_within(seconds, rules, data, ranges) if survives(seconds, language, data, ranges) else None
-    if budget is not None:
-        # What runs out of time may take longer, in the other process.
-        late = min(max(seconds, monotonic() - began), seconds + MAX_LATE_SECONDS)
-        budget.charge(language, late if root is None else thread_time() - begin, seconds)
-    return root
 
 
 def _is_useless(root: Node, lines: int) -> bool:

@@ -1,4 +1,4 @@
-"""Parse a text that somebody else may have written: in another process first, because a grammar may crash on it.
+"""Parse a text that somebody else may have written, within limits: in another process first, which a grammar may crash.
 
 While a parser recovers from an error it cannot be stopped: a few kilobytes can take gigabytes and minutes, and scanners
 of some grammars have crashed. The other process has limits, and may die.
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,15 @@ from tree_sitter import Language, Node, Parser, Range
 from c2llm_integrations._utils.fork import watched
 from c2llm_integrations.code.languages import grammar
 
+# The limit of parsing, in this thread's own time, so that a busy machine gives the same chunks. Code takes a twentieth.
+PARSE_SECONDS = 0.25
+PARSE_SECONDS_PER_BYTE = 5e-6
+# How much longer one counts that runs out of it: a process is ended by the second.
+MAX_LATE_SECONDS = 2.0
+# What parsing may take beyond the usual, for one language and for all.
+LANGUAGE_SECONDS, ALL_SECONDS = 10.0, 60.0
+# The share of its limit from which on a file counts: code takes a fortieth, at most a ninth.
+SLOW_SHARE = 0.25
 # The parser reads up to this many bytes at a time, and again for each name.
 READ_BYTES = 2**12
 # What a parse may allocate (on Linux): a tree of real code takes a tenth of it, up to 20 MB of code.
@@ -31,6 +41,62 @@ ANSWER_SECONDS, ANSWER_TIMES, TRIES = 60.0, 10, 3
 _READY, _PARSED, _LATE = b"r", b"1", b"0"
 # It imports from the same folders as this process, but never from a relative one.
 _START = f"import sys; sys.path[:] = sys.argv[1:]; from {__name__} import _serve; _serve()"
+
+
+class ParseBudget:
+    """The time that slow files of one run took, by language; one over its bound is no longer parsed in this run.
+
+    `refused`: how many parses it has refused.
+    """
+
+    def __init__(self) -> None:
+        self.refused = 0
+        self._spent: defaultdict[str, float] = defaultdict(float)
+        self._over: dict[str, str] = {}
+
+    def allows(self, language: str, path: str) -> bool:
+        """Return whether a file of a language may still be parsed."""
+        spent = self._spent[language]
+        if spent <= LANGUAGE_SECONDS and not (spent and sum(self._spent.values()) > ALL_SECONDS):
+            return True
+        self._over.setdefault(language, path)
+        self.refused += 1
+        return False
+
+    def charge(self, language: str, seconds: float, limit: float) -> None:
+        """Count what parsing a file took of its limit, if it was slow."""
+        if seconds > SLOW_SHARE * limit:
+            self._spent[language] += seconds
+
+    @property
+    def notes(self) -> list[str]:
+        """A line for each language that is over."""
+        return [
+            f"files of {language} took {self._spent[language]:.0f} s to parse, so from {path} on those of this run are "
+            "cut by lines; leave out what is slow, or run again to parse the others"
+            for language, path in self._over.items()
+        ]
+
+
+def parse(
+    language: str, data: bytes, ranges: list[Range] | None = None, *, path: str = "", budget: ParseBudget | None = None
+) -> Node | None:
+    """Return the root of the syntax tree of a file, or of ranges of it as of one file.
+
+    None without a grammar, or if parsing would take too much time or memory.
+    """
+    rules = grammar(language)
+    if rules is None or (budget is not None and not budget.allows(language, path)):
+        return None
+    read = len(data) if ranges is None else sum(part.end_byte - part.start_byte for part in ranges)
+    seconds = PARSE_SECONDS + PARSE_SECONDS_PER_BYTE * read
+    begin, began = time.thread_time(), time.monotonic()
+    root = parse_within(seconds, rules, data, ranges) if survives(seconds, language, data, ranges) else None
+    if budget is not None:
+        # What runs out of time may take longer, in the other process.
+        late = min(max(seconds, time.monotonic() - began), seconds + MAX_LATE_SECONDS)
+        budget.charge(language, late if root is None else time.thread_time() - begin, seconds)
+    return root
 
 
 class _Buffers(threading.local):

@@ -14,10 +14,13 @@ from pathlib import Path
 
 from c2llm_integrations._utils.printable import as_unicode, is_unicode
 from c2llm_integrations.code import exclude
+from c2llm_integrations.code.chunk import CodeChunk
+from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.git import GitFolder, has_git, may_rule
 from c2llm_integrations.code.gitignore import IgnoreFiles
 from c2llm_integrations.code.languages import missing_grammars_note
 from c2llm_integrations.code.listing import Listing, hides, list_files
+from c2llm_integrations.code.parsing import ParseBudget
 from c2llm_integrations.code.repository_name import normalize_origin
 from c2llm_integrations.code.safe_open import MAX_PATH_BYTES
 from c2llm_integrations.code.source_file import FileState, SourceFile, read_file, redacted, source_of
@@ -198,6 +201,13 @@ def iter_sources(tree: Tree, is_known: Callable[[str, bytes, str], bool] | None 
         if clean is not found and path not in redacted_paths:
             tree.skip(exclude.REDACTED, path)
         yield clean
+
+
+def iter_chunks(tree: Tree) -> Iterator[CodeChunk]:
+    """Yield the chunks of what `iter_sources` yields, parsed within one budget."""
+    budget = ParseBudget()
+    for source in iter_sources(tree):
+        yield from chunk_source(tree.name, source.path, source.text, budget=budget)
 
 
 def checkout_id(root: Path, host: str | None = None) -> str:

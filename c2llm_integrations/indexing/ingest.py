@@ -19,7 +19,7 @@ from c2llm_integrations._utils.progress import Progress, shown
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.git_commit import CommitSeen
-from c2llm_integrations.code.parse_budget import ParseBudget
+from c2llm_integrations.code.parsing import ParseBudget
 from c2llm_integrations.code.repository import Tree, iter_sources, open_tree
 from c2llm_integrations.code.safe_open import list_inside
 from c2llm_integrations.errors import RepositoryError, SpecMismatch

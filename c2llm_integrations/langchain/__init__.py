@@ -6,8 +6,8 @@
     store.add_documents(documents)
     store.similarity_search("retry with backoff", filter={"tenant": "acme"})
 
-`C2LLMSparseEmbeddings` and `C2LLMMilvusSparseEmbedding` each need another LangChain package, which is imported on first
-use, as is langchain-text-splitters by `C2LLMCodeSplitter` where it is installed.
+What belongs to LangChain's own stores needs their packages, langchain-qdrant and langchain-milvus, and is imported on
+first use.
 """
 
 from __future__ import annotations
@@ -22,17 +22,14 @@ try:
 except ImportError as error:
     raise MissingExtra("langchain-core", "langchain") from error
 
+from c2llm_integrations.langchain.code_documents import C2LLMCodeLoader, C2LLMCodeSplitter
 from c2llm_integrations.langchain.embeddings import C2LLMEmbeddings
-from c2llm_integrations.langchain.loader import C2LLMCodeLoader
-from c2llm_integrations.langchain.reranker import C2LLMReranker
-from c2llm_integrations.langchain.retriever import C2LLMRetriever
-from c2llm_integrations.langchain.store_arguments import langchain_milvus_arguments, langchain_qdrant_arguments
+from c2llm_integrations.langchain.retriever import C2LLMReranker, C2LLMRetriever
 from c2llm_integrations.langchain.vector_store import C2LLMVectorStore
 
 if TYPE_CHECKING:
-    from c2llm_integrations.langchain.milvus_sparse import C2LLMMilvusSparseEmbedding
-    from c2llm_integrations.langchain.qdrant_sparse import C2LLMSparseEmbeddings
-    from c2llm_integrations.langchain.splitter import C2LLMCodeSplitter
+    from c2llm_integrations.langchain.milvus import C2LLMMilvusSparseEmbedding, langchain_milvus_arguments
+    from c2llm_integrations.langchain.qdrant import C2LLMSparseEmbeddings, langchain_qdrant_arguments
 
 __all__ = [
     "C2LLMCodeLoader",
@@ -47,22 +44,21 @@ __all__ = [
     "langchain_qdrant_arguments",
 ]
 
-# Name → its module and the LangChain package that it imports.
+# Name → the database whose module has it.
 _LAZY = {
-    "C2LLMCodeSplitter": ("splitter", "langchain-text-splitters"),
-    "C2LLMMilvusSparseEmbedding": ("milvus_sparse", "langchain-milvus"),
-    "C2LLMSparseEmbeddings": ("qdrant_sparse", "langchain-qdrant"),
+    **dict.fromkeys(("C2LLMMilvusSparseEmbedding", "langchain_milvus_arguments"), "milvus"),
+    **dict.fromkeys(("C2LLMSparseEmbeddings", "langchain_qdrant_arguments"), "qdrant"),
 }
 
 
 def __getattr__(name: str) -> object:
-    """Import a class that imports another package."""
+    """Import what needs another package."""
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, package = _LAZY[name]
     try:
-        value = getattr(import_module(f"{__name__}.{module}"), name)
+        value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
     except ModuleNotFoundError as error:
+        package = f"langchain-{_LAZY[name]}"
         raise ImportError(f"{name} needs {package}; run: pip install {package}") from error
     globals()[name] = value
     return value

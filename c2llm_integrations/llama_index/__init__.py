@@ -17,10 +17,8 @@ except ImportError as error:
     raise MissingExtra("llama-index-core", "llama-index") from error
 
 from c2llm_integrations.llama_index.code_reader import C2LLMCodeReader, C2LLMNodeParser
-from c2llm_integrations.llama_index.embeddings import C2LLMEmbedding
-from c2llm_integrations.llama_index.qdrant_sparse import sparse_doc_fn, sparse_query_fn
-from c2llm_integrations.llama_index.reranker import C2LLMRerank
-from c2llm_integrations.llama_index.retriever import C2LLMRetriever
+from c2llm_integrations.llama_index.embeddings import C2LLMEmbedding, sparse_doc_fn, sparse_query_fn
+from c2llm_integrations.llama_index.retriever import C2LLMRerank, C2LLMRetriever
 from c2llm_integrations.llama_index.vector_store import C2LLMVectorStore
 
 __all__ = [

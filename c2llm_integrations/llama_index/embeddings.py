@@ -1,4 +1,4 @@
-"""C2LLM's vectors as LlamaIndex's embedding."""
+"""C2LLM's vectors as LlamaIndex's embedding, and lexical terms as the sparse vectors of its Qdrant store."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, create_model
 
+from c2llm_integrations.code.lexical_terms import query_terms, sparse_query, sparse_texts
 from c2llm_integrations.model.options import ModelOptions
 from c2llm_integrations.model.shared_model import SharedModel, shared_model
-from c2llm_integrations.stores.row_checks import require
+from c2llm_integrations.stores.row_checks import listed, require
 
 if TYPE_CHECKING:
     from c2llm_integrations.model.embedder import C2LLMEmbedder
 
+_Sparse = tuple[list[list[int]], list[list[float]]]
 # Texts passed to the model at once: enough to batch equal lengths together. One event reports as many.
 EMBED_BATCH = 512
 
@@ -140,3 +142,19 @@ class _ScopedCache:
     async def aput(self, key: str, val: Any, collection: str) -> None:
         """Await `aput` of the user's cache."""
         await self._cache.aput(key=self._key(key), val=val, collection=collection)
+
+
+def sparse_doc_fn(texts: list[str]) -> _Sparse:
+    """Return the terms of documents and their weights, for `QdrantVectorStore(enable_hybrid=True, sparse_doc_fn=…)`.
+
+    Qdrant adds the weight of rare terms: create that store with
+    `sparse_config=models.SparseVectorParams(modifier=models.Modifier.IDF)`.
+    """
+    weighted = sparse_texts(listed(texts, str, "texts"))
+    return [terms for terms, _ in weighted], [weights for _, weights in weighted]
+
+
+def sparse_query_fn(texts: list[str]) -> _Sparse:
+    """Return the terms of queries, each with weight 1. The counterpart of `sparse_doc_fn`."""
+    asked = [sparse_query(query_terms(text)) for text in listed(texts, str, "texts")]
+    return [terms for terms, _ in asked], [weights for _, weights in asked]

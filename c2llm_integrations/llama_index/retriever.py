@@ -1,4 +1,4 @@
-"""Our search as LlamaIndex's retriever."""
+"""Our search as LlamaIndex's retriever, and our ranking as its node postprocessor."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ from dataclasses import fields
 from typing import Any
 
 from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.bridge.pydantic import ConfigDict, Field
 from llama_index.core.callbacks import CallbackManager
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
+from c2llm_integrations.errors import InputError
 from c2llm_integrations.llama_index.embeddings import C2LLMEmbedding
-from c2llm_integrations.llama_index.nodes import NODE_FIELDS, node_of
+from c2llm_integrations.llama_index.nodes import NODE_FIELDS, node_of, text_of
 from c2llm_integrations.retrieval.clashing_fields import given_metadata
-from c2llm_integrations.retrieval.document_store import refuse_unknown
+from c2llm_integrations.retrieval.document_store import refuse_unknown, rerank
 from c2llm_integrations.retrieval.options import SearchOptions
+from c2llm_integrations.retrieval.search import for_model, warned_mode_for
 from c2llm_integrations.retrieval.store_handles import STORE_WAIT_SECONDS, shared_store
 from c2llm_integrations.stores.vector_store import VectorStore
 
@@ -71,3 +76,39 @@ class C2LLMRetriever(BaseRetriever):
         hits = self._source.search(query, options, self.embed_model, self.score_threshold)
         found = [(node_of(hit.record, given_metadata(hit.record, NODE_FIELDS)), hit.score) for hit in hits]
         return [NodeWithScore(node=node, score=score) for node, score in found]
+
+
+class C2LLMRerank(BaseNodePostprocessor):
+    """Order the nodes of any retriever as `search` does: by vectors, words and the rules for code.
+
+    Args:
+        embed_model: The model that embeds the query and the nodes.
+        top_n: How many nodes to return.
+
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    embed_model: BaseEmbedding = Field(default_factory=C2LLMEmbedding)
+    top_n: int = Field(default=10, gt=0)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name under which LlamaIndex serializes this class."""
+        return "C2LLMRerank"
+
+    def _postprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        if query_bundle is None:
+            raise InputError("C2LLMRerank needs the query; pass query_str or query_bundle")
+        query = query_bundle.query_str
+        found = [(text_of(one.node), one.node.metadata) for one in nodes]
+        own = self.embed_model
+        if isinstance(own, C2LLMEmbedding) and warned_mode_for(query, "hybrid", own.embedder) == "lexical":
+            ranked = rerank(query, found, None, [], self.top_n)
+        else:
+            vectors = own.get_text_embedding_batch([text for text, _ in found])
+            question = query_bundle.embedding or own.get_query_embedding(for_model(query))
+            ranked = rerank(query, found, question, vectors, self.top_n)
+        return [NodeWithScore(node=nodes[place].node, score=score) for place, score in ranked]

@@ -18,7 +18,7 @@ import numpy as np
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.lexical_terms import document_terms, sparse, sparse_query
-from c2llm_integrations.code.parse_budget import ParseBudget
+from c2llm_integrations.code.parsing import ParseBudget
 from c2llm_integrations.code.repository import iter_sources, open_tree
 from c2llm_integrations.errors import reason_of
 from c2llm_integrations.retrieval.options import SearchOptions

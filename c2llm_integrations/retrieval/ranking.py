@@ -29,9 +29,8 @@ from functools import lru_cache
 from typing import get_args
 
 from c2llm_integrations.code.chunk import CodeChunk
-from c2llm_integrations.code.defined_names import defines
 from c2llm_integrations.code.languages import is_prose
-from c2llm_integrations.code.lexical_terms import document_terms, stems
+from c2llm_integrations.code.lexical_terms import defines, document_terms, stems
 from c2llm_integrations.errors import InputError, did_you_mean
 from c2llm_integrations.retrieval.options import RULES, Mode
 from c2llm_integrations.retrieval.question import Kind, Question, read, words_of

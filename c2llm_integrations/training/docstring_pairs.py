@@ -11,9 +11,9 @@ from functools import cache
 
 from tree_sitter import Node, Query, QueryCursor
 
-from c2llm_integrations.code.chunking import parse
 from c2llm_integrations.code.definitions import definition_in, text_of
 from c2llm_integrations.code.languages import grammar
+from c2llm_integrations.code.parsing import parse
 
 _PATTERNS = {
     "python": "[(function_definition) (class_definition)] @x",

@@ -498,9 +498,9 @@ def test_what_parses_in_the_square_of_its_length_is_cut_by_lines(path):
 @pytest.mark.parametrize("path", ["a.py", "a.js", "a.go"])
 def test_a_file_whose_parsing_takes_too_long_is_cut_by_lines(path, monkeypatch):
     text = "x = f(1)\n" * 1_000
-    monkeypatch.setattr("c2llm_integrations.code.chunking.PARSE_SECONDS", 60)  # memory may be tidied up meanwhile
+    monkeypatch.setattr("c2llm_integrations.code.parsing.PARSE_SECONDS", 60)  # memory may be tidied up meanwhile
     assert {chunk.kind for chunk in chunk_source("r", path, text)} == {"module"}
-    monkeypatch.setattr("c2llm_integrations.code.chunking.PARSE_SECONDS", -1e9)
+    monkeypatch.setattr("c2llm_integrations.code.parsing.PARSE_SECONDS", -1e9)
     chunks = chunk_source("r", path, text)
     assert {chunk.kind for chunk in chunks} == {"text"}
     assert "".join(chunk.text for chunk in chunks) == text

@@ -2,7 +2,7 @@
 
 import pytest
 
-from c2llm_integrations.code.defined_names import defined_names, defines
+from c2llm_integrations.code.lexical_terms import defined_names, defines
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,7 @@ def test_many_scripts_of_a_page_are_parsed_together(monkeypatch):
     parsed = []
     real = languages.grammar
     monkeypatch.setattr(
-        "c2llm_integrations.code.chunking.grammar", lambda language: parsed.append(language) or real(language)
+        "c2llm_integrations.code.parsing.grammar", lambda language: parsed.append(language) or real(language)
     )
     text = "<script>\nlet a = 1\n</script>\n<script lang='ts'>\nlet b = 1\n</script>\n" * 500
     assert "".join(chunk.text for chunk in chunk_source("repo", "a.html", text)) == text

@@ -2,9 +2,9 @@
 
 import pytest
 
-from c2llm_integrations.code import chunking, parse_budget
+from c2llm_integrations.code import parsing
 from c2llm_integrations.code.chunking import chunk_source
-from c2llm_integrations.code.parse_budget import ParseBudget
+from c2llm_integrations.code.parsing import ParseBudget
 
 TEXT = "def f():\n    return 1\n"
 
@@ -18,12 +18,12 @@ def parsed(monkeypatch):
         languages.append(language)
         return language != "javascript"
 
-    monkeypatch.setattr(chunking, "survives", survives)
+    monkeypatch.setattr(parsing, "survives", survives)
     return languages
 
 
 def test_a_language_over_its_time_is_cut_by_lines_and_named(parsed, monkeypatch):
-    monkeypatch.setattr(parse_budget, "LANGUAGE_SECONDS", 1.1)
+    monkeypatch.setattr(parsing, "LANGUAGE_SECONDS", 1.1)
     budget = ParseBudget()
     kinds = {chunk.kind for n in range(50) for chunk in chunk_source("r", f"{n}.js", "f()\n", budget=budget)}
     assert kinds == {"text"}
@@ -35,7 +35,7 @@ def test_a_language_over_its_time_is_cut_by_lines_and_named(parsed, monkeypatch)
 
 
 def test_with_many_languages_over_all_time_each_may_be_slow_once(parsed, monkeypatch):
-    monkeypatch.setattr(parse_budget, "ALL_SECONDS", 1.0)
+    monkeypatch.setattr(parsing, "ALL_SECONDS", 1.0)
     budget = ParseBudget()
     budget.charge("go", 2.0, 1.0)
     for number in range(3):
@@ -60,7 +60,7 @@ def test_what_one_run_gave_up_the_next_one_parses(parsed, monkeypatch, tmp_path)
     from c2llm_integrations.stores import open_store
     from tests.golden import TIED
 
-    monkeypatch.setattr(parse_budget, "LANGUAGE_SECONDS", 0.6)
+    monkeypatch.setattr(parsing, "LANGUAGE_SECONDS", 0.6)
     (repo := tmp_path / "repo").mkdir()
     for number in range(8):
         (repo / f"{number}.js").write_text(f"function f{number}() {{ }}\n")

@@ -122,7 +122,7 @@ parsing._serve()
 
 def test_files_are_parsed_where_no_process_can_be_started(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    monkeypatch.setattr("c2llm_integrations.code.chunking.survives", _Trial().survives)
+    monkeypatch.setattr("c2llm_integrations.code.parsing.survives", _Trial().survives)
     assert chunk_source("r", "x.py", "def f():\n    pass\n")[0].symbol == "f"
 
 

@@ -13,8 +13,7 @@ from c2llm_integrations.model import checkpoint
 from c2llm_integrations.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from c2llm_integrations.model.embedder import C2LLMEmbedder, _device
 from c2llm_integrations.model.encoder import PaddedEncoder, load_encoder, longest_text
-from c2llm_integrations.model.hf_config import C2LLMConfig
-from c2llm_integrations.model.hf_model import C2LLMModel
+from c2llm_integrations.model.hf_model import C2LLMConfig, C2LLMModel
 from tests.golden import TIED
 
 pytestmark = pytest.mark.slow

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from c2llm_integrations.errors import CheckpointError
 from c2llm_integrations.model.checkpoint import Checkpoint, ModelConfig, load_checkpoint, save_checkpoint
 from c2llm_integrations.model.encoder import PackedEncoder, PaddedEncoder, gpu_budget, load_encoder
-from c2llm_integrations.model.hf_config import C2LLMConfig
-from c2llm_integrations.model.hf_model import C2LLMModel
+from c2llm_integrations.model.hf_model import C2LLMConfig, C2LLMModel
 from c2llm_integrations.model.parallel_batches import lane_count, lanes, run
 from tests.golden import COMPRESSED, TIED
 

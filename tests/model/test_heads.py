@@ -15,8 +15,7 @@ from c2llm_integrations.model.checkpoint import HEAD_FILE, NANO, load_checkpoint
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.model.fingerprint import options_of
 from c2llm_integrations.model.heads_and_projections import Head, Projection, remember
-from c2llm_integrations.model.hf_config import C2LLMConfig
-from c2llm_integrations.model.hf_model import C2LLMModel
+from c2llm_integrations.model.hf_model import C2LLMConfig, C2LLMModel
 from c2llm_integrations.model.pma import PMA
 from tests.golden import COMPRESSED, TIED, cosines
 

@@ -13,8 +13,7 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModel
 
 from c2llm_integrations.errors import CheckpointError
-from c2llm_integrations.model.hf_config import C2LLMConfig
-from c2llm_integrations.model.hf_model import C2LLMModel
+from c2llm_integrations.model.hf_model import C2LLMConfig, C2LLMModel
 from c2llm_integrations.model.pma import PMA
 from tests.golden import COMPRESSED, FOLDER, NAMES, TIED, expected
 

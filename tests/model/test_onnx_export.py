@@ -12,8 +12,7 @@ from safetensors.torch import save_file
 from c2llm_integrations.errors import InputError, MissingExtra
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.model.heads_and_projections import fit_projection
-from c2llm_integrations.model.hf_config import C2LLMConfig
-from c2llm_integrations.model.hf_model import C2LLMModel
+from c2llm_integrations.model.hf_model import C2LLMConfig, C2LLMModel
 from c2llm_integrations.model.onnx_export import TOLERANCE, OnnxGraph, export_onnx
 from c2llm_integrations.model.options import ModelOptions
 from tests.cli.running import complaint

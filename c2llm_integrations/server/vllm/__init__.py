@@ -12,7 +12,7 @@ from transformers import AutoConfig
 
 from c2llm_integrations.errors import CheckpointError, InputError
 from c2llm_integrations.model.heads_and_projections import Head
-from c2llm_integrations.model.hf_config import C2LLMConfig
+from c2llm_integrations.model.hf_model import C2LLMConfig
 
 ARCHITECTURE = "C2LLMForEmbedding"
 

@@ -1,14 +1,19 @@
-"""How LangChain's own stores open our collections."""
+"""LangChain's own Milvus store: how it opens our collections, and our lexical terms as its sparse vectors."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
-from c2llm_integrations.code.lexical_terms import ANALYZER
+from langchain_milvus import BM25BuiltInFunction
+from langchain_milvus.utils.sparse import BaseSparseEmbedding
+
+from c2llm_integrations.code.lexical_terms import ANALYZER, query_terms, sparse_query, sparse_texts
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.retrieval.search import spec_of
 from c2llm_integrations.stores import DATABASES
+from c2llm_integrations.stores.milvus.store import MilvusStore
+from c2llm_integrations.stores.row_checks import listed
 from c2llm_integrations.stores.row_fields import OwnField
 from c2llm_integrations.stores.vector_store import VectorStore
 
@@ -30,8 +35,6 @@ def langchain_milvus_arguments(store: VectorStore) -> dict[str, Any]:
         StoreError: If the collection does not exist.
 
     """
-    from c2llm_integrations.stores.milvus.store import MilvusStore
-
     spec = spec_of(store)
     if not isinstance(store, MilvusStore):
         raise InputError(f"{store.url} is not a Milvus store; langchain_milvus opens no other")
@@ -52,53 +55,34 @@ def langchain_milvus_arguments(store: VectorStore) -> dict[str, Any]:
     if spec.analyzer == ANALYZER:
         arguments |= {
             "vector_field": [_VECTOR, _LEXICAL],
-            "builtin_function": _terms_function(),
+            "builtin_function": _Terms(input_field_names=_TERMS, output_field_names=_LEXICAL),
             "search_params": [{"metric_type": "COSINE"}, {"metric_type": "BM25"}],
         }
     return arguments
 
 
-def _terms_function() -> Any:
-    """Return the function that makes the lexical vectors, as `langchain_milvus.Milvus` takes it."""
-    from langchain_milvus import BM25BuiltInFunction
+class _Terms(BM25BuiltInFunction):
+    """The function that makes the lexical vectors."""
 
-    class Terms(BM25BuiltInFunction):
-        @property
-        def type(self) -> Any:
-            # At each search, langchain-milvus 0.4 adds the field of a function of type BM25 to the store's list of
-            # vector fields, where it is already: the second search has a weight too many, and Milvus refuses it.
-            return super().type.__class__.UNKNOWN
-
-    return Terms(input_field_names=_TERMS, output_field_names=_LEXICAL)
+    @property
+    def type(self) -> Any:
+        # At each search, langchain-milvus 0.4 adds the field of a function of type BM25 to the store's list of
+        # vector fields, where it is already: the second search has a weight too many, and Milvus refuses it.
+        return super().type.__class__.UNKNOWN
 
 
-def langchain_qdrant_arguments(store: VectorStore) -> dict[str, Any]:
-    """Return the arguments that open one of our collections in `langchain_qdrant.QdrantVectorStore`.
+class C2LLMMilvusSparseEmbedding(BaseSparseEmbedding):
+    """BM25 weights of identifiers, their parts and stems, for the sparse vector field of `Milvus`.
 
-        QdrantVectorStore(embedding=embeddings, **langchain_qdrant_arguments(store))
-
-    If the collection has a lexical index, the result searches words and vectors together. It works as long as `store`
-    is open.
-
-    Raises:
-        InputError: If the store is neither on a Qdrant server nor in memory.
-        StoreError: If the collection does not exist.
-
+    Its index compares by inner product ("metric_type": "IP"), which ignores how rare a term is. If the server has the
+    built-in BM25 function, one of our collections (`langchain_milvus_arguments`) ranks better.
     """
-    from langchain_qdrant import RetrievalMode
 
-    from c2llm_integrations.langchain.qdrant_sparse import C2LLMSparseEmbeddings
+    def embed_documents(self, texts: list[str]) -> list[dict[int, float]]:
+        """Return the terms of each text and their weights."""
+        weighted = sparse_texts(listed(texts, str, "texts"))
+        return [dict(zip(indices, values, strict=True)) for indices, values in weighted]
 
-    spec = spec_of(store)
-    if not hasattr(store.client, "query_points"):
-        raise InputError(
-            f"{store.url} has no Qdrant client; langchain_qdrant opens only Qdrant servers and qdrant+memory://"
-        )
-    arguments: dict[str, Any] = {"client": store.client, "collection_name": store.collection}
-    if spec.analyzer == ANALYZER:
-        arguments |= {
-            "retrieval_mode": RetrievalMode.HYBRID,
-            "sparse_embedding": C2LLMSparseEmbeddings(),
-            "sparse_vector_name": _LEXICAL,
-        }
-    return arguments
+    def embed_query(self, query: str) -> dict[int, float]:
+        """Return the terms of a query, each with weight 1."""
+        return dict(zip(*sparse_query(query_terms(query)), strict=True))

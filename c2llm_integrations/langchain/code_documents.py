@@ -1,16 +1,19 @@
-"""The code chunker as LangChain's text splitter."""
+"""Code as LangChain's documents: the chunks of a repository, and the pieces of documents."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from langchain_core.document_loaders import BaseLoader
 from langchain_core.documents import BaseDocumentTransformer, Document
 
+from c2llm_integrations.code.chunk import CodeChunk, piece_id, piece_metadata
 from c2llm_integrations.code.chunking import CHUNK_CHARS, chunk_source
+from c2llm_integrations.code.repository import iter_chunks, open_tree
 from c2llm_integrations.errors import InputError
-from c2llm_integrations.langchain.loader import piece
 from c2llm_integrations.stores.row_checks import listed
 
 if TYPE_CHECKING:
@@ -25,6 +28,23 @@ else:
 
             def __init__(self, **kwargs: Any) -> None:
                 """Accept the arguments of the real class."""
+
+
+class C2LLMCodeLoader(BaseLoader):
+    """Load the chunks of a repository as documents, with the metadata that `ingest` writes.
+
+    A document's id depends on its lines as well as its text, so that LangChain's `index` updates moved chunks.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], repository: str | None = None) -> None:
+        """Name a folder; `repository` overrides its name. Loading raises RepositoryError or InputError."""
+        self.root = root
+        self.repository = repository
+
+    def lazy_load(self) -> Iterator[Document]:
+        """Yield one document per chunk, with one file in memory at a time."""
+        for chunk in iter_chunks(open_tree(self.root, self.repository)):
+            yield _piece(chunk, "", {})
 
 
 class C2LLMCodeSplitter(TextSplitter):  # type: ignore[misc]
@@ -63,9 +83,15 @@ class C2LLMCodeSplitter(TextSplitter):  # type: ignore[misc]
             path = str(next((own[key] for key in ("path", "file_path", "source") if own.get(key)), self.path))
             repository = str(own.get("repository") or "")
             for chunk in chunk_source(repository, path, document.page_content, self.max_chars):
-                pieces.append(piece(chunk, document.id or "", own))
+                pieces.append(_piece(chunk, document.id or "", own))
         return pieces
 
     def transform_documents(self, documents: Sequence[Document], **kwargs: Any) -> Sequence[Document]:
         """Call `split_documents`, under the name that LangChain's pipelines use."""
         return self.split_documents(documents)
+
+
+def _piece(chunk: CodeChunk, document: str, own: Mapping[str, Any]) -> Document:
+    """Return a chunk as a document; `document` and `own` are the id and metadata of the document it was cut from."""
+    metadata = piece_metadata(chunk, own)
+    return Document(id=piece_id(document, chunk.text, metadata), page_content=chunk.text, metadata=metadata)
