@@ -23,7 +23,7 @@ from torch.profiler import ProfilerActivity
 from torch.profiler import profile as recording
 
 from benchmarks.common import seconds
-from c2llm_integrations.model import attention_gpu
+from c2llm_integrations.model import attention
 from c2llm_integrations.model.checkpoint import ModelConfig
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.model.encoder import ROW_MULTIPLE
@@ -153,7 +153,7 @@ def _attention(qkv: Tensor, sizes: ModelConfig, device: torch.device) -> Step:
 
     rows, heads, keys = len(qkv), sizes.num_attention_heads, sizes.key_heads
     text = min(TEXT_TOKENS, rows)
-    texts = attention_gpu.packed_layout([text] * (rows // text), device)
+    texts = attention.packed_layout([text] * (rows // text), device)
     options: Any = {"window_size": (-1, 0)}
 
     def varlen(query: Tensor, key: Tensor, value: Tensor, **more: Any) -> Tensor:
@@ -165,9 +165,9 @@ def _attention(qkv: Tensor, sizes: ModelConfig, device: torch.device) -> Step:
         return varlen(query, key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1))
 
     ways: dict[str, Callable[..., Any]] = {"keys repeated": repeated, "keys grouped": varlen}
-    if "enable_gqa" in attention_gpu._varlen_options():
+    if "enable_gqa" in attention._varlen_options():
         ways["keys grouped"] = partial(varlen, enable_gqa=True)
-    ways["ours"] = partial(attention_gpu.attend_varlen, texts=texts, causal=True)
+    ways["ours"] = partial(attention.attend_varlen, texts=texts, causal=True)
     return Step("attention", qkv.split([heads, keys, keys], 1), ways, flop=2.0 * rows * text * qkv.shape[2] * heads)
 
 

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from c2llm_integrations.model.attention import Padded, attend
-from c2llm_integrations.model.attention_gpu import Groups, PackedLayout
+from c2llm_integrations.model.attention import Groups, PackedLayout, Padded, attend
 from c2llm_integrations.model.checkpoint import ModelConfig
 from c2llm_integrations.model.fused_ops import add_norm, rotate, swiglu
 

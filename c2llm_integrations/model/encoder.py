@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from itertools import chain, groupby
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from c2llm_integrations.errors import CheckpointError, InputError
-from c2llm_integrations.model.attention_gpu import Groups, PackedLayout, packed_layout, pool, to_device
+from c2llm_integrations.model.attention import Groups, PackedLayout, groups_of, packed_layout, pool, to_device
 from c2llm_integrations.model.backbones import Bert, Qwen2, Shape, Weights
 from c2llm_integrations.model.checkpoint import Checkpoint, ModelConfig, long_name
 from c2llm_integrations.model.dtype_choice import float_dtype, why_not_int8
@@ -261,28 +261,7 @@ def right_padded(rows: Sequence[Any]) -> tuple[Tensor, Tensor]:
 def pool_packed(pooling: FoldedPMA, states: Tensor, groups: Groups | PackedLayout) -> Tensor:
     """Return (texts, d) float32 of states (tokens, D), computed in float32."""
     states = states.float()
-    scores = pooling.scores(states)
-    mixed = pool(scores, states, groups) if isinstance(groups, PackedLayout) else _pool(scores, states, groups)
-    return pooling.finish(mixed)
-
-
-def _pool(scores: Tensor, states: Tensor, groups: Groups) -> Tensor:
-    """Return (texts, heads, D), each text's states weighted by its scores' softmax, of (tokens, heads), (tokens, D)."""
-    pooled = []
-    for start, count, length in groups:
-        rows = slice(start, start + count * length)
-        attention = scores[rows].view(count, length, -1).softmax(1)
-        pooled.append(torch.matmul(attention.transpose(1, 2), states[rows].view(count, length, -1)))
-    return torch.cat(pooled)
-
-
-def groups_of(lengths: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """Yield runs of neighbors of equal length: each is one attention call without a mask."""
-    start = 0
-    for length, run in groupby(lengths):
-        count = len(list(run))
-        yield start, count, length
-        start += count * length
+    return pooling.finish(pool(pooling.scores(states), states, groups))
 
 
 def pma_shapes(config: ModelConfig) -> Iterator[tuple[str, Shape]]:

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from c2llm_integrations.errors import CheckpointError
-from c2llm_integrations.model.attention import attend
-from c2llm_integrations.model.attention_gpu import Groups, PackedLayout
+from c2llm_integrations.model.attention import Groups, PackedLayout, attend
 from c2llm_integrations.model.backbones import Bert, BertLayer, Linear, Shape
 from c2llm_integrations.model.checkpoint import RANGES, Checkpoint
 from c2llm_integrations.model.safetensors_files import read_tensors

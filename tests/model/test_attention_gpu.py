@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from c2llm_integrations.model import attention_gpu
-from c2llm_integrations.model.attention_gpu import attend, attend_padded, attend_varlen, packed_layout, pool, to_device
+from c2llm_integrations.model import attention
+from c2llm_integrations.model.attention import attend, attend_padded, attend_varlen, packed_layout, pool, to_device
 from c2llm_integrations.model.checkpoint import load_checkpoint
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.model.encoder import PaddedEncoder, load_encoder, pool_packed
@@ -87,12 +87,12 @@ def older_kernel(monkeypatch):
 
     def set_kernel(kernel):
         monkeypatch.setattr(varlen, "varlen_attn", kernel)
-        attention_gpu._varlen_options.cache_clear()
-        attention_gpu._takes_grouped.cache_clear()
+        attention._varlen_options.cache_clear()
+        attention._takes_grouped.cache_clear()
 
     yield set_kernel
-    attention_gpu._varlen_options.cache_clear()
-    attention_gpu._takes_grouped.cache_clear()
+    attention._varlen_options.cache_clear()
+    attention._takes_grouped.cache_clear()
 
 
 @pytest.mark.parametrize("way", ["takes", "refuses", "confuses"])
@@ -164,7 +164,7 @@ def test_the_whole_model_agrees_with_the_padded_one(name):
 @pytest.mark.parametrize(("dtype", "varlen"), [(torch.bfloat16, True), (torch.bfloat16, False), (torch.float32, False)])
 def test_the_whole_path_on_a_device_that_only_checks(name, dtype, varlen, monkeypatch):
     """PyTorch checks every call's shapes and data types, and that nothing was left on the CPU; nothing is computed."""
-    monkeypatch.setattr(attention_gpu, "_takes_varlen", lambda _: varlen)
+    monkeypatch.setattr(attention, "_takes_varlen", lambda _: varlen)
     checkpoint = load_checkpoint("nano" if name == "nano" else str(FOLDER / name))
     checked = load_encoder(checkpoint, dtype, torch.device("meta"))
     checked.as_gpu = True

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from c2llm_integrations.model import attention
-from c2llm_integrations.model.attention import attend
-from c2llm_integrations.model.attention_gpu import packed_layout
+from c2llm_integrations.model.attention import attend, packed_layout
 from c2llm_integrations.model.checkpoint import load_checkpoint
 from c2llm_integrations.model.encoder import groups_of, pool_packed
 from c2llm_integrations.model.fused_ops import rotate

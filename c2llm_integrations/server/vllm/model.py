@@ -17,10 +17,10 @@ from vllm.model_executor.models.utils import AutoWeightsLoader, maybe_prefix
 from vllm.v1.pool.metadata import PoolingMetadata
 
 from c2llm_integrations.errors import InputError
-from c2llm_integrations.model.attention_gpu import packed_layout
+from c2llm_integrations.model.attention import groups_of, packed_layout
 from c2llm_integrations.model.backbones import Qwen2
 from c2llm_integrations.model.checkpoint import CAUSAL_HEAD, Checkpoint, load_checkpoint, short_name
-from c2llm_integrations.model.encoder import groups_of, pma_shapes, pool_packed, require_shapes
+from c2llm_integrations.model.encoder import pma_shapes, pool_packed, require_shapes
 from c2llm_integrations.model.pma import PMA, FoldedPMA
 from c2llm_integrations.server.vllm import ServedConfig
 
