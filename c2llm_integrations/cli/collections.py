@@ -14,7 +14,7 @@ from c2llm_integrations.cli import terminal
 from c2llm_integrations.cli.current_index import indexed_store, origins_of, store_of
 from c2llm_integrations.cli.options import REFUSED, CollectionPlace, Output, PlanChoice, Store, command
 from c2llm_integrations.cli.output import say_problems, size, status_lines, table
-from c2llm_integrations.cli.store_and_model import opened
+from c2llm_integrations.cli.store_and_model import opened, require_source
 from c2llm_integrations.errors import InputError, StoreError, did_you_mean
 from c2llm_integrations.indexing.options import WriteOptions
 
@@ -100,13 +100,10 @@ def drop(
         terminal.say(f"kept {what}")
         return 1
     with opened(url, name) as held:
+        require_source(held, repository)
+        rows = held.count() if repository is None else held.delete(where={}, source=repository)
         if repository is None:
-            rows = held.count()
             held.drop()
-        elif repository in (claims := held.claims()):
-            rows = held.delete(where={}, source=repository)
-        else:
-            raise InputError(f"nothing is indexed as {repository!r}{did_you_mean(repository, claims)}")
     terminal.say(f"dropped {what}, {rows:,} rows")
     return 0
 
@@ -123,9 +120,7 @@ def export(
 
     export_import.require_target(file, replace)
     with opened(place.store or indexed_store(), place.collection) as held, shown() as progress:
-        known = held.claims()
-        if repository is not None and repository not in known:
-            raise InputError(f"nothing is indexed as {repository!r}{did_you_mean(repository, known)}")
+        require_source(held, repository)
         done = export_import.export(held, file, repository=repository, replace=replace, progress=progress)
     terminal.say(f"exported {done.rows:,} rows of {done.spec.width} dimensions to {file}, {size(file.stat().st_size)}")
     return 0

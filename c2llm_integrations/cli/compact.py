@@ -158,16 +158,11 @@ def fit_projection(
 def _of_folder(path: Path, model: str | None) -> tuple[Matrix, str]:
     """Return the vectors of chunks in random order, and the digest of the model's weights."""
     from c2llm_integrations._utils.sampling import sample
-    from c2llm_integrations.code.chunking import chunk_source
-    from c2llm_integrations.code.parsing import ParseBudget
-    from c2llm_integrations.code.repository import iter_sources, open_tree
+    from c2llm_integrations.code.repository import iter_chunks, open_tree
 
     tree = open_tree(path)
     embedder = load_model(ModelChoice(model=model), None)
-    sources, budget = iter_sources(tree), ParseBudget()
-    texts = sample(
-        (c.text for one in sources for c in chunk_source(tree.name, one.path, one.text, budget=budget)), SAMPLE_TEXTS
-    )
+    texts = sample((chunk.text for chunk in iter_chunks(tree)), SAMPLE_TEXTS)
     with shown() as progress:
         vectors = embedder.encode_documents(texts, progress=progress)
     return vectors, str(embedder.fingerprint["weights"])

@@ -14,8 +14,8 @@ from c2llm_integrations.cli import terminal
 from c2llm_integrations.cli.current_index import indexed_folder, indexed_store, origins_of, stale_notes
 from c2llm_integrations.cli.options import CollectionPlace, ModelPlace, Output, command
 from c2llm_integrations.cli.output import Origin, document_of, shown_hit, write_hits
-from c2llm_integrations.cli.store_and_model import load_model, opened
-from c2llm_integrations.errors import InputError, did_you_mean
+from c2llm_integrations.cli.store_and_model import load_model, opened, require_source
+from c2llm_integrations.errors import InputError
 from c2llm_integrations.retrieval.options import RULES, SearchOptions
 
 if TYPE_CHECKING:
@@ -125,8 +125,7 @@ def _checked_spec(store: VectorStore, options: SearchOptions, model: ModelPlace)
                 f"collection {store.collection!r} was filled with given vectors and does not say what made them; "
                 "name that model with --model, or search its words with --lexical"
             )
-    if options.repository is not None and options.repository not in (claims := store.claims()):
-        raise InputError(f"nothing is indexed as {options.repository!r}{did_you_mean(options.repository, claims)}")
+    require_source(store, options.repository)
     return spec
 
 

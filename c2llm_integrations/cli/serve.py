@@ -91,7 +91,7 @@ def browse(
     """
     from c2llm_integrations.indexing.claims import require_known_model
     from c2llm_integrations.retrieval.search import spec_of
-    from c2llm_integrations.server.web.app import HOST, Browser, make_server
+    from c2llm_integrations.server.browse import HOST, Browser, make_server
 
     with opened(place.store or indexed_store(), place.collection) as held:
         look = partial(stale_notes, held, place)

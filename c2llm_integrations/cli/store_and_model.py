@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from c2llm_integrations.cli.options import ModelChoice
-from c2llm_integrations.errors import C2LLMError, InputError, StoreBusy
+from c2llm_integrations.errors import C2LLMError, InputError, StoreBusy, did_you_mean
 
 if TYPE_CHECKING:
     from c2llm_integrations.model.embedder import C2LLMEmbedder
@@ -46,6 +46,12 @@ def load_model(choice: ModelChoice, spec: CollectionSpec | None) -> C2LLMEmbedde
     if made := embedder.projection or embedder.head:
         remember(made)
     return embedder
+
+
+def require_source(store: VectorStore, name: str | None) -> None:
+    """Raise InputError for a repository, or another source, that the store does not hold; None is any."""
+    if name is not None and name not in (claims := store.claims()):
+        raise InputError(f"nothing is indexed as {name!r}{did_you_mean(name, claims)}")
 
 
 @contextmanager

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from c2llm_integrations.model.checkpoint import Checkpoint
     from c2llm_integrations.model.heads_and_projections import Head
-    from c2llm_integrations.training.evaluation import Task
     from c2llm_integrations.training.token_state_cache import TokenStates
 
 # Texts kept out of the training to measure it, at most.
@@ -140,7 +139,8 @@ def train(
     The pooling is always trained, the backbone by LoRA. Repeat the command to continue a run that was stopped.
     """
     from c2llm_integrations.model.checkpoint import lasting_name, load_checkpoint
-    from c2llm_integrations.training.evaluation import pairs_task
+    from c2llm_integrations.model.embedder import C2LLMEmbedder
+    from c2llm_integrations.training.evaluation import MAIN_SCORE, evaluate, pairs_task
     from c2llm_integrations.training.finetune import train as run
     from c2llm_integrations.training.mine_pairs import texts_of
     from c2llm_integrations.training.pair_files import read_examples
@@ -158,16 +158,10 @@ def train(
     checkpoint, length = load_checkpoint(base), options.max_length
     _say_cut(count_cut(checkpoint, chain.from_iterable(texts_of(checkpoint, examples)), length), length)
     if task is not None:
-        before, after = (_score(name, task) for name in (base, str(out)))
+        embedders = map(C2LLMEmbedder.from_pretrained, (base, str(out)))
+        before, after = (evaluate(embedder, task)[MAIN_SCORE] for embedder in embedders)
         terminal.say(f"nDCG@10 of {len(task.queries):,} held-out pairs: {before:.4f} → {after:.4f}")
     return 0
-
-
-def _score(model: str, task: Task) -> float:
-    from c2llm_integrations.model.embedder import C2LLMEmbedder
-    from c2llm_integrations.training.evaluation import MAIN_SCORE, evaluate
-
-    return evaluate(C2LLMEmbedder.from_pretrained(model), task)[MAIN_SCORE]
 
 
 def _write_lines(file: Path, rows: list[dict[str, str]]) -> None:

@@ -2,8 +2,7 @@
 
 The texts of a batch lie end to end in one (tokens, width) matrix, so every linear layer works on real tokens only;
 attention runs within each text. Qwen2 and BERT backbones are computed here (importing transformers alone would
-take longer than a search); any other backbone goes through `C2LLMModel`, padded. Tests compare the two with
-each other and with the golden vectors.
+take longer than a search); any other backbone goes through `C2LLMModel`, padded.
 """
 
 from __future__ import annotations

@@ -45,7 +45,10 @@ def lanes(device: torch.device) -> ThreadPoolExecutor:
     def start() -> None:
         try:
             if device.type == "cuda" and torch.cuda.is_available():
-                _take_own_stream(device)
+                # On a shared one, a lane that waits for its vectors would also wait for what others have queued since.
+                stream = torch.cuda.Stream(device)
+                stream.wait_stream(torch.cuda.default_stream(device))  # on which the weights were copied
+                torch.cuda.set_stream(stream)
             torch.set_num_threads(1)  # holds for the calling thread, and for those that ask for it first after this
             torch.get_num_threads()  # has the thread take it now, not at its first work, when it is another again
         finally:
@@ -59,16 +62,6 @@ def lanes(device: torch.device) -> ThreadPoolExecutor:
         started.wait()
         torch.set_num_threads(others)
     return threads
-
-
-def _take_own_stream(device: torch.device) -> None:
-    """Give the calling thread a stream of its own.
-
-    On a shared one, a lane that waits for its vectors would also wait for what the other lane has queued since.
-    """
-    stream = torch.cuda.Stream(device)
-    stream.wait_stream(torch.cuda.default_stream(device))  # on which the weights were copied
-    torch.cuda.set_stream(stream)
 
 
 def run(
@@ -97,9 +90,8 @@ def run(
 def settle_functions() -> None:
     """Call once, alone, each function that PyTorch on a CPU takes from Intel's vector library.
 
-    That library chooses a function's kernel during its first call. Where several threads make that call at the same
-    time, one of them may get a kernel of low precision, once, without a word: sines off by 1.5e-4, vectors by 3e-5
-    (https://github.com/pytorch/pytorch/issues/188792; seen in 3 of 30 new processes with PyTorch 2.13).
+    Of several threads that make a function's first call at the same time, one may get a kernel of low precision, once,
+    without a word (https://github.com/pytorch/pytorch/issues/188792).
     """
     one = torch.ones(1)
     for function in (torch.sin, torch.cos, torch.exp, torch.log, torch.sqrt, torch.tanh, torch.erf):
@@ -110,9 +102,8 @@ def settle_functions() -> None:
 def keep_freed_memory() -> bool:
     """Make glibc keep up to `KEPT_BYTES` of freed memory for the next batch; return whether it does.
 
-    By default glibc gives a layer's activations back to the system as soon as they are freed, and the system clears
-    every page when the next layer asks for them again, which costs a quarter of the speed on a CPU. Set when a model
-    is loaded on a CPU, never by an import: it changes nothing that a program can see but the memory it keeps.
+    By default glibc gives a layer's activations back to the system, which clears every page when the next layer asks
+    for them again: a quarter of the speed on a CPU. Set when a model is loaded on a CPU, never by an import.
     """
     if sys.platform == "linux":
         with suppress(AttributeError, OSError):  # musl has no such settings

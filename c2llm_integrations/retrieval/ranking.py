@@ -14,9 +14,7 @@ question. The rules are:
 
 A hit's `explanation` has the amount that each step added or took; its values sum to the score.
 
-The constants lie where their neighbors score alike, on 85 labeled questions about five public repositories and on
-1,200 made from the docstrings, names, code and error messages of eleven others; those of `phrase` on twelve packages of
-the development set's tune split.
+The constants lie where their neighbors score alike, on labeled questions about repositories of the development set.
 """
 
 from __future__ import annotations

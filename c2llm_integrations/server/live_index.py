@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from c2llm_integrations.code.chunk import CodeChunk
-from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.path_filter import escaped, from_root, literal
-from c2llm_integrations.code.repository import find_root, iter_sources, open_tree, root_of
+from c2llm_integrations.code.repository import find_root, iter_chunks, open_tree, root_of
 from c2llm_integrations.errors import C2LLMError, CheckpointError, InputError, RepositoryError, ServerError, StoreError
 from c2llm_integrations.indexing.claims import claim_of, index_of, parts_of, require_known_model
 from c2llm_integrations.indexing.staleness import Staleness, stale
@@ -167,7 +166,7 @@ class LiveIndex:
         if inner is None:
             raise InputError(f"{path!r} is not an indexed file of {self.folder}; give a path as search_code shows it")
         tree.files = [inner]
-        chunks = [chunk for source in iter_sources(tree) for chunk in chunk_source(tree.name, inner, source.text)]
+        chunks = list(iter_chunks(tree))
         for chunk in chunks:
             if chunk.start_line <= line <= chunk.end_line:
                 return chunk

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from c2llm_integrations._utils.files import write_atomically
 from c2llm_integrations._utils.json_lines import read_rows
-from c2llm_integrations.code.chunking import chunk_source
-from c2llm_integrations.code.repository import iter_sources, open_tree
+from c2llm_integrations.code.repository import iter_chunks, open_tree
 from c2llm_integrations.errors import InputError, MissingExtra
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.model.prompts import QUERIES
@@ -87,10 +86,9 @@ def repository_tasks(file: Path, folder: Path) -> Iterator[Task]:
         numbers: dict[str, int] = {}  # path → number of the answer
         texts: list[str] = []
         answers: list[int] = []
-        for source in iter_sources(open_tree(folder / name)):
-            for chunk in chunk_source(name, source.path, source.text):
-                texts.append(chunk.text)
-                answers.append(numbers.setdefault(source.path, len(numbers)))
+        for chunk in iter_chunks(open_tree(folder / name)):
+            texts.append(chunk.text)
+            answers.append(numbers.setdefault(chunk.path, len(numbers)))
         asked = [row for row in rows if row["repo"] == name]
         relevant = [_relevant(row, numbers, folder / name) for row in asked]
         yield Task(name, [row["query"] for row in asked], texts, relevant, answers)

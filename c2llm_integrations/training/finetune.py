@@ -228,19 +228,12 @@ def _arguments(
 
 
 def _write(model: SentenceTransformer, base: str, out: Path, records: dict[str, str]) -> None:
-    """Write the checkpoint and the records beside it under another name first, so that `out` is whole or not there."""
+    """Write the released layout, LoRA merged into its weights, and the records beside it.
+
+    Under another name first, so that `out` is whole or not there.
+    """
     partial = Path(f"{out}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    _save(model, base, partial)
-    for name, text in records.items():
-        (partial / name).write_text(text)
-    if out.exists():
-        out.rmdir()  # empty, as was seen at first
-    partial.replace(out)
-
-
-def _save(model: SentenceTransformer, base: str, folder: Path) -> None:
-    """Write the released layout, LoRA merged into the weights it stands beside."""
     parts: Any = model
     backbone = parts[0].backbone
     if hasattr(backbone, "merge_and_unload"):
@@ -249,7 +242,12 @@ def _save(model: SentenceTransformer, base: str, folder: Path) -> None:
     tensors |= {f"pma.{name}": tensor for name, tensor in parts[1].pma.state_dict().items()}
     source = load_checkpoint(base)
     kept = {name: tensor.dtype for name, tensor in source.tensors().items()}
-    save_checkpoint(source, {name: tensor.cpu().to(kept[name]) for name, tensor in tensors.items()}, folder)
+    save_checkpoint(source, {name: tensor.cpu().to(kept[name]) for name, tensor in tensors.items()}, partial)
+    for name, text in records.items():
+        (partial / name).write_text(text)
+    if out.exists():
+        out.rmdir()  # empty, as was seen at first
+    partial.replace(out)
 
 
 def curve(values: Sequence[float]) -> str:

@@ -13,8 +13,8 @@ from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.errors import SpecMismatch, StoreError
 from c2llm_integrations.indexing.ingest import ingest
 from c2llm_integrations.model.embedder import C2LLMEmbedder
-from c2llm_integrations.server.web.app import MAX_BODY_BYTES, MAX_SHOWN, Browser, _hit, make_server
-from c2llm_integrations.server.web.highlight import highlighted, weighted
+from c2llm_integrations.server.browse import MAX_BODY_BYTES, MAX_SHOWN, Browser, _hit, make_server
+from c2llm_integrations.server.highlight import highlighted, weighted
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.vector_store import Hit
 from tests import chromium

@@ -30,7 +30,7 @@ from c2llm_integrations.retrieval.search import (
     spec_of,
     unmatched,
 )
-from c2llm_integrations.server.web.highlight import MAX_HIT_CHARS, highlighted, weighted
+from c2llm_integrations.server.highlight import MAX_HIT_CHARS, highlighted, weighted
 from c2llm_integrations.stores.vector_store import Hit, VectorStore
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _text(asked: Mapping[str, Any], name: str) -> str:
 
 def make_server(browser: Browser, port: int = 0) -> ThreadingHTTPServer:
     """Return a server on the loopback address, at a free port if `port` is 0; raises OSError if it is taken."""
-    folder = files("c2llm_integrations.server.web") / "page"
+    folder = files("c2llm_integrations.server") / "page"
     pages = {path: ((folder / name).read_bytes(), kind) for path, (name, kind) in PAGES.items()}
     return _Server((HOST, port), partial(_Handler, browser, pages))
 
