@@ -19,8 +19,8 @@ from c2llm_integrations.errors import InputError
 from c2llm_integrations.retrieval.options import RULES, SearchOptions
 
 if TYPE_CHECKING:
-    from c2llm_integrations.model.embedder import C2LLMEmbedder
     from c2llm_integrations.retrieval.options import Mode
+    from c2llm_integrations.retrieval.search import Answer
     from c2llm_integrations.stores.vector_store import CollectionSpec, Hit, VectorStore
 
 
@@ -89,7 +89,7 @@ class _Found:
 
 
 def _ask(question: str, options: SearchOptions, place: CollectionPlace, model: ModelPlace) -> _Found:
-    from c2llm_integrations.retrieval.search import GIVEN_NOTE, is_given, require_question, search_with
+    from c2llm_integrations.retrieval.search import answer, is_given, require_question
 
     url = place.store or indexed_store()
     require_question(question, options)
@@ -98,18 +98,13 @@ def _ask(question: str, options: SearchOptions, place: CollectionPlace, model: M
         of_given = is_given(store)
     # Closed while the model loads, which takes seconds, so that other processes can use the store.
     embedder = None if options.mode == "lexical" else load_model(model.choice(), None if of_given else spec)
-    mode, fallback_notes = _mode_used(question, options.mode, embedder, spec)
     with opened(url, place.collection) as store:
         origins = origins_of(store)
         from_root = replace(options, path=_from_here(options.path, origins))
-        hits = search_with(question, embedder, store, from_root)
-        why = "" if hits else _why_nothing(store, options, from_root, mode)
-        notes = [*stale_notes(store, place), *fallback_notes]
-    if of_given and mode != "lexical":
-        notes.append(GIVEN_NOTE)
-    if why:
-        notes.append(f"no answer: {why}")
-    return _Found(hits, origins, spec.fingerprint.get("model"), mode, notes)
+        found = answer(question, embedder, store, from_root)
+        why = "" if found.hits else _why_nothing(store, options, found)
+        notes = [*stale_notes(store, place), *found.notes, *([f"no answer: {why}"] if why else [])]
+    return _Found(found.hits, origins, spec.fingerprint.get("model"), found.mode, notes)
 
 
 def _checked_spec(store: VectorStore, options: SearchOptions, model: ModelPlace) -> CollectionSpec:
@@ -129,20 +124,6 @@ def _checked_spec(store: VectorStore, options: SearchOptions, model: ModelPlace)
     return spec
 
 
-def _mode_used(
-    question: str, asked: Mode, embedder: C2LLMEmbedder | None, spec: CollectionSpec
-) -> tuple[Mode, list[str]]:
-    """Return the mode that answers a question, and notes if it is not the one asked for or says nothing."""
-    from c2llm_integrations.code.lexical_terms import ANALYZER
-    from c2llm_integrations.retrieval.search import mode_and_note
-
-    notes = []
-    if asked == "hybrid" and spec.analyzer != ANALYZER:
-        asked, notes = "dense", ["answered by meaning alone: this collection has no words to search"]
-    mode, note = mode_and_note(question, asked, embedder)
-    return mode, [*notes, *filter(None, [note])]
-
-
 def _from_here(path: str | None, origins: Mapping[str, Origin]) -> str | None:
     """Return a path that is meant from the current folder, as one from the root of its repository; None for all."""
     from c2llm_integrations.code.path_filter import from_root
@@ -154,16 +135,14 @@ def _from_here(path: str | None, origins: Mapping[str, Origin]) -> str | None:
     return path
 
 
-def _why_nothing(store: VectorStore, options: SearchOptions, from_root: SearchOptions, mode: Mode) -> str:
-    """Return why no row answers; `from_root` are the options with the path as the store knows it."""
-    from c2llm_integrations.retrieval.search import unmatched
-
+def _why_nothing(store: VectorStore, options: SearchOptions, found: Answer) -> str:
+    """Return why no row answers."""
     if not store.count():
         return "the collection holds no row"
-    if name := unmatched(store, from_root):
+    if name := found.unmatched:
         given = getattr(options, name)
         return f"nothing indexed has the {name} {given!r}{_pattern_hint(str(given)) if name == 'path' else ''}"
-    wanted = ["has these words"] if mode == "lexical" else []
+    wanted = ["has these words"] if found.mode == "lexical" else []
     if any((options.repository, options.language, options.path, options.kind)):
         wanted.append("fits these filters")
     return f"no row {' and '.join(wanted or ['was found'])}"

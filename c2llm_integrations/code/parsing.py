@@ -85,17 +85,16 @@ def parse(
 
     None without a grammar, or if parsing would take too much time or memory.
     """
-    rules = grammar(language)
-    if rules is None or (budget is not None and not budget.allows(language, path)):
+    rules, budget = grammar(language), budget or ParseBudget()
+    if rules is None or not budget.allows(language, path):
         return None
     read = len(data) if ranges is None else sum(part.end_byte - part.start_byte for part in ranges)
     seconds = PARSE_SECONDS + PARSE_SECONDS_PER_BYTE * read
     begin, began = time.thread_time(), time.monotonic()
     root = parse_within(seconds, rules, data, ranges) if survives(seconds, language, data, ranges) else None
-    if budget is not None:
-        # What runs out of time may take longer, in the other process.
-        late = min(max(seconds, time.monotonic() - began), seconds + MAX_LATE_SECONDS)
-        budget.charge(language, late if root is None else time.thread_time() - begin, seconds)
+    # What runs out of time may take longer, in the other process.
+    late = min(max(seconds, time.monotonic() - began), seconds + MAX_LATE_SECONDS)
+    budget.charge(language, late if root is None else time.thread_time() - begin, seconds)
     return root
 
 

@@ -123,12 +123,8 @@ def open_tree(
         InputError: The name cannot be stored.
 
     """
-    folder = _listable(path)
-    root, notes = _root_of(folder)
-    if expected_root not in (None, root):
-        raise RepositoryError(
-            f"{path} lies in {root} now, but in {expected_root} when it was chosen; start again if it moved"
-        )
+    root, notes = find_root(path, expected_root)
+    folder = Path(path).resolve()
     prefix = folder.relative_to(root).as_posix() if folder != root else ""
     tree = Tree(root, prefix, _name(root, repository), include_secrets=include_secrets)
     tree.notes = [*notes, *_fill(tree).notes]
@@ -154,9 +150,17 @@ def root_of(path: str | os.PathLike[str]) -> Path:
     return find_root(path)[0]
 
 
-def find_root(path: str | os.PathLike[str]) -> tuple[Path, list[str]]:
-    """Return what `root_of` does, and lines that say why it is not the root of the work tree around the folder."""
-    return _root_of(_listable(path))
+def find_root(path: str | os.PathLike[str], expected: Path | None = None) -> tuple[Path, list[str]]:
+    """Return what `root_of` does, and lines that say why it is not the root of the work tree around the folder.
+
+    Raises RepositoryError for another root than the `expected` one, too.
+    """
+    root, notes = _root_of(_listable(path))
+    if expected not in (None, root):
+        raise RepositoryError(
+            f"{path} lies in {root} now, but in {expected} when it was chosen; start again if it moved"
+        )
+    return root, notes
 
 
 def _listable(path: str | os.PathLike[str]) -> Path:

@@ -67,15 +67,11 @@ _GENERATED = re.compile(
     r"|\.(d\.[mc]?ts|pyi|min\.js|pb\.go|g\.dart)$|(_pb2(_grpc)?\.py|[._]generated\.[^/.]+)$"
 )
 _LEGACY = re.compile(r"(^|/)_?(legacy|deprecated|compat|v1)/")
+_stems = lru_cache(2**14)(stems)
 # A question with one of these words asks for the files that a rule would put last.
 _TEST_WORDS = frozenset(stems("test spec example sample demo benchmark mock fixture"))
 _LEGACY_WORDS = frozenset(stems("legacy deprecated compat compatibility v1 old older"))
 _PROSE_WORDS = frozenset(stems("readme docs documentation documented changelog license guide tutorial"))
-
-
-@lru_cache(2**14)
-def _stems(text: str) -> tuple[str, ...]:
-    return stems(text)
 
 
 @lru_cache(3 * 2**14)

@@ -7,7 +7,7 @@ import re
 import time
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 MAX_UNKNOWN = 0.5
 UNREADABLE_NOTE = "answered by words alone: the model does not know the script of the question"
 DENSE_NOTE = "compared by a vector that says nothing: the model does not know the script of the question; ask by words"
+WORDLESS_NOTE = "answered by meaning alone: this collection has no words to search"
 GIVEN_NOTE = (
     "the collection was filled with given vectors, so nothing tells whether this model made them: if another did, "
     "what is near means nothing; to have it checked, give the model with the vectors when you fill a collection"
@@ -71,7 +72,7 @@ def search(
         search("retry with backoff", embedder, store, language="go", where={"votes": {"gte": 10}})
 
     "hybrid" falls back to "dense" where the collection has no lexical index that this version can ask, and to
-    "lexical" where the model does not know the script of the question (`mode_for`).
+    "lexical" where the model does not know the script of the question (`mode_and_note`).
 
     Args:
         query: Words, a name, code, an error message or a stack trace.
@@ -132,12 +133,36 @@ def search_with(query: str, embedder: C2LLMEmbedder | None, store: VectorStore, 
     vector = None
     if embedder is not None:
         require_comparable(spec, embedder.output_dim, embedder.fingerprint)
-        mode = mode_for(query, mode, embedder)
+        mode, _ = mode_and_note(query, mode, embedder)
         vector = embedder.encode_queries([for_model(query)])[0] if mode != "lexical" else None
     elif mode != "lexical":
         raise InputError(f"mode {mode!r} needs an embedder; pass one, or use mode 'lexical'")
     path = None if options.path is None else _within_checkout(options.path, store)
     return find(query, vector, store, replace(options, mode=mode, path=path))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Hits, best first, and lines that the asker should read with them.
+
+    `unmatched`: the filter that no row passes, if there is no hit; `mode`: how they were found.
+    """
+
+    hits: list[Hit]
+    notes: list[str]
+    unmatched: str = ""
+    mode: Mode = "lexical"
+
+
+def answer(query: str, embedder: C2LLMEmbedder | None, store: VectorStore, options: SearchOptions) -> Answer:
+    """Return what `search_with` does, with what to say of it."""
+    supported = supported_mode(options.mode, spec_of(store), store)
+    mode, note = mode_and_note(query, supported, embedder)
+    notes = [WORDLESS_NOTE] if supported != options.mode else []
+    notes += [note] if note else []
+    notes += [GIVEN_NOTE] if mode != "lexical" and is_given(store) else []
+    hits = search_with(query, embedder, store, options)
+    return Answer(hits, notes, "" if hits else unmatched(store, options), mode)
 
 
 def supported_mode(mode: Mode, spec: CollectionSpec, store: VectorStore) -> Mode:
@@ -162,13 +187,8 @@ def is_readable(query: str, embedder: C2LLMEmbedder) -> bool:
     return embedder.unknown_share(for_model(query)) <= MAX_UNKNOWN
 
 
-def mode_for(query: str, mode: Mode, embedder: C2LLMEmbedder | None) -> Mode:
-    """Return "lexical" in place of "hybrid" for a question whose vector says nothing, else `mode`."""
-    return mode_and_note(query, mode, embedder)[0]
-
-
 def warned_mode_for(query: str, mode: Mode, embedder: C2LLMEmbedder | None) -> Mode:
-    """Return what `mode_for` does, with a warning if the question's vector says nothing."""
+    """Return the mode of `mode_and_note`, with its note as a warning."""
     chosen, note = mode_and_note(query, mode, embedder)
     if note:
         warnings.warn(f"{query[:40]!r} is {note}", stacklevel=2)
@@ -176,7 +196,7 @@ def warned_mode_for(query: str, mode: Mode, embedder: C2LLMEmbedder | None) -> M
 
 
 def mode_and_note(query: str, mode: Mode, embedder: C2LLMEmbedder | None) -> tuple[Mode, str]:
-    """Return what `mode_for` does, and what to tell of a question whose vector says nothing, "" of all others."""
+    """Return how a question is answered, and what to tell of one whose vector says nothing, "" of all others."""
     if mode == "lexical" or embedder is None or is_readable(query, embedder):
         return mode, ""
     return ("lexical", UNREADABLE_NOTE) if mode == "hybrid" else (mode, DENSE_NOTE)

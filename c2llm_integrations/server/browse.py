@@ -22,14 +22,7 @@ from c2llm_integrations.code.lexical_terms import query_terms
 from c2llm_integrations.code.path_filter import MAX_FILTER_CHARS
 from c2llm_integrations.errors import C2LLMError, InputError
 from c2llm_integrations.retrieval.options import SearchOptions
-from c2llm_integrations.retrieval.search import (
-    GIVEN_NOTE,
-    is_given,
-    require_comparable,
-    search_with,
-    spec_of,
-    unmatched,
-)
+from c2llm_integrations.retrieval.search import answer, require_comparable, spec_of
 from c2llm_integrations.server.highlight import MAX_HIT_CHARS, highlighted, weighted
 from c2llm_integrations.stores.vector_store import Hit, VectorStore
 
@@ -95,12 +88,12 @@ class Browser:
                 raise InputError(f"{name} has {len(value)} characters, at most {MAX_FILTER_CHARS} are read")
         mode: Any = _text(asked, "mode") or "hybrid"
         options = SearchOptions(limit=_limit(_text(asked, "limit") or "10"), mode=mode, **filters)
-        hits = search_with(question, self._embedder, self._store, options)
+        found = answer(question, self._embedder, self._store, options)
         terms = query_terms(question)
-        notes = [*self._look(), *([GIVEN_NOTE] if mode != "lexical" and is_given(self._store) else [])]
-        if not hits and (failed := unmatched(self._store, options)):
-            notes = [*notes, f"nothing indexed has the {failed} {filters[failed]!r}"]
-        return {"hits": [_hit(hit, terms) for hit in hits], "notes": notes}
+        notes = [*self._look(), *found.notes]
+        if found.unmatched:
+            notes.append(f"nothing indexed has the {found.unmatched} {filters[found.unmatched]!r}")
+        return {"hits": [_hit(hit, terms) for hit in found.hits], "notes": notes}
 
     def attention(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Return the lines of a hit's text, each token by the weight that PMA gives it."""

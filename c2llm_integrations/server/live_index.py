@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.path_filter import escaped, from_root, literal
-from c2llm_integrations.code.repository import find_root, iter_chunks, open_tree, root_of
+from c2llm_integrations.code.repository import find_root, iter_chunks, open_tree
 from c2llm_integrations.errors import C2LLMError, CheckpointError, InputError, RepositoryError, ServerError, StoreError
 from c2llm_integrations.indexing.claims import claim_of, index_of, parts_of, require_known_model
 from c2llm_integrations.indexing.staleness import Staleness, stale
@@ -25,14 +25,7 @@ from c2llm_integrations.model.checkpoint import lasting_name
 from c2llm_integrations.model.options import remember_model
 from c2llm_integrations.retrieval.lexical_index import FolderIndex
 from c2llm_integrations.retrieval.options import SearchOptions
-from c2llm_integrations.retrieval.search import (
-    UNREADABLE_NOTE,
-    mode_for,
-    search_with,
-    spec_of,
-    supported_mode,
-    unmatched,
-)
+from c2llm_integrations.retrieval.search import Answer, answer, unmatched
 from c2llm_integrations.retrieval.store_handles import STORE_WAIT_SECONDS
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.vector_store import Hit, VectorStore
@@ -49,15 +42,6 @@ READ_SECONDS = 2.0
 NOTHING_INDEXED = "nothing is indexed yet"
 _NOT_INDEXED = Staleness(unknown=NOTHING_INDEXED)
 WORDS_ALONE = "found by words alone: there are no vectors to compare meanings by"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Hits, best first, and lines that the asker should read with them; `unmatched`: the filter that no row passes."""
-
-    hits: list[Hit]
-    notes: list[str]
-    unmatched: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,11 +124,8 @@ class LiveIndex:
         if (name := self.state.name) is not None:
             named = replace(asked, repository=name)
             try:
-                hits = self._search_collection(question, named)
-                supported = supported_mode(asked.mode, spec_of(self.store), self.store)
-                if mode_for(question, supported, self.embedder) != supported:
-                    notes.append(UNREADABLE_NOTE)
-                return Answer(hits, notes, "" if hits else unmatched(self.store, named))
+                found = self._search_collection(question, named)
+                return replace(found, notes=[*notes, *found.notes])
             except (StoreError, CheckpointError, ServerError) as error:
                 notes += [str(error), WORDS_ALONE]
         words = self._word_index()
@@ -259,10 +240,7 @@ class LiveIndex:
         from c2llm_integrations.indexing.vector_reuse import Worktrees
 
         self._require_folder()
-        if (root := root_of(self.folder)) != self.root:
-            raise RepositoryError(
-                f"{self.folder} lies in {root} now, but in {self.root} when it was chosen; start again if it moved"
-            )
+        find_root(self.folder, self.root)
         staleness = self.look()
         if staleness is None:
             return ""
@@ -295,13 +273,13 @@ class LiveIndex:
         if loaded:
             gc.collect()  # a model's threads refer to it in circles
 
-    def _search_collection(self, question: str, options: SearchOptions) -> list[Hit]:
+    def _search_collection(self, question: str, options: SearchOptions) -> Answer:
         """Search the collection; raises StoreError or CheckpointError where its vectors cannot be used."""
         try:
             embedder = self.embedder
         except InputError as error:  # its model or projection is not where it was
             raise CheckpointError(str(error)) from error
-        return search_with(question, embedder, self.store, options)
+        return answer(question, embedder, self.store, options)
 
     def _look_and_note(self) -> list[str]:
         """Look at the tree, unless somebody just did, and return what to say about the collection."""

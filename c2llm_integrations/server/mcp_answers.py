@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import accumulate
 
 from c2llm_integrations._utils.printable import clean, one_line, shortened
@@ -12,7 +13,8 @@ from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.exclude import within_limits
 from c2llm_integrations.code.path_filter import without_lines
 from c2llm_integrations.errors import InputError
-from c2llm_integrations.server.live_index import Answer, LiveIndex
+from c2llm_integrations.retrieval.search import Answer
+from c2llm_integrations.server.live_index import LiveIndex
 from c2llm_integrations.stores.vector_store import Hit
 
 # What an agent can take in at once: hits, and of an answer the lines of one hit, characters of a line, and of it all.
@@ -71,7 +73,7 @@ class SearchTools:
         for one in self._chosen(folder):
             answer = one.search(question, limit=limit + 1)
             others = [hit for hit in answer.hits if chunk is None or hit.chunk.id != chunk.id]
-            answers.append((one, Answer(others[:limit], answer.notes)))
+            answers.append((one, replace(answer, hits=others[:limit])))
         return self._text(f"similar to {_place(file)}:{line}" if file else "similar to the code", answers, limit)
 
     def index_status(self) -> str:
