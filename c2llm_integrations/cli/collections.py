@@ -11,10 +11,9 @@ import typer
 
 from c2llm_integrations._utils.progress import shown
 from c2llm_integrations.cli import terminal
-from c2llm_integrations.cli.current_index import indexed_store, origins_of, store_of
+from c2llm_integrations.cli.context import indexed_store, opened, origins_of, require_source, store_of
 from c2llm_integrations.cli.options import REFUSED, CollectionPlace, Output, PlanChoice, Store, command
 from c2llm_integrations.cli.output import say_problems, size, status_lines, table
-from c2llm_integrations.cli.store_and_model import opened, require_source
 from c2llm_integrations.errors import InputError, StoreError, did_you_mean
 from c2llm_integrations.indexing.options import WriteOptions
 

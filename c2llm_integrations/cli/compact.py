@@ -12,9 +12,8 @@ import typer
 from c2llm_integrations._utils.option_field import option
 from c2llm_integrations._utils.progress import shown
 from c2llm_integrations.cli import terminal
-from c2llm_integrations.cli.current_index import indexed_store
+from c2llm_integrations.cli.context import indexed_store, load_model, opened
 from c2llm_integrations.cli.options import CollectionPlace, ModelChoice, Output, command, require_new
-from c2llm_integrations.cli.store_and_model import load_model, opened
 from c2llm_integrations.errors import InputError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import typer
 from c2llm_integrations._utils.option_field import option
 from c2llm_integrations._utils.progress import shown
 from c2llm_integrations.cli import terminal
-from c2llm_integrations.cli.current_index import folders_to_refresh, nested, store_of
+from c2llm_integrations.cli.context import folders_to_refresh, load_model, nested, opened, store_of
 from c2llm_integrations.cli.options import (
     REFUSED,
     ClusterChoice,
@@ -25,7 +25,6 @@ from c2llm_integrations.cli.options import (
     command,
 )
 from c2llm_integrations.cli.output import report_lines, say_problems, write_report
-from c2llm_integrations.cli.store_and_model import load_model, opened
 from c2llm_integrations.indexing.options import IngestOptions, WriteOptions
 
 if TYPE_CHECKING:

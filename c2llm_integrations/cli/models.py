@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from c2llm_integrations.cli import terminal
+from c2llm_integrations.cli.context import load_model
 from c2llm_integrations.cli.options import AnyModel, Output, command
-from c2llm_integrations.cli.store_and_model import load_model
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.model.options import ModelOptions
 

@@ -11,10 +11,17 @@ import typer
 
 from c2llm_integrations._utils.option_field import option
 from c2llm_integrations.cli import terminal
-from c2llm_integrations.cli.current_index import indexed_folder, indexed_store, origins_of, stale_notes
+from c2llm_integrations.cli.context import (
+    indexed_folder,
+    indexed_store,
+    load_model,
+    opened,
+    origins_of,
+    require_source,
+    stale_notes,
+)
 from c2llm_integrations.cli.options import CollectionPlace, ModelPlace, Output, command
 from c2llm_integrations.cli.output import Origin, document_of, shown_hit, write_hits
-from c2llm_integrations.cli.store_and_model import load_model, opened, require_source
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.retrieval.options import RULES, SearchOptions
 

@@ -12,9 +12,8 @@ from typing import Annotated
 import typer
 
 from c2llm_integrations.cli import terminal
-from c2llm_integrations.cli.current_index import indexed_store, stale_notes
+from c2llm_integrations.cli.context import indexed_store, load_model, opened, stale_notes
 from c2llm_integrations.cli.options import AnyModel, CollectionPlace, ModelPlace, command
-from c2llm_integrations.cli.store_and_model import load_model, opened
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.model.options import KEY_VARIABLE, is_loopback, is_url
 

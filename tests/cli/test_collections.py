@@ -91,7 +91,7 @@ def test_a_store_without_collections_says_so(tmp_path, capsys):
 
 
 def test_a_collection_in_use_is_named_and_the_others_are_listed(indexed, tiny_model, capsys, monkeypatch):
-    monkeypatch.setattr("c2llm_integrations.cli.store_and_model.BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("c2llm_integrations.cli.context.BUSY_SECONDS", 0.1)
     answer(capsys, "index", "--model", tiny_model, "--collection", "other")
     with open_store(f"qdrant+edge://{indexed / '.c2llm'}", "other"):
         assert run(["collections"]) == 1

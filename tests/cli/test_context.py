@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from c2llm_integrations.cli import current_index
+from c2llm_integrations.cli import context
 from c2llm_integrations.cli.main import run
 from c2llm_integrations.code.listing import _tracked_by
 from c2llm_integrations.indexing.claims import Claim, index_of
@@ -258,8 +258,8 @@ def test_hundreds_of_claims_are_parsed_once_and_few_are_told(app, capsys, monkey
     monkeypatch.setattr(Claim, "parse", lambda text: (parsed.append(text), real(text))[1])
     _, notes = asked(capsys)
     assert "1 changed" in notes[0]  # the current checkout is looked at first
-    assert len(notes) == current_index.MAX_NOTES + 1
-    assert notes[-1] == f"{501 - current_index.MAX_NOTES:,} more checkouts of this index were not looked at"
+    assert len(notes) == context.MAX_NOTES + 1
+    assert notes[-1] == f"{501 - context.MAX_NOTES:,} more checkouts of this index were not looked at"
     assert len(parsed) < 3 * 501
 
 
@@ -271,7 +271,7 @@ def test_a_claim_of_many_long_folders_makes_a_short_note(app, capsys):
     (app / "packages" / "a" / "m.py").write_text("def changed():\n    return 'zebra changed'\n")
     _, notes = asked(capsys)
     assert any("1 changed" in note and "the same of 20 more folders" in note for note in notes), notes
-    assert all(len(note) <= current_index.MAX_NOTE for note in notes)
+    assert all(len(note) <= context.MAX_NOTE for note in notes)
 
 
 @pytest.mark.parametrize("parts", [1, 3, 8, 12])
@@ -287,8 +287,8 @@ def test_a_command_in_a_note_is_whole_or_not_there(app, capsys, parts):
     assert has_command or "index the folder again" in note
     if has_command:
         assert shlex.split(advised)[:3] == ["c2llm", "index", odd]
-    assert len(note) <= current_index.MAX_NOTE
-    assert bool(has_command) == (len(shlex.quote(odd)) < current_index.MAX_COMMANDS - 30)
+    assert len(note) <= context.MAX_NOTE
+    assert bool(has_command) == (len(shlex.quote(odd)) < context.MAX_COMMANDS - 30)
 
 
 @pytest.mark.parametrize("kind", ["dead", "anothers", "clone"])
@@ -310,7 +310,7 @@ def test_a_name_of_any_length_makes_a_short_note(app, capsys, monkeypatch):
     monkeypatch.setattr(VectorStore, "count", lambda *_, **__: 1)
     _, notes = asked(capsys)
     [note] = [note for note in notes if note.startswith(f"{app / 'gone'} is gone")]
-    assert len(note) == current_index.MAX_NOTE
+    assert len(note) == context.MAX_NOTE
 
 
 def test_all_checkouts_share_a_time_limit(app, capsys, monkeypatch):
@@ -320,7 +320,7 @@ def test_all_checkouts_share_a_time_limit(app, capsys, monkeypatch):
         git(app / name, "init")
         answer(capsys, "index", app / name, "--store", f"qdrant+edge://{app / '.c2llm'}")
     assert asked(capsys)[1] == []
-    monkeypatch.setattr(current_index, "NOTES_SECONDS", 0.0)
+    monkeypatch.setattr(context, "NOTES_SECONDS", 0.0)
     files, notes = asked(capsys)
     assert len(files) == 6
     assert notes == ["4 more checkouts of this index were not looked at"]
@@ -341,7 +341,7 @@ def test_a_git_folder_that_never_answers_takes_what_is_left_of_the_time(app, cap
         "c2llm_integrations.code.git.subprocess.Popen",
         lambda arguments, **how: real(hanging if "ls-files" in arguments else arguments, **how),
     )
-    monkeypatch.setattr(current_index, "NOTES_SECONDS", 1.0)
+    monkeypatch.setattr(context, "NOTES_SECONDS", 1.0)
     _tracked_by.cache_clear()
     _, notes = asked(capsys)
     assert "git did not answer within" in notes[0]
