@@ -197,9 +197,7 @@ class GlobSet:
         self._staying = self._passed | self._folders
         classes = [token for token in places if isinstance(token, Class)]
         # Between two of these all characters are in the same classes, whose tokens are kept: there may be a million.
-        self._bounds = sorted(
-            {ord(end) + at for token in classes for one in token.ranges for at, end in enumerate(one)}
-        )
+        self._bounds = sorted({ord(end) + at for each in classes for one in each.ranges for at, end in enumerate(one)})
         self._in_classes: dict[int, int] = {}
         # Character → the tokens that it moves on from, and those that it stays at.
         self._moves = {"/": (self._places.get("/", 0) | self._folders, everything | self._folders)}

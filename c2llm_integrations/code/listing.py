@@ -37,38 +37,38 @@ def list_files(root: Path, prefix: str, leave_out: Callable[[str], bool]) -> Lis
     """
     listing = Listing()
     git = GitFolder.of(root)
-    tracked: Set[str] = set()
-    if git is not None:
-        listing.notes += git.unread
-        if (other := git.other_tree(root)) is not None:
-            listing.notes.append(
-                f"{git.common / 'config'} sets core.worktree to {other}, which is ignored: "
-                f"the files of {root} are indexed; to index the others give {other}"
-            )
-        if not os.path.isdir(git.own):
-            listing.notes.append(
-                f"{root / '.git'} names no git folder: only files that no .gitignore hides are indexed"
-            )
-        elif git.has_index and which("git") is None:
-            listing.notes.append("git is not installed: tracked files that a .gitignore hides are not indexed")
-        elif git.has_index:
-            below = f"{prefix}/" if prefix else ""
-            found = _tracked(root, git)
-            if found is None:
-                listing.notes.append(
-                    f"git lists over {MAX_PATHS:,} paths: tracked files that a .gitignore hides are not indexed"
-                )
-            tracked = {path for path in found or () if path.startswith(below)}
-            lost = sorted(path for path in tracked if path.endswith("/"))
-            tracked -= {*lost}
-            if lost:
-                listing.notes.append(
-                    f"git cannot name the files of {len(lost):,} folders, such as {lost[0]}, whose objects are "
-                    "missing: those that a .gitignore hides are not indexed"
-                )
+    tracked = set[str]() if git is None else _tracked_below(root, prefix, git, listing.notes)
     _walk(root, prefix, leave_out, tracked, git, listing)
     listing.paths = sorted({*listing.paths, *tracked})
     return listing
+
+
+def _tracked_below(root: Path, prefix: str, git: GitFolder, notes: list[str]) -> set[str]:
+    """Return the tracked files under `prefix`; `notes` get a line for each reason why git's list is not used."""
+    notes += git.unread
+    if (other := git.other_tree(root)) is not None:
+        notes.append(
+            f"{git.common / 'config'} sets core.worktree to {other}, which is ignored: "
+            f"the files of {root} are indexed; to index the others give {other}"
+        )
+    if not os.path.isdir(git.own):
+        notes.append(f"{root / '.git'} names no git folder: only files that no .gitignore hides are indexed")
+        return set()
+    if not git.has_index:
+        return set()
+    if which("git") is None:
+        notes.append("git is not installed: tracked files that a .gitignore hides are not indexed")
+        return set()
+    if (found := _tracked(root, git)) is None:
+        notes.append(f"git lists over {MAX_PATHS:,} paths: tracked files that a .gitignore hides are not indexed")
+        return set()
+    tracked = {path for path in found if path.startswith(f"{prefix}/" if prefix else "")}
+    if lost := sorted(path for path in tracked if path.endswith("/")):
+        notes.append(
+            f"git cannot name the files of {len(lost):,} folders, such as {lost[0]}, whose objects are "
+            "missing: those that a .gitignore hides are not indexed"
+        )
+    return tracked.difference(lost)
 
 
 def hides(root: Path, prefix: str) -> bool:

@@ -205,9 +205,7 @@ def _asked(
 ) -> bytes:
     assert process.stdin is not None
     assert process.stdout is not None
-    parts = (
-        None if ranges is None else [(*one.start_point, *one.end_point, one.start_byte, one.end_byte) for one in ranges]
-    )
+    parts = None if ranges is None else [(*r.start_point, *r.end_point, r.start_byte, r.end_byte) for r in ranges]
     process.stdin.write(json.dumps([seconds, language, len(data), parts]).encode() + b"\n" + data)
     process.stdin.flush()
     return process.stdout.read(1)

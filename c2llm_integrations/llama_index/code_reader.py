@@ -60,9 +60,8 @@ class C2LLMNodeParser(NodeParser):
         return "C2LLMNodeParser"
 
     def _parse_nodes(self, nodes: Sequence[BaseNode], show_progress: bool = False, **kwargs: Any) -> list[BaseNode]:
-        return [
-            piece for node in get_tqdm_iterable(nodes, show_progress, "Parsing code") for piece in self._pieces(node)
-        ]
+        shown = get_tqdm_iterable(nodes, show_progress, "Parsing code")
+        return [piece for node in shown for piece in self._pieces(node)]
 
     def _pieces(self, node: BaseNode) -> list[TextNode]:
         own = node.metadata

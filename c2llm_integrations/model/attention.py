@@ -3,9 +3,7 @@
 A CPU goes over runs of texts of equal length, with no padding and no mask in memory. A GPU waits for Python where every
 text is a call of its own, so it takes a few calls however many texts there are: in half precision PyTorch's
 variable-length kernel, which needs no padding. What that kernel does not take (float32, an older GPU or PyTorch), and
-pooling, is padded in blocks of neighbors, each at least half as long as the longest: as batches come longest text
-first, that is at most a dozen blocks for texts of 1 to 2,048 tokens, and less than twice the memory. The linear layers
-are never padded.
+pooling, is padded in blocks of neighbors, each at least half as long as the longest. Linear layers are never padded.
 """
 
 from __future__ import annotations

@@ -311,9 +311,8 @@ class BatchScheduler:
             return []
         is_large = len(waiting[places[0]]) > 1
         self._turn = Turn.SMALL if is_large else Turn.LARGE
-        batch = [
-            Text(job, row) for job in (self._jobs[place] for place in places) for row in job.batches.popleft().rows
-        ]
+        chosen = [self._jobs[place] for place in places]
+        batch = [Text(job, row) for job in chosen for row in job.batches.popleft().rows]
         if is_large:  # it goes behind the others
             self._jobs.append(self._jobs.pop(places[0]))
         return sorted(batch, key=lambda text: -len(text.tokens))

@@ -374,9 +374,7 @@ def _check_numbers(config: Mapping[str, Any], file: Path) -> None:
 
 def _check_sizes(said: Mapping[str, Any], file: Path) -> None:
     for one in fields(ModelConfig):
-        if (
-            one.name not in said or one.type not in _EXPECTED or one.name == "type_vocab_size"
-        ):  # some have no token types
+        if one.name not in said or one.type not in _EXPECTED or one.name == "type_vocab_size":  # some have none
             continue
         value = said[one.name]
         types, least, expected = _EXPECTED[one.type]

@@ -54,9 +54,8 @@ class SearchTools:
         if any(answer.hits for _, answer in answers) or not all(failed):
             return text
         given = {"language": language, "path": path, "kind": kind}
-        return "\n".join(
-            [text, *(f"note: nothing indexed has the {name} {_short(str(given[name]))}" for name in failed)]
-        )
+        notes = (f"note: nothing indexed has the {name} {_short(str(given[name]))}" for name in failed)
+        return "\n".join([text, *notes])
 
     def find_similar(self, code: str | None, file: str | None, line: int, limit: int, folder: str | None) -> str:
         """Return what resembles a piece of code, or the code at a line of a file, which is left out itself."""

