@@ -22,19 +22,16 @@ __all__ = ["BLOT", "find_secrets", "has_private_key", "is_token", "without_secre
 
 # Replaces a secret.
 BLOT = "[secret]"
+_FINDERS = (
+    *(find_tokens, find_hashes, find_logins, find_web_keys, find_wallet_keys, find_seeds),
+    *(find_network_secrets, find_manifest_secrets, find_in_tables),
+)
 
 
 def find_secrets(text: str, settings: bool) -> Iterator[tuple[int, int]]:
     """Yield where each secret begins and ends; `settings`: the text has names and values, as YAML or .properties."""
-    yield from find_tokens(text)
-    yield from find_hashes(text)
-    yield from find_logins(text)
-    yield from find_web_keys(text)
-    yield from find_wallet_keys(text)
-    yield from find_seeds(text)
-    yield from find_network_secrets(text)
-    yield from find_manifest_secrets(text)
-    yield from find_in_tables(text)
+    for find in _FINDERS:
+        yield from find(text)
     yield from find_named(text, settings)
 
 

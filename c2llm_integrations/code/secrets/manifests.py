@@ -44,7 +44,8 @@ def find_manifest_secrets(text: str) -> Iterator[_Span]:
         if not content or content.startswith(("#", "{{", "//")):
             continue
         if _KIND.search(line[0]):
-            yield from _in_braces(text, line.start(), line.end())
+            for data in _BRACES.finditer(text, line.start(), line.end()):
+                yield from _values(text, *data.span(1))
         indent = len(line[0]) - len(content)
         if declared := _DECLARED.match(content):
             is_declared = declared[1] is not None
@@ -67,17 +68,13 @@ def _read(mapping: _Object, key: str, text: str, start: int, end: int) -> None:
     if key == "kind":
         mapping.is_secret = text[start:end].partition("#")[0].strip(" \t\"',") == "Secret"
     elif mapping.in_data and text.startswith("{", start):
-        mapping.found += (
-            span
-            for value in _VALUE.finditer(text, start, end)
-            for span in _kept(text, *value.span(value.lastindex or 0))
-        )
+        mapping.found += _values(text, start, end)
 
 
-def _in_braces(text: str, start: int, end: int) -> Iterator[_Span]:
-    for data in _BRACES.finditer(text, start, end):
-        for value in _VALUE.finditer(text, *data.span(1)):
-            yield from _kept(text, *value.span(value.lastindex or 0))
+def _values(text: str, start: int, end: int) -> Iterator[_Span]:
+    """Yield the values of a mapping in braces."""
+    for value in _VALUE.finditer(text, start, end):
+        yield from _kept(text, *value.span(value.lastindex or 0))
 
 
 def _below(text: str, start: int, end: int) -> Iterator[_Span]:
