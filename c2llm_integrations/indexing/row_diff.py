@@ -212,7 +212,9 @@ class KeySet:
         table[place] = key
         self._held += 1
         if 2 * self._held > len(table):
-            self._grow()
+            self._table = array("Q", bytes(16 * len(table)))
+            for one in filter(None, table):
+                self._table[self._place(one)] = one
         return True
 
     def _place(self, key: int) -> int:
@@ -223,11 +225,6 @@ class KeySet:
         while (found := table[place]) and found != key:
             place = (place + 1) & mask
         return place
-
-    def _grow(self) -> None:
-        before, self._table = self._table, array("Q", bytes(16 * len(self._table)))
-        for key in filter(None, before):
-            self._table[self._place(key)] = key
 
 
 def _hash(id: RecordId) -> int:
