@@ -171,12 +171,13 @@ def plan(
     report = IngestReport(tree.name, notes=tree.notes)
     stored, cache = StoredRows(), None
     spec = None if store is None else store.spec
-    if store is not None and spec is not None and options.replace:
-        _require_no_other_checkout(tree, store, options)
-        spec = None
-    elif store is not None and spec is not None:
-        require_claim(tree, store, options.force)
-        stored, cache = StoredRows(store.scan(source=tree.name)), ChunkCache(tree, store)
+    if store is not None and spec is not None:
+        if options.replace:
+            _require_no_other_checkout(tree, store, options)
+            spec = None
+        else:
+            require_claim(tree, store, options.force)
+            stored, cache = StoredRows(store.scan(source=tree.name)), ChunkCache(tree, store)
     estimator = None
     if embedder is not None:
         asked = spec_for(embedder.output_dim, embedder.fingerprint, store, options, spec)
