@@ -6,6 +6,7 @@ import os
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -30,6 +31,7 @@ CHARS_READ, CUT_MARGIN_TOKENS = 16, 64
 # A progress bar shows for more texts than this, on a terminal only.
 PROGRESS_FROM_TEXTS = 2000
 DEVICES = ("cpu", "cuda", "mps")
+_PROCESS = os.getpid()  # another one was forked from it
 
 
 class C2LLMEmbedder:
@@ -134,6 +136,15 @@ class C2LLMEmbedder:
             from c2llm_integrations.model.remote import RemoteEmbedder
 
             return RemoteEmbedder(options)
+        if os.getpid() == _PROCESS:
+            return cls._loaded(options)
+        # OpenMP's threads belong to the thread that first computed, and did not survive the fork: where that was this
+        # one, it would wait for them for ever.
+        with ThreadPoolExecutor(1, "c2llm-loading") as fresh:
+            return fresh.submit(cls._loaded, options).result()
+
+    @classmethod
+    def _loaded(cls, options: ModelOptions) -> C2LLMEmbedder:
         devices = _devices(options.device)
         checkpoint = load_checkpoint(options.name, options.revision)
         return cls(checkpoint, options, devices, _dtype(options.dtype, checkpoint, devices))

@@ -255,6 +255,17 @@ def test_after_a_fork_the_child_gets_an_error_instead_of_waiting_for_ever(tiny, 
     assert "forked" in answer
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_loads_its_own_model_after_its_parent_has_one():
+    vectors = _load_and_encode()  # on several cores, this thread now has OpenMP's threads, which no fork takes along
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert np.array_equal(pool.apply_async(_load_and_encode).get(timeout=60), vectors)
+
+
+def _load_and_encode():
+    return C2LLMEmbedder.from_pretrained("nano", dtype="float32").encode(["x"])
+
+
 def _encode_in_child():
     try:
         globals()["_before_the_fork"].encode(["x"])
