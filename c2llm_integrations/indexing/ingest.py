@@ -33,6 +33,7 @@ from c2llm_integrations.indexing.vector_reuse import SameTexts, SharedIndex, kno
 from c2llm_integrations.indexing.write_changes import Work, embed_rows, fill, require_count, write_changes
 from c2llm_integrations.model.fingerprint import Fingerprint
 from c2llm_integrations.model.options import remember_model
+from c2llm_integrations.stores.backend import require_parts
 from c2llm_integrations.stores.bulk_loader import Loader
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.spec import CompactPlan
@@ -100,6 +101,7 @@ def ingest(
         StoreError: The store does not hold what it acknowledged, or `vectors_from` does not hold this model's vectors.
 
     """
+    require_parts(embedder, store)
     with shown(progress) as report:
         options = IngestOptions(
             repository=repository,

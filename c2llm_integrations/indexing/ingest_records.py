@@ -34,6 +34,7 @@ from c2llm_integrations.indexing.write_changes import (
     fill,
     write_changes,
 )
+from c2llm_integrations.stores.backend import require_parts
 from c2llm_integrations.stores.bulk_loader import Loader
 from c2llm_integrations.stores.filter import value_of
 from c2llm_integrations.stores.ids import RecordId, checked_row_id, row_id, why_id_refused
@@ -111,6 +112,7 @@ def ingest_records(
         StoreError: The store failed, does not hold what it acknowledged, or another run writes the same source.
 
     """
+    require_parts(embedder, store)
     with shown(progress) as report:
         options = RecordOptions(
             text=text,
@@ -405,7 +407,7 @@ class _Run:
             return "the id came before in this run; only the first is stored"
         if item.vector is None and self._embedder is None:
             return "it has no vector, and there is no embedder"
-        plain = plain_record(id, item.text, item.metadata, self._source, key)
+        plain = plain_record(id, str(item.text), item.metadata, self._source, key)  # NumPy's strings too
         if not isinstance(plain, str) and is_chunk(plain):
             return f"its metadata is that of a chunk of repository {self._source!r}; name the source otherwise"
         return plain

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from c2llm_integrations._utils.json_lines import is_json_lines, parse_row, read_lines
+from c2llm_integrations._utils.printable import one_line
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores.records import Record, Row, utf8_bytes
@@ -78,7 +79,10 @@ def _numbered(records: Any) -> Iterator[tuple[str, Any, int]]:
     if hasattr(records, "to_batches"):  # an Arrow table or data set
         records = (row for batch in records.to_batches() for row in batch.to_pylist())
     if hasattr(records, "itertuples"):
-        raise InputError("a DataFrame iterates over its columns; give records=frame.to_dict('records')")
+        raise InputError(
+            "a DataFrame iterates over its columns, and its missing values are NaN; "
+            "give records=frame.astype(object).where(frame.notna(), None).to_dict('records')"
+        )
     if isinstance(records, Mapping) or not isinstance(records, Iterable):
         raise InputError(
             f"records is a {type(records).__name__}, expected a list, a generator, a data set or the path of a file"
@@ -123,7 +127,9 @@ def _item(where: str, raw: Any, names: Names, source: str) -> Item:
         return _of_object(where, raw.page_content, raw.id, raw.metadata, names)
     if hasattr(raw, "get_content") and hasattr(raw, "node_id"):  # a node of LlamaIndex
         return _of_object(where, raw.get_content(), raw.node_id, raw.metadata, names)
-    return Item(where, problem=f"it is {raw!r:.60} ({type(raw).__name__}), expected a mapping, Record or document")
+    return Item(
+        where, problem=f"it is {one_line(repr(raw)):.60} ({type(raw).__name__}), expected a mapping, Record or document"
+    )
 
 
 def _of_object(where: str, text: Any, id: Any, metadata: Mapping[str, Any], names: Names) -> Item:

@@ -26,6 +26,7 @@ from c2llm_integrations.retrieval.options import RULES, Mode, SearchOptions
 from c2llm_integrations.retrieval.question import bounded
 from c2llm_integrations.retrieval.ranking import rank, require_known
 from c2llm_integrations.stores import collections_beside
+from c2llm_integrations.stores.backend import require_parts
 from c2llm_integrations.stores.foreign_collection import ForeignStore
 from c2llm_integrations.stores.row_checks import require
 from c2llm_integrations.stores.vector_store import CollectionSpec, Filter, Hit, Stored, Vector, VectorStore
@@ -100,6 +101,7 @@ def search(
         UserWarning: If the collection was filled with given vectors, whose model is not known.
 
     """
+    require_parts(embedder, store)
     options = SearchOptions(
         limit=limit, language=language, path=path, repository=repository, kind=kind, where=where, mode=mode, rules=rules
     )

@@ -20,6 +20,7 @@ from c2llm_integrations.errors import C2LLMError, StoreError
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.records import AnyRecord, Candidates, RecordIterator, Vector
+from c2llm_integrations.stores.row_checks import require
 from c2llm_integrations.stores.row_fields import BATCH_BYTES, Stored
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
 
@@ -249,3 +250,10 @@ class Backend(ABC):
         if spec is None:
             raise StoreError(f"{self.url} has no collection {self.collection!r}; index a repository into it first")
         return spec
+
+
+def require_parts(embedder: object, store: object) -> None:
+    """Raise InputError unless a user gave an embedder (or None) and an open store, rather than what names them."""
+    require(store, Backend, "an open store, such as open_store(URL, COLLECTION)")
+    if embedder is not None and not hasattr(embedder, "encode_documents"):
+        require(embedder, (), "a C2LLMEmbedder (a framework's C2LLM embedding has it as .embedder)")

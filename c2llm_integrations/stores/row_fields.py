@@ -195,7 +195,7 @@ def json_value(value: object) -> object:
 
     A date or a time of day becomes ISO 8601, a UUID a string, a decimal number and those of NumPy the nearest number.
     """
-    if isinstance(value, date | time):  # a datetime too
+    if isinstance(value, date | time) and value == value:  # a datetime too, but not pandas' NaT, which says it is one
         return value.isoformat()
     if isinstance(value, Decimal):
         return float(value)

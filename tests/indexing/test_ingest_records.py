@@ -170,6 +170,7 @@ def test_values_of_numpy_and_dates_are_stored_as_json(store):
         report = load(store, [row, {"id": uuid.UUID(int=2**127), "text": "y"}])
         assert report.refused == {}
     assert report.unchanged == 2
+    assert load(store, [{"id": 8, "text": np.str_("z"), "tag": np.str_("t")}]).written == 1
     expected = {"n": 0.5, "day": "2026-01-31", "at": ["2026-01-31T12:00:00+00:00"], "list": [0, 1]}
     assert held(store, "answers")[7] == ("x", expected)
 
@@ -206,8 +207,23 @@ def test_what_cannot_be_loaded_at_all_is_said_in_one_line(store, records, option
 
 
 def test_a_data_frame_is_told_how_to_be_given(store):
-    with pytest.raises(InputError, match="to_dict"):
-        load(store, pytest.importorskip("pandas").DataFrame(ROWS))
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame([*ROWS, {"text": "last"}])  # what a row lacks is NaN in a frame
+    with pytest.raises(InputError) as told:
+        load(store, frame)
+    advised = str(told.value).partition("records=")[2]
+    assert load(store, eval(advised, {"frame": frame})).refused == {}
+    [why] = load(store, [{"id": "c", "text": "three", "when": pandas.NaT}]).refused.values()
+    assert "field 'when': NaTType is not JSON" in why
+    [why] = load(store, [frame.T]).refused.values()
+    assert "\n" not in why
+
+
+def test_what_names_an_embedder_or_a_store_is_told_from_it(store):
+    with pytest.raises(InputError, match=r"expected a C2LLMEmbedder .*\.embedder"):
+        ingest_records(ROWS, "nano", store, source="answers")
+    with pytest.raises(InputError, match=r"expected an open store, such as open_store.*'qdrant\+memory://'"):
+        ingest_records(ROWS, CountingEmbedder(), "qdrant+memory://", source="answers")
 
 
 def test_a_used_up_generator_deletes_nothing(store):

@@ -219,6 +219,11 @@ def test_languages_may_be_given_in_one_string(embedder, store):
     )
 
 
+def test_an_embedder_in_the_place_of_the_store_is_refused(embedder, store):
+    with pytest.raises(InputError, match="expected an open store"):
+        search("x", store, embedder)
+
+
 def test_a_lone_surrogate_is_refused(embedder, store):
     with pytest.raises(InputError, match="surrogate"):
         search("one \ud800", embedder, store)
