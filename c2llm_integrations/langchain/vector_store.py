@@ -22,7 +22,7 @@ from c2llm_integrations.retrieval.search import for_model
 from c2llm_integrations.retrieval.store_handles import shared_store
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.records import AnyRecord
-from c2llm_integrations.stores.row_checks import listed
+from c2llm_integrations.stores.row_checks import listed, require
 from c2llm_integrations.stores.spec import CompactPlan
 from c2llm_integrations.stores.vector_store import Hit, Where
 from c2llm_integrations.stores.vector_store import VectorStore as Store
@@ -66,6 +66,7 @@ class C2LLMVectorStore(VectorStore):
 
         """
         require_known(search_type, ())
+        require(embedding, (Embeddings, type(None)), "LangChain's embeddings, such as C2LLMEmbeddings()")
         if store == "qdrant+memory://":
             store = open_store(str(store), collection)
         self._embedding = embedding or C2LLMEmbeddings()

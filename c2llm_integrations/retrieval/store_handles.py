@@ -26,6 +26,7 @@ from c2llm_integrations.retrieval.search import (
 )
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.foreign_collection import ForeignStore
+from c2llm_integrations.stores.row_checks import require
 from c2llm_integrations.stores.spec import CollectionSpec
 from c2llm_integrations.stores.vector_store import Hit, VectorStore
 
@@ -120,6 +121,7 @@ def shared_store(store: str | VectorStore, collection: str = "code", wait: float
     Several processes (web workers) may name one embedded Qdrant: they take turns, each call within `wait` seconds.
     For more questions than one process can answer use a server, `qdrant+http://HOST:PORT`.
     """
+    require(store, (str, VectorStore), "a store's URL such as 'qdrant+edge://rows', or an open store")
     name = (store, collection) if isinstance(store, str) else (id(store), store.collection)
     with _stores_lock:
         return _stores.setdefault(name, SharedStore(store, collection, wait))

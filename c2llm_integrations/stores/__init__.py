@@ -190,7 +190,8 @@ def _address(scheme: str, rest: str, default_port: int) -> str:
     if not host or parts.path not in ("", "/") or parts.query or parts.fragment or "@" in rest:
         raise InputError(
             f"{scheme}:// is not followed by HOST:PORT alone; write it like {scheme}://localhost:{default_port} "
-            "and give a key by argument or environment"
+            "and give a key by argument or environment, and all else, such as a database's name, to a client of yours "
+            "(from_client)"
         )
     return f"{scheme.partition('+')[2]}://{f'[{host}]' if ':' in host else host}:{port}"
 

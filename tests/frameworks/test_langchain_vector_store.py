@@ -229,6 +229,8 @@ async def test_async_gives_what_sync_gives(store):
         lambda store: store.delete(filter={"and": [{}]}),
         lambda store: C2LLMVectorStore(search_type="sparse"),
         lambda store: C2LLMVectorStore("somewhere").add_texts(["a"]),
+        lambda store: C2LLMVectorStore(store.embeddings, "answers"),
+        lambda store: C2LLMVectorStore(embedding=store.embeddings.embedder),
     ],
 )
 def test_bad_arguments_are_refused_in_one_line(call, embeddings):

@@ -6,11 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pymilvus import MilvusClient
+from qdrant_client import QdrantClient
 
 from c2llm_integrations.cli.main import run
 from c2llm_integrations.errors import C2LLMError, InputError
 from c2llm_integrations.stores import DATABASES, _address, open_store, require_one_key
+from c2llm_integrations.stores.foreign_collection import Layout
+from c2llm_integrations.stores.milvus.foreign_collection import ForeignMilvusStore
+from c2llm_integrations.stores.milvus.store import MilvusStore
 from c2llm_integrations.stores.qdrant.edge import QdrantEdgeStore
+from c2llm_integrations.stores.qdrant.foreign_collection import ForeignQdrantStore
 from c2llm_integrations.stores.qdrant.store import QdrantStore
 from c2llm_integrations.stores.vector_store import CollectionSpec
 
@@ -188,3 +194,16 @@ def test_a_key_is_sent_to_one_server(mine: str, theirs: str, is_refused: bool, m
     assert "secret-key" not in str(raised.value)
     place = ["--store", mine, "--vectors-from", theirs]
     assert run(["index", str(Path(__file__).parent), *place]) == 1  # before any server is asked
+
+
+def test_a_client_of_another_database_is_refused(tmp_path: Path) -> None:
+    theirs: Any = MilvusClient(str(tmp_path / "rows.db")), QdrantClient(":memory:")
+    makers = (
+        (QdrantStore.from_client, lambda client: ForeignQdrantStore(client, "docs", Layout())),
+        (MilvusStore.from_client, lambda client: ForeignMilvusStore(client, "docs", Layout())),
+    )
+    for client, made in zip(theirs, makers, strict=True):
+        for make in made:
+            with pytest.raises(InputError, match=r"expected a (Qdrant|Milvus)Client, got"):
+                make(client)
+        client.close()

@@ -19,6 +19,7 @@ from c2llm_integrations.stores.milvus.errors import pause_after, reason
 from c2llm_integrations.stores.milvus.filter import Column, foreign_expression, literal
 from c2llm_integrations.stores.milvus.schema import id_from, vector_from
 from c2llm_integrations.stores.records import AnyRecord, Hit, RecordIterator, Vector
+from c2llm_integrations.stores.row_checks import require
 
 PAGE = 1_000
 
@@ -38,6 +39,7 @@ class ForeignMilvusStore(ForeignStore):
         owned: bool = False,
     ) -> None:
         """`url` is what messages call the database; an `owned` client is closed with the store."""
+        require(client, MilvusClient, "a MilvusClient")
         super().__init__(url, collection)
         _require_no_moments(layout)
         self.layout = layout

@@ -26,6 +26,7 @@ from c2llm_integrations.stores.milvus.collections import CLAIM_KEY, SPEC_KEY, ST
 from c2llm_integrations.stores.milvus.filter import expression, ids_in, ours
 from c2llm_integrations.stores.milvus.schema import VECTOR_FIELD, Server, id_from, vector_from
 from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, RecordIterator, Vector, is_chunk
+from c2llm_integrations.stores.row_checks import require
 from c2llm_integrations.stores.row_fields import OwnField, Stored, field_names, stored_of
 from c2llm_integrations.stores.spec import CollectionSpec
 from c2llm_integrations.stores.vector_store import VectorStore
@@ -117,6 +118,7 @@ class MilvusStore(VectorStore):
     @classmethod
     def from_client(cls, client: MilvusClient, collection: str = "code") -> MilvusStore:
         """Return a store over a client that the caller opened and will close."""
+        require(client, MilvusClient, "a MilvusClient")
         server = Server.of(client.get_server_version())
         return cls(client, server, collection, url="the given Milvus client", owned=False)
 

@@ -17,6 +17,7 @@ from c2llm_integrations.stores.qdrant.client import TYPES, QdrantClient, is_gone
 from c2llm_integrations.stores.qdrant.payload import filter_of, lexical_query, pages, point_id
 from c2llm_integrations.stores.qdrant.store import QdrantStore
 from c2llm_integrations.stores.records import AnyRecord, Hit, RecordIterator, Vector
+from c2llm_integrations.stores.row_checks import require
 
 PAGE = 500
 
@@ -34,6 +35,7 @@ class ForeignQdrantStore(ForeignStore):
         owned: bool = False,
     ) -> None:
         """`url` is what messages call the database; an `owned` client is closed with the store."""
+        require(client, QdrantClient, "a QdrantClient")
         super().__init__(url, collection)
         self.layout = layout
         self._client = client

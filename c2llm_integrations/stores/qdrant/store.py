@@ -45,6 +45,7 @@ from c2llm_integrations.stores.qdrant.payload import (
     updates_of,
 )
 from c2llm_integrations.stores.records import AnyRecord, Vector
+from c2llm_integrations.stores.row_checks import require
 from c2llm_integrations.stores.row_fields import BATCH_IDS
 from c2llm_integrations.stores.spec import Capabilities, CollectionSpec
 from c2llm_integrations.stores.vector_store import VectorStore
@@ -165,6 +166,7 @@ class QdrantStore(PointReader):
         url = "the given Qdrant client"
         if isinstance(client, QdrantClient):
             return cls(client, collection, url=url, owned=False)
+        require(client, AsyncQdrantClient, "a QdrantClient")
         if is_local(client):
             raise InputError("an AsyncQdrantClient without a server keeps its rows to itself; give a QdrantClient")
         return cls(QdrantClient(**{**client.init_options, "check_compatibility": False}), collection, url=url)
