@@ -37,6 +37,11 @@ class C2LLMEmbeddings(_Options, Embeddings):  # type: ignore[misc]
     _shared: SharedModel | None = PrivateAttr(default=None)
 
     @property
+    def model(self) -> str:
+        """The name of the model, as LangChain's programs read it."""
+        return str(self.model_name)
+
+    @property
     def embedder(self) -> C2LLMEmbedder:
         """The embedder for these options. A process loads it once."""
         return self.shared.embedder

@@ -44,7 +44,8 @@ class C2LLMRetriever(_Options):  # type: ignore[misc]
         embeddings: The model that embeds the query; None for the model that the collection was made with.
         k: How many documents to return.
         score_threshold: The lowest score (0…1) of a document to return.
-        wait: Seconds to wait for an embedded collection that another process uses.
+        wait: Seconds to wait for an embedded collection that another process uses; of objects that share one URL, the
+            first decides.
         options: Those of `search`: `language`, `path`, `repository`, `kind`, `where`, `mode`, `rules`.
         search_kwargs: The same options again, in the form that `as_retriever` takes.
 

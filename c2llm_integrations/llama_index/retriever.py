@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+from llama_index.core import instrumentation
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import ConfigDict, Field
-from llama_index.core.callbacks import CallbackManager
+from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
+from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
@@ -22,6 +24,7 @@ from c2llm_integrations.retrieval.search import for_model, warned_mode_for
 from c2llm_integrations.retrieval.store_handles import STORE_WAIT_SECONDS, shared_store
 from c2llm_integrations.stores.vector_store import VectorStore
 
+_dispatcher = instrumentation.get_dispatcher(__name__)  # type: ignore[attr-defined]  # a re-export
 # The options of `search` that the retriever takes by the same name.
 OPTIONS = tuple(one.name for one in fields(SearchOptions) if one.name != "limit")
 
@@ -102,6 +105,21 @@ class C2LLMRerank(BaseNodePostprocessor):
     ) -> list[NodeWithScore]:
         if query_bundle is None:
             raise InputError("C2LLMRerank needs the query; pass query_str or query_bundle")
+        query, name = query_bundle.query_str, self.embed_model.model_name
+        _dispatcher.event(ReRankStartEvent(query=query_bundle, nodes=nodes, top_n=self.top_n, model_name=name))
+        asked: dict[str, Any] = {
+            EventPayload.NODES: nodes,
+            EventPayload.QUERY_STR: query,
+            EventPayload.TOP_K: self.top_n,
+            EventPayload.MODEL_NAME: name,
+        }
+        with self.callback_manager.event(CBEventType.RERANKING, asked) as event:
+            best = self._best(nodes, query_bundle)
+            event.on_end({EventPayload.NODES: best})
+        _dispatcher.event(ReRankEndEvent(nodes=best))
+        return best
+
+    def _best(self, nodes: list[NodeWithScore], query_bundle: QueryBundle) -> list[NodeWithScore]:
         query = query_bundle.query_str
         found = [(text_of(one.node), one.node.metadata) for one in nodes]
         own = self.embed_model

@@ -140,7 +140,7 @@ def test_no_texts_give_no_vectors(embeddings):
 
 def test_both_names_of_the_model_and_no_unknown_field():
     assert C2LLMEmbeddings(model="x/y") == C2LLMEmbeddings(model_name="x/y")
-    assert C2LLMEmbeddings().model_name == "nano"
+    assert C2LLMEmbeddings().model_name == C2LLMEmbeddings(model="nano").model == "nano"
     with pytest.raises(ValidationError, match="batch_sise"):
         C2LLMEmbeddings(batch_sise=3)
 

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from llama_index.core import Document, VectorStoreIndex
+from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload, LlamaDebugHandler
 from llama_index.core.embeddings import MockEmbedding
 from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
 from llama_index.core.llms import MockLLM
@@ -123,10 +124,13 @@ def test_rerank_orders_nodes_in_a_query_engine(embedding):
 
 
 def test_rerank_takes_any_embedding_and_needs_the_question():
-    rerank = C2LLMRerank(embed_model=MockEmbedding(embed_dim=4))
+    handler = LlamaDebugHandler(print_trace_on_end=False)
+    rerank = C2LLMRerank(embed_model=MockEmbedding(embed_dim=4), callback_manager=CallbackManager([handler]))
     given = scored(["sum of items", "delay of a retry"])
     assert rerank.postprocess_nodes(given, query_str="retry delay")[0].node_id == "delay of a retry"
     assert [one.score for one in given] == [0.5, 0.5]
+    ((_, end),) = handler.get_event_pairs(CBEventType.RERANKING)
+    assert [one.node_id for one in end.payload[EventPayload.NODES]] == ["delay of a retry", "sum of items"]
     with pytest.raises(InputError, match="needs the query"):
         rerank.postprocess_nodes(given)
 
