@@ -67,7 +67,7 @@ def ingest_records(
     replace: bool = False,
     batch_size: int | None = None,
     progress: Progress | bool | None = None,
-    refused: Path | None = None,
+    refused: str | Path | None = None,
     transform: Transform | None = None,
     vectors: Vectors | None = None,
 ) -> RecordsReport:
@@ -124,7 +124,7 @@ def ingest_records(
             replace=replace,
             batch_size=batch_size,
             progress=report,
-            refused=refused,
+            refused=None if refused is None else Path(refused),
             transform=transform,
             vectors=vectors,
         )

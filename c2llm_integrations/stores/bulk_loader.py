@@ -58,7 +58,7 @@ class LoadReport:
             self.refused[id] = why
 
 
-def load(batches: Iterable[Sequence[Row]], store: VectorStore, *, refused: Path | None = None) -> LoadReport:
+def load(batches: Iterable[Sequence[Row]], store: VectorStore, *, refused: str | Path | None = None) -> LoadReport:
     """Write batches of rows into an existing collection, as they come, and verify that it holds them.
 
     An id belongs into one batch only. `refused`: a file that gets a line of JSON for each row that was refused; one
@@ -67,7 +67,7 @@ def load(batches: Iterable[Sequence[Row]], store: VectorStore, *, refused: Path 
     """
     begin = perf_counter()
     before, report = store.total(), LoadReport()
-    with Loader(store, report, refused=refused) as loader:
+    with Loader(store, report, refused=None if refused is None else Path(refused)) as loader:
         for rows in batches:
             loader.add(rows)
     loader.verify(before + len(loader.keys()))

@@ -236,7 +236,7 @@ def test_rows_the_store_refuses_are_named_and_the_rest_is_stored(repo, embedder,
         return real(self, rows)
 
     monkeypatch.setattr(type(store), "upsert", upsert)
-    report = ingest(repo, embedder, store, refused=repo.parent / "refused.jsonl")
+    report = ingest(repo, embedder, store, refused=str(repo.parent / "refused.jsonl"))
     assert report.written == 4
     assert [reason.split(":")[0] for reason in report.refused.values()] == ["pkg/b.py"]
     [line] = (repo.parent / "refused.jsonl").read_text().splitlines()

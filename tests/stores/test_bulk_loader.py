@@ -123,7 +123,7 @@ def test_what_the_store_refuses_is_set_aside_in_a_file(store, tmp_path):
 
 def test_a_refused_row_that_cannot_be_written_down_plainly_is_escaped(store, tmp_path):
     row = make_row(1, symbol="lone \ud800", path="a\nb.py")
-    assert load([[row, make_row(2)]], store, refused=tmp_path / "refused").written == 1
+    assert load([[row, make_row(2)]], store, refused=str(tmp_path / "refused")).written == 1
     [line] = (tmp_path / "refused").read_text("ascii").splitlines()
     assert json.loads(line)["path"] == "a\nb.py"
 

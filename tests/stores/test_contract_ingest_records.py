@@ -115,7 +115,7 @@ def test_bad_records_are_refused_in_one_line_and_the_rest_is_stored(
 ) -> None:
     bad, why = BAD[case]
     file = tmp_path / "refused.jsonl"
-    report, texts = load(bare, [*RECORDS, bad, {"id": "last", "text": "last"}], refused=file)
+    report, texts = load(bare, [*RECORDS, bad, {"id": "last", "text": "last"}], refused=str(file))
     assert (report.written, len(texts), len(report.refused)) == (5, 5, 1)
     [reason] = report.refused.values()
     assert re.search(why, reason)
