@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from llama_index.core.bridge.pydantic import ConfigDict, Field
+from llama_index.core.callbacks import CallbackManager
 from llama_index.core.node_parser import NodeParser
 from llama_index.core.node_parser.node_utils import default_id_func
 from llama_index.core.readers.base import BaseReader
 from llama_index.core.schema import BaseNode, Document, MetadataMode, NodeRelationship, TextNode
 from llama_index.core.utils import get_tqdm_iterable
+from typing_extensions import Self
 
 from c2llm_integrations.code.chunk import piece_id, piece_metadata
 from c2llm_integrations.code.chunking import CHUNK_CHARS, chunk_source
@@ -58,6 +60,24 @@ class C2LLMNodeParser(NodeParser):
     def class_name(cls) -> str:
         """Return the name under which LlamaIndex serializes this class."""
         return "C2LLMNodeParser"
+
+    @classmethod
+    def from_defaults(
+        cls,
+        max_chars: int = CHUNK_CHARS,
+        repository: str = "",
+        include_prev_next_rel: bool = True,
+        callback_manager: CallbackManager | None = None,
+        id_func: Callable[[int, BaseNode], str] | None = None,
+    ) -> Self:
+        """Return a parser, as `from_defaults` of LlamaIndex's own parsers does."""
+        return cls(
+            max_chars=max_chars,
+            repository=repository,
+            include_prev_next_rel=include_prev_next_rel,
+            callback_manager=callback_manager or CallbackManager([]),
+            id_func=id_func or default_id_func,
+        )
 
     def _parse_nodes(self, nodes: Sequence[BaseNode], show_progress: bool = False, **kwargs: Any) -> list[BaseNode]:
         shown = get_tqdm_iterable(nodes, show_progress, "Parsing code")

@@ -171,6 +171,18 @@ def test_the_metadata_of_a_document_are_never_overwritten():
         assert node.get_content(MetadataMode.EMBED).strip() == node.text.strip()
 
 
+def test_a_node_parser_is_made_as_llama_index_makes_its_own():
+    document = Document(text=SOURCE, metadata={"file_path": "many.py"})
+    made, plain = C2LLMNodeParser.from_defaults(max_chars=300), C2LLMNodeParser(max_chars=300)
+    assert [node.id_ for node in made([document])] == [node.id_ for node in plain([document])]
+    named = C2LLMNodeParser.from_defaults(include_prev_next_rel=False, id_func=lambda number, node: f"{number}")
+    nodes = named([document])
+    assert [node.id_ for node in nodes] == [str(number) for number in range(len(nodes))]
+    assert all(node.next_node is None for node in nodes)
+    with pytest.raises(TypeError):
+        C2LLMNodeParser.from_defaults(chunk_size=300)
+
+
 def test_a_node_parser_round_trips_and_takes_other_ids():
     parser = C2LLMNodeParser(max_chars=300, repository="here")
     again = C2LLMNodeParser.from_dict({k: v for k, v in parser.to_dict().items() if k != "id_func"})
