@@ -20,6 +20,7 @@ A client only notices a hung request by its own time-out: set `qdrant.TIMEOUT_SE
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 import random
@@ -32,7 +33,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -43,6 +44,14 @@ from tests.waiting import free_port, until_listening
 
 MAX_BODY = 32 * 2**20
 KINDS = ("429", "500", "hang", "reset", "late reset")
+# Answers that fill memory or time: their encoding, what is sent again and again, how often, and the seconds between.
+NONSENSE = {
+    "endless": ("identity", b" " * 2**20, sys.maxsize, 0.0),
+    "unpacks": ("gzip", gzip.compress(bytes(2**28), 9), sys.maxsize, 0.0),
+    "unasked": ("br", b" ", sys.maxsize, 0.0),
+    "lists": ("identity", b"[]," * 2**10, 1, 0.0),
+    "slow": ("identity", b" ", sys.maxsize, 0.01),
+}
 NEWEST = "1.18.0"
 
 
@@ -52,8 +61,8 @@ class Faults:
 
     "429" carries `retry_after` (None: no such header), "hang" is applied and not answered for `hang_seconds`, "reset"
     breaks the connection before and "late reset" after applying the request. An upsert of a point that has `poison`
-    in its text is refused (400). After `most` faults all is well. `seen` counts what was done, `requests` all there
-    were by their method and what follows the collection ("PUT points").
+    in its text is refused (400). After `most` faults all is well. For more kinds see `NONSENSE`. `seen` counts what was
+    done, `requests` all there were by their method and what follows the collection ("PUT points").
     """
 
     rate: float = 0.0
@@ -106,6 +115,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(429, _error("too many requests"), retry)
         if kind == "500":
             return self.send(500, _error("Service internal error: on purpose"))
+        if kind in NONSENSE:
+            return self.send_nonsense(*NONSENSE[kind])
         status, answer = self.answer(path, body)
         if kind == "hang":
             time.sleep(faults.hang_seconds)
@@ -139,6 +150,16 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def send_nonsense(self, encoding: str, part: bytes, times: int, pause: float) -> None:
+        self.close_connection = True
+        self.send_response(200)
+        self.send_header("Content-Encoding", encoding)
+        self.end_headers()
+        with suppress(ConnectionError):
+            for _ in range(times):
+                self.wfile.write(part)
+                time.sleep(pause)
 
     def reset(self) -> None:
         self.close_connection = True

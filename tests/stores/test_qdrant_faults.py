@@ -180,6 +180,32 @@ def test_a_server_that_stays_broken_is_an_error_in_one_line(
     assert store.count() == 0
 
 
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("endless", r"has over 4,194,304 bytes"),
+        ("unpacks", r"has over 4,194,304 bytes"),
+        ("unasked", r"packed as 'br', and was asked for as gzip"),
+        ("lists", r"has over 1,024 commas and brackets"),
+        ("slow", r"did not end within 1 s"),
+    ],
+)
+def test_an_answer_without_end_is_an_error_in_one_line(
+    store: VectorStore, faults: Faults, monkeypatch: pytest.MonkeyPatch, kind: str, message: str
+) -> None:
+    monkeypatch.setattr(aliases, "retrying", partial(retry.retrying, limit=0.2))
+    monkeypatch.setattr(qdrant, "ANSWER_SECONDS", 1.0 if kind == "slow" else 60.0)
+    monkeypatch.setattr(qdrant, "ANSWER_BYTES", 2**22)
+    monkeypatch.setattr(qdrant, "ANSWER_VALUES", 2**10)
+    faults.rate, faults.kinds = 1, [kind]
+    with pytest.raises(StoreError, match=message) as caught:
+        store.count()
+    assert "\n" not in str(caught.value)
+    assert faults.seen[kind] == 1
+    faults.rate = 0
+    assert store.count() == 0  # over the same client
+
+
 def test_what_the_server_refuses_is_not_sent_again(store: VectorStore, faults: Faults, rows: list[Row]) -> None:
     # [a batch with one bad row losing the others: it is named as refused, so that the loader can take it apart]
     faults.poison = rows[1].chunk.text

@@ -15,6 +15,7 @@ from c2llm_integrations.stores.qdrant.payload import BINARY, LEXICAL, TURBO, Typ
 from c2llm_integrations.stores.spec import CollectionSpec
 
 try:
+    from pydantic import ValidationError
     from qdrant_client import AsyncQdrantClient, QdrantClient, models
     from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
     from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
@@ -155,6 +156,8 @@ def reason(error: BaseException) -> str:
     """Return one line that says what went wrong, as the server put it."""
     if isinstance(error, UnexpectedResponse):
         told = f"{error.status_code} ({error.reason_phrase}): {_told(error.content)}"
+    elif isinstance(getattr(error, "source", error), (json.JSONDecodeError, ValidationError, RecursionError)):
+        told = f"the answer is not one of Qdrant's ({str(error).splitlines()[0]})"
     elif isinstance(error, ResponseHandlingException):
         told = str(error.source) or type(error.source).__name__
     else:
