@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,6 +78,27 @@ def between(address: str, faults: Faults) -> Iterator[str]:
             yield f"http://127.0.0.1:{port}"
         finally:
             server.stop(None)
+
+
+class _Fake(grpc.GenericRpcHandler):
+    def __init__(self, answer: Callable[[str], bytes]) -> None:
+        self._answer = answer
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        method = details.method.rpartition("/")[2]
+        return grpc.unary_unary_rpc_method_handler(lambda request, context: self._answer(method))
+
+
+@contextmanager
+def faked(answer: Callable[[str], bytes]) -> Iterator[str]:
+    """The http:// address of a server that answers each method, by its name, with these bytes; b"" is an empty one."""
+    server = grpc.server(ThreadPoolExecutor(8), handlers=[_Fake(answer)], options=LARGE)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.stop(None)
 
 
 class LiteServer:

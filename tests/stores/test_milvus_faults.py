@@ -15,14 +15,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pymilvus.grpc_gen.milvus_pb2 import GetVersionResponse
 
 from c2llm_integrations._utils import retry
 from c2llm_integrations.code.lexical_terms import ANALYZER, query_terms
+from c2llm_integrations.errors import StoreError
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.bulk_loader import load
 from c2llm_integrations.stores.milvus import collections as milvus_collections
 from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
-from tests.milvus_proxy import KINDS, Faults, LiteServer, between
+from tests.milvus_proxy import KINDS, Faults, LiteServer, between, faked
 from tests.repeats import KILLS
 from tests.stores.conftest import empty_milvus
 
@@ -181,3 +183,33 @@ def test_milvus_lite_keeps_what_it_acknowledged_before_any_kill(tmp_path: Path) 
             last = names["row"](100 * max(upserted) + 50)
             assert store.search(last.vector, 1)[0].chunk == last.chunk
             assert store.candidates(None, query_terms(last.chunk.text), 1).lexical[0].chunk == last.chunk
+
+
+# ---- servers that answer nonsense
+
+
+def version_only(method: str) -> bytes:
+    return GetVersionResponse(version="v2.6.0").SerializeToString() if method == "GetVersion" else b""
+
+
+def test_a_server_that_never_says_its_version_is_an_error_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(milvus_collections, "CONNECT_SECONDS", 1)
+    stop = threading.Event()
+    with faked(lambda method: b"" if method == "Connect" else bytes(stop.wait(30))) as address:
+        with pytest.raises(StoreError, match=r"cannot be opened: Deadline Exceeded; is the server up"):
+            open_store(f"milvus+{address}")
+        stop.set()
+
+
+def test_an_answer_larger_than_servers_send_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = milvus_collections.CONNECTION["grpc_options"]
+    assert options[b"grpc.max_receive_message_length"] == 2**28
+    monkeypatch.setitem(options, b"grpc.max_receive_message_length", 2**16)
+    answers = {"DescribeCollection": bytes(2**20)}
+    with (
+        faked(lambda method: answers.get(method, version_only(method))) as address,
+        open_store(f"milvus+{address}") as store,
+        pytest.raises(StoreError, match=r"Received message larger than max \(1048576 vs. 65536\)") as caught,
+    ):
+        store.count()
+    assert "\n" not in str(caught.value)

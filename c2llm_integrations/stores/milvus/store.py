@@ -119,7 +119,7 @@ class MilvusStore(VectorStore):
     def from_client(cls, client: MilvusClient, collection: str = "code") -> MilvusStore:
         """Return a store over a client that the caller opened and will close."""
         require(client, MilvusClient, "a MilvusClient")
-        server = Server.of(client.get_server_version())
+        server = Server.of(client.get_server_version(timeout=collections.CONNECT_SECONDS))
         return cls(client, server, collection, url="the given Milvus client", owned=False)
 
     # ---- the collection
