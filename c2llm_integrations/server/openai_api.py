@@ -48,17 +48,23 @@ HEAD_SECONDS = 10.0
 # Processes may often have no more than 1,024 open files; without a free one, nobody is answered.
 MAX_CONNECTIONS = 512
 RETRY_SECONDS = 1
+# Whoever fills the server with large bodies does not keep it from answering questions.
+SMALL_BODY_BYTES = 2**18
 
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of the server: `texts` waiting in all, `requests` at once, `body_bytes` and `inputs` of one request."""
+    """Limits of the server: `texts` waiting in all, `requests` at once, `body_bytes` and `inputs` of one request.
+
+    `held_bytes`: of the bodies of all requests that are not answered yet; beyond, only small ones are taken.
+    """
 
     texts: int = 8192
     requests: int = 128  # each occupies a thread, which only waits
     body_bytes: int = 32 * 2**20
+    held_bytes: int = 256 * 2**20
     inputs: int = 2048  # as OpenAI
 
 
@@ -156,6 +162,7 @@ class _Server:
         self._threads = ThreadPoolExecutor(limits.requests, "c2llm-serve")
         self._waiting = 0  # texts accepted and not answered
         self._running = 0  # requests
+        self._held: dict[Request, int] = {}  # bytes of the bodies of requests that are not answered
         registry = self._registry = CollectorRegistry()
         self._answers = Counter("c2llm_requests", "Answered requests", ["status"], registry=registry)
         self._texts = Counter("c2llm_texts", "Embedded texts", registry=registry)
@@ -176,13 +183,15 @@ class _Server:
             status = refusal.status_code
             raise
         finally:
+            self._held.pop(request, None)
             self._answers.labels(str(status)).inc()
             self._seconds.observe(perf_counter() - begin)
 
     async def _embed(self, request: Request) -> Response:
         self._require_key(request)
-        body = await _body(request, self.limits.body_bytes)
+        body = await _body(request, self.limits, self._held)
         asked = EmbeddingRequest.read(body, self.embedder.output_dim, self.limits)
+        del body  # its texts are kept until they are answered
         self._require_model(asked.model)
         full = self._waiting > 0 and self._waiting + len(asked.texts) > self.limits.texts
         if full or self._running >= self.limits.requests:
@@ -258,15 +267,19 @@ class _Server:
         return Response(generate_latest(self._registry), media_type="text/plain; version=0.0.4")
 
 
-async def _body(request: Request, most: int) -> bytes:
-    """Read the body, but not more than `most` bytes nor for longer than `BODY_SECONDS`."""
+async def _body(request: Request, limits: Limits, held: dict[Request, int]) -> bytes:
+    """Read the body within the limits, for at most `BODY_SECONDS`; `held` is kept up to date."""
 
     async def read() -> bytes:
         body = bytearray()
         async for part in request.stream():
             body += part
-            if len(body) > most:
-                raise Refused(413, f"the body has over {most} bytes; send fewer texts at once")
+            held[request] = len(body)
+            if len(body) > limits.body_bytes:
+                raise Refused(413, f"the body has over {limits.body_bytes} bytes; send fewer texts at once")
+            if len(body) > SMALL_BODY_BYTES and sum(held.values()) > limits.held_bytes:
+                why = f"unanswered requests hold {limits.held_bytes} bytes already"
+                raise Refused(429, f"{why}; send fewer texts at once, or try again in {RETRY_SECONDS} s")
         return bytes(body)
 
     try:

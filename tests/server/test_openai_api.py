@@ -203,6 +203,20 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read_whole(embedder):
         assert post(address, {"input": "x" * 5000}).status_code == 413
 
 
+def test_large_bodies_of_many_clients_are_bounded_together_and_questions_are_still_answered(embedder):
+    """[40 clients without a key that sent 31 MB each, and all but the end of it: 1.6 GB]."""
+    head = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000000\r\n\r\n"
+    with served(embedder, limits=Limits(held_bytes=2**22)) as address:
+        host, port = address.removeprefix("http://").split(":")
+        with ExitStack() as opened:
+            for _ in range(2):
+                one = opened.enter_context(socket.create_connection((host, int(port)), timeout=30))
+                one.sendall(head + b" " * 1_900_000)
+            until(lambda: post(address, {"input": "x" * 10**6}).status_code == 429)
+            assert post(address, {"input": "x"}).status_code == 200
+        until(lambda: post(address, {"input": "x" * 10**6}).status_code == 200)
+
+
 def test_the_key_is_asked_for_and_shown_nowhere(embedder):
     with served(embedder, api_key=KEY) as address:
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": KEY}):
