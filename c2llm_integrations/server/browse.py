@@ -6,6 +6,7 @@ It is served on the loopback address only, answers its own page only, and loads 
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -13,6 +14,8 @@ from contextlib import suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
+from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from c2llm_integrations._utils.json_lines import parse_json
@@ -32,8 +35,10 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 # A question may be a pasted file.
 MAX_BODY_BYTES = 4 * 2**20
-# A silent connection is closed after this many seconds.
+# How long a connection may be silent, take for its request, and take to read the answer.
 TIMEOUT_SECONDS = 30
+# A process may often have no more than 1,024 open files, and without a free one the server listens in vain.
+MAX_CONNECTIONS = 512
 PAGES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
@@ -153,6 +158,31 @@ def make_server(browser: Browser, port: int = 0) -> ThreadingHTTPServer:
 class _Server(ThreadingHTTPServer):
     request_queue_size = 128  # connections that wait; more are made to try again after a second
 
+    def __init__(self, *args: Any) -> None:
+        # Of each connection, until when its request must have arrived; infinite once it has.
+        self.deadlines: dict[socket.socket, float] = {}
+        super().__init__(*args)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread of its own; close what is beyond the bound."""
+        if len(self.deadlines) >= MAX_CONNECTIONS:
+            self.shutdown_request(request)
+        else:
+            self.deadlines[request] = monotonic() + TIMEOUT_SECONDS
+            super().process_request(request, client_address)
+
+    def service_actions(self) -> None:
+        """End requests that arrive a byte at a time; called every half a second."""
+        for request, deadline in self.deadlines.copy().items():
+            if monotonic() > deadline:
+                with suppress(OSError):
+                    request.shutdown(socket.SHUT_RDWR)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection."""
+        self.deadlines.pop(request, None)
+        super().shutdown_request(request)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Print what went wrong, unless it is only that a reader has gone away."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
@@ -160,6 +190,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
+    server: _Server
     timeout = TIMEOUT_SECONDS
     server_version, sys_version = "c2llm", ""
 
@@ -224,6 +255,7 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def _answer(self, answer: Callable[[Mapping[str, Any]], dict[str, Any]], asked: Mapping[str, Any]) -> None:
+        self.server.deadlines[self.connection] = inf
         try:
             self._send_json(200, answer(asked))
         except C2LLMError as error:

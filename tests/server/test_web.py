@@ -2,8 +2,9 @@
 
 import http.client
 import json
+import socket
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -13,12 +14,14 @@ from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.errors import SpecMismatch, StoreError
 from c2llm_integrations.indexing.ingest import ingest
 from c2llm_integrations.model.embedder import C2LLMEmbedder
+from c2llm_integrations.server import browse
 from c2llm_integrations.server.browse import MAX_BODY_BYTES, MAX_SHOWN, Browser, _hit, make_server
 from c2llm_integrations.server.highlight import highlighted, weighted
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.vector_store import Hit
 from tests import chromium
 from tests.conftest import PROJECT
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -61,6 +64,36 @@ def store(model, tmp_path_factory):
 def browser(store, model):
     """What the page asks."""
     return Browser(store, model, lambda: ["answers may be stale: <i>"])
+
+
+def test_a_request_that_comes_a_byte_at_a_time_is_ended(browser, monkeypatch):
+    monkeypatch.setattr(browse, "TIMEOUT_SECONDS", 0.2)
+
+    def is_closed():
+        try:
+            slow.sendall(b"x")
+        except ConnectionError:
+            return True
+
+    with served(browser) as port, socket.create_connection(("127.0.0.1", port)) as slow:
+        slow.sendall(b"GET / HTTP/1.1\r\nX-Y: ")
+        until(is_closed)
+
+
+def answers(port):
+    try:
+        return request(port)[0] == 200
+    except ConnectionError:
+        return False
+
+
+def test_silent_connections_beyond_the_bound_are_closed(browser, monkeypatch):
+    monkeypatch.setattr(browse, "MAX_CONNECTIONS", 4)
+    with served(browser) as port:
+        with ExitStack() as opened:
+            silent = [opened.enter_context(socket.create_connection(("127.0.0.1", port), 30)) for _ in range(6)]
+            assert [one.recv(1) for one in silent[4:]] == [b"", b""]
+        until(lambda: answers(port))  # they are gone
 
 
 @pytest.fixture(scope="module")
