@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
+from c2llm_integrations.errors import InputError
+
 # Fixed for ever: changing it would change every row id of every collection.
 NAMESPACE = uuid.UUID("3f6b7a52-5d0e-5b43-9f0c-6a1c2a9d7e11")
 
@@ -87,7 +89,11 @@ def piece_id(document: str, text: str, metadata: Mapping[str, Any]) -> str:
     """Return the id of a piece of a document: UUIDv5 of the document's id, the text and all metadata, lines included.
 
     So pieces of two documents never share an id, and a framework that skips a known id skips only a piece that is
-    equal in everything.
+    equal in everything. Raises InputError for metadata that hold themselves, or are nested too deep.
     """
     fields = sorted(((str(name), value) for name, value in metadata.items()), key=itemgetter(0))
-    return str(uuid.uuid5(NAMESPACE, json.dumps([document, text, fields], default=str, skipkeys=True)))
+    try:
+        written = json.dumps([document, text, fields], default=str, skipkeys=True)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"metadata cannot be written as JSON ({error}); leave out what holds itself") from error
+    return str(uuid.uuid5(NAMESPACE, written))

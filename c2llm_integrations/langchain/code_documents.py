@@ -14,7 +14,7 @@ from c2llm_integrations.code.chunk import CodeChunk, piece_id, piece_metadata
 from c2llm_integrations.code.chunking import CHUNK_CHARS, chunk_source
 from c2llm_integrations.code.repository import iter_chunks, open_tree
 from c2llm_integrations.errors import InputError
-from c2llm_integrations.stores.row_checks import listed
+from c2llm_integrations.stores.row_checks import listed, require
 
 if TYPE_CHECKING:
     TextSplitter: Any
@@ -65,12 +65,15 @@ class C2LLMCodeSplitter(TextSplitter):  # type: ignore[misc]
 
     def split_text(self, text: str) -> list[str]:
         """Return the pieces of a text. Joined, they give the text, without a byte order mark in front."""
+        require(text, str, "a text")
         return [chunk.text for chunk in chunk_source("", self.path, text, self.max_chars)]
 
     def create_documents(self, texts: list[str], metadatas: list[dict[str, Any]] | None = None) -> list[Document]:
         """Return the pieces of texts with these metadata."""
-        texts = listed(texts, object, "texts")
-        own = metadatas if metadatas is not None else [{} for _ in texts]
+        texts = listed(texts, str, "texts")
+        own = listed(metadatas, Mapping, "metadata") if metadatas is not None else [{} for _ in texts]
+        if len(own) != len(texts):
+            raise InputError(f"{len(own)} metadatas are given for {len(texts)} texts, expected one each")
         return self.split_documents(
             [Document(page_content=text, metadata=copy.deepcopy(one)) for text, one in zip(texts, own, strict=True)]
         )
@@ -78,7 +81,7 @@ class C2LLMCodeSplitter(TextSplitter):  # type: ignore[misc]
     def split_documents(self, documents: Iterable[Document]) -> list[Document]:
         """Return the pieces of all documents. Raises InputError for text that is not valid Unicode."""
         pieces = []
-        for document in documents:
+        for document in listed(documents, Document, "documents"):
             own = document.metadata
             path = str(next((own[key] for key in ("path", "file_path", "source") if own.get(key)), self.path))
             repository = str(own.get("repository") or "")

@@ -30,6 +30,7 @@ from c2llm_integrations.retrieval.store_handles import SharedStore
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import MAX_INTEGER_ID, RecordId, listed_ids, row_id
 from c2llm_integrations.stores.records import AnyRecord, Hit, Record, Row, Vector, chunk_of
+from c2llm_integrations.stores.row_checks import require
 from c2llm_integrations.stores.row_fields import path_of, plain_record, unit
 from c2llm_integrations.stores.spec import GIVEN_VECTORS, CollectionSpec, CompactPlan
 from c2llm_integrations.stores.vector_store import Candidates, VectorStore, Where
@@ -237,6 +238,8 @@ class Documents:
 
         With a `weight` of words against vectors (0…1), the ranking is their sum, without rules.
         """
+        require(query, str, "a question in words")
+        require(limit, (int, np.integer), "a number of documents")
         if limit < 1:
             raise InputError(f"the number of documents to return is {limit}, must be at least 1")
         with self.shared.opened() as store:
@@ -245,7 +248,7 @@ class Documents:
                 return []
             mode = supported_mode(mode, spec, store)
             terms = query_terms(query) if mode != "dense" else []
-            asked = None if vector is None or mode == "lexical" else np.asarray(vector, np.float32)
+            asked = None if vector is None or mode == "lexical" else _numbers(vector)
             found = self._candidates(store, asked, terms, max(limit, CANDIDATES), where)
         return rank(query, found, limit, mode, DOCUMENT_RULES if weight is None else (), weight)
 
@@ -254,7 +257,7 @@ class Documents:
         with self.shared.opened() as store:
             if store.spec is None:
                 return []
-            return self._candidates(store, np.asarray(vector, np.float32), (), limit, where).dense[:limit]
+            return self._candidates(store, _numbers(vector), (), limit, where).dense[:limit]
 
     def _candidates(
         self, store: VectorStore, vector: Vector | None, terms: Sequence[str], limit: int, where: Filter
@@ -312,3 +315,10 @@ def refuse_unknown(given: Collection[str], known: Collection[str]) -> None:
     for name in given:
         if name not in known:
             raise InputError(f"there is no argument {name!r}{did_you_mean(name, known)}")
+
+
+def _numbers(vector: Sequence[float]) -> Vector:
+    try:
+        return np.asarray(vector, np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"expected a vector of numbers, got {vector!r:.60} ({type(vector).__name__})") from error

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from c2llm_integrations.code.lexical_terms import query_terms, stem
+from c2llm_integrations.stores.row_checks import require
 
 Kind = Literal["words", "symbol", "code", "error"]
 
@@ -71,6 +72,7 @@ class Question:
 
 def bounded(query: str) -> str:
     """Return the part of a question that is read: all of it, unless it is as long as a pasted file."""
+    require(query, str, "a question in words")
     return query[:MAX_QUESTION_CHARS]
 
 

@@ -287,3 +287,20 @@ def test_the_arguments_for_milvus_are_those_of_a_milvus_store(tmp_path, monkeypa
     with open_store("milvus+lite://~/rows.db") as store:
         store.create(spec)
         assert langchain_milvus_arguments(store)["connection_args"] == {"uri": str(tmp_path / "rows.db")}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda splitter: splitter.split_text(None),
+        lambda splitter: splitter.split_documents(["x = 1"]),
+        lambda splitter: splitter.split_documents(None),
+        lambda splitter: splitter.create_documents([1]),
+        lambda splitter: splitter.create_documents(["x = 1"], [None]),
+        lambda splitter: splitter.create_documents(["x = 1", "y = 2"], [{}]),
+    ],
+)
+def test_what_is_not_text_is_refused_in_one_line_by_the_splitter(call):
+    with pytest.raises(InputError, match="expected") as refused:
+        call(C2LLMCodeSplitter())
+    assert "\n" not in str(refused.value)

@@ -212,6 +212,12 @@ async def test_async_gives_what_sync_gives(store):
     assert await store.asimilarity_search("retry") == []
 
 
+def holds_itself():
+    metadata = {}
+    metadata["again"] = metadata
+    return metadata
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -221,6 +227,13 @@ async def test_async_gives_what_sync_gives(store):
         lambda store: store.similarity_search("x", filter="a == 1"),
         lambda store: store.similarity_search("x", search_type="bm25"),
         lambda store: store.similarity_search("x", k=0),
+        lambda store: store.similarity_search("x", k="1"),
+        lambda store: store.similarity_search("x", k=1.5),
+        lambda store: store.similarity_search("x", k=None),
+        lambda store: store.similarity_search(5),
+        lambda store: store.similarity_search(["x"]),
+        lambda store: store.similarity_search_by_vector("x"),
+        lambda store: store.add_texts(["a"], [holds_itself()]),
         lambda store: store.add_texts(["a"], [{}, {}]),
         lambda store: store.add_texts(["a"], ids=["a", "b"]),
         lambda store: store.add_texts(["a"], namespace="b"),
