@@ -95,7 +95,8 @@ def _of_file(file: Path) -> Iterator[tuple[str, Any, int]]:
     if not is_parquet and not is_json_lines(file):
         raise InputError(f"{file} is not a file of records; expected .jsonl, .jsonl.gz or .parquet")
     if not file.is_file():
-        raise InputError(f"{file} does not exist; give the path of a .jsonl, .jsonl.gz or .parquet file")
+        what = "is not a file" if file.exists() else "does not exist"
+        raise InputError(f"{file} {what}; give the path of a .jsonl, .jsonl.gz or .parquet file")
     if not is_parquet:
         return _of_lines(file)
     from c2llm_integrations.stores.parquet import read_mappings

@@ -206,6 +206,12 @@ def test_what_cannot_be_loaded_at_all_is_said_in_one_line(store, records, option
     assert store.spec is None or store.count() == 0
 
 
+def test_a_folder_in_place_of_a_file_is_told(store, tmp_path):
+    (tmp_path / "rows.jsonl").mkdir()
+    with pytest.raises(InputError, match=r"rows\.jsonl is not a file; give"):
+        load(store, tmp_path / "rows.jsonl")
+
+
 def test_a_data_frame_is_told_how_to_be_given(store):
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame([*ROWS, {"text": "last"}])  # what a row lacks is NaN in a frame
