@@ -24,7 +24,8 @@ from c2llm_integrations.code.repository import checkout_id, iter_sources, open_t
 from c2llm_integrations.indexing.file_states import SnapshotWriter
 from c2llm_integrations.indexing.staleness import stale
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.vector_store import CollectionSpec, Row
+from c2llm_integrations.stores.records import Row
+from c2llm_integrations.stores.spec import CollectionSpec
 
 RUNS = 30
 QUESTIONS = ("how is PageRank computed?", "shortest path between two nodes", "find_cliques")

@@ -29,8 +29,8 @@ from benchmarks.common import RESULTS, report
 from benchmarks.drawing import scatter
 from c2llm_integrations.stores.qdrant.edge import QdrantEdgeStore
 from c2llm_integrations.stores.qdrant.edge_files import SPEC_FILE
-from c2llm_integrations.stores.spec import CompactPlan
-from c2llm_integrations.stores.vector_store import CollectionSpec, Row
+from c2llm_integrations.stores.records import Row
+from c2llm_integrations.stores.spec import CollectionSpec, CompactPlan
 
 LIMIT = 10
 BATCH = 1_000

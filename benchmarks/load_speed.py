@@ -40,7 +40,8 @@ from c2llm_integrations.code.repository import iter_sources, open_tree
 from c2llm_integrations.indexing.row_diff import StoredRows
 from c2llm_integrations.stores import open_store, vector_store
 from c2llm_integrations.stores.bulk_loader import load
-from c2llm_integrations.stores.vector_store import CollectionSpec, Row
+from c2llm_integrations.stores.records import Row
+from c2llm_integrations.stores.spec import CollectionSpec
 
 # As many as an index run stores at once.
 BATCH = 256

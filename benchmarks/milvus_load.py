@@ -33,7 +33,8 @@ from benchmarks.common import memory_mb, process, report
 from benchmarks.load_speed import batches, real_chunks
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.bulk_loader import load
-from c2llm_integrations.stores.vector_store import CollectionSpec, Row, Vector
+from c2llm_integrations.stores.records import Row, Vector
+from c2llm_integrations.stores.spec import CollectionSpec
 
 WIDTH = 256
 BATCH = 1_000

@@ -22,7 +22,8 @@ from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.retrieval.search import search
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.bulk_loader import load as store_rows
-from c2llm_integrations.stores.vector_store import CollectionSpec, Row
+from c2llm_integrations.stores.records import Row
+from c2llm_integrations.stores.spec import CollectionSpec
 
 QUESTIONS = 300
 BATCH = 256

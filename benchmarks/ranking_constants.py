@@ -25,7 +25,7 @@ from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.retrieval import ranking
 from c2llm_integrations.retrieval.search import CANDIDATES
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.vector_store import Candidates
+from c2llm_integrations.stores.records import Candidates
 
 VALUES: dict[str, list[float]] = {
     "WORDS_WEIGHT": [0.25, 0.3, 0.35, 0.4, 0.45],

@@ -15,7 +15,7 @@ from c2llm_integrations.errors import C2LLMError
 from c2llm_integrations.indexing.export_import import export, import_rows
 from c2llm_integrations.model.heads_and_projections import Head, Projection
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.vector_store import Filter
+from c2llm_integrations.stores.filter import Filter
 from tests.indexing.test_export_import import ROWS, fill
 
 URLS = {"edge": "qdrant+edge://{}", "milvus": "milvus+lite://{}/rows.db"}

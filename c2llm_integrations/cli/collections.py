@@ -18,7 +18,7 @@ from c2llm_integrations.errors import InputError, StoreError, did_you_mean
 from c2llm_integrations.indexing.options import WriteOptions
 
 if TYPE_CHECKING:
-    from c2llm_integrations.stores.vector_store import CollectionSpec
+    from c2llm_integrations.stores.spec import CollectionSpec
 
 
 @command

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from c2llm_integrations.indexing.claims import Claim
     from c2llm_integrations.indexing.report import IngestReport
     from c2llm_integrations.model.embedder import C2LLMEmbedder
-    from c2llm_integrations.stores.vector_store import CollectionSpec, VectorStore
+    from c2llm_integrations.stores.spec import CollectionSpec
+    from c2llm_integrations.stores.vector_store import VectorStore
 
 # How long a command waits for a store that another process has open.
 BUSY_SECONDS = 10.0

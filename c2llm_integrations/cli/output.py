@@ -15,7 +15,7 @@ from c2llm_integrations.code.safe_open import MAX_PATH_BYTES
 
 if TYPE_CHECKING:
     from c2llm_integrations.indexing.report import IngestReport, RecordsReport
-    from c2llm_integrations.stores.vector_store import Hit
+    from c2llm_integrations.stores.records import Hit
 
 # The version of the JSON document; fields may be added to one version, never removed or changed in meaning.
 SCHEMA = 1

@@ -28,7 +28,9 @@ from c2llm_integrations.retrieval.options import RULES, SearchOptions
 if TYPE_CHECKING:
     from c2llm_integrations.retrieval.options import Mode
     from c2llm_integrations.retrieval.search import Answer
-    from c2llm_integrations.stores.vector_store import CollectionSpec, Hit, VectorStore
+    from c2llm_integrations.stores.records import Hit
+    from c2llm_integrations.stores.spec import CollectionSpec
+    from c2llm_integrations.stores.vector_store import VectorStore
 
 
 @dataclass(frozen=True)

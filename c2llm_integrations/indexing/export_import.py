@@ -17,7 +17,9 @@ from c2llm_integrations.indexing.claims import Claim, portable
 from c2llm_integrations.indexing.options import WriteOptions
 from c2llm_integrations.stores.bulk_loader import LoadReport, load
 from c2llm_integrations.stores.parquet import Contents, contents_of, read_rows, require_whole, write_rows
-from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
+from c2llm_integrations.stores.records import Row
+from c2llm_integrations.stores.spec import CollectionSpec
+from c2llm_integrations.stores.vector_store import VectorStore
 
 # Rows between two calls of `progress`.
 TELL = 1000

@@ -36,8 +36,9 @@ from c2llm_integrations.model.options import remember_model
 from c2llm_integrations.stores.backend import require_parts
 from c2llm_integrations.stores.bulk_loader import Loader
 from c2llm_integrations.stores.ids import RecordId
-from c2llm_integrations.stores.spec import CompactPlan
-from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
+from c2llm_integrations.stores.records import Row
+from c2llm_integrations.stores.spec import CollectionSpec, CompactPlan
+from c2llm_integrations.stores.vector_store import VectorStore
 
 if TYPE_CHECKING:
     from c2llm_integrations.indexing.options import VectorsFrom, WriteOptions

@@ -41,8 +41,8 @@ from c2llm_integrations.stores.ids import RecordId, checked_row_id, row_id, why_
 from c2llm_integrations.stores.records import PreparedRecord, Record, Row, is_chunk
 from c2llm_integrations.stores.row_checks import refused_records
 from c2llm_integrations.stores.row_fields import plain_record
-from c2llm_integrations.stores.spec import CompactPlan
-from c2llm_integrations.stores.vector_store import CollectionSpec, VectorStore
+from c2llm_integrations.stores.spec import CollectionSpec, CompactPlan
+from c2llm_integrations.stores.vector_store import VectorStore
 
 if TYPE_CHECKING:
     from c2llm_integrations.indexing.options import Transform, Vectors

@@ -20,7 +20,8 @@ from c2llm_integrations.errors import StoreError
 from c2llm_integrations.indexing.row_diff import StoredRows
 from c2llm_integrations.stores import open_store, own_index
 from c2llm_integrations.stores.bulk_loader import MIN_COSINE
-from c2llm_integrations.stores.vector_store import Vector, VectorStore
+from c2llm_integrations.stores.records import Vector
+from c2llm_integrations.stores.vector_store import VectorStore
 
 if TYPE_CHECKING:
     from c2llm_integrations.indexing.options import VectorsFrom

@@ -15,8 +15,8 @@ from c2llm_integrations.errors import InputError, StoreError
 from c2llm_integrations.indexing.row_diff import Change, StoredKeys
 from c2llm_integrations.stores.bulk_loader import Loader
 from c2llm_integrations.stores.ids import RecordId
-from c2llm_integrations.stores.records import AnyRecord, PreparedRecord
-from c2llm_integrations.stores.vector_store import Row, VectorStore
+from c2llm_integrations.stores.records import AnyRecord, PreparedRecord, Row
+from c2llm_integrations.stores.vector_store import VectorStore
 
 if TYPE_CHECKING:
     from c2llm_integrations.indexing.report import RunReport

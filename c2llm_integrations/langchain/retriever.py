@@ -19,7 +19,9 @@ from c2llm_integrations.retrieval.document_store import refuse_unknown, rerank
 from c2llm_integrations.retrieval.options import SearchOptions
 from c2llm_integrations.retrieval.search import for_model, warned_mode_for
 from c2llm_integrations.retrieval.store_handles import STORE_WAIT_SECONDS, SharedStore, shared_store
-from c2llm_integrations.stores.vector_store import Filter, Hit, VectorStore
+from c2llm_integrations.stores.filter import Filter
+from c2llm_integrations.stores.records import Hit
+from c2llm_integrations.stores.vector_store import VectorStore
 
 # Every option of `search` becomes a field. LangChain calls the limit `k`.
 _types = get_type_hints(SearchOptions, localns={"Filter": Filter})

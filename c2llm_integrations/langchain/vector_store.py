@@ -21,11 +21,11 @@ from c2llm_integrations.retrieval.ranking import require_known
 from c2llm_integrations.retrieval.search import for_model
 from c2llm_integrations.retrieval.store_handles import shared_store
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.records import AnyRecord
+from c2llm_integrations.stores.records import AnyRecord, Hit
 from c2llm_integrations.stores.row_checks import listed, require
 from c2llm_integrations.stores.spec import CompactPlan
-from c2llm_integrations.stores.vector_store import Hit, Where
 from c2llm_integrations.stores.vector_store import VectorStore as Store
+from c2llm_integrations.stores.vector_store import Where
 
 
 class C2LLMVectorStore(VectorStore):

@@ -29,11 +29,11 @@ from c2llm_integrations.retrieval.search import (
 from c2llm_integrations.retrieval.store_handles import SharedStore
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import MAX_INTEGER_ID, RecordId, listed_ids, row_id
-from c2llm_integrations.stores.records import AnyRecord, Hit, Record, Row, Vector, chunk_of
+from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, Record, Row, Vector, chunk_of
 from c2llm_integrations.stores.row_checks import require
 from c2llm_integrations.stores.row_fields import path_of, plain_record, unit
 from c2llm_integrations.stores.spec import GIVEN_VECTORS, CollectionSpec, CompactPlan
-from c2llm_integrations.stores.vector_store import Candidates, VectorStore, Where
+from c2llm_integrations.stores.vector_store import VectorStore, Where
 
 if TYPE_CHECKING:
     from c2llm_integrations.model.embedder import C2LLMEmbedder

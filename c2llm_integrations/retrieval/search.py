@@ -27,9 +27,13 @@ from c2llm_integrations.retrieval.question import bounded
 from c2llm_integrations.retrieval.ranking import rank, require_known
 from c2llm_integrations.stores import collections_beside
 from c2llm_integrations.stores.backend import require_parts
+from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.foreign_collection import ForeignStore
+from c2llm_integrations.stores.records import Hit, Vector
 from c2llm_integrations.stores.row_checks import require
-from c2llm_integrations.stores.vector_store import CollectionSpec, Filter, Hit, Stored, Vector, VectorStore
+from c2llm_integrations.stores.row_fields import Stored
+from c2llm_integrations.stores.spec import CollectionSpec
+from c2llm_integrations.stores.vector_store import VectorStore
 
 if TYPE_CHECKING:
     from c2llm_integrations.model.embedder import C2LLMEmbedder

@@ -26,9 +26,10 @@ from c2llm_integrations.retrieval.search import (
 )
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.foreign_collection import ForeignStore
+from c2llm_integrations.stores.records import Hit
 from c2llm_integrations.stores.row_checks import require
 from c2llm_integrations.stores.spec import CollectionSpec
-from c2llm_integrations.stores.vector_store import Hit, VectorStore
+from c2llm_integrations.stores.vector_store import VectorStore
 
 # Questions asked at the same time: their vectors are computed together, then the store answers, a server side by side.
 QUESTIONS = 16

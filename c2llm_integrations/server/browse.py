@@ -27,7 +27,8 @@ from c2llm_integrations.errors import C2LLMError, InputError
 from c2llm_integrations.retrieval.options import SearchOptions
 from c2llm_integrations.retrieval.search import answer, require_comparable, spec_of
 from c2llm_integrations.server.highlight import MAX_HIT_CHARS, highlighted, weighted
-from c2llm_integrations.stores.vector_store import Hit, VectorStore
+from c2llm_integrations.stores.records import Hit
+from c2llm_integrations.stores.vector_store import VectorStore
 
 if TYPE_CHECKING:
     from c2llm_integrations.model.embedder import C2LLMEmbedder

@@ -28,7 +28,8 @@ from c2llm_integrations.retrieval.options import SearchOptions
 from c2llm_integrations.retrieval.search import Answer, answer, unmatched
 from c2llm_integrations.retrieval.store_handles import STORE_WAIT_SECONDS
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.vector_store import Hit, VectorStore
+from c2llm_integrations.stores.records import Hit
+from c2llm_integrations.stores.vector_store import VectorStore
 
 if TYPE_CHECKING:
     from c2llm_integrations.model.embedder import C2LLMEmbedder

@@ -15,7 +15,7 @@ from c2llm_integrations.code.path_filter import without_lines
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.retrieval.search import Answer
 from c2llm_integrations.server.live_index import LiveIndex
-from c2llm_integrations.stores.vector_store import Hit
+from c2llm_integrations.stores.records import Hit
 
 # What an agent can take in at once: hits, and of an answer the lines of one hit, characters of a line, and of it all.
 MAX_HITS, MAX_LINES, MAX_LINE, MAX_ANSWER_CHARS = 50, 40, 300, 20_000

@@ -22,10 +22,10 @@ from typing_extensions import Self
 
 from c2llm_integrations.errors import BatchRefused, RowsRefused, StoreError
 from c2llm_integrations.stores.ids import RecordId, packed, unpacked
-from c2llm_integrations.stores.records import AnyRecord, chunk_of, is_chunk
+from c2llm_integrations.stores.records import AnyRecord, Row, Vector, chunk_of, is_chunk
 from c2llm_integrations.stores.row_checks import hashable
 from c2llm_integrations.stores.row_fields import parts, unit
-from c2llm_integrations.stores.vector_store import Row, Vector, VectorStore
+from c2llm_integrations.stores.vector_store import VectorStore
 
 # Vectors read back after a load. Each must be what was sent up to the rounding of float16, which at unit length costs
 # less than 1e-6; every engine gives back full vectors, whatever codes it searches.

@@ -29,8 +29,6 @@ from c2llm_integrations.stores.row_checks import hashable, listed, require
 from c2llm_integrations.stores.row_fields import Stored, parts, path_of, prepared_for, slices, unit
 from c2llm_integrations.stores.spec import CollectionSpec
 
-__all__ = ["Candidates", "CollectionSpec", "Filter", "Hit", "Row", "Stored", "Vector", "VectorStore"]
-
 Where = Filter | Mapping[str, Any]
 # Rows that are read before the caller gets the first of them, and other threads and processes their turn: few, for each
 # may have megabytes of text.

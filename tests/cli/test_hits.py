@@ -7,7 +7,7 @@ import pytest
 from c2llm_integrations.cli.output import MAX_SYMBOL, Origin, ShownHit, document_of, file_of, shown_hit, write_hits
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.safe_open import MAX_PATH_BYTES
-from c2llm_integrations.stores.vector_store import Hit
+from c2llm_integrations.stores.records import Hit
 
 EVIL = "\x1b]0;owned\x07\x9b31m\u202e\r\u200b\u200d\U000e0041\ufeff"
 COMMIT = "c" * 40

@@ -20,7 +20,7 @@ from c2llm_integrations.indexing.options import IngestOptions
 from c2llm_integrations.indexing.row_diff import StoredRows, rows_digest
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.vector_store import Row
+from c2llm_integrations.stores.records import Row
 from tests.golden import TIED
 
 pytestmark = pytest.mark.slow

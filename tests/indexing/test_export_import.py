@@ -23,9 +23,8 @@ from c2llm_integrations.indexing.options import WriteOptions
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.parquet import contents_of, read_rows, write_rows
 from c2llm_integrations.stores.qdrant.store import QdrantStore
-from c2llm_integrations.stores.records import Record
-from c2llm_integrations.stores.spec import CompactPlan
-from c2llm_integrations.stores.vector_store import CollectionSpec, Row
+from c2llm_integrations.stores.records import Record, Row
+from c2llm_integrations.stores.spec import CollectionSpec, CompactPlan
 from tests.qdrant_facade import serve
 
 pytestmark = pytest.mark.slow

@@ -15,9 +15,8 @@ from c2llm_integrations.indexing.options import IngestOptions
 from c2llm_integrations.indexing.report import Estimate
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.records import Record
-from c2llm_integrations.stores.spec import CompactPlan
-from c2llm_integrations.stores.vector_store import CollectionSpec, Row
+from c2llm_integrations.stores.records import Record, Row
+from c2llm_integrations.stores.spec import CollectionSpec, CompactPlan
 from tests.golden import COMPRESSED, TIED
 
 pytestmark = pytest.mark.slow

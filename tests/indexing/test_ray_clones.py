@@ -8,7 +8,7 @@ import pytest
 
 from c2llm_integrations.indexing.ray import pipeline_stages
 from c2llm_integrations.indexing.ray.batches import Destination
-from c2llm_integrations.stores.vector_store import CollectionSpec
+from c2llm_integrations.stores.spec import CollectionSpec
 from tests.repositories import commit_all, git
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX links and pipes")

@@ -19,7 +19,8 @@ from c2llm_integrations.indexing.claims import Claim
 from c2llm_integrations.indexing.ray import pipeline_stages
 from c2llm_integrations.indexing.ray.batches import ChunkBatch, Destination, Sum
 from c2llm_integrations.indexing.ray.cluster import Cluster, connected
-from c2llm_integrations.stores.vector_store import CollectionSpec, Row
+from c2llm_integrations.stores.records import Row
+from c2llm_integrations.stores.spec import CollectionSpec
 from tests.ingesting import write_tree
 
 SPEC = CollectionSpec(4, {"model": "none"})

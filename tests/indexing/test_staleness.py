@@ -20,7 +20,8 @@ from c2llm_integrations.indexing import claims, file_states, staleness
 from c2llm_integrations.indexing.file_states import SnapshotWriter, record_file
 from c2llm_integrations.indexing.staleness import Staleness, stale
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.vector_store import CollectionSpec, Row
+from c2llm_integrations.stores.records import Row
+from c2llm_integrations.stores.spec import CollectionSpec
 from tests.repositories import git
 
 pytestmark = pytest.mark.slow

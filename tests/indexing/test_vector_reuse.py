@@ -12,8 +12,8 @@ from c2llm_integrations.indexing.ingest import ingest
 from c2llm_integrations.indexing.vector_reuse import SharedIndex, Worktrees, other_worktrees
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.stores import open_store
+from c2llm_integrations.stores.records import Row
 from c2llm_integrations.stores.spec import CompactPlan
-from c2llm_integrations.stores.vector_store import Row
 from tests.golden import COMPRESSED, TIED
 from tests.repositories import commit_modules, git
 

@@ -7,7 +7,9 @@ from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.lexical_terms import ANALYZER, query_terms
 from c2llm_integrations.retrieval.lexical_index import LexicalIndex
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.vector_store import CollectionSpec, Filter, Row
+from c2llm_integrations.stores.filter import Filter
+from c2llm_integrations.stores.records import Row
+from c2llm_integrations.stores.spec import CollectionSpec
 
 WORDS = "open close read write file buffer socket parse token retry delay cache flush lock".split()  # noqa: SIM905
 

@@ -15,9 +15,9 @@ from c2llm_integrations.retrieval.lexical_index import LexicalIndex
 from c2llm_integrations.retrieval.options import RULES, SearchOptions
 from c2llm_integrations.retrieval.search import find, is_readable, search
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.records import Record
-from c2llm_integrations.stores.spec import GIVEN_VECTORS
-from c2llm_integrations.stores.vector_store import CollectionSpec, Filter, Row
+from c2llm_integrations.stores.filter import Filter
+from c2llm_integrations.stores.records import Record, Row
+from c2llm_integrations.stores.spec import GIVEN_VECTORS, CollectionSpec
 from tests.golden import COMPRESSED, TIED
 
 NASTY = "we ird'\" %or 1==1\\.py"

@@ -19,7 +19,7 @@ from c2llm_integrations.server.background_indexing import BackgroundIndexer, Ind
 from c2llm_integrations.server.live_index import WORDS_ALONE, Answer, LiveIndex, LiveIndexConfig
 from c2llm_integrations.server.mcp_answers import MAX_ANSWER_CHARS, MAX_HITS, SearchTools
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.vector_store import Hit
+from c2llm_integrations.stores.records import Hit
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow

@@ -18,7 +18,7 @@ from c2llm_integrations.server import browse
 from c2llm_integrations.server.browse import MAX_BODY_BYTES, MAX_SHOWN, Browser, _hit, make_server
 from c2llm_integrations.server.highlight import highlighted, weighted
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.vector_store import Hit
+from c2llm_integrations.stores.records import Hit
 from tests import chromium
 from tests.conftest import PROJECT
 from tests.waiting import until

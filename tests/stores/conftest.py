@@ -23,7 +23,9 @@ from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.stores import DATABASES, open_store
 from c2llm_integrations.stores.milvus.collections import CONNECTION
 from c2llm_integrations.stores.qdrant.store import QdrantStore
-from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
+from c2llm_integrations.stores.records import Row
+from c2llm_integrations.stores.spec import CollectionSpec
+from c2llm_integrations.stores.vector_store import VectorStore
 from tests.conftest import ON_MILVUS
 from tests.qdrant_facade import serve
 

@@ -14,7 +14,8 @@ from c2llm_integrations.stores.milvus.store import MilvusStore
 from c2llm_integrations.stores.qdrant.edge import QdrantEdgeStore
 from c2llm_integrations.stores.qdrant.payload import LEXICAL, METADATA_FIELD
 from c2llm_integrations.stores.qdrant.store import QdrantStore
-from c2llm_integrations.stores.vector_store import Vector, VectorStore
+from c2llm_integrations.stores.records import Vector
+from c2llm_integrations.stores.vector_store import VectorStore
 
 
 @singledispatch

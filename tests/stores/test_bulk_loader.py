@@ -13,8 +13,8 @@ from c2llm_integrations.code.chunk import CodeChunk, chunk_id
 from c2llm_integrations.errors import BatchRefused, StoreError
 from c2llm_integrations.stores.bulk_loader import KEPT_REFUSED, Loader, load
 from c2llm_integrations.stores.qdrant.edge import QdrantEdgeStore
-from c2llm_integrations.stores.records import Record
-from c2llm_integrations.stores.vector_store import CollectionSpec, Row
+from c2llm_integrations.stores.records import Record, Row
+from c2llm_integrations.stores.spec import CollectionSpec
 from tests.faulty_store import FaultyStore
 from tests.waiting import until
 

@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 
 from c2llm_integrations.errors import InputError, RowsRefused, SpecMismatch, StoreError
-from c2llm_integrations.stores.vector_store import CollectionSpec, Row, Stored, Vector, VectorStore
+from c2llm_integrations.stores.records import Row, Vector
+from c2llm_integrations.stores.row_fields import Stored
+from c2llm_integrations.stores.spec import CollectionSpec
+from c2llm_integrations.stores.vector_store import VectorStore
 from tests.stores.conftest import WIDTH, Database
 
 MakeRow = Callable[..., Row]

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import InputError, RowsRefused, SpecMismatch
 from c2llm_integrations.stores.filter import Filter, moment_of
-from c2llm_integrations.stores.spec import CompactPlan
-from c2llm_integrations.stores.vector_store import CollectionSpec, VectorStore
+from c2llm_integrations.stores.spec import CollectionSpec, CompactPlan
+from c2llm_integrations.stores.vector_store import VectorStore
 from tests.stores.conftest import SLOW, WIDTH, Database
 from tests.stores.foreign_writers import write_foreign
 from tests.stores.test_contract_records import a_row, found

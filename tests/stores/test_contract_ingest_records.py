@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from c2llm_integrations import CodeChunk, InputError, RepositoryError, SpecMismatch, StoreError, ingest_records
-from c2llm_integrations.stores.records import Record
-from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
+from c2llm_integrations.stores.records import Record, Row
+from c2llm_integrations.stores.spec import CollectionSpec
+from c2llm_integrations.stores.vector_store import VectorStore
 from tests.indexing.record_models import WIDTH, CountingEmbedder, held, vectors_of
 from tests.stores.conftest import SLOW, Database, lists
 from tests.stores.foreign_writers import add_fields

@@ -12,7 +12,10 @@ import pytest
 
 from c2llm_integrations.errors import InputError, StoreBusy, StoreError
 from c2llm_integrations.stores import list_collections
-from c2llm_integrations.stores.vector_store import READ_ROWS, CollectionSpec, Filter, Row, VectorStore
+from c2llm_integrations.stores.filter import Filter
+from c2llm_integrations.stores.records import Row
+from c2llm_integrations.stores.spec import CollectionSpec
+from c2llm_integrations.stores.vector_store import READ_ROWS, VectorStore
 from tests.stores.conftest import Database
 from tests.stores.test_contract import ids
 

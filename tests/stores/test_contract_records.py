@@ -21,8 +21,9 @@ from c2llm_integrations.code.lexical_terms import ANALYZER, query_terms
 from c2llm_integrations.errors import InputError, RowsRefused
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId, row_id, why_id_refused
-from c2llm_integrations.stores.records import Record
-from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
+from c2llm_integrations.stores.records import Record, Row
+from c2llm_integrations.stores.spec import CollectionSpec
+from c2llm_integrations.stores.vector_store import VectorStore
 from tests.stores.conftest import SLOW, WIDTH, Database, lists
 from tests.stores.foreign_writers import add_fields, write_foreign
 from tests.stores.test_contract import unit

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from c2llm_integrations.code.lexical_terms import ANALYZER, query_terms
 from c2llm_integrations.errors import InputError, StoreError
 from c2llm_integrations.stores import open_store
+from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.qdrant.payload import DENSE
-from c2llm_integrations.stores.spec import DATATYPES, OVERSAMPLING, QUANTIZATIONS
-from c2llm_integrations.stores.vector_store import Candidates, CollectionSpec, Filter, Hit, Row, VectorStore
+from c2llm_integrations.stores.records import Candidates, Hit, Row
+from c2llm_integrations.stores.spec import DATATYPES, OVERSAMPLING, QUANTIZATIONS, CollectionSpec
+from c2llm_integrations.stores.vector_store import VectorStore
 from tests.stores.conftest import SLOW, WIDTH, Database
 from tests.stores.foreign_writers import write_foreign, write_words
 from tests.stores.test_contract import as_stored, ids, unit

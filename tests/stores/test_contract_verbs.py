@@ -16,8 +16,9 @@ import pytest
 from c2llm_integrations.errors import InputError, RowsRefused, StoreError
 from c2llm_integrations.stores.backend import AWAITED_CALLS
 from c2llm_integrations.stores.filter import Filter
-from c2llm_integrations.stores.records import Record
-from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
+from c2llm_integrations.stores.records import Record, Row
+from c2llm_integrations.stores.spec import CollectionSpec
+from c2llm_integrations.stores.vector_store import VectorStore
 from tests.stores.conftest import WIDTH, Database
 from tests.stores.foreign_writers import write_foreign
 from tests.stores.test_contract_records import a_row

@@ -14,7 +14,7 @@ import pytest
 
 from c2llm_integrations.code.lexical_terms import ANALYZER, query_terms
 from c2llm_integrations.stores.qdrant.edge import QdrantEdgeStore
-from c2llm_integrations.stores.vector_store import CollectionSpec
+from c2llm_integrations.stores.spec import CollectionSpec
 from tests.repeats import KILLS
 
 pytestmark = pytest.mark.slow

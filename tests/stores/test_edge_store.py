@@ -23,7 +23,8 @@ from c2llm_integrations.stores.qdrant import edge as qdrant_edge
 from c2llm_integrations.stores.qdrant import edge_conversions, edge_files
 from c2llm_integrations.stores.qdrant.edge import QdrantEdgeStore
 from c2llm_integrations.stores.qdrant.edge_files import read_ahead
-from c2llm_integrations.stores.vector_store import CollectionSpec, Row
+from c2llm_integrations.stores.records import Row
+from c2llm_integrations.stores.spec import CollectionSpec
 
 pytestmark = pytest.mark.slow
 

@@ -17,7 +17,8 @@ from c2llm_integrations.errors import StoreBusy, StoreError
 from c2llm_integrations.stores import open_store, vector_store
 from c2llm_integrations.stores.qdrant import edge as edge_store
 from c2llm_integrations.stores.qdrant import edge_turns
-from c2llm_integrations.stores.vector_store import CollectionSpec, Row
+from c2llm_integrations.stores.records import Row
+from c2llm_integrations.stores.spec import CollectionSpec
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow

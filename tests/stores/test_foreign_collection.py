@@ -21,12 +21,14 @@ from c2llm_integrations.errors import InputError, SpecMismatch, StoreError
 from c2llm_integrations.retrieval.options import SearchOptions
 from c2llm_integrations.retrieval.store_handles import shared_store
 from c2llm_integrations.stores import open_store
+from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.milvus.foreign_collection import ForeignMilvusStore
 from c2llm_integrations.stores.milvus.lite import acquire, release
 from c2llm_integrations.stores.qdrant.foreign_collection import ForeignQdrantStore
 from c2llm_integrations.stores.qdrant.store import QdrantStore
-from c2llm_integrations.stores.records import Record
-from c2llm_integrations.stores.vector_store import CollectionSpec, Filter, Row, VectorStore
+from c2llm_integrations.stores.records import Record, Row
+from c2llm_integrations.stores.spec import CollectionSpec
+from c2llm_integrations.stores.vector_store import VectorStore
 
 pytestmark = pytest.mark.slow
 

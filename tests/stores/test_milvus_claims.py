@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.vector_store import CollectionSpec
+from c2llm_integrations.stores.spec import CollectionSpec
 from tests.stores.conftest import empty_milvus
 
 

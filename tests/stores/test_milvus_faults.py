@@ -23,7 +23,9 @@ from c2llm_integrations.errors import StoreError
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.bulk_loader import load
 from c2llm_integrations.stores.milvus import collections as milvus_collections
-from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
+from c2llm_integrations.stores.records import Row
+from c2llm_integrations.stores.spec import CollectionSpec
+from c2llm_integrations.stores.vector_store import VectorStore
 from tests.milvus_proxy import KINDS, Faults, LiteServer, between, faked
 from tests.repeats import KILLS
 from tests.stores.conftest import empty_milvus

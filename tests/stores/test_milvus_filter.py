@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.milvus.filter import expression, literal, ours
-from c2llm_integrations.stores.vector_store import Filter
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))

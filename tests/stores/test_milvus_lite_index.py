@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.spec import CompactPlan
-from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
+from c2llm_integrations.stores.records import Row
+from c2llm_integrations.stores.spec import CollectionSpec, CompactPlan
+from c2llm_integrations.stores.vector_store import VectorStore
 
 pytestmark = pytest.mark.slow
 

@@ -24,8 +24,9 @@ from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.bulk_loader import load
 from c2llm_integrations.stores.milvus.collections import CONNECTION
 from c2llm_integrations.stores.milvus.store import MilvusStore
-from c2llm_integrations.stores.spec import OVERSAMPLING
-from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
+from c2llm_integrations.stores.records import Row
+from c2llm_integrations.stores.spec import OVERSAMPLING, CollectionSpec
+from c2llm_integrations.stores.vector_store import VectorStore
 from tests.stores.conftest import empty_milvus
 
 MakeRows = Callable[..., list[Row]]

@@ -30,7 +30,9 @@ from c2llm_integrations.stores.milvus.collections import CONNECTION
 from c2llm_integrations.stores.milvus.errors import reason
 from c2llm_integrations.stores.milvus.schema import MAX_VARCHAR_BYTES, Server
 from c2llm_integrations.stores.milvus.store import MilvusStore
-from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
+from c2llm_integrations.stores.records import Row
+from c2llm_integrations.stores.spec import CollectionSpec
+from c2llm_integrations.stores.vector_store import VectorStore
 from tests.conftest import ON_MILVUS
 from tests.stores.conftest import empty_milvus
 from tests.stores.test_contract_records import a_row, found

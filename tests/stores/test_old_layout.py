@@ -18,8 +18,8 @@ from c2llm_integrations.errors import StoreError
 from c2llm_integrations.indexing.export_import import import_rows
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.qdrant.store import QdrantStore
-from c2llm_integrations.stores.records import Record, digest_of
-from c2llm_integrations.stores.vector_store import Row, VectorStore
+from c2llm_integrations.stores.records import Record, Row, digest_of
+from c2llm_integrations.stores.vector_store import VectorStore
 
 PACKED = Path(__file__).parents[1] / "data" / "old_layout" / "collections.tar.xz"
 

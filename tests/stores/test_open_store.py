@@ -18,7 +18,7 @@ from c2llm_integrations.stores.milvus.store import MilvusStore
 from c2llm_integrations.stores.qdrant.edge import QdrantEdgeStore
 from c2llm_integrations.stores.qdrant.foreign_collection import ForeignQdrantStore
 from c2llm_integrations.stores.qdrant.store import QdrantStore
-from c2llm_integrations.stores.vector_store import CollectionSpec
+from c2llm_integrations.stores.spec import CollectionSpec
 
 
 def edge_root(url: str) -> Path:

@@ -14,7 +14,8 @@ from qdrant_client import QdrantClient, models
 from c2llm_integrations.errors import SpecMismatch, StoreError
 from c2llm_integrations.stores.qdrant.aliases import SPEC_KEY
 from c2llm_integrations.stores.qdrant.store import QdrantStore
-from c2llm_integrations.stores.vector_store import CollectionSpec, Row
+from c2llm_integrations.stores.records import Row
+from c2llm_integrations.stores.spec import CollectionSpec
 
 MakeRows = Callable[..., list[Row]]
 

@@ -19,7 +19,9 @@ from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.bulk_loader import load
 from c2llm_integrations.stores.qdrant import aliases
 from c2llm_integrations.stores.qdrant import store as qdrant
-from c2llm_integrations.stores.vector_store import CollectionSpec, Row, VectorStore
+from c2llm_integrations.stores.records import Row
+from c2llm_integrations.stores.spec import CollectionSpec
+from c2llm_integrations.stores.vector_store import VectorStore
 from tests.qdrant_facade import KINDS, Faults, ServerProcess, serve
 
 pytestmark = pytest.mark.server

@@ -20,7 +20,8 @@ from c2llm_integrations.stores import list_collections, open_store
 from c2llm_integrations.stores.qdrant import store as qdrant
 from c2llm_integrations.stores.qdrant.client import creation
 from c2llm_integrations.stores.qdrant.store import DEFERRED_KEY, QdrantStore
-from c2llm_integrations.stores.vector_store import CollectionSpec, Row
+from c2llm_integrations.stores.records import Row
+from c2llm_integrations.stores.spec import CollectionSpec
 from tests.qdrant_engine import Collections
 from tests.qdrant_facade import Faults, serve
 

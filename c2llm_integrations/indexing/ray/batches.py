@@ -23,7 +23,8 @@ from c2llm_integrations.errors import StoreError
 from c2llm_integrations.indexing.claims import Claim
 from c2llm_integrations.indexing.report import IngestReport
 from c2llm_integrations.stores import open_store
-from c2llm_integrations.stores.vector_store import Stored, VectorStore
+from c2llm_integrations.stores.row_fields import Stored
+from c2llm_integrations.stores.vector_store import VectorStore
 
 # The modulus of sums of 128-bit ids.
 MODULUS = 2**128

@@ -36,7 +36,8 @@ from c2llm_integrations.indexing.report import IngestReport
 from c2llm_integrations.indexing.row_diff import Change, StoredRows
 from c2llm_integrations.indexing.write_changes import embed_rows
 from c2llm_integrations.stores.bulk_loader import Loader
-from c2llm_integrations.stores.vector_store import Row, Stored
+from c2llm_integrations.stores.records import Row
+from c2llm_integrations.stores.row_fields import Stored
 
 if TYPE_CHECKING:
     from c2llm_integrations.model.embedder import C2LLMEmbedder

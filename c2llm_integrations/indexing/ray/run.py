@@ -40,7 +40,7 @@ from c2llm_integrations.indexing.ray.cluster import (
 )
 from c2llm_integrations.indexing.report import IngestReport
 from c2llm_integrations.stores import DATABASES, open_store
-from c2llm_integrations.stores.vector_store import CollectionSpec
+from c2llm_integrations.stores.spec import CollectionSpec
 
 try:
     import ray
