@@ -1,4 +1,4 @@
-"""Milvus: the stores for a server, and for Milvus Lite in a file of this machine.
+"""Milvus: the stores for a server, and for Milvus Lite in a folder of this machine.
 
 from pymilvus import MilvusClient
 from c2llm_integrations.milvus import MilvusStore

@@ -15,7 +15,8 @@ It stays for what neither Edge nor a real server shows on demand, and PyPI has n
 `test_distributed` one server for many processes; the contract on "http", `test_export_import` and `test_collections`
 the REST client itself. Where QDRANT_URL names a real server, the contract runs on it too.
 
-A client only notices a hung request by its own time-out: set `qdrant.TIMEOUT_SECONDS` low before opening the store.
+A client only notices a hung request by its own time-out: set `TIMEOUT_SECONDS` of `stores.qdrant.store`
+low before opening the store.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What every room may use: files, JSON lines, network, progress, retries."""
+"""What every room may use: files, forks, JSON lines, safe text, colors, options, samples, progress, retries."""

@@ -14,7 +14,7 @@ from pygments.lexers.special import TextLexer
 from pygments.token import Text
 from pygments.util import ClassNotFound
 
-# Some lexers never come to the end of forty backslashes; these languages' do (`tests/_utils/test_bounded_lexer.py`).
+# Some lexers never come to the end of forty backslashes; these languages' do (`tests/_utils/test_highlighting.py`).
 # Text of other languages has no colors.
 COLORED = frozenset(
     """

@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from c2llm_integrations.cli import collections, compact, index, load, models, search, serve, terminal, train
+from c2llm_integrations.cli import collections, index, load, measure, plan, search, serve, terminal, train
 from c2llm_integrations.errors import C2LLMError, reason_of
 
 app = typer.Typer(
@@ -36,15 +36,15 @@ app.command(short_help="List the collections of a store.")(collections.collectio
 app.command(short_help="Delete a collection.")(collections.drop)
 app.command(short_help="Write a collection to a file.")(collections.export)
 app.command("import", short_help="Add a file's rows to a collection.")(collections.import_)
-app.command(short_help="Choose how many bits a vector gets.")(compact.plan)
-app.command(short_help="Fit fewer dimensions to your code.")(compact.fit_projection)
+app.command(short_help="Choose how many bits a vector gets.")(plan.plan)
+app.command(short_help="Fit fewer dimensions to your code.")(plan.fit_projection)
 app.command(short_help="Train a model on pairs.")(train.train)
 app.command(short_help="Train fewer dimensions on your code.")(train.train_head)
 app.command(short_help="Make training pairs of your code.")(train.mine_pairs)
-app.command(short_help="Write a model as ONNX.")(models.export_onnx)
-app.command("eval", short_help="Measure how well a model retrieves.")(models.evaluate)
+app.command(short_help="Write a model as ONNX.")(measure.export_onnx)
+app.command("eval", short_help="Measure how well a model retrieves.")(measure.evaluate)
 app.command(short_help="Serve embeddings over HTTP.")(serve.serve)
-app.command(short_help="Measure a model on this machine.")(models.bench)
+app.command(short_help="Measure a model on this machine.")(measure.bench)
 app.command(short_help="Search on a page in your browser.")(serve.browse)
 app.command(short_help="Serve search to a coding agent.")(serve.mcp)
 

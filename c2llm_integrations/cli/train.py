@@ -204,7 +204,7 @@ def _agreement(checkpoint: Checkpoint, head: Head, states: TokenStates, rows: li
     """Return how many neighbors of held-out texts stay the same, as text; "" for too few texts."""
     import torch
 
-    from c2llm_integrations.cli.compact import NEIGHBORS, recall_kept
+    from c2llm_integrations.cli.plan import NEIGHBORS, recall_kept
     from c2llm_integrations.training.head import encode, pma_of
 
     if len(rows) <= 2 * NEIGHBORS:

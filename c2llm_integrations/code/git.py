@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from threading import Timer
 from typing import IO
 
-from c2llm_integrations.code.git_folder_files import (
+from c2llm_integrations.code.git_internals import (
     MAX_BYTES,
     file_inside,
     has_plain_alternates,

@@ -2,7 +2,8 @@
 
 `HTTPServer.max_pool_sizes` gives httpserver, http, server, serv, maxpoolsizes, max, pool, sizes, size: maxPoolSizes and
 MaxPoolSizes share every term of it. A whole identifier is never stemmed, and a name in a question matches only
-itself; plain words match by their stems, so that "how are routes registered" finds `register_route`.
+itself; plain words match by their stems, so that "how are routes registered" finds `register_route`. The names
+that a text defines count more.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Decide which files of a folder are indexed, and under which repository name."""
+"""The tree of files that is indexed: which ones, under which repository name, and their sources and chunks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our search as LangChain's retriever, and our ranking as its document compressor."""
+"""Our search as LangChain's retriever, and our ranking as its document compressor, `C2LLMReranker`."""
 
 from __future__ import annotations
 

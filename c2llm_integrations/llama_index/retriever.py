@@ -1,4 +1,4 @@
-"""Our search as LlamaIndex's retriever, and our ranking as its node postprocessor."""
+"""Our search as LlamaIndex's retriever, and our ranking as its node postprocessor, `C2LLMRerank`."""
 
 from __future__ import annotations
 

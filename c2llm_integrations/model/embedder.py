@@ -1,4 +1,4 @@
-"""Embed texts."""
+"""`C2LLMEmbedder`: load a model, and embed questions and documents on one device or several."""
 
 from __future__ import annotations
 

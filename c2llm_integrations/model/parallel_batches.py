@@ -1,4 +1,7 @@
-"""Batches side by side: on a CPU one thread each, on a GPU so that Python prepares one while another is computed."""
+"""Batches side by side: on a CPU one thread each, on a GPU so that Python prepares one while another is computed.
+
+Also what that asks of the allocator and of PyTorch's math functions.
+"""
 
 from __future__ import annotations
 

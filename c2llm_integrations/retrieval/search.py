@@ -1,4 +1,4 @@
-"""Find the chunks that answer a question, best first."""
+"""Find the chunks that answer a question, best first, and what to say of them."""
 
 from __future__ import annotations
 

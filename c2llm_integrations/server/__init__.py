@@ -1,1 +1,1 @@
-"""Servers on the loopback: an OpenAI-compatible API, the agents' MCP, a page, and the index that they keep fresh."""
+"""An OpenAI-compatible API, the agents' MCP, a page, the index that they keep fresh, and C2LLM as a model of vLLM."""

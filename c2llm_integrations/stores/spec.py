@@ -1,4 +1,4 @@
-"""What every row of a collection has in common, and what a store can do."""
+"""What every row of a collection has in common, checked when it is read back, and what a store can do."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from c2llm_integrations.cli.compact import recall_kept
 from c2llm_integrations.cli.main import run
+from c2llm_integrations.cli.plan import recall_kept
 from c2llm_integrations.model.heads_and_projections import Projection, fit_projection
 from tests.cli.running import answer, complaint
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from c2llm_integrations.code import git_folder_files
+from c2llm_integrations.code import git_internals
 from c2llm_integrations.code.git import GitFolder, branch_of
 from c2llm_integrations.code.git_commit import CommitSeen
-from c2llm_integrations.code.git_folder_files import has_plain_alternates, leads_to_host, place_of
+from c2llm_integrations.code.git_internals import has_plain_alternates, leads_to_host, place_of
 from c2llm_integrations.code.repository import Tree, open_tree
 from c2llm_integrations.indexing.vector_reuse import other_worktrees
 from tests.repositories import commit_all, git
@@ -321,7 +321,7 @@ def test_windows_follows_no_pointer_to_another_machine(tmp_path: Path, monkeypat
     pointer = f"/{there}"  # two slashes: to POSIX the folder, to Windows a share
     assert place_of(tmp_path, pointer) == there
     with monkeypatch.context() as windows:
-        windows.setattr(git_folder_files, "_IS_WINDOWS", True)
+        windows.setattr(git_internals, "_IS_WINDOWS", True)
         assert not os.path.exists(place_of(tmp_path, pointer))
 
 

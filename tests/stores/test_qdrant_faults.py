@@ -18,6 +18,7 @@ from c2llm_integrations.errors import BatchRefused, StoreError
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.bulk_loader import load
 from c2llm_integrations.stores.qdrant import aliases
+from c2llm_integrations.stores.qdrant import client as qdrant_client
 from c2llm_integrations.stores.qdrant import store as qdrant
 from c2llm_integrations.stores.records import Row
 from c2llm_integrations.stores.spec import CollectionSpec
@@ -196,9 +197,9 @@ def test_an_answer_without_end_is_an_error_in_one_line(
     store: VectorStore, faults: Faults, monkeypatch: pytest.MonkeyPatch, kind: str, message: str
 ) -> None:
     monkeypatch.setattr(aliases, "retrying", partial(retry.retrying, limit=0.2))
-    monkeypatch.setattr(qdrant, "ANSWER_SECONDS", 1.0 if kind == "slow" else 60.0)
-    monkeypatch.setattr(qdrant, "ANSWER_BYTES", 2**22)
-    monkeypatch.setattr(qdrant, "ANSWER_VALUES", 2**10)
+    monkeypatch.setattr(qdrant_client, "ANSWER_SECONDS", 1.0 if kind == "slow" else 60.0)
+    monkeypatch.setattr(qdrant_client, "ANSWER_BYTES", 2**22)
+    monkeypatch.setattr(qdrant_client, "ANSWER_VALUES", 2**10)
     faults.rate, faults.kinds = 1, [kind]
     with pytest.raises(StoreError, match=message) as caught:
         store.count()

@@ -1,7 +1,7 @@
 """Find tokens, passwords and private keys in the text of any file.
 
 The rules are our own because the scanners available as libraries take a tenth of a second per file. `issuers` has what
-is known by its looks, `private_keys` keys, `logins` what stands in URLs, commands and calls, `network` what devices are
+is known by its looks, `private_keys` keys, `logins` what stands in URLs, commands and calls, `devices` what devices are
 configured with, `manifests` Kubernetes' Secrets, `tables` what a column's name says, `named` what is set to a name that
 says it; `values` judges a value by itself.
 """
@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from c2llm_integrations.code.secrets.devices import find_network_secrets, find_seeds
 from c2llm_integrations.code.secrets.issuers import find_hashes, find_tokens, is_token
 from c2llm_integrations.code.secrets.logins import find_logins
 from c2llm_integrations.code.secrets.manifests import find_manifest_secrets
 from c2llm_integrations.code.secrets.named import find_named
-from c2llm_integrations.code.secrets.network import find_network_secrets, find_seeds
 from c2llm_integrations.code.secrets.private_keys import find_wallet_keys, find_web_keys, has_private_key
 from c2llm_integrations.code.secrets.tables import find_in_tables
 

@@ -1,4 +1,5 @@
-"""The batches of a distributed run: a type for each stage, the destination of their rows, and their sum in the driver.
+"""The batches of a distributed run: a type for each stage, where their rows go, and what the driver knows of a
+repository and a pass.
 
 The driver keeps sums, and the refused, skipped and stale ids; for a data set of texts also the paths, because only they
 show which rows are of a path that is gone.

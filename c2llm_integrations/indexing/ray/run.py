@@ -3,7 +3,8 @@
     folders, git URLs, Parquet, JSON lines ─ list ─▶ batches ─ chunk ─▶ ─ embed (actors) ─▶ ─ write ─▶ driver ─ finish
 
 Ray Data moves the batches and applies backpressure, so memory does not grow with the corpus; the work of a task that
-dies is repeated, which changes nothing.
+dies is repeated, which changes nothing. The functions and the actor that Ray runs stand at the end; what they do is in
+`pipeline_stages`.
 """
 
 from __future__ import annotations

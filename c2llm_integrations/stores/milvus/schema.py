@@ -1,4 +1,4 @@
-"""What a Milvus collection of ours is made of, and what each kind of Milvus can do with it.
+"""What a Milvus collection of ours is made of, its rows as records and back, and what each kind of Milvus can do.
 
 | field | type | default | |
 |---|---|---|---|

@@ -1,15 +1,20 @@
-"""Collections and rows as qdrant-client's types (`edge_conversions`: as Qdrant Edge's), and what its errors say."""
+"""qdrant-client: opened with bounded answers, our collections and rows as its types, and what its errors say.
+
+`edge_conversions`: as Qdrant Edge's types.
+"""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import httpx
 
 from c2llm_integrations._utils.retry import seconds_of
-from c2llm_integrations.errors import MissingExtra
+from c2llm_integrations.errors import MissingExtra, StoreError
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.qdrant.payload import BINARY, LEXICAL, TURBO, Types
 from c2llm_integrations.stores.spec import CollectionSpec
@@ -42,6 +47,40 @@ GRPC = {
     "INVALID_ARGUMENT": 400,
 }
 LONGEST_REASON = 300
+# What an answer may take: far more than a page of 2,000 rows does. Nested lists take 20 times as much memory as bytes,
+# so commas and brackets are counted too, of which no fewer bytes can have more.
+ANSWER_SECONDS, ANSWER_BYTES, ANSWER_VALUES = 300.0, 2**28, 2**24
+
+
+def bounded_client(address: str, api_key: str | None, timeout_seconds: int) -> QdrantClient:
+    """Return a client for the server at `address` that reads no answer without end."""
+    hooks = {"request": [_ask_for_gzip], "response": [_read_bounded]}
+    return QdrantClient(
+        url=address, api_key=api_key, timeout=timeout_seconds, check_compatibility=False, event_hooks=hooks
+    )
+
+
+def _ask_for_gzip(request: httpx.Request) -> None:
+    request.headers["Accept-Encoding"] = "gzip"  # whose 64 KiB never unpack to more than 64 MiB
+
+
+def _read_bounded(response: httpx.Response) -> None:
+    """Read an answer; qdrant-client itself would read on, and unpack, without end."""
+    packing = response.headers.pop("Content-Encoding", "identity").strip().lower()
+    if packing not in ("gzip", "identity"):
+        raise StoreError(f"the answer is packed as {packing[:40]!r}, and was asked for as gzip")
+    headers, content = {"Content-Encoding": packing}, bytearray()
+    end = time.monotonic() + ANSWER_SECONDS
+    with closing(httpx.Response(response.status_code, headers=headers, stream=response.stream)) as packed:
+        for part in packed.iter_bytes():
+            content += part
+            if len(content) > ANSWER_BYTES:
+                raise StoreError(f"the answer has over {ANSWER_BYTES:,} bytes, more than Qdrant sends")
+            if time.monotonic() > end:
+                raise httpx.ReadTimeout(f"the answer did not end within {ANSWER_SECONDS:.0f} s")
+    if len(content) > ANSWER_VALUES and sum(map(content.count, b",[{")) > ANSWER_VALUES:
+        raise StoreError(f"the answer has over {ANSWER_VALUES:,} commas and brackets, more than Qdrant sends")
+    response.stream = httpx.ByteStream(bytes(content))
 
 
 def _request(vector: Any, using: str, limit: int, rows: Any, params: Any = None, with_payload: bool = False) -> Any:

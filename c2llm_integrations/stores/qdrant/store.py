@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import replace
 from importlib.metadata import version as distribution_version
 from typing import Any
 
-import httpx
 import numpy as np
 
 from c2llm_integrations._utils.retry import retrying
@@ -28,6 +26,7 @@ from c2llm_integrations.stores.qdrant.client import (
     TYPES,
     AsyncQdrantClient,
     QdrantClient,
+    bounded_client,
     is_gone,
     models,
     pause_after,
@@ -73,9 +72,6 @@ PAGE_BYTES, TEXT_BYTES, VECTOR_NUMBER_BYTES = 8 * 2**20, 4_096, 26
 # Rows are sent in requests of so many bytes, which as JSON, with the terms, are up to four times as many: a server
 # refuses bodies over 32 MiB, and time-outs come long before.
 REQUEST_BYTES = 3 * 2**19
-# What an answer may take: far more than a page of 2,000 rows does. Nested lists take 20 times as much memory as bytes,
-# so commas and brackets are counted too, of which no fewer bytes can have more.
-ANSWER_SECONDS, ANSWER_BYTES, ANSWER_VALUES = 300.0, 2**28, 2**24
 
 LOCAL = Capabilities(lexical=True)  # it is exact and float32 whatever it is asked for
 # As JSON a text may grow sixfold, and its terms tenfold; both stay under the 32 MiB of a request.
@@ -154,10 +150,7 @@ class QdrantStore(PointReader):
 
         Raises StoreError if it does not answer, refuses the key, or is older than 1.16.
         """
-        hooks = {"request": [_ask_for_gzip], "response": [_read_bounded]}
-        client = QdrantClient(
-            url=address, api_key=api_key, timeout=TIMEOUT_SECONDS, check_compatibility=False, event_hooks=hooks
-        )
+        client = bounded_client(address, api_key, TIMEOUT_SECONDS)
         try:
             return cls(client, collection, url=f"qdrant+{address}")
         except BaseException:
@@ -339,29 +332,6 @@ class QdrantStore(PointReader):
         return opened
 
     _reason = staticmethod(reason)
-
-
-def _ask_for_gzip(request: httpx.Request) -> None:
-    request.headers["Accept-Encoding"] = "gzip"  # whose 64 KiB never unpack to more than 64 MiB
-
-
-def _read_bounded(response: httpx.Response) -> None:
-    """Read an answer; qdrant-client itself would read on, and unpack, without end."""
-    packing = response.headers.pop("Content-Encoding", "identity").strip().lower()
-    if packing not in ("gzip", "identity"):
-        raise StoreError(f"the answer is packed as {packing[:40]!r}, and was asked for as gzip")
-    headers, content = {"Content-Encoding": packing}, bytearray()
-    end = time.monotonic() + ANSWER_SECONDS
-    with closing(httpx.Response(response.status_code, headers=headers, stream=response.stream)) as packed:
-        for part in packed.iter_bytes():
-            content += part
-            if len(content) > ANSWER_BYTES:
-                raise StoreError(f"the answer has over {ANSWER_BYTES:,} bytes, more than Qdrant sends")
-            if time.monotonic() > end:
-                raise httpx.ReadTimeout(f"the answer did not end within {ANSWER_SECONDS:.0f} s")
-    if len(content) > ANSWER_VALUES and sum(map(content.count, b",[{")) > ANSWER_VALUES:
-        raise StoreError(f"the answer has over {ANSWER_VALUES:,} commas and brackets, more than Qdrant sends")
-    response.stream = httpx.ByteStream(bytes(content))
 
 
 def _server(client: QdrantClient, url: str) -> Capabilities:

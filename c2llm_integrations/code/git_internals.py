@@ -1,4 +1,4 @@
-"""Find and read the files of a git folder that somebody else may have made: none leads out of it, none is a pipe."""
+"""Read a `.git` folder that somebody else may have made: none of its files leads out of it, none is a pipe."""
 
 from __future__ import annotations
 
