@@ -158,8 +158,8 @@ def train(
     checkpoint, length = load_checkpoint(base), options.max_length
     _say_cut(count_cut(checkpoint, chain.from_iterable(texts_of(checkpoint, examples)), length), length)
     if task is not None:
-        embedders = map(C2LLMEmbedder.from_pretrained, (base, str(out)))
-        before, after = (evaluate(embedder, task)[MAIN_SCORE] for embedder in embedders)
+        # One after the other: nothing keeps the first model while the second is loaded.
+        before, after = (evaluate(C2LLMEmbedder.from_pretrained(one), task)[MAIN_SCORE] for one in (base, str(out)))
         terminal.say(f"nDCG@10 of {len(task.queries):,} held-out pairs: {before:.4f} → {after:.4f}")
     return 0
 

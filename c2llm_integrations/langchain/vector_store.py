@@ -66,7 +66,8 @@ class C2LLMVectorStore(VectorStore):
 
         """
         require_known(search_type, ())
-        require(embedding, (Embeddings, type(None)), "LangChain's embeddings, such as C2LLMEmbeddings()")
+        if embedding is not None and not hasattr(embedding, "embed_documents"):
+            require(embedding, Embeddings, "LangChain's embeddings, such as C2LLMEmbeddings()")
         if store == "qdrant+memory://":
             store = open_store(str(store), collection)
         self._embedding = embedding or C2LLMEmbeddings()

@@ -28,7 +28,7 @@ from c2llm_integrations.retrieval.search import (
 )
 from c2llm_integrations.retrieval.store_handles import SharedStore
 from c2llm_integrations.stores.filter import Filter
-from c2llm_integrations.stores.ids import MAX_INTEGER_ID, RecordId, listed_ids, row_id
+from c2llm_integrations.stores.ids import MAX_INTEGER_ID, RecordId, listed_ids, why_id_refused
 from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, Record, Row, Vector, chunk_of
 from c2llm_integrations.stores.row_checks import require
 from c2llm_integrations.stores.row_fields import path_of, plain_record, unit
@@ -83,9 +83,12 @@ class Documents:
         if id is None:
             id = piece_id(str(ordinal or ""), text, metadata)
         stored = {stored_name(name, self._own): value for name, value in metadata.items()}
-        plain = plain_record(id, text, stored, self.source, row_id(self.source, id))
-        # The store refuses what is not JSON, and says why.
-        return Record(id, text, stored, self.source) if isinstance(plain, str) else plain
+        record = Record(id, text, stored, self.source)
+        # The store refuses an id that cannot be one, and what is not JSON, and says why.
+        if why_id_refused(id) is not None:
+            return record
+        plain = plain_record(id, text, stored, self.source, record.row_id)
+        return record if isinstance(plain, str) else plain
 
     def records(
         self, ids: Sequence[RecordId | None], texts: Sequence[str], metadatas: Sequence[Mapping[str, Any]]

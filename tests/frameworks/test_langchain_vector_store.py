@@ -255,6 +255,20 @@ def test_bad_arguments_are_refused_in_one_line(call, embeddings):
     assert len(store.similarity_search("a")) == 1
 
 
+class Alike:
+    """Embeddings that are none of LangChain's class."""
+
+    def __init__(self, embeddings):
+        self.embed_documents = embeddings.embed_documents
+        self.embed_query = embeddings.embed_query
+
+
+def test_whatever_embeds_documents_and_questions_will_do(embeddings):
+    store = C2LLMVectorStore(embedding=Alike(embeddings))
+    store.add_texts(["how to wait"], ids=["a"])
+    assert store.similarity_search("wait")[0].id == "a"
+
+
 @pytest.mark.parametrize("metadata", [{"a": object()}, {"a": float("nan")}, {"a": "x" * 70_000}, {'"': 1}, {1: 2}])
 def test_metadata_that_cannot_be_stored_is_named(metadata, embeddings):
     store = C2LLMVectorStore(embedding=embeddings)

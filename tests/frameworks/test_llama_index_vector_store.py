@@ -369,6 +369,12 @@ def test_a_store_is_named_by_position_and_wrong_arguments_are_told_in_one_line(t
         assert "\n" not in str(caught.value)
 
 
+def test_an_id_that_cannot_be_one_is_a_refused_row(embedding):
+    node = TextNode(id_="", text="a", embedding=[1.0] * embedding.embedder.output_dim)
+    with pytest.raises(RowsRefused, match="id '' .* cannot be one"):
+        C2LLMVectorStore("qdrant+memory://", embed_model=embedding).add([node])
+
+
 def test_unknown_arguments_are_refused(filled):
     for call in (
         lambda: filled.add([], batch=1),

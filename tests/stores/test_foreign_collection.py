@@ -24,6 +24,7 @@ from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.milvus.foreign_collection import ForeignMilvusStore
 from c2llm_integrations.stores.milvus.lite import acquire, release
+from c2llm_integrations.stores.qdrant import foreign_collection as qdrant_foreign
 from c2llm_integrations.stores.qdrant.foreign_collection import ForeignQdrantStore
 from c2llm_integrations.stores.qdrant.store import QdrantStore
 from c2llm_integrations.stores.records import Record, Row
@@ -325,3 +326,20 @@ def test_a_layout_that_is_refused_leaves_nothing_open(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="moments"):
         open_store(url, "docs", layout=Layout(fields={"day": "datetime"}))
     FileLock(tmp_path / "docs.db" / "LOCK", "the folder").release()
+
+
+def test_rows_of_others_are_read_a_page_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = QdrantClient(":memory:")
+    client.create_collection("docs", vectors_config=models.VectorParams(size=2, distance=models.Distance.COSINE))
+    client.upsert("docs", [models.PointStruct(id=id, vector=[1.0, 0.0], payload={"text": "x"}) for id in range(20)])
+    sizes: list[int] = []
+
+    def retrieve(name: str, ids: list[int], **options: Any) -> Any:
+        sizes.append(len(ids))
+        return QdrantClient.retrieve(client, name, ids, **options)
+
+    monkeypatch.setattr(client, "retrieve", retrieve)
+    monkeypatch.setattr(qdrant_foreign, "PAGE", 6)
+    store = ForeignQdrantStore(client, "docs", Layout(text="text", metadata=None))
+    assert store.vectors(range(20)).keys() == {one.id for one in store.scroll()} == {*range(20)}
+    assert sizes == [6, 6, 6, 2]

@@ -209,6 +209,21 @@ def test_an_answer_without_end_is_an_error_in_one_line(
     assert store.count() == 0  # over the same client
 
 
+def test_pages_of_long_rows_are_read_again_in_halves(
+    quick_path: Path, rows: list[Row], spec: CollectionSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve(quick_path) as address, open_store(f"qdrant+{address}") as store:
+        load_all(store, rows, spec)
+        monkeypatch.setattr(qdrant_client, "ANSWER_BYTES", 40_000)  # some rows with their vectors, far from a page
+        assert_undisturbed(store, rows, spec)
+        wanted = [row.chunk.id for row in rows]
+        assert store.get(wanted).keys() == store.vectors(wanted).keys() == {*wanted}
+        assert {one.id for one in store.scan()} == {*wanted}
+        monkeypatch.setattr(qdrant_client, "ANSWER_BYTES", 100)
+        with pytest.raises(StoreError, match=r"over 100 bytes; ask for fewer rows at once, or give a client of yours"):
+            list(store.scroll())
+
+
 def test_what_the_server_refuses_is_not_sent_again(store: VectorStore, faults: Faults, rows: list[Row]) -> None:
     # [a batch with one bad row losing the others: it is named as refused, so that the loader can take it apart]
     faults.poison = rows[1].chunk.text

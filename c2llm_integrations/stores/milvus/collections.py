@@ -38,13 +38,10 @@ GRACE_SECONDS = 3.0
 # How long a server may take to show an alias that it says exists.
 ALIAS_SECONDS = 3.0
 # Of a client of our own: its connection is not shared, so that closing it ends it; and it pings no more often than the
-# 5 minutes that gRPC servers allow, because those of Milvus Lite hang up on pymilvus's default of 10 seconds. It reads
-# answers as large as servers send by default; pymilvus itself reads any. (pymilvus has this name in bytes.)
+# 5 minutes that gRPC servers allow, because those of Milvus Lite hang up on pymilvus's default of 10 seconds.
+CONNECTION: dict[str, Any] = {"dedicated": True, "grpc_options": {"grpc.keepalive_time_ms": 360_000}}
+# As large as servers send by default; pymilvus itself reads any, and has the option's name in bytes.
 MAX_ANSWER_BYTES = 2**28
-CONNECTION = {
-    "dedicated": True,
-    "grpc_options": {"grpc.keepalive_time_ms": 360_000, b"grpc.max_receive_message_length": MAX_ANSWER_BYTES},
-}
 # The keys of a collection's properties. Writing merges key by key, so one key a repository keeps two writers
 # from overwriting each other's claims.
 SPEC_KEY = "c2llm_spec"
@@ -57,7 +54,9 @@ _PHYSICAL = re.compile(r"(.+)__(\d{1,9})")
 def connect(address: str, token: str | None) -> tuple[MilvusClient, Server]:
     """Return a client of the server at `address`, and what that is; raises StoreError if it does not answer in time."""
     try:
-        client = MilvusClient(address, token=token or "", timeout=CONNECT_SECONDS, **CONNECTION)
+        bound = {b"grpc.max_receive_message_length": MAX_ANSWER_BYTES}
+        options = {**CONNECTION, "grpc_options": {**CONNECTION["grpc_options"], **bound}}
+        client = MilvusClient(address, token=token or "", timeout=CONNECT_SECONDS, **options)
         try:
             return client, Server.of(client.get_server_version(timeout=CONNECT_SECONDS), address)
         except BaseException:

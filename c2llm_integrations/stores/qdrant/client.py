@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -16,7 +16,7 @@ import httpx
 from c2llm_integrations._utils.retry import seconds_of
 from c2llm_integrations.errors import MissingExtra, StoreError
 from c2llm_integrations.stores.ids import RecordId
-from c2llm_integrations.stores.qdrant.payload import BINARY, LEXICAL, TURBO, Types
+from c2llm_integrations.stores.qdrant.payload import BINARY, LEXICAL, TURBO, Types, pages
 from c2llm_integrations.stores.spec import CollectionSpec
 
 try:
@@ -47,9 +47,16 @@ GRPC = {
     "INVALID_ARGUMENT": 400,
 }
 LONGEST_REASON = 300
-# What an answer may take: far more than a page of 2,000 rows does. Nested lists take 20 times as much memory as bytes,
-# so commas and brackets are counted too, of which no fewer bytes can have more.
+# What an answer may take; a page of rows that takes more is read again in halves. Nested lists take 20 times as much
+# memory as bytes, so commas and brackets are counted too, of which no fewer bytes can have more.
 ANSWER_SECONDS, ANSWER_BYTES, ANSWER_VALUES = 300.0, 2**28, 2**24
+
+
+_FEWER = "ask for fewer rows at once, or give a client of yours (from_client), which reads any"
+
+
+class AnswerTooLarge(StoreError):
+    """An answer is over `ANSWER_BYTES` or `ANSWER_VALUES`."""
 
 
 def bounded_client(address: str, api_key: str | None, timeout_seconds: int) -> QdrantClient:
@@ -75,11 +82,11 @@ def _read_bounded(response: httpx.Response) -> None:
         for part in packed.iter_bytes():
             content += part
             if len(content) > ANSWER_BYTES:
-                raise StoreError(f"the answer has over {ANSWER_BYTES:,} bytes, more than Qdrant sends")
+                raise AnswerTooLarge(f"the answer has over {ANSWER_BYTES:,} bytes; {_FEWER}")
             if time.monotonic() > end:
                 raise httpx.ReadTimeout(f"the answer did not end within {ANSWER_SECONDS:.0f} s")
     if len(content) > ANSWER_VALUES and sum(map(content.count, b",[{")) > ANSWER_VALUES:
-        raise StoreError(f"the answer has over {ANSWER_VALUES:,} commas and brackets, more than Qdrant sends")
+        raise AnswerTooLarge(f"the answer has over {ANSWER_VALUES:,} commas and brackets; {_FEWER}")
     response.stream = httpx.ByteStream(bytes(content))
 
 
@@ -184,6 +191,21 @@ def pause_after(error: Exception) -> float | None:
         lost = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError)
         return 0.0 if isinstance(error.source, lost) else None
     return 0.0 if status_of(error) in TRANSIENT else None
+
+
+def is_too_large(error: BaseException) -> bool:
+    """Return whether fewer rows might be read."""
+    return isinstance(getattr(error, "source", error), AnswerTooLarge)
+
+
+def retrieved(ask: Callable[[list[RecordId]], Sequence[Any]], ids: Sequence[RecordId], rows: int) -> Iterator[Any]:
+    """Yield the points of ids, at most so many `rows` in one answer."""
+
+    def read(start: int | None, rows: int) -> tuple[Sequence[Any], int | None]:
+        end = (start or 0) + rows
+        return ask(list(ids[end - rows : end])), end if end < len(ids) else None
+
+    return pages(read, rows, is_too_large) if ids else iter(())
 
 
 def is_gone(error: BaseException) -> bool:

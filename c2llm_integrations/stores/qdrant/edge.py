@@ -331,12 +331,12 @@ class QdrantEdgeStore(PointReader):
         page, chosen = ROWS_PAGE if payload is True else SCAN_PAGE, ours(self._types, where, source)
         what, place = (payload, [DENSE] if vectors else False), self._place
 
-        def read(offset: Any) -> Any:
+        def read(offset: Any, page: int) -> Any:
             if self._place != place:
                 raise StoreError(f"{self.collection!r} of {self.url} was replaced while it was read; read it again")
             return self._shard.scroll(edge.ScrollRequest(offset, page, chosen, *what))
 
-        yield from pages(read)
+        yield from pages(read, page)
 
     def _found(self, requests: list[Any]) -> list[Any]:
         return self._shard.query_batch(edge.QueryBatchRequest(requests))

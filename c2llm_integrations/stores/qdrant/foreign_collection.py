@@ -13,7 +13,15 @@ from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.filter import All, Filter, In
 from c2llm_integrations.stores.foreign_collection import ForeignStore, Layout, foreign_record
 from c2llm_integrations.stores.ids import RecordId, is_uuid
-from c2llm_integrations.stores.qdrant.client import TYPES, QdrantClient, is_gone, pause_after, reason
+from c2llm_integrations.stores.qdrant.client import (
+    TYPES,
+    QdrantClient,
+    is_gone,
+    is_too_large,
+    pause_after,
+    reason,
+    retrieved,
+)
 from c2llm_integrations.stores.qdrant.payload import filter_of, lexical_query, pages, point_id
 from c2llm_integrations.stores.qdrant.store import QdrantStore
 from c2llm_integrations.stores.records import AnyRecord, Hit, RecordIterator, Vector
@@ -68,13 +76,17 @@ class ForeignQdrantStore(ForeignStore):
         return self._scroll(filter_of(self._types, where), vectors)
 
     def _scroll(self, chosen: Any, vectors: bool) -> RecordIterator:
-        what = {"limit": PAGE, **self._parts(vectors)}
-        return map(self._pair, pages(lambda offset: self._ask("scroll", chosen, offset=offset, **what)))
+        what = self._parts(vectors)
+        found = pages(
+            lambda offset, rows: self._ask("scroll", chosen, offset=offset, limit=rows, **what), PAGE, is_too_large
+        )
+        return map(self._pair, found)
 
     def _with_ids(self, ids: Sequence[RecordId], vectors: bool) -> RecordIterator:
         if self.layout.id is None:
             points = [id for id in ids if isinstance(id, int) or is_uuid(id)]  # a server refuses others
-            return map(self._pair, self._ask("retrieve", points, **self._parts(vectors)) if points else ())
+            what = self._parts(vectors)
+            return map(self._pair, retrieved(lambda some: self._ask("retrieve", some, **what), points, PAGE))
         # Any number of rows may have one id.
         chosen = filter_of(self._types._replace(prefix=()), Filter._of(All((In(self.layout.id, ids),))))
         return self._scroll(chosen, vectors)

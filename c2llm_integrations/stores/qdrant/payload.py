@@ -347,13 +347,26 @@ class PointReader(VectorStore):
         return {point_id(one.id): one.score for one in found}
 
 
-def pages(read: Callable[[Any], tuple[Iterable[Any], Any]]) -> Iterator[Any]:
-    """Yield the points of one page after another; `read` returns those at an offset, and the next offset or None."""
-    points, offset = read(None)
-    yield from points
-    while offset is not None:
-        points, offset = read(offset)
+def pages(
+    read: Callable[[Any, int], tuple[Iterable[Any], Any]],
+    rows: int,
+    is_too_large: Callable[[Exception], bool] = lambda error: False,
+) -> Iterator[Any]:
+    """Yield the points of one page after another; those that are too large are read again in halves.
+
+    `read(offset, rows)` returns so many points from an offset on, None at first, and the next offset, None at the end.
+    """
+    offset, is_last = None, False
+    while not is_last:
+        try:
+            points, following = read(offset, rows)
+        except Exception as error:
+            if rows == 1 or not is_too_large(error):
+                raise
+            rows //= 2
+            continue
         yield from points
+        offset, is_last = following, following is None
 
 
 def _dense(vector: Any) -> Vector:

@@ -28,9 +28,11 @@ from c2llm_integrations.stores.qdrant.client import (
     QdrantClient,
     bounded_client,
     is_gone,
+    is_too_large,
     models,
     pause_after,
     reason,
+    retrieved,
     status_of,
 )
 from c2llm_integrations.stores.qdrant.payload import (
@@ -279,13 +281,14 @@ class QdrantStore(PointReader):
     def _retrieve(self, ids: Sequence[RecordId], payload: Fields, vectors: bool = False) -> Iterator[Any]:
         page = self._page(TEXT_BYTES if payload else 0) if vectors or payload is True else BATCH_IDS
         what = {"with_payload": payload, "with_vectors": [DENSE] if vectors else False}
-        for start in range(0, len(ids), page):
-            yield from self._ask("retrieve", list(ids[start : start + page]), **what)
+        return retrieved(lambda some: self._ask("retrieve", some, **what), ids, page)
 
     def _scroll(self, where: Filter, source: str | None, payload: Fields, vectors: bool = False) -> Iterator[Any]:
         chosen, page = ours(self._types, where, source), self._page(TEXT_BYTES) if vectors else SCAN_PAGE
-        what = {"limit": page, "with_payload": payload, "with_vectors": [DENSE] if vectors else False}
-        return pages(lambda offset: self._ask("scroll", chosen, offset=offset, **what))
+        what = {"with_payload": payload, "with_vectors": [DENSE] if vectors else False}
+        return pages(
+            lambda offset, rows: self._ask("scroll", chosen, offset=offset, limit=rows, **what), page, is_too_large
+        )
 
     def _found(self, requests: list[Any]) -> list[Any]:
         return [answer.points for answer in self._ask("query_batch_points", requests)]
