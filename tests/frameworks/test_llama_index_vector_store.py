@@ -371,7 +371,7 @@ def test_a_store_is_named_by_position_and_wrong_arguments_are_told_in_one_line(t
 
 def test_an_id_that_cannot_be_one_is_a_refused_row(embedding):
     node = TextNode(id_="", text="a", embedding=[1.0] * embedding.embedder.output_dim)
-    with pytest.raises(RowsRefused, match="id '' .* cannot be one"):
+    with pytest.raises(RowsRefused, match=r"id '' .* cannot be one"):
         C2LLMVectorStore("qdrant+memory://", embed_model=embedding).add([node])
 
 
