@@ -24,7 +24,7 @@ from c2llm_integrations.retrieval.search import (
     warn_if_given,
     warned_mode_for,
 )
-from c2llm_integrations.stores import open_store
+from c2llm_integrations.stores import open_store, whole_url
 from c2llm_integrations.stores.foreign_collection import ForeignStore
 from c2llm_integrations.stores.records import Hit
 from c2llm_integrations.stores.row_checks import require
@@ -123,6 +123,8 @@ def shared_store(store: str | VectorStore, collection: str = "code", wait: float
     For more questions than one process can answer use a server, `qdrant+http://HOST:PORT`.
     """
     require(store, (str, VectorStore), "a store's URL such as 'qdrant+edge://rows', or an open store")
+    if isinstance(store, str):
+        store = whole_url(store)  # it is opened later, and the process may have gone to another folder by then
     name = (store, collection) if isinstance(store, str) else (id(store), store.collection)
     with _stores_lock:
         return _stores.setdefault(name, SharedStore(store, collection, wait))

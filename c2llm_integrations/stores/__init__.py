@@ -115,6 +115,17 @@ def open_store(
     return opened
 
 
+def whole_url(url: str) -> str:
+    """Return the URL of a store with the whole path of its folder, so that it means the same from every folder."""
+    try:
+        database, place, _ = _located(url, None)
+    except C2LLMError:  # opening it says what is wrong
+        return url
+    if database.port or not place:
+        return url
+    return f"{url.partition('://')[0]}://{os.path.abspath(os.path.expanduser(place))}"
+
+
 def list_collections(url: str, *, api_key: str | None = None) -> list[str]:
     """Return the names of the collections that this package made in a store, sorted; errors are `open_store`'s."""
     database, place, key = _located(url, api_key)

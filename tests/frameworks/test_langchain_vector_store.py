@@ -255,6 +255,18 @@ def test_bad_arguments_are_refused_in_one_line(call, embeddings):
     assert len(store.similarity_search("a")) == 1
 
 
+def test_a_relative_url_is_meant_from_the_folder_where_it_was_given(tmp_path, monkeypatch, embeddings):
+    stores = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        stores.append(C2LLMVectorStore("qdrant+edge://rows", embedding=embeddings))
+        monkeypatch.chdir(tmp_path)
+        stores[-1].add_texts([name])
+    assert [store.similarity_search("which?")[0].page_content for store in stores] == ["one", "two"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+
+
 class Alike:
     """Embeddings that are none of LangChain's class."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -98,28 +97,28 @@ def test_every_kind_of_failure_at_once_while_replacing(quick_path: Path, rows: l
 def test_a_killed_server_that_comes_back_has_it_all(quick_path: Path, rows: list[Row], spec: CollectionSpec) -> None:
     server = ServerProcess(quick_path)
     server.start()
-    stop = threading.Event()
-    twice = threading.Event()
+    killed = []
 
-    def kill_now_and_then() -> None:
-        kills = 0
-        while not stop.wait(0.15):
-            server.kill()
-            server.start()
-            kills += 1
-            if kills == 2:
-                twice.set()
+    def kill_and_start() -> None:
+        server.kill()
+        server.start()
+        killed.append(True)
 
     try:
         with open_store(f"qdrant+{server.address}") as store, ThreadPoolExecutor(1) as threads:
             store.create(spec)
-            killing = threads.submit(kill_now_and_then)
-            try:
-                while not twice.is_set() and not killing.done():  # a quick machine is done before the second kill
-                    load_all(store, rows, spec)
-            finally:
-                stop.set()
-            killing.result()
+
+            def batches() -> Iterator[list[Row]]:
+                for start in range(0, len(rows), BATCH):
+                    if start in (len(rows) // 3, 2 * len(rows) // 3):  # those before are on their way or stored
+                        threads.submit(kill_and_start)
+                    yield rows[start : start + BATCH]
+
+            with store.bulk():
+                load(batches(), store)
+            store.claim("repo", "checkout")
+            threads.shutdown()
+            assert killed == [True, True]
             assert_undisturbed(store, rows, spec)
     finally:
         server.kill()

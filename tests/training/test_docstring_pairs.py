@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from c2llm_integrations.code import chunking, languages
+from c2llm_integrations.code import languages, parsing
 from c2llm_integrations.training.docstring_pairs import LANGUAGES, definitions, first_paragraph, masked, words
 
 PYTHON = '''
@@ -52,7 +52,7 @@ OTHERS = {
 
 def test_a_file_that_no_parser_survives_gives_no_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(definitions(PYTHON, "python"))
-    monkeypatch.setattr(chunking, "survives", lambda *_: False)
+    monkeypatch.setattr(parsing, "survives", lambda *_: False)
     assert list(definitions(PYTHON, "python")) == []
 
 
