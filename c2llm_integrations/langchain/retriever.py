@@ -67,13 +67,18 @@ class C2LLMRetriever(_Options):  # type: ignore[misc]
     wait: float = STORE_WAIT_SECONDS
     search_kwargs: dict[str, Any] = Field(default_factory=dict)
 
-    _shared: SharedStore | None = PrivateAttr(default=None)
+    _shared: tuple[Any, SharedStore] | None = PrivateAttr(default=None)
 
     @field_validator("search_kwargs")
     @classmethod
     def _known(cls, given: dict[str, Any]) -> dict[str, Any]:
         refuse_unknown(given, PER_CALL)
         return given
+
+    def model_post_init(self, context: Any) -> None:
+        """Name the store, which is opened on first use."""
+        super().model_post_init(context)
+        self._source()
 
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **asked: Any
@@ -87,8 +92,10 @@ class C2LLMRetriever(_Options):  # type: ignore[misc]
         return await source.hand_over(self._search, source, query, asked)
 
     def _source(self) -> SharedStore:
-        self._shared = shared_store(self.store, self.collection, self.wait)
-        return self._shared
+        asked = self.store, self.collection, self.wait
+        if self._shared is None or self._shared[0] != asked:  # a field may have been set since
+            self._shared = asked, shared_store(*asked)
+        return self._shared[1]
 
     def _search(self, source: SharedStore, query: str, asked: Mapping[str, Any]) -> list[Document]:
         refuse_unknown(asked, PER_CALL)

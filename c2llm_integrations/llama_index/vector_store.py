@@ -83,7 +83,7 @@ class C2LLMVectorStore(BasePydanticVectorStore):
     fields: dict[str, str] | None = None
 
     _opened: VectorStore | None = PrivateAttr(default=None)
-    _kept: SharedStore | None = PrivateAttr(default=None)
+    _kept: tuple[Any, SharedStore] | None = PrivateAttr(default=None)
 
     def __init__(
         self, store: str | VectorStore = "qdrant+memory://", collection: str = "documents", **options: Any
@@ -98,9 +98,10 @@ class C2LLMVectorStore(BasePydanticVectorStore):
             raise InputError(f"{name} is {wrong['input']!r:.60}: {wrong['msg'].lower()}") from None
 
     def model_post_init(self, context: Any) -> None:
-        """Open a store in memory, which no URL names."""
+        """Open a store in memory, which no URL names; another is opened on first use."""
         if self.store == "qdrant+memory://":
             self._opened = open_store(str(self.store), self.collection)
+        self._shared()
 
     @classmethod
     def class_name(cls) -> str:
@@ -265,8 +266,10 @@ class C2LLMVectorStore(BasePydanticVectorStore):
     # ---- shared
 
     def _shared(self) -> SharedStore:
-        self._kept = shared_store(self._opened or self.store, self.collection)
-        return self._kept
+        asked = self._opened or self.store, self.collection
+        if self._kept is None or self._kept[0] != asked:  # a field may have been set since
+            self._kept = asked, shared_store(*asked)
+        return self._kept[1]
 
     def _documents(self) -> Documents:
         fields = {**(self.fields or {}), DOCUMENT: "keyword"}

@@ -264,6 +264,12 @@ def test_a_relative_url_is_meant_from_the_folder_where_it_was_given(tmp_path, mo
         monkeypatch.chdir(tmp_path)
         stores[-1].add_texts([name])
     assert [store.similarity_search("which?")[0].page_content for store in stores] == ["one", "two"]
+    monkeypatch.chdir(tmp_path / "one")
+    retriever = C2LLMRetriever(store="qdrant+edge://rows", collection="documents", embeddings=embeddings)
+    for folder in ("one", "two"):
+        monkeypatch.chdir(tmp_path / folder)
+        assert retriever.invoke("which?")[0].page_content == "one"
+    monkeypatch.chdir(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
 
 

@@ -369,6 +369,17 @@ def test_a_store_is_named_by_position_and_wrong_arguments_are_told_in_one_line(t
         assert "\n" not in str(caught.value)
 
 
+def test_a_relative_url_is_meant_from_the_folder_where_it_was_given(tmp_path, monkeypatch, embedding):
+    stores = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        stores.append(C2LLMVectorStore("qdrant+edge://rows", embed_model=embedding))
+        monkeypatch.chdir(tmp_path)
+        stores[-1].add([TextNode(id_=name, text=name, embedding=embedding.get_text_embedding(name))])
+    assert [[node.text for node in store.get_nodes()] for store in stores] == [["one"], ["two"]]
+
+
 def test_an_id_that_cannot_be_one_is_a_refused_row(embedding):
     node = TextNode(id_="", text="a", embedding=[1.0] * embedding.embedder.output_dim)
     with pytest.raises(RowsRefused, match=r"id '' .* cannot be one"):
