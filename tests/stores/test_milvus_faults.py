@@ -204,9 +204,8 @@ def test_a_server_that_never_says_its_version_is_an_error_in_time(monkeypatch: p
 
 
 def test_an_answer_larger_than_servers_send_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    options = milvus_collections.CONNECTION["grpc_options"]
-    assert options[b"grpc.max_receive_message_length"] == 2**28
-    monkeypatch.setitem(options, b"grpc.max_receive_message_length", 2**16)
+    assert milvus_collections.MAX_ANSWER_BYTES == 2**28
+    monkeypatch.setattr(milvus_collections, "MAX_ANSWER_BYTES", 2**16)
     answers = {"DescribeCollection": bytes(2**20)}
     with (
         faked(lambda method: answers.get(method, version_only(method))) as address,
