@@ -68,16 +68,24 @@ class _Proxy(grpc.GenericRpcHandler):
 
 
 @contextmanager
+def _served(handler: grpc.GenericRpcHandler) -> Iterator[str]:
+    server = grpc.server(ThreadPoolExecutor(8), handlers=[handler], options=LARGE)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.stop(None)
+
+
+@contextmanager
 def between(address: str, faults: Faults) -> Iterator[str]:
     """The http:// address of a proxy to the Milvus at `address`."""
-    with grpc.insecure_channel(address.removeprefix("http://"), LARGE) as channel:
-        server = grpc.server(ThreadPoolExecutor(8), handlers=[_Proxy(channel, faults)], options=LARGE)
-        port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        try:
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.stop(None)
+    with (
+        grpc.insecure_channel(address.removeprefix("http://"), LARGE) as channel,
+        _served(_Proxy(channel, faults)) as proxy,
+    ):
+        yield proxy
 
 
 class _Fake(grpc.GenericRpcHandler):
@@ -92,13 +100,8 @@ class _Fake(grpc.GenericRpcHandler):
 @contextmanager
 def faked(answer: Callable[[str], bytes]) -> Iterator[str]:
     """The http:// address of a server that answers each method, by its name, with these bytes; b"" is an empty one."""
-    server = grpc.server(ThreadPoolExecutor(8), handlers=[_Fake(answer)], options=LARGE)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.stop(None)
+    with _served(_Fake(answer)) as address:
+        yield address
 
 
 class LiteServer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,10 @@ def parse_json(document: str | bytes) -> Any:
         raise ValueError("it is nested too deep") from None
 
 
-def has_too_many_values(text: str) -> bool:
-    """Return whether a document may hold over `MAX_VALUES` values, of which each takes memory when it is parsed."""
-    return len(text) > MAX_VALUES and sum(map(text.count, ",[{")) > MAX_VALUES
+def has_too_many_values(text: str | bytes, most: int = MAX_VALUES) -> bool:
+    """Return whether a document may hold over `most` values, of which each takes memory when it is parsed."""
+    marks: Iterable[Any] = ",[{" if isinstance(text, str) else b",[{"
+    return len(text) > most and sum(map(text.count, marks)) > most
 
 
 def is_json_lines(file: Path) -> bool:

@@ -66,6 +66,7 @@ class _Terms(BM25BuiltInFunction):
 
     @property
     def type(self) -> Any:
+        """The type of the function: none that langchain-milvus knows."""
         # At each search, langchain-milvus 0.4 adds the field of a function of type BM25 to the store's list of
         # vector fields, where it is already: the second search has a weight too many, and Milvus refuses it.
         return super().type.__class__.UNKNOWN

@@ -18,7 +18,7 @@ from c2llm_integrations.retrieval.clashing_fields import given_metadata
 from c2llm_integrations.retrieval.document_store import refuse_unknown, rerank
 from c2llm_integrations.retrieval.options import SearchOptions
 from c2llm_integrations.retrieval.search import for_model, warned_mode_for
-from c2llm_integrations.retrieval.store_handles import STORE_WAIT_SECONDS, SharedStore, shared_store
+from c2llm_integrations.retrieval.store_handles import STORE_WAIT_SECONDS, KeptStore, SharedStore, kept_store
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.records import Hit
 from c2llm_integrations.stores.vector_store import VectorStore
@@ -67,7 +67,7 @@ class C2LLMRetriever(_Options):  # type: ignore[misc]
     wait: float = STORE_WAIT_SECONDS
     search_kwargs: dict[str, Any] = Field(default_factory=dict)
 
-    _shared: tuple[Any, SharedStore] | None = PrivateAttr(default=None)
+    _kept: KeptStore | None = PrivateAttr(default=None)
 
     @field_validator("search_kwargs")
     @classmethod
@@ -92,10 +92,8 @@ class C2LLMRetriever(_Options):  # type: ignore[misc]
         return await source.hand_over(self._search, source, query, asked)
 
     def _source(self) -> SharedStore:
-        asked = self.store, self.collection, self.wait
-        if self._shared is None or self._shared[0] != asked:  # a field may have been set since
-            self._shared = asked, shared_store(*asked)
-        return self._shared[1]
+        self._kept = kept_store(self._kept, self.store, self.collection, self.wait)
+        return self._kept[1]
 
     def _search(self, source: SharedStore, query: str, asked: Mapping[str, Any]) -> list[Document]:
         refuse_unknown(asked, PER_CALL)

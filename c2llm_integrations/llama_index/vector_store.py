@@ -26,7 +26,7 @@ from c2llm_integrations.model.fingerprint import Fingerprint
 from c2llm_integrations.retrieval.document_store import Documents, refuse_unknown
 from c2llm_integrations.retrieval.options import Mode
 from c2llm_integrations.retrieval.search import is_readable
-from c2llm_integrations.retrieval.store_handles import SharedStore, shared_store
+from c2llm_integrations.retrieval.store_handles import KeptStore, SharedStore, kept_store
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.filter import Filter, value_of
 from c2llm_integrations.stores.records import Hit, Record, Row
@@ -83,7 +83,7 @@ class C2LLMVectorStore(BasePydanticVectorStore):
     fields: dict[str, str] | None = None
 
     _opened: VectorStore | None = PrivateAttr(default=None)
-    _kept: tuple[Any, SharedStore] | None = PrivateAttr(default=None)
+    _kept: KeptStore | None = PrivateAttr(default=None)
 
     def __init__(
         self, store: str | VectorStore = "qdrant+memory://", collection: str = "documents", **options: Any
@@ -266,9 +266,7 @@ class C2LLMVectorStore(BasePydanticVectorStore):
     # ---- shared
 
     def _shared(self) -> SharedStore:
-        asked = self._opened or self.store, self.collection
-        if self._kept is None or self._kept[0] != asked:  # a field may have been set since
-            self._kept = asked, shared_store(*asked)
+        self._kept = kept_store(self._kept, self._opened or self.store, self.collection)
         return self._kept[1]
 
     def _documents(self) -> Documents:

@@ -131,22 +131,6 @@ def require_comparable(spec: CollectionSpec, width: int, fingerprint: Fingerprin
     spec.require_model(width, spec.fingerprint if spec.is_given else fingerprint)  # its own: the width is compared
 
 
-def search_with(query: str, embedder: C2LLMEmbedder | None, store: VectorStore, options: SearchOptions) -> list[Hit]:
-    """Return what `search` returns, for options as one object."""
-    require_question(query, options)
-    spec = spec_of(store)
-    mode = supported_mode(options.mode, spec, store)
-    vector = None
-    if embedder is not None:
-        require_comparable(spec, embedder.output_dim, embedder.fingerprint)
-        mode, _ = mode_and_note(query, mode, embedder)
-        vector = embedder.encode_queries([for_model(query)])[0] if mode != "lexical" else None
-    elif mode != "lexical":
-        raise InputError(f"mode {mode!r} needs an embedder; pass one, or use mode 'lexical'")
-    path = None if options.path is None else _within_checkout(options.path, store)
-    return find(query, vector, store, replace(options, mode=mode, path=path))
-
-
 @dataclass(frozen=True)
 class Answer:
     """Hits, best first, and lines that the asker should read with them.
@@ -162,13 +146,33 @@ class Answer:
 
 def answer(query: str, embedder: C2LLMEmbedder | None, store: VectorStore, options: SearchOptions) -> Answer:
     """Return what `search_with` does, with what to say of it."""
-    supported = supported_mode(options.mode, spec_of(store), store)
+    found = _answer(query, embedder, store, options)
+    return found if found.hits else replace(found, unmatched=unmatched(store, options))
+
+
+def search_with(query: str, embedder: C2LLMEmbedder | None, store: VectorStore, options: SearchOptions) -> list[Hit]:
+    """Return what `search` returns, for options as one object."""
+    return _answer(query, embedder, store, options).hits
+
+
+def _answer(query: str, embedder: C2LLMEmbedder | None, store: VectorStore, options: SearchOptions) -> Answer:
+    require_question(query, options)
+    spec = spec_of(store)
+    supported = supported_mode(options.mode, spec, store)
+    vector = None
+    if embedder is not None:
+        require_comparable(spec, embedder.output_dim, embedder.fingerprint)
+    elif supported != "lexical":
+        raise InputError(f"mode {supported!r} needs an embedder; pass one, or use mode 'lexical'")
     mode, note = mode_and_note(query, supported, embedder)
+    if embedder is not None and mode != "lexical":
+        vector = embedder.encode_queries([for_model(query)])[0]
+    path = None if options.path is None else _within_checkout(options.path, store)
+    hits = find(query, vector, store, replace(options, mode=mode, path=path))
     notes = [WORDLESS_NOTE] if supported != options.mode else []
     notes += [note] if note else []
     notes += [GIVEN_NOTE] if mode != "lexical" and is_given(store) else []
-    hits = search_with(query, embedder, store, options)
-    return Answer(hits, notes, "" if hits else unmatched(store, options), mode)
+    return Answer(hits, notes, mode=mode)
 
 
 def supported_mode(mode: Mode, spec: CollectionSpec, store: VectorStore) -> Mode:

@@ -112,6 +112,18 @@ class SharedStore(Awaited):
             return self._model
 
 
+# How a store was asked for, and the handle on it.
+KeptStore = tuple[tuple[Any, ...], SharedStore]
+
+
+def kept_store(kept: KeptStore | None, *asked: Any) -> KeptStore:
+    """Return the handle that an object has kept if it was asked for the same, else that of `shared_store(*asked)`.
+
+    A field of the object may have been set since; a relative URL still means the folder where it was first asked for.
+    """
+    return kept if kept is not None and kept[0] == asked else (asked, shared_store(*asked))
+
+
 _stores: WeakValueDictionary[tuple[Any, ...], SharedStore] = WeakValueDictionary()
 _stores_lock = threading.Lock()
 

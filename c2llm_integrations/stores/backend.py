@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
 from c2llm_integrations._utils.fork import watched
-from c2llm_integrations.errors import C2LLMError, StoreError
+from c2llm_integrations.errors import C2LLMError, InputError, StoreError
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.records import AnyRecord, Candidates, RecordIterator, Vector
@@ -256,4 +256,5 @@ def require_parts(embedder: object, store: object) -> None:
     """Raise InputError unless a user gave an embedder (or None) and an open store, rather than what names them."""
     require(store, Backend, "an open store, such as open_store(URL, COLLECTION)")
     if embedder is not None and not hasattr(embedder, "encode_documents"):
-        require(embedder, (), "a C2LLMEmbedder (a framework's C2LLM embedding has it as .embedder)")
+        what = f"{embedder!r:.60} ({type(embedder).__name__})"
+        raise InputError(f"expected a C2LLMEmbedder (a framework's C2LLM embedding has it as .embedder), got {what}")

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from c2llm_integrations._utils.json_lines import has_too_many_values
 from c2llm_integrations._utils.retry import seconds_of
 from c2llm_integrations.errors import MissingExtra, StoreError
 from c2llm_integrations.stores.ids import RecordId
@@ -85,9 +86,10 @@ def _read_bounded(response: httpx.Response) -> None:
                 raise AnswerTooLarge(f"the answer has over {ANSWER_BYTES:,} bytes; {_FEWER}")
             if time.monotonic() > end:
                 raise httpx.ReadTimeout(f"the answer did not end within {ANSWER_SECONDS:.0f} s")
-    if len(content) > ANSWER_VALUES and sum(map(content.count, b",[{")) > ANSWER_VALUES:
+    answer = bytes(content)
+    if has_too_many_values(answer, ANSWER_VALUES):
         raise AnswerTooLarge(f"the answer has over {ANSWER_VALUES:,} commas and brackets; {_FEWER}")
-    response.stream = httpx.ByteStream(bytes(content))
+    response.stream = httpx.ByteStream(answer)
 
 
 def _request(vector: Any, using: str, limit: int, rows: Any, params: Any = None, with_payload: bool = False) -> Any:
