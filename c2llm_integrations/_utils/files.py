@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from c2llm_integrations._utils.fork import watched
-from c2llm_integrations.errors import StoreBusy, StoreError
+from c2llm_integrations.errors import InputError, StoreBusy, StoreError
 
 # How often a lock that another holds is tried again.
 POLL_SECONDS = 0.01
@@ -151,6 +151,16 @@ else:
 
     def _lock(descriptor: int, is_shared: bool) -> None:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+
+
+def require_output(file: Path) -> None:
+    """Raise InputError, before any work is done, for a file to write that is something else, or has no folder."""
+    if file.is_dir():
+        raise InputError(f"{file} is a folder; name a file in it")
+    if file.exists() and not file.is_file():
+        raise InputError(f"{file} is a pipe or device, which is not written over; name another file")
+    if not file.absolute().parent.is_dir():
+        raise InputError(f"no folder {file.absolute().parent} to write {file.name} to; make it, or name another file")
 
 
 def write_atomically(file: Path, text: str, *, lasting: bool = True) -> None:

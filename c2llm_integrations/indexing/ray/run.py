@@ -41,6 +41,7 @@ from c2llm_integrations.indexing.ray.cluster import (
 )
 from c2llm_integrations.indexing.report import IngestReport
 from c2llm_integrations.stores import DATABASES, open_store
+from c2llm_integrations.stores.bulk_loader import clear_refused
 from c2llm_integrations.stores.spec import CollectionSpec
 
 try:
@@ -101,6 +102,8 @@ def ingest_distributed(
     require_server(store)
     require_distributable(options)
     named = _named(sources)
+    if options.refused is not None:
+        clear_refused(options.refused)
     cluster = cluster or Cluster()
     destination = Destination(store, collection, api_key, socket.gethostname())
     begin = perf_counter()
@@ -181,7 +184,6 @@ def _spec_of(make: EmbedderOf, destination: Destination, options: IngestOptions)
 
 
 def _write_refused(reports: Sequence[IngestReport], file: Path) -> None:
-    file.unlink(missing_ok=True)
     lines = [
         json.dumps({"id": id, "repository": report.repository, "reason": why}) + "\n"
         for report in reports
