@@ -89,7 +89,8 @@ def _list_remote(source: str, destination: Destination, force: bool) -> Iterator
                 return
             folder = TemporaryDirectory(prefix="c2llm-")
             options = ("--quiet", "--depth", "1", "--no-tags", "--no-recurse-submodules", "--no-checkout")
-            run_git("clone", *options, "--", url, folder.name, seconds=GIT_SECONDS, protocols=protocols)
+            clone = ("-c", "fetch.unpackLimit=1", "clone")  # into one file, which has a limit
+            run_git(*clone, *options, "--", url, folder.name, seconds=GIT_SECONDS, protocols=protocols)
             if commit:
                 check_out(Path(folder.name), GIT_SECONDS)
     except RepositoryError as error:
