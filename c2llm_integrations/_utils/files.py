@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -153,6 +154,28 @@ else:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
 
+@contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Name the file in an error of a block that writes it: where the disk is full, the system does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(file)
+        raise
+
+
+def real_path(path: str | os.PathLike[str]) -> Path:
+    """Return the absolute path behind all links; of links in a circle, where `Path.resolve` may raise, some path."""
+    return Path(os.path.realpath(path))
+
+
+def require_output_folder(folder: Path) -> None:
+    """Raise InputError, before any work is done, for a folder to write into that is something else."""
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; name another")
+
+
 def require_output(file: Path) -> None:
     """Raise InputError, before any work is done, for a file to write that is something else, or has no folder."""
     if file.is_dir():
@@ -170,7 +193,7 @@ def write_atomically(file: Path, text: str, *, lasting: bool = True) -> None:
     """
     temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with open(temporary, "x", encoding="utf-8", newline="\n") as stream:
+        with naming(file), open(temporary, "x", encoding="utf-8", newline="\n") as stream:
             stream.write(text)
             if lasting:
                 stream.flush()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from c2llm_integrations._utils.files import require_output
+from c2llm_integrations._utils.files import require_output, require_output_folder
 from c2llm_integrations._utils.option_field import option
 from c2llm_integrations._utils.progress import shown
 from c2llm_integrations.cli import terminal
@@ -69,6 +69,8 @@ def train_head(
 
     file = out or Path(f"c2llm-head-{options.output_dim}.safetensors")
     require_new(file)
+    if data.states is not None:
+        require_output_folder(data.states)
     checkpoint = load_checkpoint(lasting_name(base))
     check_width(checkpoint, options.output_dim)
     found, groups = _texts(checkpoint, paths, data.texts, options.seed)

@@ -10,7 +10,7 @@ from dataclasses import replace as changed
 from pathlib import Path
 from time import perf_counter
 
-from c2llm_integrations._utils.files import require_output
+from c2llm_integrations._utils.files import naming, require_output
 from c2llm_integrations._utils.progress import Progress
 from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import InputError, RepositoryError, StoreError
@@ -57,7 +57,7 @@ def export(
     contents = Contents(spec, claims, store.count(source=repository))
     partial = file.with_name(f"{file.name}.partial")
     try:
-        with open(partial, "wb") as stream:
+        with naming(file), open(partial, "wb") as stream:
             written = write_rows(stream, contents, _told(store.rows(source=repository), contents.rows, progress))
             stream.flush()
             os.fsync(stream.fileno())

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from c2llm_integrations._utils.files import require_output
+from c2llm_integrations._utils.files import naming, require_output
 from c2llm_integrations._utils.json_lines import MAX_LINE_BYTES, parse_row
 from c2llm_integrations.errors import BatchRefused, InputError, RowsRefused, StoreError
 from c2llm_integrations.stores.ids import RecordId, packed, unpacked
@@ -197,7 +197,7 @@ class Loader:
                 self.report.refuse(hashable(record.id), f"{place}: {why}", self._kept)
             filed.append(json.dumps({**line, "reason": why}, default=repr) + "\n")
         if self._refused is not None and filed:
-            with self._lock, open(self._refused, "a", encoding="ascii") as file:
+            with self._lock, naming(self._refused), open(self._refused, "a", encoding="ascii") as file:
                 file.writelines(filed)
 
     def __enter__(self) -> Self:

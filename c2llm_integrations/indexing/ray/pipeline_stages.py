@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
+from c2llm_integrations._utils.files import real_path
 from c2llm_integrations.code import exclude
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
@@ -115,7 +116,7 @@ def _address(source: str) -> Iterator[tuple[str, str]]:
     if "://" in source and not is_file:  # whatever folder has such a name here
         yield source, _PROTOCOLS
         return
-    folder = Path(unquote(urlsplit(source).path) if is_file else source).resolve()
+    folder = real_path(unquote(urlsplit(source).path) if is_file else source)
     git = GitFolder(folder, folder) if is_git_folder(folder) else GitFolder.of(folder)
     if git is None:
         yield source, _PROTOCOLS

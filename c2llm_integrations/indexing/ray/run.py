@@ -23,6 +23,7 @@ from time import perf_counter
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from c2llm_integrations._utils.files import real_path
 from c2llm_integrations.code.exclude import UNREADABLE
 from c2llm_integrations.code.secrets import is_token
 from c2llm_integrations.errors import InputError, MissingExtra, RepositoryError, StoreError
@@ -145,7 +146,7 @@ def _named(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
                 )
             named[source] = source
             continue
-        folder = Path(source).resolve()
+        folder = real_path(source)
         root = next((above for above in (folder, *folder.parents) if (above / ".git").exists()), folder)
         key = str(folder if source.endswith(DATA_SETS) else root)
         if named.setdefault(key, str(folder)) != str(folder):
