@@ -9,11 +9,12 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from c2llm_integrations._utils.fork import watched
-from c2llm_integrations.errors import StoreBusy, StoreError
+from c2llm_integrations.errors import InputError, StoreBusy, StoreError
 
 # How often a lock that another holds is tried again.
 POLL_SECONDS = 0.01
@@ -153,6 +154,38 @@ else:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
 
+@contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Name the file in an error of a block that writes it: where the disk is full, the system does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(file)
+        raise
+
+
+def real_path(path: str | os.PathLike[str]) -> Path:
+    """Return the absolute path behind all links; of links in a circle, where `Path.resolve` may raise, some path."""
+    return Path(os.path.realpath(path))
+
+
+def require_output_folder(folder: Path) -> None:
+    """Raise InputError, before any work is done, for a folder to write into that is something else."""
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; name another")
+
+
+def require_output(file: Path) -> None:
+    """Raise InputError, before any work is done, for a file to write that is something else, or has no folder."""
+    if file.is_dir():
+        raise InputError(f"{file} is a folder; name a file in it")
+    if file.exists() and not file.is_file():
+        raise InputError(f"{file} is a pipe or device, which is not written over; name another file")
+    if not file.absolute().parent.is_dir():
+        raise InputError(f"no folder {file.absolute().parent} to write {file.name} to; make it, or name another file")
+
+
 def write_atomically(file: Path, text: str, *, lasting: bool = True) -> None:
     """Replace a file so that a crash, even of the machine, leaves the old one or the new one.
 
@@ -160,7 +193,7 @@ def write_atomically(file: Path, text: str, *, lasting: bool = True) -> None:
     """
     temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with open(temporary, "x", encoding="utf-8", newline="\n") as stream:
+        with naming(file), open(temporary, "x", encoding="utf-8", newline="\n") as stream:
             stream.write(text)
             if lasting:
                 stream.flush()

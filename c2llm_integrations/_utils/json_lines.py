@@ -49,8 +49,12 @@ def read_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def read_lines(file: Path) -> Iterator[tuple[str, bytes]]:
     """Yield where each line is, and the line; blank lines are skipped.
 
-    Raises InputError for a file that is not valid gzip, and for a line, or blank lines in a row, over `MAX_LINE_BYTES`.
+    Raises InputError for a file that is missing or not valid gzip, for what is not a file, and for a line, or blank
+    lines in a row, over `MAX_LINE_BYTES`.
     """
+    if not file.is_file():  # a pipe would be waited for
+        what = "is a folder" if file.is_dir() else "is not a file" if file.exists() else "does not exist"
+        raise InputError(f"{file} {what}; name a file of JSON lines")
     blank = 0
     try:
         with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as lines:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from c2llm_integrations._utils.files import real_path
 from c2llm_integrations._utils.option_field import option
 from c2llm_integrations._utils.progress import shown
 from c2llm_integrations.cli import terminal
@@ -162,7 +163,7 @@ def _keep_current(path: Path, store: VectorStore, run: Callable[..., IngestRepor
     from c2llm_integrations.indexing.staleness import stale
     from c2llm_integrations.indexing.watcher import watch
 
-    folder = path.resolve()
+    folder = real_path(path)
     root = root_of(folder)
     below = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
 

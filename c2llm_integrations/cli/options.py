@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import typer
 
+from c2llm_integrations._utils.files import require_output
 from c2llm_integrations._utils.option_field import CLI, option
 from c2llm_integrations.code.exclude import INDEX_FOLDER, REFUSED_FILE
 from c2llm_integrations.errors import InputError
@@ -189,12 +190,4 @@ def require_new(file: Path) -> None:
     """Raise InputError, before any work is done, for an --out file that already exists, or whose folder is missing."""
     if file.exists():
         raise InputError(f"{file} exists, and collections may need it; name another with --out")
-    require_folder(file)
-
-
-def require_folder(file: Path) -> None:
-    """Raise InputError, before any work is done, for an --out that is a folder, or whose folder is missing."""
-    if file.is_dir():
-        raise InputError(f"{file} is a folder; name a file in it")
-    if not file.absolute().parent.is_dir():
-        raise InputError(f"no folder {file.absolute().parent} to write {file.name} to; make it, or name another --out")
+    require_output(file)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from c2llm_integrations._utils.files import require_output, require_output_folder
 from c2llm_integrations._utils.option_field import option
 from c2llm_integrations._utils.progress import shown
 from c2llm_integrations.cli import terminal
-from c2llm_integrations.cli.options import command, require_folder, require_new
+from c2llm_integrations.cli.options import command, require_new
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.training.options import FinetuneOptions, HeadOptions
 
@@ -68,6 +69,8 @@ def train_head(
 
     file = out or Path(f"c2llm-head-{options.output_dim}.safetensors")
     require_new(file)
+    if data.states is not None:
+        require_output_folder(data.states)
     checkpoint = load_checkpoint(lasting_name(base))
     check_width(checkpoint, options.output_dim)
     found, groups = _texts(checkpoint, paths, data.texts, options.seed)
@@ -104,11 +107,12 @@ def mine_pairs(
     """
     from c2llm_integrations.training.mine_pairs import mine_repositories
 
-    require_folder(out)
+    apart = out.with_name(f"{out.stem}-held-out{out.suffix}")
+    require_output(out)
+    require_output(apart)
     mined = mine_repositories(paths, held_out, seed)
     _write_lines(out, mined.training)
     terminal.write(str(out))
-    apart = out.with_name(f"{out.stem}-held-out{out.suffix}")
     if mined.held_out:
         _write_lines(apart, mined.held_out)
         terminal.write(str(apart))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,8 +47,9 @@ MAX_PATHS = 500_000
 _PATH_BYTES = 512
 # Bytes that git may print, and allocate (on Linux): a few hundred bytes can describe billions of files.
 MAX_OUTPUT, MAX_MEMORY = 2**28, 2**31
-# Bytes of the files that a clone may lay out: ten times what the largest known repositories have.
-MAX_CHECKOUT = 2**36
+# Bytes that a clone may fetch (on Linux), unless half of the free disk is less, and that its files may have laid out:
+# ten times what the largest known repositories have. And bytes that git may allocate for it (on Linux).
+MAX_CHECKOUT, MAX_CLONE_MEMORY = 2**36, 2**33
 # Bytes that are read at a time of what git prints.
 _BLOCK_BYTES = 2**20
 
@@ -130,9 +132,9 @@ def run_git(
     with _temporary_folder() as empty, TemporaryFile() as errors:
         env |= {"GIT_DIR": str(folder)} if folder else {"GIT_CEILING_DIRECTORIES": str(empty.parent)}
         process = _started(arguments, env, empty, errors)
-        memory = MAX_MEMORY if most is None else min(MAX_MEMORY, most * _PATH_BYTES)
-        # A clone is the user's own wish, and takes the memory that it takes.
-        _limit(process, seconds, None if protocols else memory)
+        memory = MAX_CLONE_MEMORY if protocols else min(MAX_MEMORY, (most or MAX_MEMORY) * _PATH_BYTES)
+        room = min(MAX_CHECKOUT, shutil.disk_usage(empty).free // 2) if protocols else None
+        _limit(process, seconds, memory, room)
         late = Timer(seconds, _kill, [process])
         late.start()
         with process:
@@ -151,6 +153,8 @@ def run_git(
         if process.returncode:
             last = lines[-1] if lines else "git said nothing"
             why = f"git printed over {MAX_OUTPUT:,} bytes" if len(output) == MAX_OUTPUT else last
+            if room is not None and any("File too large" in line for line in lines):
+                why = f"it has over {room:,} bytes, and no more are fetched into {empty.parent}; clone it yourself"
             raise RepositoryError(f"git did not answer within {seconds:.3g} s" if is_late else why)
         if said is not None:
             said += lines
@@ -170,6 +174,8 @@ def _started(
             cwd=empty,
             env=env,
             start_new_session=True,
+            # Python ignores the signal of a file that grows too large, and git then says so instead of ending.
+            restore_signals=False,
         )
     except OSError as error:
         raise RepositoryError(f"git cannot be started: {error.strerror}") from error
@@ -210,12 +216,16 @@ def check_out(clone: Path, seconds: float) -> None:
     run_git("--work-tree", str(clone), "checkout", "--force", "--quiet", folder=folder, seconds=seconds)
 
 
-def _limit(process: subprocess.Popen[bytes], seconds: float, memory: int | None) -> None:
-    """Limit git's memory, and its processor time: it outlives this process if that is killed."""
+def _limit(process: subprocess.Popen[bytes], seconds: float, memory: int, room: int | None) -> None:
+    """Limit git's memory, its files, and its processor time: it outlives this process if that is killed."""
     if sys.platform == "linux":
         import resource
 
-        most = {resource.RLIMIT_CPU: math.ceil(seconds * (os.cpu_count() or 1)) + 1, resource.RLIMIT_DATA: memory}
+        most = {
+            resource.RLIMIT_CPU: math.ceil(seconds * (os.cpu_count() or 1)) + 1,
+            resource.RLIMIT_DATA: memory,
+            resource.RLIMIT_FSIZE: room,
+        }
         for kind, size in most.items():
             with suppress(OSError, ValueError):  # it has ended already, or has a lower limit
                 if size is not None:

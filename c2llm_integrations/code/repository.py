@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from c2llm_integrations._utils.files import real_path
 from c2llm_integrations._utils.printable import as_unicode, is_unicode
 from c2llm_integrations.code import exclude
 from c2llm_integrations.code.chunk import CodeChunk
@@ -124,7 +125,7 @@ def open_tree(
 
     """
     root, notes = find_root(path, expected_root)
-    folder = Path(path).resolve()
+    folder = real_path(path)
     prefix = folder.relative_to(root).as_posix() if folder != root else ""
     tree = Tree(root, prefix, _name(root, repository), include_secrets=include_secrets)
     tree.notes = [*notes, *_fill(tree).notes]
@@ -166,13 +167,15 @@ def find_root(path: str | os.PathLike[str], expected: Path | None = None) -> tup
 def _listable(path: str | os.PathLike[str]) -> Path:
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"expected a folder, got {path!r:.60} ({type(path).__name__})")
-    folder = Path(path).resolve()
+    folder = Path(path)
     try:
+        folder = real_path(path)
         os.scandir(folder).close()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a name with a zero byte, which no folder has
         if _URL.match(os.fspath(path)):  # may hold a password, so it is not repeated
             raise RepositoryError("a URL is not a folder; clone it and give the clone's folder") from None
-        raise RepositoryError(f"cannot list {folder}: {error.strerror}; give a folder that you can read") from error
+        why = getattr(error, "strerror", None) or error
+        raise RepositoryError(f"cannot list {folder}: {why}; give a folder that you can read") from error
     return folder
 
 

@@ -179,7 +179,7 @@ def parts_of(claim: Claim, root: Path, prefix: str = "") -> tuple[str, ...]:
     () if the claim holds nothing of it. A folder that a link leads out of `root` does not count.
     """
     here = root.resolve()
-    folders = [one for one in claim.folders if (here / one).resolve().is_relative_to(here)] or [""]
+    folders = [one for one in claim.folders if _below(here, one)] or [""]
     if any(not one or f"{prefix}/".startswith(f"{one}/") for one in folders):
         return (prefix,)
     return tuple(one for one in folders if not prefix or one.startswith(f"{prefix}/"))

@@ -10,6 +10,7 @@ from dataclasses import replace as changed
 from pathlib import Path
 from time import perf_counter
 
+from c2llm_integrations._utils.files import naming, require_output
 from c2llm_integrations._utils.progress import Progress
 from c2llm_integrations.code.lexical_terms import ANALYZER
 from c2llm_integrations.errors import InputError, RepositoryError, StoreError
@@ -44,7 +45,7 @@ def export(
 
     Raises:
         StoreError: There is no collection, or its rows changed while they were read.
-        InputError: `file` is a folder, or exists and is not to be replaced.
+        InputError: `file` is something else, has no folder, or exists and is not to be replaced.
         OSError: The file cannot be written.
 
     """
@@ -56,7 +57,7 @@ def export(
     contents = Contents(spec, claims, store.count(source=repository))
     partial = file.with_name(f"{file.name}.partial")
     try:
-        with open(partial, "wb") as stream:
+        with naming(file), open(partial, "wb") as stream:
             written = write_rows(stream, contents, _told(store.rows(source=repository), contents.rows, progress))
             stream.flush()
             os.fsync(stream.fileno())
@@ -69,9 +70,8 @@ def export(
 
 
 def require_target(file: Path, replace: bool) -> None:
-    """Raise InputError for a file that `export` would not write: a folder, or one that exists."""
-    if file.is_dir():
-        raise InputError(f"{file} is a folder; name a file in it")
+    """Raise InputError for a file that `export` would not write, such as one that exists."""
+    require_output(file)
     if not replace and file.exists():
         raise InputError(f"{file} exists; name another file, or write over it with --replace")
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
 
+from c2llm_integrations._utils.files import real_path
 from c2llm_integrations._utils.printable import as_unicode, is_unicode
 from c2llm_integrations.code.exclude import INTERNAL_NAMES
 from c2llm_integrations.code.git import GitFolder
@@ -41,7 +42,7 @@ def watch(folder: Path, work: Callable[[], None], say: Callable[[str], None], st
 
     """
     stopped = stopped or Event()
-    folder = folder.resolve()
+    folder = real_path(folder)
     left: tuple[int, ...] | None = None  # the lock of a git that was killed
     while not stopped.is_set():
         if not folder.is_dir():

@@ -22,7 +22,7 @@ from c2llm_integrations.retrieval.search import for_model
 from c2llm_integrations.retrieval.store_handles import shared_store
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.records import AnyRecord, Hit
-from c2llm_integrations.stores.row_checks import listed, require
+from c2llm_integrations.stores.row_checks import listed, require, require_count, require_share
 from c2llm_integrations.stores.spec import CompactPlan
 from c2llm_integrations.stores.vector_store import VectorStore as Store
 from c2llm_integrations.stores.vector_store import Where
@@ -198,6 +198,9 @@ class C2LLMVectorStore(VectorStore):
     ) -> list[Document]:
         """Return `k` of the `fetch_k` documents nearest to a vector, chosen to differ from each other."""
         refuse_unknown(unknown, _SEARCH)
+        require_count(k, "k")
+        require_count(fetch_k, "fetch_k")
+        require_share(lambda_mult, "lambda_mult")
         hits = self._documents.nearest(embedding, fetch_k, self._documents.where(filter))
         hits, vectors = self._documents.with_vectors(hits)
         chosen = maximal_marginal_relevance(np.asarray(embedding, np.float32), vectors, lambda_mult, k)
@@ -210,6 +213,20 @@ class C2LLMVectorStore(VectorStore):
         vector = self._embedding.embed_query(for_model(query))
         self._documents.require_comparable(vector, self._fingerprint())
         return self.max_marginal_relevance_search_by_vector(vector, k, fetch_k, lambda_mult, **kwargs)
+
+    def similarity_search_with_relevance_scores(
+        self, query: str, k: int = 4, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        """Return the `k` best documents and their scores in 0…1, without those below a `score_threshold`."""
+        _require_threshold(kwargs)
+        return super().similarity_search_with_relevance_scores(query, k, **kwargs)
+
+    async def asimilarity_search_with_relevance_scores(
+        self, query: str, k: int = 4, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        """Run `similarity_search_with_relevance_scores` without blocking the event loop."""
+        _require_threshold(kwargs)
+        return await super().asimilarity_search_with_relevance_scores(query, k, **kwargs)
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         return float
@@ -240,6 +257,11 @@ class C2LLMVectorStore(VectorStore):
 
     def _scored(self, hits: Sequence[Hit]) -> list[tuple[Document, float]]:
         return [(self._document(hit.record), hit.score) for hit in hits]
+
+
+def _require_threshold(given: Mapping[str, Any]) -> None:
+    if given.get("score_threshold") is not None:
+        require_share(given["score_threshold"], "score_threshold")
 
 
 _SEARCH = ("k", "filter", "search_type", "fetch_k", "lambda_mult")

@@ -30,7 +30,7 @@ from c2llm_integrations.retrieval.store_handles import KeptStore, SharedStore, k
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.filter import Filter, value_of
 from c2llm_integrations.stores.records import Hit, Record, Row
-from c2llm_integrations.stores.row_checks import listed
+from c2llm_integrations.stores.row_checks import listed, require_count, require_share
 from c2llm_integrations.stores.spec import CompactPlan
 from c2llm_integrations.stores.vector_store import VectorStore
 
@@ -197,6 +197,16 @@ class C2LLMVectorStore(BasePydanticVectorStore):
         where = self._where(query.filters)
         if query.doc_ids:
             where &= Filter({DOCUMENT: query.doc_ids})
+        threshold = query.mmr_threshold if query.mmr_threshold is not None else options.get("mmr_threshold")
+        prefetch = options.get("mmr_prefetch_k")
+        require_count(query.similarity_top_k, "similarity_top_k")
+        counts = {"sparse_top_k": query.sparse_top_k, "hybrid_top_k": query.hybrid_top_k, "mmr_prefetch_k": prefetch}
+        for name, many in counts.items():
+            if many is not None:
+                require_count(many, name)
+        for name, share in {"alpha": query.alpha, "mmr_threshold": threshold}.items():
+            if share is not None:
+                require_share(share, name)
         limit, text, vector = query.similarity_top_k, query.query_str, query.query_embedding
         if query.node_ids:
             documents = documents.among(query.node_ids)
@@ -221,9 +231,7 @@ class C2LLMVectorStore(BasePydanticVectorStore):
             warnings.warn(f"the model does not know the script of {text[:40]!r}: {_ALIKE}", stacklevel=3)
         if query.mode == VectorStoreQueryMode.DEFAULT:
             return documents.nearest(vector, limit, where)
-        prefetch = options.get("mmr_prefetch_k") or PREFETCH * limit
-        hits, vectors = documents.with_vectors(documents.nearest(vector, prefetch, where))
-        threshold = query.mmr_threshold if query.mmr_threshold is not None else options.get("mmr_threshold")
+        hits, vectors = documents.with_vectors(documents.nearest(vector, prefetch or PREFETCH * limit, where))
         scores, places = get_top_k_mmr_embeddings(
             vector,
             [one.tolist() for one in vectors],

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from c2llm_integrations._utils.json_lines import has_too_many_values, parse_json
+from c2llm_integrations._utils.json_lines import MAX_VALUES, has_too_many_values, parse_json
 from c2llm_integrations.errors import CheckpointError, InputError
 from c2llm_integrations.model.safetensors_files import FLOATS, read_tensors, some_names, write_tensors
 
@@ -47,6 +47,9 @@ _SHARD_BYTES = 5_000_000_000  # the shard size transformers writes
 _STRANGE = "\ue000"
 # The largest tokenizers have some tens of megabytes.
 _MAX_JSON_BYTES = 2**28
+# Twice the values that those have, of which each takes up to 170 bytes of memory; and the bytes of what is looked up
+# letter by letter, of which each takes up to 370.
+_MAX_TOKENIZER_VALUES, _MAX_PIECES_BYTES = 2**22, 2**22
 # A few times what the largest models have: each costs time and memory before any weight is read.
 _MAX_NUMBER = 2**26
 _MAX_PARTS = {"layer": 1_000, "expert": 2**14, "label": 2**14}
@@ -166,12 +169,14 @@ class Checkpoint:
         """Return the checkpoint's fast tokenizer, without truncation or padding of its own."""
         from tokenizers import Tokenizer
 
-        file = _need_json(self.folder / "tokenizer.json")
+        file = self.folder / "tokenizer.json"
+        _check_tokenizer(file)
         try:
             tokenizer = Tokenizer.from_file(str(file))
             tokenizer.no_truncation()
             tokenizer.no_padding()  # which may ask for more memory than there is, and ends the process then
-            tokenizer.encode(_STRANGE)
+            # Nothing here asks for special tokens, whose template may name any number of them any number of times.
+            tokenizer.encode(_STRANGE, add_special_tokens=False)
         except BaseException as error:  # the library raises nothing narrower; its panics are not Exceptions
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
@@ -342,11 +347,11 @@ def _need_json(file: Path) -> Path:
     return file
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def _read_json(file: Path, most: int = MAX_VALUES) -> dict[str, Any]:
     _need_json(file)
     try:
         text = file.read_text(encoding="utf-8")
-        if has_too_many_values(text):
+        if has_too_many_values(text, most):
             raise ValueError("it has millions of values")
         data = parse_json(text)
     except (ValueError, OSError) as error:
@@ -354,6 +359,21 @@ def _read_json(file: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CheckpointError(f"{file} holds a {type(data).__name__}, expected an object; fetch it again")
     return data
+
+
+def _check_tokenizer(file: Path) -> None:
+    """Raise CheckpointError for a tokenizer that would take gigabytes of memory to load."""
+    said = _read_json(file, _MAX_TOKENIZER_VALUES)
+    model, added = said.get("model"), said.get("added_tokens")
+    pieces = model.get("vocab") if isinstance(model, Mapping) else None  # with their scores, only in a Unigram model
+    found = [one[0] for one in pieces if isinstance(one, list) and one] if isinstance(pieces, list) else []
+    found += [one.get("content") for one in added if isinstance(one, Mapping)] if isinstance(added, list) else []
+    size = sum(len(one.encode("utf-8", "surrogatepass")) for one in found if isinstance(one, str))
+    if size > _MAX_PIECES_BYTES:
+        raise CheckpointError(
+            f"{file} has pieces and added tokens of {size:,} bytes, at most {_MAX_PIECES_BYTES:,} are built; "
+            "fetch the checkpoint again"
+        )
 
 
 def _check_numbers(config: Mapping[str, Any], file: Path) -> None:

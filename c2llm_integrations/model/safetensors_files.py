@@ -82,9 +82,14 @@ def write_tensors(tensors: dict[str, Tensor], file: Path, metadata: dict[str, st
     from safetensors.torch import save_file
 
     partial = Path(f"{file}.partial")
-    save_file(tensors, partial, metadata)
-    partial.chmod(0o644)  # the library writes it for its owner alone
-    partial.replace(file)
+    try:
+        save_file(tensors, partial, metadata)
+        partial.chmod(0o644)  # the library writes it for its owner alone
+        partial.replace(file)
+    except SafetensorError as error:  # such as a full disk
+        raise CheckpointError(f"{file} cannot be written: {error}; make room, or name another place") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

@@ -30,7 +30,7 @@ from c2llm_integrations.retrieval.store_handles import SharedStore
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import MAX_INTEGER_ID, RecordId, listed_ids, why_id_refused
 from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, Record, Row, Vector, chunk_of
-from c2llm_integrations.stores.row_checks import require
+from c2llm_integrations.stores.row_checks import require, require_count
 from c2llm_integrations.stores.row_fields import path_of, plain_record, unit
 from c2llm_integrations.stores.spec import GIVEN_VECTORS, CollectionSpec, CompactPlan
 from c2llm_integrations.stores.vector_store import VectorStore, Where
@@ -242,9 +242,7 @@ class Documents:
         With a `weight` of words against vectors (0…1), the ranking is their sum, without rules.
         """
         require(query, str, "a question in words")
-        require(limit, (int, np.integer), "a number of documents")
-        if limit < 1:
-            raise InputError(f"the number of documents to return is {limit}, must be at least 1")
+        require_count(limit, "the number of documents to return")
         with self.shared.opened() as store:
             spec = store.spec
             if spec is None:

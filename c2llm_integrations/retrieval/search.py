@@ -8,7 +8,6 @@ import time
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from weakref import WeakKeyDictionary
@@ -30,7 +29,7 @@ from c2llm_integrations.stores.backend import require_parts
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.foreign_collection import ForeignStore
 from c2llm_integrations.stores.records import Hit, Vector
-from c2llm_integrations.stores.row_checks import require
+from c2llm_integrations.stores.row_checks import require, require_count
 from c2llm_integrations.stores.row_fields import Stored
 from c2llm_integrations.stores.spec import CollectionSpec
 from c2llm_integrations.stores.vector_store import VectorStore
@@ -240,13 +239,11 @@ def find(query: str, vector: Vector | None, index: Searchable, options: SearchOp
 def require_question(query: str, options: SearchOptions) -> None:
     """Raise InputError for a blank query, or for options that do not exist or are of another type."""
     require(query, str, "a question as a string")
-    require(options.limit, Integral, "the number of hits")
+    require_count(options.limit, "limit")
     require(options.language or "", (str, Sequence), "the name of a language, or several")
     require(options.path or "", str, "a path as a string")
     if not query.strip():
         raise InputError("the query is empty; ask in words, or give a name or a piece of code")
-    if options.limit < 1:
-        raise InputError(f"limit is {options.limit}, must be at least 1")
     require_known(options.mode, options.rules)
     for language in options.languages:
         require(language, str, "the name of a language")

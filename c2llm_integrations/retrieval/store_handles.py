@@ -27,7 +27,7 @@ from c2llm_integrations.retrieval.search import (
 from c2llm_integrations.stores import open_store, whole_url
 from c2llm_integrations.stores.foreign_collection import ForeignStore
 from c2llm_integrations.stores.records import Hit
-from c2llm_integrations.stores.row_checks import require
+from c2llm_integrations.stores.row_checks import require, require_share
 from c2llm_integrations.stores.spec import CollectionSpec
 from c2llm_integrations.stores.vector_store import VectorStore
 
@@ -77,6 +77,8 @@ class SharedStore(Awaited):
         lowest score (0…1) of a hit to return. Warns if the model does not know the script of the question, which is
         then answered by words alone, or if the model of given vectors is not known.
         """
+        if threshold is not None:
+            require_share(threshold, "score_threshold")
         with self.opened() as store:
             spec = spec_of(store)
             mode = supported_mode(options.mode, spec, store)
@@ -135,6 +137,8 @@ def shared_store(store: str | VectorStore, collection: str = "code", wait: float
     For more questions than one process can answer use a server, `qdrant+http://HOST:PORT`.
     """
     require(store, (str, VectorStore), "a store's URL such as 'qdrant+edge://rows', or an open store")
+    if not wait >= 0:  # NaN too, of which no deadline comes
+        raise InputError(f"wait is {wait}, must be at least 0 seconds")
     if isinstance(store, str):
         store = whole_url(store)  # it is opened later, and the process may have gone to another folder by then
     name = (store, collection) if isinstance(store, str) else (id(store), store.collection)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from c2llm_integrations._utils.files import real_path
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.path_filter import escaped, from_root, literal
 from c2llm_integrations.code.repository import find_root, iter_chunks, open_tree
@@ -85,7 +86,7 @@ class LiveIndex:
         if model is not None:
             model = lasting_name(model)  # for the collection may be searched from anywhere
             remember_model(model)
-        self.config = replace(config, folder=config.folder.resolve(), model=model)
+        self.config = replace(config, folder=real_path(config.folder), model=model)
         self.folder = self.config.folder
         self.root, self._tree_notes = find_root(self.folder)
         self.prefix = "" if self.folder == self.root else self.folder.relative_to(self.root).as_posix()

@@ -20,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from c2llm_integrations.errors import BatchRefused, RowsRefused, StoreError
+from c2llm_integrations._utils.files import naming, require_output
+from c2llm_integrations._utils.json_lines import MAX_LINE_BYTES, parse_row
+from c2llm_integrations.errors import BatchRefused, InputError, RowsRefused, StoreError
 from c2llm_integrations.stores.ids import RecordId, packed, unpacked
 from c2llm_integrations.stores.records import AnyRecord, Row, Vector, chunk_of, is_chunk
 from c2llm_integrations.stores.row_checks import hashable
@@ -63,7 +65,8 @@ def load(batches: Iterable[Sequence[Row]], store: VectorStore, *, refused: str |
 
     An id belongs into one batch only. `refused`: a file that gets a line of JSON for each row that was refused; one
     from an earlier load is removed first. Around many rows, put `with store.bulk()`.
-    Raises StoreError when the store fails, or does not hold what it acknowledged.
+    Raises StoreError when the store fails, or does not hold what it acknowledged, and InputError where `refused` is
+    another file, or has no folder.
     """
     begin = perf_counter()
     before, report = store.total(), LoadReport()
@@ -73,6 +76,24 @@ def load(batches: Iterable[Sequence[Row]], store: VectorStore, *, refused: str |
     loader.verify(before + len(loader.keys()))
     report.seconds = perf_counter() - begin
     return report
+
+
+def clear_refused(file: Path) -> None:
+    """Delete the file of refused rows of an earlier run; raises InputError for any other, which may be dear."""
+    if not file.is_symlink():  # of one only the link is deleted
+        require_output(file)
+        if file.exists() and not _was_filed(file):
+            raise InputError(f"{file} exists and is not a file of refused rows; name another one for them")
+    file.unlink(missing_ok=True)
+
+
+def _was_filed(file: Path) -> bool:
+    with file.open("rb") as opened:
+        first = opened.readline(MAX_LINE_BYTES)
+    try:
+        return not first or "reason" in parse_row(first, str(file))
+    except InputError:
+        return False
 
 
 class Loader:
@@ -110,7 +131,7 @@ class Loader:
         self._room = threading.Semaphore(2 * uploads)
         self._threads = ThreadPoolExecutor(uploads, "c2llm-loader")
         if refused is not None:
-            refused.unlink(missing_ok=True)
+            clear_refused(refused)
 
     def add(self, rows: Sequence[Row]) -> None:
         """Queue rows for writing, in one call of `upsert` unless some are refused; do not change them afterwards."""
@@ -176,7 +197,7 @@ class Loader:
                 self.report.refuse(hashable(record.id), f"{place}: {why}", self._kept)
             filed.append(json.dumps({**line, "reason": why}, default=repr) + "\n")
         if self._refused is not None and filed:
-            with self._lock, open(self._refused, "a", encoding="ascii") as file:
+            with self._lock, naming(self._refused), open(self._refused, "a", encoding="ascii") as file:
                 file.writelines(filed)
 
     def __enter__(self) -> Self:

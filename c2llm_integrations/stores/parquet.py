@@ -250,9 +250,10 @@ def _bytes_of(array: pa.Array) -> int:
 def _opened(file: Path) -> Iterator[pq.ParquetFile]:
     if file.exists() and not file.is_file():  # a pipe would be waited for
         raise InputError(f"{file} is {'a folder' if file.is_dir() else 'not a file'}; name a file of Parquet")
+    if not file.exists():
+        raise InputError(f"{file} does not exist; name a file of Parquet")
     try:
-        if file.exists():
-            _require_small_footer(file)
+        _require_small_footer(file)
         metadata = pq.read_metadata(file)
         groups = map(metadata.row_group, range(metadata.num_row_groups))
         texts = _texts(metadata) if all(one.total_byte_size < SMALL_GROUP_BYTES for one in groups) else None

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from numbers import Integral
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -174,3 +175,15 @@ def require(value: object, kind: type | tuple[type, ...], what: str) -> None:
     """Raise InputError unless a value is of a kind."""
     if not isinstance(value, kind):
         raise InputError(f"expected {what}, got {value!r:.60} ({type(value).__name__})")
+
+
+def require_count(value: object, what: str) -> None:
+    """Raise InputError unless a value is a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise InputError(f"{what} is {value!r:.60}, must be a whole number of at least 1")
+
+
+def require_share(value: object, what: str) -> None:
+    """Raise InputError unless a value is a number in 0…1."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating) or not 0 <= value <= 1:
+        raise InputError(f"{what} is {value!r:.60}, must be a number in 0…1")

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
-from numbers import Integral
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -317,8 +316,7 @@ class VectorStore(Backend):
         terms = listed(terms, str, "terms")
         with self._open():
             spec = self._existing()
-            if isinstance(limit, bool) or not isinstance(limit, Integral) or limit < 1:
-                raise InputError(f"limit must be a whole number of at least 1, got {limit!r:.60}")
+            row_checks.require_count(limit, "limit")
             if vector is not None:
                 why = row_checks.why_vector_refused(vector, spec.width)
                 if why is not None:

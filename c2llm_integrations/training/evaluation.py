@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from c2llm_integrations._utils.files import write_atomically
+from c2llm_integrations._utils.files import require_output_folder, write_atomically
 from c2llm_integrations._utils.json_lines import read_rows
 from c2llm_integrations.code.repository import iter_chunks, open_tree
 from c2llm_integrations.errors import InputError, MissingExtra
@@ -78,9 +78,9 @@ def repository_tasks(file: Path, folder: Path) -> Iterator[Task]:
         InputError: A row lacks a field, or its relevant files do not exist.
 
     """
-    rows = [row for _, row in read_rows(file)]
-    if not rows or not all({"repo", "query", "relevant"} <= row.keys() for row in rows):
-        raise InputError(f"{file} needs rows of repo, query and relevant")
+    rows = [_labeled(row, where) for where, row in read_rows(file)]
+    if not rows:
+        raise InputError(f"{file} holds no row; each needs repo, query and relevant")
     for name in dict.fromkeys(row["repo"] for row in rows):
         numbers: dict[str, int] = {}  # path → number of the answer
         texts: list[str] = []
@@ -91,6 +91,17 @@ def repository_tasks(file: Path, folder: Path) -> Iterator[Task]:
         asked = [row for row in rows if row["repo"] == name]
         relevant = [_relevant(row, numbers, folder / name) for row in asked]
         yield Task(name, [row["query"] for row in asked], texts, relevant, answers)
+
+
+def _labeled(row: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return a row of `repository_tasks`; raises InputError for one that lacks a field or has another kind in it."""
+    if not all(isinstance(row.get(name), str) for name in ("repo", "query")):
+        raise InputError(f"{where} needs repo and query as text, has {', '.join(row) or 'nothing'}")
+    for name in ("relevant", "secondary"):
+        paths = row.get(name, None if name == "relevant" else [])
+        if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+            raise InputError(f"{where} has {name} {paths!r:.60}, expected a list of paths")
+    return row
 
 
 def _relevant(row: Mapping[str, Any], numbers: Mapping[str, int], root: Path) -> frozenset[int]:
@@ -209,6 +220,7 @@ def run_mteb(embedder: C2LLMEmbedder, folder: Path, tasks: Sequence[Any] | None 
 
 def result_folder(out: Path, embedder: C2LLMEmbedder) -> Path:
     """Return the folder where mteb looks for a model's results, OUT/MODEL/REVISION; create it if needed."""
+    require_output_folder(out)
     folder = out / _file_name(embedder) / str(embedder.fingerprint["weights"])
     folder.mkdir(parents=True, exist_ok=True)
     return folder

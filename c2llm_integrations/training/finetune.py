@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
+from c2llm_integrations._utils.files import naming, require_output_folder, write_atomically
 from c2llm_integrations._utils.progress import Progress
 from c2llm_integrations.errors import InputError, MissingExtra
 from c2llm_integrations.model.checkpoint import load_checkpoint, save_checkpoint
+from c2llm_integrations.model.safetensors_files import write_tensors
 from c2llm_integrations.training.options import FinetuneOptions
 from c2llm_integrations.training.pair_files import Example, with_mined
 
@@ -60,6 +62,7 @@ def train(
         InputError: The pairs fill no batch, `out` exists, or the loss is NaN.
 
     """
+    require_output_folder(out)
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out} exists and is not empty; name another folder to write the checkpoint to")
     groups = grouped(examples, options)
@@ -79,7 +82,8 @@ def train(
         callbacks=[_Watch(progress)],
     )
     trainer.remove_callback(PrinterCallback)  # it would print each step among the answers
-    trainer.train(resume_from_checkpoint=next(iter(checkpoints(work)[-1:]), None))
+    with naming(work):
+        trainer.train(resume_from_checkpoint=next(iter(checkpoints(work)[-1:]), None))
     if options.averaged > 1:
         _average(model, checkpoints(work)[-options.averaged :])
     history = [row for row in trainer.state.log_history if "loss" in row]
@@ -132,7 +136,8 @@ class _Trainer(SentenceTransformerTrainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: p.detach().cpu().contiguous() for name, p in _trained(self.model).items()}, folder / WEIGHTS)
+        trained = {name: p.detach().cpu().contiguous() for name, p in _trained(self.model).items()}
+        write_tensors(trained, folder / WEIGHTS, {})
 
     def _load_from_checkpoint(self, checkpoint_path: str) -> None:  # type: ignore[override]
         trained = _trained(self.model)
@@ -180,7 +185,7 @@ def _claim(work: Path, base: str, examples: Sequence[Example], options: Finetune
     if file.exists() and file.read_text() != wanted:
         raise InputError(f"{work} holds a run of other pairs or options; repeat those, or delete it")
     work.mkdir(parents=True, exist_ok=True)
-    file.write_text(wanted)
+    write_atomically(file, wanted)
 
 
 def _add_lora(model: SentenceTransformer) -> None:

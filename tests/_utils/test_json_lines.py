@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,18 @@ from c2llm_integrations.errors import InputError
 # What follows lines that are refused is not read.
 GARBAGE = bytes(100)
 ROWS = st.lists(st.dictionaries(st.text(), st.text() | st.integers() | st.none(), max_size=3), max_size=5)
+
+
+def test_what_is_not_a_file_is_named_and_not_waited_for(tmp_path):
+    places = {tmp_path: "is a folder", tmp_path / "none": "does not exist"}
+    (tmp_path / "loop").symlink_to("loop")
+    places[tmp_path / "loop"] = "does not exist"
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        places[tmp_path / "pipe"] = "is not a file"
+    for place, why in places.items():
+        with pytest.raises(InputError, match=f"^{place} {why}; name a file of JSON lines$"):
+            next(read_rows(place))
 
 
 @given(rows=ROWS, zipped=st.booleans(), gap=st.sampled_from(["\n", "\n\n", "\n \n"]))

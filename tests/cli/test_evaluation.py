@@ -34,7 +34,8 @@ def test_what_cannot_be_measured_is_one_line(arguments, message, tmp_path, tiny_
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [(("absent",), "no task 'absent'"), (("--out", "own.jsonl"), "Not a directory")]
+    ("arguments", "message"),
+    [(("absent",), "no task 'absent'"), (("--out", "own.jsonl"), "own.jsonl is not a folder; name another")],
 )
 def test_a_mistake_is_found_before_anything_is_measured(arguments, message, tmp_path, tiny_model, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

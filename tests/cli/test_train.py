@@ -59,6 +59,7 @@ def test_a_head_of_pairs_and_kept_states(tmp_path, tiny_model, capsys):
         ((".", "--output-dim", 17), 1, "multiple of its 8 heads"),
         ((".", "--output-dim", 16, "--out", "README.md"), 1, "README.md exists"),
         ((".", "--output-dim", 16, "--out", "no/folder"), 1, "no folder"),
+        ((".", "--output-dim", 16, "--states", "README.md"), 1, "README.md is not a folder; name another"),
         ((".", "pairs.jsonl", "--output-dim", 16), 1, "choose one"),
         (("empty.jsonl", "--output-dim", 16), 1, "empty.jsonl holds no pair"),
         (("absent", "--output-dim", 16), 1, "absent"),

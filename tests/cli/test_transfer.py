@@ -72,11 +72,11 @@ def test_another_model_is_refused(indexed, file, tiny_model, capsys):
     ("arguments", "message"),
     [
         (("export", "out.parquet", "--repository", "shop-projekt"), "did you mean shop-project?"),
-        (("export", "no/such/folder/out.parquet"), "No such file"),
+        (("export", "no/such/folder/out.parquet"), "such/folder to write out.parquet to; make it, or name another"),
         (("export", "shop"), "shop is a folder; name a file in it"),
         (("export", "."), ". is a folder; name a file in it"),
         (("export", "out.parquet", "--collection", "none"), "holds no collection 'none'"),
-        (("import", "none.parquet"), "No such file"),
+        (("import", "none.parquet"), "none.parquet does not exist; name a file of Parquet"),
         (("import", "README.md"), "not a readable Parquet file"),
         (("import", "."), ". is a folder; name a file of Parquet"),
     ],

@@ -294,7 +294,14 @@ def test_what_cannot_be_read_is_not_gone(powerless: Path, with_git: bool, monkey
 def test_a_root_that_cannot_be_listed_is_an_error(powerless: Path) -> None:
     (powerless / "closed").mkdir(mode=0)
     write(powerless, "file")
-    for name, why in (("closed", "Permission denied"), ("file", "Not a directory"), ("missing", "No such file")):
+    (powerless / "loop").symlink_to("loop")
+    for name, why in (
+        ("closed", "Permission denied"),
+        ("file", "Not a directory"),
+        ("missing", "No such file"),
+        ("loop", "Too many levels of symbolic links"),
+        ("zero\0byte", "embedded null byte"),
+    ):
         with pytest.raises(RepositoryError, match=rf"cannot list .*{name}: {why}"):
             open_tree(powerless / name)
 

@@ -277,9 +277,14 @@ def test_filters_and_threshold(indexed):
     assert paths(language="go") == ["four.go"]
     assert paths(path="t*.py") == ["three.py", "two.py"]
     assert paths(repository="elsewhere") == []
-    assert paths(score_threshold=1e9) == []
-    assert len(paths(score_threshold=-1e9)) == 4
+    assert paths(score_threshold=1) == []
+    assert len(paths(score_threshold=0)) == 4
     assert [d.metadata["path"] for d in C2LLMRetriever(store=indexed).invoke("x", language="go")] == ["four.go"]
+    for wrong in ("s", float("nan"), -1, 7):
+        with pytest.raises(InputError, match=f"score_threshold is {wrong!r}, must be a number in 0…1"):
+            C2LLMRetriever(store=indexed).invoke("x", score_threshold=wrong)
+    with pytest.raises(InputError, match="wait is nan, must be at least 0 seconds"):
+        shared_store("qdrant+edge://rows", wait=float("nan"))
 
 
 async def test_retrieving_many_at_once_is_the_same_as_one_by_one(indexed):

@@ -218,6 +218,11 @@ def holds_itself():
     return metadata
 
 
+# Neither a number of documents nor a share.
+NAN = float("nan")
+WRONG = ("s", NAN, True, -1, 2.5)
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -230,6 +235,17 @@ def holds_itself():
         lambda store: store.similarity_search("x", k="1"),
         lambda store: store.similarity_search("x", k=1.5),
         lambda store: store.similarity_search("x", k=None),
+        lambda store: store.similarity_search("x", k=True),
+        *(
+            lambda store, name=name, wrong=wrong: store.max_marginal_relevance_search("x", **{name: wrong})
+            for name in ("k", "fetch_k", "lambda_mult")
+            for wrong in WRONG
+        ),
+        *(
+            lambda store, wrong=wrong: store.similarity_search_with_relevance_scores("x", score_threshold=wrong)
+            for wrong in WRONG
+        ),
+        lambda store: asyncio.run(store.asimilarity_search_with_relevance_scores("x", score_threshold=NAN)),
         lambda store: store.similarity_search(5),
         lambda store: store.similarity_search(["x"]),
         lambda store: store.similarity_search_by_vector("x"),

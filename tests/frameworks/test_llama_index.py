@@ -226,7 +226,7 @@ def test_the_retriever_gives_what_search_gives(client, embedding, embedder):
     assert [node.node_id for node in asyncio.run(retriever.aretrieve("sum up"))] == [node.node_id for node in found]
     only = C2LLMRetriever(store, embed_model=embedding, language="javascript").retrieve("wait")
     assert {node.metadata["path"] for node in only} == {"web/retry.js"}
-    assert C2LLMRetriever(store, embed_model=embedding, score_threshold=1e9).retrieve("wait") == []
+    assert C2LLMRetriever(store, embed_model=embedding, score_threshold=1.0).retrieve("wait") == []
 
 
 def test_the_retriever_opens_a_url_with_the_collections_own_model(project, embedder, tmp_path):

@@ -211,8 +211,23 @@ def test_words_vectors_and_both_are_modes(filled, embedding):
     assert ids("mmr", mmr_threshold=1.0) == ids("default")
     with pytest.raises(InputError, match="query mode 'svm' is not supported"):
         ids("svm")
-    with pytest.raises(InputError, match="weight of words"):
-        ids("hybrid", alpha=3.0)
+
+
+@pytest.mark.parametrize("wrong", ["s", float("nan"), True, -1, 2.5])
+def test_numbers_that_mean_nothing_are_refused_by_name(store, wrong):
+    def query(mode, more=(), **fields):
+        asked = VectorStoreQuery(query_str="x", query_embedding=[1.0], mode=VectorStoreQueryMode(mode), **fields)
+        with pytest.raises(InputError, match=f"{[*fields, *more][0]} is {wrong!r}, must be a .*number"):
+            store.query(asked, **dict(more))
+
+    for mode in ("default", "mmr", "sparse", "hybrid"):
+        query(mode, similarity_top_k=wrong)
+    query("sparse", sparse_top_k=wrong)
+    query("hybrid", hybrid_top_k=wrong)
+    query("hybrid", alpha=wrong)
+    query("mmr", mmr_threshold=wrong)
+    query("mmr", {"mmr_threshold": wrong})
+    query("mmr", {"mmr_prefetch_k": wrong})
 
 
 async def test_async_gives_what_sync_gives(store, embedding):

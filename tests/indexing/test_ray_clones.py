@@ -2,10 +2,13 @@
 
 import os
 import shutil
+import sys
+import tempfile
 import time
 
 import pytest
 
+from c2llm_integrations.code import git as git_module
 from c2llm_integrations.indexing.ray import pipeline_stages
 from c2llm_integrations.indexing.ray.batches import Destination
 from c2llm_integrations.stores.spec import CollectionSpec
@@ -128,3 +131,17 @@ def test_honest_repositories_are_cloned(destination, private, tmp_path, kind):
     else:
         source = private if kind == "itself" else private / ".git"
     assert texts_of(source if kind == "bare" else source.as_uri(), destination) == {"secret.py"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another process")
+def test_a_clone_that_takes_too_much_disk_is_refused_and_leaves_nothing(destination, private, tmp_path, monkeypatch):
+    for number in range(90):  # few enough that git would keep each in a file of its own
+        (private / f"{number}.bin").write_bytes(os.urandom(40_000))
+    commit_all(private)
+    (temporary := tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setattr(git_module, "MAX_CHECKOUT", 10**6)
+    [batch] = pipeline_stages.list_source(private.as_uri(), destination, False)
+    way_out = f"it has over 1,000,000 bytes, and no more are fetched into {temporary}; clone it yourself"
+    assert batch.result.failed == f"{private.as_uri()} cannot be read: {way_out}"
+    assert list(temporary.iterdir()) == []

@@ -278,12 +278,13 @@ def outside(tmp_path):
 
 
 @pytest.mark.parametrize("others", [("sub",), ()])
-@pytest.mark.parametrize("part", ["../outside", "sub/../../outside", "/OUTSIDE", "link"])
+@pytest.mark.parametrize("part", ["../outside", "sub/../../outside", "/OUTSIDE", "link", "loop"])
 def test_a_claim_that_came_along_cannot_lead_out_of_the_checkout(part, others, tree, embedder, outside, capsys):
     subprocess.run(["git", "init", "-q"], check=True)
     with open_store(own_index(tree)) as store:
         ingest(tree, embedder, store)
     (tree / "link").symlink_to(outside)
+    (tree / "loop").symlink_to("loop")
     part = part.replace("/OUTSIDE", str(outside))
     settings = tree / ".c2llm/code/c2llm.json"
     changed = json.loads(settings.read_text())

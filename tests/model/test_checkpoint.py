@@ -167,7 +167,41 @@ def test_a_tokenizer_with_more_tokens_than_embeddings_is_refused(copy):
 
 def test_a_broken_tokenizer_is_one_line(copy):
     (copy / "tokenizer.json").write_text("")
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json is not readable JSON"):
+        load_checkpoint(str(copy)).tokenizer()
+    (copy / "tokenizer.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"tokenizer\.json is not a tokenizer"):
+        load_checkpoint(str(copy)).tokenizer()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_a_template_that_repeats_a_token_of_thousands_is_never_filled_in(copy):
+    file, many = copy / "tokenizer.json", 5_000
+    template = {"type": "TemplateProcessing", "pair": [{"Sequence": {"id": "A", "type_id": 0}}]}
+    template["single"] = template["pair"] + [{"SpecialToken": {"id": "s", "type_id": 0}}] * many
+    template["special_tokens"] = {"s": {"id": "s", "ids": [1] * many, "tokens": ["a"] * many}}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "post_processor": template}))
+    command = "import resource, sys; from c2llm_integrations.model.checkpoint import load_checkpoint as load; "
+    command += "resource.setrlimit(resource.RLIMIT_DATA, (2**31,) * 2); "  # filled in, it takes 3.8 GB
+    command += "print(len(load(sys.argv[1]).tokenizer().encode('x', add_special_tokens=False).ids))"
+    done = subprocess.run([sys.executable, "-c", command, str(copy)], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+@pytest.mark.parametrize("kind", ["added tokens", "pieces", "values"])
+def test_a_tokenizer_that_takes_gigabytes_is_refused_before_it_is_loaded(copy, kind):
+    file, long = copy / "tokenizer.json", "x" * 10_000
+    said = json.loads(file.read_text())
+    if kind == "added tokens":
+        flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+        said["added_tokens"] = [{"id": n, "content": f"{n}{long}", **flags} for n in range(500)]
+    elif kind == "pieces":
+        said["model"] = {"type": "Unigram", "unk_id": 0, "vocab": [[f"{n}{long}", -1.0] for n in range(500)]}
+    else:
+        said["post_processor"] = {"type": "Sequence", "processors": [[]] * 2_200_000}
+    file.write_text(json.dumps(said, separators=(",", ":")))
+    message = "has millions of values" if kind == "values" else r"pieces and added tokens of 5,\d+,\d+ bytes, at most"
+    with pytest.raises(CheckpointError, match=message):
         load_checkpoint(str(copy)).tokenizer()
 
 

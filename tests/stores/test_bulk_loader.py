@@ -1,6 +1,7 @@
 """Loading loses nothing: what is refused is named and set aside, the rest is stored, and the store is asked."""
 
 import json
+import os
 import threading
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
-from c2llm_integrations.errors import BatchRefused, StoreError
+from c2llm_integrations.errors import BatchRefused, InputError, StoreError
 from c2llm_integrations.stores.bulk_loader import KEPT_REFUSED, Loader, load
 from c2llm_integrations.stores.qdrant.edge import QdrantEdgeStore
 from c2llm_integrations.stores.records import Record, Row
@@ -103,7 +104,7 @@ def test_what_the_store_refuses_is_set_aside_in_a_file(store, tmp_path):
     rows[3] = replace(rows[3], vector=np.full(WIDTH, np.nan, np.float32))
     rows[14] = replace(rows[14], vector=np.ones(3, np.float32))
     file = tmp_path / "refused.jsonl"
-    file.write_text("of another run\n")
+    file.write_text('{"id": 1, "reason": "of another run"}\n')
     report = load(batches(rows), store, refused=file)
     assert (report.written, store.count(), set(report.refused)) == (18, 18, {rows[3].chunk.id, rows[14].chunk.id})
     assert report.refused[rows[3].chunk.id].startswith("src/file_0.py:3-3: vector holds NaN")
@@ -119,6 +120,26 @@ def test_what_the_store_refuses_is_set_aside_in_a_file(store, tmp_path):
     assert second["reason"] == "vector has shape (3,), the collection holds (8,)"
     assert load([rows[:3]], store, refused=file).refused == {}
     assert not file.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes among its files")
+def test_another_file_is_never_deleted_for_refused_rows(store, tmp_path):
+    records = tmp_path / "records.jsonl"
+    records.write_text('{"id": 1, "text": "x"}\n')
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for file, message in (
+        (records, "records.jsonl exists and is not a file of refused rows; name another one"),
+        (tmp_path, "is a folder; name a file in it"),
+        (pipe, "is a pipe or device, which is not written over; name another file"),
+        (tmp_path / "none" / "refused", "no folder .*none to write refused to; make it, or name another file"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load([[make_row(1)]], store, refused=file)
+        assert store.count() == 0
+    (link := tmp_path / "link").symlink_to(records)
+    assert load([[make_row(1)]], store, refused=link).written == 1
+    assert (records.read_text(), link.is_symlink()) == ('{"id": 1, "text": "x"}\n', False)
 
 
 def test_a_refused_row_that_cannot_be_written_down_plainly_is_escaped(store, tmp_path):

@@ -343,3 +343,56 @@ def test_rows_of_others_are_read_a_page_at_a_time(monkeypatch: pytest.MonkeyPatc
     store = ForeignQdrantStore(client, "docs", Layout(text="text", metadata=None))
     assert store.vectors(range(20)).keys() == {one.id for one in store.scroll()} == {*range(20)}
     assert sizes == [6, 6, 6, 2]
+
+
+def test_vectors_that_cannot_be_compared_are_named(tmp_path: Path) -> None:
+    client = QdrantClient(":memory:")
+    dense = models.VectorParams(size=2, distance=models.Distance.COSINE)
+    many = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
+    tokens = dense.model_copy(update={"multivector_config": many})
+    client.create_collection("docs", {"tokens": tokens, "dense": dense})
+    client.create_collection("words", sparse_vectors_config={"words": models.SparseVectorParams()})
+    with pytest.raises(InputError, match=r"'tokens' .* is a multivector.* name another in the Layout, of \['dense'\]"):
+        ForeignQdrantStore(client, "docs", Layout(vector="tokens")).count()
+    assert ForeignQdrantStore(client, "docs", Layout(vector="dense")).count() == 0
+    with pytest.raises(InputError, match=r"'words' has no vector '', only \[\]; name it in the Layout"):
+        ForeignQdrantStore(client, "words", Layout()).count()
+    folder = tmp_path / "docs.db"
+    folder.mkdir()
+    milvus = acquire(folder)
+    schema = MilvusClient.create_schema(auto_id=True)
+    schema.add_field("id", DataType.INT64, is_primary=True)
+    schema.add_field("words", DataType.SPARSE_FLOAT_VECTOR)
+    indexes = MilvusClient.prepare_index_params()
+    indexes.add_index("words", index_type="SPARSE_INVERTED_INDEX", metric_type="IP")
+    milvus.create_collection("words", schema=schema, index_params=indexes)
+    release(folder, milvus)
+    with (
+        pytest.raises(InputError, match=r"'words' is a SPARSE_FLOAT_VECTOR, must be FLOAT_VECTOR or FLOAT16_VECTOR"),
+        open_store(f"milvus+lite://{folder}", "words", layout=Layout(vector="words")) as store,
+    ):
+        store.count()
+
+
+@pytest.mark.parametrize("kind", ["ours", "theirs"])
+def test_a_milvus_that_sends_one_page_for_ever_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    open_pages = MilvusClient.query_iterator
+
+    def endless(client: MilvusClient, *arguments: Any, **options: Any) -> Any:
+        pages = open_pages(client, *arguments, **options)
+        first = pages.next()
+        monkeypatch.setattr(pages, "next", lambda: first)
+        return pages
+
+    if kind == "theirs":
+        store, _ = in_milvus(tmp_path / "theirs.db", None)
+    else:
+        store = open_store(f"milvus+lite://{tmp_path / 'ours.db'}", "docs")
+        store.create(CollectionSpec(4, {}))
+        store.upsert([Row(Record(id, text, fields), VECTORS[0]) for id, text, fields in ROWS])
+    with store:
+        monkeypatch.setattr(MilvusClient, "query_iterator", endless)
+        with pytest.raises(StoreError, match=r"sends pages of collection 'docs' without end: two pages lead to '.*'"):
+            list(store.scroll())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from c2llm_integrations.stores.qdrant import store as qdrant
 from c2llm_integrations.stores.records import Row
 from c2llm_integrations.stores.spec import CollectionSpec
 from c2llm_integrations.stores.vector_store import VectorStore
+from tests.qdrant_engine import Collections
 from tests.qdrant_facade import KINDS, Faults, ServerProcess, serve
 
 pytestmark = pytest.mark.server
@@ -252,3 +255,31 @@ def test_many_rows_take_few_requests(store: VectorStore, faults: Faults, rows: l
     assert faults.requests["POST points/scroll"] == 1
     store.candidates(rows[0].vector, ["def"], 5)
     assert faults.requests["POST points/query/batch"] == 2  # both lists, and scores in the other one
+
+
+@pytest.mark.parametrize(
+    ("lie", "message"),
+    [
+        (lambda page, n: {**page, "next_page_offset": 1}, "two pages lead to 1"),
+        (lambda page, n: {"points": [], "next_page_offset": n}, "a page without rows leads to 1"),
+        (lambda page, n: {**page, "next_page_offset": n}, "1,800 rows came, at most 1,200 were expected"),
+    ],
+)
+def test_pages_without_end_are_an_error_in_one_line(
+    store: VectorStore,
+    rows: list[Row],
+    monkeypatch: pytest.MonkeyPatch,
+    lie: Callable[[dict[str, Any], int], dict[str, Any]],
+    message: str,
+) -> None:
+    store.upsert(rows[:600])
+    honest, count = Collections.scroll, itertools.count(1)
+
+    def scroll(self: Collections, name: str, body: dict[str, Any]) -> dict[str, Any]:
+        return lie(honest(self, name, {**body, "offset": None}), next(count))
+
+    monkeypatch.setattr(Collections, "scroll", scroll)
+    for read in (store.scan, store.rows, store.scroll):
+        count = itertools.count(1)
+        with pytest.raises(StoreError, match=rf"sends pages of collection 'code' without end: {message}; read it"):
+            list(read())

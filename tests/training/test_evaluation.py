@@ -95,7 +95,15 @@ def test_labeled_files_of_checkouts_rank_by_their_best_chunk(project, tmp_path, 
     assert [len(found) for found in task.relevant] == [1, 2]
     assert list(task.answers) == sorted(task.answers)
     assert 0 < evaluation.evaluate(embedder, task)["ndcg_at_10"] <= 1
-    for row, message in (({"repo": project.name}, "needs rows"), ({**rows[0], "relevant": ["no.py"]}, "none of no.py")):
+    for row, message in (
+        ({"repo": project.name}, r"line 1 needs repo and query as text, has repo$"),
+        ({**rows[0], "repo": 5}, "line 1 needs repo and query as text"),
+        ({**rows[0], "query": None}, "line 1 needs repo and query as text"),
+        ({"repo": project.name, "query": "tax"}, "line 1 has relevant None, expected a list of paths"),
+        ({**rows[0], "relevant": "shop/prices.py"}, "line 1 has relevant 'shop/prices.py', expected a list of paths"),
+        ({**rows[0], "secondary": [5]}, r"line 1 has secondary \[5\], expected a list of paths"),
+        ({**rows[0], "relevant": ["no.py"]}, "none of no.py"),
+    ):
         with pytest.raises(InputError, match=message):
             list(repository_tasks(write(tmp_path / "bad.jsonl", row), project.parent))
 

@@ -153,6 +153,8 @@ def test_what_stands_there_is_left_and_named(tmp_path):
     (tmp_path / "out" / "model.safetensors").write_text("good")
     with pytest.raises(InputError, match="out exists and is not empty"):
         train(str(TIED), EXAMPLES, tmp_path / "out", FAST)
+    with pytest.raises(InputError, match=r"model\.safetensors is not a folder; name another"):
+        train(str(TIED), EXAMPLES, tmp_path / "out" / "model.safetensors", FAST)
     (tmp_path / "new.training").mkdir()
     (tmp_path / "new.training" / "run.json").write_text("{}")
     with pytest.raises(InputError, match="run of other pairs or options"):

@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
+from c2llm_integrations._utils.files import real_path
 from c2llm_integrations.code import exclude
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
@@ -89,7 +90,8 @@ def _list_remote(source: str, destination: Destination, force: bool) -> Iterator
                 return
             folder = TemporaryDirectory(prefix="c2llm-")
             options = ("--quiet", "--depth", "1", "--no-tags", "--no-recurse-submodules", "--no-checkout")
-            run_git("clone", *options, "--", url, folder.name, seconds=GIT_SECONDS, protocols=protocols)
+            clone = ("-c", "fetch.unpackLimit=1", "clone")  # into one file, which has a limit
+            run_git(*clone, *options, "--", url, folder.name, seconds=GIT_SECONDS, protocols=protocols)
             if commit:
                 check_out(Path(folder.name), GIT_SECONDS)
     except RepositoryError as error:
@@ -114,7 +116,7 @@ def _address(source: str) -> Iterator[tuple[str, str]]:
     if "://" in source and not is_file:  # whatever folder has such a name here
         yield source, _PROTOCOLS
         return
-    folder = Path(unquote(urlsplit(source).path) if is_file else source).resolve()
+    folder = real_path(unquote(urlsplit(source).path) if is_file else source)
     git = GitFolder(folder, folder) if is_git_folder(folder) else GitFolder.of(folder)
     if git is None:
         yield source, _PROTOCOLS

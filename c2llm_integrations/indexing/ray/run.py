@@ -23,6 +23,7 @@ from time import perf_counter
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from c2llm_integrations._utils.files import real_path
 from c2llm_integrations.code.exclude import UNREADABLE
 from c2llm_integrations.code.secrets import is_token
 from c2llm_integrations.errors import InputError, MissingExtra, RepositoryError, StoreError
@@ -41,6 +42,7 @@ from c2llm_integrations.indexing.ray.cluster import (
 )
 from c2llm_integrations.indexing.report import IngestReport
 from c2llm_integrations.stores import DATABASES, open_store
+from c2llm_integrations.stores.bulk_loader import clear_refused
 from c2llm_integrations.stores.spec import CollectionSpec
 
 try:
@@ -101,6 +103,8 @@ def ingest_distributed(
     require_server(store)
     require_distributable(options)
     named = _named(sources)
+    if options.refused is not None:
+        clear_refused(options.refused)
     cluster = cluster or Cluster()
     destination = Destination(store, collection, api_key, socket.gethostname())
     begin = perf_counter()
@@ -142,7 +146,7 @@ def _named(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
                 )
             named[source] = source
             continue
-        folder = Path(source).resolve()
+        folder = real_path(source)
         root = next((above for above in (folder, *folder.parents) if (above / ".git").exists()), folder)
         key = str(folder if source.endswith(DATA_SETS) else root)
         if named.setdefault(key, str(folder)) != str(folder):
@@ -181,7 +185,6 @@ def _spec_of(make: EmbedderOf, destination: Destination, options: IngestOptions)
 
 
 def _write_refused(reports: Sequence[IngestReport], file: Path) -> None:
-    file.unlink(missing_ok=True)
     lines = [
         json.dumps({"id": id, "repository": report.repository, "reason": why}) + "\n"
         for report in reports

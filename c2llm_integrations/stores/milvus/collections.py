@@ -28,6 +28,8 @@ CONNECT_SECONDS = 10
 # Of one call, in which pymilvus itself tries again while the server cannot be reached; and of flushing and loading.
 TIMEOUT_SECONDS = 60
 LOAD_SECONDS = 3_600
+# Far more than a server takes to index ten million rows.
+INDEX_SECONDS = 4 * 3_600.0
 POLL_SECONDS = 0.1
 # A read sees every write that was acknowledged to anybody.
 STRONG: dict[str, Any] = {"consistency_level": "Strong"}
@@ -255,6 +257,7 @@ def load(client: Any, physical: str, spec: CollectionSpec, server: Server, *, wa
 
 def await_indexes(client: Any, physical: str) -> None:
     """Wait until what was flushed is in all indexes that find the nearest rows."""
+    deadline = time.monotonic() + INDEX_SECONDS
     for name in call(client, "list_indexes", physical):
         while (index := call(client, "describe_index", physical, index_name=name)) is not None:
             if "metric_type" not in index:  # filters are answered without theirs, only slower
@@ -263,4 +266,9 @@ def await_indexes(client: Any, physical: str) -> None:
                 raise StoreError(f"Milvus could not index {name} of {physical!r}; look into its log")
             if index.get("state") == "Finished" and not int(index.get("pending_index_rows", 0)):
                 break
+            if time.monotonic() > deadline:
+                raise StoreError(
+                    f"Milvus is still indexing {name} of {physical!r} after {INDEX_SECONDS:.0f} s; "
+                    "it goes on by itself and can be searched meanwhile"
+                )
             time.sleep(POLL_SECONDS)

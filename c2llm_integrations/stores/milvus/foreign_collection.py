@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from pymilvus import DataType, MilvusClient
 
 from c2llm_integrations._utils.retry import retrying
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores import Location
+from c2llm_integrations.stores.bounded_pages import bounded_pages
 from c2llm_integrations.stores.filter import Filter, leaves
 from c2llm_integrations.stores.foreign_collection import ForeignStore, Layout, foreign_record
 from c2llm_integrations.stores.ids import RecordId
@@ -22,6 +24,8 @@ from c2llm_integrations.stores.records import AnyRecord, Hit, RecordIterator, Ve
 from c2llm_integrations.stores.row_checks import require
 
 PAGE = 1_000
+# The kinds of vectors whose cosines can be computed here.
+_COMPARED = (DataType.FLOAT_VECTOR, DataType.FLOAT16_VECTOR)
 
 
 class ForeignMilvusStore(ForeignStore):
@@ -77,6 +81,12 @@ class ForeignMilvusStore(ForeignStore):
                         f"collection {self.collection!r} has no field {name!r} for {what}, only {sorted(fields)}; "
                         "name it in the Layout"
                     )
+            if (kind := DataType(fields[layout.vector]["type"])) not in _COMPARED:
+                raise InputError(
+                    f"field {layout.vector!r} of collection {self.collection!r} is a {kind.name}, must be "
+                    f"{' or '.join(one.name for one in _COMPARED)}; name such a field in the Layout, or load the texts "
+                    "into a collection made here"
+                )
             collections.call(self._client, "load_collection", self.collection)
             self._schema, self._has_fixed_fields = fields, not described.get("enable_dynamic_field")
         return int(self._schema[self.layout.vector]["params"]["dim"])
@@ -108,10 +118,10 @@ class ForeignMilvusStore(ForeignStore):
     def _pages(self, where: str, vectors: bool) -> RecordIterator:
         output = [*self._output, *([self.layout.vector] if vectors else [])]
         pages = self._call("query_iterator", batch_size=PAGE, filter=where, output_fields=output, **STRONG)
+        rows = iter(lambda: retrying(pages.next, pause_after), [])
         try:
-            while rows := retrying(pages.next, pause_after):
-                for row in rows:
-                    yield self._pair(row[self._key], row)
+            for row in bounded_pages(self, ((some, some[-1][self._key]) for some in rows)):
+                yield self._pair(row[self._key], row)
         finally:
             pages.close()
 
@@ -128,7 +138,9 @@ class ForeignMilvusStore(ForeignStore):
 
     def _nearest(self, vector: Vector, limit: int, where: Filter) -> Iterable[tuple[AnyRecord, Vector]]:
         output = [*self._output, self.layout.vector]
-        hits = self._search(vector, self.layout.vector, limit, where, output)
+        is_half = self._schema[self.layout.vector]["type"] == DataType.FLOAT16_VECTOR
+        asked = vector.astype(np.float16) if is_half else vector
+        hits = self._search(asked, self.layout.vector, limit, where, output)
         return [(record, vector) for record, vector in map(self._found, hits) if vector is not None]
 
     def _lexical(self, terms: Sequence[str], limit: int, where: Filter) -> list[Hit]:

@@ -19,6 +19,7 @@ from c2llm_integrations._utils.retry import retrying
 from c2llm_integrations.errors import BatchRefused, InputError, StoreError
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.backend import Gone, Terms
+from c2llm_integrations.stores.bounded_pages import bounded_pages
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.milvus import collections, errors, schema
@@ -318,16 +319,22 @@ class MilvusStore(VectorStore):
         return schema.record_from(id, row, self._now.tenant)
 
     def _scroll(self, where: Filter, source: str | None, fields: list[str], page: int) -> Iterator[dict[str, Any]]:
-        """Yield our rows by ascending id, in pages; one that is too large or takes too long is read again in halves."""
+        """Yield our rows by ascending id."""
         self._existing()
+        return bounded_pages(self, self._pages(where, source, fields, page))
+
+    def _pages(
+        self, where: Filter, source: str | None, fields: list[str], page: int
+    ) -> Iterator[tuple[list[dict[str, Any]], str]]:
+        """Yield pages of rows and their last id; one that is too large or takes too long is read again in halves."""
         last, physical = "", self._physical
         while True:
             chosen = self._chosen(where, source, after=last)
             pages = self._read("query_iterator", batch_size=page, filter=chosen, output_fields=fields, **STRONG)
             try:
                 while rows := retrying(pages.next, partial(_pause_after, page)):
-                    yield from rows
                     last = rows[-1]["id"]
+                    yield rows, last
                 break
             except Exception as error:
                 if not _is_halved(page, error):

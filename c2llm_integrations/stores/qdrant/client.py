@@ -207,7 +207,8 @@ def retrieved(ask: Callable[[list[RecordId]], Sequence[Any]], ids: Sequence[Reco
         end = (start or 0) + rows
         return ask(list(ids[end - rows : end])), end if end < len(ids) else None
 
-    return pages(read, rows, is_too_large) if ids else iter(())
+    for points, _ in pages(read, rows, is_too_large) if ids else ():
+        yield from points
 
 
 def is_gone(error: BaseException) -> bool:

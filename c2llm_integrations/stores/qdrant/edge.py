@@ -336,7 +336,8 @@ class QdrantEdgeStore(PointReader):
                 raise StoreError(f"{self.collection!r} of {self.url} was replaced while it was read; read it again")
             return self._shard.scroll(edge.ScrollRequest(offset, page, chosen, *what))
 
-        yield from pages(read, page)
+        for points, _ in pages(read, page):
+            yield from points
 
     def _found(self, requests: list[Any]) -> list[Any]:
         return self._shard.query_batch(edge.QueryBatchRequest(requests))

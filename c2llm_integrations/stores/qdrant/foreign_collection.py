@@ -10,6 +10,7 @@ import numpy as np
 from c2llm_integrations._utils.retry import retrying
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores import Location
+from c2llm_integrations.stores.bounded_pages import bounded_pages
 from c2llm_integrations.stores.filter import All, Filter, In
 from c2llm_integrations.stores.foreign_collection import ForeignStore, Layout, foreign_record
 from c2llm_integrations.stores.ids import RecordId, is_uuid
@@ -65,8 +66,16 @@ class ForeignQdrantStore(ForeignStore):
                 if is_gone(error):
                     return None
                 raise
-            dense = made.vectors if isinstance(made.vectors, dict) else {"": made.vectors}
-            _require_vector(self.layout.vector, dense, "vector", self.collection)
+            vectors = made.vectors or {}  # a collection may have sparse ones only
+            dense = vectors if isinstance(vectors, dict) else {"": vectors}
+            single = {name: one for name, one in dense.items() if one.multivector_config is None}
+            if self.layout.vector in dense.keys() - single:
+                raise InputError(
+                    f"vector {self.layout.vector!r} of collection {self.collection!r} is a multivector, and rows are "
+                    f"compared by one vector each; name another in the Layout, of {sorted(single)}, or load the texts "
+                    "into a collection made here"
+                )
+            _require_vector(self.layout.vector, single, "vector", self.collection)
             if self.layout.sparse is not None:
                 _require_vector(self.layout.sparse, made.sparse_vectors or {}, "sparse vector", self.collection)
             self._checked_width = int(dense[self.layout.vector].size)
@@ -80,7 +89,7 @@ class ForeignQdrantStore(ForeignStore):
         found = pages(
             lambda offset, rows: self._ask("scroll", chosen, offset=offset, limit=rows, **what), PAGE, is_too_large
         )
-        return map(self._pair, found)
+        return map(self._pair, bounded_pages(self, found))
 
     def _with_ids(self, ids: Sequence[RecordId], vectors: bool) -> RecordIterator:
         if self.layout.id is None:

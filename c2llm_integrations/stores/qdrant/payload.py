@@ -348,11 +348,11 @@ class PointReader(VectorStore):
 
 
 def pages(
-    read: Callable[[Any, int], tuple[Iterable[Any], Any]],
+    read: Callable[[Any, int], tuple[Sequence[Any], Any]],
     rows: int,
     is_too_large: Callable[[Exception], bool] = lambda error: False,
-) -> Iterator[Any]:
-    """Yield the points of one page after another; those that are too large are read again in halves.
+) -> Iterator[tuple[Sequence[Any], Any]]:
+    """Yield the points of one page after another, and the next offset; too large ones are read again in halves.
 
     `read(offset, rows)` returns so many points from an offset on, None at first, and the next offset, None at the end.
     """
@@ -365,7 +365,7 @@ def pages(
                 raise
             rows //= 2
             continue
-        yield from points
+        yield points, following
         offset, is_last = following, following is None
 
 

@@ -15,6 +15,7 @@ from c2llm_integrations._utils.retry import retrying
 from c2llm_integrations.errors import BatchRefused, InputError, StoreError
 from c2llm_integrations.stores import Location
 from c2llm_integrations.stores.backend import Gone, Terms
+from c2llm_integrations.stores.bounded_pages import bounded_pages
 from c2llm_integrations.stores.filter import Filter
 from c2llm_integrations.stores.ids import RecordId
 from c2llm_integrations.stores.qdrant.aliases import NAME_KEY, SPEC_KEY, AliasedCollection, Serving, is_local
@@ -286,9 +287,10 @@ class QdrantStore(PointReader):
     def _scroll(self, where: Filter, source: str | None, payload: Fields, vectors: bool = False) -> Iterator[Any]:
         chosen, page = ours(self._types, where, source), self._page(TEXT_BYTES) if vectors else SCAN_PAGE
         what = {"with_payload": payload, "with_vectors": [DENSE] if vectors else False}
-        return pages(
+        found = pages(
             lambda offset, rows: self._ask("scroll", chosen, offset=offset, limit=rows, **what), page, is_too_large
         )
+        return bounded_pages(self, found)
 
     def _found(self, requests: list[Any]) -> list[Any]:
         return [answer.points for answer in self._ask("query_batch_points", requests)]
