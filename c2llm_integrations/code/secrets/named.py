@@ -13,6 +13,7 @@ from c2llm_integrations.code.secrets.values import (
     is_filler,
     is_generated,
     is_key,
+    is_login,
     is_login_password,
     is_password,
     is_random,
@@ -50,6 +51,8 @@ _WIDE_NAMES = "парол[ьяе]|密[码碼]|口令|비밀번호|암호|パス�
 _WIDE_WORD = re.compile("|".join((*_NAMES, _WIDE_NAMES)))
 # All others are names of passwords.
 _NO_PASSWORDS = ("key", "pat", "token", "credential", "bearer", "basic", "auth", "sig")
+# These may be a user and a password, too.
+_LOGINS = ("credential", "basic", "auth")
 # What tells something about a password.
 _ABOUT = re.compile(
     r"[\w-]{0,20}?(?:ref|name|policy|file|path|type|field|class|version|provider|length|ur[il]|label|hint|format|input)s?\b",
@@ -59,31 +62,38 @@ _ABOUT = re.compile(
 # Where a value is followed by what it cannot hold, `(?=(…))\1` takes it as a whole: no shorter one fits, and trying
 # each would take a hundred steps at every word of a long line.
 
-# In quotes, which may hold the other ones, and their own behind a backslash; or between such, in a string.
+# In quotes, which may hold the other ones, and their own behind a backslash or, single ones, doubled; or between such,
+# in a string.
 _STRING = (
-    r"(?:\"(?=((?:[^\"\s\\]|\\[^\w\s]){6,200}))\1\"|'(?=((?:[^'\s\\]|\\[^\w\s]){6,200}))\2'"
+    r"(?:\"(?=((?:[^\"\s\\]|\\[^\w\s]){6,200}))\1\"|'(?=((?:[^'\s\\]|\\[^\w\s]|(?<=[^'])''(?=[^'\s,;)\]}])){6,200}))\2'"
     r"|`(?=((?:[^`\s\\]|\\[^\w\s]){6,200}))\3`|\\[\"'`](?=([^\"'`\s\\]{6,200}))\4\\[\"'`])"
 )
-# Set by any language's sign for it, with the type in between: password: str = "…", ("password", "…").
+# Set by any language's sign for it, or compared, with the type in between: password: str = "…", ("password", "…").
 _QUOTED = re.compile(
-    r"[\w-]{0,20}\\?[\"']?(?:\[?\d{0,3}\])?!?(?:\s{0,3}:\s{0,3}(?:&(?:'static )?)?[\w.]{1,20}(?=\s{0,8}=)"
-    r"|\s(?:as\s)?\w{1,20}(?:\(\w{1,5}\))?(?=\s{0,8}=)|\s?\{[\w\s;]{0,40}\}(?=\s{0,8}=))?"
-    r"\s{0,8}(?:=>|<-|:=|={1,3}|\|\|=?|\?\?=?|[:\uff1a,({]|(?<=[ \t])(?=[\"']))\s{0,8}"
-    rf"[brunf@$]{{0,2}}(?:\\?(?:\"\"|''|'(?=\")|\"(?=\\\")))?{_STRING}",
+    r"[\w-]{0,20}(?:\](?=[\"']))?\\?[\"']?(?:\[?\d{0,3}\])?!?(?:\??\s{0,3}:\s{0,3}(?:&(?:'static )?)?[\w.?| ]{0,30}"
+    r"(?:\[[^\[\]=\n]{0,40}\])?"
+    r"[\w?| ]{0,20}(?=\s{0,8}:?=)"
+    r"|\s(?:as\s)?\w{1,20}(?:\(\w{1,5}\))?(?=\s{0,8}:?=)|\s?\{[\w\s;]{0,40}\}(?=\s{0,8}=))?"
+    r"\s{0,8}(?:=>|<-|:=|[!=]?={1,2}|\|\|=?|\?\?=?|[:\uff1a,({]|(?<=[ \t])(?=[\"'])|(?<=\s)(?:eq|ne)(?=\s))\s{0,8}"
+    rf"(?:some\()?(?:u8|[brunfl@$]{{0,2}})(?:\\?(?:\"\"|''|'(?=\")|\"(?=\\\")))?{_STRING}",
     re.I,
 )
 # In quotes, for the case that a variable is not set: getenv("PASSWORD") or "…", password = env.X || "…".
 _FALLBACK = re.compile(
-    r"[\w-]{0,20}(?:\s?\|\s?default\(|[\"']?\s{0,3}(?::=|=>|[:=])\s{0,3}[\w.$:>-]{1,60}(?:[(\[][^()\[\]\n,]{0,80}[)\]])?\s{0,3}"
-    r"(?:\|\||\?\?|\?:|or\b|[(\[][^()\[\]\n,]{0,80},(?:\s?default\w{0,6}\s?[:=])?)"
+    r"[\w-]{0,20}(?:\s?\|\s?default\(|[\"']?\s{0,3}(?::=|=>|[:=])\s{0,3}(?:[\w.|\[\] ]{1,40}=\s{0,3})?"
+    r"[\w.$:>-]{1,60}(?:[(\[][^()\[\]\n,]{0,80}[)\]])?\s{0,3}"
+    r"(?:\|\||\?\?|\?:|or\b|[(\[][^()\[\]\n,]{0,80},(?:\s?default\w{0,6}\s?[:=])?|[(\[]default\w{0,6}=)"
     r"|[\"'](?:[\])]{1,2}\s{0,3}(?:\|\||\?\?|\?:|or\b|\{|\.(?:unwrap_or|or_?else)\w{0,5}\((?:\|\w{0,9}\|)?"
-    r"|\|\s?default\()|,\s?default\w{0,6}\s?[:=]))\s{0,3}" + _STRING,
+    r"|\|\s?default\()|(?:,[^()\n]{0,80})?,\s{0,40}(?:default|fallback)\w{0,6}\s?[:=])"
+    # of templates, of a field of Go, of an argument of a shell
+    r"|[\"']?\s{0,3}[:=]\s{0,3}[\"']?(?:\{\{-?|<%=)\s?(?:[\w.$|() -]{0,60}\b(?:default|or)[ (])?"
+    r"|\s{1,8}\w{1,20}\s{1,8}`[^`\n]{0,80}?default:)\s{0,3}" + _STRING,
     re.I,
 )
 # In quotes, as the only argument of what makes a string or an object of it: password = String.valueOf("…").
 _WRAPPED = re.compile(
     r"[\w-]{0,20}(?:\s{0,3}(?:(?::=|=>|[:=])\s{0,3}|:\s?\w{1,20}\s?=\s?)(?:new\s)?[\w.:\[\]]{0,20}"
-    r"|\.(?:set|equals)|\]?[\"']\)\.(?:send_?keys|fill|type))(?<!code)\(\s?"
+    r"|\.(?:set|equals)|\]?[\"']\){1,2}\.(?:send_?keys|fill|type|val))(?<!code)\(\s?"
     rf"[bru]?{_STRING}(?:\)|\.(?:to|into))",
     re.I,
 )
@@ -121,11 +131,11 @@ _PART = re.compile(r"\s{0,3}=\s{0,3}(?=([^;\"'\s]{6,200}))\1(?:[;\"']|\s|$)")
 _BEFORE_PART = re.compile(r"(?:;\s?|[\"']|\w=(?:[^\s,;(]{1,60} )?)[\w.-]{0,30}$")
 # In settings, to the end of the line or element.
 _SETTING = re.compile(
-    r"[\w.-]{0,20}[\"']?(?:\s{0,8}[:\uff1a=]\s{0,8}(?:!\w{0,20}!?\w{0,20}[ ])?|\"\s{1,8}value="
+    r"[\w.-]{0,20}[\"']?(?:\s{0,8}[:\uff1a=]\s{0,8}(?:[!&][\w!]{0,40}[ ]){0,2}"
+    r"|\"(?:\s{1,8}[\w:.-]{1,30}=\"[^\"<>]{0,99}\"){0,2}\s{1,8}value="
     # between tags: <password>…, <key>password</key><string>…
-    r"|(?:(?:\stype=\"[^\"<>]{0,200}\")?>"
-    r"|\"(?:\s\w{1,20}=\"\w{0,20}\"){0,2}>(?=\s{0,40}<value>)|</\w{1,20}>(?=\s{0,40}<))"
-    r"\s{0,40}(?:<(?:(?:string|value|td)>|!\[CDATA\[)\s{0,40})?)[\"']?"
+    r"|(?:(?:\s[\w:.-]{1,30}=(?:\"[^\"<>]{0,200}\"|'[^'<>]{0,200}')){0,3}>|</[\w-]{1,20}>(?=\s{0,40}<))"
+    r"\s{0,40}(?:<(?:(?:string|(?:param-)?value|td)>|!\[CDATA\[)\s{0,40})?)[\"']?"
     r"((?:[^\s\"'<>,;}\]]|\}(?![\s,}]|$)|\](?!\]>)){6,200})",
     re.I,
 )
@@ -138,34 +148,52 @@ _LINE = re.compile(
 _BEFORE_LINE = re.compile(
     r"(?:^|\n)[ \t]*(?:[-*#] |:)?(?:(?:export|set|setx|env|arg|local|readonly) )?(?:mot de )?[\w./-]{0,30}$", re.I
 )
-_ENVIRONMENT = re.compile(r"[A-Z0-9_]{0,20}=(?=([^\s\"'`;&|<>(),]{6,200}))\1(?=[\s\"'`;&|]|$)")
-_OPTION = re.compile(r"[\w-]{0,20}(?:[=\s]|(?:(?<=/pass)|(?<=/password)):)\s{0,3}[\"']?([^\s\"'`;&|<>,]{6,200})", re.I)
+_ENVIRONMENT = re.compile(r"[A-Z0-9_]{0,20}=(?=([^\s\"'`;&|<>(),\[\]]{6,200}))\1(?=[\s\"'`;&|\]]|$)")
+_OPTION = re.compile(
+    r"[\w-]{0,20}(?:[=\s]|(?:(?<=/pass)|(?<=/password)):)(?:\s{0,20}- |\s{0,3})[\"']?([^\s\"'`;&|<>,]{6,200})", re.I
+)
 _BEFORE_OPTION = re.compile(
-    r"(?:(?:^|[\s\"'])(?:/|--?|#\s?define |env |arg |setx? (?:-\w{1,3} )?|setenv |fastcgi_param |config:set )"
-    r"|[?&])[\w.-]{0,30}$",
+    r"(?:(?:^|[\s\"'])(?:/|--?|#\s?define |env |arg |setx? (?:-\w{1,3} )?|setenv |fastcgi_param |config:set "
+    r"|(?:re)?set-)|\b(?:set-env \S{1,30}|config set(?: --?[\w-]{1,20})?) \S{0,40}?|[?&])[\w.-]{0,30}$",
     re.I,
 )
 # As what an option gives to a name: --set a=b,PASSWORD=…, --build-arg PASSWORD=….
 _GIVEN = re.compile(r"[\w-]{0,20}=[\"']?([^\s\"'`;&|<>,]{6,200})")
-_BEFORE_GIVEN = re.compile(r"(?:^|[\s\"'])--?[\w-]{1,20}[ =][\"']?(?:[^\s\"',]{1,40},){0,3}[\w.-]{0,30}$")
+_BEFORE_GIVEN = re.compile(
+    r"(?:(?:^|[\s\"'])--?[\w-]{1,20}[ =][\"']?(?:[^\s\"',]{1,40},){0,3}"
+    r"|\b(?:kv (?:put|patch)|vault write|config:set|config create|cifs)\b[^\n|;]{0,60}?[ ,])"
+    r"[\w.-]{0,30}$"
+)
+# As the second of two: user, password = "me", "…". As what holds without an argument of a script: PASSWORD=${1:-…}.
+_SECOND = re.compile(rf"\w{{0,20}}\s{{0,3}}:?=\s{{0,3}}(?:\"[^\"\n]{{0,60}}\"|'[^'\n]{{0,60}}'),\s?{_STRING}")
+_BEFORE_SECOND = re.compile(r"\w,\s?[\w.]{0,30}$")
+_ARGUMENT = re.compile(r"\w{0,20}=[\"']?\$\{\w{1,20}:?[-=](?=([^\s\"'`{}$]{6,200}))\1\}")
 # What a variable of a shell, of Docker Compose or of Spring is if it is not set: ${PASSWORD:-…}, ${app.password:…}.
 _DEFAULT = re.compile(r"[\w.-]{0,20}?(?::[-=]?|-|=)(?=([^\s\"'`{}$]{6,200}))\1\}")
 _BEFORE_DEFAULT = re.compile(r"[$#]\{[?\w.:-]{0,40}$")
 # A name and its value in two fields, as Kubernetes and Postman write them; a variable of Terraform with its default.
 _PAIR = re.compile(
-    r"[\w-]{0,20}[\"']?\s{0,3},?\s{0,40}(?:\{\s{0,8})?[\"']?(?:(?:parameter)?value|default)[\"']?\s{0,3}[:=]"
-    r"\s{0,3}[\"']?((?<=[\"'])[^\s\"']{6,200}|[^\s\"',;]{6,200})",
+    r"[\w-]{0,20}[\"']?\s{0,3},?\s{0,40}(?:\{\s{0,8}|#[^\n]{0,200}\s{1,40})?(?:[\"']?type[\"']?\s?[:=]\s?[\"']?\w{1,20}[\"']?[\s,]{1,40})?"
+    r"[\"']?(?:(?:parameter)?value|default)[\"']?\s{0,3}[:=]\s{0,3}(?:[|>][+-]?\s{1,40})?"
+    r"[\"']?((?<=[\"'])[^\s\"']{6,200}|[^\s\"',;}\]]{6,200})",
     re.I,
 )
 # What a parameter of Terraform, of Azure or of AWS is if nothing is given.
 _DECLARED = re.compile(
-    r"[\w-]{0,20}[\"']?\s{0,3}(?::?\s{0,8}\{|:[ \t]{0,8}(?=\r?\n))(?:[^{},\n]{0,120}[,\n]){0,8}?\s{0,40}"
-    r"[\"']?default(?:_?value)?[\"']?\s{0,3}[:=]\s{0,3}[\"']?([^\s\"',]{6,200})",
+    r"[\w-]{0,20}[\"']?\s{0,3}(?:\"[\w-]{1,60}\"\s)?(?::?\s{0,8}\{|:[ \t]{0,8}(?=\r?\n))"
+    r"(?:[^{},\n]{0,120}[,\n]){0,8}?\s{0,40}"
+    r"[\"']?(?:default(?:_?value)?|value)[\"']?\s{0,3}[:=]\s{0,3}[\"']?([^\s\"',}]{6,200})",
     re.I,
 )
 _BEFORE_PAIR = re.compile(
     r"(?:\b(?:name|(?:parameter)?key)[\"']?\s{0,3}[:=]\s{0,3}|variable\s)[\"']?[\w.-]{0,30}$", re.I
 )
+# The same with the value first, which ends where the name begins.
+_VALUE_FIRST = re.compile(
+    r"[vV]alue[\"']?\s{0,3}[:=]\s{0,3}[\"']?((?<=[\"'])[^\s\"']{6,200}|[^\s\"',;}\]]{6,200})[\"']?\s{0,3},?\s{0,40}[\"']?"
+    r"(?i:name|(?:parameter)?key)[\"']?\s{0,3}[:=]\s{0,3}[\"']?[\w.-]{0,30}$"
+)
+_FIRST_CHARACTERS = 300
 
 
 # A list, in brackets or as lines of YAML, and an element of it, which is matched from where the last one ends. Between
@@ -214,11 +242,12 @@ _HAS_NAMES = re.compile(r"\$\{|://|^[{\[]|:$")
 _PRECEDED = (
     *((_PART, _BEFORE_PART), (_LINE, _BEFORE_LINE), (_OPTION, _BEFORE_OPTION), (_DEFAULT, _BEFORE_DEFAULT)),
     *((_HEADER, _BEFORE_HEADER), (_CELL, _BEFORE_CELL), (_GIVEN, _BEFORE_GIVEN)),
+    *((_SECOND, _BEFORE_SECOND), (_ARGUMENT, _BEFORE_LINE)),
 )
 _PRECEDED_IN_SETTINGS = (*_PRECEDED, (_PAIR, _BEFORE_PAIR))
 # What follows a name that nothing sets: a word or, in a list, no quotes. Only these may be a value then.
 _UNSET = re.compile(
-    r"[\w-]{0,20}(?:\.?\s{1,3}(?=\w)(?!(?:as\s)?\w{1,20}(?:\(\w{1,5}\))?\s{0,8}=|is\b|to\b)|,\s{0,3}(?=\w)(?!qq?\W|r#|[brun][\"']))"
+    r"[\w-]{0,20}(?:\.?\s{1,3}(?=\w)(?!(?:as\s)?[\w:]{1,20}(?:\(\w{1,5}\))?\s{0,8}(?::?=|`)|(?:is|to|eq|ne)\b)|,\s{0,3}(?=\w)(?!qq?\W|r#|[brun][\"']))"
     r"(?!value|default)",
     re.I,
 )
@@ -235,7 +264,11 @@ _LINE_CHARACTERS = 100
 # What follows a name that no value follows: each begins behind 20 further characters of the name at most.
 _GOES_ON = re.compile(r"\w{21}|\w{0,20}[);&+%]")
 # What defines a constant or sets a variable to its second argument.
-_DEFINES = re.compile(r"\b(?:define|set|setenv|putenv|def)\(\s?\w{0,30}$", re.I)
+_DEFINES = re.compile(
+    r"\b(?:(?:define|set|setenv|putenv|def|str\w?c(?:mp|py)|memcpy)\(\s?[\w.>-]{0,30}"
+    r"|\w{0,12}setopt\(\$?\w{1,20},\s?\w{0,30}|set :\w{0,30})$",
+    re.I,
+)
 
 # What PHP signs with, which may have blanks and any sign: define('AUTH_KEY', '…').
 _SALT = re.compile(
@@ -273,13 +306,17 @@ def find_named(text: str, settings: bool) -> Iterator[tuple[int, int]]:
             value, (start, stop) = match[group], match.span(group)
             if _HAS_NAMES.search(value) and not (is_secret in (is_typed, is_generated) and is_generated(value)):
                 continue
-            if not words.search(lower, at, start):  # another name of a secret tells more
+            sign = text[at:start]
+            # get("db", "password", …), --secret password …
+            is_name = value.isidentifier() and ("," in sign or not ("=" in sign or ":" in sign))
+            if not (is_name or words.search(lower, at, start)):  # another name of a secret tells more
                 end = max(end, stop)
             if is_secret(value) and not _is_name(value, lower[max(0, at - _LINE_CHARACTERS) : at]):
                 yield start, stop
                 break
         for element in () if is_data or is_unset else _elements(text, at, settings):
-            end = max(end, element.end(2))
+            if not words.search(lower, element.start(), element.start(2)):  # nor has the key of an entry
+                end = max(end, element.end(2))
             if (name.plain if element.re is _LINE_OF_BLOCK else name.in_list)(element[2]):
                 yield element.span(2)
     if "define(" in text:
@@ -319,8 +356,9 @@ def _name(word: str, is_about: bool, settings: bool) -> _Name:
         short = is_short_token if word == "token" else _is_short_key
         return _Name(short, _typed_or(short), _typed_or(key), _typed_or(short), short)
     if is_about or word.startswith(_NO_PASSWORDS):
-        in_quotes = _typed_or(is_short_token) if word == "token" and not is_about else _typed_or(key)
-        return _Name(key, in_quotes, _typed_or(key), _typed_or(key), key)
+        plain = _is_drawn_or_login if word in _LOGINS and not is_about else key
+        in_quotes = _typed_or(is_short_token if word == "token" and not is_about else plain)
+        return _Name(plain, in_quotes, _typed_or(key), _typed_or(key), key)
     if word == "secret":  # whose name is often given for it, instead of its value
         return _Name(is_password, is_typed, _typed_or(key), _typed_or(key), is_password)
     plain = is_set_password if settings else is_password
@@ -329,6 +367,10 @@ def _name(word: str, is_about: bool, settings: bool) -> _Name:
 
 def _typed_or(judge: _Judge) -> _Judge:
     return lambda value: is_typed_or_random(value) or judge(value)
+
+
+def _is_drawn_or_login(value: str) -> bool:
+    return is_drawn(value) or is_login(value)
 
 
 def _is_short_key(value: str) -> bool:
@@ -340,9 +382,12 @@ def _values(text: str, word: re.Match[str], name: _Name, settings: bool) -> Iter
     at, before = word.end(), text[max(0, word.start() - _BEFORE_CHARACTERS) : word.start()]
     if match := _QUOTED.match(text, at):
         # ("password", "…") or {password, "…"}, no list of names
-        is_next = "," not in text[at : match.start(match.lastindex or 0)] or text[at] in "\"'" or before[-1:] == "{"
+        sign = text[at : match.start(match.lastindex or 0)]
+        is_next = "," not in sign or "=" in sign or sign.lstrip("]")[0] in "\"'" or before[-1:] == "{"
         is_next = is_next or _DEFINES.search(before) is not None
         yield match, name.in_quotes if is_next else name.in_call
+        if before.endswith(("user", "USER")):  # CURLOPT_USERPWD, "me:…"
+            yield match, is_login
     if match := _FALLBACK.match(text, at) or _WRAPPED.match(text, at):
         yield match, name.in_quotes
     if match := _OTHER_QUOTES.match(text, at):
@@ -361,6 +406,9 @@ def _values(text: str, word: re.Match[str], name: _Name, settings: bool) -> Iter
     if settings and (match := _DECLARED.match(text, at)):
         yield match, name.plain
     yield from _preceded(text, word, name, _PRECEDED_IN_SETTINGS if settings else _PRECEDED)
+    first = max(0, word.start() - _FIRST_CHARACTERS)
+    if settings and _BEFORE_PAIR.search(before) and (match := _VALUE_FIRST.search(text, first, word.start())):
+        yield match, name.plain
 
 
 def _values_in_data(

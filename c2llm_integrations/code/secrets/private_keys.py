@@ -32,12 +32,10 @@ _WEB_KEY = re.compile(r"[\"'](?:d|p|q|dp|dq|qi|k)[\"']\s{0,3}:\s{0,3}[\"']([\w-]
 _ACCOUNTS = re.compile(r"[aA]ccounts\w{0,20}[\"']?\s{0,3}(?::|:?=)\s{0,3}(?:\[\]\w{1,20})?[\[{(]([^\])}]{60,20000})")
 _WALLET_KEY = re.compile(r"(?<![0-9a-fA-F])((?:0x)?[0-9a-fA-F]{64})(?![0-9a-fA-F])")
 # The words of a wallet, of which 12 to 24 are all that it takes: mnemonic = "…", Seed phrase: ….
-_MNEMONIC = re.compile(
-    r"(?:mnemonic|(?:seed|recovery|secret)[\s_-]?(?:phrase|words))\w{0,20}[\s\"'`:=>,(\[]{1,12}"
-    r"((?:[a-z]{3,8}[ ,\"']{1,4}){11,23}[a-z]{3,8})\b",
-    re.I,
-)
-_HAS_WORDS = ("nemonic", "NEMONIC", "hrase", "HRASE", "ords", "ORDS")
+_MNEMONIC = re.compile(r"\w{0,20}[\s\"'`:=>,(\[]{1,12}((?:[a-z]{3,8}[ ,\"']{1,4}){11,23}[a-z]{3,8})\b", re.I)
+# What stands before them, and how it ends, which is quick to look for.
+_BEFORE_MNEMONIC = re.compile(r"(?:mnemonic|(?:seed|recovery|secret)[\s_-]?(?:phrase|words))$", re.I)
+_ENDS = tuple(map(re.compile, ("nemonic", "NEMONIC", "hrase", "HRASE", "ords", "ORDS")))
 
 
 def has_private_key(text: str) -> bool:
@@ -58,8 +56,11 @@ def find_wallet_keys(text: str) -> Iterator[tuple[int, int]]:
     if "ccounts" in text:
         for accounts in _ACCOUNTS.finditer(text):
             yield from (match.span(1) for match in _WALLET_KEY.finditer(text, *accounts.span(1)))
-    if any(map(text.__contains__, _HAS_WORDS)):
-        yield from (match.span(1) for match in _MNEMONIC.finditer(text) if _is_mnemonic(match[1]))
+    for end in _ENDS:
+        for name in end.finditer(text) if end.pattern in text else ():
+            is_named = _BEFORE_MNEMONIC.search(text, max(0, name.end() - 16), name.end())
+            if is_named and (match := _MNEMONIC.match(text, name.end())) and _is_mnemonic(match[1]):
+                yield match.span(1)
 
 
 def _is_mnemonic(phrase: str) -> bool:

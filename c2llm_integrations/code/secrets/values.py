@@ -11,7 +11,7 @@ from collections import Counter
 _CALL = re.compile(r"\w\((?:.*\)|$)|^[A-Za-z_][\w.]{2,}\(")
 # Variables of shells and templates, paths, hexadecimal numbers, URLs, locales.
 _VARIABLE = re.compile(
-    r"\$[({]|^\$\w+$|\$[A-Z_]{3}|[{}<>|\[\]]|%[sdr(]|%\w+%|^[/.~\\(]|^0x[0-9a-fA-F]+$|^[a-z][a-z0-9+]*://"
+    r"\$[({]|^\$\w+\$?$|\$[A-Z_]{3}|[{}<>|\[\]]|%[sdr(]|%\w+%|^[/.~\\(]|^0x[0-9a-fA-F]+$|^[a-z][a-z0-9+]*://"
     r"|^[a-z]{2}[_-]\w{2,3}$"
 )
 # Words, alone or in brackets, variables, formats and ranges, of which templates and patterns are made. A drawn password
@@ -130,7 +130,7 @@ def is_filler(value: str) -> bool:
 
 def is_typed(value: str) -> bool:
     """Return whether quoted text in code, set to a password's name, is one, not a name of something."""
-    has_usual_signs = re.fullmatch(r"(?:[\w!@#^&*?+=~.-]|\\[^\w\s])+", value) is not None
+    has_usual_signs = re.fullmatch(r"(?:[\w!@#^&*?+=~.-]|\\[^\w\s]|'')+", value) is not None
     return is_typed_or_random(value) or (has_usual_signs and is_password(value)) or is_generated(value)
 
 
@@ -138,6 +138,12 @@ def is_typed_or_random(value: str) -> bool:
     """Return whether quoted text is a password as people make them, with signs and letters of both cases, or random."""
     has_signs = re.search(r"[!@#%^&*?+=~]", value) is not None and value != value.lower() and len(value) > 7
     return (has_signs and is_password(value)) or is_drawn(value)
+
+
+def is_login(value: str) -> bool:
+    """Return whether a value is a user, ":" and a password."""
+    login = re.fullmatch(r"[\w.@+-]{2,64}:([^\s:/]{5,128})", value)
+    return login is not None and (is_password(login[1]) or is_generated(login[1]))
 
 
 def is_base64_login(value: str) -> bool:
