@@ -121,12 +121,21 @@ def test_a_password_in_an_address_without_a_scheme(line: str) -> None:
             "<pwd xsi:type='x'><></pwd>",
         ),
         *('<string name="db_password" translatable="false"><></string>', '<a name="pwd" type="x" value="<>"/>'),
+        'variable "db_password" {\n  type = string\n  validation {\n    condition = true\n  }\n  default = "<>"\n}',
         *("<param-name>password</param-name>\n<param-value><></param-value>",),
         *('resource "aws_ssm_parameter" "db_password" {\n  name = "x"\n  type = "SecureString"\n  value = "<>"\n}',),
     ],
 )
 def test_a_password_in_settings(text: str) -> None:
     assert_blotted(text, "hunter2hunter9", settings=True)
+
+
+@pytest.mark.parametrize("secret", ["x7K]mQ9vLw4T", "x7K}mQ9vLw4T", "x7K[mQ9vLw4T"])
+@pytest.mark.parametrize(
+    "text", ["run -e DB_PASSWORD=<> a", "- name: DB_PASSWORD\n  value: <>\n", "password:\n  value: <>\n"]
+)
+def test_a_bracket_within_does_not_end_a_password(text: str, secret: str) -> None:
+    assert_blotted(text, secret, settings=True)
 
 
 @pytest.mark.parametrize("secret", [PASSWORD, "hunter2hunter9"])
@@ -219,6 +228,8 @@ UNITS = [
         'pwd a="b"',
         '<pwd a="b" c="d"',
         "value: a name: pwd\n",
+        "pwd {\n a { b }\n",
+        "pwd {\n a {",
         'value="a" name="pwd" ',
         "pwd: {a,value:",
         "user_pwd, 'a:",

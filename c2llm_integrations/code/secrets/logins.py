@@ -22,7 +22,7 @@ _URL = re.compile(rf"://({_USER}(?:@[\w.-]{{1,64}}(?=:))?)(?::([^\s/@'\"`<>{{}}]
 # The same without a scheme, before a port, a path, or how Go's MySQL connects; no address of mail or telephony.
 _AT = re.compile(r"@(?=(?:tcp|unix)\(|/\w|\$?\{|[\w.-]{1,80}:\d{2,5}(?!\w))")
 _BEFORE_AT = re.compile(
-    r"(?:^|[\s\"'`=,(])(?!(?:mailto|sips?|xmpp|acct|ssh|git|npm):)(?:[\w.+%-]{1,64}(?:@[\w.-]{1,64})?|\$?\{[\w.]{1,40}\})"
+    r"(?:^|[\s\"'`=,(])(?!(?:mailto|sips?|xmpp|acct|ssh|git|npm):)(?:[\w.+%$-]{1,64}(?:@[\w.-]{1,64})?|\$?\{[\w.]{1,40}\})"
     r":([^\s:@/\"'`,<>{}()]{5,128})$"
 )
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
@@ -42,7 +42,7 @@ _COMMANDS = (
     # programs, their options, and what stands before the password there: a user and a sign
     (
         "curl|wget|https?|xh|etcdctl|ctr|skopeo|buildah|crictl",
-        "-\\w{0,4}[uUa]|--(?:user|proxy-user|auth|(?:src-|dest-)?creds)",
+        r"-\w{0,4}[uUa]|--(?:user|proxy-user|auth|(?:src-|dest-)?creds)",
         rf"{_NEXT}[^\s:\"'/]{{1,64}}:[\"']?",
     ),
     ("curl", "-E|--cert", rf"{_NEXT}[^\s:\"']{{1,64}}:[\"']?"),
@@ -143,20 +143,18 @@ _CALLS = (
         (name, r"[\"']?\s?[:=]\s?[(\[](?=[^,()\[\]]{1,99},[^,()\[\]]{1,99},?\s{0,40}[)\]])", (1,))
         for name in ("uth", "UTH", "creds", "CREDS", "redentials", "REDENTIALS", "login")
     ),
-    *((name, "", (1,)) for name in ("AES.encrypt(", "AES.decrypt(", "signWith(", "bind_s(", "UserPassword(")),
+    *((name, "", (1,)) for name in ("signWith(", "bind_s(", "UserPassword(")),
+    ("AES.", r"(?:en|de)crypt\(", (1,)),
     *(("crypt.", r"(?:hash|compare)\w{0,4}\(", (0,)), ("ncoder.encode(", "", (0,)), ("CookieStore(", "", (0,))),
     ("SignedString(", "", (0,)),
     *((name, "", (0,)) for name in ("Fernet(", "KeySpec(", "SecretKey(", "Wallet(")),
     *((name, "", (1,)) for name in ("login(", "WiFi.begin(", "WiFiMulti.addAP(")),
     *(("jwt.", r"\w{1,20}\(", (1,)), ("HMAC.", r"\w{0,6}digest\(", (1,)), ("ipher", r"(?:iv)?\(", (1,))),
-    *(
-        ("auth", r"(?:_password)?\(", (1,)),
-        ("Auth", r"(?:entication)?\(", (1,)),
-        ("Credential", r"s?(?:\.create|::new)?\(", (3, 2, 1)),
-    ),
+    *(("auth", r"(?:_password)?\(", (1,)), ("Auth", r"(?:entication)?\(", (1,))),
+    ("Credential", r"s?(?:\.create|\.basic|::new)?\(", (3, 2, 1)),
     *((name, "", (2,)) for name in ("FTP(", "getConnection(", "PDO(", "mysqli(", "Sequelize(")),
     *(("PlainAuth(", "", (2,)), ("EmailAndPassword(", "", (2, 1)), ("create_", r"(?:super)?user\(", (2,))),
-    *(("basic_auth", r"[ (]", (1,)), ("Credentials.basic(", "", (1,)), ("CreateAsync(", "", (1,))),
+    *(("basic_auth", r"[ (]", (1,)), ("CreateAsync(", "", (1,))),
     *((name, "", (2,)) for name in ("ftp_login(", "ssh2_auth_password(", "keyring.set_password(")),
     *((name, r"(?=[^\n]{0,200}\"\.toCharArray\()", (1,)) for name in (".load(", ".getKey(")),
     *(("mac(", "", (2, 1)), ("openssl_", r"\w{1,20}\(", (2,)), ("connect(", "", (3, 2))),
@@ -180,19 +178,8 @@ _SERVER = re.compile(
     rf"|ConvertTo-SecureString (?:-\w{{2,12}} ){{0,3}})(?=[\"'])){_PASSWORD}"
 )
 _HAS_SERVER = (
-    *(
-        "login",
-        "machine",
-        "bindpw",
-        "rootpw",
-        "requirepass",
-        "masterauth",
-        "assword '",
-        "ASSWORD '",
-        "stats auth",
-        "passwd/",
-    ),
-    *("identified by", "IDENTIFIED BY", "Identified By", "Identified by", "SecureString"),
+    *("login", "bindpw", "rootpw", "requirepass", "masterauth", "assword '", "ASSWORD '", "stats auth", "passwd/"),
+    *("dentified ", "DENTIFIED ", "SecureString"),
 )
 
 

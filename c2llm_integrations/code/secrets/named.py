@@ -71,8 +71,7 @@ _STRING = (
 # Set by any language's sign for it, or compared, with the type in between: password: str = "…", ("password", "…").
 _QUOTED = re.compile(
     r"[\w-]{0,20}(?:\](?=[\"']))?\\?[\"']?(?:\[?\d{0,3}\])?!?(?:\??\s{0,3}:\s{0,3}(?:&(?:'static )?)?[\w.?| ]{0,30}"
-    r"(?:\[[^\[\]=\n]{0,40}\])?"
-    r"[\w?| ]{0,20}(?=\s{0,8}:?=)"
+    r"(?:\[[^\[\]=\n]{0,40}\])?[\w?| ]{0,20}(?=\s{0,8}:?=)"
     r"|\s(?:as\s)?\w{1,20}(?:\(\w{1,5}\))?(?=\s{0,8}:?=)|\s?\{[\w\s;]{0,40}\}(?=\s{0,8}=))?"
     r"\s{0,8}(?:=>|<-|:=|[!=]?={1,2}|\|\|=?|\?\?=?|[:\uff1a,({]|(?<=[ \t])(?=[\"'])|(?<=\s)(?:eq|ne)(?=\s))\s{0,8}"
     rf"(?:some\()?(?:u8|[brunfl@$]{{0,2}})(?:\\?(?:\"\"|''|'(?=\")|\"(?=\\\")))?{_STRING}",
@@ -85,7 +84,7 @@ _FALLBACK = re.compile(
     r"(?:\|\||\?\?|\?:|or\b|[(\[][^()\[\]\n,]{0,80},(?:\s?default\w{0,6}\s?[:=])?|[(\[]default\w{0,6}=)"
     r"|[\"'](?:[\])]{1,2}\s{0,3}(?:\|\||\?\?|\?:|or\b|\{|\.(?:unwrap_or|or_?else)\w{0,5}\((?:\|\w{0,9}\|)?"
     r"|\|\s?default\()|(?:,[^()\n]{0,80})?,\s{0,40}(?:default|fallback)\w{0,6}\s?[:=])"
-    # of templates, of a field of Go, of an argument of a shell
+    # of templates, of a field of Go
     r"|[\"']?\s{0,3}[:=]\s{0,3}[\"']?(?:\{\{-?|<%=)\s?(?:[\w.$|() -]{0,60}\b(?:default|or)[ (])?"
     r"|\s{1,8}\w{1,20}\s{1,8}`[^`\n]{0,80}?default:)\s{0,3}" + _STRING,
     re.I,
@@ -148,7 +147,7 @@ _LINE = re.compile(
 _BEFORE_LINE = re.compile(
     r"(?:^|\n)[ \t]*(?:[-*#] |:)?(?:(?:export|set|setx|env|arg|local|readonly) )?(?:mot de )?[\w./-]{0,30}$", re.I
 )
-_ENVIRONMENT = re.compile(r"[A-Z0-9_]{0,20}=(?=([^\s\"'`;&|<>(),\[\]]{6,200}))\1(?=[\s\"'`;&|\]]|$)")
+_ENVIRONMENT = re.compile(r"[A-Z0-9_]{0,20}=(?=((?:[^\s\"'`;&|<>(),\]]|\](?![\s,]|$)){6,200}))\1(?=[\s\"'`;&|\]]|$)")
 _OPTION = re.compile(
     r"[\w-]{0,20}(?:[=\s]|(?:(?<=/pass)|(?<=/password)):)(?:\s{0,20}- |\s{0,3})[\"']?([^\s\"'`;&|<>,]{6,200})", re.I
 )
@@ -161,8 +160,7 @@ _BEFORE_OPTION = re.compile(
 _GIVEN = re.compile(r"[\w-]{0,20}=[\"']?([^\s\"'`;&|<>,]{6,200})")
 _BEFORE_GIVEN = re.compile(
     r"(?:(?:^|[\s\"'])--?[\w-]{1,20}[ =][\"']?(?:[^\s\"',]{1,40},){0,3}"
-    r"|\b(?:kv (?:put|patch)|vault write|config:set|config create|cifs)\b[^\n|;]{0,60}?[ ,])"
-    r"[\w.-]{0,30}$"
+    r"|\b(?:kv (?:put|patch)|vault write|config:set|config create|cifs)\b[^\n|;]{0,60}?[ ,])[\w.-]{0,30}$"
 )
 # As the second of two: user, password = "me", "…". As what holds without an argument of a script: PASSWORD=${1:-…}.
 _SECOND = re.compile(rf"\w{{0,20}}\s{{0,3}}:?=\s{{0,3}}(?:\"[^\"\n]{{0,60}}\"|'[^'\n]{{0,60}}'),\s?{_STRING}")
@@ -172,17 +170,18 @@ _ARGUMENT = re.compile(r"\w{0,20}=[\"']?\$\{\w{1,20}:?[-=](?=([^\s\"'`{}$]{6,200
 _DEFAULT = re.compile(r"[\w.-]{0,20}?(?::[-=]?|-|=)(?=([^\s\"'`{}$]{6,200}))\1\}")
 _BEFORE_DEFAULT = re.compile(r"[$#]\{[?\w.:-]{0,40}$")
 # A name and its value in two fields, as Kubernetes and Postman write them; a variable of Terraform with its default.
+_PAIR_VALUE = r"[\"']?((?<=[\"'])[^\s\"']{6,200}|(?:[^\s\"',;}\]]|[}\]](?![\s,}\]]|$)){6,200})"
 _PAIR = re.compile(
-    r"[\w-]{0,20}[\"']?\s{0,3},?\s{0,40}(?:\{\s{0,8}|#[^\n]{0,200}\s{1,40})?(?:[\"']?type[\"']?\s?[:=]\s?[\"']?\w{1,20}[\"']?[\s,]{1,40})?"
-    r"[\"']?(?:(?:parameter)?value|default)[\"']?\s{0,3}[:=]\s{0,3}(?:[|>][+-]?\s{1,40})?"
-    r"[\"']?((?<=[\"'])[^\s\"']{6,200}|[^\s\"',;}\]]{6,200})",
+    r"[\w-]{0,20}[\"']?\s{0,3},?\s{0,40}(?:\{\s{0,8}|#[^\n]{0,200}\s{1,40})?"
+    r"(?:[\"']?type[\"']?\s?[:=]\s?[\"']?\w{1,20}[\"']?[\s,]{1,40})?"
+    r"[\"']?(?:(?:parameter)?value|default)[\"']?\s{0,3}[:=]\s{0,3}(?:[|>][+-]?\s{1,40})?" + _PAIR_VALUE,
     re.I,
 )
 # What a parameter of Terraform, of Azure or of AWS is if nothing is given.
 _DECLARED = re.compile(
     r"[\w-]{0,20}[\"']?\s{0,3}(?:\"[\w-]{1,60}\"\s)?(?::?\s{0,8}\{|:[ \t]{0,8}(?=\r?\n))"
-    r"(?:[^{},\n]{0,120}[,\n]){0,8}?\s{0,40}"
-    r"[\"']?(?:default(?:_?value)?|value)[\"']?\s{0,3}[:=]\s{0,3}[\"']?([^\s\"',}]{6,200})",
+    r"(?:[^{},\n]{0,120}(?:\{[^{}]{0,200}\})?[,\n]){0,8}?\s{0,40}[\"']?(?:default(?:_?value)?|value)[\"']?\s{0,3}[:=]\s{0,3}"
+    + _PAIR_VALUE,
     re.I,
 )
 _BEFORE_PAIR = re.compile(
@@ -190,7 +189,7 @@ _BEFORE_PAIR = re.compile(
 )
 # The same with the value first, which ends where the name begins.
 _VALUE_FIRST = re.compile(
-    r"[vV]alue[\"']?\s{0,3}[:=]\s{0,3}[\"']?((?<=[\"'])[^\s\"']{6,200}|[^\s\"',;}\]]{6,200})[\"']?\s{0,3},?\s{0,40}[\"']?"
+    rf"[vV]alue[\"']?\s{{0,3}}[:=]\s{{0,3}}{_PAIR_VALUE}[\"']?\s{{0,3}},?\s{{0,40}}[\"']?"
     r"(?i:name|(?:parameter)?key)[\"']?\s{0,3}[:=]\s{0,3}[\"']?[\w.-]{0,30}$"
 )
 _FIRST_CHARACTERS = 300
@@ -247,7 +246,8 @@ _PRECEDED = (
 _PRECEDED_IN_SETTINGS = (*_PRECEDED, (_PAIR, _BEFORE_PAIR))
 # What follows a name that nothing sets: a word or, in a list, no quotes. Only these may be a value then.
 _UNSET = re.compile(
-    r"[\w-]{0,20}(?:\.?\s{1,3}(?=\w)(?!(?:as\s)?[\w:]{1,20}(?:\(\w{1,5}\))?\s{0,8}(?::?=|`)|(?:is|to|eq|ne)\b)|,\s{0,3}(?=\w)(?!qq?\W|r#|[brun][\"']))"
+    r"[\w-]{0,20}(?:\.?\s{1,3}(?=\w)(?!(?:as\s)?[\w:]{1,20}(?:\(\w{1,5}\))?\s{0,8}(?::?=|`)|(?:is|to|eq|ne)\b)"
+    r"|,\s{0,3}(?=\w)(?!qq?\W|r#|[brun][\"']))"
     r"(?!value|default)",
     re.I,
 )

@@ -12,7 +12,7 @@ _Columns = dict[int, Callable[[str], bool]]
 # The line below the head of a table in Markdown, also in a quote or comment, or as databases print it, the head of one
 # in CSV, and SQL that inserts. A rule is looked for where a line begins, and as a whole, so that no line is read more
 # than once.
-_RULE = re.compile(r"\n(?=([ \t]{0,9}(?:(?:>|#|//|\*)[ \t]?)?[-:=|+ \t]{3,1000}))\1\r?(?![^\n])")
+_RULE = re.compile(r"\n(?=([ \t>#*/]{0,40}))\1(?=([-:=|+][-:=|+ \t]{1,1000}))\2\r?(?![^\n])")
 # Where the columns begin below a rule that has no bars: ====  ====.
 _COLUMN = re.compile(r"(?<=[=-][=-] )[=-]|(?<=[=-]  )[=-]")
 _CSV_NAME = r"[\"']?[\w.@-]{1,64}[\"']?"
@@ -36,9 +36,10 @@ def find_in_tables(text: str) -> Iterator[tuple[int, int]]:
     """Yield where each secret of a table begins and ends."""
     end = 0
     for rule in _RULE.finditer(text) if "--" in text or "==" in text else ():
-        has_bars = not {*"|+"}.isdisjoint(rule[1])
-        cuts = [] if has_bars else [column.start() - 1 for column in _COLUMN.finditer(rule[1])]
-        if rule.start() < end or not (has_bars or cuts) or not ("--" in rule[1] or "==" in rule[1]):
+        signs = rule[1] + rule[2]
+        has_bars = not {*"|+"}.isdisjoint(signs)
+        cuts = [] if has_bars else [column.start() - 1 for column in _COLUMN.finditer(signs)]
+        if rule.start() < end or not (has_bars or cuts) or not ("--" in signs or "==" in signs):
             continue
         columns = _columns(_cells(text[text.rfind("\n", 0, rule.start()) + 1 : rule.start()], cuts))
         below = rule.end()
