@@ -21,7 +21,11 @@ TOKEN = "q7Rk2Wd9Lm4Xc8Vb3Nz6"
         *(('"amqp://app:<>@#{host}/"', False), ('f"{user}:<>@{host}"', False)),
         *(('password: {{ .Values.pw | default "<>" | quote }}', True), ("db_pw: {{ '<>' | b64encode }}", True)),
         *(('password: {{ default "<>" .Values.pw }}', True), ("password: <%= '<>' %>", True)),
-        *(("password = {{ pw or '<>' }}", True), ("password: \"{{ '<>' | password_hash('sha512') }}\"", True)),
+        *(
+            ("password = {{ pw or '<>' }}", True),
+            ('password: \'{{ lookup("env", "X") or "<>" }}\'', True),
+            ("password: \"{{ '<>' | password_hash('sha512') }}\"", True),
+        ),
     ],
 )
 def test_a_password_in_a_template(line: str, settings: bool, secret: str) -> None:
@@ -86,7 +90,13 @@ def test_a_password_in_its_column(text: str) -> None:
         ),
         *("ssh-keygen -t rsa -N <> -f k", "etcdctl --user root:<> get x", "skopeo copy --src-creds me:<> a b"),
         *("echo '<>' | docker secret create x -", "echo <> | gh auth login --with-token", "chpasswd <<EOF\nme:<>\nEOF"),
-        *("echo '<>' | su - me", "args:\n- --password\n- <>", "//h/s /mnt cifs username=me,password=<>,uid=0 0 0"),
+        *(
+            "echo '<>' | su - me",
+            "args:\n- --password\n- <>",
+            "args: [--password, <>]",
+            "run(['docker', 'login', '-p', '<>'])",
+            "//h/s /mnt cifs username=me,password=<>,uid=0 0 0",
+        ),
     ],
 )
 def test_a_secret_of_a_command(line: str, secret: str) -> None:

@@ -53,8 +53,8 @@ _COMMANDS = (
     # a word or a blank
     ("openssl|keytool|jarsigner", "-(?:k|pass(?:in|out)?|(?:src|dest)?(?:store|key)pass)", rf"{_NEXT}(?:pass:)?"),
     (
-        r"sshpass|(?:docker|podman|nerdctl|buildah|helm(?: registry)?|skopeo|oras|crane auth|oc|az) login|mongo\w{0,6}"
-        r"|lftp|cqlsh|mosquitto_\w{3}|sqlcmd|bcp|zip|unzip|redis-cli|ldap\w{3,9}|useradd|usermod|ipmitool|isql|rdesktop"
+        r"sshpass|(?:docker|podman|nerdctl|buildah|helm(?: registry)?|skopeo|oras|crane auth|oc|az)[ \"',]{1,4}login"
+        r"|mongo\w{0,6}|lftp|cqlsh|mosquitto_\w{3}|sqlcmd|bcp|zip|unzip|redis-cli|ldap\w{3,9}|useradd|usermod|ipmitool|isql|rdesktop"
         r"|evil-winrm|netexec|nxc|crackmapexec|hydra|az sql|twine|nuget|conan|airflow users|cypher-shell|influx|racadm"
         r"|rabbitmqadmin|ncftp\w{0,3}",
         "-[pPaw]",

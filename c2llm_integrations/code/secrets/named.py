@@ -85,7 +85,7 @@ _FALLBACK = re.compile(
     r"|[\"'](?:[\])]{1,2}\s{0,3}(?:\|\||\?\?|\?:|or\b|\{|\.(?:unwrap_or|or_?else)\w{0,5}\((?:\|\w{0,9}\|)?"
     r"|\|\s?default\()|(?:,[^()\n]{0,80})?,\s{0,40}(?:default|fallback)\w{0,6}\s?[:=])"
     # of templates, of a field of Go
-    r"|[\"']?\s{0,3}[:=]\s{0,3}[\"']?(?:\{\{-?|<%=)\s?(?:[\w.$|() -]{0,60}\b(?:default|or)[ (])?"
+    r"|[\"']?\s{0,3}[:=]\s{0,3}[\"']?(?:\{\{-?|<%=)\s?(?:[^{}%\n]{0,60}\b(?:default|or)[ (])?"
     r"|\s{1,8}\w{1,20}\s{1,8}`[^`\n]{0,80}?default:)\s{0,3}" + _STRING,
     re.I,
 )
@@ -149,10 +149,12 @@ _BEFORE_LINE = re.compile(
 )
 _ENVIRONMENT = re.compile(r"[A-Z0-9_]{0,20}=(?=((?:[^\s\"'`;&|<>(),\]]|\](?![\s,]|$)){6,200}))\1(?=[\s\"'`;&|\]]|$)")
 _OPTION = re.compile(
-    r"[\w-]{0,20}(?:[=\s]|(?:(?<=/pass)|(?<=/password)):)(?:\s{0,20}- |\s{0,3})[\"']?([^\s\"'`;&|<>,]{6,200})", re.I
+    r"[\w-]{0,20}(?:[=\s]|, |(?:(?<=/pass)|(?<=/password)):)(?:\s{0,20}- |\s{0,3})[\"']?"
+    r"((?:[^\s\"'`;&|<>,\]]|\](?!\s|$)){6,200})",
+    re.I,
 )
 _BEFORE_OPTION = re.compile(
-    r"(?:(?:^|[\s\"'])(?:/|--?|#\s?define |env |arg |setx? (?:-\w{1,3} )?|setenv |fastcgi_param |config:set "
+    r"(?:(?:^|[\s\"'\[])(?:/|--?|#\s?define |env |arg |setx? (?:-\w{1,3} )?|setenv |fastcgi_param |config:set "
     r"|(?:re)?set-)|\b(?:set-env \S{1,30}|config set(?: --?[\w-]{1,20})?) \S{0,40}?|[?&])[\w.-]{0,30}$",
     re.I,
 )
