@@ -7,7 +7,7 @@ import re
 import pytest
 
 from c2llm_integrations.code.secrets import BLOT, without_secrets
-from tests.code.test_secrets import assert_blotted, assert_kept, assert_linear, drawn
+from tests.code.test_secrets import assert_blotted, assert_kept, drawn
 
 pytestmark = pytest.mark.slow
 
@@ -415,91 +415,3 @@ def test_a_short_name_in_code_is_no_token(line):
 )
 def test_what_only_resembles_these_kinds_stays(line):
     assert_kept(line)
-
-
-UNITS = [
-    *(
-        "pwd-pwd-",
-        "pwd- ",
-        "kind: Secret\n",
-        "kind: Secret\ndata:\n",
-        "- kind: Secret\n  data:\n    a: b\n",
-        " kind: Secret\n data: {a: ",
-    ),
-    *(
-        '{"kind":"Secret","data":{',
-        "a:\n",
-        "password: |\n  a\n",
-        "password:\n",
-        "pwd=\\\n",
-        'pwd = """\n',
-        "<key>pwd</key>",
-        "<pwd>\n",
-    ),
-    *(
-        "pwd = a || ",
-        "pwd=a(b,",
-        "pwd=env(",
-        "pwd: a.b[c] ?? ",
-        "param pwd string ",
-        'variable "pwd" {\na,',
-        "pwd:{a,b,",
-    ),
-    *(
-        "jwt.sign(",
-        "jwt.sign(a, ",
-        "jwt.sign({a}",
-        ".connect(a, b, ",
-        '.connect("a", "b", ',
-        "login('",
-        "Wallet(",
-        "hmac.new(b",
-    ),
-    *(
-        "--set a,pwd=",
-        "--set a,",
-        "-e pwd=",
-        "echo a | ",
-        "echo a:b\\n",
-        "echo a | sudo -S ",
-        "chpasswd <<< ",
-        "net use /user:",
-        "plink -pw ",
-    ),
-    *(
-        "htpasswd -b a ",
-        'password send "',
-        "user: a / ",
-        "**pwd:** ",
-        "pwd is `",
-        "| pwd | a ",
-        "|a|b|\n|--|--|\n",
-        "|pwd|b|\n|--|--|\n|a|b|\n",
-    ),
-    *(
-        "a,pwd\n",
-        "pwd,",
-        "insert into a (pwd) values (",
-        "insert into a (pwd) values ('a'),",
-        "base64:aaaa",
-        "accounts=[a",
-        "accounts=['0xab",
-    ),
-    *(
-        "define('AUTH_KEY', '",
-        "password = [[",
-        "pwd=[==[",
-        "key 6 ABC",
-        "пароль: ",
-        "пароль-",
-        "mot de passe ",
-        "pwd=:",
-        "pwd" + " " * 40,
-    ),
-    *("--pwd_a,", "pwd :", "/pass:", "[" * 9 + "pwd", "- - - kind: Secret\n", "%pwd", "x\t" * 20 + "|\n"),
-]
-
-
-@pytest.mark.parametrize("unit", UNITS)
-def test_each_kind_takes_linear_time(unit: str) -> None:
-    assert_linear(unit, 2**16)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from c2llm_integrations.code.secrets import BLOT, without_secrets
-from tests.code.test_secrets import assert_blotted, assert_kept, assert_linear
+from tests.code.test_secrets import assert_blotted, assert_kept
 
 pytestmark = pytest.mark.slow
 
@@ -188,74 +188,3 @@ def test_a_password_in_a_language_of_its_own(line: str, secret: str) -> None:
 )
 def test_what_only_resembles_these_stays(text: str) -> None:
     assert_kept(text)
-
-
-UNITS = [
-    *(
-        "a:b1c2d3@h:11,",
-        "@a:11",
-        "{a}:b@{c}",
-        "a:5432:b:c:d",
-        "]:587 a:",
-        "vault kv put a=",
-        "create secret --from-literal=a=",
-    ),
-    *(
-        "nmcli password ",
-        "nmcli a.",
-        "put-parameter --value ",
-        "SecureString put-parameter ",
-        "openssl passwd -a ",
-        "curl -aaau ",
-    ),
-    *(
-        "a b\n== ==\n",
-        "== ==\npwd a\n",
-        "\n-- --",
-        "== " * 50 + "\n",
-        ".. list-table::\n * - pwd\n   - a\n",
-        ".. csv-table::\n",
-    ),
-    *(
-        ".. list-table::\n",
-        ".. csv-table::\n :header: pwd\n a\n",
-        " * - a\n",
-        "> |--|\n",
-        "pwd: a[b]|c ",
-        "pwd: a | b ? ",
-    ),
-    *(
-        "pwd: {{ a ",
-        'pwd: {{ a or "',
-        "pwd string `a ",
-        "pwd '''",
-        "pwd='a''",
-        "pwd=${1:-",
-        'a, pwd = "b", "',
-        "pwd: &a !b ",
-    ),
-    *(
-        'pwd a="b"',
-        '<pwd a="b" c="d"',
-        "value: a name: pwd\n",
-        "pwd {\n a { b }\n",
-        "pwd {\n a {",
-        'value="a" name="pwd" ',
-        "pwd: {a,value:",
-        "user_pwd, 'a:",
-    ),
-    *(
-        "mnemonic ",
-        "seed words a",
-        "pwd, 'a', default",
-        "pwd != '",
-        "pwd eq '",
-        "config set pwd ",
-        "credentials={pwd:a,",
-    ),
-]
-
-
-@pytest.mark.parametrize("unit", UNITS)
-def test_each_place_takes_linear_time(unit: str) -> None:
-    assert_linear(unit, 2**17)
