@@ -182,8 +182,11 @@ def require_output(file: Path) -> None:
         raise InputError(f"{file} is a folder; name a file in it")
     if file.exists() and not file.is_file():
         raise InputError(f"{file} is a pipe or device, which is not written over; name another file")
-    if not file.absolute().parent.is_dir():
-        raise InputError(f"no folder {file.absolute().parent} to write {file.name} to; make it, or name another file")
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        raise InputError(f"no folder {folder} to write {file.name} to; make it, or name another file")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"no right to write {file.name} into {folder}; name another file")
 
 
 def write_atomically(file: Path, text: str, *, lasting: bool = True) -> None:

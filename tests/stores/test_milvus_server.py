@@ -15,14 +15,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pymilvus import MilvusClient
+from pymilvus import DataType, MilvusClient
 
 from c2llm_integrations.code.chunk import CodeChunk, chunk_id
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.indexing.ingest_records import ingest_records
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.bulk_loader import load
+from c2llm_integrations.stores.foreign_collection import Layout
 from c2llm_integrations.stores.milvus.collections import CONNECTION
+from c2llm_integrations.stores.milvus.foreign_collection import ForeignMilvusStore
 from c2llm_integrations.stores.milvus.store import MilvusStore
 from c2llm_integrations.stores.records import Row
 from c2llm_integrations.stores.spec import OVERSAMPLING, CollectionSpec
@@ -256,3 +258,18 @@ def test_two_writers_of_a_new_collection_make_one(milvus_address: str, make_rows
     for one in stores:
         one.close()
     empty_milvus(milvus_address)
+
+
+def test_binary_vectors_of_others_are_refused_by_name(client: MilvusClient) -> None:
+    schema = MilvusClient.create_schema(auto_id=False)
+    schema.add_field("id", DataType.INT64, is_primary=True)
+    schema.add_field("vector", DataType.BINARY_VECTOR, dim=8)
+    indexes = MilvusClient.prepare_index_params()
+    indexes.add_index("vector", index_type="BIN_FLAT", metric_type="HAMMING")
+    client.create_collection("codes", schema=schema, index_params=indexes)
+    try:
+        store = ForeignMilvusStore(client, "codes", Layout(vector="vector", metadata=None))
+        with pytest.raises(InputError, match="is a BINARY_VECTOR, must be FLOAT_VECTOR or FLOAT16_VECTOR"):
+            store.count()
+    finally:
+        client.drop_collection("codes")

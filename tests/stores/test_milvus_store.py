@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import shutil
 import subprocess
 import sys
@@ -56,6 +57,16 @@ def lite(url: str, spec: CollectionSpec) -> Iterator[VectorStore]:
 
 
 # ---- Milvus Lite's folder
+
+
+def test_a_failed_write_is_one_line_and_no_traceback_of_the_engine(
+    lite: VectorStore, make_rows: MakeRows, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    full = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
+    monkeypatch.setattr("milvus_lite.engine.collection.Collection.upsert", full)
+    with pytest.raises(StoreError, match="No space left on device"):
+        lite.upsert(make_rows(3))
+    assert caplog.records == []
 
 
 def test_lite_makes_nothing_before_create(url: str, tmp_path: Path, spec: CollectionSpec) -> None:

@@ -6,6 +6,7 @@ collections share one server.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import Counter
@@ -28,6 +29,10 @@ try:
     from milvus_lite.server_manager import server_manager_instance
 except ImportError as error:
     raise MissingExtra("milvus-lite", "milvus") from error
+
+# It prints each failed call with its traceback, as pymilvus does.
+if logging.getLogger("milvus_lite").level == logging.NOTSET:
+    logging.getLogger("milvus_lite").setLevel(logging.CRITICAL)
 
 LITE = Server("lite", (3, 2))
 # The checksums of the files, while no server has the folder open.
