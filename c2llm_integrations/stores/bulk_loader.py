@@ -79,7 +79,7 @@ def load(batches: Iterable[Sequence[Row]], store: VectorStore, *, refused: str |
 
 
 def clear_refused(file: Path) -> None:
-    """Delete the file of refused rows of an earlier run; raises InputError for any other, which may be dear."""
+    """Delete the file of refused rows of an earlier run; raises InputError for any other, which somebody may need."""
     if not file.is_symlink():  # of one only the link is deleted
         require_output(file)
         if file.exists() and not _was_filed(file):
