@@ -108,11 +108,11 @@ def mine_pairs(
     """
     from c2llm_integrations.training.mine_pairs import mine_repositories
 
-    if out.suffix != ".jsonl":
-        raise InputError(f"{out} does not end in .jsonl, but pairs are written as JSON lines; name another --out")
     apart = out.with_name(f"{out.stem}-held-out{out.suffix}")
     require_output(out)
     require_output(apart)
+    if out.suffix != ".jsonl":
+        raise InputError(f"{out} does not end in .jsonl, but pairs are written as JSON lines; name another --out")
     mined = mine_repositories(paths, held_out, seed)
     _write_lines(out, mined.training)
     terminal.write(str(out))
