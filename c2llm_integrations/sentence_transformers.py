@@ -101,9 +101,16 @@ class C2LLMBackbone(InputModule):
         kept = own_prompts.read_bytes() if own_prompts.is_file() else None
         tensors: dict[str, Tensor] = {f"backbone.{name}": value for name, value in self.backbone.state_dict().items()}
         tensors |= {f"pma.{name}": value for name, value in self._pooling[0].pma.state_dict().items()}
-        save_checkpoint(self.checkpoint, tensors, folder)
+        save_checkpoint(self.checkpoint, _in_stored_types(tensors, self.checkpoint), folder)
         if kept is not None:
             own_prompts.write_bytes(kept)
+
+
+def _in_stored_types(tensors: dict[str, Tensor], source: Checkpoint) -> dict[str, Tensor]:
+    """Return the tensors in the checkpoint's own types if that loses nothing: then they have its digest, too."""
+    types = {name: tensor.dtype for name, tensor in source.tensors().items()}
+    stored = {name: tensor.to(types.get(name, tensor.dtype)) for name, tensor in tensors.items()}
+    return stored if all(torch.equal(stored[name].to(one.dtype), one) for name, one in tensors.items()) else tensors
 
 
 def load(

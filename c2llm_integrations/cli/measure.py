@@ -62,7 +62,8 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="TASK...",
-            help="human-eval, mteb, or a .jsonl or .jsonl.gz: of query and positive, or of repo, query and relevant.",
+            help="human-eval, mteb, a .jsonl, .jsonl.gz or .parquet of query and positive, or, with --repositories, "
+            "a .jsonl of repo, query and relevant.",
         ),
     ],
     model: AnyModel,

@@ -60,9 +60,11 @@ def plan(
     import numpy as np
 
     from c2llm_integrations._utils.sampling import sample as sampled
+    from c2llm_integrations.retrieval.search import spec_of
     from c2llm_integrations.stores.qdrant.measure_plans import PLANS, choose_plan, measure_plans
 
     with opened(place.store or indexed_store(), place.collection) as held:
+        spec_of(held)
         vectors = sampled((row.vector for row in held.rows()), sample)
     measured = []
     with shown() as progress:
@@ -77,7 +79,7 @@ def plan(
     chosen = choose_plan(measured, count, limit, recall).plan
     codes = f" --quantization {chosen.quantization}" if chosen.quantization else ""
     size = chosen.bytes_per_vector * count / 1e9
-    terminal.say(f"{size:.2f} GB for {count:,} rows: c2llm index --replace --datatype {chosen.datatype}{codes}")
+    terminal.say(f"{size:.2f} GB for {count:,} rows: --datatype {chosen.datatype}{codes}, of c2llm import or index")
     return 0
 
 
@@ -139,7 +141,7 @@ def fit_projection(
     if path is not None and place.store is not None:
         raise InputError("both a folder and a --store are given; choose one")
     if place.store is None:
-        vectors, weights = _of_folder(path or Path(), model)
+        vectors, weights = _of_folder(path or Path(), model, output_dim)
     else:
         vectors, weights = _of_collection(place.store, place.collection, model)
     held_out = min(HELD_OUT, len(vectors) // 10)
@@ -154,13 +156,15 @@ def fit_projection(
     return 0
 
 
-def _of_folder(path: Path, model: str | None) -> tuple[Matrix, str]:
+def _of_folder(path: Path, model: str | None, output_dim: int) -> tuple[Matrix, str]:
     """Return the vectors of chunks in random order, and the digest of the model's weights."""
     from c2llm_integrations._utils.sampling import sample
     from c2llm_integrations.code.repository import iter_chunks, open_tree
 
     tree = open_tree(path)
     embedder = load_model(ModelChoice(model=model), None)
+    if output_dim >= embedder.output_dim:  # now: embedding may take long
+        raise InputError(f"cannot fit {output_dim} dimensions on vectors of {embedder.output_dim}; ask for fewer")
     texts = sample((chunk.text for chunk in iter_chunks(tree)), SAMPLE_TEXTS)
     with shown() as progress:
         vectors = embedder.encode_documents(texts, progress=progress)

@@ -47,7 +47,8 @@ def train_head(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            metavar="PATH...", help="Folders of code; or .jsonl and .parquet of query, positive and negatives."
+            metavar="PATH...",
+            help="Folders of code; or .jsonl, .jsonl.gz and .parquet of query, positive and negatives.",
         ),
     ],
     options: HeadOptions,
@@ -110,6 +111,8 @@ def mine_pairs(
     apart = out.with_name(f"{out.stem}-held-out{out.suffix}")
     require_output(out)
     require_output(apart)
+    if out.suffix != ".jsonl":
+        raise InputError(f"{out} does not end in .jsonl, but pairs are written as JSON lines; name another --out")
     mined = mine_repositories(paths, held_out, seed)
     _write_lines(out, mined.training)
     terminal.write(str(out))
@@ -128,14 +131,14 @@ def train(
         list[Path],
         typer.Argument(
             metavar="FILE...",
-            help=".jsonl or .parquet of query, positive, and perhaps negatives, dataset and language.",
+            help=".jsonl, .jsonl.gz or .parquet of query, positive, and perhaps negatives, dataset and language.",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The checkpoint folder to write.")],
     options: FinetuneOptions,
     full: Annotated[bool, typer.Option("--full", help="Train all of the backbone, not LoRA on it.")] = False,
     held_out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A .jsonl of pairs to measure before and after.")
+        Path | None, typer.Option(metavar="FILE", help="Pairs, in such a file, to measure before and after.")
     ] = None,
 ) -> int:
     """Train BASE to find each query's positive among a batch and write the better checkpoint.
@@ -177,9 +180,9 @@ def _write_lines(file: Path, rows: list[dict[str, str]]) -> None:
 def _texts(checkpoint: Checkpoint, paths: list[Path], limit: int, seed: int) -> tuple[list[str], list[list[int]]]:
     """Return the texts of files of pairs, or of folders of code, and which of them belong together."""
     from c2llm_integrations.training.mine_pairs import grouped_texts, own_texts
-    from c2llm_integrations.training.pair_files import SUFFIXES, read_examples
+    from c2llm_integrations.training.pair_files import is_pair_file, read_examples
 
-    files = [path for path in paths if path.suffix in SUFFIXES]
+    files = [path for path in paths if is_pair_file(path)]
     if files and len(files) < len(paths):
         raise InputError("both files of pairs and folders of code are given; choose one")
     if files:

@@ -35,7 +35,7 @@ class DocumentEmbedder(Protocol):
 
 
 # A probe identifies a server's weights: its prefix, the numbers of each text, and the least cosine of equal ones.
-_PROBE, _PROBED, _SAME_PROBE = "probe:", 32, 0.98
+PROBE, _PROBED, _SAME_PROBE = "probe:", 32, 0.98
 
 # Earlier releases wrote plain truncation and a head in the place of a projection's digest, with these prefixes.
 _OLD_TRUNCATION, _OLD_HEAD = "first ", "head "
@@ -49,17 +49,17 @@ def probe_of(vectors: NDArray[np.float32]) -> str:
     import numpy as np
 
     some = (vectors - vectors.mean(0))[:, :_PROBED]
-    return _PROBE + base64.b64encode(np.round(some * (127 / max(1e-9, np.abs(some).max()))).astype("i1")).decode()
+    return PROBE + base64.b64encode(np.round(some * (127 / max(1e-9, np.abs(some).max()))).astype("i1")).decode()
 
 
 def is_same_probe(one: object, other: object) -> bool:
     """Return whether two results of `probe_of` are of the same weights, computed in any precision."""
     import numpy as np
 
-    if not (isinstance(one, str) and isinstance(other, str) and one.startswith(_PROBE) and other.startswith(_PROBE)):
+    if not (isinstance(one, str) and isinstance(other, str) and one.startswith(PROBE) and other.startswith(PROBE)):
         return False
     try:
-        a, b = (np.frombuffer(base64.b64decode(text[len(_PROBE) :]), "i1").astype(float) for text in (one, other))
+        a, b = (np.frombuffer(base64.b64decode(text[len(PROBE) :]), "i1").astype(float) for text in (one, other))
     except ValueError:
         return False
     return a.shape == b.shape and float(a @ b) > _SAME_PROBE * float(np.linalg.norm(a) * np.linalg.norm(b))

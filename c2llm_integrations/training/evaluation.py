@@ -6,6 +6,7 @@ questions about checked-out repositories. MTEB(Code, v1) runs through mteb itsel
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import re
@@ -23,8 +24,9 @@ from c2llm_integrations._utils.json_lines import read_rows
 from c2llm_integrations.code.repository import iter_chunks, open_tree
 from c2llm_integrations.errors import InputError, MissingExtra
 from c2llm_integrations.model.embedder import C2LLMEmbedder
+from c2llm_integrations.model.fingerprint import PROBE
 from c2llm_integrations.model.prompts import QUERIES
-from c2llm_integrations.training.pair_files import sides_of
+from c2llm_integrations.training.pair_files import rows_of, sides_of
 
 CUTS = (1, 5, 10, 100)
 MAIN_SCORE = "ndcg_at_10"
@@ -47,15 +49,15 @@ class Task:
 
 
 def pairs_task(file: Path) -> Task:
-    """Return a task of the rows {query, positive}, or {doc, bare} as mined, of a .jsonl or .jsonl.gz.
+    """Return a task of the rows {query, positive}, or {doc, bare} as mined, of a .jsonl, .jsonl.gz or .parquet.
 
     Raises:
         InputError: The file has no pairs, or a row lacks a side.
 
     """
-    pairs = [sides_of(row, where) for where, row in read_rows(file)]
+    pairs = [sides_of(row, where) for where, row in rows_of(file)]
     queries, texts = ([pair[side] for pair in pairs] for side in (0, 1))
-    return _matched(re.sub(r"\.jsonl(\.gz)?$", "", file.name), queries, texts, str(file))
+    return _matched(re.sub(r"\.(jsonl(\.gz)?|parquet)$", "", file.name), queries, texts, str(file))
 
 
 def human_eval_task() -> Task:
@@ -186,9 +188,7 @@ def run_mteb(embedder: C2LLMEmbedder, folder: Path, tasks: Sequence[Any] | None 
     except ImportError as error:
         raise MissingExtra("mteb", "train") from error
 
-    about = ModelMeta.create_empty(
-        {"name": f"c2llm/{_file_name(embedder)}", "revision": str(embedder.fingerprint["weights"])}
-    )
+    about = ModelMeta.create_empty({"name": f"c2llm/{_file_name(embedder)}", "revision": _revision(embedder)})
 
     class MtebEncoder(AbsEncoder):
         mteb_model_meta = about
@@ -221,7 +221,7 @@ def run_mteb(embedder: C2LLMEmbedder, folder: Path, tasks: Sequence[Any] | None 
 def result_folder(out: Path, embedder: C2LLMEmbedder) -> Path:
     """Return the folder where mteb looks for a model's results, OUT/MODEL/REVISION; create it if needed."""
     require_output_folder(out)
-    folder = out / _file_name(embedder) / str(embedder.fingerprint["weights"])
+    folder = out / _file_name(embedder) / _revision(embedder)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -229,8 +229,18 @@ def result_folder(out: Path, embedder: C2LLMEmbedder) -> Path:
 def _file_name(embedder: C2LLMEmbedder) -> str:
     name = str(embedder.fingerprint["model"])
     short = Path(name).name if Path(name).is_dir() else name
-    is_reduced = any(embedder.fingerprint.get(way) for way in ("head", "projection", "truncate_dim"))
-    return short.replace("/", "__") + (f"-{embedder.output_dim}" if is_reduced else "")
+    short = short.replace("/", "__")
+    for way in ("head", "projection", "truncate_dim"):  # each way to a width has results of its own
+        if value := embedder.fingerprint.get(way):
+            how = "truncated" if way == "truncate_dim" else f"{way}-{str(value)[:8]}"
+            return f"{short}-{embedder.output_dim}-{how}"
+    return short
+
+
+def _revision(embedder: C2LLMEmbedder) -> str:
+    """Return the digest of the weights, or of the probe that stands for a server's, which is no name of a folder."""
+    weights = str(embedder.fingerprint["weights"])
+    return hashlib.sha256(weights.encode()).hexdigest()[:32] if weights.startswith(PROBE) else weights
 
 
 def _matched(name: str, queries: list[str], texts: list[str], where: str) -> Task:

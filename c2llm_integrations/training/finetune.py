@@ -59,9 +59,11 @@ def train(
     `out` then also holds training.json and training.svg, the options and the loss curve.
 
     Raises:
-        InputError: The pairs fill no batch, `out` exists, or the loss is NaN.
+        InputError: The pairs fill no batch, `out` exists, there are no epochs, or the loss is NaN.
 
     """
+    if options.epochs <= 0:
+        raise InputError(f"{options.epochs:g} epochs train nothing; choose more")
     require_output_folder(out)
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out} exists and is not empty; name another folder to write the checkpoint to")
@@ -178,11 +180,11 @@ def _average(model: torch.nn.Module, folders: Sequence[str]) -> None:
 
 
 def _claim(work: Path, base: str, examples: Sequence[Example], options: FinetuneOptions) -> None:
-    """Make the folder of checkpoints; raise InputError if it belongs to another run."""
+    """Make the folder of checkpoints; raise InputError if it holds those, or mined negatives, of another run."""
     pairs = sha256("\0".join(repr(example) for example in examples).encode("utf-8", "surrogatepass"))
     wanted = json.dumps({"base": base, "pairs": pairs.hexdigest(), **asdict(options)}, indent=1)
     file = work / "run.json"
-    if file.exists() and file.read_text() != wanted:
+    if file.exists() and file.read_text() != wanted and any(one != file for one in work.iterdir()):
         raise InputError(f"{work} holds a run of other pairs or options; repeat those, or delete it")
     work.mkdir(parents=True, exist_ok=True)
     write_atomically(file, wanted)

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from c2llm_integrations._utils.files import write_atomically
-from c2llm_integrations._utils.json_lines import read_rows
+from c2llm_integrations._utils.json_lines import is_json_lines, read_rows
 from c2llm_integrations.errors import InputError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-SUFFIXES = (".jsonl", ".parquet")
 # A text that scores above 95 % of the positive may be an answer too (NV-Retriever, arXiv 2407.15831).
 MARGIN = 0.05
 
@@ -46,7 +45,7 @@ def read_examples(files: Sequence[Path]) -> tuple[list[Example], Counter[str]]:
     examples: dict[tuple[str, str], Example] = {}
     for file in files:
         before = len(examples)
-        for where, row in _read_parquet(file) if file.suffix == ".parquet" else read_rows(file):
+        for where, row in rows_of(file):
             example = _example(row, where, left_out)
             if not example.query.strip() or not example.positive.strip():
                 left_out["blank"] += 1
@@ -72,7 +71,15 @@ def sides_of(row: Mapping[str, Any], where: str) -> tuple[str, str]:
     return query, text
 
 
-def _read_parquet(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def is_pair_file(path: Path) -> bool:
+    """Return whether a path is a file of pairs, by its name."""
+    return path.suffix == ".parquet" or is_json_lines(path)
+
+
+def rows_of(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield where each row of a file of pairs is, and the row; raises InputError for a damaged file."""
+    if file.suffix != ".parquet":
+        return read_rows(file)
     from c2llm_integrations.stores.parquet import read_mappings  # needs the extra `parquet`
 
     return ((f"{file}: row {number}", row) for number, (row, _) in enumerate(read_mappings(file), 1))

@@ -51,7 +51,7 @@ def test_a_collection_is_fitted_without_embedding_again(larger, tiny_model, tmp_
         ((), 2, "--output-dim"),
         (("--output-dim", 0), 2, "--output-dim"),
         (("--output-dim", 60), 1, "give at least as many vectors"),
-        (("--output-dim", 64), 1, "fewer than their width"),
+        (("--output-dim", 64), 1, "on vectors of 64; ask for fewer"),
         (("--output-dim", 8, "--out", "README.md"), 1, "README.md exists"),
         (("--output-dim", 8, "--out", "no/folder"), 1, "no folder"),
         (("--output-dim", 8, "--store", "qdrant+edge://x", "."), 1, "choose one"),

@@ -9,6 +9,7 @@ from c2llm_integrations.cli.main import run
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.records import Record, Row
 from c2llm_integrations.stores.spec import CollectionSpec
+from tests.cli.running import complaint
 
 pytestmark = pytest.mark.slow
 
@@ -31,6 +32,14 @@ def test_a_plan_is_recommended(url, capsys):
     assert f"--datatype {good['datatype']}" in said
     assert good["bytes"] == good["bytes_per_vector"] * 1_000_000
     assert rows[0] | {"recall": 1.0} == rows[0]
+
+
+def test_a_collection_that_is_not_there_is_named(tmp_path, url, capsys):
+    options = ("--rows", "1M", "--budget", "1GB")
+    assert "nothing is indexed" in complaint(capsys, 1, "plan", "--store", f"qdrant+edge://{tmp_path}/none", *options)
+    assert "holds no collection 'other'" in complaint(
+        capsys, 1, "plan", "--store", url, "--collection", "other", *options
+    )
 
 
 @pytest.mark.parametrize(("rows", "budget"), [("many", "1GB"), ("1M", "-1"), ("1M", "2 bytes")])

@@ -1,5 +1,6 @@
 """`c2llm train-head` and `c2llm mine-pairs`."""
 
+import gzip
 import json
 
 import pytest
@@ -42,9 +43,9 @@ def test_a_head_of_own_code_is_used_by_every_later_command(larger, tiny_model, m
 
 
 def test_a_head_of_pairs_and_kept_states(tmp_path, tiny_model, capsys):
-    file = tmp_path / "pairs.jsonl"
+    file = tmp_path / "pairs.jsonl.gz"
     rows = [{"query": f"question {n}", "positive": f"def f{n}(): pass"} for n in range(30)]
-    file.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
+    file.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]).encode()))
     for width in (32, 16):
         out = tmp_path / f"{width}.safetensors"
         answer(capsys, "train-head", tiny_model, file, "--output-dim", width, "--out", out, *FEW, "--states", tmp_path)
@@ -100,6 +101,9 @@ def test_what_cannot_be_mined_is_one_line_and_leaves_a_good_file(project, tmp_pa
     assert not list(tmp_path.glob("*.partial"))
     assert "leaves none" in complaint(capsys, 1, "mine-pairs", project, "--out", out, "--held-out", 1)
     assert "no folder" in complaint(capsys, 1, "mine-pairs", project, "--out", tmp_path / "absent" / "pairs.jsonl")
+    for name in ("pairs.parquet", "pairs.jsonl.gz"):
+        assert "does not end in .jsonl" in complaint(capsys, 1, "mine-pairs", project, "--out", tmp_path / name)
+        assert not (tmp_path / name).exists()
     assert out.read_text() == "good"
 
 

@@ -57,6 +57,12 @@ def test_a_saved_model_is_a_c2llm_folder(model, tmp_path):
     np.testing.assert_array_equal(load(str(tmp_path), device="cpu").encode(TEXTS), model.encode(TEXTS))
 
 
+def test_what_is_saved_as_it_was_loaded_searches_the_same_collections(tmp_path):
+    load("nano", device="cpu").save_pretrained(str(tmp_path))  # nano's weights are float16, those of the model float32
+    made, again = (C2LLMEmbedder.from_pretrained(name).fingerprint["weights"] for name in ("nano", str(tmp_path)))
+    assert made == again
+
+
 def test_the_pooling_alone_is_read_back_as_it_was_saved(model, tmp_path):
     model[1].save(str(tmp_path))
     again = C2LLMPooling.load(str(tmp_path))

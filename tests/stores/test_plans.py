@@ -58,3 +58,10 @@ def test_the_smallest_plan_that_is_good_enough_is_chosen():
 def test_what_no_plan_can_keep_is_said(recall, message):
     with pytest.raises(InputError, match=message):
         choose_plan(MEASURED, 10_000_000, 2e9, recall)
+
+
+def test_what_cannot_be_measured_or_chosen_from_is_one_line():
+    with pytest.raises(InputError, match=r"shape \(300,\), expected \(number, width\)"):
+        list(measure_plans(np.ones(300, np.float32)))
+    with pytest.raises(InputError, match="no measured plan is given"):
+        choose_plan([], 1000, 1e9, 0.9)

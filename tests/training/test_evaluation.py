@@ -3,6 +3,8 @@
 import gzip
 import json
 import math
+from itertools import chain
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from c2llm_integrations.training.evaluation import (
     metrics,
     pairs_task,
     repository_tasks,
+    result_folder,
     run_local,
     run_mteb,
 )
@@ -30,6 +33,11 @@ def embedder():
 
 
 def write(file, *rows):
+    if file.suffix == ".parquet":
+        pa = pytest.importorskip("pyarrow")
+        columns = {name: [row.get(name) for row in rows] for name in dict.fromkeys(chain(*rows))}
+        pytest.importorskip("pyarrow.parquet").write_table(pa.table(columns), file)
+        return file
     text = "".join(json.dumps(row) + "\n" for row in rows)
     file.write_bytes(gzip.compress(text.encode()) if file.suffix == ".gz" else text.encode())
     return file
@@ -58,10 +66,11 @@ def test_metrics_stay_between_nothing_and_all(row, data):
     assert best["ndcg_at_10"] == pytest.approx(1)
 
 
-@pytest.mark.parametrize("name", ["own.jsonl", "own.jsonl.gz"])
+@pytest.mark.parametrize("name", ["own.jsonl", "own.jsonl.gz", "own.parquet"])
 def test_a_file_of_pairs_is_a_task_that_mteb_reads(name, tmp_path, embedder):
     text = "def add(a, b):\n    return a + b"
     file = write(tmp_path / name, {"query": text, "positive": text}, {"doc": "class Cart", "bare": "class Cart"})
+    assert pairs_task(file).name == "own"
     result = run_local(embedder, "own", [pairs_task(file)], tmp_path)
     [scores] = result["scores"]["test"]
     assert (scores["hf_subset"], scores["main_score"]) == ("default", scores["ndcg_at_10"])
@@ -69,6 +78,19 @@ def test_a_file_of_pairs_is_a_task_that_mteb_reads(name, tmp_path, embedder):
     mteb = pytest.importorskip("mteb")
     read = mteb.results.TaskResult.from_disk(tmp_path / "own.json")
     assert (read.task_name, read.get_score()) == ("own", pytest.approx(scores["main_score"]))
+
+
+def test_each_way_to_a_width_has_results_of_its_own(tmp_path, embedder):
+    ways = [{"truncate_dim": 32}, {}, {"head": "a" * 32}, {"head": "b" * 32}, {"projection": "b" * 32}]
+    made = [SimpleNamespace(fingerprint={**embedder.fingerprint, **way}, output_dim=32) for way in ways]
+    names = [result_folder(tmp_path, one).parent.name.removeprefix(TIED.name) for one in made]
+    assert names == ["-32-truncated", "", "-32-head-aaaaaaaa", "-32-head-bbbbbbbb", "-32-projection-bbbbbbbb"]
+
+
+def test_results_of_a_server_known_by_its_answers_alone_have_a_folder(tmp_path, embedder):
+    fingerprint = {**embedder.fingerprint, "weights": "probe:" + "ab/+" * 200}
+    folder = result_folder(tmp_path, SimpleNamespace(fingerprint=fingerprint, output_dim=64))
+    assert (len(folder.name), folder.parent.parent) == (32, tmp_path)
 
 
 @pytest.mark.parametrize(

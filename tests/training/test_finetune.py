@@ -157,6 +157,7 @@ def test_what_stands_there_is_left_and_named(tmp_path):
         train(str(TIED), EXAMPLES, tmp_path / "out" / "model.safetensors", FAST)
     (tmp_path / "new.training").mkdir()
     (tmp_path / "new.training" / "run.json").write_text("{}")
+    (tmp_path / "new.training" / "checkpoint-3").mkdir()
     with pytest.raises(InputError, match="run of other pairs or options"):
         train(str(TIED), EXAMPLES, tmp_path / "new", FAST)
     assert (tmp_path / "out" / "model.safetensors").read_text() == "good"
@@ -166,3 +167,10 @@ def test_a_loss_that_is_no_number_ends_the_run_without_a_checkpoint(tmp_path):
     with pytest.raises(InputError, match=r"the loss is nan at step \d+; lower the learning rate"):
         train(str(TIED), EXAMPLES, tmp_path / "out", FinetuneOptions(**{**vars(FAST), "lr": 1e30, "lora": False}))
     assert not (tmp_path / "out").exists()
+    assert len(train(str(TIED), EXAMPLES, tmp_path / "out", FAST)) == 8  # nothing was kept that it would undo
+
+
+def test_no_epochs_are_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(InputError, match="0 epochs train nothing; choose more"):
+        train(str(TIED), EXAMPLES, tmp_path / "out", replace(FAST, epochs=0))
+    assert not list(tmp_path.iterdir())

@@ -49,9 +49,11 @@ def measure_plans(vectors: Vector, plans: Sequence[CompactPlan] = PLANS) -> Iter
         plans: Without a width; theirs is that of the vectors.
 
     Raises:
-        InputError: For too few vectors.
+        InputError: For too few vectors, or those of another shape.
 
     """
+    if vectors.ndim != 2:
+        raise InputError(f"the vectors have shape {vectors.shape}, expected (number, width)")
     if len(vectors) < QUERIES_SHARE * 2 * NEIGHBORS:
         raise InputError(f"{len(vectors)} vectors are too few to measure plans, at least 200 are needed")
     vectors = unit(vectors)
@@ -88,6 +90,8 @@ def choose_plan(measured: Sequence[MeasuredPlan], rows: int, budget: float, reca
 
     """
     good = sorted((one for one in measured if one.recall >= recall), key=lambda one: one.plan.bytes_per_vector)
+    if not measured:
+        raise InputError("no measured plan is given; give all that measure_plans yields, as a list")
     if not good:
         best = max(measured, key=lambda one: one.recall)
         raise InputError(f"no plan keeps a recall of {recall:g}, the best keeps {best.recall:.3f}; ask for less")
