@@ -86,8 +86,9 @@ class MilvusLiteStore(MilvusStore):
         super()._create(spec)
 
     def _attach(self) -> None:
-        if self._client is None:
-            self._client = acquire(self.path)
+        with self._making:
+            if self._client is None:
+                self._client = acquire(self.path)
 
     def _close(self) -> None:
         if self._client is not None:

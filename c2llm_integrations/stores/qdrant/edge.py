@@ -105,9 +105,11 @@ class QdrantEdgeStore(PointReader):
 
     def _read_spec(self) -> CollectionSpec | None:
         if self._client is None:
-            self._require_place()
-            if self._file.exists():
-                self._attach()
+            with self._making:
+                if self._client is None:  # else another thread has opened it
+                    self._require_place()
+                    if self._file.exists():
+                        self._attach()
         return self._spec
 
     def _create(self, spec: CollectionSpec) -> None:
@@ -156,10 +158,11 @@ class QdrantEdgeStore(PointReader):
             else:
                 shard = self._copied(shard)
             try:
-                self._client = edge.EdgeShard.load(str(shard))
+                client = edge.EdgeShard.load(str(shard))
             except Exception as error:
                 raise StoreError(f"{self.folder} is damaged ({error}); delete that folder and index again") from error
-            self._spec, self._has_graph = settings.spec, False
+            # In this order, for another thread looks at the client first.
+            self._spec, self._has_graph, self._client = settings.spec, False, client
         except BaseException:
             self._let_go()
             raise
