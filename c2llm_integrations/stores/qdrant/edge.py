@@ -374,9 +374,13 @@ class QdrantEdgeStore(PointReader):
 
     def _translate(self, error: BaseException) -> StoreError:
         if isinstance(error, OSError) and is_refused(error):
+            places = [place for place in (self.root, self.folder) if os.path.exists(place)]
+            is_readable = all(os.access(place, os.R_OK | os.X_OK) for place in places)
+            what = "written to" if is_readable else "read"
+            way = "its collections can be searched, to index" if is_readable else "ask its owner, or"
             return StoreError(
-                f"{self.root} cannot be written to ({error.strerror}); its collections can be searched, "
-                "to index name another place with --store qdrant+edge://PATH"
+                f"{self.root} cannot be {what} ({error.strerror}); {way} name another place with "
+                "--store qdrant+edge://PATH"
             )
         return super()._translate(error)
 
