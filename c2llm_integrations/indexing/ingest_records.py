@@ -79,7 +79,8 @@ def ingest_records(
 
     Args:
         records: Any iterable (a generator is read as it goes) of mappings, `Record`s, `Row`s, LangChain documents or
-            LlamaIndex nodes; a `datasets.Dataset` or an Arrow table; the path of a .jsonl, .jsonl.gz or .parquet file.
+            LlamaIndex nodes; a `datasets.Dataset`, an Arrow table or a polars data frame; the path of a .jsonl,
+            .jsonl.gz or .parquet file.
         embedder: What embeds the texts, a `C2LLMEmbedder` or, on a cluster, a `RayEmbedder`; None if `vectors` are
             given.
         store: Where the rows go.

@@ -78,6 +78,8 @@ def _numbered(records: Any) -> Iterator[tuple[str, Any, int]]:
         return _of_file(Path(records))
     if hasattr(records, "to_batches"):  # an Arrow table or data set
         records = (row for batch in records.to_batches() for row in batch.to_pylist())
+    if hasattr(records, "iter_rows"):  # a data frame of polars, which iterates over its columns
+        records = records.iter_rows(named=True)
     if hasattr(records, "itertuples"):
         raise InputError(
             "a DataFrame iterates over its columns, and its missing values are NaN; "

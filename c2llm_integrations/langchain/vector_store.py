@@ -140,7 +140,7 @@ class C2LLMVectorStore(VectorStore):
             raise InputError(f"the filter {filter!r:.60} matches every document; delete() deletes all of this source")
         with documents.shared.opened() as store:
             if ids is not None:
-                store.delete(documents.named(store, ids), source=documents.source)
+                store.delete(list(documents.own(store, ids)), source=documents.source)
             else:
                 store.delete(source=documents.source, where=where)
         return True

@@ -158,7 +158,7 @@ class C2LLMVectorStore(BasePydanticVectorStore):
             if node_ids is None:
                 store.delete(where=where, source=self.source)
             else:
-                found = store.get(self._documents().named(store, node_ids), source=self.source)
+                found = self._documents().own(store, node_ids)
                 store.delete([id for id, record in found.items() if where.matches(record.metadata)], source=self.source)
 
     def clear(self) -> None:

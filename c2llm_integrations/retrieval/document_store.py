@@ -13,7 +13,7 @@ import numpy as np
 
 from c2llm_integrations.code.chunk import CodeChunk, piece_id
 from c2llm_integrations.code.lexical_terms import query_terms
-from c2llm_integrations.errors import InputError, did_you_mean
+from c2llm_integrations.errors import InputError, RowsRefused, did_you_mean
 from c2llm_integrations.model.fingerprint import Fingerprint
 from c2llm_integrations.retrieval.clashing_fields import given_metadata, stored_key, stored_name, stored_where
 from c2llm_integrations.retrieval.lexical_index import LexicalIndex
@@ -28,7 +28,7 @@ from c2llm_integrations.retrieval.search import (
 )
 from c2llm_integrations.retrieval.store_handles import SharedStore
 from c2llm_integrations.stores.filter import Filter
-from c2llm_integrations.stores.ids import MAX_INTEGER_ID, RecordId, listed_ids, why_id_refused
+from c2llm_integrations.stores.ids import MAX_INTEGER_ID, RecordId, is_uuid, listed_ids, why_id_refused
 from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, Record, Row, Vector, chunk_of
 from c2llm_integrations.stores.row_checks import require, require_count
 from c2llm_integrations.stores.row_fields import path_of, plain_record, unit
@@ -81,7 +81,9 @@ class Documents:
     def record(self, id: RecordId | None, text: str, metadata: Mapping[str, Any], ordinal: int = 0) -> Record:
         """Return a document as it is stored; without an id it gets one from its text, metadata and ordinal."""
         if id is None:
-            id = piece_id(str(ordinal or ""), text, metadata)
+            # Two sources share no such id. Those of the default source are older than this, and stay.
+            scope = "" if self.source == "documents" else f"{self.source}\0"
+            id = piece_id(f"{scope}{ordinal or ''}", text, metadata)
         stored = {stored_name(name, self._own): value for name, value in metadata.items()}
         record = Record(id, text, stored, self.source)
         # The store refuses an id that cannot be one, and what is not JSON, and says why.
@@ -129,6 +131,7 @@ class Documents:
             batch = records[start : start + BATCH_TEXTS]
             with self.shared.opened() as store:
                 self._require_planned(store)
+                self._require_own(store, batch, start)
                 found, vectors = self._existing(store, batch)
             new = [record for record in batch if record.row_id not in found and record.text not in vectors]
             texts = list(dict.fromkeys(record.text for record in new))
@@ -147,6 +150,7 @@ class Documents:
                 self._require_planned(store)
                 if fingerprint is not None or store.spec is None:
                     self._create(store, len(rows[0].vector), fingerprint or GIVEN_VECTORS)
+                self._require_own(store, [row.record for row in rows])
                 store.upsert(rows)
 
     def _existing(self, store: VectorStore, batch: Sequence[Record]) -> tuple[set[RecordId], dict[str, Vector]]:
@@ -163,6 +167,23 @@ class Documents:
         moved = {record.text: record.row_id for record in there if record.text in wanted}
         vectors = store.vectors(list(moved.values()))
         return same, {text: vectors[id] for text, id in moved.items() if id in vectors}
+
+    def own(self, store: VectorStore, ids: Iterable[RecordId] | RecordId) -> dict[RecordId, AnyRecord]:
+        """Return id → document, for those that no other source wrote: a UUID is that of a row, whatever its source."""
+        found = store.get(self.named(store, ids), source=self.source)
+        return {id: record for id, record in found.items() if record.source in ("", self.source)}
+
+    def _require_own(self, store: VectorStore, records: Sequence[AnyRecord], start: int = 0) -> None:
+        """Raise RowsRefused for documents that would take the place of another source's."""
+        if store.spec is None:
+            return
+        ids = [record.id for record in records]
+        places = {id: place for place, id in enumerate(ids, start) if isinstance(id, int) or is_uuid(id)}
+        held = {id: record.source for id, record in store.get(list(places), source=self.source).items()}
+        taken = {id: source for id, source in held.items() if source not in ("", self.source)}
+        if taken:
+            why = "the id is that of a row of source {!r}; UUIDs and integers are unique in a collection, use others"
+            raise RowsRefused({places[id]: (id, why.format(source)) for id, source in taken.items()})
 
     def _require_planned(self, store: VectorStore) -> None:
         """Raise SpecMismatch for a collection that was made without these `fields`, or otherwise than `compact`.

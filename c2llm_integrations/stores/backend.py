@@ -7,6 +7,7 @@ otherwise, the collection exists by then.
 from __future__ import annotations
 
 import asyncio
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -61,11 +62,14 @@ class Backend(ABC):
         self._is_successor = False
         self._closed = False
         self._executor: ThreadPoolExecutor | None = None
+        # Held by the thread that makes, opens, replaces or drops the collection, or writes a claim.
+        self._making = threading.RLock()
         _opened.add(self)
 
     def _after_fork(self) -> None:
         """Forget, in a forked process, what belongs to the one that it was forked from."""
         self._executor = None  # its threads stayed there
+        self._making = threading.RLock()
 
     @classmethod
     @abstractmethod

@@ -176,6 +176,8 @@ def _conditions(key: object, value: Any) -> list[Condition]:
         raise InputError(f"filter field {key!r} cannot be one; use names joined by '.', without quotes")
     if not isinstance(value, Mapping):
         return [_equal(key, value)]
+    if not value:
+        raise InputError(f"filter {key!r} is {{}}, which every row would match; give a value or an operator")
     bounds = {name: _bound(key, name, bound) for name, bound in value.items() if name in BOUNDS}
     moments = {name: bound for name, bound in bounds.items() if isinstance(bound, datetime)}
     numbers = {name: bound for name, bound in bounds.items() if not isinstance(bound, datetime)}

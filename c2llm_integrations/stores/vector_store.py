@@ -63,7 +63,7 @@ class VectorStore(Backend):
         the spec.
         """
         require(spec, CollectionSpec, "a CollectionSpec")
-        with self._open():
+        with self._open(), self._making:
             self.capabilities.require(spec)
             if is_new := self._read_spec() is None:
                 self._create(spec)
@@ -82,7 +82,7 @@ class VectorStore(Backend):
         """Record who fills a repository or another source from now on: a checkout's claim, or the name of a run."""
         for name in (repository, checkout):
             require(name, str, "a repository's name and a checkout's id")
-        with self._open():
+        with self._open(), self._making:
             self._existing()
             self._claim(repository, checkout)
 
@@ -134,7 +134,7 @@ class VectorStore(Backend):
         Readers by name find the old rows or the new ones. This store then serves the new ones, `successor` is closed.
         """
         require(successor, VectorStore, "what `successor` returned")
-        with self._open():
+        with self._open(), self._making:
             successor._existing()
             successor.close()
             self.changes += 1
@@ -142,7 +142,7 @@ class VectorStore(Backend):
 
     def drop(self) -> None:
         """Delete the collection and all its rows; no error if there is none."""
-        with self._open():
+        with self._open(), self._making:
             self.changes += 1
             self._drop()
 

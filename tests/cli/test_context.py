@@ -130,31 +130,51 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
+def unprivileged(*arguments):
+    started = [sys.executable, "-c", DROP_PRIVILEGES, *command(*arguments)]
+    return subprocess.run(started, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="root is refused differently there")
 @pytest.mark.parametrize("closed", [[".c2llm"], ["."], [".c2llm/code/shard"]])
 def test_an_index_that_cannot_be_written_to_is_searched(closed, app, tmp_path_factory, monkeypatch):
     copies = tmp_path_factory.mktemp("copies")
     monkeypatch.setenv("TMPDIR", str(copies))
 
-    def run(*arguments):
-        unprivileged = [sys.executable, "-c", DROP_PRIVILEGES, *command(*arguments)]
-        return subprocess.run(unprivileged, capture_output=True, text=True, check=False)
-
     folders = [one for top in closed for one in (app / top, *(app / top).rglob("*")) if ".git" not in one.parts]
     modes = {one: one.stat().st_mode for one in folders}
     for one in reversed(folders):
         one.chmod(modes[one] & ~0o222)
     try:
-        found = run("search", "zebra", "--json")
+        found = unprivileged("search", "zebra", "--json")
         assert found.returncode == 0, found.stderr
         assert len(json.loads(found.stdout)["hits"]) == 3
-        assert run("status").returncode == 0
-        (said,) = run("index", "--replace").stderr.splitlines()[-1:]
+        assert unprivileged("status").returncode == 0
+        (said,) = unprivileged("index", "--replace").stderr.splitlines()[-1:]
         assert "--store qdrant+edge://PATH" in said
     finally:
         for one in folders:
             one.chmod(modes[one])
     assert not list(copies.glob("c2llm-*/segments"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="root is refused differently there")
+def test_an_index_that_cannot_be_searched_says_why(app, tmp_path, tiny_model, capsys):
+    lite = tmp_path / "rows.db"
+    answer(capsys, "index", "--store", f"milvus+lite://{lite}", "--model", tiny_model)
+    for folder, mode, why in [
+        (app / ".c2llm", 0o000, "cannot be read (Permission denied); ask its owner"),
+        (app / ".c2llm" / "code", 0o000, "cannot be read (Permission denied); ask its owner"),
+        (lite, 0o555, "rows.db cannot be written to, as Milvus Lite has to even for a search"),
+    ]:
+        folder.chmod(mode)
+        try:
+            url = f"milvus+lite://{lite}" if folder == lite else f"qdrant+edge://{app / '.c2llm'}"
+            said = unprivileged("search", "zebra", "--store", url)
+            assert (said.returncode, len(said.stderr.splitlines())) == (1, 1), said.stderr
+            assert why in said.stderr
+        finally:
+            folder.chmod(0o755)
 
 
 def test_vectors_are_copied_from_a_store_that_is_named(app, tiny_model, tmp_path, monkeypatch, capsys):

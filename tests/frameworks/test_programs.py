@@ -91,3 +91,32 @@ def test_a_pipeline_follows_its_documents(store, tiny_model):
     assert held() == [("total.py", "total"), ("wait.py", "pause")]
     pipeline.run(documents=documents(total=TOTAL))
     assert held() == [("total.py", "total")]
+
+
+def test_sources_never_take_or_delete_each_others_rows(store, tiny_model):
+    one, other = (
+        C2LLMVectorStore(store, embedding=C2LLMEmbeddings(model=str(tiny_model)), source=name) for name in ("a", "b")
+    )
+    [mine], [theirs] = one.add_texts([WAIT]), other.add_texts([WAIT])
+    assert mine != theirs
+    assert one.add_texts([WAIT]) == [mine]
+    assert store.count() == 2
+    with pytest.raises(RowsRefused, match=r"row of source 'a'; UUIDs .* use others") as caught:
+        other.add_texts([TOTAL, "x = 1", TOTAL], ids=["total", mine.upper(), "last"])
+    assert list(caught.value.places) == [1]
+    other.delete([mine, "never"])
+    assert [document.page_content for document in one.get_by_ids([mine])] == [WAIT]
+    other.delete([theirs])
+    assert [record.source for record in store.scroll()] == ["a"]
+
+
+def test_pipelines_of_two_sources_never_take_each_others_nodes(store, tiny_model):
+    model = C2LLMEmbedding(model_name=str(tiny_model))
+    stores = [LlamaVectorStore(store, embed_model=model, source=name) for name in ("a", "b")]
+    nodes = model(C2LLMNodeParser()([LlamaDocument(text=WAIT, id_="readme")]))
+    [mine] = stores[0].add(nodes)
+    with pytest.raises(RowsRefused, match="row of source 'a'"):
+        stores[1].add(nodes)
+    stores[1].delete_nodes([mine])
+    stores[1].delete("readme")
+    assert [node.text for node in stores[0].get_nodes()] == [WAIT]

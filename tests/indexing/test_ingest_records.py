@@ -225,6 +225,15 @@ def test_a_data_frame_is_told_how_to_be_given(store):
     assert "\n" not in why
 
 
+def test_a_frame_of_polars_is_its_rows(store):
+    polars = pytest.importorskip("polars")
+    rows = [{"id": "a", "text": "one", "votes": 1}, {"id": "b", "text": "two", "votes": None}]
+    report = load(store, polars.DataFrame(rows))
+    assert (report.written, report.refused) == (2, {})
+    assert dict(store.get("b", source="answers")["b"].metadata) == {"votes": None}
+    assert load(store, rows).unchanged == 2
+
+
 def test_what_names_an_embedder_or_a_store_is_told_from_it(store):
     with pytest.raises(InputError, match=r"expected a C2LLMEmbedder .*\.embedder"):
         ingest_records(ROWS, "nano", store, source="answers")

@@ -149,6 +149,8 @@ def test_a_filter_says_what_it_looks_like(store: VectorStore, where: Any, expect
         ({"$and": [{"votes": 1}]}, "'$and' is not known; write 'and'"),
         ({"votes": {"$gte": 1}}, "'$gte' is not known; write 'gte'"),
         ({"votes": {"$nin": [1]}}, "'$nin' is not known; write 'not'"),
+        ({"votes": {}}, "'votes' is {}, which every row would match"),
+        ({"votes": {"not": {}}}, "'votes' is {}, which every row would match"),
         ({"author": {"name": "Ada"}}, "a field of the mapping in it is 'author.name'"),
         ({"license": None}, "write {'license': {'exists': False}} for null"),
         ({"AND": [{"votes": 1}]}, "write 'and'"),

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from threading import Event
+from threading import Barrier, Event
 
 import pytest
 
@@ -84,6 +84,27 @@ def test_two_writers_at_once_write_one_collection(open_: Database, store: Vector
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(lambda writer: writer.upsert(rows), (store, other)))
     assert store.count() == len(list(store.scan())) == 200
+
+
+def test_threads_make_open_and_claim_one_collection(open_: Database, spec: CollectionSpec, make_rows: MakeRows) -> None:
+    if open_.kind == "memory":
+        pytest.skip("its client is for one thread")
+    for number in range(4):
+        store, rows, begin = open_(f"threads{number}"), make_rows(8), Barrier(8)
+
+        def write(place: int, store: VectorStore = store, rows: list[Row] = rows, begin: Barrier = begin) -> bool:
+            begin.wait()
+            if place % 2:
+                assert store.count() <= 8  # a reader opens what another thread is making
+            is_new = store.create(spec)
+            store.claim(f"source-{place}", "run")
+            store.upsert([rows[place]])
+            return is_new
+
+        with ThreadPoolExecutor(8) as threads:
+            assert sorted(threads.map(write, range(8))) == [False] * 7 + [True]
+        assert (store.count(), len(store.claims())) == (8, 8)
+        store.close()
 
 
 # ---- taking a collection's place

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pymilvus import MilvusClient
 
-from c2llm_integrations._utils.files import FileLock, write_atomically
+from c2llm_integrations._utils.files import FileLock, is_writable, write_atomically
 from c2llm_integrations._utils.json_lines import parse_json
 from c2llm_integrations.errors import InputError, MissingExtra, StoreError
 from c2llm_integrations.stores import Location
@@ -86,8 +86,9 @@ class MilvusLiteStore(MilvusStore):
         super()._create(spec)
 
     def _attach(self) -> None:
-        if self._client is None:
-            self._client = acquire(self.path)
+        with self._making:
+            if self._client is None:
+                self._client = acquire(self.path)
 
     def _close(self) -> None:
         if self._client is not None:
@@ -109,6 +110,10 @@ def acquire(path: Path) -> MilvusClient:
         if not path.is_dir():
             raise StoreError(f"{path} is not a folder; move a database of Milvus Lite 2 with that release's tools")
         if not _holders[path]:
+            if not is_writable(path):
+                raise StoreError(
+                    f"{path} cannot be written to, as Milvus Lite has to even for a search; copy it elsewhere"
+                )
             # The engine takes this lock too, but where it cannot, it prints a traceback and gives no reason.
             lock = FileLock(path / "LOCK", str(path), way="close it there, or use a server for several")
             try:

@@ -419,12 +419,13 @@ class MilvusStore(VectorStore):
     def _read(self, method: str, **options: Any) -> Any:
         """Call a reading method; once more if the collection has been replaced or released meanwhile."""
         self._load()
+        before = self._now
         try:
             return self._call(method, **options)
         except Exception as error:
-            before, self._serving = self._serving, None
+            self._serving = None
             spec = self._read_spec()
-            if before is None or spec is None or not (self._physical != before.physical or errors.is_unloaded(error)):
+            if spec is None or not (self._physical != before.physical or errors.is_unloaded(error)):
                 raise
             spec.require_same(before.spec)
         self._loaded = ""

@@ -105,9 +105,11 @@ class QdrantEdgeStore(PointReader):
 
     def _read_spec(self) -> CollectionSpec | None:
         if self._client is None:
-            self._require_place()
-            if self._file.exists():
-                self._attach()
+            with self._making:
+                if self._client is None:  # else another thread has opened it
+                    self._require_place()
+                    if self._file.exists():
+                        self._attach()
         return self._spec
 
     def _create(self, spec: CollectionSpec) -> None:
@@ -156,10 +158,11 @@ class QdrantEdgeStore(PointReader):
             else:
                 shard = self._copied(shard)
             try:
-                self._client = edge.EdgeShard.load(str(shard))
+                client = edge.EdgeShard.load(str(shard))
             except Exception as error:
                 raise StoreError(f"{self.folder} is damaged ({error}); delete that folder and index again") from error
-            self._spec, self._has_graph = settings.spec, False
+            # In this order, for another thread looks at the client first.
+            self._spec, self._has_graph, self._client = settings.spec, False, client
         except BaseException:
             self._let_go()
             raise
@@ -371,9 +374,13 @@ class QdrantEdgeStore(PointReader):
 
     def _translate(self, error: BaseException) -> StoreError:
         if isinstance(error, OSError) and is_refused(error):
+            places = [place for place in (self.root, self.folder) if os.path.exists(place)]
+            is_readable = all(os.access(place, os.R_OK | os.X_OK) for place in places)
+            what = "written to" if is_readable else "read"
+            way = "its collections can be searched, to index" if is_readable else "ask its owner, or"
             return StoreError(
-                f"{self.root} cannot be written to ({error.strerror}); its collections can be searched, "
-                "to index name another place with --store qdrant+edge://PATH"
+                f"{self.root} cannot be {what} ({error.strerror}); {way} name another place with "
+                "--store qdrant+edge://PATH"
             )
         return super()._translate(error)
 
