@@ -1,4 +1,4 @@
-"""Our stores as LangChain's vector store: its own standard tests, and what they do not ask."""
+"""Our stores as LangChain's vector store: what its own standard tests do not ask."""
 
 import asyncio
 import json
@@ -13,7 +13,6 @@ from langchain_classic.storage import InMemoryByteStore
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.indexing import InMemoryRecordManager, index
-from langchain_tests.integration_tests import VectorStoreIntegrationTests
 
 from c2llm_integrations import ingest_records
 from c2llm_integrations.errors import InputError, RowsRefused, SpecMismatch
@@ -28,33 +27,6 @@ from tests.frameworks.stores import OBJECTS, OBJECTS_AS_JSON, STORES, url_of
 from tests.golden import TIED
 
 TINY = {"model": str(TIED), "dtype": "float32", "device": "cpu"}
-
-
-class Standard(VectorStoreIntegrationTests):
-    search_type = "hybrid"
-    store = ""
-
-    @pytest.fixture
-    def vectorstore(self, tmp_path):
-        with open_store(url_of(self.store, tmp_path), "standard") as store:
-            yield C2LLMVectorStore(store, embedding=self.get_embeddings(), search_type=self.search_type)
-
-
-class TestStandardOnEdge(Standard):
-    store = "edge"
-
-
-class TestStandardInMemory(Standard):
-    store = "memory"
-
-
-class TestStandardOnMilvusLite(Standard):
-    store = "lite"
-
-
-class TestStandardDense(Standard):
-    store = "memory"
-    search_type = "dense"
 
 
 @pytest.fixture(scope="module")
