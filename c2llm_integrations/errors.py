@@ -17,7 +17,7 @@ Each message is one line: what was wrong, both values, and the way out.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -87,6 +87,10 @@ class RowsRefused(StoreError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._given,)
+
+    def at(self, places: Sequence[int]) -> RowsRefused:
+        """Return the same for the call that these rows are a part of, whose places there are `places`."""
+        return RowsRefused({places[place]: given for place, given in self._given.items()})
 
 
 # Names listed of what there is, where nothing is close.

@@ -18,7 +18,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from c2llm_integrations.cli import collections, index, load, measure, plan, search, serve, terminal, train
-from c2llm_integrations.errors import C2LLMError, reason_of
+from c2llm_integrations.errors import C2LLMError, InputError, reason_of
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -93,6 +93,8 @@ def _explain(error: Exception) -> int:
         return 2
     if os.environ.get("C2LLM_DEBUG"):
         traceback.print_exception(error)
+    if isinstance(error, FileNotFoundError) and error.filename is None:
+        error = InputError("the current folder is there no more; go to another one")
     more = "" if isinstance(error, (C2LLMError, OSError, MemoryError)) else "; C2LLM_DEBUG=1 shows where"
     terminal.say(f"c2llm: {reason_of(error)}{more}")
     return 1

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -140,8 +141,12 @@ class Documents:
             with self.shared.opened() as store:
                 if made:
                     self._create(store, len(next(iter(made.values()))), fingerprint())
-                store.update([record for record in batch if record.row_id in found])
-                store.upsert([Row(one, vectors[one.text]) for one in batch if one.row_id not in found])
+                old = {start + place: one for place, one in enumerate(batch) if one.row_id in found}
+                fresh = {start + place: one for place, one in enumerate(batch) if one.row_id not in found}
+                with _counted(old):
+                    store.update(list(old.values()))
+                with _counted(fresh):
+                    store.upsert([Row(one, vectors[one.text]) for one in fresh.values()])
 
     def put(self, rows: Sequence[Row], fingerprint: Fingerprint | None) -> None:
         """Write documents whose vectors are made; without a fingerprint they are taken for the collection's own."""
@@ -301,6 +306,15 @@ class Documents:
             found = store.vectors([hit.record.row_id for hit in hits])
         hits = [hit for hit in hits if hit.record.row_id in found]
         return hits, [found[hit.record.row_id] for hit in hits]
+
+
+@contextmanager
+def _counted(places: Iterable[int]) -> Iterator[None]:
+    """Name refused rows by their places in the caller's call."""
+    try:
+        yield
+    except RowsRefused as error:
+        raise error.at(list(places)) from None
 
 
 def _by_words(terms: Sequence[str], pieces: Iterable[CodeChunk]) -> list[tuple[int, float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from numbers import Real
 from typing import Any
 from urllib.parse import unquote
 
@@ -64,6 +65,9 @@ class CompactPlan:
     rescore: float | None = None
 
     def __post_init__(self) -> None:
+        for name, value in {"output_dim": self.output_dim, "rescore": self.rescore}.items():
+            if not isinstance(value, Real | None):
+                raise InputError(f"{name} is {value!r:.60}, must be a number")
         if self.output_dim is not None and self.output_dim < 1:
             raise InputError(f"output_dim is {self.output_dim}, must be at least 1")
         if self.datatype not in DATATYPES:

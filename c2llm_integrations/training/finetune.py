@@ -11,7 +11,8 @@ import json
 import math
 import shutil
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from c2llm_integrations._utils.files import naming, require_output_folder, write_atomically
+from c2llm_integrations._utils.files import FileLock, naming, require_output_folder, write_atomically
 from c2llm_integrations._utils.progress import Progress
 from c2llm_integrations.errors import InputError, MissingExtra
 from c2llm_integrations.model.checkpoint import load_checkpoint, save_checkpoint
@@ -60,6 +61,7 @@ def train(
 
     Raises:
         InputError: The pairs fill no batch, `out` exists, there are no epochs, or the loss is NaN.
+        StoreBusy: Another process trains into `out`.
 
     """
     if options.epochs <= 0:
@@ -69,30 +71,30 @@ def train(
         raise InputError(f"{out} exists and is not empty; name another folder to write the checkpoint to")
     groups = grouped(examples, options)
     work = Path(f"{out}.training")
-    _claim(work, base, examples, options)
-    torch.manual_seed(options.seed)  # of LoRA's first weights
-    model = load(base, device=None, max_length=options.max_length)
-    if options.mined:
-        groups = grouped(with_mined(model, examples, options.mined, work / "negatives.json"), options)
-    if options.lora:
-        _add_lora(model)
-    trainer = _Trainer(
-        model=model,
-        args=_arguments(model, groups, options, work),
-        train_dataset=groups,
-        loss=_loss(model, options),
-        callbacks=[_Watch(progress)],
-    )
-    trainer.remove_callback(PrinterCallback)  # it would print each step among the answers
-    with naming(work):
-        trainer.train(resume_from_checkpoint=next(iter(checkpoints(work)[-1:]), None))
-    if options.averaged > 1:
-        _average(model, checkpoints(work)[-options.averaged :])
-    history = [row for row in trainer.state.log_history if "loss" in row]
-    about = {"base": base, "pairs": len(examples), **asdict(options), "history": history}
-    losses = [float(row["loss"]) for row in history]
-    records = {"training.json": json.dumps(about, indent=1) + "\n", "training.svg": curve(losses)}
-    _write(model, base, out, records)
+    with _claimed(work, base, examples, options):
+        torch.manual_seed(options.seed)  # of LoRA's first weights
+        model = load(base, device=None, max_length=options.max_length)
+        if options.mined:
+            groups = grouped(with_mined(model, examples, options.mined, work / "negatives.json"), options)
+        if options.lora:
+            _add_lora(model)
+        trainer = _Trainer(
+            model=model,
+            args=_arguments(model, groups, options, work),
+            train_dataset=groups,
+            loss=_loss(model, options),
+            callbacks=[_Watch(progress)],
+        )
+        trainer.remove_callback(PrinterCallback)  # it would print each step among the answers
+        with naming(work):
+            trainer.train(resume_from_checkpoint=next(iter(checkpoints(work)[-1:]), None))
+        if options.averaged > 1:
+            _average(model, checkpoints(work)[-options.averaged :])
+        history = [row for row in trainer.state.log_history if "loss" in row]
+        about = {"base": base, "pairs": len(examples), **asdict(options), "history": history}
+        losses = [float(row["loss"]) for row in history]
+        records = {"training.json": json.dumps(about, indent=1) + "\n", "training.svg": curve(losses)}
+        _write(model, base, out, records)
     shutil.rmtree(work)
     return losses
 
@@ -179,15 +181,24 @@ def _average(model: torch.nn.Module, folders: Sequence[str]) -> None:
             trained[name].copy_(mean)
 
 
-def _claim(work: Path, base: str, examples: Sequence[Example], options: FinetuneOptions) -> None:
-    """Make the folder of checkpoints; raise InputError if it holds those, or mined negatives, of another run."""
+@contextmanager
+def _claimed(work: Path, base: str, examples: Sequence[Example], options: FinetuneOptions) -> Iterator[None]:
+    """Make the folder of checkpoints and hold it; raise InputError if it has those, or mined negatives, of another run.
+
+    Raises StoreBusy while another process trains into it.
+    """
     pairs = sha256("\0".join(repr(example) for example in examples).encode("utf-8", "surrogatepass"))
     wanted = json.dumps({"base": base, "pairs": pairs.hexdigest(), **asdict(options)}, indent=1)
-    file = work / "run.json"
-    if file.exists() and file.read_text() != wanted and any(one != file for one in work.iterdir()):
-        raise InputError(f"{work} holds a run of other pairs or options; repeat those, or delete it")
+    file, lock_file = work / "run.json", work / "LOCK"
     work.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, wanted)
+    lock = FileLock(lock_file, str(work), way="let that training end, or name another folder")
+    try:
+        if file.exists() and file.read_text() != wanted and {*work.iterdir()} - {file, lock_file}:
+            raise InputError(f"{work} holds a run of other pairs or options; repeat those, or delete it")
+        write_atomically(file, wanted)
+        yield
+    finally:
+        lock.release()
 
 
 def _add_lora(model: SentenceTransformer) -> None:

@@ -46,6 +46,15 @@ def test_an_answer_that_nobody_wants_is_no_error(project, tiny_model, monkeypatc
         assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_a_current_folder_that_was_deleted_is_told_as_that(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    assert run(["status"]) == 1
+    assert capsys.readouterr().err == "c2llm: the current folder is there no more; go to another one\n"
+
+
 def test_debug_shows_the_traceback(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("C2LLM_DEBUG", "1")

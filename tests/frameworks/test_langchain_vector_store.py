@@ -18,7 +18,7 @@ from c2llm_integrations import ingest_records
 from c2llm_integrations.errors import InputError, RowsRefused, SpecMismatch
 from c2llm_integrations.langchain import C2LLMCodeLoader, C2LLMEmbeddings, C2LLMRetriever, C2LLMVectorStore
 from c2llm_integrations.retrieval.clashing_fields import PREFIX
-from c2llm_integrations.retrieval.document_store import Documents
+from c2llm_integrations.retrieval.document_store import BATCH_TEXTS, Documents
 from c2llm_integrations.stores import open_store
 from c2llm_integrations.stores.qdrant.store import QdrantStore
 from c2llm_integrations.stores.row_fields import RESERVED
@@ -487,3 +487,14 @@ def test_a_server_answers_several_threads_at_once(embeddings):
             return await asyncio.gather(*(store.asimilarity_search("one", k=1) for _ in range(3)))
 
         assert [[one.page_content for one in found] for found in asyncio.run(ask())] == [["one"]] * 3
+
+
+def test_a_refused_document_is_named_by_its_place_in_the_call():
+    store = C2LLMVectorStore(embedding=DeterministicFakeEmbedding(size=16))
+    texts, ids = ([f"{sign}{number}" for number in range(BATCH_TEXTS + 9)] for sign in ("x = ", "n"))
+    place = BATCH_TEXTS + 5
+    store.add_texts(texts[place - 2 : place], ids=ids[place - 2 : place])
+    ids[place + 1] = ids[place]
+    with pytest.raises(RowsRefused, match=ids[place]) as caught:
+        store.add_texts(texts, ids=ids)
+    assert list(caught.value.places) == [place + 1]

@@ -65,3 +65,9 @@ def test_what_cannot_be_measured_or_chosen_from_is_one_line():
         list(measure_plans(np.ones(300, np.float32)))
     with pytest.raises(InputError, match="no measured plan is given"):
         choose_plan([], 1000, 1e9, 0.9)
+    with pytest.raises(InputError, match="expected rows as a number, got '10M'"):
+        choose_plan(MEASURED, "10M", 1e9, 0.9)
+    with pytest.raises(InputError, match="rescore is '2', must be a number"):
+        CompactPlan(quantization="int8", rescore="2")
+    with pytest.raises(InputError, match=r"output_dim is \[64\], must be a number"):
+        CompactPlan(output_dim=[64])

@@ -14,7 +14,7 @@ pytest.importorskip("accelerate")
 pytest.importorskip("datasets")
 pytest.importorskip("peft")
 
-from c2llm_integrations.errors import InputError
+from c2llm_integrations.errors import InputError, StoreBusy
 from c2llm_integrations.model.checkpoint import load_checkpoint
 from c2llm_integrations.model.embedder import C2LLMEmbedder
 from c2llm_integrations.training import finetune, pair_files
@@ -174,3 +174,20 @@ def test_no_epochs_are_refused_before_anything_is_written(tmp_path):
     with pytest.raises(InputError, match="0 epochs train nothing; choose more"):
         train(str(TIED), EXAMPLES, tmp_path / "out", replace(FAST, epochs=0))
     assert not list(tmp_path.iterdir())
+
+
+def test_two_runs_never_train_into_one_folder_at_once(tmp_path, monkeypatch):
+    out, step = tmp_path / "out", finetune._Trainer.training_step
+    told = []
+
+    def twice(*args):
+        if not told:
+            with pytest.raises(StoreBusy, match=r"out.training is open .*; let that training end") as caught:
+                train(str(TIED), EXAMPLES, out, FAST)
+            told.append(caught.value)
+        return step(*args)
+
+    monkeypatch.setattr(finetune._Trainer, "training_step", twice)
+    assert len(train(str(TIED), EXAMPLES, out, FAST)) == 8
+    assert len(told) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -11,6 +11,7 @@ import numpy as np
 from c2llm_integrations.errors import InputError
 from c2llm_integrations.stores.qdrant.edge import QdrantEdgeStore
 from c2llm_integrations.stores.records import Record, Row, Vector
+from c2llm_integrations.stores.row_checks import require
 from c2llm_integrations.stores.row_fields import unit
 from c2llm_integrations.stores.spec import DATATYPES, QUANTIZATIONS, CollectionSpec, CompactPlan
 
@@ -89,6 +90,8 @@ def choose_plan(measured: Sequence[MeasuredPlan], rows: int, budget: float, reca
         recall: The least share of the ten nearest that a search must find.
 
     """
+    for name, value in {"rows": rows, "budget": budget, "recall": recall}.items():
+        require(value, (int, float), f"{name} as a number")
     good = sorted((one for one in measured if one.recall >= recall), key=lambda one: one.plan.bytes_per_vector)
     if not measured:
         raise InputError("no measured plan is given; give all that measure_plans yields, as a list")
