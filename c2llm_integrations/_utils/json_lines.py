@@ -52,7 +52,8 @@ def read_lines(file: Path) -> Iterator[tuple[str, bytes]]:
     Raises InputError for a file that is missing or not valid gzip, for what is not a file, and for a line, or blank
     lines in a row, over `MAX_LINE_BYTES`.
     """
-    if not file.is_file():  # a pipe would be waited for
+    # A pipe would be waited for, unless this process was given it.
+    if not file.is_file() and not str(file).startswith(("/dev/stdin", "/dev/fd/")):
         what = "is a folder" if file.is_dir() else "is not a file" if file.exists() else "does not exist"
         raise InputError(f"{file} {what}; name a file of JSON lines")
     blank = 0

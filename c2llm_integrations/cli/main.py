@@ -93,11 +93,18 @@ def _explain(error: Exception) -> int:
         return 2
     if os.environ.get("C2LLM_DEBUG"):
         traceback.print_exception(error)
-    if isinstance(error, FileNotFoundError) and error.filename is None:
+    if isinstance(error, FileNotFoundError) and not _has_current_folder():
         error = InputError("the current folder is there no more; go to another one")
     more = "" if isinstance(error, (C2LLMError, OSError, MemoryError)) else "; C2LLM_DEBUG=1 shows where"
     terminal.say(f"c2llm: {reason_of(error)}{more}")
     return 1
+
+
+def _has_current_folder() -> bool:
+    try:
+        return bool(os.getcwd())
+    except FileNotFoundError:
+        return False
 
 
 class _Ended(KeyboardInterrupt):

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from numbers import Real
 from typing import Any
 from weakref import WeakValueDictionary, finalize
 
@@ -137,6 +138,7 @@ def shared_store(store: str | VectorStore, collection: str = "code", wait: float
     For more questions than one process can answer use a server, `qdrant+http://HOST:PORT`.
     """
     require(store, (str, VectorStore), "a store's URL such as 'qdrant+edge://rows', or an open store")
+    require(wait, Real, "the seconds to wait")
     if not wait >= 0:  # NaN too, of which no deadline comes
         raise InputError(f"wait is {wait}, must be at least 0 seconds")
     if isinstance(store, str):

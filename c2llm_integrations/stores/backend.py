@@ -66,6 +66,15 @@ class Backend(ABC):
         self._making = threading.RLock()
         _opened.add(self)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy takes along: a lock stays here."""
+        return {**self.__dict__, "_making": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._making = threading.RLock()
+        _opened.add(self)
+
     def _after_fork(self) -> None:
         """Forget, in a forked process, what belongs to the one that it was forked from."""
         self._executor = None  # its threads stayed there

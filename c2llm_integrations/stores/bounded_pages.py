@@ -22,7 +22,7 @@ def bounded_pages(store: VectorStore, pages: Iterable[tuple[Sequence[_T], Hashab
     for rows, following in pages:
         came += len(rows)
         if following is not None:
-            if named and came > most:  # one page is not worth the question
+            if came > most:
                 most = max(most, 2 * store._total())
                 if came > most:
                     raise _endless(store, f"{came:,} rows came, at most {most:,} were expected")

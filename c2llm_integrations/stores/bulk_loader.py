@@ -80,11 +80,14 @@ def load(batches: Iterable[Sequence[Row]], store: VectorStore, *, refused: str |
 
 def clear_refused(file: Path) -> None:
     """Delete the file of refused rows of an earlier run; raises InputError for any other, which somebody may need."""
-    if not file.is_symlink():  # of one only the link is deleted
+    if file.is_symlink():
+        file.unlink()  # the link alone
+    elif file.exists() or not file.absolute().parent.is_dir():
         require_output(file)
-        if file.exists() and not _was_filed(file):
+        if not _was_filed(file):
             raise InputError(f"{file} exists and is not a file of refused rows; name another one for them")
-    file.unlink(missing_ok=True)
+        file.unlink()
+    # A missing one may lie where nothing can be written: it is needed only if a row is refused.
 
 
 def _was_filed(file: Path) -> bool:
@@ -92,8 +95,8 @@ def _was_filed(file: Path) -> bool:
         first = opened.readline(MAX_LINE_BYTES)
     try:
         return not first or "reason" in parse_row(first, str(file))
-    except InputError:
-        return False
+    except InputError:  # a run that was killed may have left a part of its first line
+        return first.startswith(b'{"id": ') and not first.endswith(b"\n")
 
 
 class Loader:

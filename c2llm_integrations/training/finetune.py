@@ -67,11 +67,11 @@ def train(
     if options.epochs <= 0:
         raise InputError(f"{options.epochs:g} epochs train nothing; choose more")
     require_output_folder(out)
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out} exists and is not empty; name another folder to write the checkpoint to")
+    _require_empty(out)
     groups = grouped(examples, options)
     work = Path(f"{out}.training")
     with _claimed(work, base, examples, options):
+        _require_empty(out)  # another run may have ended since
         torch.manual_seed(options.seed)  # of LoRA's first weights
         model = load(base, device=None, max_length=options.max_length)
         if options.mined:
@@ -95,8 +95,13 @@ def train(
         losses = [float(row["loss"]) for row in history]
         records = {"training.json": json.dumps(about, indent=1) + "\n", "training.svg": curve(losses)}
         _write(model, base, out, records)
-    shutil.rmtree(work)
+    shutil.rmtree(work)  # whoever holds it by now finds `out` full
     return losses
+
+
+def _require_empty(out: Path) -> None:
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{out} exists and is not empty; name another folder to write the checkpoint to")
 
 
 def grouped(examples: Sequence[Example], options: FinetuneOptions) -> DatasetDict:

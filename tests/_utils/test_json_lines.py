@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -85,3 +86,15 @@ def test_blank_lines_between_rows_have_no_bound_together(tmp_path):
     gap = b"\n" * (MAX_LINE_BYTES // 2)
     (tmp_path / "a.jsonl").write_bytes(gap + b'{"n": 1}\n' + gap + b'{"n": 2}\n' + gap)
     assert [row["n"] for _, row in read_rows(tmp_path / "a.jsonl")] == [1, 2]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="this system gives a process no files by number")
+def test_what_this_process_was_given_is_read(tmp_path):
+    (file := tmp_path / "rows.jsonl").write_text('{"id": 1}\n')
+    read, write = os.pipe()
+    os.write(write, file.read_bytes())
+    os.close(write)
+    try:
+        assert [row for _, row in read_rows(Path(f"/dev/fd/{read}"))] == [{"id": 1}]
+    finally:
+        os.close(read)

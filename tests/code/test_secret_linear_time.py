@@ -90,6 +90,7 @@ KINDS = [
     *("--pwd_a,", "pwd :", "/pass:", "[" * 9 + "pwd", "- - - kind: Secret\n", "%pwd", "x\t" * 20 + "|\n"),
 ]
 PLACES = [
+    "   .. csv-table:: x\n   :header: password,b\n",
     *(
         "a:b1c2d3@h:11,",
         "@a:11",

@@ -188,3 +188,23 @@ def test_a_password_in_a_language_of_its_own(line: str, secret: str) -> None:
 )
 def test_what_only_resembles_these_stays(text: str) -> None:
     assert_kept(text)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "pod:frontend-v2@node-1:10250",
+        "topic:orders-v2@kafka-1:9092",
+        "scp file:photos2024@/backup",
+        "encoder.encode('function_name2')",
+        "auth: jwt:rs256",
+        "credentials: default:profile2",
+        "credentials: s3:prod-bucket-1",
+        "vault kv put secret/aws region=eu-central-1 role=deploy_role2",
+        "fly secrets set LOG_LEVEL=debug1",
+        'resource "aws_secretsmanager_secret" "db_password" {\n  value = local.something2\n}',
+        "========  ==========\nargument  type\n========  ==========\npassword  varchar255\n========  ==========",
+    ],
+)
+def test_a_name_with_a_number_is_no_password(line):
+    assert_kept(line)

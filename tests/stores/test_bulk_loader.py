@@ -142,6 +142,18 @@ def test_another_file_is_never_deleted_for_refused_rows(store, tmp_path):
     assert (records.read_text(), link.is_symlink()) == ('{"id": 1, "text": "x"}\n', False)
 
 
+@pytest.mark.parametrize("left", ["", '{"id": "a", "rea', '{"id": "a", "reason": "too long"}\n'])
+def test_what_an_earlier_run_left_makes_room(left, store, tmp_path):
+    (file := tmp_path / "refused").write_text(left)
+    assert load([[make_row(1)]], store, refused=file).written == 1
+    assert not file.exists()
+
+
+def test_a_file_that_no_refused_row_needs_may_lie_where_nothing_can_be_written(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert load([[make_row(1)]], store, refused=tmp_path / "refused").written == 1
+
+
 def test_a_refused_row_that_cannot_be_written_down_plainly_is_escaped(store, tmp_path):
     row = make_row(1, symbol="lone \ud800", path="a\nb.py")
     assert load([[row, make_row(2)]], store, refused=str(tmp_path / "refused")).written == 1

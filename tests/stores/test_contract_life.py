@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -84,6 +85,16 @@ def test_two_writers_at_once_write_one_collection(open_: Database, store: Vector
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(lambda writer: writer.upsert(rows), (store, other)))
     assert store.count() == len(list(store.scan())) == 200
+
+
+def test_a_store_that_is_not_used_yet_can_be_copied_and_sent(open_: Database, spec: CollectionSpec) -> None:
+    with open_() as store:
+        if store._client is not None:
+            pytest.skip("has a connection or rows from the first moment on")
+        copied = pickle.loads(pickle.dumps(store))
+    with copied:
+        assert copied.create(spec)
+        assert copied.count() == 0
 
 
 def test_threads_make_open_and_claim_one_collection(open_: Database, spec: CollectionSpec, make_rows: MakeRows) -> None:

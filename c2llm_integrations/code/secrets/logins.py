@@ -9,6 +9,7 @@ from c2llm_integrations.code.secrets.values import (
     is_filler,
     is_generated,
     is_login_password,
+    is_mixed,
     is_password,
     is_random,
 )
@@ -55,7 +56,7 @@ _COMMANDS = (
     (
         r"sshpass|(?:docker|podman|nerdctl|buildah|helm(?: registry)?|skopeo|oras|crane auth|oc|az)[ \"',]{1,4}login"
         r"|mongo\w{0,6}|lftp|cqlsh|mosquitto_\w{3}|sqlcmd|bcp|zip|unzip|redis-cli|ldap\w{3,9}|useradd|usermod|ipmitool|isql|rdesktop"
-        r"|evil-winrm|netexec|nxc|crackmapexec|hydra|az sql|twine|nuget|conan|airflow users|cypher-shell|influx|racadm"
+        r"|evil-winrm|netexec|nxc|crackmapexec|hydra|az sql|twine|airflow users|cypher-shell|influx|racadm"
         r"|rabbitmqadmin|ncftp\w{0,3}",
         "-[pPaw]",
         _NEXT,
@@ -145,7 +146,7 @@ _CALLS = (
     ),
     *((name, "", (1,)) for name in ("signWith(", "bind_s(", "UserPassword(")),
     ("AES.", r"(?:en|de)crypt\(", (1,)),
-    *(("crypt.", r"(?:hash|compare)\w{0,4}\(", (0,)), ("ncoder.encode(", "", (0,)), ("CookieStore(", "", (0,))),
+    *(("crypt.", r"(?:hash|compare)\w{0,4}\(", (0,)), ("asswordEncoder.encode(", "", (0,)), ("CookieStore(", "", (0,))),
     ("SignedString(", "", (0,)),
     *((name, "", (0,)) for name in ("Fernet(", "KeySpec(", "SecretKey(", "Wallet(")),
     *((name, "", (1,)) for name in ("login(", "WiFi.begin(", "WiFiMulti.addAP(")),
@@ -191,7 +192,7 @@ def find_logins(text: str) -> Iterator[tuple[int, int]]:
         yield from (match.span(1) for match in _ORACLE.finditer(text) if is_login_password(match[1]))
         for at in _AT.finditer(text):
             match = _BEFORE_AT.search(text, max(0, at.start() - _BEFORE_CHARACTERS), at.start())
-            if match and _is_given(match[1]):
+            if match and is_mixed(match[1]):
                 yield match.span(1)
     for match in (*_commands(text), *_beside(text)):
         if _is_given(match[match.lastindex or 0]):
@@ -225,7 +226,8 @@ def _beside(text: str) -> Iterator[re.Match[str]]:
         yield from _SERVER.finditer(text)
     if any(map(text.__contains__, _HAS_KEEPS)):
         for command in _KEEPS.finditer(text):
-            yield from _ASSIGNED.finditer(text, *command.span(1))
+            found = _ASSIGNED.finditer(text, *command.span(1))
+            yield from (match for match in found if is_mixed(match[match.lastindex or 0]))
     if "|" in text and ("echo" in text or "printf" in text):
         for pipe in _PIPE.finditer(text):
             if match := _PRINTED.search(text, max(0, pipe.start() - _BEFORE_CHARACTERS), pipe.start()):

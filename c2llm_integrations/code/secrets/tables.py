@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 from c2llm_integrations.code.secrets.named import judge_of
+from c2llm_integrations.code.secrets.values import is_mixed
 
 _Columns = dict[int, Callable[[str], bool]]
 
@@ -25,6 +27,7 @@ _ROW = re.compile(r"\s{0,9},?\s{0,9}\(((?:'(?:[^'\\]|\\.){0,2000}'|[^()']){1,400
 _FIELD = re.compile(r"(?:'(?:[^'\\]|\\.){0,2000}'|[^',]){1,400}", re.DOTALL)
 _LINE = re.compile(r"[^\n]+")
 _MARKS = " \t\r\n\"'`*"
+_MAX_CUTS = 60
 # In reStructuredText, a table as a list of lists or as CSV, with the names of its columns, and a row of such a list.
 _DIRECTIVE = re.compile(
     r"\.\.[ \t]+(?:list|(csv))-table::[^\n]*\n(?:[ \t]+:(?!header:)[\w-]+:[^\n]*\n){0,9}(?:[ \t]+:header:([^\n]+)\n)?"
@@ -38,7 +41,7 @@ def find_in_tables(text: str) -> Iterator[tuple[int, int]]:
     for rule in _RULE.finditer(text) if "--" in text or "==" in text else ():
         signs = rule[1] + rule[2]
         has_bars = not {*"|+"}.isdisjoint(signs)
-        cuts = [] if has_bars else [column.start() - 1 for column in _COLUMN.finditer(signs)]
+        cuts = [] if has_bars else [column.start() - 1 for column in islice(_COLUMN.finditer(signs), _MAX_CUTS)]
         if rule.start() < end or not (has_bars or cuts) or not ("--" in signs or "==" in signs):
             continue
         columns = _columns(_cells(text[text.rfind("\n", 0, rule.start()) + 1 : rule.start()], cuts))
@@ -73,18 +76,22 @@ def _columns(names: list[str]) -> _Columns:
 
 def _in_directives(text: str) -> Iterator[tuple[int, int]]:
     """Yield the secrets of reStructuredText's tables that are lists or CSV."""
+    end = 0
     for table in _DIRECTIVE.finditer(text) if "-table::" in text else ():
+        if table.start() < end:  # within another, whose lines are read once
+            continue
         if table[1]:
             columns = _columns((table[2] or "").split(","))
             for line in _LINE.finditer(text, table.end()) if columns else ():
                 if not line[0].startswith((" ", "\t")):
                     break
+                end = line.end()
                 yield from _secrets(line[0].split(","), line.start(), columns)
             continue
         row = _LIST_ROW.match(text, table.end())
         columns = _columns(row[1].split("\n")) if row else {}
         while row:
-            cells = row[1].split("\n")
+            end, cells = row.end(), row[1].split("\n")
             yield from _secrets(cells, row.start(1), _of_row(cells, columns))
             row = _LIST_ROW.match(text, row.end())
 
@@ -99,7 +106,8 @@ def _cells(line: str, cuts: list[int]) -> list[str]:
 def _of_row(cells: list[str], columns: _Columns) -> _Columns:
     """Return how the cells of a row are judged, of which the first may name the second."""
     judge = judge_of(cells[0].strip(_MARKS))
-    return {1: judge, **columns} if judge else columns
+    # Beside a parameter may stand its type, or since when it is there.
+    return {1: lambda value: judge(value) and is_mixed(value), **columns} if judge else columns
 
 
 def _secrets(cells: list[str], start: int, columns: _Columns) -> Iterator[tuple[int, int]]:

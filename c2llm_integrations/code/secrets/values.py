@@ -12,7 +12,7 @@ _CALL = re.compile(r"\w\((?:.*\)|$)|^[A-Za-z_][\w.]{2,}\(")
 # Variables of shells and templates, paths, hexadecimal numbers, URLs, locales.
 _VARIABLE = re.compile(
     r"\$[({]|^\$\w+\$?$|\$[A-Z_]{3}|[{}<>|\[\]]|%[sdr(]|%\w+%|^[/.~\\(]|^0x[0-9a-fA-F]+$|^[a-z][a-z0-9+]*://"
-    r"|^[a-z]{2}[_-]\w{2,3}$"
+    r"|^[a-z]{2}[_-]\w{2,3}$|^(?:local|var|module|data|each|self)\.\w"
 )
 # Words, alone or in brackets, variables, formats and ranges, of which templates and patterns are made. A drawn password
 # may have any sign: one bracket alone says nothing. Behind Spring's {noop} the password itself stands.
@@ -140,10 +140,17 @@ def is_typed_or_random(value: str) -> bool:
     return (has_signs and is_password(value)) or is_drawn(value)
 
 
+def is_mixed(value: str) -> bool:
+    """Return whether a value is a password where a name with a number may stand as well: queue-1, photos2024."""
+    has_cases = value != value.lower() and value != value.upper()
+    changes = re.search(r"[!#%^&*?+=~$]|^[^-]*\d[a-z]+\d[^-]*$", value) is not None
+    return is_generated(value) or (is_password(value) and (has_cases or changes))
+
+
 def is_login(value: str) -> bool:
     """Return whether a value is a user, ":" and a password."""
     login = re.fullmatch(r"[\w.@+-]{2,64}:([^\s:/]{5,128})", value)
-    return login is not None and (is_password(login[1]) or is_generated(login[1]))
+    return login is not None and is_mixed(login[1])
 
 
 def is_base64_login(value: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -91,7 +92,7 @@ def choose_plan(measured: Sequence[MeasuredPlan], rows: int, budget: float, reca
 
     """
     for name, value in {"rows": rows, "budget": budget, "recall": recall}.items():
-        require(value, (int, float), f"{name} as a number")
+        require(value, Real, f"{name} as a number")
     good = sorted((one for one in measured if one.recall >= recall), key=lambda one: one.plan.bytes_per_vector)
     if not measured:
         raise InputError("no measured plan is given; give all that measure_plans yields, as a list")
