@@ -29,7 +29,7 @@ from c2llm_integrations.retrieval.search import (
 )
 from c2llm_integrations.retrieval.store_handles import SharedStore
 from c2llm_integrations.stores.filter import Filter
-from c2llm_integrations.stores.ids import MAX_INTEGER_ID, RecordId, is_uuid, listed_ids, why_id_refused
+from c2llm_integrations.stores.ids import MAX_INTEGER_ID, RecordId, listed_ids, why_id_refused
 from c2llm_integrations.stores.records import AnyRecord, Candidates, Hit, Record, Row, Vector, chunk_of
 from c2llm_integrations.stores.row_checks import require, require_count
 from c2llm_integrations.stores.row_fields import path_of, plain_record, unit
@@ -132,8 +132,9 @@ class Documents:
             batch = records[start : start + BATCH_TEXTS]
             with self.shared.opened() as store:
                 self._require_planned(store)
-                self._require_own(store, batch, start)
-                found, vectors = self._existing(store, batch)
+                with _counted(range(start, start + len(batch))):
+                    held = self._held(store, batch)
+                found, vectors = self._existing(store, batch, held)
             new = [record for record in batch if record.row_id not in found and record.text not in vectors]
             texts = list(dict.fromkeys(record.text for record in new))
             made = dict(zip(texts, embed(texts), strict=True)) if texts else {}
@@ -155,12 +156,13 @@ class Documents:
                 self._require_planned(store)
                 if fingerprint is not None or store.spec is None:
                     self._create(store, len(rows[0].vector), fingerprint or GIVEN_VECTORS)
-                self._require_own(store, [row.record for row in rows])
+                self._held(store, [row.record for row in rows])
                 store.upsert(rows)
 
-    def _existing(self, store: VectorStore, batch: Sequence[Record]) -> tuple[set[RecordId], dict[str, Vector]]:
+    def _existing(
+        self, store: VectorStore, batch: Sequence[Record], held: Iterable[AnyRecord]
+    ) -> tuple[set[RecordId], dict[str, Vector]]:
         """Return the ids whose rows hold the same text, and the vectors of texts that other rows of a file hold."""
-        held = store.get([one.id for one in batch], source=self.source).values()
         kept = {record.row_id: record.text for record in held}
         same = {record.row_id for record in batch if kept.get(record.row_id) == record.text}
         # A piece that only moved in its file has another id.
@@ -176,19 +178,24 @@ class Documents:
     def own(self, store: VectorStore, ids: Iterable[RecordId] | RecordId) -> dict[RecordId, AnyRecord]:
         """Return id → document, for those that no other source wrote: a UUID is that of a row, whatever its source."""
         found = store.get(self.named(store, ids), source=self.source)
-        return {id: record for id, record in found.items() if record.source in ("", self.source)}
+        return {id: record for id, record in found.items() if self._is_own(record)}
 
-    def _require_own(self, store: VectorStore, records: Sequence[AnyRecord], start: int = 0) -> None:
-        """Raise RowsRefused for documents that would take the place of another source's."""
-        if store.spec is None:
-            return
-        ids = [record.id for record in records]
-        places = {id: place for place, id in enumerate(ids, start) if isinstance(id, int) or is_uuid(id)}
-        held = {id: record.source for id, record in store.get(list(places), source=self.source).items()}
-        taken = {id: source for id, source in held.items() if source not in ("", self.source)}
+    def _is_own(self, record: AnyRecord) -> bool:
+        return record.source in ("", self.source)
+
+    def _held(self, store: VectorStore, records: Sequence[AnyRecord]) -> Iterable[AnyRecord]:
+        """Return the rows of documents that are there; raises RowsRefused if one is another source's."""
+        ids = [record.id for record in records if why_id_refused(record.id) is None]  # writing says of others why
+        held = store.get(ids, source=self.source)
+        why = "the id is that of a row of source {!r}; UUIDs and integers are unique in a collection, use others"
+        taken = {
+            place: (record.id, why.format(held[record.id].source))
+            for place, record in enumerate(records)
+            if record.id in held and not self._is_own(held[record.id])
+        }
         if taken:
-            why = "the id is that of a row of source {!r}; UUIDs and integers are unique in a collection, use others"
-            raise RowsRefused({places[id]: (id, why.format(source)) for id, source in taken.items()})
+            raise RowsRefused(taken)
+        return held.values()
 
     def _require_planned(self, store: VectorStore) -> None:
         """Raise SpecMismatch for a collection that was made without these `fields`, or otherwise than `compact`.
@@ -309,7 +316,7 @@ class Documents:
 
 
 @contextmanager
-def _counted(places: Iterable[int]) -> Iterator[None]:
+def _counted(places: Collection[int]) -> Iterator[None]:
     """Name refused rows by their places in the caller's call."""
     try:
         yield

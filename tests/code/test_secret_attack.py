@@ -11,7 +11,7 @@ import pytest
 from c2llm_integrations.code.secrets import BLOT, without_secrets
 from c2llm_integrations.code.secrets.tables import find_in_tables
 from c2llm_integrations.code.secrets.values import is_generated
-from tests.code.test_secrets import assert_blotted, assert_kept, assert_linear
+from tests.code.test_secrets import assert_blotted, assert_kept
 
 pytestmark = pytest.mark.slow
 
@@ -161,23 +161,3 @@ def test_each_user_of_a_list_is_replaced() -> None:
 )
 def test_what_only_resembles_these_forms_stays(text: str) -> None:
     assert_kept(text)
-
-
-UNITS = [
-    *(
-        "chpasswd:\n list: |\n  a:bbbbb\n",
-        "a:bbbb@tcp(",
-        "@tcp(:aaaaaa",
-        "create user a identified by ",
-        "stats auth a:",
-    ),
-    *("passwd/a password ", "rabbitmqctl add_user ", "lftp -u a,", 'curl -u a:"', "PlainAuth(a,", "basic_auth a,"),
-    *('.load(a, "b".toCharArray(', "create_user(a,", 'pwd" a="b"', '<pwd type="', "pwd=a;b,", "pwd=a,b;pwd="),
-    *('pwd: String = String::from("', 'pwd").fill("', "set -x pwd ", 'pwd="{a[', 'pwd="' + "{Ab" * 60 + '" '),
-    *('pwd="' + "aA1" * 60 + '[" ', 'pwd="' + "${a" * 60 + '" ', "phrase abandon ", "ParameterKey: pwd "),
-]
-
-
-@pytest.mark.parametrize("unit", UNITS)
-def test_each_form_takes_linear_time(unit: str) -> None:
-    assert_linear(unit, 2**16)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from c2llm_integrations.code.secrets import BLOT, without_secrets
-from tests.code.test_secrets import assert_blotted, assert_kept, assert_linear
+from tests.code.test_secrets import assert_blotted, assert_kept
 
 PASSWORD = "Wn7dq4Rt2x"
 
@@ -96,33 +96,3 @@ def test_each_value_of_a_secret_of_terraform() -> None:
 )
 def test_what_only_resembles_these_stays(line: str) -> None:
     assert_kept(line)
-
-
-UNITS = [
-    *(
-        'pwd="\\"',
-        "pwd='\\\\",
-        "pwd=`\"'",
-        'pwd=\\"a',
-        "auth=('a','",
-        "creds=[a,",
-        "snmpget -A ",
-        "kubectl --from-literal=a=",
-    ),
-    *(
-        "wpa_passphrase a ",
-        "freerdp /p:",
-        "pwd</a><b>",
-        "<td>pwd</td>",
-        "pwd | default('",
-        "pwds=['[",
-        "+====+\n|",
-        ":pwd: ",
-    ),
-    *('resource "kubernetes_secret" {\n data = {\n', ' data = {\n  a = "b"\n'),
-]
-
-
-@pytest.mark.parametrize("unit", UNITS)
-def test_each_of_these_takes_linear_time(unit: str) -> None:
-    assert_linear(unit, 2**17)

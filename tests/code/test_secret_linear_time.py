@@ -154,13 +154,45 @@ PLACES = [
         "credentials={pwd:a,",
     ),
 ]
+ATTACKS = [
+    *(
+        "chpasswd:\n list: |\n  a:bbbbb\n",
+        "a:bbbb@tcp(",
+        "@tcp(:aaaaaa",
+        "create user a identified by ",
+        "stats auth a:",
+    ),
+    *("passwd/a password ", "rabbitmqctl add_user ", "lftp -u a,", 'curl -u a:"', "PlainAuth(a,", "basic_auth a,"),
+    *('.load(a, "b".toCharArray(', "create_user(a,", 'pwd" a="b"', '<pwd type="', "pwd=a;b,", "pwd=a,b;pwd="),
+    *('pwd: String = String::from("', 'pwd").fill("', "set -x pwd ", 'pwd="{a[', 'pwd="' + "{Ab" * 60 + '" '),
+    *('pwd="' + "aA1" * 60 + '[" ', 'pwd="' + "${a" * 60 + '" ', "phrase abandon ", "ParameterKey: pwd "),
+]
+FORMS = [
+    *(
+        'pwd="\\"',
+        "pwd='\\\\",
+        "pwd=`\"'",
+        'pwd=\\"a',
+        "auth=('a','",
+        "creds=[a,",
+        "snmpget -A ",
+        "kubectl --from-literal=a=",
+    ),
+    *(
+        "wpa_passphrase a ",
+        "freerdp /p:",
+        "pwd</a><b>",
+        "<td>pwd</td>",
+        "pwd | default('",
+        "pwds=['[",
+        "+====+\n|",
+        ":pwd: ",
+    ),
+    *('resource "kubernetes_secret" {\n data = {\n', ' data = {\n  a = "b"\n'),
+]
+LENGTHS = {2**16: [*KINDS, *ATTACKS], 2**17: [*PLACES, *FORMS]}
 
 
-@pytest.mark.parametrize("unit", KINDS)
-def test_each_kind_takes_linear_time(unit: str) -> None:
-    assert_linear(unit, 2**16)
-
-
-@pytest.mark.parametrize("unit", PLACES)
-def test_each_place_takes_linear_time(unit: str) -> None:
-    assert_linear(unit, 2**17)
+@pytest.mark.parametrize(("length", "unit"), [(length, unit) for length, units in LENGTHS.items() for unit in units])
+def test_each_takes_linear_time(length: int, unit: str) -> None:
+    assert_linear(unit, length)
