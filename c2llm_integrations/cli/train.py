@@ -148,7 +148,6 @@ def train(
     from c2llm_integrations.model.checkpoint import lasting_name, load_checkpoint
     from c2llm_integrations.model.embedder import C2LLMEmbedder
     from c2llm_integrations.training.evaluation import MAIN_SCORE, evaluate, pairs_task
-    from c2llm_integrations.training.finetune import train as run
     from c2llm_integrations.training.mine_pairs import texts_of
     from c2llm_integrations.training.pair_files import read_examples
     from c2llm_integrations.training.token_state_cache import count_cut
@@ -156,6 +155,8 @@ def train(
     task = None if held_out is None else pairs_task(held_out)  # now: training may take hours
     examples, left_out = read_examples(files)
     _say_left_out(left_out)
+    from c2llm_integrations.training.finetune import train as run  # takes seconds, which a wrong file need not wait for
+
     base = lasting_name(base)
     options = replace(options, lora=not full)
     with shown() as progress:
