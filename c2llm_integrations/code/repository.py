@@ -277,6 +277,14 @@ def _fill(tree: Tree, known: Set[str] = frozenset()) -> Listing:
     return listing
 
 
+def _is_empty(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return not any(entries)
+    except OSError:
+        return True
+
+
 def _is_gone(path: str) -> bool:
     try:
         os.lstat(path)
@@ -350,7 +358,8 @@ class _FileFilter:
             is_inside = Path(os.path.normpath(full.parent / target)).is_relative_to(self._tree.root)
             return _LINK_IN if is_inside else _LINK_OUT
         if stat.S_ISDIR(info.st_mode):
-            return "nested repository"
+            # A tracked file that became a folder is gone; what the folder holds is listed.
+            return "nested repository" if has_git(full) or _is_empty(full) else ""
         if not stat.S_ISREG(info.st_mode):
             return "not a regular file"
         why = exclude.why_skip_name(path)
