@@ -85,6 +85,9 @@ def test_only_the_name_of_a_national_encoding_is_believed(said: str) -> None:
         b"\x7fELF\0\0",
         b"x" * 20_000 + b"\0",
         b"\xff\xfe\0\0x\0\0\0",  # UTF-32, whose mark begins like that of UTF-16
+        b"def f():\n    return '\0'\n",  # of an even length, as UTF-16 has
+        "# 计算订单的总金额，并返回给客户\n# 遍历所有的订单行\nx = '\0'\n".encode("gbk"),
+        "# Größe\nx = '\0\0'\n".encode(),
         b"\xff\xfex",  # half a character
         b"\xff\xfe\x00\xd8",  # half a surrogate pair
         b"\x1f\x8b\x08\x01\x02\x03\xff\xc0",
