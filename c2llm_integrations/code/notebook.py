@@ -26,7 +26,7 @@ _MAGIC = re.compile(r"[ \t]*%%?[A-Za-z]")
 _PYTHON_MAGIC = re.compile(r"[ \t]*(?:%%?[A-Za-z]|[!?](?!=))")
 # What a cell may begin with whose further lines are in the kernel's language.
 _SAME_LANGUAGE = re.compile(
-    r"\s*%%(?:(?:time(?:it)?|capture|[plm]?prun|memit|px|cython|python[23]?|ipytest|snakeviz)\b|(?:write)?file .*\.py\s)"
+    r"\s*%%(?:(?:time(?:it)?|capture|[lm]?prun|memit|px|cython|python[23]?|ipytest|snakeviz)\b|(?:write)?file .*\.py\s)"
 )
 _NAME_CHARS = 80
 # Half a character, which JSON can hold and no text may.

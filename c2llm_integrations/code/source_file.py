@@ -237,10 +237,10 @@ def _guess(lines: list[bytes]) -> str:
 def _unmarked_utf16(data: bytes) -> tuple[str, str] | None:
     """Decode UTF-16 without a mark: one half of its bytes, every other one, has nearly all the zeros."""
     zeros = data[0::2].count(0), data[1::2].count(0)
-    is_utf8 = len(_CONTROL.findall(data)) < _MIN_UTF16_CONTROL * len(data) and _strict(
-        data.replace(b"\0", b""), "utf-8"
-    )
-    if is_utf8 or max(zeros) < _MIN_UTF16_ZEROS * len(data) / 2:  # a zero byte or two in another text
+    has_few = len(_CONTROL.findall(data)) < _MIN_UTF16_CONTROL * len(data)
+    if (has_few and _strict(data.replace(b"\0", b""), "utf-8")) or max(zeros) < _MIN_UTF16_ZEROS * len(
+        data
+    ) / 2:  # a zero byte or two in another text
         return None
     found = _strict(data, "utf-16-le" if zeros[1] > zeros[0] else "utf-16-be")
     if found is None or any(unicodedata.category(char) in ("Cn", "Co") or char < "\t" for char in set(found[0])):
