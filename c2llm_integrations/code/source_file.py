@@ -117,6 +117,8 @@ def source_of(path: str, data: bytes, wanted: bool = False, include_secrets: boo
     if decoded is None:
         return exclude.BINARY
     text, encoding = decoded
+    if "\n" not in text:  # lines end as they did on old Macs
+        text = text.replace("\r", "\n")
     if path.lower().endswith(notebook.SUFFIX):
         if has_too_many_values(text):
             return exclude.TOO_LARGE
