@@ -27,6 +27,7 @@ VENDORED = "vendored"
 BINARY = "binary"
 TOO_LARGE = "too large"
 UNREADABLE = "unreadable"
+GONE = "gone while indexing"
 TOO_DEEP = "nested too deep"
 # Guesses that a pattern with "!" in .c2llmignore overrides; secrets and binary files are not among them.
 GUESSES = frozenset({GENERATED, MINIFIED, DATA, VENDORED, TOO_LARGE})

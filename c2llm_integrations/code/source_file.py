@@ -83,7 +83,7 @@ def read_file(root: Path, path: str) -> tuple[bytes | str, FileState | None]:
             info = os.fstat(file.fileno())  # before its content, so that a change meanwhile shows
             data = file.read(max(exclude.MAX_FILE_BYTES, min(info.st_size, exclude.MAX_WANTED_BYTES)) + 1)
     except (FileNotFoundError, NotADirectoryError):
-        return "gone while indexing", None
+        return exclude.GONE, None
     except NotRegular:
         return "not a regular file", None
     except OSError:
