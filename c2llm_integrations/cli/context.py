@@ -187,7 +187,10 @@ def stale_notes(held: VectorStore, place: CollectionPlace) -> list[str]:
 
     root, checkouts = current_checkout(), _checkouts(held)
     with time_limit(NOTES_SECONDS) as left:
-        notes = [] if root.resolve() in checkouts else list(_other_checkout_notes(root, held, place))
+        claimed = checkouts.get(root.resolve())
+        notes = list(
+            _other_checkout_notes(root, held, place) if claimed is None else _here_notes(root, claimed[1], held, place)
+        )
         in_order = sorted(checkouts, key=lambda folder: folder != root.resolve())
         for number, folder in enumerate(in_order):
             if left() <= 0 or len(notes) >= MAX_NOTES:
@@ -195,6 +198,16 @@ def stale_notes(held: VectorStore, place: CollectionPlace) -> list[str]:
                 break
             notes += _checkout_notes(folder, checkouts[folder], held, place)
     return notes
+
+
+def _here_notes(root: Path, claim: Claim, held: VectorStore, place: CollectionPlace) -> Iterator[str]:
+    """Yield a note if the current folder is none of those of its checkout that are indexed."""
+    from c2llm_integrations.indexing.claims import parts_of
+
+    here = Path.cwd()
+    if here != root and not parts_of(claim, root, here.relative_to(root).as_posix()):
+        parts = ", ".join(parts_of(claim, root))
+        yield _advice(f"of this checkout only {parts} is indexed, not {here}", [index_command(here, held, place)])
 
 
 def _checkout_notes(

@@ -27,6 +27,7 @@ VENDORED = "vendored"
 BINARY = "binary"
 TOO_LARGE = "too large"
 UNREADABLE = "unreadable"
+GONE = "gone while indexing"
 TOO_DEEP = "nested too deep"
 # Guesses that a pattern with "!" in .c2llmignore overrides; secrets and binary files are not among them.
 GUESSES = frozenset({GENERATED, MINIFIED, DATA, VENDORED, TOO_LARGE})
@@ -53,6 +54,8 @@ _WORD = re.compile(r"[A-Za-z][\w.@'-]{0,40}\s*")
 # A line of a log, or of a dump that inserts row after row.
 _ROW = re.compile(r"\s*(?:INSERT\s+INTO\b.*|\W?\d{4}-\d\d-\d\d[T ]\d\d:\d\d.*)", re.I | re.S)
 _INSERT, _INSERTED = re.compile(r"\bINSERT\s+INTO\b", re.I), re.compile(r"\s*\(.*\)\s*[,;]", re.S)
+# A line of bytes written as letters, in base64 or in hexadecimal digits, also as one of many pieces of a string.
+_ENCODED = re.compile(r"[\s\"'+(b]*[A-Za-z0-9+/_=-]{40,}[\s\"'+,;)\\]*")
 _DATA_SHARE = 0.9
 _DATA_CHARS = 20_000
 # The share of words and spaces in running text; a long line with less is data.
@@ -163,7 +166,8 @@ def why_skip_text(text: str, prose: bool, include_secrets: bool = False) -> str 
     if len(text) > MAX_AVERAGE_LINE * len(lines) and not (prose and _is_words(text)):
         return MINIFIED
     if len(text) > _DATA_CHARS:
-        patterns = [_NUMBERS, _WORD] if prose else [_NUMBERS, _ROW, *([_INSERTED] if _INSERT.search(text) else [])]
+        patterns = [_NUMBERS, _ENCODED]
+        patterns += [_WORD] if prose else [_ROW, *([_INSERTED] if _INSERT.search(text) else [])]
         if sum(_is_row(line, patterns, prose) for line in lines) > _DATA_SHARE * len(lines):
             return DATA
     return None

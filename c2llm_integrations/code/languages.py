@@ -30,7 +30,7 @@ _OWN = """
 _SUFFIXES = {
     **{name: name for name in _OWN.split()},
     "python": "py pyi pyw bzl star starlark smk gyp xsh",
-    "javascript": "js mjs cjs jsx",
+    "javascript": "js mjs cjs jsx gs",
     "typescript": "ts mts cts",
     "rust": "rs",
     "c": "c h",
@@ -62,7 +62,7 @@ _SUFFIXES = {
     "scss": "scss sass",
     "json": "json json5 jsonc",
     "yaml": "yaml yml cwl",
-    "xml": "xml xsd xsl xslt svg csproj props targets config nuspec ps1xml mjml plist",
+    "xml": "xml xsd xsl xslt svg csproj props targets config nuspec ps1xml mjml plist xaml resx vcxproj",
     "ini": "ini cfg conf properties",
     "protobuf": "proto",
     "graphql": "graphql gql",
@@ -76,6 +76,8 @@ _SUFFIXES = {
     "apex": "cls trigger apex",
     "vb": "vb bas frm ctl",
     "verilog": "v vh",
+    "gdscript": "gd",
+    "turtle": "ttl",
     "prolog": "pro",
     "razor": "cshtml razor",
     "erb": "erb rhtml",
@@ -153,7 +155,7 @@ _BY_INTERPRETER = inverted(
     }
 )
 # The names in the tables; for other languages `language_of` returns Pygments' own.
-LANGUAGES = frozenset(("matlab", *_BY_SUFFIX.values(), *_BY_NAME.values(), *_BY_INTERPRETER.values()))
+LANGUAGES = frozenset(("matlab", "coq", "vlang", *_BY_SUFFIX.values(), *_BY_NAME.values(), *_BY_INTERPRETER.values()))
 # Names that editors and people use for a language, and that are neither a suffix nor known to Pygments.
 _CALLED = inverted(
     {
@@ -168,6 +170,8 @@ _CALLED = inverted(
         "sql": "mysql mariadb sqlite sqlite3 mssql postgres postgresql psql pgsql plpgsql plsql tsql transactsql",
         "shell": "shellscript terminal",
         "vb": "visualbasic vbnet vba",
+        "coq": "coq rocq rocqprover",
+        "vlang": "vlang",
         "text": "plaintext plain",
     }
 )
@@ -181,6 +185,11 @@ _TEX_CLASS = re.compile(r"^[ \t]*(?:%|\\[a-zA-Z@]+)", re.M)
 _VB_CLASS = re.compile(
     r"VERSION 1\.0 CLASS|Attribute VB_Name|^[ \t]*Option[ \t]+(?:Explicit|Compare|Base)\b", re.I | re.M
 )
+# A .v file is Verilog unless it says one of these at the start of a line.
+_OTHER_V = {
+    "coq": re.compile(r"^[ \t]*(?:(?:From \S+ )?Require|Theorem|Lemma|Inductive|Fixpoint|Definition|Proof)\b", re.M),
+    "vlang": re.compile(r"^(?:pub )?(?:fn \w*[ (]|struct \w+ ?\{|enum \w+ ?\{|module \w+$|import [\w.]+$)", re.M),
+}
 # A .m file is Objective-C if it says one of these at the start of a line, else MATLAB.
 _OBJECTIVE_C = re.compile(r"^[ \t]*(?:#\s?(?:import|include|pragma|define)\b|@\w|//|/\*|[-+] ?\()", re.M)
 # A .h file is C unless it says one of these at the start of a line.
@@ -228,6 +237,8 @@ def _lexers() -> _Lexers:
         language = ours[0] if ours else aliases[0]
         for suffix in suffixes:
             found.suffixes.setdefault(suffix, language)
+        if suffixes and language not in (taken := [_BY_SUFFIX.get(one) or found.suffixes[one] for one in suffixes]):
+            language = taken[0]  # that is what its files are called
         for pattern in patterns:
             if "*" not in pattern:
                 found.names.setdefault(pattern.lower(), language)
@@ -258,7 +269,7 @@ def language_of(path: str, text: str = "") -> str:
     """Return a file's language in lower case: by its name, else its "#!" line, else "text".
 
     `text` decides between C and C++ headers, MATLAB and Objective-C, TypeScript and Qt's .ts translations, and the
-    kinds of .cls file.
+    kinds of .cls and .v file.
     """
     name = path.rpartition("/")[2].lower()
     if name.endswith(notebook.SUFFIX):
@@ -269,6 +280,8 @@ def language_of(path: str, text: str = "") -> str:
         return "cpp"
     if suffix == "m" and text and not _OBJECTIVE_C.search(text):
         return "matlab"
+    if suffix == "v":
+        return next((one for one, says in _OTHER_V.items() if says.search(text)), "verilog")
     if language == "typescript" and text.startswith("<?xml"):
         return "xml"
     if language == "apex" and suffix == "cls" and text:

@@ -130,7 +130,8 @@ def _walk(
             continue
         for name, is_folder in found:
             path = f"{folder}/{name}" if folder else name
-            if path in tracked or rules.ignores(path, is_folder):
+            # A tracked path may be a folder by now; only a repository of its own is a submodule.
+            if (path in tracked and not is_folder) or rules.ignores(path, is_folder):
                 continue
             if not is_folder or (has_nested and _is_nested(f"{root}/{path}", path, in_order)):
                 listing.paths.append(path)

@@ -21,7 +21,14 @@ _COMMENTS |= {"matlab": "%", "octave": "%", "prolog": "%", "clojure": ";;", "lis
 # Any text can begin so, and each row repeats the language: it is as short and plain as those of `languages`.
 _TITLE = re.compile(r"\W{1,2} %% notebook \(([a-z0-9+#._-]{1,40})\)\n")
 _CELL = re.compile(r"\W{1,2} %% cell (\d+)")
-_MAGIC = re.compile(r"[ \t]*[%!]")
+# Lines that are not in the kernel's language; others than Python may begin one with "!" or "?" themselves.
+_MAGIC = re.compile(r"[ \t]*%%?[A-Za-z]")
+_PYTHON_MAGIC = re.compile(r"[ \t]*(?:%%?[A-Za-z]|[!?](?!=))")
+# What a cell may begin with whose further lines are in the kernel's language.
+_SAME_LANGUAGE = re.compile(
+    r"\s*%%(?:(?:time(?:it)?|capture|[lm]?prun|memit|px|cython|python[23]?|ipytest|snakeviz)\b|(?:write)?file .*\.py\s)"
+)
+_NAME_CHARS = 80
 # Half a character, which JSON can hold and no text may.
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -31,16 +38,17 @@ def script_of(text: str) -> str | None:
     try:
         notebook = parse_json(text.lstrip("\ufeff"))
         cells = list(_cells(notebook))
-        language = _language(notebook.get("metadata", {}))
+        language = _language(notebook)
     except (ValueError, TypeError, AttributeError, KeyError):
         return None
     mark = _COMMENTS.get(language, "#")
+    magic = _PYTHON_MAGIC if language == "python" else _MAGIC
     lines = [f"{mark} %% notebook ({language})"]
     for number, (kind, source) in enumerate(cells, 1):
         lines += ["", f"{mark} %% cell {number}" + ("" if kind == "code" else f" ({kind})")]
         own = source.strip("\n").replace("\r\n", "\n").split("\n")
-        is_code = kind == "code" and not source.lstrip().startswith("%%")
-        lines += [line if is_code and not _MAGIC.match(line) else f"{mark} {line}".rstrip() for line in own]
+        is_code = kind == "code" and (not source.lstrip().startswith("%%") or bool(_SAME_LANGUAGE.match(source)))
+        lines += [line if is_code and not magic.match(line) else f"{mark} {line}".rstrip() for line in own]
     return "\n".join(lines) + "\n"
 
 
@@ -57,23 +65,30 @@ def cell_names(lines: Iterable[str]) -> list[str]:
 
 
 def _cells(notebook: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield (type, source) of each cell of format 4, or of format 3 and before; raises KeyError for neither."""
+    """Yield (type, source) of each cell of format 4, or of format 3 and before; raises KeyError for neither.
+
+    A damaged cell does not spoil the others.
+    """
     sheets = [notebook] if "cells" in notebook else notebook["worksheets"]
-    for sheet in sheets:
-        for cell in sheet["cells"]:
-            source = cell.get("source", cell.get("input", ""))
-            kind = cell["cell_type"] if cell["cell_type"] in ("code", "markdown") else "raw"
-            yield kind, _SURROGATE.sub("\ufffd", source if isinstance(source, str) else "".join(source))
+    for cell in (cell for sheet in sheets for cell in sheet["cells"] if isinstance(cell, dict)):
+        source = cell.get("source", cell.get("input")) or ""
+        parts = source if isinstance(source, list) else [source]
+        text = "".join(part for part in parts if isinstance(part, str))
+        kind = cell.get("cell_type")
+        yield kind if kind in ("code", "markdown") else "raw", _SURROGATE.sub("\ufffd", text)
 
 
-def _language(metadata: dict[str, Any]) -> str:
+def _language(notebook: dict[str, Any]) -> str:
     """Return the kernel's language as `languages` calls it; Python if the notebook does not say."""
-    from c2llm_integrations.code.languages import LANGUAGES, language_of
+    from c2llm_integrations.code.languages import language_of, languages_called
 
-    about, kernel = metadata.get("language_info", {}), metadata.get("kernelspec", {})
+    metadata = notebook.get("metadata") or {}
+    about, kernel = metadata.get("language_info") or {}, metadata.get("kernelspec") or {}
+    said = [str(one)[:_NAME_CHARS] for one in (about.get("name"), kernel.get("language")) if one]
+    # A kernel is called after its language: ".net-csharp", "julia-1.9", "xcpp17"; that of R is "ir".
+    words = re.findall(r"[a-z#+]+", re.sub(r"^x(?=c)|^i(?=r$)", "", str(kernel.get("name", ""))[:_NAME_CHARS].lower()))
+    for name in (*said, *words[::-1]):
+        if found := languages_called(name):
+            return found[0]
     suffix = str(about.get("file_extension", "")).lstrip(".")
-    name = str(about.get("name") or kernel.get("language") or "python").lower().rstrip("0123456789. ")
-    name = {"c#": "csharp", "f#": "fsharp", "c++": "cpp", "bash": "shell"}.get(name, name)
-    if name not in LANGUAGES and suffix:
-        name = language_of(f"x.{suffix}")
-    return name if name in LANGUAGES else language_of(f"x.{name}")
+    return language_of(f"x.{suffix or said[0]}") if said else "python"

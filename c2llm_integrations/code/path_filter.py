@@ -6,6 +6,8 @@ import os
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from posixpath import normpath
+from unicodedata import normalize
 from urllib.parse import unquote
 
 from c2llm_integrations.code.exclude import within_limits
@@ -19,11 +21,21 @@ MAX_FILTER_CHARS = MAX_PATH_BYTES
 MAX_ALTERNATIVES = 256
 # Line numbers after a path, as answers, compilers and links write them.
 _LINES = re.compile(
-    r":(\d{1,9})(?:[:,]\d{1,9})?(?:-\d{1,9}(?::\d{1,9})?)?:?|#L(\d{1,9})(?:C\d{1,9})?(?:-L?\d{1,9}(?:C\d{1,9})?)?"
-    r"|\((\d{1,9})(?:, ?\d{1,9})?\):?|,? lines? (\d{1,9})(?: ?- ?\d{1,9})?"
+    r":L?(\d{1,9})(?:[:,]\d{1,9})?(?:(?:[-\u2013]|\.\.)L?\d{1,9}(?::\d{1,9})?)?:?"
+    r"|#(?:L|lines-)?(\d{1,9})(?:C\d{1,9})?(?:[-:]L?\d{1,9}(?:C\d{1,9})?)?"
+    r"| ?\((\d{1,9})(?:, ?\d{1,9}|-\d{1,9})?\):?|,? \(?lines?:? ?(\d{1,9})(?:(?: ?[-\u2013] ?| to )\d{1,9})?\)?"
 )
 # What chats and shells put around a path.
 _AROUND = "`'\" \t\n"
+# What comes before a path where it is copied from: a list or a link of Markdown, brackets, a forge's page.
+_BEFORE = re.compile(
+    r"(?!\*+/)[\s*-]*(?:\[[^\]]*\]\()?[(<\[`'\"@*“\u2018«]*"
+    r"(?:\w+://\S*?/(?:blob|blame|tree|raw|src)/(?:commit/|branch/)?[^/]+/|file:)?"
+)
+# What may follow it: the end, a line in any notation, a test's name, a sentence.
+_AFTER = re.compile(r"[:#?,;|@+)>\]}`'\"*”\u2019»]|\.?\s*$|\.?\s+(?:[(\[—\u2013-]|lines?\b)")
+# A file: URL, and how editors are told to open a file.
+_FILE_URL = re.compile(r"(?:file:(?://(?:localhost)?)?|[\w-]+://file/?)(?=/)", re.IGNORECASE)
 _MAGIC = re.compile(r"[*?\[\]{}\\]")
 _ESCAPED = re.compile(r"\\([^\w/])")
 _BRACES = re.compile(r"(?<!\\)\{([^{}]*,[^{}]*)(?<!\\)\}")
@@ -56,6 +68,8 @@ def selected(path: str, indexed: Collection[str]) -> list[str]:
         if found:
             return found
         is_possible |= found is not None
+    if (file := _written(path, indexed)) is not None:
+        return [file]
     if not is_possible or path[0] in "#!":
         raise InputError(f"path pattern {path!r} selects nothing; give one such as 'src/' or '*.py'")
     return []
@@ -63,7 +77,8 @@ def selected(path: str, indexed: Collection[str]) -> list[str]:
 
 def literal(path: str, indexed: Collection[str]) -> str | None:
     """Return the one indexed file that a path names, ignoring line numbers after it; None if no file is called so."""
-    return next((inner for one in _spellings(path) if (inner := _clean(one)) in indexed), None)
+    spelled = next((inner for one in _spellings(path) if (inner := _clean(one)) in indexed), None)
+    return _written(path, indexed) if spelled is None else spelled
 
 
 def from_root(path: str, root: Path, here: Path) -> str | None:
@@ -75,8 +90,10 @@ def from_root(path: str, root: Path, here: Path) -> str | None:
     bare = without_lines(path)[0].replace("\0", "")
     if not os.path.lexists(os.path.join(here, bare)):
         bare = _unquoted(path).replace("\0", "")
-    if bare.startswith("file://"):
-        bare = unquote(bare).removeprefix("file://").removeprefix("localhost")
+    if is_url := _FILE_URL.match(bare):
+        bare = unquote(bare[is_url.end() :])
+    elif bare.startswith("~/"):
+        bare = os.path.expanduser(bare) if not os.path.lexists(os.path.join(here, "~")) else bare
     full = os.path.normpath(os.path.join(here, bare))
     is_place = os.path.isabs(bare) or bare.split("/", 1)[0] in (".", "..")
     is_literal = "/" in bare.rstrip("/") or _MAGIC.search(bare)
@@ -103,6 +120,25 @@ def _spellings(path: str) -> list[str]:
 def _unquoted(path: str) -> str:
     """Return a path without the line numbers after it and what chats put around it."""
     return without_lines(path.strip(_AROUND).removeprefix("@").strip(_AROUND))[0].strip(_AROUND)
+
+
+def _written(text: str, indexed: Collection[str]) -> str | None:
+    """Return the longest indexed path that a text begins with, however it is written there; None if there is none.
+
+    It may be escaped as in a URL, not in its shortest form, or have its accents composed otherwise.
+    """
+    text = text[: 2 * MAX_FILTER_CHARS]
+    start = _BEFORE.match(text)
+    rest = text[start.end() if start else 0 :]
+    is_diff = rest[:2] in ("a/", "b/") and not any(path.startswith(rest[:2]) for path in indexed)
+    rests = {text, rest[2:] if is_diff else rest}
+    forms = {normalize("NFC", _clean(normpath(form))) for rest in rests for form in (rest, unquote(rest)) if form}
+    best, found = 0, None
+    for path in filter(within_limits, indexed):
+        plain = path if path.isascii() else normalize("NFC", path)
+        if len(plain) > best and any(form.startswith(plain) and _AFTER.match(form, len(plain)) for form in forms):
+            best, found = len(plain), path
+    return found
 
 
 def _clean(path: str) -> str:

@@ -9,6 +9,7 @@ import shlex
 import socket
 import stat
 from collections.abc import Callable, Iterable, Iterator, Set
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,8 +46,8 @@ class Tree:
     need the content are added by `iter_sources`, and to `states` what each file looked like when it was read.
     `wanted` are files that IGNORE_FILE takes back from a guess, `encodings` maps what is not plain UTF-8 to paths.
     `unreadable` are folders that could not be listed; `only` the paths to look at, if not all; `include_secrets`: no
-    file and no text is left out for its secrets; `notes` lines that say why git's own listing was not used, or which
-    grammars are not installed.
+    file and no text is left out for its secrets; `place`: the device and inode that the folder had; `notes` lines that
+    say why git's own listing was not used, or which grammars are not installed.
     """
 
     root: Path
@@ -60,6 +61,7 @@ class Tree:
     states: dict[str, FileState] = field(default_factory=dict, repr=False)
     only: frozenset[str] | None = None
     include_secrets: bool = False
+    place: tuple[int, int] | None = None
     notes: list[str] = field(default_factory=list)
     _unknown: set[str] = field(default_factory=set, repr=False)
 
@@ -128,6 +130,9 @@ def open_tree(
     folder = real_path(path)
     prefix = folder.relative_to(root).as_posix() if folder != root else ""
     tree = Tree(root, prefix, _name(root, repository), include_secrets=include_secrets)
+    with suppress(OSError):  # gone since: then no file is found
+        info = os.stat(folder)
+        tree.place = (info.st_dev, info.st_ino)
     tree.notes = [*notes, *_fill(tree).notes]
     if missing := missing_grammars_note(tree.files):
         tree.notes.append(missing)
@@ -277,6 +282,14 @@ def _fill(tree: Tree, known: Set[str] = frozenset()) -> Listing:
     return listing
 
 
+def _is_empty(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return not any(entries)
+    except OSError:
+        return True
+
+
 def _is_gone(path: str) -> bool:
     try:
         os.lstat(path)
@@ -350,7 +363,8 @@ class _FileFilter:
             is_inside = Path(os.path.normpath(full.parent / target)).is_relative_to(self._tree.root)
             return _LINK_IN if is_inside else _LINK_OUT
         if stat.S_ISDIR(info.st_mode):
-            return "nested repository"
+            # A tracked file that became a folder is gone; what the folder holds is listed.
+            return "nested repository" if has_git(full) or _is_empty(full) else ""
         if not stat.S_ISREG(info.st_mode):
             return "not a regular file"
         why = exclude.why_skip_name(path)

@@ -83,7 +83,7 @@ def read_file(root: Path, path: str) -> tuple[bytes | str, FileState | None]:
             info = os.fstat(file.fileno())  # before its content, so that a change meanwhile shows
             data = file.read(max(exclude.MAX_FILE_BYTES, min(info.st_size, exclude.MAX_WANTED_BYTES)) + 1)
     except (FileNotFoundError, NotADirectoryError):
-        return "gone while indexing", None
+        return exclude.GONE, None
     except NotRegular:
         return "not a regular file", None
     except OSError:
@@ -117,7 +117,9 @@ def source_of(path: str, data: bytes, wanted: bool = False, include_secrets: boo
     if decoded is None:
         return exclude.BINARY
     text, encoding = decoded
-    if path.endswith(notebook.SUFFIX):
+    if "\n" not in text:  # lines end as they did on old Macs
+        text = text.replace("\r", "\n")
+    if path.lower().endswith(notebook.SUFFIX):
         if has_too_many_values(text):
             return exclude.TOO_LARGE
         text = notebook.script_of(text) or text
@@ -148,6 +150,10 @@ _UTF16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 # 11 % of random bytes are such control characters, and no text in a national encoding has any.
 _MAX_CONTROL = 0.05
+# The least share of them in UTF-16 whose bytes are valid UTF-8 as well: each letter of ASCII or Cyrillic has one.
+_MIN_UTF16_CONTROL = 0.25
+# The least share of characters of ASCII in a source in UTF-16, without a mark.
+_MIN_UTF16_ZEROS = 0.05
 # The share of an encoding's characters beyond ASCII that must be valid, for the rest to count as damage.
 # Text in another encoding gives far fewer in UTF-8.
 _MIN_VALID = 0.5
@@ -233,6 +239,11 @@ def _guess(lines: list[bytes]) -> str:
 def _unmarked_utf16(data: bytes) -> tuple[str, str] | None:
     """Decode UTF-16 without a mark: one half of its bytes, every other one, has nearly all the zeros."""
     zeros = data[0::2].count(0), data[1::2].count(0)
+    has_few = len(_CONTROL.findall(data)) < _MIN_UTF16_CONTROL * len(data)
+    if (has_few and _strict(data.replace(b"\0", b""), "utf-8")) or max(zeros) < _MIN_UTF16_ZEROS * len(
+        data
+    ) / 2:  # a zero byte or two in another text
+        return None
     found = _strict(data, "utf-16-le" if zeros[1] > zeros[0] else "utf-16-be")
     if found is None or any(unicodedata.category(char) in ("Cn", "Co") or char < "\t" for char in set(found[0])):
         return None

@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
 from c2llm_integrations._utils.progress import Progress, shown
+from c2llm_integrations.code import exclude
 from c2llm_integrations.code.chunk import CodeChunk
 from c2llm_integrations.code.chunking import chunk_source
 from c2llm_integrations.code.git_commit import CommitSeen
@@ -370,11 +371,17 @@ def _stale(tree: Tree, stored: StoredRows) -> list[RecordId]:
 
 
 def require_there(tree: Tree) -> None:
-    """Raise RepositoryError for a tree that vanished, such as a lost network mount, whose files only seem deleted."""
+    """Raise RepositoryError for a tree that vanished, such as a lost network mount, whose files only seem deleted.
+
+    Another folder may be in its place. An inode alone says little: some file systems number a folder anew.
+    """
+    folder = tree.root / tree.prefix
+    way_out = "no row was deleted, run again when it is back"
     try:
         list_inside(tree.root, tree.prefix)
+        info = os.stat(folder)
     except OSError as error:
-        raise RepositoryError(
-            f"{tree.root / tree.prefix} vanished during the run ({error.strerror}); "
-            "no row was deleted, run again when it is back"
-        ) from error
+        raise RepositoryError(f"{folder} vanished during the run ({error.strerror}); {way_out}") from error
+    is_same = tree.place in (None, (info.st_dev, info.st_ino))
+    if not is_same and exclude.GONE in tree.skipped:
+        raise RepositoryError(f"{folder} vanished during the run (another folder is in its place); {way_out}")

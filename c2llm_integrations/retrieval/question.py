@@ -18,6 +18,8 @@ MAX_QUESTION_CHARS = 2**18
 MAX_NAME_CHARS = 1_000
 # The characters of a pasted file or log that decide its kind.
 _HEAD_CHARS = 10_000
+# What colors a terminal's text, or makes a link of it.
+_STYLE = re.compile(r"\x1b(?:\[[0-9;:]{0,40}[A-Za-z]|\]8;[^\x1b\x07]{0,500}(?:\x1b\\|\x07))")
 # A message or sentence that is quoted has no more words.
 _QUOTED_WORDS = 64
 _WORD = re.compile(r"\w+")
@@ -32,9 +34,10 @@ _ERROR = re.compile(
 )
 # A place ends in a line number, which runtimes write in a few ways; what stands before it on its line names the file.
 # .NET says "line" in the language of its machine.
-_LINE = r"(?:lines?|Zeile|ligne|línea|linha|riga|строка|wiersz|řádek|行号|行|줄)"
+_LINE = r"(?:[Ll]ines?:?|Zeile|ligne|línea|linha|riga|строка|wiersz|řádek|行号|行|줄)"
 _LINE_NUMBER = re.compile(
-    rf"(?:[\"')]?[,:]? ?(?:on )?{_LINE} |\?[\w=&.%-]{{0,80}}:|:\[|: (?=\d{{1,7}}:)|:|:? ?\((?=\d{{1,7}}[,)])|#L?)"
+    rf"(?:[\"')]?[,:]? ?(?:on |\()?{_LINE} |\?[\w=&.%-]{{0,80}}:|:\[|: (?=\d{{1,7}}:)|:|"
+    r":? ?\((?=\d{1,7}[,:)])| (?=\d{1,7}:\d)|#L?)"
     r"(\d{1,7})\b(?!\.?\w)"
 )
 # The same the other way round, as Fortran and people say it.
@@ -71,9 +74,9 @@ class Question:
 
 
 def bounded(query: str) -> str:
-    """Return the part of a question that is read: all of it, unless it is as long as a pasted file."""
+    """Return the part of a question that is read: all but colors, unless it is as long as a pasted file."""
     require(query, str, "a question in words")
-    return query[:MAX_QUESTION_CHARS]
+    return _STYLE.sub("", query[:MAX_QUESTION_CHARS])
 
 
 def read(query: str) -> Question:

@@ -226,6 +226,7 @@ def find(query: str, vector: Vector | None, index: Searchable, options: SearchOp
     Raises InputError as `search` does, and for a lexical search without a word to look for.
     """
     require_question(query, options)
+    query = bounded(query)
     terms = query_terms(query) if options.mode != "dense" else []
     if options.mode == "lexical" and not terms:
         raise InputError(f"the query {query[:40]!r} has no word that lexical search could look for; add one")

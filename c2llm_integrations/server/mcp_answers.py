@@ -86,9 +86,9 @@ class SearchTools:
         return "\n".join(lines).strip()[:MAX_ANSWER_CHARS]
 
     def _chosen(self, folder: str | None) -> Sequence[LiveIndex]:
-        if _given(folder) is None:
+        name = (_given(folder) or "").rstrip("/\\").removeprefix("./")
+        if name in ("", "."):
             return self._indexes
-        name = str(folder).rstrip("/\\").removeprefix("./")
         wanted = [one for one in self._indexes if name in (self._names[one], str(one.folder))]
         if not wanted:
             names = ", ".join(self._names.values())

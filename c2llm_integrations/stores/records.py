@@ -83,7 +83,7 @@ def prepared_of(id: RecordId, text: str, metadata: Mapping[str, Any], source: st
     Raises TypeError, ValueError or RecursionError for metadata that cannot be stored.
     """
     written = _JSON(metadata)
-    if written.count("[") + written.count("{") > MAX_LEVELS or _LONG_NUMBER.search(written):
+    if written.count("{") > 1 or written.count("[") >= MAX_LEVELS or _LONG_NUMBER.search(written):
         require_storable(metadata)
     if "\\ud" in written:  # half of a pair as JSON spells it, which must be a whole one
         json.dumps(metadata, ensure_ascii=False).encode()
@@ -91,12 +91,17 @@ def prepared_of(id: RecordId, text: str, metadata: Mapping[str, Any], source: st
 
 
 def require_storable(metadata: object) -> None:
-    """Raise ValueError for what databases refuse or change: over `MAX_LEVELS`, or an integer of over 64 bits."""
+    """Raise ValueError for what databases refuse or change: over `MAX_LEVELS`, or an integer of over 64 bits.
+
+    Raises TypeError for a name that is not a string, which JSON would change.
+    """
     level = [metadata]
     for _ in range(MAX_LEVELS + 1):
         for value in level:
             if isinstance(value, int) and not -(2**63) <= value < 2**64:
                 raise ValueError(f"an integer has {value.bit_length()} bits, stores keep 64; write it as a string")
+        if odd := [key for one in level if isinstance(one, Mapping) for key in one if not isinstance(key, str)]:
+            raise TypeError(f"the name {odd[0]!r:.60} inside is not a string")
         inner = (one.values() if isinstance(one, Mapping) else one for one in level if isinstance(one, _NESTING))
         level = [value for values in inner for value in values]
         if not level:

@@ -168,7 +168,7 @@ def plain_record(
         return prepared_of(id, text, metadata, source, key)
     except (TypeError, ValueError, RecursionError) as error:
         try:
-            whole = json.dumps(metadata, sort_keys=True, allow_nan=False, default=json_value)
+            whole = json.dumps(metadata, allow_nan=False, default=json_value)
             return prepared_of(id, text, json.loads(whole), source, key)
         except (TypeError, ValueError, RecursionError):
             return f"its {not_json(metadata, error)}"

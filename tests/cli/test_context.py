@@ -100,6 +100,19 @@ def test_a_part_stays_a_part(parts, app, tiny_model, capsys):
     assert (files, notes) == ({f"{part}/m.py" for part in parts}, [])
 
 
+@pytest.mark.parametrize("here", ["packages/b", "packages/b/new"])
+def test_who_asks_beside_the_part_that_is_indexed_is_told(here, app, tiny_model, monkeypatch, capsys):
+    answer(capsys, "index", "packages/a", "--replace")
+    (app / here).mkdir(exist_ok=True)
+    for place in (app, app / "packages", app / "packages/a"):
+        monkeypatch.chdir(place)
+        assert asked(capsys)[1] == []
+    monkeypatch.chdir(app / here)
+    assert asked(capsys)[1] == [f"of this checkout only packages/a is indexed, not {app / here}; run: c2llm index"]
+    answer(capsys, "index")
+    assert asked(capsys)[1] == []
+
+
 @pytest.mark.parametrize("change", ["add origin", "change origin", "rename folder", "remove origin"])
 def test_the_stored_name_is_kept(change, app, monkeypatch, capsys, tiny_model):
     if change in ("change origin", "remove origin"):

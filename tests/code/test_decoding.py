@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from c2llm_integrations.code.source_file import decode
+from c2llm_integrations.code.chunking import chunk_source
+from c2llm_integrations.code.source_file import SourceFile, decode, source_of
 
 CHINESE = "# 计算订单的运费按重量和地区\ndef fee(order):\n    # 如果没有找到则返回空\n    return None\n"
 RUSSIAN = "# проверка подписи документа\ndef verify(doc):\n    # вернуть список\n    return doc.ok\n"
@@ -85,6 +86,9 @@ def test_only_the_name_of_a_national_encoding_is_believed(said: str) -> None:
         b"\x7fELF\0\0",
         b"x" * 20_000 + b"\0",
         b"\xff\xfe\0\0x\0\0\0",  # UTF-32, whose mark begins like that of UTF-16
+        b"def f():\n    return '\0'\n",  # of an even length, as UTF-16 has
+        "# 计算订单的总金额返回给客户\n# 遍历所有的订单行\nx = '\0'\n".encode("gbk"),
+        "# Größe\nx = '\0\0'\n".encode(),
         b"\xff\xfex",  # half a character
         b"\xff\xfe\x00\xd8",  # half a surrogate pair
         b"\x1f\x8b\x08\x01\x02\x03\xff\xc0",
@@ -93,6 +97,17 @@ def test_only_the_name_of_a_national_encoding_is_believed(said: str) -> None:
 )
 def test_binary_data_is_not_text(data: bytes) -> None:
     assert decode(data) is None
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "mac_roman"])
+def test_lines_of_old_macs_are_lines(encoding: str) -> None:
+    text = "def größe(x):\r    return x\r\r\r" * 300
+    source = source_of("a.py", text.encode(encoding))
+    assert isinstance(source, SourceFile)
+    assert [(chunk.start_line, chunk.end_line) for chunk in chunk_source("r", "a.py", source.text)][-1][1] == 1_200
+    mixed = source_of("a.py", b"a = 1\rb = 2\r\nc = 3\n")
+    assert isinstance(mixed, SourceFile)
+    assert mixed.text == "a = 1\rb = 2\r\nc = 3\n"
 
 
 def test_random_bytes_are_not_text() -> None:

@@ -169,6 +169,11 @@ def test_pointers_to_large_files(text: str) -> None:
         *("1.5, 2.5\n", "0x1f, 0x2e, 0x3c,\n", "INSERT INTO t VALUES (1, 'a', 'b', 'c', 2);\n", "a,b,1,2,3\n"),
         *("insert into t values (1);\n", "2024-01-31T10:00:00Z GET / 200\n"),
         "[2024-01-31 10:00:00,123] INFO  started\n",
+        *(
+            '  "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWZnaGlqa2xtbm9w"\n',
+            f'    b"{"0aF1" * 19}" +\n',
+            f"{'ab+/' * 19}\\\n",
+        ),
     ],
 )
 def test_data_is_left_out_and_code_is_not(line: str) -> None:
@@ -182,6 +187,7 @@ def test_data_is_left_out_and_code_is_not(line: str) -> None:
 def test_numbers_and_lists_of_words_are_data_in_a_text_file_too() -> None:
     assert why_skip_text("0.25 -1.5e-3 7\n" * 3_000, prose=True) == exclude.DATA
     assert why_skip_text("aardvark\nzebra's\n" * 3_000, prose=True) == exclude.DATA
+    assert why_skip_text(f"{'QUJD' * 19}\n" * 3_000, prose=True) == exclude.DATA
     for text in ("Ada Lovelace\n", "a,b,1,2,3\n", "计算订单的运费\n", "2024-01-31 10:00 We met and agreed.\n"):
         assert why_skip_text(text * 3_000, prose=True) is None
 

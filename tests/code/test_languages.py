@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import pytest
+from pygments.lexers import get_all_lexers
 from tree_sitter import Parser
 
 from c2llm_integrations.code.languages import PROSE, grammar, is_prose, language_of, languages_called
@@ -69,6 +71,9 @@ def test_the_text_tells_look_alikes_apart() -> None:
     assert language_of("a.h", "namespace x {\n}\n") == "cpp"
     assert language_of("a.h", "template <class T> struct S;\n") == "cpp"
     assert language_of("a.h", "struct namespace_of { int using_it; };\n") == "c"
+    assert language_of("a.v", "module top(input clk);\nendmodule\n") == "verilog"
+    assert language_of("a.v", "From Coq Require Import List.\nLemma a : True.\n") == "coq"
+    assert language_of("a.v", "module main\n\nfn main() {\n}\n") == "vlang"
     assert language_of("a.ts", "<?xml version='1.0'?>\n<TS>") == "xml"
 
 
@@ -118,6 +123,11 @@ def test_a_grammar_is_imported_only_when_asked_for() -> None:
         ("React", ("javascript", "tsx")),
         ("*.tsx", ("tsx",)),
         ("MySQL", ("sql",)),
+        ("Rocq", ("coq",)),
+        ("V lang", ("vlang",)),
+        ("GDScript", ("gdscript",)),
+        ("Lean 4", ("lean",)),
+        ("OCaml", ("ocaml",)),
         ("PostgreSQL", ("sql",)),
         ("PL/SQL", ("sql",)),
         ("klingon", ()),
@@ -126,6 +136,15 @@ def test_a_grammar_is_imported_only_when_asked_for() -> None:
 )
 def test_what_people_call_a_language(name: str, languages: tuple[str, ...]) -> None:
     assert languages_called(name) == languages
+
+
+def test_whatever_a_language_is_called_its_files_have_that_language() -> None:
+    told_by_text = {"matlab", "coq", "vlang"}
+    for title, aliases, patterns, _ in get_all_lexers(plugins=False):
+        suffixes = [one[2:] for one in patterns if re.fullmatch(r"\*\.\w+", one)]
+        for name in (*aliases[:1], title) if suffixes else ():
+            found = {*languages_called(name)}
+            assert found & ({language_of(f"x.{suffix}") for suffix in suffixes} | told_by_text), name
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,57 @@ def test_the_kernel_says_the_language(kernel: str, language: str) -> None:
     assert (chunk.language, chunk.symbol) == (language, "cell 1")
 
 
+@pytest.mark.parametrize(
+    ("metadata", "language"),
+    [
+        ({"kernelspec": {"name": "ir"}}, "r"),
+        ({"kernelspec": {"name": "julia-1.9", "display_name": "Julia 1.9"}}, "julia"),
+        ({"kernelspec": {"name": "xcpp17"}}, "cpp"),
+        ({"language_info": {"name": "polyglot-notebook"}, "kernelspec": {"name": ".net-csharp"}}, "csharp"),
+        ({"kernelspec": {"name": "conda-env-x-py"}}, "python"),
+        ({"language_info": {"file_extension": ".rs", "name": "evcxr"}}, "rust"),
+        ({"language_info": None, "kernelspec": None}, "python"),
+        (None, "python"),
+    ],
+)
+def test_what_else_says_the_language(metadata, language):
+    [chunk] = chunk_source("r", "a.ipynb", json.dumps({"cells": [cell("x"), cell("y")], "metadata": metadata}))
+    assert chunk.language == language
+
+
+@pytest.mark.parametrize("damaged", [None, "text", {}, {"cell_type": "code", "source": None}, {"source": [None, 3]}])
+def test_a_damaged_cell_does_not_spoil_the_others(damaged):
+    [chunk] = chunk_source("r", "a.ipynb", notebook([damaged, cell(SOURCE)]))
+    assert (chunk.language, chunk.symbol) == ("python", "mean")
+
+
+@pytest.mark.parametrize("first", ["%%time", "\n%%timeit -n 3", "%%capture out", "%%writefile src/mean.py", "?mean"])
+def test_what_stands_below_a_magic_may_be_code(first):
+    [chunk] = chunk_source("r", "a.ipynb", notebook([cell(f"{first}\n{SOURCE}")]))
+    assert chunk.symbol == "mean"
+    assert f"# {first.strip()}\n" in chunk.text
+
+
+@pytest.mark.parametrize("first", ["%%bash", "%%html", "%%writefile mean.sh", "%%sql -q"])
+def test_what_stands_below_another_magic_is_a_comment(first):
+    [chunk] = chunk_source("r", "a.ipynb", notebook([cell(f"{first}\n{SOURCE}")]))
+    assert "# def mean" in chunk.text
+
+
+@pytest.mark.parametrize(
+    ("kernel", "line"),
+    [("javascript", "  !ready &&"), ("typescript", "  ? one"), ("python", "  % (1, 2)"), ("python", "  != 2")],
+)
+def test_an_operator_is_not_a_magic(kernel, line):
+    [chunk] = chunk_source("r", "a.ipynb", notebook([cell(f"x = (1\n{line}\n)")], kernel))
+    assert f"\n{line}\n" in chunk.text
+
+
+def test_a_suffix_in_capitals(tmp_path):
+    (tmp_path / "A.IPYNB").write_text(notebook([cell(SOURCE)]))
+    assert read_source(tmp_path, "A.IPYNB")[0].text.endswith(SOURCE)
+
+
 def test_what_is_no_notebook_is_json() -> None:
     for text in ("{}", "[]", '{"cells": 1}', "x"):
         assert {chunk.language for chunk in chunk_source("r", "a.ipynb", text)} == {"json"}

@@ -141,3 +141,57 @@ def test_what_is_beside_a_folder_in_the_order_of_names_does_not_hide_it():
 
 def test_a_letter_beyond_ascii_is_one_character():
     assert selected("?[à-ü].md", ["aé.md", "éé.md", "é.md", "中x.md"]) == ["aé.md", "éé.md"]
+
+
+ODD = ["src/a.ts", "src/a b.ts", "src/[id]/p.tsx", "caf\u00e9.py", "docs/\u0436.md", "x.py", "t/test_x.py", "a.ts"]
+
+
+@pytest.mark.parametrize(
+    ("written", "path"),
+    [
+        ("src/a.ts:L3-L9", "src/a.ts"),
+        ("src/a.ts:3\u20135", "src/a.ts"),
+        ("src/a.ts:3..5", "src/a.ts"),
+        ("src/a.ts (lines 3 to 5)", "src/a.ts"),
+        ("src/a.ts?plain=1#L3", "src/a.ts"),
+        ("t/test_x.py::TestA::test_b[1-2]", "t/test_x.py"),
+        ("b/src/a.ts", "src/a.ts"),
+        ("src/a%20b.ts", "src/a b.ts"),
+        ("src/%5Bid%5D/p.tsx", "src/[id]/p.tsx"),
+        ("docs/%D0%B6.md", "docs/\u0436.md"),
+        ("cafe\u0301.py", "caf\u00e9.py"),
+        ("src/./x/..//a.ts", "src/a.ts"),
+        ("[a.ts](src/a.ts#L3)", "src/a.ts"),
+        ("- **src/a.ts**", "src/a.ts"),
+        ("“src/a.ts”", "src/a.ts"),
+        ("<src/a b.ts>,", "src/a b.ts"),
+        ("src/a.ts.", "src/a.ts"),
+        ("file:src/a.ts", "src/a.ts"),
+        ("https://github.com/acme/app/blob/main/src/a.ts#L3", "src/a.ts"),
+        ("https://codeberg.org/acme/app/src/branch/main/src/a.ts", "src/a.ts"),
+    ],
+)
+def test_a_path_in_whatever_surrounds_it(written, path):
+    assert selected(written, ODD) == [path]
+    assert literal(written, ODD) == path
+
+
+@pytest.mark.parametrize("other", ["*/x.py", "y/x.py", "src/a.tsx", "src/a.ts.map", "x.py/b", "src/nosuch.ts"])
+def test_a_path_that_only_begins_or_ends_like_another_is_not_that(other):
+    assert selected(other, ODD) == []
+    assert literal(other, ODD) is None
+
+
+def test_only_a_diff_has_a_folder_that_is_not_there():
+    assert selected("a/x.py", ODD) == ["x.py"]
+    assert selected("a/x.py", [*ODD, "a/y.py"]) == []
+
+
+@pytest.mark.parametrize("url", ["vscode://file{}/[id]/a.ts:3:1", "cursor://file/{}/[id]/a.ts", "FILE:{}/[id]/a.ts"])
+def test_what_opens_a_file_in_an_editor_is_its_path(url, tmp_path):
+    assert from_root(url.format(tmp_path), tmp_path, tmp_path / "sub") == "/[id]/a.ts"
+
+
+def test_a_path_below_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert from_root("~/src/a.ts:3", tmp_path, tmp_path / "sub") == "/src/a.ts"

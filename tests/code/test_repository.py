@@ -441,6 +441,29 @@ def test_a_nested_repository_is_told_from_a_folder_with_tracked_files(repo: Path
     assert tree.skipped == {"nested repository": ["n1", "n3"]}
 
 
+@pytest.mark.parametrize("was", ["a file", "a submodule", "a link"])
+def test_what_is_tracked_may_be_a_folder_of_files_by_now(repo: Path, was: str) -> None:
+    place = repo / "a.py"
+    if was == "a submodule":
+        write(repo, "a.py/x.py")
+        git(place, "init", "-q")
+        git(place, "add", ".")
+        git(place, "commit", "-q", "-m", "first")
+    elif was == "a link":
+        place.symlink_to("nowhere")
+    else:
+        place.touch()
+    git(repo, "add", "a.py")
+    if place.is_dir():
+        assert open_tree(repo).skipped == {"nested repository": ["a.py"]}
+        shutil.rmtree(place)
+    else:
+        place.unlink()
+    write(repo, "a.py/sub/z.py")
+    tree = open_tree(repo)
+    assert (tree.files, tree.skipped) == (["a.py/sub/z.py"], {})
+
+
 def test_what_became_of_a_very_long_path_is_told_at_once(tmp_path: Path) -> None:
     tree = Tree(tmp_path, "", "")
     long = "a/" * 500_000 + "x.py"  # all folders above it would take 500 GB

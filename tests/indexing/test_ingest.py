@@ -204,6 +204,20 @@ def test_a_tree_that_vanishes_during_the_run_loses_no_row(repo, embedder, store)
     assert store.count() == 5
 
 
+def test_a_tree_that_another_folder_replaces_during_the_run_loses_no_row(repo, embedder, store):
+    ingest(repo, embedder, store)
+    is_new: list[Path] = []
+
+    def replace_it(done: int, total: int | None, path: str) -> None:
+        if not is_new:
+            is_new.append(repo.rename(repo.with_name("lost")))
+            repo.mkdir()
+
+    with pytest.raises(RepositoryError, match=r"vanished during the run.*another folder.*no row was deleted"):
+        ingest(repo, embedder, store, progress=replace_it)
+    assert store.count() == 5
+
+
 def test_another_model_is_refused_before_anything_is_compared(repo, embedder, store):
     ingest(repo, embedder, store)
     with pytest.raises(SpecMismatch, match="32"):

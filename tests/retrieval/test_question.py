@@ -73,6 +73,7 @@ def test_places_in_stack_traces():
     assert read("at f (lib/router.js:95:5)").locations == [("lib/router.js", 95)]
     assert read(r"C:\shop\a.cs(7): error").locations == [("/shop/a.cs", 7)]
     assert read("at 10:30 in 3.5 hours").locations == []
+    assert read("a.py moved at 10:30 (see 2)").locations == []
 
 
 @pytest.mark.parametrize(
@@ -97,6 +98,11 @@ def test_places_in_stack_traces():
         ("https://github.com/o/r/blob/main/src/a.py#L12-L20", ("o/r/blob/main/src/a.py", 12)),
         ("see src/a.py, lines 12-20", ("src/a.py", 12)),
         ("PHP Fatal error: x in /app/bin/run on line 7", ("/app/bin/run", 7)),
+        (" \u2a2f app/page.tsx (12:5) @ f", ("app/page.tsx", 12)),
+        ("package:app/src/a.dart 12:5  main", ("src/a.dart", 12)),
+        ("is not valid. .github/ci.yml (Line: 12, Col: 5): x", (".github/ci.yml", 12)),
+        ("\x1b[36msrc/a.py\x1b[0m:\x1b[1;33m12\x1b[0m:5: E501", ("src/a.py", 12)),
+        ("    at f (\x1b]8;;file:///p/a.js\x1b\\/p/a.js\x1b]8;;\x07\x1b[24m:12:5)", ("/p/a.js", 12)),
     ],
 )
 def test_places_of_other_runtimes(trace: str, place: tuple[str, int]) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import uuid
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,19 @@ def test_a_type_may_change_between_records(bare: VectorStore) -> None:
     assert report.refused == {}
     assert [held(bare, "answers")[f"n{at}"][1]["value"] for at in range(len(values))] == values
     assert load(bare, records)[0].unchanged == len(values)
+
+
+def test_names_inside_that_are_not_strings_become_strings_as_in_json(bare: VectorStore) -> None:
+    records = [
+        {"id": "n", "text": "n", "value": {2024: {True: 1}, "all": [{None: 2}]}, "day": {1.5: date(2026, 1, 31)}}
+    ]
+    report, _ = load(bare, records)
+    assert report.refused == {}
+    assert held(bare, "answers")["n"][1] == {
+        "value": {"2024": {"true": 1}, "all": [{"null": 2}]},
+        "day": {"1.5": "2026-01-31"},
+    }
+    assert load(bare, records)[0].unchanged == 1
 
 
 def test_rows_of_other_sources_are_not_touched(bare: VectorStore) -> None:

@@ -153,6 +153,8 @@ def test_records_and_chunks_of_one_collection_keep_apart(store: VectorStore, mak
         ({"metadata": {"n": -(10**400)}}, "an integer has 1329 bits"),
         ({"metadata": {"deep": lists(64)}}, "over 64 levels"),
         ({"metadata": {7: "x"}}, "field name 7"),
+        ({"metadata": {"by year": {2024: 1}}}, "not JSON.*the name 2024 inside"),
+        ({"metadata": {"all": [[{"a": {None: 1}}]]}}, "not JSON.*the name None inside"),
         ({"metadata": {'a"b': 1}}, "field name"),
         ({"metadata": {"vector": 1}}, "field 'vector'.*rename"),
         ({"metadata": {"long": "x" * 10_000_000}}, "10000012 bytes"),
