@@ -48,9 +48,10 @@ demo: $(VENV)/.installed
 	printf '\n> c2llm search "%s"\n' "$$question"; \
 	$(BIN)/c2llm search "$$question" --store "$$store" --limit 3 || exit 1; done
 
-# Two processes, because most tests wait for one core; a database server serves the tests of one of them.
+# Three processes on two cores, because many tests wait for a command or a server; a database server serves the tests of
+# one of them.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadgroup
 
 # What needs neither a server nor seconds, on two cores; and nothing whose libraries take longer to import than its
 # quick tests to run: the folders that are not named here.
