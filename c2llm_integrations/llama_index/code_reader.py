@@ -91,7 +91,7 @@ class C2LLMNodeParser(NodeParser):
         pieces = []
         for number, chunk in enumerate(chunk_source(repository, path, text, self.max_chars)):
             metadata = piece_metadata(chunk, own)
-            own_id = self.id_func is not default_id_func
+            own_id = self.id_func not in (None, default_id_func)  # None with LlamaIndex's first 0.14
             pieces.append(
                 TextNode(
                     id_=self.id_func(number, node) if own_id else piece_id(node.node_id, chunk.text, metadata),

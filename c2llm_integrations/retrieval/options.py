@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from c2llm_integrations._utils.option_field import option
@@ -19,11 +19,10 @@ RULES = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SearchOptions:
     """The number of hits, the rows to search, and how to rank them; `search` explains each option."""
 
-    _: KW_ONLY
     limit: int = option(10, "How many answers.", metavar="N", min=1, max=10_000)
     language: str | Sequence[str] | None = option(
         None, "Only this language, such as python, or several: go,c++.", metavar="L"
