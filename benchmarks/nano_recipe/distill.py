@@ -6,7 +6,7 @@
 of six layers begins as all of the base model under nano's vocabulary, that of three as nano. Both learn by InfoNCE over
 the pairs of a batch, and by the divergence from a weighted sum of the cosines of nano, of the mean of its states and of
 the base model, which finds more than each; the smaller one then more and more from the larger. Narrower heads learn
-beside them from states that they do not change. Not run to its end yet: docs/performance.md.
+beside them from states that they do not change. Not run to its end yet: docs/experiments.md.
 """
 
 from __future__ import annotations
