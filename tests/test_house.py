@@ -1,4 +1,4 @@
-"""The house as its imports show it: every floor talks only to the floors below, and nothing goes in circles."""
+"""The layers as the imports show them: every module imports downwards, and nothing goes in circles."""
 
 import ast
 import re
@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = "c2llm_integrations"
 ROOT = Path(__file__).parents[1] / PACKAGE
-FLOORS = [
+LAYERS = [
     {"errors"},
     {"_utils", "code"},
     {"model", "stores"},
@@ -16,7 +16,7 @@ FLOORS = [
     {"langchain", "llama_index", "sentence_transformers", "server", "training"},
     {"cli"},
 ]
-FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+LAYER = {folder: layer for layer, folders in enumerate(LAYERS) for folder in folders}
 # A heavy or optional package → where it may be imported at all.
 HOMES = {
     "torch": {"model", "training", "sentence_transformers", "server/vllm", "cli/train", "indexing/ray"},
@@ -74,29 +74,29 @@ def own(name: str) -> str | None:
     return inner
 
 
-def test_the_root_has_the_rooms_that_the_design_draws():
-    rooms = {name.partition(".")[0] for name in MODULES} - {"", "__main__"}
-    assert rooms <= FLOOR.keys(), f"no floor for {sorted(rooms - FLOOR.keys())}"
-    assert len(rooms) <= 15
+def test_the_root_has_the_folders_that_the_design_lists():
+    folders = {name.partition(".")[0] for name in MODULES} - {"", "__main__"}
+    assert folders <= LAYER.keys(), f"no layer for {sorted(folders - LAYER.keys())}"
+    assert len(folders) <= 15
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name and name != "__main__"])
-def test_no_module_imports_from_a_floor_above(name):
-    room = name.partition(".")[0]
+def test_no_module_imports_from_a_layer_above(name):
+    folder = name.partition(".")[0]
     targets = {own(target) for target in imported(MODULES[name])} - {None, ""}
-    above = {target for target in targets if FLOOR[target.partition(".")[0]] > FLOOR[room]}
-    assert not above, f"{name} (floor {FLOOR[room]}) imports {sorted(above)}"
+    above = {target for target in targets if LAYER[target.partition(".")[0]] > LAYER[folder]}
+    assert not above, f"{name} (layer {LAYER[folder]}) imports {sorted(above)}"
 
 
 def test_no_imports_go_in_circles():
-    """Of rooms, and of modules by the imports that run when a module loads."""
-    rooms: dict[str, set[str]] = {}
+    """Of folders, and of modules by the imports that run when a module loads."""
+    folders: dict[str, set[str]] = {}
     for name, tree in MODULES.items():
-        room = name.partition(".")[0]
-        if room not in ("", "__main__"):
+        folder = name.partition(".")[0]
+        if folder not in ("", "__main__"):
             found = {(own(target) or "").partition(".")[0] for target in imported(tree)}
-            rooms.setdefault(room, set()).update(found - {room, ""})
-    assert circle_in(rooms) is None
+            folders.setdefault(folder, set()).update(found - {folder, ""})
+    assert circle_in(folders) is None
     loads = {name: at_load(tree) - {name} for name, tree in MODULES.items() if name}
     assert circle_in(loads) is None
 

@@ -1,1 +1,1 @@
-"""What every room may use: files, forks, JSON lines, safe text, colors, options, samples, progress, retries."""
+"""Helpers for every other folder: files, forks, JSON lines, safe text, colors, options, samples, progress, retries."""

@@ -1,1 +1,1 @@
-"""A checkpoint → vectors. The only room that needs torch."""
+"""A checkpoint → vectors. The only folder that needs torch."""
