@@ -67,17 +67,18 @@ class SpecMismatch(StoreError):
 
 
 class BatchRefused(StoreError):
-    """The database refused a write as a whole for what is in it; some of its rows may be fine on their own."""
+    """The database refused a whole write because of its content; some of the rows may be fine on their own."""
 
 
 class RowsRefused(StoreError):
-    """Rows that were not stored; `reasons` maps each record's id to why. Nothing of the call was written.
+    """Rows that cannot be stored; nothing of the call was written.
 
-    `places` maps the place of each in the call to the same: records of two sources may have one id.
+    `reasons` maps each record's id to why; `places` maps the row's index in the call to why, because records of two
+    sources may have one id.
     """
 
     def __init__(self, refused: Mapping[int, tuple[Any, str]]) -> None:
-        """Take place in the call → record id and a one-line reason; must not be empty."""
+        """Take index in the call → record id and a one-line reason; must not be empty."""
         first, why = next(iter(refused.values()))
         more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
         super().__init__(f"row {first} refused: {why}{more}")
@@ -89,7 +90,7 @@ class RowsRefused(StoreError):
         return type(self), (self._given,)
 
     def at(self, places: Sequence[int]) -> RowsRefused:
-        """Return the same for the call that these rows are a part of, whose places there are `places`."""
+        """Return the same error for a larger call, where these rows have the indexes `places`."""
         return RowsRefused({places[place]: given for place, given in self._given.items()})
 
 

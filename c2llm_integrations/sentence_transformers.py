@@ -34,7 +34,15 @@ class C2LLMPooling(Module):
     config_keys = ["hidden_size", "output_dim", "num_heads", "layer_norm"]  # noqa: RUF012
 
     def __init__(self, hidden_size: int, output_dim: int, num_heads: int = 32, layer_norm: bool = True) -> None:
-        """Build a PMA with random weights; `output_dim` must be a multiple of `num_heads`."""
+        """Build a PMA with random weights.
+
+        Args:
+            hidden_size: Width of the backbone's token states.
+            output_dim: Width of the vectors, a multiple of `num_heads`.
+            num_heads: Attention heads.
+            layer_norm: Whether the pooling has its LayerNorms, as in the released checkpoints.
+
+        """
         super().__init__()  # type: ignore[no-untyped-call]
         self.hidden_size = hidden_size
         self.output_dim = output_dim

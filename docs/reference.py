@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import FunctionType
@@ -25,11 +26,17 @@ MODULES = {
     "sentence_transformers": "sentence-transformers",
     "indexing.ray": "Ray",
 }
-# What a framework's base class asks for, and no user calls.
-INHERITED = {"class_name", "model_post_init"}
+# What a base class asks for, and no user calls: its framework does, or `open_store` and `c2llm collections`.
+INHERITED = {"class_name", "model_post_init", "open", "list_collections", "forward", "preprocess"}
+# An option that at least so many commands have with the same meaning is explained once.
+SHARED_BY = 3
+# A longer default is not shown: it says less than the docstring.
+DEFAULT_CHARS = 200
 NOTE = "<!-- Written by `make reference`; edit the code instead. -->\n"
 # The sections of a docstring that become a list or a paragraph with a bold name.
-_SECTION = re.compile(r"(Args|Returns|Raises|Yields|Attributes|Example):\s*$")
+_SECTION = re.compile(r"(Args|Returns|Raises|Yields|Warns|Attributes|Example):\s*$")
+# The whole docstring of a method that only awaits another.
+_AWAITED = re.compile(r"(?:Await|Run) `(\w+)`(?: without blocking the event loop| in another thread)?\.")
 _ITEM = re.compile(r"    (\*{0,2}[\w.]+):\s+(.*)")
 
 
@@ -41,18 +48,28 @@ def cli() -> str:
     context = group.make_context("c2llm", [], resilient_parsing=True)
     lines = [NOTE, "# Command line", ""]
     lines += ["Exit codes: 0 done, 1 refused or failed, 2 wrong command line, 130 interrupted, 143 terminated.", ""]
+    rows = {}
     for name in group.list_commands(context):
-        command = group.commands[name]
-        inner = type(context)(command, info_name=name, parent=context)
-        usage = " ".join(command.collect_usage_pieces(inner))
+        inner = type(context)(group.commands[name], info_name=name, parent=context)
+        records = [parameter.get_help_record(inner) for parameter in group.commands[name].params]
+        rows[name] = inner, [(_cell(option), _cell(meaning)) for option, meaning in filter(None, records)]
+    counts = Counter(row for _, own in rows.values() for row in own)
+    shared = [row for row, count in counts.items() if count >= SHARED_BY]
+    for name, (inner, own) in rows.items():
+        usage = " ".join(inner.command.collect_usage_pieces(inner))
         lines += [f"## c2llm {name}", "", f"`c2llm {name} {usage}`", ""]
-        lines += [" ".join(part.split()) + "\n" for part in inspect.cleandoc(command.help or "").split("\n\n")]
-        records = [parameter.get_help_record(inner) for parameter in command.params]
-        rows = [record for record in records if record]
-        lines += ["| option | meaning |", "|---|---|"]
-        lines += [f"| `{_cell(option)}` | {_cell(meaning)} |" for option, meaning in rows]
-        lines.append("")
+        lines += [" ".join(part.split()) + "\n" for part in inspect.cleandoc(inner.command.help or "").split("\n\n")]
+        lines += _options([row for row in own if row not in shared])
+        if also := [f"`{option.split()[0]}`" for option, meaning in own if (option, meaning) in shared]:
+            lines += [f"[Shared options](#shared-options): {', '.join(also)}.", ""]
+    lines += ["## Shared options", "", *_options(shared)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _options(rows: Sequence[tuple[str, str]]) -> list[str]:
+    """Return the table of options and their meanings, and a blank line; nothing for no options."""
+    head = ["| option | meaning |", "|---|---|"]
+    return [*head, *(f"| `{option}` | {meaning} |" for option, meaning in rows), ""] if rows else []
 
 
 def api() -> str:
@@ -61,8 +78,18 @@ def api() -> str:
     for name, heading in MODULES.items():
         module = import_module(f"{PACKAGE}.{name}" if name else PACKAGE)
         lines += [f"## {heading}", "", f"`{module.__name__}`", ""]
-        for public in _public(module):
-            lines += _entry(public, getattr(module, public))
+        things = {public: getattr(module, public) for public in _public(module)}
+        errors = {public: one for public, one in things.items() if inspect.isclass(one) and issubclass(one, Exception)}
+        for public, thing in things.items():
+            if public not in errors:
+                lines += _entry(public, thing)
+        if errors:
+            lines += ["### Errors", "", "| error | is a | meaning |", "|---|---|---|"]
+            lines += [
+                f"| `{public}` | {', '.join(f'`{base.__name__}`' for base in one.__bases__)} | {_cell(inspect.cleandoc(one.__doc__))} |"
+                for public, one in errors.items()
+            ]
+            lines.append("")
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -77,27 +104,31 @@ def _public(module: Any) -> list[str]:
 
 def _entry(name: str, thing: Any) -> Iterator[str]:
     yield from (f"### {name}", "")
-    is_class = inspect.isclass(thing)
-    if not is_class or not issubclass(thing, BaseException):
-        yield from (f"`{_signature(name, thing)}`", "")
-    yield from (*_documented(thing.__doc__), "")
-    if not is_class:
+    yield from (f"`{_signature(name, thing)}`", "", *_documented(thing.__doc__), "")
+    if not inspect.isclass(thing):
         return
     if isinstance(made := vars(thing).get("__init__"), FunctionType) and made.__doc__:
         yield from (*_documented(made.__doc__), "")
+    awaited = []
     for member, value in vars(thing).items():
         plain = value.__func__ if isinstance(value, classmethod | staticmethod) else value
-        if (
-            member.startswith("_")
-            or member in INHERITED
-            or not isinstance(plain, FunctionType | property)
-            or not plain.__doc__
-        ):
+        if member.startswith("_") or member in INHERITED or not _is_ours(plain):
+            continue
+        if found := _AWAITED.fullmatch(plain.__doc__ or ""):
+            awaited.append(f"`{member}`" if member == f"a{found[1]}" else f"`{member}` (of `{found[1]}`)")
             continue
         yield from (f"#### {name}.{member}", "")
         if isinstance(plain, FunctionType):
             yield from (f"`{_signature(member, plain)}`", "")
         yield from (*_documented(plain.__doc__), "")
+    if awaited:
+        yield from (f"Async counterparts, which never block the event loop: {', '.join(awaited)}.", "")
+
+
+def _is_ours(member: Any) -> bool:
+    """Return whether a member has a docstring of this package: a framework may wrap its own methods in a subclass."""
+    inner = member.fget if isinstance(member, property) else member
+    return isinstance(inner, FunctionType) and inner.__module__.startswith(PACKAGE) and bool(member.__doc__)
 
 
 def _signature(name: str, thing: Any) -> str:
@@ -115,7 +146,7 @@ def _signature(name: str, thing: Any) -> str:
         text = stars + one.name + (f": {_annotation(one.annotation)}" if one.annotation is not one.empty else "")
         if one.default is not one.empty:
             default = repr(one.default)
-            text += f" = {'…' if default.startswith('<') else default}"
+            text += f" = {'…' if default.startswith('<') or len(default) > DEFAULT_CHARS else default}"
         parts.append(text)
     result = signature.return_annotation
     arrow = "" if inspect.isclass(thing) or result is signature.empty else f" -> {_annotation(result)}"

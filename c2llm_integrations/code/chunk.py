@@ -32,9 +32,17 @@ KINDS = frozenset({"function", "method", "class", "module", "section", "text"})
 class CodeChunk:
     """A piece of one source file that is embedded as a whole.
 
-    `path` is POSIX and relative to the repository's root; `start_line` and `end_line` are 1-based and
-    inclusive; `symbol` is the qualified name the chunk defines ("Class.method") or ""; `text` is the
-    file's own text, unchanged.
+    Attributes:
+        id: The row's id, a UUID (`chunk_id`).
+        repository: The repository's name.
+        path: POSIX, relative to the repository's root.
+        language: Such as "python".
+        symbol: The qualified name that the chunk defines ("Class.method"), or "".
+        kind: "function", "method", "class", "module", "section" or "text".
+        start_line: 1-based.
+        end_line: Inclusive.
+        text: The file's own text, unchanged.
+
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""What a run says of itself, one class for repositories and one for records, and what it would cost."""
+"""Reports of a run, one class for repositories and one for records, and the estimate of its cost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROW_BYTES, TERM_BYTES = 200, 14
 
 @dataclass(kw_only=True)
 class RunReport(LoadReport):
-    """What a run found and did, whatever it read; `IngestReport` and `RecordsReport` say what is counted."""
+    """What a run found and did; `IngestReport` and `RecordsReport` say what is counted."""
 
     tokens: int = 0
     cut: int = 0
@@ -59,16 +59,29 @@ class Estimate:
 
 @dataclass
 class IngestReport(RunReport):
-    """What one run over a repository found and did. Counts are chunks unless named otherwise.
+    """What one run over a repository found and did. Counts are of chunks unless they say otherwise.
 
-    A moved chunk only has other lines.
+    Attributes:
+        repository: The name under which the rows are stored.
+        files: Source files of the tree.
+        chunks: Chunks that the files gave.
+        written: Embedded, or copied with their vectors, and stored.
+        unchanged: Already stored as they are.
+        moved: Stored already, and now with other line numbers.
+        deleted: Stale rows that were deleted.
+        stored: Rows of the repository now.
+        refused: Row id → its place and why it is not in the store, of the first 1,000 (on a cluster, of all).
+        refused_count: How many were refused in all.
+        shortened: Texts that the store cut at its byte limit.
+        cut: Texts whose end the model did not read.
+        tokens: Tokens embedded.
+        seconds: How long the run took.
+        skipped: Reason → files that were left out.
+        encodings: Encoding → files that are not plain UTF-8.
+        notes: Why git's own listing was not used, or which grammars are not installed.
+        replaced: Whether the collection took the place of the one before.
+        estimate: Of a dry run, what the run would cost.
 
-    `cut`: texts whose end the model did not read; `shortened`: texts that the store cut at its byte limit;
-    `refused`: row id → its place and why it is not in the store, of the first 1,000 (on a cluster, of all);
-    `refused_count`: how many were refused in all; `skipped`: reason → files that were left out;
-    `encodings`: encoding → files that are not plain UTF-8; `notes`: why git's own listing was not used, or which
-    grammars are not installed, if so;
-    `replaced`: the collection took the place of the one before; `estimate`: of a dry run, what the run would cost.
     """
 
     repository: str
@@ -103,11 +116,17 @@ class IngestReport(RunReport):
 
 @dataclass
 class RecordsReport(RunReport):
-    """What one run over records found and did. Counts are records; of an updated one only the metadata changed.
+    """What one run over records found and did. Counts are of records; attributes not listed are as in `IngestReport`.
 
-    `source`: the name that the run was given; `written`: embedded, or given with their vectors, and stored; `stored`:
-    rows of the source now; `cut`, `shortened`, `refused`, `refused_count` and `replaced` as in `IngestReport`; `notes`:
-    what to look at; `is_complete`: whether everything that was to be stored is.
+    Attributes:
+        source: The name that the run was given.
+        records: Records read.
+        written: Embedded, or given with their vectors, and stored.
+        updated: Stored already; only their metadata changed.
+        stored: Rows of the source now.
+        notes: What to look at.
+        is_complete: Whether everything that was to be stored is.
+
     """
 
     source: str

@@ -215,30 +215,40 @@ class C2LLMEmbedder:
     def encode_queries(
         self, texts: Sequence[str], task: str | None = None, *, progress: Progress | bool | None = None
     ) -> NDArray[np.float32]:
-        """Embed questions: the task's prompt in front, the whole stripped at both ends, as published."""
+        """Embed questions: put the task's prompt in front and strip the whole at both ends, as published.
+
+        `task`: a task of MTEB(Code, v1), whose published prompt is used; None for the checkpoint's own prompt, else
+        that for code search. Everything else is as for `encode`.
+        """
         prompted = _prompted(texts, prompts.query_prompt(self.prompts, task))
         return self.encode(prompted, progress=progress)
 
     def encode_documents(self, texts: Sequence[str], *, progress: Progress | bool | None = None) -> NDArray[np.float32]:
-        """Embed documents: the document prompt in front, the whole stripped at both ends, as published."""
+        """Embed documents: put the document prompt in front and strip the whole at both ends, as published.
+
+        Everything else is as for `encode`.
+        """
         prompted = _prompted(texts, prompts.document_prompt(self.prompts))
         return self.encode(prompted, progress=progress)
 
     def encode_and_count(
         self, texts: Sequence[str], kind: str = "document"
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Embed texts as a "document", a "query" or as they are, a "text"; also return the tokens computed of each."""
+        """Embed texts with the prompt of their `kind`, "document", "query" or "text" (none), and count their tokens.
+
+        Return vectors as `encode` does, and (n,) the tokens computed of each text.
+        """
         if kind == "text":
             return self._encode(_several(texts), "")
         prompt = prompts.query_prompt(self.prompts) if kind == "query" else prompts.document_prompt(self.prompts)
         return self._encode(_prompted(texts, prompt), "")
 
     def attention(self, text: str) -> list[tuple[int, int, float]]:
-        """Return where the model looks in a document.
+        """Return which tokens of a document the pooling weighs most.
 
         Returns:
-            Start, end (characters) and weight of each token that is read. The weight is PMA's, the mean of its heads;
-            all weights sum to at most 1, and the rest lies on the document prompt.
+            Start, end (in characters) and weight (0…1, the mean over PMA's heads) of each token that is read. The
+            weights sum to at most 1; the rest lies on the document prompt.
 
         Raises:
             InputError: For a text that `encode` refuses.

@@ -1,4 +1,4 @@
-"""Find the chunks that answer a question, best first, and what to say of them."""
+"""Search: the hits that answer a question, best first, and the notes that go with them."""
 
 from __future__ import annotations
 
@@ -87,10 +87,10 @@ def search(
         path: The path of an indexed file, which wins over a pattern, or a pattern in .gitignore syntax ("*.py", "src/",
             "src/**/test_*.{go,rs}").
         repository: The repository to search; records that are not chunks have no repository, select them by `where`.
-        kind: One of `KINDS`, such as "function".
+        kind: "function", "method", "class", "module", "section" or "text".
         where: Conditions on any metadata, also of records that are not chunks; see `Filter`.
         mode: "dense" compares vectors only, "lexical" words only, "hybrid" both.
-        rules: The ranking rules to apply; see `ranking`.
+        rules: The ranking rules to apply, by default all; `retrieval.ranking` explains them.
 
     Returns:
         Hits with scores in 0…1; the parts in `explanation` sum to the score.

@@ -63,10 +63,18 @@ class LoadReport:
 def load(batches: Iterable[Sequence[Row]], store: VectorStore, *, refused: str | Path | None = None) -> LoadReport:
     """Write batches of rows into an existing collection, as they come, and verify that it holds them.
 
-    An id belongs into one batch only. `refused`: a file that gets a line of JSON for each row that was refused; one
-    from an earlier load is removed first. Around many rows, put `with store.bulk()`.
-    Raises StoreError when the store fails, or does not hold what it acknowledged, and InputError where `refused` is
-    another file, or has no folder.
+        with store.bulk():
+            report = load(batches, store)
+
+    Args:
+        batches: Rows, in lists of some hundred. An id may occur in one batch only.
+        store: An open store whose collection exists.
+        refused: File that gets one JSON object per row that could not be stored; that of an earlier load is replaced.
+
+    Raises:
+        StoreError: The store fails, or does not hold what it acknowledged.
+        InputError: `refused` is a file of another kind, or its folder is missing.
+
     """
     begin = perf_counter()
     before, report = store.total(), LoadReport()

@@ -81,28 +81,31 @@ _TOO_DEEP = f"the filter has more than {MAX_NESTED} levels of nesting; say it wi
 
 
 class Filter:
-    """Which rows to search, count or delete: conditions on any fields of the metadata, the same on every store.
+    """Conditions on any fields of the metadata, with one meaning on every store: which rows to search, count or delete.
 
         Filter({"language": "go", "votes": {"gte": 10, "lt": 100}, "tags": ["http", "retry"]})
         Filter({"or": [{"author.name": "Ada"}, {"not": {"draft": True}}], "license": {"exists": True}})
 
-    A field is given a value (it, or an element of the list in it, is equal), a list of values (one of them is), or a
-    mapping of operators: `eq`, `in`, `not` (a value or list), `gt`, `gte`, `lt`, `lte` (numbers, which lists never
-    match, or moments) and `exists` (null and an empty list count as missing). All that is named must hold; `and`, `or`
-    and `not` combine, as do &, | and ~. "a.b" is the field "b" of the mapping in "a". Numbers are equal by value (5 and
-    5.0), values of different types never are; keep one field to one type. Without conditions every row matches.
+    All conditions must hold; without any, every row matches. A field is given one of:
 
-    A `datetime` or a `date` given as the value is compared as a moment, whatever its spelling.
+    - a value: the field equals it, or is a list with such an element
+    - a list of values: the field matches any of them
+    - a mapping of operators: `eq` (a value), `in` (a list), `not` (a value or list), `gt`, `gte`, `lt`, `lte` (a number
+      or a moment; lists never match) and `exists` (True or False; null and an empty list count as missing)
+
+    `and`, `or` and `not` combine conditions, as do &, | and ~ filters. "a.b" is the field "b" of the mapping in "a".
+    Numbers are equal by value (5 and 5.0); values of different types never are, so keep a field to one type.
 
     A moment is a `datetime`, a `date` or a string like "2026-01-31", "2026-01-31T12:00" or
-    "2026-01-31T12:00:00.5+01:00" (see `moment_of`): a day is its midnight, and without an offset UTC is meant. Only
-    fields that the collection's spec declares as "datetime" can be compared with moments.
+    "2026-01-31T12:00:00.5+01:00" (see `moment_of`). A day stands for its midnight; without an offset, UTC is meant.
+    Only fields that the collection's spec declares as "datetime" can be compared with moments. A `datetime` or `date`
+    given as a value matches the same moment in any spelling; a string matches only itself.
     """
 
     __slots__ = ("condition",)
 
     def __init__(self, where: Mapping[str, Any] | Filter | None = None) -> None:
-        """Raises InputError for an unknown operator, a value that cannot be compared, and one nested too deep."""
+        """Raise InputError for an unknown operator, a value that cannot be compared, or too many levels of nesting."""
         try:
             condition = where.condition if isinstance(where, Filter) else _all({} if where is None else where)
         except RecursionError:

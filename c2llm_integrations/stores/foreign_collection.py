@@ -20,7 +20,7 @@ from c2llm_integrations.stores.vector_store import VectorStore
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What the fields of a collection that somebody else made are called.
+    """The names of the fields in a collection that another program made.
 
         open_store("qdrant+http://localhost:6333", "docs", layout=Layout(text="content", vector="dense"))
 
@@ -28,11 +28,10 @@ class Layout:
         text: The field that holds a row's text.
         id: The field that holds a row's id; None for the database's own.
         vector: The name of the dense vector; "" for a Qdrant collection's only, unnamed one.
-        sparse: The sparse vector or field that words are searched in: in Qdrant one that our analyzer made
-            (`C2LLMSparseEmbeddings`), in Milvus one with a BM25 function; None for dense search only.
-        metadata: The field that holds the metadata as a mapping; None where each has a field of its own.
-        fields: Field of the metadata → its kind, as in `CollectionSpec`; only "datetime" matters, which lets filters
-            compare it with moments. Qdrant only.
+        sparse: The sparse vector or field for lexical search: in Qdrant one that `C2LLMSparseEmbeddings` made, in
+            Milvus one with a BM25 function; None for dense search only.
+        metadata: The field that holds the metadata as a mapping; None if every other field is metadata.
+        fields: Qdrant only: {"created": "datetime"} for each field that filters compare with moments.
 
     """
 

@@ -30,10 +30,14 @@ _NESTING = (Mapping, list, tuple)
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is embedded and stored as a whole.
+    """A text that is embedded and stored as a whole, with an id and metadata.
 
-    `id` is the caller's own; `metadata` is a mapping of JSON values; `source` names the set that the record came from,
-    within which ids that are neither UUIDs nor integers are unique.
+    Args:
+        id: Your own: a UUID, an unsigned 64-bit integer, or any other string, unique within the source.
+        text: What is embedded.
+        metadata: Name → JSON value, for filters.
+        source: The set that the record came from.
+
     """
 
     id: RecordId
@@ -176,7 +180,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A record found, with its score (higher is better) and, after ranking, what the score is made of."""
+    """A record found, with its score (higher is better) and, after ranking, the parts that sum to the score."""
 
     record: AnyRecord
     score: float
@@ -184,7 +188,7 @@ class Hit:
 
     @property
     def chunk(self) -> CodeChunk:
-        """The record as a chunk: of a row that is not one, repository, path, symbol … are "" and the lines 0."""
+        """The record as a chunk. If it is not one, repository, path, symbol … are "" and the lines 0."""
         return chunk_of(self.record)
 
 

@@ -51,12 +51,22 @@ FIELD_KINDS = ("keyword", "tenant", "integer", "float", "boolean", "datetime")
 
 @dataclass(frozen=True)
 class CompactPlan:
-    """What is stored of a vector: its width, the bits of each dimension, and codes that are searched before it.
+    """How vectors are stored: their width, the bits of each dimension, and short codes that are searched first.
 
-    `output_dim` None stands for the embedder's own. `rescore`: how many times the asked number of candidates is taken
-    by the codes and then compared by the full vectors (which lie on disk); 0 compares codes alone; None takes the
-    quantization's own figure (`OVERSAMPLING`).
-    Raises InputError for what no store knows; what one store cannot honor, it refuses itself.
+        CompactPlan(datatype="float16", quantization="binary")
+
+    Args:
+        output_dim: The vectors' width; None for the embedder's own.
+        datatype: Of the full vectors: "float32", "float16", or "turbo16", "turbo8", "turbo4" (16, 8 or 4 bits a
+            dimension).
+        quantization: Of the codes: "int8", "turbo", "product", "binary", "rabitq", or "turbo8", "turbo2", "turbo1.5",
+            "turbo1", "binary2", "binary1.5" with that many bits a dimension; None for no codes.
+        rescore: The codes choose this many times `limit` candidates, which are compared again by the full vectors; 0
+            compares codes alone. None is 2 for 8 bits, 3 for "turbo", 10 for all others.
+
+    Raises:
+        InputError: For a value that no store knows. A store refuses a plan that only it cannot honor.
+
     """
 
     output_dim: int | None = None
@@ -91,12 +101,12 @@ class CompactPlan:
 
     @property
     def code_bytes(self) -> float:
-        """What the searched codes of one vector take, in bytes; 0 without a quantization."""
+        """Bytes of one vector's codes, which are searched first; 0 without a quantization."""
         return self._width * QUANTIZATIONS.get(self.quantization or "", 0.0) / 8
 
     @property
     def bytes_per_vector(self) -> float:
-        """What one vector takes in all, in bytes: the full one and its codes."""
+        """Bytes of one full vector and its codes."""
         return self._width * DATATYPES[self.datatype] / 8 + self.code_bytes
 
     @property
@@ -108,20 +118,25 @@ class CompactPlan:
 
 @dataclass(frozen=True, slots=True)
 class CollectionSpec:
-    """What every row of a collection has in common; written before the first row, checked at every opening.
+    """What all rows of a collection have in common; written before the first row, checked at every opening.
 
     Args:
         width: Dimensions of a vector.
         fingerprint: What the vectors mean, as `C2LLMEmbedder.fingerprint` says.
         datatype: As in `CompactPlan`, like `quantization` and `rescore`.
-        analyzer: What makes the lexical terms (`code.lexical_terms.ANALYZER`), None where search is dense only.
-        long_text: What becomes of a text over the store's byte limit: "refuse" the row or "cut" the text.
-        fields: Field of the metadata → its kind, one of `FIELD_KINDS`. The store indexes these fields for filters, and
-            refuses values of another kind; "tenant" is a keyword by which it keeps the rows of one customer together.
-        index: How the database is to build and spread the collection, in its own words and only when it is made:
-            {"m": 32, "ef_construct": 256} for Qdrant, on a server also "shard_number", "replication_factor" and
-            "write_consistency_factor"; {"M": 32, "efConstruction": 256} for a Milvus server, or {"nlist": 4096} where
-            there is a quantization, and "num_shards" and "replica_number".
+        analyzer: Version of the lexical terms (`code.lexical_terms.ANALYZER`); None for dense search only.
+        long_text: What to do with a text over the store's byte limit: "refuse" the row or "cut" the text.
+        fields: Field of the metadata → its kind: "keyword", "tenant", "integer", "float", "boolean" or "datetime". The
+            store indexes these fields for filters, and refuses values of another kind. "tenant" is a keyword by which
+            it keeps the rows of one customer together; at most one field has it.
+        layout: Version of the rows' schema; leave it as it is.
+        index: The database's own parameters for building and distributing the collection, used only when it is made.
+            Qdrant: {"m": 32, "ef_construct": 256}, on a server also "shard_number", "replication_factor" and
+            "write_consistency_factor". Milvus server: {"M": 32, "efConstruction": 256}, or {"nlist": 4096} with a
+            quantization, and "num_shards" and "replica_number".
+
+    Raises:
+        InputError: For a value that no collection can have.
 
     """
 

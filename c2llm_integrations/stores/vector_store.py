@@ -59,7 +59,7 @@ class VectorStore(Backend):
     def create(self, spec: CollectionSpec) -> bool:
         """Create the collection with its spec; if it exists, check that the specs agree.
 
-        Returns whether there was none. Raises SpecMismatch if they do not agree, StoreError if this store cannot honor
+        Return whether it was created. Raises SpecMismatch if the specs differ, StoreError if this store cannot honor
         the spec.
         """
         require(spec, CollectionSpec, "a CollectionSpec")
@@ -71,7 +71,7 @@ class VectorStore(Backend):
             return is_new
 
     def claims(self) -> dict[str, str]:
-        """Return repository or source → the claim that `claim` was given, which a caller may change.
+        """Return repository or source → who fills it, as `claim` recorded it; the dict is a copy.
 
         Indexing writes CHECKOUT@COMMIT:FOLDER for a repository, and "records:" and a run's name for other sources.
         """
@@ -87,7 +87,7 @@ class VectorStore(Backend):
             self._claim(repository, checkout)
 
     def optimize(self) -> None:
-        """Build the index, also where a killed run had put it off, and wait until it is ready."""
+        """Build the index, also one that a killed run deferred, and wait until it is ready."""
         with self._open():
             self._existing()
             self._restore()
@@ -95,9 +95,9 @@ class VectorStore(Backend):
 
     @contextmanager
     def bulk(self) -> Iterator[None]:
-        """Put off building the index while many rows are written; leaving it restores that, however it is left.
+        """Defer building the index while many rows are written, in a `with` block.
 
-        After a clean exit the index is ready. What a killed run left put off, the next `optimize` restores.
+        At the end of the block the index is built; after an error or a kill, the next `optimize` builds it.
         """
         with self._open():
             self._existing()
@@ -115,10 +115,9 @@ class VectorStore(Backend):
         self.optimize()
 
     def successor(self) -> VectorStore:
-        """Return a store on the collection that is to take this one's place, which a former run may have begun.
+        """Return a store on the collection that will replace this one; a former run may have begun to fill it.
 
-        Raises StoreError if this store has no collection yet: then there is nothing to replace; and if it is a
-        successor itself.
+        Raises StoreError if this store has no collection to replace, or is a successor itself.
         """
         with self._open():
             self._existing()
@@ -129,9 +128,9 @@ class VectorStore(Backend):
             return one
 
     def replace_by(self, successor: VectorStore) -> None:
-        """Give this collection's name to its filled successor in one step, then drop what stood there.
+        """Give this collection's name to its filled successor in one step, then drop the old collection.
 
-        Readers by name find the old rows or the new ones. This store then serves the new ones, `successor` is closed.
+        Readers find either the old rows or the new ones. This store then serves the new ones; `successor` is closed.
         """
         require(successor, VectorStore, "what `successor` returned")
         with self._open(), self._making:
@@ -148,10 +147,9 @@ class VectorStore(Backend):
 
     @property
     def client(self) -> Any:
-        """The database's own client, for what this contract has no verb for; None while nothing is open.
+        """The database's own client, for what this class has no method for; None while nothing is open.
 
-        A QdrantClient, a MilvusClient, Qdrant Edge's EdgeShard, or what another database has; it belongs to the store,
-        which closes it.
+        A QdrantClient, a MilvusClient or Qdrant Edge's EdgeShard. It belongs to the store, which closes it.
         """
         with self._open():
             self._read_spec()
@@ -178,11 +176,11 @@ class VectorStore(Backend):
         Raises RowsRefused, before anything is sent, for rows that cannot be stored:
 
         - a vector of another width, with NaN or infinity, or of length zero
-        - an id that cannot be one, or that stands twice in one call
+        - an id that is not a UUID, an unsigned integer or a string, or that occurs twice in one call
         - metadata that is not JSON, or named like the store's own fields
         - text that is not valid Unicode, or over the store's byte limit (unless the spec says to cut it)
 
-        Raises BatchRefused if the database refuses what these checks let pass.
+        Raises BatchRefused if the database refuses rows that pass these checks.
         """
         rows = listed(rows, Row, "rows")
         with self._open():
@@ -196,7 +194,7 @@ class VectorStore(Backend):
         return sum(len(whole.text) > len(stored.text) for whole, stored in zip(given, records, strict=True))
 
     def update(self, records: Sequence[AnyRecord]) -> None:
-        """Overwrite everything but the vector of rows that exist; fields that others have added are kept.
+        """Overwrite the text and metadata of existing rows; their vectors, and fields that others added, are kept.
 
         Raises RowsRefused, before anything is sent, for what `upsert` refuses and for ids not in the collection.
         """
@@ -223,13 +221,13 @@ class VectorStore(Backend):
         Args:
             ids: One id or several; ids that are not there are no error. A UUID or an integer is the id of the row
                 itself, whatever its source.
-            source: The source in which all other ids are names, as for `get`; with `where`, the source whose rows are
+            source: The source that all other ids belong to, as for `get`; with `where`, the source whose rows are
                 deleted, None for all.
             where: A filter, instead of ids. Only rows that this package wrote are deleted.
 
         Raises:
-            InputError: For what cannot be an id, for ids and a filter together or neither, and for a filter that
-                every row matches unless a source is named.
+            InputError: For what cannot be an id, for ids and a filter together or neither, and without a source for a
+                filter that every row matches.
 
         """
         if ids is not None and where is None:
@@ -254,8 +252,8 @@ class VectorStore(Backend):
 
         Args:
             ids: One id or several, as they were given to `Record`.
-            source: The source in which ids that are neither UUIDs nor integers are names, as `ingest_records` was given
-                it; by default "", that of records without one. A warning says so where that finds none.
+            source: The source that ids other than UUIDs and integers belong to, as given to `ingest_records`; None for
+                records without a source. A warning says so if that finds none.
 
         Raises:
             InputError: For what cannot be an id.
@@ -268,12 +266,12 @@ class VectorStore(Backend):
         return (record for record, _ in self._each(self._rows, where, source))
 
     def rows(self, where: Where | None = None, *, source: str | None = None) -> Iterator[Row]:
-        """Yield what `scroll` does with its vectors, at unit length."""
+        """Yield the records of `scroll` with their vectors, at unit length."""
         found = self._each(partial(self._rows, vectors=True), where, source)
         return (Row(record, unit(vector)) for record, vector in found if vector is not None)
 
     def scan(self, where: Where | None = None, *, source: str | None = None) -> Iterator[Stored]:
-        """Yield what an incremental run compares of the same rows: no text, no vector."""
+        """Yield what an incremental run compares of the rows of `scroll`: ids, lines and digests."""
         return self._each(self._scan, where, source)
 
     def count(self, where: Where | None = None, *, source: str | None = None) -> int:
@@ -286,7 +284,7 @@ class VectorStore(Backend):
             return self._count(chosen, source)
 
     def total(self) -> int:
-        """Count exactly all rows, also of other programs, which most stores do faster than `count`."""
+        """Count exactly all rows, including those of other programs; most stores do this faster than `count`."""
         with self._open():
             return 0 if self._read_spec() is None else self._total()
 
@@ -305,12 +303,20 @@ class VectorStore(Backend):
     def candidates(
         self, vector: Vector | None, terms: Sequence[str], limit: int, where: Where | None = None
     ) -> Candidates:
-        """Return the `limit` nearest rows and the `limit` rows that share most with `terms`.
+        """Return the `limit` nearest rows by vector, and the `limit` best by BM25 of `terms`.
 
-        `vector`: (width,) of any length; `terms` as `query_terms` gives them. Without a vector, without terms,
-        or in a collection without an analyzer, that list is empty. Rows that others wrote are found too. Each list
-        begins with its `limit` best. After them come rows of the other list with their score in this one.
-        Raises InputError for a vector, limit or filter that cannot be used.
+        Each list begins with its `limit` best; after them come rows of the other list, with their score in this one.
+        Rows that others wrote are found too.
+
+        Args:
+            vector: (width,), of any length above 0; None leaves the dense list empty.
+            terms: As `query_terms` gives them; without terms or an analyzer, the lexical list is empty.
+            limit: At least 1.
+            where: A filter on the metadata; see `Filter`.
+
+        Raises:
+            InputError: For a vector, limit or filter that cannot be used.
+
         """
         chosen = Filter(where)
         terms = listed(terms, str, "terms")

@@ -108,7 +108,8 @@ def test_an_unknown_option_and_keyword_are_noticed():
 
 
 def test_each_measurement_is_named_with_its_date():
-    text = " ".join(" ".join((DOCS / f"{page}.md").read_text("utf-8") for page in ("performance", "experiments")).split())
+    pages = [(DOCS / f"{page}.md").read_text(encoding="utf-8") for page in ("performance", "experiments")]
+    text = " ".join(" ".join(pages).split())
     for file in (ROOT / "benchmarks" / "results").glob("*.json"):
         date = json.loads(file.read_text(encoding="utf-8"))["date"]
         assert re.search(rf"`{file.name}`[^)]*{date}", text), f"{file.name} of {date}"

@@ -41,11 +41,11 @@ class Cluster:
     """The machines, model and parallelism of a run.
 
     Attributes:
-        address: That of a running cluster; None starts one on this machine.
-        embedders: Actors with a model each.
-        gpus_each: GPUs for each of them.
-        writers: Tasks that write at once.
-        make_embedder: Loads the model in an actor, so it is pickled; None loads nano.
+        address: Of a running cluster, such as "auto"; None starts one on this machine.
+        embedders: Number of actors, each with a model.
+        gpus_each: GPUs for each actor, also a share such as 0.5.
+        writers: Number of tasks that write at once.
+        make_embedder: A function that returns the embedder in an actor, so it must be picklable; None loads nano.
 
     """
 

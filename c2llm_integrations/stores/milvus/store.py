@@ -75,10 +75,10 @@ class MilvusStore(VectorStore):
         owned: bool = True,
         physical: bool = False,
     ) -> None:
-        """`url` is what messages call the database; an `owned` client is closed with the store.
+        """Use `connect` or `from_client`, which find out what kind of Milvus the `server` is.
 
-        `physical`: `collection` is what an alias will stand for, a successor's. Raises InputError for a name that
-        Milvus does not take.
+        `url` is what messages call the database; an `owned` client is closed with the store. `physical`: `collection`
+        is a successor's, which an alias will stand for. Raises InputError for a name that Milvus does not take.
         """
         super().__init__(url, collection if physical else collections.usable(collection))
         self.capabilities = server.capabilities

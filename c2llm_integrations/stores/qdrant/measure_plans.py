@@ -31,11 +31,11 @@ BATCH = 1_000
 
 @dataclass(frozen=True)
 class MeasuredPlan:
-    """A plan and the share of the ten nearest rows that it finds.
+    """A plan and its recall: the share (0…1) of the ten nearest rows that a search finds.
 
     Attributes:
         plan: The plan, its width named.
-        recall: The share found as the plan says, rescored where it has codes.
+        recall: Measured with the plan's own rescoring.
 
     """
 
