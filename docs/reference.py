@@ -85,10 +85,9 @@ def api() -> str:
                 lines += _entry(public, thing)
         if errors:
             lines += ["### Errors", "", "| error | is a | meaning |", "|---|---|---|"]
-            lines += [
-                f"| `{public}` | {', '.join(f'`{base.__name__}`' for base in one.__bases__)} | {_cell(inspect.cleandoc(one.__doc__))} |"
-                for public, one in errors.items()
-            ]
+            for public, one in errors.items():
+                bases = ", ".join(f"`{base.__name__}`" for base in one.__bases__)
+                lines.append(f"| `{public}` | {bases} | {_cell(inspect.cleandoc(one.__doc__))} |")
             lines.append("")
     return "\n".join(lines).rstrip() + "\n"
 

@@ -3,8 +3,8 @@
     python examples/bulk_milvus.py FOLDER "where is the retry delay computed?" [--url milvus+http://localhost:19530]
         [--model codefuse-ai/C2LLM-0.5B]
 
-Each repository keeps to its own rows. Run it again after changes: only what is new is embedded, whatever was killed
-before. What Milvus refuses is named, and the run then fails.
+Each repository owns its rows. Run it again after changes or a kill: only what is new is embedded. The run fails if
+Milvus refuses rows, and names them.
 """
 
 import argparse

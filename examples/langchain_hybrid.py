@@ -1,10 +1,10 @@
-"""Search by words and vectors together with LangChain: in our vector store, and in LangChain's own for that database.
+"""Hybrid search with LangChain: in this package's vector store, and in LangChain's own for the same database.
 
     python examples/langchain_hybrid.py PATH "where is the retry delay computed?" [--url milvus+lite://rows.db]
         [--model codefuse-ai/C2LLM-0.5B]
 
 URLs are qdrant+memory://, qdrant+http://HOST:PORT, milvus+lite://FILE.db and milvus+http://HOST:PORT. Both stores read
-the same rows. Ours ranks by rules for code too; LangChain's fuse the two lists, Qdrant's terms by our analyzer.
+the same rows. Ours also ranks by rules for code; LangChain's only fuse the two lists.
 """
 
 import argparse

@@ -2,18 +2,16 @@
 
     python examples/langchain_rag.py PATH "where is the retry delay computed?" [--model codefuse-ai/C2LLM-0.5B]
 
-The chat model is a stand-in that names what it was shown, so this runs offline; put any LangChain chat model there.
+The chat model is a stand-in that names the places it was shown, so this runs offline. Put yours in its place, such as
+`ChatOpenAI() | StrOutputParser()`.
 """
 
 import argparse
 import re
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from langchain_core.documents import Document
-from langchain_core.language_models import SimpleChatModel
-from langchain_core.messages import BaseMessage
-from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompt_values import PromptValue
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnablePassthrough
 
@@ -23,21 +21,15 @@ from c2llm_integrations.langchain import C2LLMEmbeddings, C2LLMRetriever
 PROMPT = ChatPromptTemplate.from_template("Answer from this code alone:\n\n{context}\n\nQuestion: {question}")
 
 
-class StandIn(SimpleChatModel):
-    """Answers every question with the places it was shown."""
-
-    @property
-    def _llm_type(self) -> str:
-        return "stand-in"
-
-    def _call(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> str:
-        return "Read " + ", ".join(re.findall(r"^# (\S+:\d+-\d+)", str(messages[-1].content), re.MULTILINE))
+def stand_in(prompt: PromptValue) -> str:
+    """Answer with the places in the prompt."""
+    return "Read " + ", ".join(re.findall(r"^# (\S+:\d+-\d+)", prompt.to_string(), re.MULTILINE))
 
 
 def cited(documents: list[Document]) -> str:
     """Join the chunks, each under its place."""
-    places = ["# {path}:{start_line}-{end_line}".format(**document.metadata) for document in documents]
-    return "\n\n".join(f"{place}\n{document.page_content}" for place, document in zip(places, documents, strict=True))
+    place = "# {path}:{start_line}-{end_line}\n"
+    return "\n\n".join(place.format(**document.metadata) + document.page_content for document in documents)
 
 
 def main(folder: str, question: str, model: str) -> None:
@@ -47,7 +39,7 @@ def main(folder: str, question: str, model: str) -> None:
         ingest(folder, embeddings.embedder, store)
         retriever = C2LLMRetriever(store=store, embeddings=embeddings, k=3)
         inputs = {"context": retriever | cited, "question": RunnablePassthrough()}
-        print((inputs | PROMPT | StandIn() | StrOutputParser()).invoke(question))
+        print((inputs | PROMPT | stand_in).invoke(question))
 
 
 if __name__ == "__main__":

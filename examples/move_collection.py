@@ -3,18 +3,16 @@
     python examples/move_collection.py qdrant+edge://.c2llm milvus+lite://rows.db "where is the retry delay computed?"
         [--collection code] [--model codefuse-ai/C2LLM-0.5B]
 
-The copy holds plain float32 vectors, which every store takes, and words wherever it searches them. The model only
-embeds the question. `c2llm export` and `c2llm import` do the same by way of a file.
+The copy has plain float32 vectors, which every store takes, and lexical terms if the store searches them. The model
+only embeds the question. `c2llm export` and `c2llm import` do the same through a file.
 """
 
 import argparse
+import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import islice
 
-from c2llm_integrations import C2LLMEmbedder, Row, VectorStore, load, open_store, search
-from c2llm_integrations.code.lexical_terms import ANALYZER
-from c2llm_integrations.retrieval.search import spec_of
+from c2llm_integrations import C2LLMEmbedder, CollectionSpec, Row, VectorStore, load, open_store, search
 
 
 def batches(store: VectorStore) -> Iterator[list[Row]]:
@@ -28,8 +26,9 @@ def main(source: str, target: str, question: str, collection: str, model: str) -
     """Copy the collection, and print what each store answers best."""
     embedder = C2LLMEmbedder.from_pretrained(model)
     with open_store(source, collection) as old, open_store(target, collection) as new:
-        words = ANALYZER if new.capabilities.lexical else None
-        new.create(replace(spec_of(old), datatype="float32", quantization=None, rescore=0.0, analyzer=words))
+        spec = old.spec or sys.exit(f"{source} holds no collection {collection!r}")
+        spec.require_model(embedder.output_dim, embedder.fingerprint)
+        new.create(CollectionSpec.for_embedder(embedder, lexical=new.capabilities.lexical, fields=spec.fields))
         with new.bulk():
             report = load(batches(old), new)
         for repository, checkout in old.claims().items():

@@ -3,8 +3,8 @@
     python examples/records_into_milvus.py FILE.parquet CUSTOMER "how is the delay computed?"
         [--url milvus+http://localhost:19530] [--model codefuse-ai/C2LLM-0.5B]
 
-The file has the columns id, text and customer, and whatever else you keep; a record without a customer is refused. Kill
-it and run it again: it goes on where it stopped.
+The file has the columns id, text and customer, and any others; a record without a customer is refused. A run that was
+killed continues when run again.
 """
 
 import argparse

@@ -3,8 +3,8 @@
     python examples/records_into_qdrant.py FILE.jsonl "how is the delay computed?" [--language go]
         [--url qdrant+http://localhost:6333] [--model codefuse-ai/C2LLM-0.5B]
 
-Each line is {"id": ..., "text": ..., "language": ..., "votes": ...} and whatever else you keep of it. Kill it and run
-it again: it goes on where it stopped. Run it after changes: only new texts are embedded, what is gone is deleted.
+Each line is {"id": ..., "text": ..., "language": ..., "votes": ...} and any other fields. A run that was killed
+continues when run again. After changes, a run embeds only new texts and deletes what is gone.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What objects do in a process that was forked: their threads and connections belong to its parent."""
+"""Objects in a forked process, where their threads and connections still belong to the parent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON that somebody else may have written, and files of JSON lines, gzipped or not."""
+"""Untrusted JSON, and files of JSON lines, gzipped or not."""
 
 from __future__ import annotations
 

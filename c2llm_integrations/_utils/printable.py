@@ -1,4 +1,4 @@
-"""Text that is safe to print: nothing in it can steer a terminal."""
+"""Text that is safe to print: it cannot control a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Retry what failed for a moment: a busy or restarting server, a lost connection. Knows no database."""
+"""Retry after temporary failures: a busy or restarting server, a lost connection. Knows no database."""
 
 from __future__ import annotations
 

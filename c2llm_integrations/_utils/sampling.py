@@ -1,4 +1,4 @@
-"""A sample of items whose number is not known."""
+"""A random sample of items whose number is not known in advance."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def drop(
     if name not in known:
         raise InputError(f"{url} holds no collection {name!r}{did_you_mean(name, known)}")
     if not yes and not sys.stdin.isatty():
-        raise typer.BadParameter("there is no terminal to ask on; say --yes", param_hint="drop")
+        raise typer.BadParameter("no terminal to ask for confirmation; give --yes", param_hint="drop")
     what = repr(name) if repository is None else f"{repository!r} in {name!r}"
     if not yes and not terminal.agreed(f"drop {what} of {url}?"):
         terminal.say(f"kept {what}")
@@ -127,12 +127,12 @@ def export(
 
 @command
 def import_(
-    file: Annotated[Path, typer.Argument(metavar="FILE.parquet", help="What c2llm export wrote.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE.parquet", help="File written by c2llm export.")],
     place: CollectionPlace,
     plan: PlanChoice,
     options: WriteOptions,
     lexical: Annotated[
-        bool | None, typer.Option("--lexical/--no-lexical", help="Whether words are searched too.")
+        bool | None, typer.Option("--lexical/--no-lexical", help="Whether to index words for lexical search.")
     ] = None,
 ) -> int:
     """Add the rows of a file to a collection that has the same model, or make one as the exported one was.

@@ -1,4 +1,4 @@
-"""What a command works on: the checkout and the index around the current folder, the open store, and its model.
+"""The context of a command: the checkout and the index around the current folder, the open store, and its model.
 
 Also what is stale in that index, and the command that indexes it.
 """

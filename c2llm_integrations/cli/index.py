@@ -68,7 +68,7 @@ def index(
     codefuse-ai/C2LLM-7B, with --replace if the collection was made with another model.
     """
     if run.watch and run.dry_run:
-        raise typer.BadParameter("it does nothing that --watch could repeat", param_hint="--dry-run")
+        raise typer.BadParameter("it cannot be combined with --watch; choose one", param_hint="--dry-run")
     report, is_new, again = _index(path, place, model, plan, options, run)
     write_report(report, planned=run.dry_run, as_json=run.as_json)
     if is_new and report.stored and not run.dry_run:

@@ -43,7 +43,7 @@ class RecordsPlace(CollectionPlace):
 class LoadRun(ClusterChoice, Output):
     """The source of the records, and options of one run."""
 
-    source: str = option(MISSING, "Name of the records' source; the same in every run.", metavar="NAME")
+    source: str = option(MISSING, "Name of the set that the records belong to; the same in every run.", metavar="NAME")
     field: list[str] | None = option(
         None,
         "Index a field for filters: keyword, tenant, integer, float, boolean or datetime; may be repeated.",
@@ -66,7 +66,7 @@ def load(
 ) -> int:
     """Load records into a store. A repeated run embeds only what has changed; a killed one continues where it stopped.
 
-    All other fields than the text, the id and the vector are stored as metadata, for filters.
+    All fields but the text, the id and the vector are stored as metadata, for filters.
     """
     from c2llm_integrations.indexing.claims import require_known_model
     from c2llm_integrations.indexing.ingest_records import ingest_records_with, plan_records
@@ -101,7 +101,9 @@ def _embedding(
         yield load() if options.vectors is None else None, options.batch_size
         return
     if options.vectors is not None or run.dry_run:
-        raise typer.BadParameter("nothing is embedded with --vectors or --dry-run", param_hint="--embedders")
+        raise typer.BadParameter(
+            "it has no effect with --vectors or --dry-run, which embed nothing", param_hint="--embedders"
+        )
     from c2llm_integrations.indexing.ray.cluster import Cluster, RayEmbedder
 
     with RayEmbedder.on(Cluster(run.address, run.embedders, run.gpus_each, make_embedder=load)) as embedder:

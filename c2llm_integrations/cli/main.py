@@ -1,4 +1,4 @@
-"""`c2llm`: index a repository, ask it questions, see and move what is stored.
+"""The command `c2llm`: index a repository, search it, show and move what is stored.
 
 Exit code 0 is done, 1 something was refused or failed, 2 a wrong command line, 130 interrupted. Answers go to
 standard output, everything else to standard error. Heavy modules load inside the commands that need them. A run that a

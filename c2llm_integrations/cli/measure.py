@@ -30,7 +30,7 @@ def bench(
 ) -> int:
     """Measure a model on this machine with real code: tokens a second, share of the peak, memory, best setting.
 
-    The peak is the best that the model's own matrix products reach here. Let nothing else run meanwhile.
+    The peak is the best that the model's own matrix products reach here. Run nothing else meanwhile.
     """
     from c2llm_integrations.model.benchmark import measure
 
@@ -68,7 +68,7 @@ def evaluate(
     ],
     model: AnyModel,
     repositories: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the checkouts of repo, query and relevant are.")
+        Path | None, typer.Option(metavar="DIR", help="Folder with the checkouts that repo names.")
     ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where mteb's result files go.")] = Path("results"),
 ) -> int:
@@ -127,7 +127,7 @@ def export_onnx(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="nano, a folder or a hub id.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write, new or empty.")],
     options: ExportedModel,
-    int8: Annotated[bool, typer.Option("--int8", help="Also write it with weights of 8 bits.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Also write a file with 8-bit weights.")] = False,
 ) -> int:
     """Write a model as ONNX for ONNX Runtime, OpenVINO, FastEmbed and transformers.js: tokens in, vectors out.
 

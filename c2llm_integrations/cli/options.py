@@ -122,7 +122,7 @@ class ClusterChoice:
 class ModelPlace:
     """The places of a collection's model, projection and head, if the collection's own are wrong."""
 
-    model: str | None = option(None, "New place of the collection's model, if it was moved.", metavar="ID")
+    model: str | None = option(None, "The collection's model, if it was moved since.", metavar="ID")
     projection: str | None = option(None, "The collection's projection file, if it was made elsewhere.", metavar="FILE")
     head: str | None = option(None, "The collection's head file, if it was made elsewhere.", metavar="FILE")
 

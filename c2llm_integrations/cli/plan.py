@@ -1,4 +1,4 @@
-"""`c2llm plan` and `fit-projection`: how few bits or dimensions of a vector are enough, measured on one's own."""
+"""`c2llm plan` and `fit-projection`: how few bits or dimensions are enough, measured on the user's own vectors."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def _number(text: str) -> float:
 def plan(
     place: SamplePlace,
     output: Output,
-    rows: Annotated[str, typer.Option(metavar="N", help="Number of rows to come, such as 10M.")],
-    budget: Annotated[str, typer.Option(metavar="BYTES", help="Bytes for their vectors, such as 2GB.")],
+    rows: Annotated[str, typer.Option(metavar="N", help="Expected number of rows, such as 10M.")],
+    budget: Annotated[str, typer.Option(metavar="BYTES", help="Most bytes for all their vectors, such as 2GB.")],
     recall: Annotated[
         float,
         typer.Option(metavar="R", min=0, max=1, help="Share of the ten nearest that a search must find."),
@@ -130,8 +130,8 @@ def fit_projection(
 ) -> int:
     """Fit a map to fewer dimensions on the chunks of a folder, or on the vectors of a collection named by --store.
 
-    Use it by: c2llm index --replace --projection FILE. It says how many of the ten nearest neighbors stay the same
-    among vectors that it was not fitted on.
+    Use it with c2llm index --replace --projection FILE. The command prints what share of the ten nearest neighbors is
+    kept among vectors that it was not fitted on.
     """
     from c2llm_integrations.model.heads_and_projections import fit_projection as fit
     from c2llm_integrations.model.heads_and_projections import remember

@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 class Show(Output):
     """Options of the search mode and of the output."""
 
-    dense: bool = option(False, "Search by meaning alone.")
+    dense: bool = option(False, "Search by vectors alone.")
     lexical: bool = option(False, "Search by words alone, without loading a model.")
     no_rule: list[str] | None = option(None, "Rank without this rule; --explain names them.", metavar="NAME")
-    explain: bool = option(False, "Show what each score is the sum of.")
+    explain: bool = option(False, "Show the parts of each score.")
     context: int | None = option(None, "Show the code with N lines around it.", metavar="N", min=0, max=1000)
-    index: bool = option(False, "First bring the index of this repository up to date, or make it.")
+    index: bool = option(False, "Create or update the index of this repository first.")
 
 
 @command

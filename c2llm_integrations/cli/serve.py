@@ -24,7 +24,8 @@ def serve(
     host: Annotated[str, typer.Option(metavar="H", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(metavar="P", min=1, max=65535, help="Port to listen on.")] = 8000,
     cors: Annotated[
-        list[str] | None, typer.Option(metavar="ORIGIN", help="Let this web page ask, such as https://app.example.org.")
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="Allow requests of this web page, such as https://app.example.org."),
     ] = None,
 ) -> int:
     """Serve embeddings as OpenAI's API does: POST /v1/embeddings, besides /v1/models, /health and /metrics.
@@ -62,7 +63,7 @@ def mcp(
 ) -> int:
     """Serve search_code, find_similar and index_status to a coding agent, on standard input and output.
 
-    Answers come at once, from words alone until the folders are indexed, which starts automatically. No file outside
+    Indexing starts automatically; until it is done, answers come from words alone. No file outside
     the folders is read.
     """
     from c2llm_integrations.server.mcp import serve
@@ -84,7 +85,7 @@ def browse(
     *,
     model: ModelPlace,
 ) -> int:
-    """Show hits as a page does: code with the words you asked for marked, scores explained, and where PMA looked.
+    """Search on a page in the browser: hits with marked words, explained scores, and the tokens that PMA weighs most.
 
     The page is served to this machine alone and needs no network.
     """

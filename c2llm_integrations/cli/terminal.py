@@ -1,4 +1,4 @@
-"""Write to a terminal or a pipe, without steering the terminal, and without a traceback when the pipe closes."""
+"""Write safely to a terminal or a pipe, without a traceback when the pipe closes."""
 
 from __future__ import annotations
 

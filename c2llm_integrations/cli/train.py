@@ -36,8 +36,8 @@ Base = Annotated[str, typer.Argument(metavar="BASE", help="nano, a folder or a h
 class HeadData:
     """The texts that a head learns from."""
 
-    texts: int = option(20_000, "Most texts to learn from.", metavar="N", min=2)
-    max_length: int = option(512, "Tokens read of each.", metavar="N", min=1)
+    texts: int = option(20_000, "Maximum number of texts to learn from.", metavar="N", min=2)
+    max_length: int = option(512, "Tokens read of each of these texts.", metavar="N", min=1)
     states: Path | None = option(None, "Keep the token states here for another head.", metavar="DIR")
 
 
@@ -100,7 +100,7 @@ def mine_pairs(
     held_out: Annotated[
         float, typer.Option(metavar="S", min=0, max=1, help="Keep this share of the repositories apart.")
     ] = 0.0,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Decides which are kept apart.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Random seed that decides which are kept apart.")] = 0,
 ) -> int:
     """Write training pairs: documentation → code without it, words of a name → code without the name.
 

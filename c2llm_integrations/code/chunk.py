@@ -103,5 +103,5 @@ def piece_id(document: str, text: str, metadata: Mapping[str, Any]) -> str:
     try:
         written = json.dumps([document, text, fields], default=str, skipkeys=True)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"metadata cannot be written as JSON ({error}); leave out what holds itself") from error
+        raise InputError(f"metadata cannot be written as JSON ({error}); remove circular references") from error
     return str(uuid.uuid5(NAMESPACE, written))

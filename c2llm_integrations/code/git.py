@@ -126,7 +126,7 @@ def run_git(
     """
     seconds = min(seconds, _deadline.get() - time.monotonic())
     if seconds <= 0:
-        raise RepositoryError("git is not asked: the time for all checkouts is over")
+        raise RepositoryError("git was not run: the time limit for all checkouts was reached")
     kept = {key: value for key, value in os.environ.items() if _KEPT_VARIABLE.match(key)}
     env = {"GIT_ASKPASS": "", **kept, **_ENVIRONMENT, "GIT_ALLOW_PROTOCOL": protocols}
     with _temporary_folder() as empty, TemporaryFile() as errors:

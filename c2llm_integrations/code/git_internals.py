@@ -1,4 +1,4 @@
-"""Read a `.git` folder that somebody else may have made: none of its files leads out of it, none is a pipe."""
+"""Read an untrusted `.git` folder: no file that leads out of it, and no pipe."""
 
 from __future__ import annotations
 

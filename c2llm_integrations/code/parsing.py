@@ -1,4 +1,4 @@
-"""Parse a text that somebody else may have written, within limits: in another process first, which a grammar may crash.
+"""Parse untrusted text within limits: first in another process, because a grammar may crash.
 
 While a parser recovers from an error it cannot be stopped: a few kilobytes can take gigabytes and minutes, and scanners
 of some grammars have crashed. The other process has limits, and may die.

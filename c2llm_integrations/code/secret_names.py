@@ -1,4 +1,4 @@
-"""Tell files that hold secrets by their names."""
+"""Recognize files of secrets by their names."""
 
 from __future__ import annotations
 

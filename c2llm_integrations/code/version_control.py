@@ -1,4 +1,4 @@
-"""Tell the folders that Git, Subversion, Mercurial, Bazaar, Darcs, CVS, Jujutsu and Pijul keep by what they hold.
+"""Recognize the folders of Git, Subversion, Mercurial, Bazaar, Darcs, CVS, Jujutsu and Pijul by their content.
 
 A backup has any name and may lack parts; what is left still says where the sources came from, and with which password.
 """

@@ -1,1 +1,1 @@
-"""What makes a collection hold what a repository or a set of records holds: compare, write, verify, delete."""
+"""Make a collection equal to a repository or a set of records: compare, write, verify, delete."""

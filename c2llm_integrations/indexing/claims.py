@@ -241,7 +241,7 @@ def require_records(source: str, store: HasClaims) -> None:
     if held is not None and not held.checkout.startswith(RECORDS):
         raise RepositoryError(
             f"source {source!r} is a repository of this collection, indexed from checkout {held.checkout[:80]}; "
-            "name the source of these records otherwise"
+            "choose another name for the source of these records"
         )
 
 

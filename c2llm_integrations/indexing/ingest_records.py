@@ -211,7 +211,7 @@ def _with_vectors(items: Iterator[Item], vectors: Iterable[Any]) -> Iterator[Ite
     end: Any = object()
     for number, (item, vector) in enumerate(zip_longest(items, vectors, fillvalue=end)):
         if vector is end:
-            raise InputError(f"there are {number} vectors and more records; give one for each, in the same order")
+            raise InputError(f"there are only {number} vectors for more records; give one for each, in the same order")
         if item is end:
             raise InputError("there are more vectors than records; give one for each, in the same order")
         item.vector = vector
@@ -233,7 +233,7 @@ def _spec(
         may_lack_one = held is not None and (not first or first[0].problem or options.vectors is not None)
         if not width and not may_lack_one:
             raise InputError(
-                "there is neither an embedder nor a vector; give an embedder, or lists of numbers with vectors="
+                "neither an embedder nor vectors are given; give an embedder, or lists of numbers with vectors="
             )
         items = chain(first, items)
         width, fingerprint = (width, {}) if held is None else (held.width, held.fingerprint)
@@ -319,7 +319,7 @@ class _Run:
         """
         if self._options.replace and not self.report.records:
             raise InputError(
-                f"there is not one record, and replacing would leave nothing of {self._source!r}; "
+                f"there are no records, and replacing would leave nothing of {self._source!r}; "
                 "was the generator used up? To empty the source, delete its rows"
             )
         if not (self._options.delete_missing or self._options.replace):
@@ -331,7 +331,7 @@ class _Run:
             return []
         if not self.report.records and len(self.stored):
             raise InputError(
-                f"there is not one record, and delete_missing would delete all {len(self.stored)} rows of "
+                f"there are no records, and delete_missing would delete all {len(self.stored)} rows of "
                 f"{self._source!r}; was the generator used up? To empty the source, delete its rows"
             )
         return list(self.stored.left())
@@ -410,7 +410,7 @@ class _Run:
             return "it has no vector, and there is no embedder"
         plain = plain_record(id, str(item.text), item.metadata, self._source, key)  # NumPy's strings too
         if not isinstance(plain, str) and is_chunk(plain):
-            return f"its metadata is that of a chunk of repository {self._source!r}; name the source otherwise"
+            return f"its metadata is that of a chunk of repository {self._source!r}; choose another source name"
         return plain
 
     def _from_content(self, text: str) -> RecordId:

@@ -1,4 +1,4 @@
-"""Find out whether a collection is stale by comparing file states, without reading unchanged files.
+"""Detect whether a collection is stale by comparing file states, without reading unchanged files.
 
 Files of equal states are equal; the few remaining ones are read and compared by their digests.
 """

@@ -218,7 +218,7 @@ def _require_usable(store: VectorStore, embedder: C2LLMEmbedder, datatype: str) 
     assert spec is not None
     spec.require_model(embedder.output_dim, embedder.fingerprint)
     if spec.datatype not in ("float32", datatype):
-        raise StoreError(f"its vectors are {spec.datatype}, those wanted {datatype}")
+        raise StoreError(f"its vectors are {spec.datatype}, expected {datatype}")
 
 
 def _require_own(sample: Mapping[str, Vector], embedder: C2LLMEmbedder, place: str) -> None:

@@ -37,7 +37,7 @@ def langchain_milvus_arguments(store: VectorStore) -> dict[str, Any]:
     """
     spec = spec_of(store)
     if not isinstance(store, MilvusStore):
-        raise InputError(f"{store.url} is not a Milvus store; langchain_milvus opens no other")
+        raise InputError(f"{store.url} is not a Milvus store, the only kind that langchain_milvus opens")
     scheme, _, place = store.url.partition("://")
     arguments: dict[str, Any] = {
         "collection_name": store.collection,

@@ -99,7 +99,7 @@ class C2LLMConfig(Qwen2Config):
 def _alone(config: Any) -> Any:
     """Return a backbone's configuration without what leads out of its file.
 
-    Raises CheckpointError if it, or a part of it, is no model of text.
+    Raises CheckpointError if it, or a part of it, is not a text model.
     """
     if isinstance(config, list):
         return [_alone(one) for one in config]
@@ -108,7 +108,7 @@ def _alone(config: Any) -> Any:
     kind = config.get("model_type")
     if kind is not None and str(kind) not in _TEXT_MODELS and not str(kind).endswith("_text"):  # of a larger model
         raise CheckpointError(
-            f"backbone {kind!r:.80} is no model of text that transformers knows; "
+            f"backbone {kind!r:.80} is not a text model that transformers knows; "
             "choose another model, or fetch it again"
         )
     return {key: _alone(one) for key, one in config.items() if not _LEADING_OUT.fullmatch(str(key))}

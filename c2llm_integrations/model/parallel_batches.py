@@ -1,4 +1,4 @@
-"""Batches side by side: on a CPU one thread each, on a GPU so that Python prepares one while another is computed.
+"""Compute batches in parallel: on a CPU one thread each, on a GPU one batch prepared while another is computed.
 
 Also what that asks of the allocator and of PyTorch's math functions.
 """

@@ -258,7 +258,7 @@ def _content(response: httpx.Response, url: str, most: int) -> bytes:
     for part in response.iter_raw():
         content += part
         if len(content) > most:
-            raise ServerError(f"{url} answered with over {most:,} bytes; nothing of them was used")
+            raise ServerError(f"{url} answered with over {most:,} bytes; none were used")
         if time.monotonic() > end:
             raise httpx.ReadTimeout("the answer did not end in time")
     return bytes(content)
@@ -309,12 +309,12 @@ def _vectors(answer: Mapping[str, Any], count: int, url: str) -> Vectors:
             row = np.frombuffer(base64.b64decode(given, validate=True), "<f4") if isinstance(given, str) else given
             rows[one.get("index", place)] = np.asarray(row, np.float32)
         if sorted(rows) != list(range(count)):
-            raise ServerError(f"{url} gave {len(rows)} vectors for {count} texts; nothing of them was used")
+            raise ServerError(f"{url} gave {len(rows)} vectors for {count} texts; none were used")
         vectors = np.stack([rows[place] for place in range(count)])
     except (TypeError, KeyError, AttributeError, ValueError, OverflowError, binascii.Error) as error:
         raise ServerError(f"{url} answered with what is not a list of vectors ({error!r})") from error
     if vectors.ndim != 2 or not vectors.shape[1] or not np.isfinite(vectors).all():
-        raise ServerError(f"{url} gave vectors of shape {vectors.shape} or with NaN; nothing of them was used")
+        raise ServerError(f"{url} gave vectors of shape {vectors.shape} or with NaN; none were used")
     return vectors
 
 
@@ -349,7 +349,7 @@ def _address(name: str) -> tuple[str, str]:
     except ValueError:  # whose message may hold a password
         raise InputError("the server's URL is not valid; write it like https://host:8000/v1") from None
     if parts.scheme not in ("http", "https", INSECURE):
-        raise InputError(f"{parts.scheme}:// is not how a model server is asked; write https://HOST:8000/v1")
+        raise InputError(f"{parts.scheme}:// is not a scheme of model servers; write https://HOST:8000/v1")
     if not host or parts.username or parts.password or parts.query:
         raise InputError(
             "the server's URL needs a host and nothing secret; "

@@ -1,4 +1,4 @@
-"""What both frameworks' vector stores do alike: their documents are records of a source in one of our stores."""
+"""The common part of both frameworks' vector stores: documents as records of a source in one of our stores."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ RULES = (
 class SearchOptions:
     """The number of hits, the rows to search, and how to rank them; `search` explains each option."""
 
-    limit: int = option(10, "How many answers.", metavar="N", min=1, max=10_000)
+    limit: int = option(10, "Maximum number of hits.", metavar="N", min=1, max=10_000)
     language: str | Sequence[str] | None = option(
         None, "Only this language, such as python, or several: go,c++.", metavar="L"
     )

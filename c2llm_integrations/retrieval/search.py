@@ -43,11 +43,11 @@ if TYPE_CHECKING:
 # Above this share of unknown letters, all questions get about the same vector.
 MAX_UNKNOWN = 0.5
 UNREADABLE_NOTE = "answered by words alone: the model does not know the script of the question"
-DENSE_NOTE = "compared by a vector that says nothing: the model does not know the script of the question; ask by words"
-WORDLESS_NOTE = "answered by meaning alone: this collection has no words to search"
+DENSE_NOTE = "compared by a meaningless vector: the model does not know the script of the question; search by words"
+WORDLESS_NOTE = "answered by vectors alone: this collection has no words to search"
 GIVEN_NOTE = (
-    "the collection was filled with given vectors, so nothing tells whether this model made them: if another did, "
-    "what is near means nothing; to have it checked, give the model with the vectors when you fill a collection"
+    "the collection was filled with given vectors of an unknown model: if it was not this one, the order of hits is "
+    "meaningless; to have it checked, give the model with the vectors when you fill a collection"
 )
 # Rows asked of each list. With 50, fewer questions find their file; 100 to 400 do equally well.
 CANDIDATES = 100
@@ -205,7 +205,7 @@ def warned_mode_for(query: str, mode: Mode, embedder: C2LLMEmbedder | None) -> M
 
 
 def mode_and_note(query: str, mode: Mode, embedder: C2LLMEmbedder | None) -> tuple[Mode, str]:
-    """Return how a question is answered, and what to tell of one whose vector says nothing, "" of all others."""
+    """Return how a question is answered, and a note if its vector is meaningless, else ""."""
     if mode == "lexical" or embedder is None or is_readable(query, embedder):
         return mode, ""
     return ("lexical", UNREADABLE_NOTE) if mode == "hybrid" else (mode, DENSE_NOTE)

@@ -1,4 +1,4 @@
-"""Keep live indexes current while questions come, and release memory when they stop.
+"""Index in the background while questions come, and release memory when they stop.
 
 Each run has its own process, so that the memory of computing vectors goes back to the system when it ends.
 """

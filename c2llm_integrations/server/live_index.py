@@ -1,4 +1,4 @@
-"""A checkout that answers questions and keeps its collection current, for programs that run as long as an agent does.
+"""A checkout that answers questions and keeps its collection current, for long-running programs.
 
 Until its collection has been filled once, questions are answered by words from memory; after that from the collection,
 as by `c2llm search`. Questions may come from any thread.

@@ -1,4 +1,4 @@
-"""What the tools that agents call answer: questions about a set of live indexes in, bounded text out."""
+"""The answers of the tools that agents call: questions about a set of live indexes in, bounded text out."""
 
 from __future__ import annotations
 

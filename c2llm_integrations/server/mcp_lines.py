@@ -1,4 +1,4 @@
-"""Lines of JSON-RPC between an agent and the SDK, which drops a line it cannot read: here it is mended or answered."""
+"""Lines of JSON-RPC between an agent and the SDK: one that the SDK would drop is repaired or answered with an error."""
 
 from __future__ import annotations
 

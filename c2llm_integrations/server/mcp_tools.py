@@ -1,4 +1,4 @@
-"""What an agent may ask: the tools of the MCP server, their parameters as it is told of them, and how a call fails.
+"""What an agent may ask: the tools of the MCP server, their parameters, and how a call fails.
 
 Needs the SDK, so it is imported late.
 """

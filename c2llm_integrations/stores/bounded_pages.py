@@ -1,4 +1,4 @@
-"""Reading page after page from a database that may name a next one for ever."""
+"""Read page after page from a database, with a limit on their number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows → a store, while the caller makes the next ones.
+"""Write batches of rows into a store while the caller makes the next ones.
 
 What the store refuses is set aside, with its reason, and the rest is stored; afterwards the store's own count and
 some vectors read back are compared with what was meant.

@@ -1,4 +1,4 @@
-"""Which rows a question is put to: conditions on the metadata, with one meaning on every store.
+"""Filters: conditions on the metadata, with one meaning on every store.
 
 Each database has an expression of its own for them; `Filter.matches` is the meaning, which tests hold them to.
 """

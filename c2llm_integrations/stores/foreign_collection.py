@@ -1,4 +1,4 @@
-"""Collections that somebody else made: read and searched under their own names of fields, never changed."""
+"""Collections that other programs made: read and searched by their own field names, never changed."""
 
 from __future__ import annotations
 

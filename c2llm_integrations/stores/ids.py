@@ -1,4 +1,4 @@
-"""The id that a row is known by.
+"""Row ids: from a record's id, or from its source and text.
 
 The rule, for every store: a UUID or an unsigned 64-bit integer is the row's id as it is; any other string stands for
 the UUIDv5 of (source, string) and comes back as it was given; a record without one gets the UUIDv5 of (source, text,

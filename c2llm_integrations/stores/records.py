@@ -1,4 +1,4 @@
-"""Records: what is stored and found."""
+"""Records, rows and hits: what is stored and found."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def _why_fields_refused(record: AnyRecord, fields: Mapping[str, str]) -> str | N
     for key, kind in fields.items():
         value = value_of(record.metadata, key)
         if kind == "tenant" and not (isinstance(value, str) and value):
-            return f"{key} is {value!r:.60}, and the collection keeps its rows apart by it; name the tenant in a string"
+            return f"{key} is {value!r:.60}, but it is the tenant, by which rows are kept apart; give a string"
         # A moment and a tenant are one value; of other kinds there may be a list.
         elements = value if isinstance(value, list | tuple) and kind not in ("datetime", "tenant") else [value]
         for one in elements if value is not None else ():
@@ -96,7 +96,7 @@ def _why_fields_refused(record: AnyRecord, fields: Mapping[str, str]) -> str | N
             if not isinstance(one, wanted) or (isinstance(one, bool) and kind != "boolean"):
                 return f"{key} is {one!r:.60} ({type(one).__name__}), the collection's fields say {kind}"
             if kind == "datetime" and moment_of(one) is None:
-                return f"{key} is {one!r:.60}, which names no moment; write it like '2026-01-31T12:00:00Z'"
+                return f"{key} is {one!r:.60}, which is not a date or time; write it like '2026-01-31T12:00:00Z'"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Rows on their way into a store: their fields, how many go at once, and what a listing says of them."""
+"""Rows on their way into a store: their fields, the size of a batch, and their short form in a listing."""
 
 from __future__ import annotations
 

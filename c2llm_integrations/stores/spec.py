@@ -1,4 +1,4 @@
-"""What every row of a collection has in common, checked when it is read back, and what a store can do."""
+"""The spec of a collection (width, datatype, quantization, fields), and the capabilities of a store."""
 
 from __future__ import annotations
 

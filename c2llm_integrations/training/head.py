@@ -86,7 +86,7 @@ def check_width(checkpoint: Checkpoint, output_dim: int) -> None:
     if not 0 < output_dim < width or output_dim % heads:
         raise InputError(
             f"a head of {output_dim} dimensions cannot be trained for {checkpoint.name}; "
-            f"choose a multiple of its {heads} heads below its {width}"
+            f"choose a multiple of its {heads} heads, below its width of {width}"
         )
 
 

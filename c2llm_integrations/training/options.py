@@ -20,17 +20,15 @@ class FinetuneOptions:
         None, "Pairs computed at once, by gradient caching, where memory is short.", metavar="N", min=1
     )
     lr: float = option(1e-4, "Learning rate at its peak.", metavar="R", min=0)
-    negatives: int = option(7, "Hard negatives of each pair at most.", metavar="N", min=0)
-    mined: int = option(
-        0, "Of these, those that BASE finds among the other positives.", flag="--mine", metavar="N", min=0
-    )
+    negatives: int = option(7, "Maximum number of hard negatives per pair.", metavar="N", min=0)
+    mined: int = option(0, "How many of these BASE finds among the other positives.", flag="--mine", metavar="N", min=0)
     lora: bool = True
     max_length: int = option(1024, "Tokens read of each text.", metavar="N", min=1)
     save_every: int = option(200, "Steps between two checkpoints.", metavar="N", min=1)
     averaged: int = option(
         1, "Merge the last N checkpoints, the later the more weight.", flag="--average", metavar="N", min=1
     )
-    seed: int = option(0, "The same one gives the same result.", metavar="N", min=0)
+    seed: int = option(0, "Random seed; the same seed gives the same result.", metavar="N", min=0)
 
 
 @dataclass(frozen=True)
@@ -43,4 +41,4 @@ class HeadOptions:
     lr: float = option(1e-2, "Learning rate of the head at its peak.", metavar="R", min=0)
     warmup: int = 50
     contrast: float = 0.1
-    seed: int = option(0, "The same one gives the same head.", metavar="N", min=0)
+    seed: int = option(0, "Random seed; the same seed gives the same head.", metavar="N", min=0)

@@ -239,7 +239,7 @@ def test_a_collection_without_words_says_that_it_has_none(indexed, tmp_path, cap
     answer(capsys, "export", tmp_path / "rows.parquet")
     answer(capsys, "import", tmp_path / "rows.parquet", "--collection", "dense", "--no-lexical")
     assert run(["search", "with_tax", "--collection", "dense"]) == 0
-    assert "by meaning alone" in capsys.readouterr().err
+    assert "by vectors alone" in capsys.readouterr().err
     assert json.loads(answer(capsys, "search", "with_tax", "--collection", "dense", "--json"))["mode"] == "dense"
     assert "without --lexical" in complaint(capsys, 1, "search", "with_tax", "--collection", "dense", "--lexical")
 

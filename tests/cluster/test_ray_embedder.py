@@ -70,7 +70,7 @@ def test_the_command_embeds_on_ray_and_says_what_goes_together(expected, tmp_pat
     file.write_text("".join(json.dumps(one) + "\n" for one in records(600)))
     words = ["load", str(file), "--source", "answers", "--store", url, "--model", str(TIED), "--embedders", "2"]
     assert run([*words, "--dry-run"]) == 2
-    assert "nothing is embedded with --vectors or --dry-run" in capsys.readouterr().err
+    assert "no effect with --vectors or --dry-run" in capsys.readouterr().err
     assert run(words) == 0
     ids, vectors = contents_at(url, "records")
     assert list(ids) == list(expected[0])

@@ -394,7 +394,7 @@ def test_calls_share_a_time_limit(repo: Path) -> None:
     assert folder is not None
     with folder.view() as view, time_limit(5) as left:
         assert 0 < left() <= 5
-        with time_limit(0), pytest.raises(RepositoryError, match="the time for all checkouts is over"):
+        with time_limit(0), pytest.raises(RepositoryError, match="the time limit for all checkouts was reached"):
             run_git("rev-parse", "HEAD", folder=view)
         with time_limit(60):
             assert left() <= 5

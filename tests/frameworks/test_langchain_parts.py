@@ -114,7 +114,7 @@ def test_the_vector_store_and_the_retriever_step_aside_and_warn(nano, question):
         with pytest.warns(UserWarning, match="answered by words alone.*does not know the script"):
             found = ask(question)
         assert [one.id for one in found] == [question]  # every vector would be as near
-        with pytest.warns(UserWarning, match="says nothing: the model does not know the script.*ask by words"):
+        with pytest.warns(UserWarning, match="meaningless vector: the model does not know the script.*search by words"):
             assert ask(question, **({"mode": "dense"} if ask == retriever.invoke else {"search_type": "dense"}))
 
 

@@ -310,7 +310,7 @@ def test_vectors_whose_model_nobody_knows_are_compared_with_a_warning(tmp_path, 
             lambda: store.max_marginal_relevance_search("wait"),
             lambda: retriever.invoke("wait"),
         ):
-            with pytest.warns(UserWarning, match="nothing tells whether this model made them"):
+            with pytest.warns(UserWarning, match="given vectors of an unknown model"):
                 assert [one.page_content for one in ask()] == [text]
         with warnings.catch_warnings():
             warnings.simplefilter("error")

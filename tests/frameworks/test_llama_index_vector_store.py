@@ -360,7 +360,7 @@ def test_vectors_whose_model_nobody_knows_are_compared_with_a_warning(tmp_path, 
         plain.add([TextNode(id_="z", text="wait", embedding=embedding.get_text_embedding("wait"))])
         retriever = C2LLMRetriever(opened, embed_model=embedding)
         for ask in (lambda: own.query(default).nodes, lambda: own.query(hybrid).nodes, lambda: retriever.retrieve("z")):
-            with pytest.warns(UserWarning, match="nothing tells whether this model made them"):
+            with pytest.warns(UserWarning, match="given vectors of an unknown model"):
                 assert [one.node_id for one in ask()] == ["z"]
         with warnings.catch_warnings():
             warnings.simplefilter("error")

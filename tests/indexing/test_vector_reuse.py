@@ -118,7 +118,7 @@ def test_an_index_in_use_is_waited_for_only_shortly(trees, model, monkeypatch):
     with open_store(url(first)):
         report, others = index(second, model)
     assert (report.written, others.copied) == (20, 0)
-    assert "is in use and 0.2 s were not enough" in others.notes[0]
+    assert "is still in use after 0.2 s" in others.notes[0]
 
 
 def test_a_damaged_index_is_not_copied(trees, model):
@@ -206,7 +206,7 @@ def test_a_collection_that_cannot_give_vectors_is_refused_before_anything_is_wri
     elif spoiled == "datatype":
         other_plan = CompactPlan(model.output_dim, "float16")
         ingest(clone.parent / "first", model, theirs, compact=other_plan, replace=True)
-        error, says = StoreError, "float16, those wanted float32"
+        error, says = StoreError, "float16, expected float32"
     else:
         theirs.drop()
         error, says = StoreError, "holds no collection"

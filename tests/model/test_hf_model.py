@@ -148,7 +148,7 @@ def test_config_reads_the_released_keys():
 )
 def test_a_backbone_that_is_made_of_other_models_is_refused_unbuilt(backbone, monkeypatch):
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("asked another machine"))
-    with pytest.raises(CheckpointError, match="is no model of text"):
+    with pytest.raises(CheckpointError, match="is not a text model"):
         C2LLMConfig(pma_num_heads=4, backbone_config=backbone)
 
 

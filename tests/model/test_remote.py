@@ -367,7 +367,7 @@ def test_the_key_comes_from_the_environment_and_is_shown_nowhere(local, monkeypa
         ("http://[::1/v1", "not valid"),
         ("https://host:99999/v1", "not valid"),
         ("https://user:s3cret/v1", "not valid"),
-        ("ftp://host/v1", "ftp:// is not how"),
+        ("ftp://host/v1", "ftp:// is not a scheme"),
     ],
 )
 def test_addresses_that_must_not_be_asked(name, words):

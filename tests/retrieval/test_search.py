@@ -63,7 +63,7 @@ def test_vectors_whose_model_nobody_knows_are_compared_with_a_warning(embedder, 
         given.create(CollectionSpec(embedder.output_dim, fingerprint, analyzer=ANALYZER))
         given.upsert([Row(Record("a", "def one(): ..."), embedder.encode_documents(["def one(): ..."])[0])])
         for mode in ("hybrid", "dense"):
-            with pytest.warns(UserWarning, match="nothing tells whether this model made them") as told:
+            with pytest.warns(UserWarning, match="given vectors of an unknown model") as told:
                 assert [hit.record.id for hit in search("one", embedder, given, mode=mode)] == ["a"]
             assert (len(told), told[0].filename) == (1, __file__)
         with warnings.catch_warnings():

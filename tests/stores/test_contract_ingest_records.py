@@ -213,7 +213,7 @@ def test_vectors_may_be_made_elsewhere(bare: VectorStore) -> None:
         with pytest.raises(InputError, match="vectors"):
             ingest_records(records, None, bare, source="answers", vectors=wrong)
     for _ in range(2):  # the collection exists, then it does not
-        with pytest.raises(InputError, match="neither an embedder nor a vector"):
+        with pytest.raises(InputError, match="neither an embedder nor vectors"):
             ingest_records(records, None, bare, source="answers")
         bare.drop()
 
@@ -280,7 +280,7 @@ def test_a_replacement_begun_with_other_kinds_of_fields_is_begun_anew(bare: Vect
 def test_a_replacement_by_nothing_is_refused(bare: VectorStore) -> None:
     load(bare, RECORDS)
     before = held(bare, "answers")
-    with pytest.raises(InputError, match="not one record, and replacing would leave nothing of 'answers'"):
+    with pytest.raises(InputError, match="no records, and replacing would leave nothing of 'answers'"):
         ingest_records([], CountingEmbedder(), bare, source="answers", replace=True)
     assert held(bare, "answers") == before
 

@@ -154,7 +154,7 @@ def test_a_shared_positive_is_no_negative():
 
 @pytest.mark.parametrize("width", [0, 3, 64, 96])
 def test_a_width_that_cannot_be_trained_is_said(width, checkpoint, states):
-    with pytest.raises(InputError, match=f"head of {width} dimensions.*multiple of its 8 heads below its 64"):
+    with pytest.raises(InputError, match=f"head of {width} dimensions.*multiple of its 8 heads, below its width of 64"):
         train_head(checkpoint, states, alone(), HeadOptions(width))
 
 

@@ -369,9 +369,10 @@ def finish(
         store.delete(gone)
         held = replace(held, count=store.count(source=name))
     if held != wanted:
+        others = "but not the expected ones" if held.count == wanted.count else f"expected {wanted.count}"
         raise StoreError(
-            f"{store.collection!r} holds {held.count} rows of {name!r}, expected {wanted.count}"
-            f"{'' if held.count != wanted.count else ' others'}; run again, and check who else writes there"
+            f"{store.collection!r} holds {held.count} rows of {name!r}, {others}; run again, and check who else writes "
+            "there"
         )
     if claim.commit:
         store.claim(name, str(claim))

@@ -1,4 +1,4 @@
-"""The collections of one Milvus: how each is called, made, indexed and loaded, and which belong to one name.
+"""The collections of one Milvus: their names, creation, indexes and loading, and which ones belong to one name.
 
 A name of ours is an alias over a physical collection NAME__1; the next one to take its place is NAME__2.
 """

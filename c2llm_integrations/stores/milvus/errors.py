@@ -1,4 +1,4 @@
-"""What went wrong at a Milvus: in one line, and what to do about it."""
+"""Milvus's errors in one line, with what to do about them."""
 
 from __future__ import annotations
 

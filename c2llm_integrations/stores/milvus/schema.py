@@ -1,4 +1,4 @@
-"""What a Milvus collection of ours is made of, its rows as records and back, and what each kind of Milvus can do.
+"""The schema of a Milvus collection of ours, rows to records and back, and what each kind of Milvus can do.
 
 | field | type | default | |
 |---|---|---|---|

@@ -1,4 +1,4 @@
-"""What stands behind a collection's name at Qdrant, and how a rebuilt collection takes that name in one step.
+"""Qdrant's aliases: which collection a name stands for, and how a rebuilt one takes the name in one step.
 
 The collection NAME is an alias of NAME__1, its successor will be NAME__2, and so on: no part gets the name of one that
 it replaced, by which another process may still ask. Each says in its metadata which collection it is part of and, until

@@ -1,4 +1,4 @@
-"""An embedded collection that several processes use at once: each has it open only while it works on it.
+"""An embedded collection shared by several processes: each opens it only for the time of a call.
 
     PATH/.COLLECTION.lock       held by the process that has the collection open
     PATH/.COLLECTION.next.lock  held by the one that wants it next, which asks the holder to let go
@@ -97,7 +97,7 @@ class SharedEdgeStore(QdrantEdgeStore):
                     with suppress(StoreBusy):
                         return super()._hold()
                 if time.monotonic() > self._deadline:
-                    raise StoreBusy(f"{self.folder} is in use and {self._wait:g} s were not enough; ask again")
+                    raise StoreBusy(f"{self.folder} is still in use after {self._wait:g} s; try again")
                 time.sleep(RETRY_SECONDS if ask else random.uniform(0.5, 1.5) * QUEUE_SECONDS)
         finally:
             if ask is not None:

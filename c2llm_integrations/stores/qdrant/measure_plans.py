@@ -1,4 +1,4 @@
-"""How much of exact search each plan keeps, measured on vectors of the user's own in Qdrant's engine."""
+"""Measure the recall of plans on the user's own vectors in Qdrant's engine."""
 
 from __future__ import annotations
 

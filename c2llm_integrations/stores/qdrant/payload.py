@@ -1,4 +1,4 @@
-"""What both Qdrant stores write and read alike: a record as a payload; vectors and filters in either client's types.
+"""Shared by both Qdrant stores: a record as a payload; vectors and filters in either client's types.
 
     {"page_content": text, "metadata": {…}}                       a chunk; LangChain's own store reads these names
     {…, "c2llm_source": "answers", "c2llm_digest": "…"}           any other record of ours
