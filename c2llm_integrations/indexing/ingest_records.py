@@ -352,7 +352,7 @@ class _Run:
             self._look(batch)
             yield from self._compared([checked for item in batch if (checked := self._checked(item, refuse))], refuse)
         if self.report.records:
-            missing = "no record has the field {!r}; if another was meant, name that"
+            missing = "no record has the field {!r}; check the name"
             self.report.notes += map(missing.format, sorted(self._unseen))
 
     def _look(self, batch: list[Item]) -> None:

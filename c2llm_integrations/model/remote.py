@@ -312,7 +312,7 @@ def _vectors(answer: Mapping[str, Any], count: int, url: str) -> Vectors:
             raise ServerError(f"{url} gave {len(rows)} vectors for {count} texts; none were used")
         vectors = np.stack([rows[place] for place in range(count)])
     except (TypeError, KeyError, AttributeError, ValueError, OverflowError, binascii.Error) as error:
-        raise ServerError(f"{url} answered with what is not a list of vectors ({error!r})") from error
+        raise ServerError(f"{url} did not answer with a list of vectors ({error!r})") from error
     if vectors.ndim != 2 or not vectors.shape[1] or not np.isfinite(vectors).all():
         raise ServerError(f"{url} gave vectors of shape {vectors.shape} or with NaN; none were used")
     return vectors

@@ -43,7 +43,7 @@ READ_SECONDS = 2.0
 
 NOTHING_INDEXED = "nothing is indexed yet"
 _NOT_INDEXED = Staleness(unknown=NOTHING_INDEXED)
-WORDS_ALONE = "found by words alone: there are no vectors to compare meanings by"
+WORDS_ALONE = "found by words alone: there are no vectors"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ def refused_records(
     for place, record in enumerate(records):
         why = _why_refused(record, max_text_bytes) or (_why_fields_refused(record, fields) if fields else None)
         if why is None and record.row_id in seen:
-            why = "the id stands twice in one batch; ids must be unique"
+            why = "the id occurs twice in one batch; ids must be unique"
         if why is None:
             seen.add(record.row_id)
         else:

@@ -237,7 +237,7 @@ class VectorStore(Backend):
                 raise InputError("where=… matches every row, so all would be deleted; name a source, or use `drop`")
             found = [row.id for row in self.scan(where, source=source)]
         else:
-            raise InputError("delete takes ids or where=…, one of them; `drop` deletes the whole collection")
+            raise InputError("delete takes either ids or where=…; `drop` deletes the whole collection")
         with self._open():
             if found:
                 self.changes += 1

@@ -276,7 +276,7 @@ def test_a_named_field_that_no_record_has_is_noted(store):
         plan_records(rows, CountingEmbedder(), None, "answers", RecordOptions(fields=fields)),
         load(store, rows, fields=fields),
     ):
-        assert report.notes == ["no record has the field 'vots'; if another was meant, name that"]
+        assert report.notes == ["no record has the field 'vots'; check the name"]
     assert load(store, rows).notes == []
     with pytest.raises(SpecMismatch, match="does not index the field 'votes', asked for integer; leave that out"):
         load(store, rows, fields={"votes": "integer"})

@@ -269,6 +269,6 @@ def await_indexes(client: Any, physical: str) -> None:
             if time.monotonic() > deadline:
                 raise StoreError(
                     f"Milvus is still indexing {name} of {physical!r} after {INDEX_SECONDS:.0f} s; "
-                    "it goes on by itself and can be searched meanwhile"
+                    "it continues by itself and can be searched meanwhile"
                 )
             time.sleep(POLL_SECONDS)

@@ -249,7 +249,7 @@ class QdrantStore(PointReader):
             if time.monotonic() > deadline:
                 raise StoreError(
                     f"{self.url} is still indexing collection {self.collection!r} after {OPTIMIZE_SECONDS:.0f} s; "
-                    "it goes on by itself and can be searched meanwhile"
+                    "it continues by itself and can be searched meanwhile"
                 )
             if now == status.GREY:  # a restarted server waits for any change before it goes on
                 self._ask("update_collection", optimizers_config=models.OptimizersConfigDiff())
