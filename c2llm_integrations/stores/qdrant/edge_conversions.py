@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from c2llm_integrations.errors import StoreError
 from c2llm_integrations.stores.qdrant.payload import BINARY, LEXICAL, TURBO, Types, indexed
 from c2llm_integrations.stores.spec import CollectionSpec, CompactPlan
@@ -43,11 +41,24 @@ def _request(vector: Any, using: str, limit: int, rows: Any, params: Any = None,
     return edge.QueryRequest(query=query, limit=limit, filter=rows, params=params, with_payload=with_payload)
 
 
+class _EngineBool:
+    """A boolean for the engine, which takes Python's own for integers, and those of NumPy 2.2 and older too."""
+
+    def __init__(self, value: bool) -> None:
+        self._value = value
+
+    def __bool__(self) -> bool:
+        return self._value
+
+
+# The engine's bindings (PyO3) know NumPy's booleans by these; this one has no `__index__`, which they try first.
+_EngineBool.__module__, _EngineBool.__name__ = "numpy", "bool_"
+
 TYPES = Types(
     client=edge,
     Range=edge.RangeFloat,
     Period=edge.RangeDateTime,
-    boolean=np.bool_,  # the engine takes Python's own for integers
+    boolean=_EngineBool,
     request=_request,
     has_ids=lambda ids: edge.HasIdCondition(set(ids)),
     point=edge.Point,
