@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from c2llm_integrations.code import exclude
 from c2llm_integrations.code.repository import iter_sources, open_tree
 from c2llm_integrations.code.secrets import BLOT, find_secrets, is_token, named, without_secrets
+from c2llm_integrations.code.secrets.bare import IN_SETTINGS
 from tests.work import calls
 
 LETTERS = string.ascii_letters + string.digits
@@ -359,18 +360,12 @@ def test_many_beginnings_come_to_an_end(unit: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
+    "pattern",
     [
-        "_OTHER_QUOTES",
-        "_QUOTED",
-        "_FALLBACK",
-        "_WRAPPED",
-        "_BARE",
-        "_PART",
-        "_LINE",
-        "_ENVIRONMENT",
-        "_DEFAULT",
-        "_HEADER",
+        named._QUOTED,
+        named._OTHER_QUOTES,
+        named._SECOND,
+        *(form.after for form in IN_SETTINGS if "(?=(" in form.after.pattern),
     ],
 )
 @given(
@@ -378,8 +373,7 @@ def test_many_beginnings_come_to_an_end(unit: str) -> None:
     st.sampled_from(["", '"', "'"]),
     st.lists(st.sampled_from([*"aZ9_=.%-+/:;,\"' (<&|\\\n\t!", "abcDEF12", "a" * 190, "b" * 390]), max_size=12),
 )
-def test_a_value_that_is_taken_as_a_whole_is_the_one_that_fits(name, between, quote, value):
-    pattern = getattr(named, name)
+def test_a_value_that_is_taken_as_a_whole_is_the_one_that_fits(pattern, between, quote, value):
     tried = re.compile(re.sub(r"\(\?=(\(.*?\))\)\\\d", r"\1", pattern.pattern), pattern.flags)
     assert tried.pattern != pattern.pattern
     text = between + quote + "".join(value)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from c2llm_integrations.code.secrets.named import judge_of
+from c2llm_integrations.code.secrets.names import judge_of
 from c2llm_integrations.code.secrets.values import is_mixed
 
 _Columns = dict[int, Callable[[str], bool]]
