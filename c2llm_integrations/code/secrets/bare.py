@@ -57,6 +57,7 @@ _OPTION = _form(
 IN_DATA = (_BASIC, _SETTING, _OPTION)
 IN_CODE = (
     _BASIC,
+    _form(r"[ \t]{1,3}([\w.~+/-]{20,400}=*)", judge=lambda _: is_random),  # Authorization: Bearer …
     _OPTION,
     # docker run -e PASSWORD=…, --set a=b,password=…, vault kv put secret/x password=…
     _form(
@@ -64,8 +65,7 @@ IN_CODE = (
         r"(?:^|[\s\"'])--?[\w-]{1,20}[ =][\"']?(?:[^\s\"',]{1,40},){0,3}"
         r"|\b(?:kv (?:put|patch)|vault write|config:set|config create|cifs)\b[^\n|;]{0,60}?[ ,]",
     ),
-    # so long that nothing else looks like it: Authorization: Bearer …, api_key=…
-    _form(r"[ \t]{1,3}([\w.~+/-]{20,400}=*)", judge=lambda _: is_random),
+    # so long that nothing else looks like it: api_key=…
     _form(
         r"[\w-]{0,20}[\"']?(?:\s{0,3}=\s{0,3}|:\s?)(?:base64:)?(?=([\w+/=.~%-]{20,400}))\1(?![\w+/=.~%(\[-])",
         judge=lambda _: is_random,
@@ -97,14 +97,14 @@ IN_CODE = (
     ),
     # tables: | db password | … |, | db password | prod | … |, and in AsciiDoc a cell a line
     _form(
-        rf"[\w() -]{{0,20}}{_MARKS}\s{{0,20}}\|(?:[^\n|`]{{0,50}}\|)?[ \t]{{0,20}}{_MARKS}"
+        rf"[\w() -]{{0,20}}{_MARKS}(?:[ \t]{{0,20}}|\r?\n)\|(?:[^\n|`]{{0,50}}\|)?[ \t]{{0,20}}{_MARKS}"
         rf"(?=([^\s`*|]{{6,200}}))\1{_MARKS}[ \t]{{0,20}}(?:\||\r?\n|$)",
         rf"(?:^|\n)[ \t>*/#]{{0,9}}\|(?:[^\n|]{{0,50}}\|)?[ \t]{{0,20}}{_MARKS}[\w .-]{{0,30}}",
     ),
-    # pages: <td>Password</td><td>…</td>
+    # pages: <td>Password</td><td>…</td>, or two cells from it
     _form(
         r"[\w() -]{0,20}[:\uff1a]?\s{0,40}(?:</\w{1,9}>\s{0,40}){1,3}(?:<\w{1,9}(?:\s[^<>]{0,80})?>\s{0,40}){1,3}"
-        r"(?=([^\s<>]{6,200}))\1\s{0,40}</"
+        r"(?:[^<>\n]{0,50}</td>\s{0,40}<td>\s{0,40})?(?=([^\s<>]{6,200}))\1\s{0,40}</"
     ),
 )
 # The value of a name in a field of its own.

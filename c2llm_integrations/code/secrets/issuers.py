@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from c2llm_integrations.code.secrets.values import entropy
+from c2llm_integrations.code.secrets.values import entropy, is_filler, is_set_password
 
 # Runs of characters that are long enough for a token, and what tokens look like by their issuer.
 _RUN = re.compile(r"[A-Za-z0-9_.~+/=:-]{20,}")
@@ -69,6 +69,18 @@ _OTHER_HASH = re.compile(
 # The oldest of crypt's methods on a line of .htpasswd; its 13 characters alone say little.
 _OLD_HASH = re.compile(r":(?=[./\w]{0,12}[0-9])(?=[./\w]{0,12}[A-Z])([./A-Za-z0-9]{13})(?=\r?\n|$)", re.ASCII)
 _USER_BEFORE = re.compile(r"(?:^|\n)[\w.@-]{1,64}$", re.ASCII)
+# Those of network devices, after the number of how they are written: in clear, reversibly (7), hashed, or in Base64.
+_WRITTEN = re.compile(
+    r"\b(?:password|secret|key|key-string|pre-shared-key|community) {1,4}(?:level \d{1,2} {1,4})?"
+    r"(?:[68] {1,4}(\$[^\s\"']{20,200})|6 {1,4}([A-i]{18,200})(?!\S)"
+    r"|9 {1,4}(\$9\$[^\s\"']{20,200})|7 {1,4}[\"']?([0-9A-Fa-f]{8,130})(?![\w.])"
+    r"|4 {1,4}([A-Za-z0-9./]{43})(?!\w)|0 {1,4}[\"']?([^\s\"'`<>{}()\[\],;]{4,128}))"
+)
+# As Juniper writes them, and the seed of one-time passwords, or several of them, in the URI that a QR code shows.
+_JUNIPER = re.compile(r"-(?:key|password|text)[ \t]{1,4}\"(\$[189]\$[^\s\"]{6,200})\"")
+_SEED = re.compile(
+    r"otpauth(?:-migration)?://[^\s\"'`<>]{0,200}?[?&](?:secret=([A-Za-z2-7]{12,256}={0,6})|data=([\w%+/=-]{20,4096}))"
+)
 
 
 def is_token(text: str) -> bool:
@@ -90,6 +102,16 @@ def find_hashes(text: str) -> Iterator[tuple[int, int]]:
         yield from (match.span() for match in _HASH.finditer(text) if not _SAMPLE.search(match[0]))
     if any(sign in text for sign in ("pbkdf2_", "SCRAM-", ":::", "SHA", "MD5}", "'*")):
         yield from (match.span() for match in _OTHER_HASH.finditer(text) if not _SAMPLE.search(match[0]))
+    if any(map(text.__contains__, ("password", "secret", "key 6", "key 7", "key-string", "community"))):
+        for match in _WRITTEN.finditer(text):
+            group = match.lastindex or 0
+            if group < 6 or is_set_password(match[group]):
+                yield match.span(group)
+    if '"$' in text:
+        yield from (match.span(1) for match in _JUNIPER.finditer(text))
+    for match in _SEED.finditer(text) if "otpauth" in text else ():
+        if not is_filler(match[match.lastindex or 0]):
+            yield match.span(match.lastindex or 0)
     for match in _OLD_HASH.finditer(text):
         if _USER_BEFORE.search(text[max(0, match.start() - 65) : match.start()]):
             yield match.span(1)

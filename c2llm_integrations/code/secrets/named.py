@@ -46,10 +46,9 @@ _OTHER_QUOTES = re.compile(
     r"[\w-]{0,20}[\"'}\]]{0,3}\s{0,8}(?:=>|\|\||=|[=,(])\s{0,8}(?:(?:qq?|%[qQ])[{(\[<|]|\[={0,3}\[|r#{1,3}\"|R\"\w{0,16}\()"
     r"(?=([^\"'`\s\\{}()\[\]<>|]{6,200}))\1[})\]>|\"]"
 )
-# As the second of two: user, password = "me", "…". Before the name: "…".equals(password), "…" == password.
+# As the second of two: user, password = "me", "…".
 _SECOND = re.compile(rf"\w{{0,20}}\s{{0,3}}:?=\s{{0,3}}(?:\"[^\"\n]{{0,60}}\"|'[^'\n]{{0,60}}'),\s?{_STRING}")
 _BEFORE_SECOND = re.compile(r"\w,\s?[\w.]{0,30}$")
-_COMPARED = re.compile(r"([\"'])([^\s\"'\\]{6,60})\1(?:\.equals\(|\s?[!=]={1,2}\s?)[\w.$]{0,30}$")
 # The end of an argument: f(password, "…"), but neither f("password", "…") nor f(password, x="…").
 _ARGUMENT = re.compile(r"(?:[\w-]{0,20}\s{0,8}|[\w-]{1,20}\]?[\"']),[^=]*$")
 # What defines a constant or sets a variable to its second argument: define(PASSWORD, "…").
@@ -131,9 +130,6 @@ def _values(text: str, word: re.Match[str], judges: Judges, forms: tuple[Form, .
             yield match.span(1), judges.quoted
         if (match := _SECOND.match(text, at)) and _BEFORE_SECOND.search(before):
             yield match.span(match.lastindex or 0), judges.quoted
-        if match := _COMPARED.search(before):
-            start = word.start() - len(before)
-            yield (start + match.start(2), start + match.end(2)), judges.quoted
         first = max(0, word.start() - _PAIR_CHARACTERS)
         if forms is IN_SETTINGS and (match := VALUE_FIRST.search(text, first, word.start())):
             yield match.span(1), judges.bare

@@ -79,6 +79,11 @@ def is_login_password(value: str) -> bool:
     return is_set_password(value) or (is_word and not is_filler(value) and not _ROLE.search(value))
 
 
+def is_given(value: str) -> bool:
+    """Return whether a program or a function is given this password."""
+    return is_password(value) or is_generated(value)
+
+
 def is_drawn_of_letters(value: str, least: int = _LETTERS) -> bool:
     """Return whether `least` letters or more, and nothing else, are no word and no name: drawn, or typed blindly."""
     if len(value) < least or not (value.isascii() and value.isalpha()):
