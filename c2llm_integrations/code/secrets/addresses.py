@@ -20,7 +20,7 @@ _BEFORE_AT = re.compile(
     r"(?:^|[\s\"'`=,(])(?!(?:mailto|sips?|xmpp|acct|ssh|git|npm):)(?:[\w.+%$-]{1,64}(?:@[\w.-]{1,64})?|\$?\{[\w.]{1,40}\})"
     r":([^\s:@/\"'`,<>{}()]{5,128})$"
 )
-_SET = re.compile(r"(?i:ur[il]|dsn)[\"']?\s{0,2}[:=]\s{0,2}[\"']?[\w.+%$-]{1,64}:([^\s:@/\"'`,<>{}()]{5,128})@\w")
+_SET = re.compile(r"(?:URL|url)[\"']?\s{0,2}[:=]\s{0,2}[\"']?[\w.+%$-]{1,64}:([^\s:@/\"'`,<>{}()]{5,128})@\w")
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 # Oracle's: user/password@place, after its URL's scheme, one of its programs, or what opens a connection.
 _ORACLE = re.compile(
@@ -41,7 +41,11 @@ def find_in_addresses(text: str) -> Iterator[tuple[int, int]]:
             yield match.span(2)
     yield from (match.span(1) for match in _ORACLE.finditer(text) if is_login_password(match[1]))
     places = (_BEFORE_AT.search(text, max(0, at.start() - 240), at.start()) for at in _AT.finditer(text))
-    yield from (place.span(1) for place in (*places, *_SET.finditer(text)) if place and is_mixed(place[1]))
+    yield from (
+        place.span(1)
+        for place in (*places, *(_SET.finditer(text) if "URL=" in text or "url: " in text else ()))
+        if place and is_mixed(place[1])
+    )
 
 
 def _is_in_url(value: str) -> bool:

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from c2llm_integrations.code.secrets.values import is_given, is_mixed
 
 _NEXT = r"(?:[\"',\s]{0,4}|=)"
-_REST = r"[ \t\"',](?:[^\n|;]|\\\n){0,200}?(?<=[\s\"'])"
 _VALUE = r"([^\s\"'`;&|<>,]{5,128})"
 PASSWORD = rf"[\"']?(?:(?<=[\"'])([^\s\"'`]{{5,128}})[\"'`]|{_VALUE})"
 # Programs, the option that the password follows, and what stands before it there.
-_OPTIONS = (
+_OPTIONS_OF = (
     # curl -u me:…
     (
         "curl|wget|https?|xh|etcdctl|ctr|skopeo|buildah|crictl",
@@ -41,16 +40,14 @@ _OPTIONS = (
     # gh secret set X --body …
     ("gh secret|az keyvault secret", "-b|--(?:body|value)", _NEXT),
 )
-_BY_OPTION = re.compile(
-    rf"\b(?:{'|'.join(rf'(?:{programs}){_REST}(?:{options}){sign}' for programs, options, sign in _OPTIONS)}){PASSWORD}"
+_OPTIONS = tuple(
+    (
+        re.compile(rf"(?:{options}){sign}{PASSWORD}"),
+        re.compile(rf"\b(?:{programs})[ \t\"',](?:[^\n|;]|\\\n){{0,200}}$"),
+    )
+    for programs, options, sign in _OPTIONS_OF
 )
-# Few texts have any of these options, and looking for one costs a hundredth of looking for a program, which stands this
-# many characters before it at most.
-_OPTION_CHARACTERS = 500
-_HAS_OPTION = re.compile(
-    r"-(?<=[\s\"']-)(?:[pPawuUkAXNEb]|\w{1,4}u[ \t\"']|-(?:user|proxy-user|auth|cert|(?:src-|dest-)?creds|body|value)"
-    r"|hp|pass|(?:src|dest)?(?:store|key)pass)"
-)
+_OPTION = re.compile(r"-(?<=[\s\"']-)(?=[a-zA-Z-]{1,5})")
 # Commands whose assignments are all secrets: vault kv put secret/x a=…; and an assignment.
 _KEEPS = re.compile(
     r"\b(?:vault kv (?:put|patch)|(?:fly|flyctl|doppler) secrets set|(?:kubectl|oc) create secret)"
@@ -114,8 +111,7 @@ _PLACES = tuple(
 def find_in_commands(text: str) -> Iterator[tuple[int, int]]:
     """Yield where each password of a command begins and ends."""
     for match in (*_by_option(text), *_beside(text)):
-        if is_given(match[match.lastindex or 0]):
-            yield match.span(match.lastindex or 0)
+        yield match.span(match.lastindex or 0)
     for command in _KEEPS.finditer(text) if any(map(text.__contains__, _HAS_KEEPS)) else ():
         for match in _ASSIGNED.finditer(text, *command.span(1)):
             if is_mixed(match[match.lastindex or 0]):
@@ -123,22 +119,25 @@ def find_in_commands(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _by_option(text: str) -> Iterator[re.Match[str]]:
-    """Yield each command with a password near an option that may have one."""
-    start = stop = 0
-    for option in _HAS_OPTION.finditer(text):
-        if option.start() > stop + _OPTION_CHARACTERS:
-            yield from _BY_OPTION.finditer(text, start, stop)
-            start = option.start() - _OPTION_CHARACTERS
-        stop = option.end() + _OPTION_CHARACTERS
-    yield from _BY_OPTION.finditer(text, start, stop)
+    """Yield the password of each option of a program that has one there."""
+    for option in _OPTION.finditer(text):
+        before = text[max(0, option.start() - _BEFORE_CHARACTERS) : option.start()]
+        for pattern, program in _OPTIONS:
+            if (match := pattern.match(text, option.start())) and _is_one(match) and program.search(before):
+                yield match
 
 
 def _beside(text: str) -> Iterator[re.Match[str]]:
     """Yield what is printed into a program that asks for a password, and what stands in another place for one."""
     for pipe in _PIPE.finditer(text) if "|" in text and ("echo" in text or "printf" in text) else ():
-        if match := _PRINTED.search(text, max(0, pipe.start() - _BEFORE_CHARACTERS), pipe.start()):
+        match = _PRINTED.search(text, max(0, pipe.start() - _BEFORE_CHARACTERS), pipe.start())
+        if match and _is_one(match):
             yield match
     for sign, place, before in _PLACES:
         for match in place.finditer(text) if sign in text else ():
-            if before.search(text, max(0, match.start() - _BEFORE_CHARACTERS), match.start()):
+            if _is_one(match) and before.search(text, max(0, match.start() - _BEFORE_CHARACTERS), match.start()):
                 yield match
+
+
+def _is_one(match: re.Match[str]) -> bool:
+    return is_given(match[match.lastindex or 0])

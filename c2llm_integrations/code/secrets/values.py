@@ -56,10 +56,8 @@ _JOINED = re.compile(r"[A-Za-z]{3,}(?:-[A-Za-z]{3,}){3,9}|[A-Za-z]{3,}(?:_[A-Za-
 
 def is_password(value: str) -> bool:
     """Return whether a value that stands where a password does is one: no word for it, path or variable."""
-    kinds = sum(bool(re.search(kind, value)) for kind in ("[a-z]", "[A-Z]", "[0-9]", "[^a-zA-Z0-9]"))
     return (
-        kinds > 1
-        and re.search(r"[0-9]", value) is not None
+        re.search(r"[0-9]", value) is not None
         and re.search(r"[a-zA-Z]", value) is not None
         and not _CALL.search(value)
         and not _VARIABLE.search(value)
