@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from c2llm_integrations.code.secrets.bare import IN_CODE, IN_DATA, IN_SETTINGS, VALUE_FIRST, Form
 from c2llm_integrations.code.secrets.lists import find_elements
 from c2llm_integrations.code.secrets.names import ABOUT, WIDE_WORD, WORD, Judge, Judges, judges_of
-from c2llm_integrations.code.secrets.values import is_filler, is_generated
+from c2llm_integrations.code.secrets.values import is_generated
 
 # Quotes hold the other ones, and their own behind a backslash or, single ones, doubled; or they stand in a string.
 _STRING = (
@@ -57,10 +57,6 @@ _DEFINES = re.compile(
     r"|\w{0,12}setopt\(\$?\w{1,20},\s?\w{0,30}|set :\w{0,30})$",
     re.I,
 )
-# What PHP signs with, which may have blanks and any sign: define('AUTH_KEY', '…').
-_SALT = re.compile(
-    r"define\(\s{0,9}[\"']\w{0,40}(?:KEY|SALT|SECRET)[\"']\s{0,9},\s{0,40}([\"'])([^\n'\"]{32,128})\1\s?\)"
-)
 # A variable with a default, a URL with a query, a mapping and a name before one have names of their own.
 _HAS_NAMES = re.compile(r"\$\{|://|^[{\[]|:$")
 _SETS = re.compile("[=:]")
@@ -86,8 +82,7 @@ def find_named(text: str, settings: bool) -> Iterator[Span]:
     end = data_end = 0
     for word in words.finditer(lower):
         at = word.end()
-        # Within a value that was judged: each is judged once.
-        if word.start() < end or _GOES_ON.match(text, at):
+        if word.start() < end or _GOES_ON.match(text, at):  # within a value that was judged: each is judged once
             continue
         if at > data_end - _DATA_CHARACTERS and (data := _DATA.match(text, at)):
             data_end = data.end()
@@ -100,11 +95,7 @@ def find_named(text: str, settings: bool) -> Iterator[Span]:
             value = text[start:stop]
             if _HAS_NAMES.search(value) and not is_generated(value):
                 continue
-            # get("db", "password", …), --secret password …, = getenv("PASSWORD"): another name tells more
-            is_name = value.isidentifier() and (
-                text.startswith((",", ")"), stop + 1) or not _SETS.search(text, at, start)
-            )
-            if not (is_name or words.search(lower, at, start)):
+            if not (_is_key(text, at, start, stop) or words.search(lower, at, start)):  # another name tells more
                 end = max(end, stop)
             if judge(value) and not _is_name(value, lower[max(0, at - _LINE_CHARACTERS) : at]):
                 yield start, stop
@@ -115,9 +106,6 @@ def find_named(text: str, settings: bool) -> Iterator[Span]:
             is_alone = "dash" in element.re.groupindex and not (element["dash"] or element["key"])
             if (judges.bare if is_alone else judges.in_list)(element["value"]):
                 yield element.span("value")
-    if "define(" in text:
-        salts = (match for match in _SALT.finditer(text) if len(set(match[2])) > 16 and not is_filler(match[2]))
-        yield from (match.span(2) for match in salts)
 
 
 def _values(text: str, word: re.Match[str], judges: Judges, forms: tuple[Form, ...]) -> Iterator[tuple[Span, Judge]]:
@@ -131,7 +119,8 @@ def _values(text: str, word: re.Match[str], judges: Judges, forms: tuple[Form, .
         if (match := _SECOND.match(text, at)) and _BEFORE_SECOND.search(before):
             yield match.span(match.lastindex or 0), judges.quoted
         first = max(0, word.start() - _PAIR_CHARACTERS)
-        if forms is IN_SETTINGS and (match := VALUE_FIRST.search(text, first, word.start())):
+        has_value = forms is IN_SETTINGS and text.find("alue", first, word.start()) > 0
+        if has_value and (match := VALUE_FIRST.search(text, first, word.start())):
             yield match.span(1), judges.bare
     for form in forms:
         if (match := form.after.match(text, at)) and (form.before is None or form.before.search(before)):
@@ -142,6 +131,12 @@ def _is_next(match: re.Match[str], before: str) -> bool:
     """Return whether the quotes have what the name is set to, no other argument or element: f(password, "…")."""
     sign = match.string[match.start() : match.start(match.lastindex or 0)]
     return _ARGUMENT.match(sign) is None or before[-1:] == "{" or _DEFINES.search(before) is not None
+
+
+def _is_key(text: str, at: int, start: int, stop: int) -> bool:
+    """Return whether a value names one that follows: get("db", "password", …), --secret password …."""
+    is_set = _SETS.search(text, at, start) is not None
+    return text[start:stop].isidentifier() and (text.startswith((",", ")"), stop + 1) or not is_set)
 
 
 def _is_name(value: str, before: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from c2llm_integrations.code.secrets.values import is_random
+from c2llm_integrations.code.secrets.values import is_filler, is_random
 
 # A private key: its frame, and 40 characters of it after what string literals, comments and escapes put between.
 _FRAME = r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
@@ -28,6 +28,10 @@ _BARE_KEY = re.compile(
 )
 # The private numbers of a JSON Web Key, and a symmetric one.
 _WEB_KEY = re.compile(r"[\"'](?:d|p|q|dp|dq|qi|k)[\"']\s{0,3}:\s{0,3}[\"']([\w-]{22,2000})[\"']")
+# What PHP signs with, which may have blanks and any sign: define('AUTH_KEY', '…').
+_SALT = re.compile(
+    r"define\(\s{0,9}[\"']\w{0,40}(?:KEY|SALT|SECRET)[\"']\s{0,9},\s{0,40}([\"'])([^\n'\"]{32,128})\1\s?\)"
+)
 # The private keys of a wallet's accounts, in a list or each under its name.
 _ACCOUNTS = re.compile(r"[aA]ccounts\w{0,20}[\"']?\s{0,3}(?::|:?=)\s{0,3}(?:\[\]\w{1,20})?[\[{(]([^\])}]{60,20000})")
 _WALLET_KEY = re.compile(r"(?<![0-9a-fA-F])((?:0x)?[0-9a-fA-F]{64})(?![0-9a-fA-F])")
@@ -46,9 +50,11 @@ def has_private_key(text: str) -> bool:
 
 
 def find_web_keys(text: str) -> Iterator[tuple[int, int]]:
-    """Yield where each private number of a JSON Web Key begins and ends."""
+    """Yield where each private number of a JSON Web Key, and each key that PHP signs with, begins and ends."""
     if '"kty"' in text:
         yield from (match.span(1) for match in _WEB_KEY.finditer(text) if is_random(match[1]))
+    salts = _SALT.finditer(text) if "define(" in text else ()
+    yield from (match.span(2) for match in salts if len(set(match[2])) > 16 and not is_filler(match[2]))
 
 
 def find_wallet_keys(text: str) -> Iterator[tuple[int, int]]:
