@@ -260,12 +260,12 @@ def test_what_another_try_may_mend_is_tried_again(local, faults, monkeypatch):
         (lambda o, h, b: o.send(h, 200, b"[" * 10**6), ServerError, "expected a JSON object"),
         (lambda o, h, b: o.send(h, 401, b"[" * 10**6), ServerError, "refused the API key"),
         (body_of(lambda a: {"data": []}), ServerError, "0 vectors for 1 texts"),
-        (body_of(lambda a: {"data": "no"}), ServerError, "not a list of vectors"),
-        (body_of(lambda a: {"data": [{"embedding": "%%"}]}), ServerError, "not a list of vectors"),
+        (body_of(lambda a: {"data": "no"}), ServerError, "did not answer with a list of vectors"),
+        (body_of(lambda a: {"data": [{"embedding": "%%"}]}), ServerError, "did not answer with a list of vectors"),
         (body_of(lambda a: {"data": [{"embedding": [1.0, float("nan")]}]}), ServerError, "or with NaN"),
         (body_of(lambda a: {"data": [{"embedding": [1.0] * 8}]}), ServerError, "gave 8 dimensions, expected 64"),
         (body_of(lambda a: {"data": [{"embedding": [1.0], "index": 4}]}), ServerError, "1 vectors for 1 texts"),
-        (body_of(lambda a: {"data": [{"embedding": [10**400]}]}), ServerError, "not a list of vectors"),
+        (body_of(lambda a: {"data": [{"embedding": [10**400]}]}), ServerError, "did not answer with a list of vectors"),
         (endless(200), ServerError, "over 4,196,864 bytes"),
         (
             lambda o, h, b: o.send(h, 200, gzip.compress(b" " * 2**26), Content_Encoding="gzip"),
@@ -429,5 +429,5 @@ def test_the_page_about_servers_fills_a_collection(url, capsys):
 
 
 def test_widths_that_differ_in_one_answer_are_refused():
-    with pytest.raises(ServerError, match="not a list of vectors"):
+    with pytest.raises(ServerError, match="did not answer with a list of vectors"):
         _vectors({"data": [{"embedding": [1.0]}, {"embedding": [1.0, 2.0]}]}, 2, "here")
