@@ -372,7 +372,7 @@ def _check_tokenizer(file: Path) -> None:
     if size > _MAX_PIECES_BYTES:
         raise CheckpointError(
             f"{file} has pieces and added tokens of {size:,} bytes, at most {_MAX_PIECES_BYTES:,} are built; "
-            "fetch the checkpoint again"
+            "fetch it again, or take a checkpoint with a smaller vocabulary"
         )
 
 

@@ -224,6 +224,8 @@ class Backend(ABC):
 
     def _translate(self, error: BaseException) -> StoreError:
         """Return the error to raise for one of the database's own."""
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            return StoreError(f"{error.filename} is a file or in one, but {self.url} needs a folder; name another")
         return StoreError(f"collection {self.collection!r} of {self.url} failed: {self._reason(error)}")
 
     @contextmanager

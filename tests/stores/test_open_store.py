@@ -207,3 +207,13 @@ def test_a_client_of_another_database_is_refused(tmp_path: Path) -> None:
             with pytest.raises(InputError, match=r"expected a (Qdrant|Milvus)Client, got"):
                 make(client)
         client.close()
+
+
+@pytest.mark.parametrize("address", ["qdrant+edge://{}", "qdrant+edge://{}/below", "milvus+lite://{}/rows.db"])
+def test_a_file_where_a_folder_must_be_is_named(tmp_path: Path, address: str) -> None:
+    (tmp_path / "file").touch()
+    with (
+        open_store(address.format(tmp_path / "file")) as store,
+        pytest.raises(C2LLMError, match=f"{tmp_path}/file.* needs a folder; name another"),
+    ):
+        store.create(CollectionSpec(4, {}))
