@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -74,6 +75,7 @@ def train(
         _require_empty(out)  # another run may have ended since
         torch.manual_seed(options.seed)  # of LoRA's first weights
         model = load(base, device=None, max_length=options.max_length)
+        model.model_card_data.widget = [{}]  # else examples for a card that is never written are drawn, with a bar
         if options.mined:
             groups = grouped(with_mined(model, examples, options.mined, work / "negatives.json"), options)
         if options.lora:
@@ -212,7 +214,10 @@ def _add_lora(model: SentenceTransformer) -> None:
     except ImportError as error:
         raise MissingExtra("peft", "train") from error
     module: Any = model[0]
-    module.backbone = get_peft_model(module.backbone, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear"))
+    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft's, about transformers
+        module.backbone = get_peft_model(module.backbone, config)
 
 
 def _loss(model: SentenceTransformer, options: FinetuneOptions) -> torch.nn.Module:

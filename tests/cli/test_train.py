@@ -125,6 +125,7 @@ def test_a_trained_checkpoint_is_measured_and_used(tmp_path, tiny_model, capsys)
     assert "trained on 12 pairs, 2 steps" in printed.err
     assert "texts were cut at 16 tokens" in printed.err
     assert "nDCG@10 of 13 held-out pairs: " in printed.err
+    assert "widget" not in printed.err  # no bar of a library's own
     answer(capsys, "eval", pairs, "--model", out, "--out", tmp_path / "results")
     pairs.write_text(json.dumps(rows[0]))
     assert "better exists" in complaint(capsys, 1, "train", tiny_model, pairs, "--out", out, *few)
