@@ -30,6 +30,7 @@ def test_a_folder_is_fitted_and_the_file_used(larger, tiny_model, monkeypatch, c
     assert "fitted 64 → 16 dimensions on " in printed.err
     assert "% stay the same" in printed.err
     answer(capsys, "index", "--model", tiny_model, "--projection", printed.out.strip())
+    assert "nano is not the collection's model" in complaint(capsys, 1, "search", "--model", "nano", "apples")
     assert json.loads(answer(capsys, "status", "--json"))["width"] == 16
     assert "many" in answer(capsys, "search", "add to both")
 
