@@ -57,7 +57,8 @@ def load_model(choice: ModelChoice, spec: CollectionSpec | None) -> C2LLMEmbedde
         embedder = C2LLMEmbedder.from_options(replace(found, **asked))
     except C2LLMError as error:
         if spec is not None and choice.model is not None and not asked and (found.head or found.projection):
-            raise InputError(f"{choice.model} is not the collection's model: {error}, or index again with --replace") from error
+            line = f"{choice.model} is not the collection's model: {error}, or index again with --replace"
+            raise InputError(line) from error
         if choice.model is not None or spec is None:
             raise
         if asked:
