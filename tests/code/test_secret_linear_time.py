@@ -153,6 +153,23 @@ PLACES = [
         "config set pwd ",
         "credentials={pwd:a,",
     ),
+    *(
+        "identified with ",
+        "identified\n ",
+        "IDENTIFIED WITH a\n\n",
+        "pwd =\n ",
+        "pwd =" + " " * 39,
+        "pwd varchar(20) default ",
+    ),
+    *(
+        "set password for a = ",
+        "(a, pwd) = (",
+        "a, pwd) = ('b',",
+        "{{ pwd | default ",
+        "authenticate(a,",
+        "pwd)=",
+        "pwd) =",
+    ),
 ]
 ATTACKS = [
     *(

@@ -162,6 +162,22 @@ def test_a_bracket_within_does_not_end_a_password(text: str, secret: str) -> Non
         *('url.UserPassword("me", "<>")', "bcrypt.hash('<>', 10)", 'sessions.NewCookieStore([]byte("<>"))'),
         *('new ClientSecretCredential("t", "c", "<>")', 'AwsBasicCredentials.create("A", "<>")'),
         *("CONNECT TO me IDENTIFIED BY <> USING 'x'", "page.fill('input[type=password]', '<>')"),
+        *("CREATE USER me IDENTIFIED WITH caching_sha2_password\n  BY '<>';", 'GRANT x TO me IDENTIFIED\n BY "<>"'),
+        *(
+            "SET PASSWORD FOR 'me'@'%' = '<>';",
+            "password varchar(20) NOT NULL DEFAULT '<>',",
+            'authenticate("me", "<>")',
+        ),
+        *(
+            'String password =\n            "<>";',
+            '{{ .Values.password | default "<>" }}',
+            'sql.Open("x", "me:<>@tcp(db)/x")',
+        ),
+        *(
+            '(user, password) = ("me", "<>")',
+            'const [user, password] = ["me", "<>"];',
+            "my ($user, $password) = ('me', '<>');",
+        ),
     ],
 )
 def test_a_password_in_a_language_of_its_own(line: str, secret: str) -> None:

@@ -44,7 +44,7 @@ def find_in_addresses(text: str) -> Iterator[tuple[int, int]]:
     yield from (
         place.span(1)
         for place in (*places, *(_SET.finditer(text) if "URL=" in text or "url: " in text else ()))
-        if place and is_mixed(place[1])
+        if place and (is_mixed(place[1]) or (text.startswith("@tcp(", place.end()) and is_login_password(place[1])))
     )
 
 

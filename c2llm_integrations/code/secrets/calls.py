@@ -15,6 +15,7 @@ _FUNCTIONS = (
     ((0,), ("Fernet(", "KeySpec(", "SecretKey(", "Wallet(", "SignedString(", "CookieStore(", "asswordEncoder.encode(")),
     ((0,), ("hmac.new(", "AES.new(", "DES.new(", "DES3.new(", r"crypt.~(?:hash|compare)\w{0,4}\(")),
     ((1,), ("signWith(", "bind_s(", "UserPassword(", "login(", "WiFi.begin(", "WiFiMulti.addAP(", "CreateAsync(")),
+    ((1,), ("authenticate(",)),
     ((1,), (r"AES.~(?:en|de)crypt\(", r"jwt.~\w{1,20}\(", r"HMAC.~\w{0,6}digest\(", r"ipher~(?:iv)?\(")),
     ((1,), (r"auth~(?:_password)?\(", r"Auth~(?:entication)?\(", "basic_auth~[ (]")),
     ((1,), (r".load(~(?=[^\n]{0,200}\"\.toCharArray\()", r".getKey(~(?=[^\n]{0,200}\"\.toCharArray\()")),
@@ -30,6 +31,7 @@ _IN_CALL = r"(?:(?:\[\]byte|[\w.]{1,20})\(\s?)?[bru]?[\"'`]([^\s\"'`]{5,128})[\"
 # Commands, settings of servers, installers and devices, SQL and PowerShell: what a text has that is quick to look for,
 # and what stands before a password there, where a blank stands for a few.
 _QUOTE = "(?=[\"'])"
+_IDENTIFIED = r"(?i:identified(?:\s{1,40}with\s{1,40}\S{1,64})?\s{1,40}by)"
 _BEHIND = (
     *(("password", rf"{name}\s{{1,8}}\S{{1,64}}\s{{1,8}}password\s{{1,8}}") for name in ("login", "machine")),
     *((name, rf"{name} (?:--plaintext )?") for name in ("bindpw", "rootpw", "requirepass", "masterauth")),
@@ -39,7 +41,8 @@ _BEHIND = (
         (name, r"(?i:(?:create|alter) user|connect to) \S{1,64} (?i:identified by) ")
         for name in ("dentified ", "DENTIFIED ")
     ),
-    *((name, rf"(?i:identified by) {_QUOTE}") for name in ("dentified ", "DENTIFIED ")),
+    *((name, rf"{_IDENTIFIED}\s{{1,40}}{_QUOTE}") for name in ("dentified", "DENTIFIED")),
+    *((name, rf"(?i:set password for) \S{{1,99}} = {_QUOTE}") for name in ("set password", "SET PASSWORD")),
     *((name, rf"(?i:(?:with|encrypted|role \w{{1,64}}) password) {_QUOTE}") for name in ("assword '", "ASSWORD '")),
     ("SecureString", rf"put-parameter(?=[^\n]{{0,300}}SecureString)[^\n|;]{{0,300}}?--value(?: |=){_QUOTE}"),
     ("SecureString", rf"ConvertTo-SecureString (?:-\w{{2,12}} ){{0,3}}{_QUOTE}"),

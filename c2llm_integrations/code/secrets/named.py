@@ -28,10 +28,11 @@ _GLUE = r"""
       | (?<=[ \t])(?=["']) | (?<=\s)(?:eq|ne)(?=\s)             # storePassword "…", $password eq "…"
       | (?:(?<=["'])\){0,2})?\.(?:set|equals|send_?keys|fill|type|val|unwrap_or\w{0,5}|or_?else)\(  # pw.equals(…)
       | (?<=["'])[\])]{1,2}\s?(?:\|\||\?\?|\?:|or\b|\{)         # getenv("PASSWORD") ?: …, ENV["PASSWORD"] || …
-      | (?:(?<=["'])\)\s?)?\|\s?default\(                       # {{ password | default(…) }}
+      | (?:(?<=["'])\)\s?)?\|\s?default[( ]                     # {{ password | default(…) }}
+      | \w{1,20}(?:\(\d{1,5}\))?\s(?:not\snull\s)?default(?=\s)  # password varchar(20) default '…'
       | \w{1,20}\s{1,8}`[^`\n]{0,80}?default:                   # Password string `env:"X" envDefault:"…"`
     )
-    \s{0,8} (?:["']?(?:\{\{-?|<%=)\s?)?
+    (?:(?<==)\s{0,40}|\s{0,8}) (?:["']?(?:\{\{-?|<%=)\s?)?
     (?: (?: [^"'`;,\n]{0,60} (?:\||\?\?|\?:|\bor\b)             # = env.PASSWORD || …, = env.PASSWORD or …
         | (?:(?<![,({])(?<![,({]\s)(?<!\s\s)(?:new\s)?[\w.:\[\]]{0,20}|some)\(      # = String.valueOf(…)
         | [^"'`;\n]{0,80}\b(?:default|fallback)\w{0,6}\s?[:=(]? # , type=str, default=…, {{ default …
@@ -46,9 +47,11 @@ _OTHER_QUOTES = re.compile(
     r"[\w-]{0,20}[\"'}\]]{0,3}\s{0,8}(?:=>|\|\||=|[=,(])\s{0,8}(?:(?:qq?|%[qQ])[{(\[<|]|\[={0,3}\[|r#{1,3}\"|R\"\w{0,16}\()"
     r"(?=([^\"'`\s\\{}()\[\]<>|]{6,200}))\1[})\]>|\"]"
 )
-# As the second of two: user, password = "me", "…".
-_SECOND = re.compile(rf"\w{{0,20}}\s{{0,3}}:?=\s{{0,3}}(?:\"[^\"\n]{{0,60}}\"|'[^'\n]{{0,60}}'),\s?{_STRING}")
-_BEFORE_SECOND = re.compile(r"\w,\s?[\w.]{0,30}$")
+# As the second of two: user, password = "me", "…"; (user, password) = ("me", "…").
+_SECOND = re.compile(
+    rf"\w{{0,20}}[)\]]?\s{{0,3}}:?=\s{{0,3}}[(\[]?(?:\"[^\"\n]{{0,60}}\"|'[^'\n]{{0,60}}'),\s?{_STRING}"
+)
+_BEFORE_SECOND = re.compile(r"\w,\s?[\w.$]{0,30}$")
 # The end of an argument: f(password, "…"), but neither f("password", "…") nor f(password, x="…").
 _ARGUMENT = re.compile(r"(?:[\w-]{0,20}\s{0,8}|[\w-]{1,20}\]?[\"']),[^=]*$")
 # What defines a constant or sets a variable to its second argument: define(PASSWORD, "…").
@@ -61,7 +64,7 @@ _DEFINES = re.compile(
 _HAS_NAMES = re.compile(r"\$\{|://|^[{\[]|:$")
 _SETS = re.compile("[=:]")
 # What follows a name that no value follows.
-_GOES_ON = re.compile(r"\w{21}|\w{0,20}[);&+%]")
+_GOES_ON = re.compile(r"\w{21}|\w{0,20}(?:[;&+%]|\)(?!\s{0,3}=\s{0,3}\())")
 # A line of data goes on for longer than those forms reach that a value must end in.
 _DATA_CHARACTERS = 450
 _DATA = re.compile(rf"[\w+/=.~%-]{{{_DATA_CHARACTERS},}}")
