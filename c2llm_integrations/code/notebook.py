@@ -85,9 +85,9 @@ def _language(notebook: dict[str, Any]) -> str:
     metadata = notebook.get("metadata") or {}
     about, kernel = metadata.get("language_info") or {}, metadata.get("kernelspec") or {}
     said = [str(one)[:_NAME_CHARS] for one in (about.get("name"), kernel.get("language")) if one]
-    # A kernel is called after its language: ".net-csharp", "julia-1.9", "xcpp17"; that of R is "ir".
-    words = re.findall(r"[a-z#+]+", re.sub(r"^x(?=c)|^i(?=r$)", "", str(kernel.get("name", ""))[:_NAME_CHARS].lower()))
-    for name in (*said, *words[::-1]):
+    # A kernel is called after its language: ".net-csharp", "julia-1.9", "xcpp17", "iruby"; that of R is "ir".
+    words = re.findall(r"[a-z#+]+", str(kernel.get("name", ""))[:_NAME_CHARS].lower())[::-1]
+    for name in (*said, *words, *(word[1:] for word in words if word[0] in "ix")):
         if found := languages_called(name):
             return found[0]
     suffix = str(about.get("file_extension", "")).lstrip(".")

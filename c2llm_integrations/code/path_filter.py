@@ -32,8 +32,10 @@ _BEFORE = re.compile(
     r"(?!\*+/)[\s*-]*(?:\[[^\]]*\]\()?[(<\[`'\"@*“\u2018«]*"
     r"(?:\w+://\S*?/(?:blob|blame|tree|raw|src)/(?:commit/|branch/)?[^/]+/|file:)?"
 )
-# What may follow it: the end, a line in any notation, a test's name, a sentence.
-_AFTER = re.compile(r"[:#?,;|@+)>\]}`'\"*”\u2019»]|\.?\s*$|\.?\s+(?:[(\[—\u2013-]|lines?\b)")
+# What may follow it: the end, a line in any notation, a query, a test's name, a sentence; not the rest of a pattern.
+_AFTER = re.compile(
+    r"[:#,;|@+)>\]}`'\"”\u2019»]|\*{1,3}(?![\w*./?-])|\?(?:[\w-]+=|[^\w*./?-]|$)|\.?\s*$|\.?\s+(?:[(\[—\u2013-]|lines?\b)"
+)
 # A file: URL, and how editors are told to open a file.
 _FILE_URL = re.compile(r"(?:file:(?://(?:localhost)?)?|[\w-]+://file/?)(?=/)", re.IGNORECASE)
 _MAGIC = re.compile(r"[*?\[\]{}\\]")
@@ -132,7 +134,12 @@ def _written(text: str, indexed: Collection[str]) -> str | None:
     rest = text[start.end() if start else 0 :]
     is_diff = rest[:2] in ("a/", "b/") and not any(path.startswith(rest[:2]) for path in indexed)
     rests = {text, rest[2:] if is_diff else rest}
-    forms = {normalize("NFC", _clean(normpath(form))) for rest in rests for form in (rest, unquote(rest)) if form}
+    forms = {
+        normalize("NFC", _clean(normpath(form)))
+        for rest in rests
+        for form in (rest, unquote(rest))
+        if form[-1:] not in ("", "/")
+    }
     best, found = 0, None
     for path in filter(within_limits, indexed):
         plain = path if path.isascii() else normalize("NFC", path)

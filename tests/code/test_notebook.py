@@ -41,6 +41,8 @@ def test_the_kernel_says_the_language(kernel: str, language: str) -> None:
         ({"kernelspec": {"name": "ir"}}, "r"),
         ({"kernelspec": {"name": "julia-1.9", "display_name": "Julia 1.9"}}, "julia"),
         ({"kernelspec": {"name": "xcpp17"}}, "cpp"),
+        ({"kernelspec": {"name": "iruby"}}, "ruby"),
+        ({"kernelspec": {"name": "ihaskell"}}, "haskell"),
         ({"language_info": {"name": "polyglot-notebook"}, "kernelspec": {"name": ".net-csharp"}}, "csharp"),
         ({"kernelspec": {"name": "conda-env-x-py"}}, "python"),
         ({"language_info": {"file_extension": ".rs", "name": "evcxr"}}, "rust"),

@@ -182,6 +182,12 @@ def test_a_path_that_only_begins_or_ends_like_another_is_not_that(other):
     assert literal(other, ODD) is None
 
 
+@pytest.mark.parametrize("pattern", ["test*.py", "test*/", "test?.py", "test??", "test**/a", "test/"])
+def test_a_pattern_that_finds_nothing_is_not_the_file_that_it_begins_with(pattern):
+    assert selected(pattern, ["test"]) == []
+    assert selected("**test**", ["test"]) == selected("test?", ["test"]) == ["test"]
+
+
 def test_only_a_diff_has_a_folder_that_is_not_there():
     assert selected("a/x.py", ODD) == ["x.py"]
     assert selected("a/x.py", [*ODD, "a/y.py"]) == []
