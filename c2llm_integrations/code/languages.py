@@ -156,6 +156,8 @@ _BY_INTERPRETER = inverted(
 )
 # The names in the tables; for other languages `language_of` returns Pygments' own.
 LANGUAGES = frozenset(("matlab", "coq", "vlang", *_BY_SUFFIX.values(), *_BY_NAME.values(), *_BY_INTERPRETER.values()))
+# Suffixes of several languages: who shares one is not the language that it has here.
+_SHARED = frozenset(("def", "gd", "gs", "ttl", "v"))
 # Names that editors and people use for a language, and that are neither a suffix nor known to Pygments.
 _CALLED = inverted(
     {
@@ -233,15 +235,16 @@ def _lexers() -> _Lexers:
             continue
         suffixes = [one[2:].lower() for one in patterns if re.fullmatch(r"\*\.\w+", one)]
         ours = [name for name in aliases if name in LANGUAGES]
-        ours += [_BY_SUFFIX[suffix] for suffix in suffixes if suffix in _BY_SUFFIX]
+        ours += [_BY_SUFFIX[suffix] for suffix in suffixes if suffix in _BY_SUFFIX and suffix not in _SHARED]
         language = ours[0] if ours else aliases[0]
         for suffix in suffixes:
             found.suffixes.setdefault(suffix, language)
-        if suffixes and language not in (taken := [_BY_SUFFIX.get(one) or found.suffixes[one] for one in suffixes]):
+        names = [pattern.lower() for pattern in patterns if "*" not in pattern]
+        taken = [_BY_SUFFIX.get(one) or found.suffixes[one] for one in suffixes]
+        if taken and not names and language not in taken:
             language = taken[0]  # that is what its files are called
-        for pattern in patterns:
-            if "*" not in pattern:
-                found.names.setdefault(pattern.lower(), language)
+        for name in names:
+            found.names.setdefault(name, language)
         for name in (*aliases, title):
             found.aliases.setdefault(_plain(name), language)
     return found
