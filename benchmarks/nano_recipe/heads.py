@@ -1,102 +1,77 @@
-"""The heads that ship with nano: 128, 64 and 32 dimensions, trained on documented code of the packages installed here.
+"""The heads that ship with nano: 128, 64 and 32 dimensions, trained on pairs of nano's own corpus.
 
-    nice python -m benchmarks.nano_recipe.heads [--texts 40000] [--steps 1000] [--seed 0] [--work work] [--out FOLDER]
+    nice python -m benchmarks.nano_recipe.heads --pairs pairs.jsonl [--number 120000] [--steps 1500] [--seed 0]
 
-The shipped ones took --texts 24000 --steps 2000.
-
-Only distributions with a permissive license are read, none that must never be trained on, and no code or documentation
-that the docstring benchmark holds. `heads.tsv`, beside the heads, lists each distribution with the pairs it gave.
+`pairs.jsonl` is what `benchmarks.nano_recipe.nano` mines: nothing that must never be trained on, nothing that the
+docstring benchmark holds. nano's attention weighs all tokens of a text nearly alike, so the heads attend to all alike
+and learn from the mean of each text's token states, which makes batches of 1,024 pairs cheap.
 Score the result with `python -m benchmarks.docstring_retrieval`, an embedder of each `output_dim`.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import random
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from benchmarks.docstring_retrieval import VALIDATION, load
-from benchmarks.nano_recipe.corpus import EXTENSIONS, allowed, wanted
-from benchmarks.nano_recipe.metadata import licence_in, permissive
-from c2llm_integrations.model.checkpoint import load_checkpoint
-from c2llm_integrations.training.docstring_pairs import DocumentedCode, definitions, fingerprint
+from benchmarks.nano_recipe.data import read_pairs
+from c2llm_integrations.model.checkpoint import Checkpoint, load_checkpoint
+from c2llm_integrations.model.dtype_choice import best_dtype
+from c2llm_integrations.model.encoder import load_encoder, token_budget
 from c2llm_integrations.training.head import train_head
 from c2llm_integrations.training.options import HeadOptions
-from c2llm_integrations.training.token_state_cache import cache_states
+from c2llm_integrations.training.token_state_cache import TokenStates, states_of, token_ids
 
 WIDTHS = (128, 64, 32)
-PAIRS_PER_DISTRIBUTION = 2500
+BATCH = 1024
 TOKENS_READ = 256
 
 
-def installed_pairs(sources: dict[str, tuple[str, int]]) -> Iterator[tuple[str, str]]:
-    """Yield documentation and code of what is installed; fill `sources` with each distribution's license and pairs."""
-    held = [*load(), *load(VALIDATION)]
-    seen = {fingerprint(pair["bare"]) for pair in held} | {pair["doc"].lower() for pair in held}
-    for one in sorted(distributions(), key=lambda found: found.metadata["Name"].lower()):
-        license_name = licence_in(one.metadata)
-        found = list(read_distribution(one)) if permissive(license_name) else []
-        random.Random(f"0 {one.metadata['Name']}").shuffle(found)
-        kept = 0
-        for definition in found:
-            keys = {fingerprint(definition.bare), definition.doc.lower()}
-            if kept < PAIRS_PER_DISTRIBUTION and not keys & seen:
-                seen |= keys
-                kept += 1
-                yield definition.doc, definition.bare
-        if kept:
-            sources[f"pypi:{one.metadata['Name']}={one.version}"] = license_name, kept
-
-
-def read_distribution(one: Distribution) -> Iterator[DocumentedCode]:
-    """Yield the documented definitions of one installed distribution that may be trained on."""
-    package = one.metadata["Name"].lower().replace("_", "-")
-    for path in one.files or ():
-        file = Path(str(path.locate()))
-        if not allowed(package, str(path)) or not file.is_file() or not wanted(str(path), file.stat().st_size):
-            continue
-        try:
-            text = file.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            continue
-        yield from definitions(text, EXTENSIONS[file.suffix])
+def mean_states(checkpoint: Checkpoint, texts: Sequence[str], file: Path) -> TokenStates:
+    """Compute the mean state of each text, as if it were its only token, or find them in `file`."""
+    if not file.exists():
+        device = torch.device("cpu")
+        dtype = best_dtype(checkpoint, [device])
+        encoder = load_encoder(checkpoint, dtype, device)
+        tokens = [ids for ids, _ in token_ids(checkpoint, texts, TOKENS_READ)]
+        found = np.empty((len(texts), checkpoint.sizes.hidden_size), np.float16)
+        budget = token_budget(checkpoint.sizes, dtype, device)
+        for text, states in states_of(tokens, range(len(tokens)), encoder, budget, device):
+            found[text] = states.float().mean(0).numpy()
+        np.save(file, found)
+    means = np.load(file)
+    return TokenStates(means, np.arange(1, len(means) + 1), 0)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--texts", type=int, default=40_000)
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--pairs", type=Path, required=True)
+    parser.add_argument("--number", type=int, default=120_000)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
     parser.add_argument("--work", type=Path, default=Path("work"))
     parser.add_argument("--out", type=Path, default=Path("c2llm_integrations/model/nano"))
     options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
+    for folder in (options.work, options.out):
+        folder.mkdir(parents=True, exist_ok=True)
     checkpoint = load_checkpoint("nano")
-    listed = options.work / f"texts-{options.texts}.json"
-    if not listed.exists():
-        sources: dict[str, tuple[str, int]] = {}
-        pairs = list(installed_pairs(sources))
-        random.Random(options.seed).shuffle(pairs)
-        listed.write_text(json.dumps([text for pair in pairs[: options.texts // 2] for text in pair]))
-        with (options.out / "heads.tsv").open("w") as table:
-            rows = csv.writer(table, delimiter="\t", lineterminator="\n")
-            rows.writerow(["source", "license", "pairs"])
-            rows.writerows([source, license_name, kept] for source, (license_name, kept) in sources.items())
-        print(f"{len(pairs):,} pairs", Counter(license_name for license_name, _ in sources.values()), flush=True)
-    states = cache_states(checkpoint, json.loads(listed.read_text()), options.work, max_length=TOKENS_READ)
-    groups = [[row, row + 1] for row in range(0, len(states.ends), 2)]
-    for width in WIDTHS:
-        head, losses = train_head(checkpoint, states, groups, HeadOptions(width, options.steps, seed=options.seed))
-        head = replace(head, tensors={name: tensor.half() for name, tensor in head.tensors.items()})  # as nano's own
-        head.save(options.out / f"head-{width}.safetensors")
+    pairs = [(row["doc"], row["bare"]) for row in read_pairs(options.pairs)]
+    random.Random(options.seed).shuffle(pairs)
+    texts = [text for pair in pairs[: options.number] for text in pair]
+    states = mean_states(checkpoint, texts, options.work / f"means-{len(texts)}-{options.seed}.npy")
+    groups = [[row, row + 1] for row in range(0, len(texts), 2)]
+    for width in options.widths:
+        recipe = HeadOptions(width, options.steps, batch=BATCH, seed=options.seed)
+        head, losses = train_head(checkpoint, states, groups, recipe)
+        tensors = {name: tensor.half() for name, tensor in head.tensors.items()}  # as nano's own
+        tensors["pma.mab.fc_k.weight"].zero_()  # all tokens get the same weight, as in the means
+        replace(head, tensors=tensors).save(options.out / f"head-{width}.safetensors")
         print(f"{width}: loss {losses[0]:.4f} → {np.mean(losses[-20:]):.4f}", flush=True)
 
 

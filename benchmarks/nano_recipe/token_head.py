@@ -10,8 +10,9 @@ from __future__ import annotations
 import pickle
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from torch.nn import functional as F
 
 from benchmarks.docstring_languages import draw
 from benchmarks.docstring_retrieval import VALIDATION, load
-from benchmarks.nano_recipe.heads import installed_pairs
+from benchmarks.nano_recipe.corpus import EXTENSIONS, allowed, wanted
+from benchmarks.nano_recipe.metadata import licence_in, permissive
 from benchmarks.nano_recipe.mine import read_definitions
 from benchmarks.nano_recipe.nano import is_archive
 from benchmarks.repositories import UNSEEN
@@ -28,11 +30,11 @@ from c2llm_integrations.model.checkpoint import load_checkpoint
 from c2llm_integrations.model.dtype_choice import best_dtype
 from c2llm_integrations.model.encoder import groups_of, load_encoder, pool_packed
 from c2llm_integrations.model.pma import PMA, FoldedPMA
-from c2llm_integrations.training.docstring_pairs import fingerprint
+from c2llm_integrations.training.docstring_pairs import DocumentedCode, definitions, fingerprint
 from c2llm_integrations.training.token_state_cache import token_ids
 
 QUESTION_TOKENS, TEXT_TOKENS, TRAINED_TOKENS = 48, 256, 128
-PYTHON_PAIRS, OTHER_PAIRS, PAIRS_OF_ARCHIVE = 8000, 1300, 700
+PYTHON_PAIRS, OTHER_PAIRS, PAIRS_OF_ARCHIVE, PAIRS_OF_DISTRIBUTION = 8000, 1300, 700, 2500
 NOT_TRAINED_ON = frozenset({*UNSEEN, "jinja2", "urllib3", "websockets"})  # repository search is measured on them
 BATCH, HARD, NEAREST, SKIPPED = 32, 9, 50, 2  # the two nearest others may well be right answers too
 CPU = torch.device("cpu")
@@ -69,6 +71,39 @@ def encode(texts: Sequence[str], longest: int, file: Path) -> Texts:
             states[ends[row] - len(one) : ends[row]] = one.numpy()
     file.write_bytes(pickle.dumps(Texts(states, ends - lengths, ends, vectors), protocol=5))
     return encode(texts, longest, file)
+
+
+def installed_pairs(sources: dict[str, tuple[str, int]]) -> Iterator[tuple[str, str]]:
+    """Yield documentation and code of what is installed; fill `sources` with each distribution's license and pairs."""
+    held = [*load(), *load(VALIDATION)]
+    seen = {fingerprint(pair["bare"]) for pair in held} | {pair["doc"].lower() for pair in held}
+    for one in sorted(distributions(), key=lambda found: found.metadata["Name"].lower()):
+        license_name = licence_in(one.metadata)
+        found = list(read_distribution(one)) if permissive(license_name) else []
+        random.Random(f"0 {one.metadata['Name']}").shuffle(found)
+        kept = 0
+        for definition in found:
+            keys = {fingerprint(definition.bare), definition.doc.lower()}
+            if kept < PAIRS_OF_DISTRIBUTION and not keys & seen:
+                seen |= keys
+                kept += 1
+                yield definition.doc, definition.bare
+        if kept:
+            sources[f"pypi:{one.metadata['Name']}={one.version}"] = license_name, kept
+
+
+def read_distribution(one: Distribution) -> Iterator[DocumentedCode]:
+    """Yield the documented definitions of one installed distribution that may be trained on."""
+    package = one.metadata["Name"].lower().replace("_", "-")
+    for path in one.files or ():
+        file = Path(str(path.locate()))
+        if not allowed(package, str(path)) or not file.is_file() or not wanted(str(path), file.stat().st_size):
+            continue
+        try:
+            text = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        yield from definitions(text, EXTENSIONS[file.suffix])
 
 
 def training_pairs(archives: Path, languages: Path) -> list[tuple[str, str]]:

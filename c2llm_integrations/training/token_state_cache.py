@@ -100,7 +100,7 @@ def _compute(
     budget = token_budget(checkpoint.sizes, dtype, device)
     for begin in range(done, len(tokens), WINDOW_TEXTS):
         end = min(begin + WINDOW_TEXTS, len(tokens))
-        for text, found in _states_of(tokens, range(begin, end), encoder, budget, device):
+        for text, found in states_of(tokens, range(begin, end), encoder, budget, device):
             states[starts[text] : ends[text]] = found.to(torch.float16).numpy()
         if not np.isfinite(states[starts[begin] : ends[end - 1]]).all():
             raise InputError(f"a token state of {checkpoint.name} is NaN or above 65,504, what float16 holds")
@@ -110,7 +110,7 @@ def _compute(
             progress(end, len(tokens), "computing token states")
 
 
-def _states_of(
+def states_of(
     texts: list[list[int]], some: range, encoder: Encoder, budget: int, device: torch.device
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield the number of some of the texts, and each one's states (tokens, D), in no order."""
